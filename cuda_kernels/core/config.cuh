@@ -1,0 +1,84 @@
+// What this binary is: the CSM_* options of the compiler, as constants and types.
+//
+// No other file but row_kernel.cu reads a CSM_* option.
+#pragma once
+
+#include "core/platform.cuh"
+
+namespace csm {
+
+struct f16 {
+  unsigned short bits;
+};
+struct bf16 {
+  unsigned short bits;
+};
+struct none {};  // the type of an input that the operation does not have
+using i8 = signed char;
+using u8 = unsigned char;
+using i16 = short;
+using u16 = unsigned short;
+using i32 = int;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+
+using In0 = CSM_IN0;
+using In1 = CSM_IN1;
+using Out = CSM_OUT;
+using Acc = CSM_ACC;  // all arithmetic
+
+constexpr bool kSingle = sizeof(Acc) == 4;
+// Whether sums and scales carry a second word: wherever the result is as precise as the arithmetic (DESIGN: Numbers).
+constexpr bool kCompensated = sizeof(Out) == sizeof(Acc);
+
+constexpr int kVec = CSM_VEC;          // elements of one global access
+constexpr int kGroup = CSM_GROUP;      // elements of the widest access that any layout of these dtypes allows
+constexpr int kLanes = CSM_LANES;      // lanes that share a row, or a chunk of it
+constexpr int kItems = CSM_ITEMS;      // elements a lane holds
+constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
+constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has room for, rows and columns each
+constexpr int kStage = CSM_STAGE;      // which launch of a pattern with two
+constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
+
+constexpr int kWarp = 32;
+constexpr int kChunk = kLanes * kItems;
+
+static_assert(kItems % kGroup == 0 && kGroup % kVec == 0, "a lane holds whole groups, a group whole vectors");
+static_assert((kLanes & (kLanes - 1)) == 0 && kLanes <= kWarp, "lanes that share a row are a power of two");
+
+// How the folded problem lies in memory. Strides are in bytes; operand 0 and 1 are inputs, operand 2 is the output.
+// The host mirrors this struct in cusoftmax/_launch.py.
+constexpr int kOperands = 3;
+struct Layout {
+  i64 n;      // elements of a row
+  i64 rows;   // rows
+  i64 batch_dims, reduce_dims;
+  // Column pattern only: `inner` rows lie side by side, and batch_* describe the rest.
+  i64 inner;
+  i64 inner_stride[kOperands];
+  i64 batch_size[kDims], reduce_size[kDims];
+  i64 batch_stride[kOperands][kDims], reduce_stride[kOperands][kDims];
+};
+
+// Byte offset of the index-th point of a box of `dims` dimensions, the last one fastest.
+CSM_DEVICE i64 offset_of(i64 index, const i64 (&size)[kDims], const i64 (&stride)[kDims], i64 dims) {
+  i64 offset = 0;
+  if constexpr (kDims > 1) {
+    for (i64 d = dims - 1; d > 0; --d) {
+      const i64 rest = index / size[d];
+      offset += (index - rest * size[d]) * stride[d];
+      index = rest;
+    }
+  }
+  return offset + index * stride[0];
+}
+
+struct Arguments {
+  const char* in0;
+  const char* in1;
+  char* out;
+  char* workspace;
+  const Layout& layout;
+};
+
+}  // namespace csm

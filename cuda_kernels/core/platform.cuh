@@ -1,0 +1,155 @@
+// The machine under the kernels: built-ins, memory accesses, collectives, approximate instructions.
+//
+// This is the only file that knows the emulator, holds PTX, or touches shared memory. Everything above it is
+// written against the functions below, so that the same sources run on a GPU (NVRTC) and on a CPU (any C++17
+// compiler with CSM_EMULATOR, through cusoftmax/emulator/cuda_host.h, which defines the same names).
+//
+// Rules that keep this possible: every thread of a block reaches every collective; shuffles name all 32 lanes and an
+// explicit width; a lane with nothing to load or store still calls, with its predicate false.
+#pragma once
+
+#ifdef CSM_EMULATOR
+#include "cuda_host.h"
+#else
+
+#define CSM_DEVICE __device__ __forceinline__
+
+namespace csm {
+
+using i64 = long long;
+
+// Who am I. One-dimensional grids and blocks only.
+CSM_DEVICE int thread_index() { return threadIdx.x; }
+CSM_DEVICE int block_threads() { return blockDim.x; }
+CSM_DEVICE i64 block_index() { return blockIdx.x; }
+CSM_DEVICE i64 grid_blocks() { return gridDim.x; }
+
+// Collectives of a warp. `width` splits the warp into independent groups of lanes.
+template <class T>
+CSM_DEVICE T shuffle_xor(T value, int lane_mask, int width) {
+  return __shfl_xor_sync(0xffffffffu, value, lane_mask, width);
+}
+template <class T>
+CSM_DEVICE T shuffle(T value, int lane, int width) {
+  return __shfl_sync(0xffffffffu, value, lane, width);
+}
+
+// Collectives of a block and of a cluster. The two halves of the cluster barrier may be far apart: arrive releases
+// what this thread wrote, wait acquires what the others wrote.
+CSM_DEVICE void block_barrier() { __syncthreads(); }
+// Below sm_90 there are no clusters; the planner never asks for one there.
+CSM_DEVICE int cluster_rank() {
+  unsigned rank = 0;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#endif
+  return static_cast<int>(rank);
+}
+CSM_DEVICE void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+CSM_DEVICE void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// Dynamic shared memory, as an array of T that starts `offset` bytes into it.
+extern __shared__ __align__(16) unsigned char shared_bytes[];
+
+template <class T>
+class Shared {
+ public:
+  CSM_DEVICE explicit Shared(int offset) : base_(reinterpret_cast<T*>(shared_bytes + offset)) {}
+  CSM_DEVICE T load(int i) const { return base_[i]; }
+  CSM_DEVICE void store(int i, T value) const { base_[i] = value; }
+  // The same element of the same array in another block of the cluster.
+  CSM_DEVICE void store_remote(int i, T value, int rank) const {
+#if __CUDA_ARCH__ >= 900
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "one word or two");
+    unsigned local = static_cast<unsigned>(__cvta_generic_to_shared(base_ + i)), remote;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
+    if constexpr (sizeof(T) == 4) {
+      asm volatile("st.shared::cluster.b32 [%0], %1;" ::"r"(remote), "r"(__builtin_bit_cast(unsigned, value))
+                   : "memory");
+    } else {
+      asm volatile("st.shared::cluster.b64 [%0], %1;" ::"r"(remote),
+                   "l"(__builtin_bit_cast(unsigned long long, value))
+                   : "memory");
+    }
+#endif
+  }
+
+ private:
+  T* base_;
+};
+
+// Global memory. V is a plain type of 1, 2, 4, 8 or 16 bytes, aligned to its size: one instruction.
+// Plain loads, not ld.global.nc: an output may be the input.
+template <class V>
+CSM_DEVICE V global_load(const void* address, bool wanted, V otherwise) {
+  if (wanted) otherwise = *static_cast<const V*>(address);
+  return otherwise;
+}
+template <class V>
+CSM_DEVICE void global_store(void* address, V value, bool wanted) {
+  if (wanted) *static_cast<V*>(address) = value;
+}
+
+// Bits.
+CSM_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
+CSM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); }
+CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
+CSM_DEVICE unsigned long long double_to_bits(double value) { return __double_as_longlong(value); }
+
+// Arithmetic with one rounding, and what the compiler must not choose for itself.
+CSM_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+CSM_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+CSM_DEVICE float reciprocal(float a) { return __frcp_rn(a); }
+CSM_DEVICE double reciprocal(double a) { return __drcp_rn(a); }
+CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }  // the other one where one is NaN
+CSM_DEVICE double maximum(double a, double b) { return fmax(a, b); }
+CSM_DEVICE float magnitude(float a) { return fabsf(a); }
+CSM_DEVICE double magnitude(double a) { return fabs(a); }
+// 2^a; the PTX manual gives a relative error of at most 2^-22.
+CSM_DEVICE float exp2_approx(float a) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
+  return result;
+}
+
+// float16 and bfloat16 are carried as their bits.
+CSM_DEVICE float half_to_float(unsigned short bits) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(bits));
+  return result;
+}
+CSM_DEVICE unsigned short float_to_half(float value) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+CSM_DEVICE unsigned short double_to_half(double value) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f64 %0, %1;" : "=h"(bits) : "d"(value));
+  return bits;
+}
+CSM_DEVICE float bfloat_to_float(unsigned short bits) { return __uint_as_float(static_cast<unsigned>(bits) << 16); }
+CSM_DEVICE unsigned short float_to_bfloat(float value) {
+#if __CUDA_ARCH__ >= 800
+  unsigned short bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+#else
+  unsigned bits = __float_as_uint(value);
+  if (value != value) return 0x7fff;
+  return static_cast<unsigned short>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);  // ties to even
+#endif
+}
+// Rounding toward zero, for rounding twice without harm (see core/vec.cuh).
+CSM_DEVICE float double_to_float_toward_zero(double value) { return __double2float_rz(value); }
+
+}  // namespace csm
+#endif

@@ -1,0 +1,99 @@
+// One global access: kVec neighbouring elements, converted between the stored dtype and Acc.
+#pragma once
+
+#include "core/config.cuh"
+
+namespace csm {
+
+template <class T>
+struct alignas(sizeof(T) * kVec) Vec {
+  T item[kVec];
+};
+
+// Stored → Acc. Integers and bool compute in double.
+CSM_DEVICE Acc widen(f16 x) { return half_to_float(x.bits); }
+CSM_DEVICE Acc widen(bf16 x) { return bfloat_to_float(x.bits); }
+template <class T>
+CSM_DEVICE Acc widen(T x) {
+  return static_cast<Acc>(x);
+}
+
+// Acc → stored, rounded once, to nearest even.
+template <class T>
+CSM_DEVICE T narrow(Acc x) {
+  return static_cast<T>(x);
+}
+template <>
+CSM_DEVICE f16 narrow<f16>(Acc x) {
+  if constexpr (kSingle) return {float_to_half(x)};
+  return {double_to_half(x)};
+}
+template <>
+CSM_DEVICE bf16 narrow<bf16>(Acc x) {
+  if constexpr (kSingle) return {float_to_bfloat(x)};
+  // Rounding to float first could round twice. Round that step to odd, which never loses the direction: cut toward
+  // zero and set the last bit if anything was cut.
+  const float cut = double_to_float_toward_zero(x);
+  const bool inexact = static_cast<double>(cut) != x && x == x;
+  return {float_to_bfloat(bits_to_float(float_to_bits(cut) | (inexact ? 1u : 0u)))};
+}
+
+CSM_DEVICE Acc negative_infinity() {
+  if constexpr (kSingle) return bits_to_float(0xff800000u);
+  return bits_to_double(0xfff0000000000000ull);
+}
+
+// What an element that is not there is read as: 0, or −∞.
+enum class Neutral { zero, lowest };
+
+// −∞ as stored, so that the load itself supplies it; integers have none.
+template <class T>
+struct Lowest {
+  static constexpr bool kStored = false;
+};
+template <>
+struct Lowest<f16> {
+  static constexpr bool kStored = true;
+  CSM_DEVICE static f16 value() { return {0xfc00}; }
+};
+template <>
+struct Lowest<bf16> {
+  static constexpr bool kStored = true;
+  CSM_DEVICE static bf16 value() { return {0xff80}; }
+};
+template <>
+struct Lowest<float> {
+  static constexpr bool kStored = true;
+  CSM_DEVICE static float value() { return bits_to_float(0xff800000u); }
+};
+template <>
+struct Lowest<double> {
+  static constexpr bool kStored = true;
+  CSM_DEVICE static double value() { return bits_to_double(0xfff0000000000000ull); }
+};
+
+// The elements of one access; where it is not wanted, neutral ones.
+template <class T, Neutral Missing>
+CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
+  Vec<T> otherwise = {};
+  if constexpr (Missing == Neutral::lowest && Lowest<T>::kStored) {
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) otherwise.item[i] = Lowest<T>::value();
+  }
+  const Vec<T> got = global_load(address, wanted, otherwise);
+#pragma unroll
+  for (int i = 0; i < kVec; ++i) {
+    to[i] = widen(got.item[i]);
+    if constexpr (Missing == Neutral::lowest && !Lowest<T>::kStored) to[i] = wanted ? to[i] : negative_infinity();
+  }
+}
+
+template <class T>
+CSM_DEVICE void store(char* address, bool wanted, const Acc (&from)[kVec]) {
+  Vec<T> give;
+#pragma unroll
+  for (int i = 0; i < kVec; ++i) give.item[i] = narrow<T>(from[i]);
+  global_store(address, give, wanted);
+}
+
+}  // namespace csm

@@ -1,0 +1,25 @@
+// softmax: y_i = exp(x_i − m) / Σ_j exp(x_j − m), m = max_j x_j.
+#pragma once
+
+#include "core/monoid.cuh"
+
+namespace csm {
+
+struct Op {
+  static constexpr int kInputs = 1;
+  static constexpr bool kMaximum = true;
+  static constexpr Neutral kNeutral = Neutral::lowest;  // no maximum, and adds nothing
+
+  CSM_DEVICE static Acc key(const Acc (&x)[1]) { return x[0]; }
+  // The element's exponential stays in its place: one exponential an element.
+  CSM_DEVICE static Acc term(Acc (&x)[1], Acc shift) { return x[0] = exp_difference(x[0], shift); }
+
+  // What turns exp(x − m_chunk) into y: exp(m_chunk − m) / s. A row of −inf alone has s = 0 and becomes NaN.
+  using Scale = Wide;
+  CSM_DEVICE static Scale scale(Acc chunk_maximum, Node row) {
+    return multiply(exp_difference_wide(chunk_maximum, shift_of(row.m)), reciprocal_of(row.s));
+  }
+  CSM_DEVICE static Acc map(const Acc (&e)[1], Scale scale) { return scaled(e[0], scale); }
+};
+
+}  // namespace csm

@@ -1,0 +1,80 @@
+// block: a row on the chip, in one block or in a cluster of kCluster blocks.
+//
+// A thread holds kItems elements of a chunk in registers, and with kParks those of further chunks in shared memory. A
+// warp reads and reduces one chunk at a time, by shuffles. A block exchanges its chunks' nodes through shared memory, a cluster
+// through the shared memory of every member; then each warp folds all the row's nodes by itself and writes its chunks.
+// One barrier a row.
+//
+// Shared memory: 3 words for each chunk that the row has, then the parked chunks.
+#pragma once
+
+#include "core/fold.cuh"
+#include "core/tile.cuh"
+
+namespace csm {
+
+CSM_DEVICE void run(const Arguments& args) {
+  using Tile = RowTile<Op>;
+  const Layout& layout = args.layout;
+  const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
+  const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
+  const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk that stays in registers
+  const int step = warps * kCluster;
+  const SharedNodes nodes(0, chunks);
+  const auto slot = [&](int chunk) {
+    return Shared<Acc>(static_cast<int>(sizeof(Acc)) *
+                       (3 * chunks + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
+  };
+  const auto publish = [&](int chunk, Node node) {
+    if constexpr (kCluster > 1) {
+      if (lane < kCluster) nodes.store_remote(chunk, node, lane);
+    } else {
+      if (lane == 0) nodes.store(chunk, node);
+    }
+  };
+
+  const i64 first_row = block_index() / kCluster;
+  for (i64 number = first_row; number < layout.rows; number += grid_blocks() / kCluster) {
+    const Row row = row_at(args, number);
+    // Before nodes are written, every block that they go to must live and have read the last row's.
+    if constexpr (kCluster > 1) cluster_arrive();
+    const auto ready = [&] {
+      if constexpr (kCluster > 1) cluster_wait();
+      else if (number != first_row) block_barrier();
+    };
+
+    if constexpr (kParks) {
+      ready();
+      for (int chunk = mine + step; chunk < chunks; chunk += step) {
+        Tile tile(chunk * i64(kChunk), layout.n);
+        tile.read(args, row);
+        publish(chunk, tile.reduce());
+        tile.park(slot(chunk));
+      }
+    }
+    Tile tile(mine * i64(kChunk), layout.n);
+    tile.read(args, row);
+    const Node node = tile.reduce();
+    if constexpr (!kParks) ready();
+    if (mine < chunks) publish(mine, node);
+
+    if constexpr (kCluster > 1) {
+      cluster_arrive();
+      cluster_wait();
+    } else {
+      block_barrier();
+    }
+    const Node whole = fold_all<Op::kMaximum>(
+        chunks, [&](i64 i, bool wanted) { return nodes.load(static_cast<int>(i), wanted); });
+    tile.write(args, row, Op::scale(node.m, whole));
+    if constexpr (kParks) {
+      for (int chunk = mine + step; chunk < chunks; chunk += step) {
+        Tile parked(chunk * i64(kChunk), layout.n);
+        parked.unpark(slot(chunk));
+        parked.write(args, row, Op::scale(nodes.load(chunk).m, whole));
+      }
+    }
+  }
+}
+
+}  // namespace csm

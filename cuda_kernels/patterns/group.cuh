@@ -1,0 +1,26 @@
+// group: a short row in the registers of 1 to 32 lanes.
+//
+// A thread holds kItems elements of one row. A warp holds 32 / kLanes neighbouring rows, each reduced by shuffles
+// among its own lanes. A block is as many warps as launched, which share nothing: no shared memory, no barrier.
+#pragma once
+
+#include "core/tile.cuh"
+
+namespace csm {
+
+CSM_DEVICE void run(const Arguments& args) {
+  const Layout& layout = args.layout;
+  const int rows_at_once = block_threads() / kLanes;
+  // The loop is the same for all threads of a block, so that every lane reaches every shuffle.
+  for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
+    const i64 number = base + thread_index() / kLanes;
+    const bool present = number < layout.rows;
+    const Row row = row_at(args, present ? number : base);
+    RowTile<Op> tile(0, present ? layout.n : 0);
+    tile.read(args, row);
+    const Node node = tile.reduce();
+    tile.write(args, row, Op::scale(node.m, node));
+  }
+}
+
+}  // namespace csm
