@@ -1,0 +1,247 @@
+"""The checks of a call: every error a public function raises about its arguments is worded here.
+
+Each message names the function and the argument, says what was given and what to do. Nothing has
+been allocated, launched or written when one is raised.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.exceptions import AxisError
+
+from cusoftmax._ops import FLOATS, ITEMSIZE, Operation, find
+
+Array = Any  # cupy.ndarray, which must not be imported here
+Axis = int | tuple[int, ...] | None
+
+# NumPy's solver decides whether two views share an element; past this many steps it assumes that
+# they do.
+OVERLAP_WORK = 100_000
+
+
+class View(NamedTuple):
+    """Shape, strides in bytes, dtype name and address of an array; 0 for one not yet allocated."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+    pointer: int = 0
+
+
+def plain_axis(op: str, axis: Any) -> Axis:
+    """Return `axis` as an int, a tuple of ints or None; True and 1.0 equal 1 but are no axes."""
+    if axis is None:
+        return None
+    try:
+        if isinstance(axis, tuple):
+            if not any(isinstance(a, bool) for a in axis):
+                return tuple(operator.index(a) for a in axis)
+        elif not isinstance(axis, bool):
+            return operator.index(axis)
+    except TypeError:
+        pass
+    raise TypeError(f"{op}: axis={axis!r} is not accepted; give an int, a tuple of ints, or None")
+
+
+def resolve_axes(op: str, axis: Any, ndim: int) -> tuple[int, ...]:
+    """Return the axes of a row: ascending, not negative, none twice.
+
+    As in SciPy, None is all axes, and () is none: every element is then a row. An array of no
+    dimensions is one row of one element, and takes axis 0 and -1 too.
+    """
+    axis = plain_axis(op, axis)
+    if axis is None or (ndim == 0 and axis in (0, -1)):
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, tuple) else (axis,)
+    for a in given:
+        if not -ndim <= a < ndim:
+            raise AxisError(a, ndim, op)
+    axes = tuple(sorted(a % ndim for a in given))
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{op}: axis={axis} names an axis twice; name each once")
+    return axes
+
+
+def as_dtype(op: str, dtype: Any) -> np.dtype[Any]:
+    """Return `dtype` as a NumPy dtype; the name "bfloat16" is known even before `ml_dtypes` is."""
+    try:
+        if isinstance(dtype, str) and dtype == "bfloat16":
+            import ml_dtypes
+
+            dtype = ml_dtypes.bfloat16
+        found: np.dtype[Any] = np.dtype(dtype)
+        return found
+    except TypeError:
+        raise TypeError(
+            f"{op}: {dtype!r} is not a dtype; give one of {', '.join(FLOATS)}"
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _name(dtype: np.dtype[Any]) -> str | None:
+    """Return the name of an accepted dtype. The kernels read the machine's own byte order only."""
+    return dtype.name if dtype.isnative and dtype.name in ITEMSIZE else None
+
+
+def accepted_name(op: str, what: str, dtype: np.dtype[Any], accepted: Collection[str]) -> str:
+    """Return the name of `dtype`, which `what` has; TypeError if it is not in `accepted`."""
+    name = _name(dtype)
+    if name is None or name not in accepted:
+        raise TypeError(
+            f"{op}: {what} {dtype}, which is not accepted; the dtypes are {', '.join(accepted)}"
+        )
+    return name
+
+
+def float_name(op: str, what: str, dtype: np.dtype[Any]) -> str:
+    """Return the name of an output dtype; TypeError if it is no accepted float."""
+    name = _name(dtype)
+    if name is None or name not in FLOATS:
+        raise TypeError(f"{op}: {what}{dtype} cannot hold the result; give {', '.join(FLOATS)}")
+    return name
+
+
+def view_of(op: str, name: str, array: Array, accepted: Collection[str]) -> View:
+    """Return what folding needs of a CuPy array; TypeError if its dtype is not in `accepted`."""
+    dtype = accepted_name(op, f"{name} has dtype", array.dtype, accepted)
+    return View(array.shape, array.strides, dtype, array.data.ptr)
+
+
+def check_types(
+    operation: Operation, op: str, inputs: tuple[Array, ...], out: Array | None
+) -> None:
+    """Refuse what is not a CuPy array, and say how to make one of it."""
+    cupy: Any = sys.modules.get("cupy")  # where it was never imported, nothing is an array of it
+    named = [*zip(operation.inputs, inputs, strict=True)]
+    for name, value in named if out is None else [*named, ("out", out)]:
+        if cupy is None or not isinstance(value, cupy.ndarray):
+            kind = type(value)
+            full = kind.__qualname__
+            if kind.__module__ != "builtins":
+                full = f"{kind.__module__}.{full}"
+            how = _conversion(kind, name)
+            raise TypeError(f"{op}: {name} is a {full}, and only CuPy arrays are accepted; {how}")
+
+
+def _conversion(kind: type, name: str) -> str:
+    root = kind.__module__.partition(".")[0]
+    if name == "out":
+        return "give a cupy.ndarray to write into, or leave it out"
+    if root == "torch":
+        return f"pass cupy.from_dlpack({name}.detach())"
+    if root != "numpy" and hasattr(kind, "__dlpack__"):
+        return f"pass cupy.from_dlpack({name})"
+    return f"pass cupy.asarray({name})"
+
+
+def check_agreement(op: str, first: str, model: Array, others: Iterable[tuple[str, Array]]) -> None:
+    """Refuse arrays that differ from the first in shape or device."""
+    for name, array in others:
+        if array.shape != model.shape:
+            raise ValueError(
+                f"{op}: {name} has shape {array.shape} and {first} has {model.shape}; give arrays "
+                f"of one shape (cupy.broadcast_to repeats an input without a copy)"
+            )
+        here, there = array.data.device_id, model.data.device_id
+        if here != there:
+            raise ValueError(
+                f"{op}: {name} is on device {here} and {first} on device {there}; move one of them "
+                f"first, with cupy.asarray under the other's device"
+            )
+
+
+# ------------------------------------------------------------------------------------------ overlap
+
+
+def check_overlap(op: str, inputs: tuple[Array, ...], out: Array) -> None:
+    """Refuse an `out` that shares memory with an input, unless element for element.
+
+    In place every element is read by the thread that then writes it. In any other overlap a write
+    may come before the read of another element that lies there.
+    """
+    for name, array in zip(find(op).inputs, inputs, strict=True):
+        if array is out:
+            continue
+        low, high = _span(array)
+        out_low, out_high = _span(out)
+        if high <= out_low or out_high <= low or _same_places(array, out):
+            continue
+        if _may_share(_ghost(array), _ghost(out)):
+            raise ValueError(
+                f"{op}: out overlaps {name} without being the same elements; give out={name}, or "
+                f"an out with memory of its own"
+            )
+
+
+class _Ghost:
+    """Addresses given to NumPy as an array, for it to reason about; nothing ever reads them."""
+
+    def __init__(self, view: View, itemsize: int) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (view.pointer, False),
+            "shape": view.shape,
+            "strides": view.strides,
+            "typestr": f"|V{itemsize}",
+        }
+
+
+def _ghost(array: Array) -> np.ndarray[Any, Any]:
+    view = View(array.shape, array.strides, "", array.data.ptr)
+    return np.asarray(_Ghost(view, array.dtype.itemsize))
+
+
+def _may_share(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    # NumPy's own annotations allow only two of the values that it documents.
+    return np.may_share_memory(a, b, max_work=OVERLAP_WORK)  # type: ignore[arg-type]
+
+
+def _span(array: Array) -> tuple[int, int]:
+    """First byte of an array and the one past its last; equal where it has none."""
+    low = high = array.data.ptr
+    if array.size == 0:
+        return low, low
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        if stride < 0:
+            low += (size - 1) * stride
+        else:
+            high += (size - 1) * stride
+    return low, high + array.dtype.itemsize
+
+
+def _same_places(a: Array, b: Array) -> bool:
+    return bool(
+        a.data.ptr == b.data.ptr
+        and a.dtype.itemsize == b.dtype.itemsize
+        and all(
+            s == t for size, s, t in zip(a.shape, a.strides, b.strides, strict=True) if size > 1
+        )
+    )
+
+
+def overlaps_itself(view: View) -> bool:
+    """Whether two elements of an array share memory."""
+    itemsize = ITEMSIZE[view.dtype]
+    dims = sorted((abs(s), n) for n, s in zip(view.shape, view.strides, strict=True) if n != 1)
+    if any(n == 0 for _, n in dims):
+        return False
+    reach = itemsize
+    for stride, size in dims:
+        if stride < reach:
+            break
+        reach = stride * (size - 1) + reach
+    else:
+        return False  # each dimension steps over all that the finer ones reach
+    # Two elements first differ in some dimension d. Shifted to the origin, they lie in the two
+    # parts below.
+    ghost = np.asarray(_Ghost(view, itemsize))
+    return any(
+        _may_share(ghost[(0,) * d + (slice(1),)], ghost[(0,) * d + (slice(1, None),)])
+        for d in range(len(view.shape))
+    )

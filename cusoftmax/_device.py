@@ -1,0 +1,101 @@
+"""What the planner must know of a GPU, for one that is present or for one that is only named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """The properties of a GPU that decide a plan.
+
+    Attributes
+    ----------
+    arch : int
+        Compute capability times ten: 90 for sm_90.
+    name : str
+        Product name, for messages.
+    sm_count : int
+        Streaming multiprocessors.
+    shared_per_block, shared_per_sm : int
+        Bytes of shared memory that one block may ask for (opt-in), and that one multiprocessor has.
+    l2_bytes : int
+        Size of the level 2 cache in bytes.
+    """
+
+    arch: int
+    name: str
+    sm_count: int
+    shared_per_block: int
+    shared_per_sm: int
+    l2_bytes: int
+
+    @property
+    def clusters(self) -> bool:
+        """Whether blocks can form clusters and reach each other's shared memory."""
+        return self.arch >= 90
+
+    @property
+    def max_cluster(self) -> int:
+        """Blocks a cluster may have; more than 8 needs an attribute that CuPy cannot set."""
+        return 8 if self.clusters else 1
+
+    @staticmethod
+    def known(arch: str | int) -> DeviceSpec:
+        """Return the representative GPU of an architecture: ``"sm_90"``, ``"sm_90a"`` or 90.
+
+        An architecture that is not in the table takes the figures of the nearest one below it.
+        """
+        digits = str(arch).removeprefix("sm_").rstrip("af")
+        number = int(digits) if digits.isdecimal() else 0
+        if number < ARCHITECTURES[0]:
+            raise ValueError(
+                f"there is no architecture {arch!r} that this package compiles for; give "
+                f"{', '.join(f'sm_{a}' for a in ARCHITECTURES)} or a later one"
+            )
+        base = max(a for a in ARCHITECTURES if a <= number)
+        _, *figures = _TABLE[base]
+        name = _TABLE[base][0] if base == number else f"sm_{number} taken as {_TABLE[base][0]}"
+        return DeviceSpec(number, name, *figures)
+
+    @staticmethod
+    def current() -> DeviceSpec:
+        """Return the current CuPy device, read once per device."""
+        import cupy  # here, because the planner must work without it
+
+        return _read(int(cupy.cuda.runtime.getDevice()))
+
+
+# Name, multiprocessors, shared bytes per block (opt-in) and per multiprocessor, L2 bytes. The
+# shared-memory figures are those of the compute capability (CUDA C++ Programming Guide, technical
+# specifications); the rest is the product.
+_TABLE: dict[int, tuple[str, int, int, int, int]] = {
+    75: ("Tesla T4", 40, 64 * KIB, 64 * KIB, 4 * MIB),
+    80: ("A100", 108, 163 * KIB, 164 * KIB, 40 * MIB),
+    86: ("GeForce RTX 3090", 82, 99 * KIB, 100 * KIB, 6 * MIB),
+    89: ("GeForce RTX 4090", 128, 99 * KIB, 100 * KIB, 72 * MIB),
+    90: ("H100", 132, 227 * KIB, 228 * KIB, 50 * MIB),
+    100: ("B200", 148, 227 * KIB, 228 * KIB, 126 * MIB),
+    120: ("GeForce RTX 5090", 170, 99 * KIB, 100 * KIB, 96 * MIB),
+}
+ARCHITECTURES = tuple(_TABLE)
+
+
+@cache
+def _read(device_id: int) -> DeviceSpec:
+    import cupy
+
+    device = cupy.cuda.Device(device_id)
+    attributes = device.attributes
+    name = cupy.cuda.runtime.getDeviceProperties(device_id)["name"]
+    return DeviceSpec(
+        arch=int(device.compute_capability),
+        name=name.decode() if isinstance(name, bytes) else str(name),
+        sm_count=attributes["MultiProcessorCount"],
+        shared_per_block=attributes["MaxSharedMemoryPerBlockOptin"],
+        shared_per_sm=attributes["MaxSharedMemoryPerMultiprocessor"],
+        l2_bytes=attributes["L2CacheSize"],
+    )

@@ -1,0 +1,242 @@
+"""From a checked call to launches: the only module that touches CuPy's kernels.
+
+What a kind of call needs (plan, binaries, layout) is made once and kept by its signature; a call
+after that allocates its result and launches. The machine behind is a *backend*: the GPU through
+`cupy.RawKernel`, or whatever the emulator pushes on top of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from cusoftmax import _source
+from cusoftmax._checks import Array, Axis, check_overlap
+from cusoftmax._device import DeviceSpec
+from cusoftmax._planner import Kernel, Plan, plan
+from cusoftmax._problem import Prepared, build, problem_for, signature
+
+# grid, block, arguments, bytes of dynamic shared memory: as cupy.cuda.Function is called.
+Loaded = Callable[[tuple[int], tuple[int], tuple[Any, ...], int], None]
+
+OPERANDS = 3  # input 0, input 1, output: kOperands in core/config.cuh
+
+
+class Backend(Protocol):
+    """A machine that runs kernels."""
+
+    @property
+    def device(self) -> DeviceSpec: ...
+
+    @property
+    def key(self) -> Hashable: ...
+
+    def check_place(self, op: str, array: Array) -> None: ...
+
+    def load(self, kernel: Kernel) -> Loaded: ...
+
+
+class CudaBackend:
+    """The current CuPy device."""
+
+    @property
+    def device(self) -> DeviceSpec:
+        return DeviceSpec.current()
+
+    @property
+    def key(self) -> Hashable:
+        import cupy
+
+        return int(cupy.cuda.runtime.getDevice())
+
+    def check_place(self, op: str, array: Array) -> None:
+        if array.data.device_id != self.key:
+            raise ValueError(
+                f"{op}: the arrays are on device {array.data.device_id}, but device {self.key} is "
+                f"current; call within `with cupy.cuda.Device({array.data.device_id}):`"
+            )
+
+    def load(self, kernel: Kernel) -> Loaded:
+        return _load(kernel, self.device, self.key)
+
+
+@cache
+def _load(kernel: Kernel, device: DeviceSpec, number: Hashable) -> Loaded:
+    import cupy
+
+    raw = cupy.RawKernel(_source.code(), kernel.name, options=_source.options(kernel))
+    # More than 48 KiB has to be allowed, function by function; a launch asks for what it needs.
+    raw.max_dynamic_shared_size_bytes = device.shared_per_block
+    function: Loaded = raw.kernel  # compiled and loaded by the line above, on the current device
+    return function
+
+
+_backends: list[Backend] = [CudaBackend()]
+_calls: dict[Hashable, _Call] = {}
+_CALLS_KEPT = 4096
+
+
+def push_backend(backend: Backend) -> None:
+    """Run everything on `backend` until it is popped."""
+    _backends.append(backend)
+
+
+def pop_backend(backend: Backend) -> None:
+    """Undo the push of `backend`, which must be the last one."""
+    if _backends[-1] is not backend:
+        raise RuntimeError("backends must be popped in the reverse order of their pushing")
+    _backends.pop()
+
+
+class _Call:
+    """All that calls of one signature have in common."""
+
+    __slots__ = ("dtype", "layout", "plain", "prepared", "steps", "workspace_bytes")
+
+    def __init__(self, prepared: Prepared, backend: Backend) -> None:
+        made = plan(prepared.problem, backend.device)
+        self.prepared = prepared
+        self.dtype = prepared.out_dtype
+        self.plain = prepared.out_strides == _c_strides(prepared)
+        self.workspace_bytes = made.workspace_bytes
+        self.layout = layout_of(made) if made.launches else None
+        self.steps = tuple(
+            (backend.load(s.kernel), (s.grid,), (s.block,), s.shared_bytes)
+            for s in made.launches
+        )
+
+    def allocate(self) -> Any:
+        import cupy
+
+        prepared = self.prepared
+        if self.plain:
+            return cupy.empty(prepared.out_shape, self.dtype)
+        size = int(np.prod(prepared.out_shape, dtype=object)) * self.dtype.itemsize
+        memory = cupy.cuda.alloc(size)
+        return cupy.ndarray(prepared.out_shape, self.dtype, memory, strides=prepared.out_strides)
+
+
+def _c_strides(prepared: Prepared) -> tuple[int, ...]:
+    strides, step = [], prepared.out_dtype.itemsize
+    for size in reversed(prepared.out_shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def layout_of(made: Plan) -> Any:
+    """Return the by-value argument `csm::Layout` (core/config.cuh) of a plan's kernels."""
+    problem = made.problem
+    dims = int(made.launches[0].kernel["CSM_DIMS"])
+    batch_shape: Sequence[int] = problem.batch_shape
+    batches = [o.batch_strides for o in problem.operands]
+    inner, inner_strides = 1, [0] * len(batches)
+    if made.pattern == "column":
+        inner, inner_strides = batch_shape[-1], [b[-1] for b in batches]
+        batch_shape, batches = batch_shape[:-1] or (1,), [b[:-1] or (0,) for b in batches]
+    # The output is always the last operand of the kernel.
+    slots = [*range(len(batches) - 1), *[None] * (OPERANDS - len(batches)), len(batches) - 1]
+
+    def padded(values: Sequence[int]) -> list[int]:
+        return [*values, *[0] * (dims - len(values))]
+
+    numbers = [problem.n, problem.rows, len(batch_shape), len(problem.reduce_shape), inner]
+    numbers += [0 if s is None else inner_strides[s] for s in slots]
+    numbers += padded(batch_shape) + padded(problem.reduce_shape)
+    for s in slots:
+        numbers += padded(() if s is None else batches[s])
+    for s in slots:
+        numbers += padded(() if s is None else problem.operands[s].reduce_strides)
+    return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")[0]
+
+
+def run(op: str, inputs: tuple[Array, ...], axis: Axis, dtype: Any, out: Array | None) -> Any:
+    """Run one public operation: check, plan and load on the first call of a kind, then launch."""
+    backend = _backends[-1]
+    sign = signature(op, inputs, axis, dtype, out)
+    try:
+        key = (sign, backend.key)
+    except Exception:
+        build(op, inputs, axis, dtype, out)  # a mistake in the call is told before a missing GPU
+        raise
+    call = _calls.get(key)
+    if call is None:
+        prepared = build(op, inputs, axis, dtype, out)
+        backend.check_place(op, inputs[0])
+        call = _Call(prepared, backend)
+        if len(_calls) >= _CALLS_KEPT:
+            _calls.clear()
+        _calls[key] = call
+    if out is None:
+        out = call.allocate()
+    else:
+        check_overlap(op, inputs, out)
+    steps = call.steps
+    if len(steps) == 1:
+        kernel, grid, block, shared = steps[0]
+        second = inputs[1] if len(inputs) > 1 else 0
+        kernel(grid, block, (inputs[0], second, out, 0, call.layout), shared)
+    elif steps:
+        _run_with_workspace(call, inputs, out)
+    return out
+
+
+def _run_with_workspace(call: _Call, inputs: tuple[Array, ...], out: Any) -> None:
+    import cupy
+
+    # Of this call alone, so calls on other streams cannot meet in it; CuPy's pool hands it on only
+    # to work that is later on the same stream.
+    workspace = cupy.empty(call.workspace_bytes, np.uint8)
+    second = inputs[1] if len(inputs) > 1 else 0
+    *before, last = call.steps
+    for kernel, grid, block, shared in before:
+        kernel(grid, block, (inputs[0], second, 0, workspace, call.layout), shared)
+    kernel, grid, block, shared = last
+    kernel(grid, block, (inputs[0], second, out, workspace, call.layout), shared)
+
+
+def explain(
+    op: str,
+    shape: Sequence[int],
+    dtype: Any,
+    axis: Axis,
+    arch: str | int | None,
+    out_dtype: Any,
+    order: str,
+) -> Plan:
+    """Return the plan for contiguous arrays of a shape, on a named or on the present GPU."""
+    problem = problem_for(op, shape, dtype, axis, out_dtype, order)
+    return plan(problem, DeviceSpec.known(arch) if arch is not None else present_device())
+
+
+def present_device() -> DeviceSpec:
+    """Return the device of the active backend, or an H100's figures where there is no GPU."""
+    backend = _backends[-1]
+    if isinstance(backend, CudaBackend) and not gpu_is_present():
+        return DeviceSpec.known(90)
+    return backend.device
+
+
+def gpu_is_present() -> bool:
+    """Whether CuPy is installed and sees a GPU."""
+    try:
+        import cupy
+
+        return int(cupy.cuda.runtime.getDeviceCount()) > 0
+    except Exception:  # no CuPy, no driver, no device: each raises something else
+        return False
+
+
+def warmup(
+    ops: Sequence[str], shapes: Sequence[Sequence[int]], dtypes: Sequence[Any], axis: Axis
+) -> None:
+    """Compile and load, on the active backend, what contiguous arrays of these shapes will need."""
+    backend = _backends[-1]
+    for op in ops:
+        for shape in shapes:
+            for dtype in dtypes:
+                for step in plan(problem_for(op, shape, dtype, axis), backend.device).launches:
+                    backend.load(step.kernel)

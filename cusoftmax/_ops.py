@@ -1,0 +1,119 @@
+"""The table of operations, and the rules for dtypes that all of them share.
+
+A kernel of this package computes one *operation* over every row of its inputs. What the planner,
+the wrappers and the documentation need to know of an operation is one entry of `OPERATIONS`; its
+arithmetic is ``cuda_kernels/ops``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+# Accepted dtypes by NumPy name, with the bytes of an element.
+FLOATS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+INTEGERS = {
+    "bool": 1,
+    **{f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)},
+}
+ITEMSIZE = FLOATS | INTEGERS
+INPUTS = tuple(ITEMSIZE)
+
+PATTERNS = ("group", "block", "stream", "split", "column")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is known of an operation outside its kernel.
+
+    Attributes
+    ----------
+    name : str
+        Name of the kernel: ``cuda_kernels/ops/<name>.cuh``.
+    inputs : tuple of str
+        Names of the inputs, in the kernel's order; error messages use them.
+    summary, formula, source : str
+        One line for the reader, the definition, and where the definition is derived.
+    maximum : bool
+        Whether a row's maximum is found before its sum.
+    values_per_element : int
+        Values that a thread keeps for each element of a row held on chip.
+    patterns : tuple of str
+        The ways of laying a row over threads that the kernel supports.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    summary: str
+    formula: str
+    source: str
+    maximum: bool
+    values_per_element: int
+    patterns: tuple[str, ...] = PATTERNS
+
+
+OPERATIONS = {
+    operation.name: operation
+    for operation in (
+        Operation(
+            name="softmax",
+            inputs=("x",),
+            summary="Exponentials of a row divided by their sum.",
+            formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
+            source="'Derivative of the Softmax Function', eq. (1)",
+            maximum=True,
+            values_per_element=1,
+        ),
+        Operation(
+            name="softmax_vjp",
+            inputs=("y", "dy"),
+            summary="Product of softmax's transposed Jacobian with a vector (backward pass).",
+            formula="dx = y * (dy - sum_j y_j dy_j)",
+            source="contraction of dy_i/dx_j = y_i (delta_ij - y_j), eq. (5) of the same paper",
+            maximum=False,
+            values_per_element=2,
+        ),
+    )
+}
+
+# Public functions that run another function's kernel: the Jacobian of softmax is symmetric.
+SAME_KERNEL = {
+    "softmax_jvp": replace(
+        OPERATIONS["softmax_vjp"],
+        inputs=("y", "xt"),
+        summary="Product of softmax's Jacobian with a vector (forward mode).",
+        formula="dyt = y * (xt - sum_j y_j xt_j)",
+    )
+}
+
+
+def find(op: str) -> Operation:
+    """Return the operation of the public function `op`; ValueError if there is none."""
+    operation = OPERATIONS.get(op) or SAME_KERNEL.get(op)
+    if operation is None:
+        known = ", ".join((*OPERATIONS, *SAME_KERNEL))
+        raise ValueError(f"there is no operation {op!r}; the operations are {known}")
+    return operation
+
+
+def output_dtype(inputs: Sequence[str]) -> str:
+    """Return the default output dtype for input dtypes `inputs`.
+
+    The only float among them, or the wider one. float16 and bfloat16 meet in float32, which holds
+    both. Integers and bool give float64, as in NumPy.
+    """
+    if not all(dtype in FLOATS for dtype in inputs):
+        return "float64"
+    width = max(FLOATS[dtype] for dtype in inputs)
+    widest = {dtype for dtype in inputs if FLOATS[dtype] == width}
+    return widest.pop() if len(widest) == 1 else "float32"
+
+
+def compute_dtype(inputs: Iterable[str], output: str) -> str:
+    """Return the dtype a kernel computes in: ``"float32"`` or ``"float64"``.
+
+    float32 has room for every product of the narrow floats; float64 is needed for float64 on either
+    side, and for integers, whose neighbours near 2**31 float32 cannot tell apart.
+    """
+    narrow = all(FLOATS.get(dtype, 8) <= 4 for dtype in (*inputs, output))
+    return "float32" if narrow else "float64"

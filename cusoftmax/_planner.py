@@ -1,0 +1,483 @@
+"""From a problem and a GPU to launches: which pattern, which binary, how many blocks.
+
+Pure Python, no CuPy: a plan can be made, read and tested anywhere. Nothing here may make the bits
+of a row depend on the number of rows: the chunk, the lanes and the summation order follow from
+operation, dtypes, row length and layout; rows and GPU only decide who computes a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cusoftmax import _tuning as tuned
+from cusoftmax._device import DeviceSpec
+from cusoftmax._ops import ITEMSIZE, OPERATIONS, Operation, compute_dtype
+from cusoftmax._problem import Problem
+
+WARP = 32
+MAX_GRID = 2**31 - 1
+ACCESS_BYTES = 16  # the widest global access of one thread
+MAX_DIMS = 32  # folded dimensions, batch and reduction each, that the general layout has room for
+NODE_WORDS = 3  # maximum, sum, second word of the sum
+
+_TYPES = {
+    "float16": ("csm::f16", "f16"),
+    "bfloat16": ("csm::bf16", "bf16"),
+    "float32": ("float", "f32"),
+    "float64": ("double", "f64"),
+    "bool": ("bool", "b8"),
+} | {
+    f"{sign}int{bits}": (f"csm::{kind}{bits}", f"{kind}{bits}")
+    for sign, kind in (("", "i"), ("u", "u"))
+    for bits in (8, 16, 32, 64)
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One binary: the entry's name, the compiler's ``-D`` options, and what a launch must respect."""
+
+    name: str
+    macros: tuple[tuple[str, str], ...]
+    max_threads: int
+    cluster: int
+
+    def __getitem__(self, macro: str) -> str:
+        return dict(self.macros)[macro]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch: blocks, threads a block, bytes of dynamic shared memory."""
+
+    kernel: Kernel
+    grid: int
+    block: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call will run.
+
+    Attributes
+    ----------
+    op : str
+        The kernel's operation.
+    pattern : str
+        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, or ``"empty"`` when there
+        is nothing to compute and nothing is launched.
+    launches : tuple of Launch
+        In order, on one stream.
+    workspace_bytes : int
+        Device memory that the launches need beside the arrays, for the length of the call.
+    rows, n : int
+        Rows, and elements of a row.
+    problem : Problem
+        The folded problem, strides and all.
+    device : DeviceSpec
+        The GPU that the plan is for.
+    vector : int
+        Elements of one global access of a thread.
+    chunk : int
+        Elements that are summed as one unit, whatever the pattern.
+    reads : int
+        How often each input element is read from global memory.
+    why : str
+        The reason for the pattern, in words.
+    """
+
+    op: str
+    pattern: str
+    launches: tuple[Launch, ...]
+    workspace_bytes: int
+    rows: int
+    n: int
+    problem: Problem
+    device: DeviceSpec
+    vector: int
+    chunk: int
+    reads: int
+    why: str
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes that any algorithm must move: each input read once, the output written once."""
+        return sum(self.rows * self.n * ITEMSIZE[o.dtype] for o in self.problem.operands)
+
+    @property
+    def cluster(self) -> int:
+        """Blocks of a cluster, 1 where there is none."""
+        return self.launches[0].kernel.cluster if self.launches else 1
+
+    def __str__(self) -> str:
+        from cusoftmax._explain import describe
+
+        return describe(self)
+
+
+@lru_cache(maxsize=4096)
+def plan(problem: Problem, device: DeviceSpec) -> Plan:
+    """Choose the launches for a problem on a GPU.
+
+    Raises
+    ------
+    ValueError
+        If the operation has no pattern for the layout, or more than 32 dimensions remain after
+        folding.
+    """
+    dims = max(len(problem.batch_shape), len(problem.reduce_shape))
+    if dims > MAX_DIMS:
+        raise ValueError(
+            f"{problem.op}: {dims} dimensions remain after merging neighbours, more than "
+            f"{MAX_DIMS}; copy the array with cupy.ascontiguousarray"
+        )
+    make = _Maker(problem, device)
+    if problem.rows == 0 or problem.n == 0:
+        result = make.plan("empty", (), why="there is no element")
+    elif not make.row_is_contiguous:
+        result = _column(make)
+    elif problem.n <= make.chunk:
+        result = _group(make)
+    else:
+        result = _long(make)
+    if result.launches and result.pattern not in make.operation.patterns:
+        raise ValueError(f"{problem.op} does not support the {result.pattern} pattern")
+    return result
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def power_of_two(at_least: int) -> int:
+    return 1 << max(0, at_least - 1).bit_length()
+
+
+class _Maker:
+    """The numbers that all patterns need, and the construction of kernels and plans from them."""
+
+    def __init__(self, problem: Problem, device: DeviceSpec) -> None:
+        self.problem = problem
+        self.device = device
+        self.operation: Operation = OPERATIONS[problem.op]
+        dtypes = [o.dtype for o in problem.operands]
+        self.acc = compute_dtype(dtypes[:-1], dtypes[-1])
+        self.acc_bytes = ITEMSIZE[self.acc]
+        self.sizes = [ITEMSIZE[d] for d in dtypes]
+        # The widest access that any layout of these dtypes allows; the order of summation is in it.
+        self.group = ACCESS_BYTES // max(self.sizes)
+        words = self.operation.values_per_element * (self.acc_bytes // 4)
+        self.items = max(tuned.WORDS_IN_REGISTERS.value // words, self.group)
+        self.chunk = WARP * self.items
+        self.node_bytes = NODE_WORDS * self.acc_bytes
+        self.max_warps = (
+            tuned.BLOCK_WARPS if self.acc == "float32" else tuned.BLOCK_WARPS_DOUBLE
+        ).value
+
+    @property
+    def row_is_contiguous(self) -> bool:
+        return self.problem.n == 1 or all(
+            o.reduce_strides[-1] == size
+            for o, size in zip(self.problem.operands, self.sizes, strict=True)
+        )
+
+    def row_vector(self) -> int:
+        """Elements of one access: the most that every row of every operand is aligned to."""
+        problem = self.problem
+
+        def fits(vector: int) -> bool:
+            return problem.reduce_shape[-1] % vector == 0 and all(
+                o.alignment % (vector * size) == 0
+                and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
+                and all(s % (vector * size) == 0 for s in o.reduce_strides[:-1])
+                for o, size in zip(problem.operands, self.sizes, strict=True)
+            )
+
+        return self._widest(self.group, fits)
+
+    def column_vector(self, inner: int) -> int:
+        """Neighbouring rows of one access."""
+
+        def fits(vector: int) -> bool:
+            return inner % vector == 0 and all(
+                o.batch_strides[-1] == size
+                and o.alignment % (vector * size) == 0
+                and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides)[:-1])
+                and all(s % (vector * size) == 0 for s in o.reduce_strides)
+                for o, size in zip(self.problem.operands, self.sizes, strict=True)
+            )
+
+        return self._widest(min(self.group, tuned.COLUMN_VECTOR.value), fits)
+
+    def _steps(self, batch_strides: tuple[int, ...]) -> tuple[int, ...]:
+        return batch_strides if self.problem.rows > 1 else ()
+
+    @staticmethod
+    def _widest(vector: int, fits: Callable[[int], bool]) -> int:
+        while vector > 1 and not fits(vector):
+            vector //= 2
+        return vector
+
+    def kernel(
+        self,
+        pattern: str,
+        *,
+        vector: int,
+        group: int,
+        lanes: int,
+        items: int,
+        threads: int,
+        cluster: int = 1,
+        stage: int | None = None,
+        parks: bool = False,
+        batch_dims: int | None = None,
+    ) -> Kernel:
+        problem = self.problem
+        most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
+        dims = 1 if most == 1 else MAX_DIMS
+        dtypes = [o.dtype for o in self.problem.operands]
+        inputs, out = dtypes[:-1], dtypes[-1]
+        types = [_TYPES[d][0] for d in inputs] + ["csm::none"] * (2 - len(inputs))
+        tags = [_TYPES[d][1] for d in dict.fromkeys(dtypes)] if len(set(dtypes)) == 1 else [
+            _TYPES[d][1] for d in dtypes
+        ]
+        name = "_".join(
+            (
+                f"csm_{self.problem.op}_{pattern}{'' if stage is None else stage}",
+                *tags,
+                f"v{vector}",
+                *((f"l{lanes}i{items}",) if pattern == "group" else ()),
+                *((f"l{lanes}",) if pattern == "column" else ()),
+                *((f"c{cluster}",) if cluster > 1 else ()),
+                *(("park",) if parks else ()),
+                *(("nd",) if dims > 1 else ()),
+            )
+        )
+        macros = {
+            "CSM_NAME": name,
+            "CSM_OP": self.problem.op,
+            "CSM_PATTERN": pattern,
+            "CSM_IN0": types[0],
+            "CSM_IN1": types[1],
+            "CSM_OUT": _TYPES[out][0],
+            "CSM_ACC": {"float32": "float", "float64": "double"}[self.acc],
+            "CSM_VEC": vector,
+            "CSM_GROUP": group,
+            "CSM_LANES": lanes,
+            "CSM_ITEMS": items,
+            "CSM_CLUSTER": cluster,
+            "CSM_DIMS": dims,
+            "CSM_STAGE": stage or 0,
+            "CSM_PARKS": int(parks),
+            "CSM_MAX_THREADS": threads,
+        }
+        return Kernel(name, tuple((k, str(v)) for k, v in macros.items()), threads, cluster)
+
+    def plan(
+        self,
+        pattern: str,
+        launches: tuple[Launch, ...],
+        *,
+        why: str,
+        vector: int = 1,
+        chunk: int = 0,
+        reads: int = 1,
+        workspace: int = 0,
+    ) -> Plan:
+        problem = self.problem
+        return Plan(
+            problem.op,
+            pattern,
+            launches,
+            workspace,
+            problem.rows,
+            problem.n,
+            problem,
+            self.device,
+            vector,
+            chunk or self.chunk,
+            reads if launches else 0,
+            why,
+        )
+
+
+def _group(make: _Maker) -> Plan:
+    n, rows = make.problem.n, make.problem.rows
+    lanes = min(WARP, power_of_two(ceil_div(n, make.group)))
+    items = make.group * power_of_two(ceil_div(n, WARP * make.group))
+    threads = tuned.GROUP_THREADS.value
+    vector = make.row_vector()
+    kernel = make.kernel(
+        "group", vector=vector, group=make.group, lanes=lanes, items=items, threads=threads
+    )
+    grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
+    return make.plan(
+        "group",
+        (Launch(kernel, grid, threads, 0),),
+        vector=vector,
+        why=f"rows of at most {make.chunk} fit in the registers of a warp or less",
+    )
+
+
+def _long(make: _Maker) -> Plan:
+    """Rows of more than one chunk: on chip if they fit, and if that uses the GPU."""
+    rows, device = make.problem.rows, make.device
+    chunks = ceil_div(make.problem.n, make.chunk)
+    resident = _block(make, chunks)
+    blocks = rows * (resident.cluster if resident else 1)
+    few = blocks * tuned.SPLIT_FILL.value <= device.sm_count
+    if few and make.problem.n >= tuned.SPLIT_LENGTH.value:
+        return _split(make, blocks)
+    return resident or _stream(make)
+
+
+def _block(make: _Maker, chunks: int) -> Plan | None:
+    """The block pattern, or None where the row does not fit on chip."""
+    rows, device = make.problem.rows, make.device
+    warps_needed = ceil_div(chunks, make.max_warps)
+    cluster = min(power_of_two(warps_needed), device.max_cluster)
+    # Few rows: widen the cluster, so that more multiprocessors work on each.
+    while (
+        cluster < device.max_cluster
+        and rows * cluster * 2 <= device.sm_count
+        and chunks >= 2 * cluster * tuned.SPREAD_WARPS.value
+    ):
+        cluster *= 2
+    warps = min(ceil_div(chunks, cluster), make.max_warps)
+    parked = ceil_div(chunks, warps * cluster) - 1  # chunks a warp, beside the one in registers
+    words = chunks * NODE_WORDS + parked * warps * make.chunk * make.operation.values_per_element
+    shared = words * make.acc_bytes
+    if shared > device.shared_per_block:
+        return None
+    vector = make.row_vector()
+    kernel = make.kernel(
+        "block",
+        vector=vector,
+        group=make.group,
+        lanes=WARP,
+        items=make.items,
+        threads=make.max_warps * WARP,
+        cluster=cluster,
+        parks=parked > 0,
+    )
+    held = "registers and shared memory" if parked else "registers"
+    where = f"a cluster of {cluster} blocks" if cluster > 1 else "one block"
+    return make.plan(
+        "block",
+        (Launch(kernel, min(rows, MAX_GRID // cluster) * cluster, warps * WARP, shared),),
+        vector=vector,
+        why=f"{chunks} chunks of {make.chunk} fit in the {held} of {where}",
+    )
+
+
+def _stream(make: _Maker) -> Plan:
+    warps = tuned.STREAM_WARPS.value
+    vector = make.row_vector()
+    kernel = make.kernel(
+        "stream",
+        vector=vector,
+        group=make.group,
+        lanes=WARP,
+        items=make.items,
+        threads=warps * WARP,
+    )
+    shared = (2 * warps + 1) * make.node_bytes
+    return make.plan(
+        "stream",
+        (Launch(kernel, min(make.problem.rows, MAX_GRID), warps * WARP, shared),),
+        vector=vector,
+        reads=2,
+        why="the row is longer than on-chip memory: one pass to reduce, one to write",
+    )
+
+
+def _split(make: _Maker, resident_blocks: int) -> Plan:
+    warps, rows = tuned.SPLIT_WARPS.value, make.problem.rows
+    vector = make.row_vector()
+    segments = ceil_div(make.problem.n, warps * make.chunk)
+    grid = min(rows * segments, MAX_GRID)
+    launches = tuple(
+        Launch(
+            make.kernel(
+                "split",
+                vector=vector,
+                group=make.group,
+                lanes=WARP,
+                items=make.items,
+                threads=warps * WARP,
+                stage=stage,
+            ),
+            grid,
+            warps * WARP,
+            warps * make.node_bytes,
+        )
+        for stage in (0, 1)
+    )
+    return make.plan(
+        "split",
+        launches,
+        vector=vector,
+        reads=2,
+        workspace=rows * segments * make.node_bytes,
+        why=f"{rows} long rows would occupy {resident_blocks} of {make.device.sm_count} "
+        f"multiprocessors: {segments} blocks share each",
+    )
+
+
+def _column(make: _Maker) -> Plan:
+    """Rows down a strided axis. Their neighbours, if any, are the innermost batch dimension."""
+    problem, device = make.problem, make.device
+    inner = problem.batch_shape[-1]
+    vector = make.column_vector(inner)
+    lanes = min(WARP, power_of_two(ceil_div(inner, vector)))
+    items = max(1, tuned.COLUMN_WORDS.value // make.operation.values_per_element)
+    columns = lanes * vector
+    tiles = problem.rows // inner * ceil_div(inner, columns)
+    leaves = power_of_two(ceil_div(problem.n, items))
+    least, most = WARP // lanes, tuned.COLUMN_WARPS.value * WARP // lanes  # walkers of a block
+
+    def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
+        kernel = make.kernel(
+            "column",
+            vector=vector,
+            group=vector,
+            lanes=lanes,
+            items=items,
+            threads=tuned.COLUMN_WARPS.value * WARP,
+            cluster=cluster,
+            stage=stage,
+            batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost is apart
+        )
+        nodes = (walkers + (cluster if cluster > 1 else 0)) * (columns + 1)
+        shared = nodes * make.node_bytes if stage < 2 else 0
+        return Launch(kernel, min(grid, MAX_GRID // cluster * cluster), walkers * lanes, shared)
+
+    if leaves <= most * device.max_cluster:
+        cluster = max(1, leaves // most)
+        walkers = max(least, min(leaves, most))
+        return make.plan(
+            "column",
+            (launch(0, walkers, cluster, tiles * cluster),),
+            vector=vector,
+            chunk=items,
+            why=f"the softmax axis is strided; {walkers * cluster} threads down a row hold it",
+        )
+    walkers = tuned.COLUMN_LONG_WARPS.value * WARP // lanes
+    segments = ceil_div(problem.n, walkers * items)
+    warps = walkers * lanes // WARP
+    return make.plan(
+        "column",
+        (
+            launch(1, walkers, 1, tiles * segments),
+            launch(2, walkers, 1, ceil_div(problem.rows, warps)),
+            launch(3, walkers, 1, tiles * segments),
+        ),
+        vector=vector,
+        chunk=items,
+        reads=2,
+        workspace=problem.rows * segments * make.node_bytes,
+        why=f"the softmax axis is strided and too long for the chip: {segments} blocks share a row",
+    )

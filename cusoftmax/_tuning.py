@@ -1,0 +1,37 @@
+"""Numbers that were chosen, not derived: each with the GPU it was measured on and the evidence.
+
+The planner reads them here and nowhere else. A row of `None` for the GPU means that the number was reasoned, not
+measured; its evidence says how.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A number, the GPU on which it was measured (None: on none yet), and why it is what it is."""
+
+    value: int
+    gpu: str | None
+    evidence: str
+
+
+GROUP_THREADS = Tuned(128, None, "4 warps: small enough that a last, partly filled block wastes little")
+# Not tunable without changing the bits of every longer row: the chunk is the unit of summation.
+WORDS_IN_REGISTERS = Tuned(
+    32, None, "32 data registers of the 64 that a thread has when 1024 share a multiprocessor"
+)
+BLOCK_WARPS = Tuned(32, None, "the most a block may have; registers checked by the compile gate")
+BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials need over 64 registers: spills at 32 warps")
+STREAM_WARPS = Tuned(16, None, "two blocks a multiprocessor overlap one's barrier with the other's loads")
+SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
+COLUMN_WORDS = Tuned(16, None, "elements down a row and thread; 4 columns of them are 64 registers")
+COLUMN_VECTOR = Tuned(4, None, "columns a thread: 4 float32 are one 16-byte access")
+COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocessor")
+COLUMN_LONG_WARPS = Tuned(8, None, "rows that do not fit on chip: smaller blocks, more of them")
+# Few, long rows: more blocks than rows are needed to use the memory of the whole GPU.
+SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
+SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")
+SPREAD_WARPS = Tuned(4, None, "a cluster is widened while its blocks keep this many warps")
