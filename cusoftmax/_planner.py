@@ -229,7 +229,7 @@ class _Maker:
         group: int,
         lanes: int,
         items: int,
-        threads: int,
+        threads: int,  # the registers' cap: as many threads as may share a multiprocessor
         cluster: int = 1,
         stage: int | None = None,
         parks: bool = False,
@@ -306,12 +306,19 @@ class _Maker:
 
 def _group(make: _Maker) -> Plan:
     n, rows = make.problem.n, make.problem.rows
-    lanes = min(WARP, power_of_two(ceil_div(n, make.group)))
-    items = make.group * power_of_two(ceil_div(n, WARP * make.group))
+    if n <= 2 * make.group:  # one access a lane
+        lanes, items = power_of_two(ceil_div(n, make.group)), make.group
+    else:  # as few lanes as can hold the row: fewer shuffles, and less of the last lanes idle
+        lanes, items = max(2, power_of_two(ceil_div(n, make.items))), make.items
     threads = tuned.GROUP_THREADS.value
     vector = make.row_vector()
     kernel = make.kernel(
-        "group", vector=vector, group=make.group, lanes=lanes, items=items, threads=threads
+        "group",
+        vector=vector,
+        group=make.group,
+        lanes=lanes,
+        items=items,
+        threads=make.max_warps * WARP,
     )
     grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
     return make.plan(
@@ -382,7 +389,7 @@ def _stream(make: _Maker) -> Plan:
         group=make.group,
         lanes=WARP,
         items=make.items,
-        threads=warps * WARP,
+        threads=make.max_warps * WARP,
     )
     shared = (2 * warps + 1) * make.node_bytes
     return make.plan(
@@ -407,7 +414,7 @@ def _split(make: _Maker, resident_blocks: int) -> Plan:
                 group=make.group,
                 lanes=WARP,
                 items=make.items,
-                threads=warps * WARP,
+                threads=make.max_warps * WARP,
                 stage=stage,
             ),
             grid,

@@ -50,7 +50,7 @@ class RowTile {
  public:
   // Places this lane's elements in the chunk that starts at element `first` of a row of n.
   CSM_DEVICE RowTile(i64 first, i64 n) : index_(first + (thread_index() % kLanes) * kVec) {
-    const i64 left = n - index_;
+    const i64 left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
   }
 
@@ -62,11 +62,15 @@ class RowTile {
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& scale) const {
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      Acc result[kVec];
+    for (int block = 0; block < kItems; block += kGroup) {
+      if (!reached(block)) continue;
 #pragma unroll
-      for (int i = 0; i < kVec; ++i) result[i] = Op::map(item_[v * kVec + i], scale);
-      store<Out>(row.out + column_offset<Out, 2>(args, index_of(v)), wanted(v), result);
+      for (int v = block / kVec; v < (block + kGroup) / kVec; ++v) {
+        Acc result[kVec];
+#pragma unroll
+        for (int i = 0; i < kVec; ++i) result[i] = Op::map(item_[v * kVec + i], scale);
+        store<Out>(row.out + column_offset<Out, 2>(args, index_of(v)), wanted(v), result);
+      }
     }
   }
 
@@ -110,11 +114,15 @@ class RowTile {
  private:
   Acc item_[kItems][Op::kInputs];
   i64 index_;  // this lane's first element in the row
-  int left_;   // elements from there to the row's end, at most kChunk; none if not positive
+  int left_;   // elements of the chunk that the row has; none if not positive
 
   CSM_DEVICE i64 index_of(int v) const { return index_ + v * (kLanes * kVec); }
   // kVec divides the length of the row's last dimension: a vector is inside whole or not at all.
-  CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) < left_; }
+  CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) + (thread_index() % kLanes) * kVec < left_; }
+  // Whether the row reaches the items [i, i + kGroup), in any lane: they are kGroup·kLanes neighbouring elements. Lanes
+  // agree, so work on items beyond the row's end is skipped at the price of a branch: a row one element longer than a
+  // chunk costs a warp of kGroup items a lane, not of kItems.
+  CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * Op::kInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <class T, int Operand>
@@ -143,9 +151,13 @@ class RowTile {
   CSM_DEVICE void terms(Acc m, Wide (&partial)[kGroup]) {
     const Acc shift = shift_of(m);
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      const Acc term = Op::term(item_[i], shift);
-      partial[i % kGroup] = i < kGroup ? widen_exactly(term) : add(partial[i % kGroup], term);
+    for (int block = 0; block < kItems; block += kGroup) {
+      if (block > 0 && !reached(block)) continue;
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        const Acc term = Op::term(item_[block + i], shift);
+        partial[i] = block == 0 ? widen_exactly(term) : add(partial[i], term);
+      }
     }
   }
 
