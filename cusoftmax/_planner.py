@@ -166,10 +166,11 @@ class _Maker:
         dtypes = [o.dtype for o in problem.operands]
         self.acc = compute_dtype(dtypes[:-1], dtypes[-1])
         self.acc_bytes = ITEMSIZE[self.acc]
+        self.acc_words = self.acc_bytes // 4
         self.sizes = [ITEMSIZE[d] for d in dtypes]
         # The widest access that any layout of these dtypes allows; the order of summation is in it.
         self.group = ACCESS_BYTES // max(self.sizes)
-        words = self.operation.values_per_element * (self.acc_bytes // 4)
+        words = self.operation.values_per_element * self.acc_words
         self.items = max(tuned.WORDS_IN_REGISTERS.value // words, self.group)
         self.chunk = WARP * self.items
         self.node_bytes = NODE_WORDS * self.acc_bytes
@@ -210,7 +211,7 @@ class _Maker:
                 for o, size in zip(self.problem.operands, self.sizes, strict=True)
             )
 
-        return self._widest(min(self.group, tuned.COLUMN_VECTOR.value), fits)
+        return self._widest(min(self.group, tuned.COLUMN_VECTOR.value // self.acc_words), fits)
 
     def _steps(self, batch_strides: tuple[int, ...]) -> tuple[int, ...]:
         return batch_strides if self.problem.rows > 1 else ()
@@ -438,9 +439,10 @@ def _column(make: _Maker) -> Plan:
     """Rows down a strided axis. Their neighbours, if any, are the innermost batch dimension."""
     problem, device = make.problem, make.device
     inner = problem.batch_shape[-1]
+    values = make.operation.values_per_element * make.acc_words
+    items = max(1, tuned.COLUMN_WORDS.value // values)
     vector = make.column_vector(inner)
     lanes = min(WARP, power_of_two(ceil_div(inner, vector)))
-    items = max(1, tuned.COLUMN_WORDS.value // make.operation.values_per_element)
     columns = lanes * vector
     tiles = problem.rows // inner * ceil_div(inner, columns)
     leaves = power_of_two(ceil_div(problem.n, items))

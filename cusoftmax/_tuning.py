@@ -27,8 +27,8 @@ BLOCK_WARPS = Tuned(32, None, "the most a block may have; registers checked by t
 BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials need over 64 registers: spills at 32 warps")
 STREAM_WARPS = Tuned(16, None, "two blocks a multiprocessor overlap one's barrier with the other's loads")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
-COLUMN_WORDS = Tuned(16, None, "elements down a row and thread; 4 columns of them are 64 registers")
-COLUMN_VECTOR = Tuned(4, None, "columns a thread: 4 float32 are one 16-byte access")
+COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of its columns")
+COLUMN_VECTOR = Tuned(2, None, "columns a thread, one of float64: four spill on some architectures")
 COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocessor")
 COLUMN_LONG_WARPS = Tuned(8, None, "rows that do not fit on chip: smaller blocks, more of them")
 # Few, long rows: more blocks than rows are needed to use the memory of the whole GPU.
