@@ -1,0 +1,123 @@
+"""The emulator in place of the GPU, behind the seam that ``_launch`` offers."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import cupy
+
+from cusoftmax import _launch, _source
+from cusoftmax._device import DeviceSpec
+from cusoftmax._launch import Loaded
+from cusoftmax._planner import Kernel
+from cusoftmax.emulator import _memory, _run
+
+
+class EmulatorBackend:
+    """Loads kernels for the CPU.
+
+    Parameters
+    ----------
+    arch : str
+        The GPU to plan for, such as ``"sm_90"``.
+    seed : int
+        Draws the order in which threads run and the errors of approximate instructions.
+    """
+
+    def __init__(self, arch: str = "sm_90", seed: int = 0) -> None:
+        self._device = DeviceSpec.known(arch)
+        self._seed = seed
+
+    @property
+    def device(self) -> DeviceSpec:
+        """Return the GPU that is planned for."""
+        return self._device
+
+    @property
+    def key(self) -> Hashable:
+        """Return what distinguishes the kernels loaded here from those of another backend."""
+        return ("emulator", self._device, self._seed)
+
+    def check_place(self, op: str, array: Any) -> None:
+        """Host memory is the only place there is."""
+
+    def load(self, kernel: Kernel) -> Loaded:
+        """Return a function that launches `kernel`, as ``cupy.cuda.Function`` is called."""
+        if kernel.cluster > self._device.max_cluster:
+            raise _run.KernelError(
+                f"kernel {kernel.name}: clusters of {kernel.cluster} blocks, but "
+                f"{self._device.name} has {self._device.max_cluster}"
+            )
+        return functools.partial(self._launch, _host_kernel(kernel))
+
+    def _launch(
+        self,
+        kernel: _run.HostKernel,
+        grid: tuple[int],
+        block: tuple[int],
+        args: tuple[Any, ...],
+        shared_bytes: int,
+    ) -> None:
+        if shared_bytes > self._device.shared_per_block:
+            raise _run.KernelError(
+                f"kernel {kernel.name}: {shared_bytes} bytes of shared memory, but a block of "
+                f"{self._device.name} has {self._device.shared_per_block}"
+            )
+        kernel.launch(grid[0], block[0], args, shared_bytes, seed=self._seed)
+
+
+@functools.cache
+def _host_kernel(kernel: Kernel) -> _run.HostKernel:
+    root = _source.kernel_root()
+    return _run.HostKernel(
+        root / _source.UNIT,
+        kernel.name,
+        kernel.macros,
+        (root,),
+        cluster=kernel.cluster,
+        max_threads=kernel.max_threads,
+    )
+
+
+@contextlib.contextmanager
+def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
+    """Within the block, the package runs on the CPU and ``cupy.empty`` gives host memory.
+
+    Parameters
+    ----------
+    arch : str
+        The GPU whose plans to run, such as ``"sm_90"``.
+    seed : int
+        Draws the order in which threads run and the errors of approximate instructions.
+    """
+    backend = EmulatorBackend(arch, seed)
+    with cupy.cuda.using_allocator(_memory.allocate):
+        _launch.push_backend(backend)
+        try:
+            yield backend
+        finally:
+            _launch.pop_backend(backend)
+
+
+@contextlib.contextmanager
+def trace() -> Iterator[_run.Report]:
+    """Count the traffic of the launches within the block; slower than without."""
+    report = _run.Report()
+    _run.reports.append(report)
+    try:
+        yield report
+    finally:
+        _run.reports.pop()
+
+
+@contextlib.contextmanager
+def only_blocks(blocks: Sequence[int]) -> Iterator[None]:
+    """Of each launch within, run these blocks and their clusters alone; -1 is the last."""
+    _run.chosen_blocks.append(tuple(blocks))
+    try:
+        yield
+    finally:
+        _run.chosen_blocks.pop()

@@ -1,0 +1,219 @@
+"""Launches: a kernel for the host, its arguments, and what the run found."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import pathlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _abi, _build
+
+_ROLES = ("read", "read", "write", "both")
+_MESSAGE_BYTES = 2048
+# The runtime keeps its fibers and checks in one place: one launch at a time.
+_LOCK = threading.Lock()
+
+
+class KernelError(RuntimeError):
+    """A kernel did what none may do; names kernel, block, thread and what was touched."""
+
+
+@dataclasses.dataclass
+class Traffic:
+    """What launches did. Sectors and bank conflicts are counted only while tracing."""
+
+    global_bytes_read: int = 0
+    global_bytes_written: int = 0
+    sectors_read: int = 0
+    sectors_written: int = 0
+    bank_conflicts: int = 0
+    barriers: int = 0
+    cluster_barriers: int = 0
+    shuffles: int = 0
+    widest_read: int = 0
+    widest_written: int = 0
+
+    def add(self, other: Traffic) -> None:
+        """Add the counts of `other`; of the widest accesses, keep the wider."""
+        for field in dataclasses.fields(Traffic):
+            mine, more = getattr(self, field.name), getattr(other, field.name)
+            widest = field.name.startswith("widest")
+            setattr(self, field.name, max(mine, more) if widest else mine + more)
+
+
+@dataclasses.dataclass
+class LaunchTraffic(Traffic):
+    """The counts of one launch."""
+
+    kernel: str = ""
+    grid: int = 0
+    block: int = 0
+
+
+@dataclasses.dataclass
+class Report(Traffic):
+    """The counts of all launches inside a ``trace()``, and of each of them in `kernels`."""
+
+    launches: int = 0
+    kernels: list[LaunchTraffic] = dataclasses.field(default_factory=list)
+
+
+# What the context managers of this package have switched on, innermost last.
+reports: list[Report] = []
+chosen_blocks: list[tuple[int, ...]] = []
+
+
+@functools.cache
+def runtime() -> ctypes.CDLL:
+    """The runtime, built if need be."""
+    library = ctypes.CDLL(str(_build.build(_build.HERE / "runtime.cpp", (), (_build.HERE,), "-O2")))
+    library.csm_run.argtypes = (
+        ctypes.POINTER(_abi.LaunchStruct),
+        ctypes.POINTER(_abi.ReportStruct),
+        ctypes.c_char_p,
+    )
+    library.csm_run.restype = ctypes.c_int
+    return library
+
+
+@functools.cache
+def _load(path: pathlib.Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(path))
+
+
+def _address(library: ctypes.CDLL, symbol: str) -> int | None:
+    return ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
+
+
+class HostKernel:
+    """A kernel built for the host.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        The ``.cu`` file.
+    name : str
+        Its ``extern "C"`` entry, given to it as the macro ``CSM_NAME``.
+    macros : sequence of (str, str)
+        Further macros.
+    include_folders : sequence of pathlib.Path
+        Where its headers are.
+    cluster : int
+        Blocks of a cluster.
+    max_threads : int
+        What its launch bounds allow.
+    """
+
+    def __init__(
+        self,
+        source: pathlib.Path,
+        name: str,
+        macros: Sequence[tuple[str, str]] = (),
+        include_folders: Sequence[pathlib.Path] = (),
+        cluster: int = 1,
+        max_threads: int = 1024,
+    ) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.max_threads = max_threads
+        defined = {**dict(macros), "CSM_NAME": name, "CSM_EMULATOR": "1"}
+        # The device flushes float32 subnormals (CuPy compiles with -ftz=true), float64 ones never.
+        self.flush_subnormals = defined.get("CSM_ACC") == "float"
+        options = [f"-D{key}={value}" for key, value in sorted(defined.items())]
+        options.append(f'-DCSM_SOURCE="{source.resolve()}"')
+        folders = (*include_folders, source.resolve().parent, _build.HERE)
+        self.library = _load(
+            _build.build(_build.HERE / "entry.cpp", options, tuple(dict.fromkeys(folders)), "-O1")
+        )
+
+    def launch(
+        self,
+        grid: int,
+        block: int,
+        args: Sequence[Any],
+        shared_bytes: int = 0,
+        *,
+        seed: int = 0,
+        roles: Sequence[str] = _ROLES,
+    ) -> LaunchTraffic:
+        """Run it.
+
+        Parameters
+        ----------
+        grid, block : int
+            Blocks, and threads of a block.
+        args : sequence
+            A ``cupy.ndarray`` over host memory, 0 for none, or a NumPy scalar passed by value.
+        shared_bytes : int
+            Dynamic shared memory.
+        seed : int
+            Draws the order in which threads run and the errors of approximate instructions.
+        roles : sequence of str
+            Of each array: ``"read"``, ``"write"`` (each element exactly once) or ``"both"``.
+
+        Raises
+        ------
+        KernelError
+            At the first thing found wrong.
+        """
+        if block > self.max_threads:
+            raise KernelError(
+                f"kernel {self.name}: {block} threads a block, "
+                f"but its launch bounds say {self.max_threads}"
+            )
+        call = _abi.LaunchStruct()
+        call.enter = _address(self.library, "csm_enter")
+        call.attach = _address(self.library, "csm_attach")
+        call.name = self.name.encode()
+        call.grid, call.block, call.cluster = grid, block, self.cluster
+        call.shared_bytes = shared_bytes
+        call.seed = seed
+        call.flush_subnormals = self.flush_subnormals
+        call.trace = bool(reports)
+        values = _arguments(call, args, roles)
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        call.args = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
+        if chosen_blocks:
+            clusters = sorted({block % grid // self.cluster for block in chosen_blocks[-1]})
+            call.clusters = (ctypes.c_int64 * len(clusters))(*clusters)
+            call.cluster_count = len(clusters)
+        counted = _abi.ReportStruct()
+        message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        with _LOCK:
+            failed = runtime().csm_run(ctypes.byref(call), ctypes.byref(counted), message)
+        if failed:
+            raise KernelError(message.value.decode(errors="replace"))
+        counts = {name: getattr(counted, name) for name, *_ in _abi.ReportStruct._fields_}
+        traffic = LaunchTraffic(**counts, kernel=self.name, grid=grid, block=block)
+        for report in reports:
+            report.add(traffic)
+            report.launches += 1
+            report.kernels.append(traffic)
+        return traffic
+
+
+def _arguments(
+    call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str]
+) -> list[ctypes.Array[ctypes.c_char]]:
+    """Each argument's bytes; arrays are described in `call` under the role of their position."""
+    values = []
+    for i, arg in enumerate(args):
+        if hasattr(arg, "data") and hasattr(arg.data, "ptr"):
+            _abi.describe(
+                call.array[i], arg.data.ptr, arg.shape, arg.strides, arg.dtype.itemsize, roles[i]
+            )
+            call.arrays = i + 1
+            raw = int(arg.data.ptr).to_bytes(8, "little")
+        elif isinstance(arg, int):
+            raw = arg.to_bytes(8, "little")
+        else:
+            raw = np.asarray(arg).tobytes()
+        # 16 bytes more than needed, so that an odd struct can be read with any alignment in mind.
+        values.append(ctypes.create_string_buffer(raw, len(raw) + 16))
+    return values

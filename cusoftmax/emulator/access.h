@@ -1,0 +1,180 @@
+// Included by runtime.cpp: memory accesses, checked and counted, and the launch itself.
+
+const char* verb(Touch touch) { return touch == Touch::read ? "read" : "write"; }
+
+__attribute__((noreturn, noinline)) void fail_global(Thread* t, u64 at, int bytes, Touch touch, u32 site) {
+  const int wanted = touch == Touch::read ? role_read : role_write;
+  const Array* nearest = nullptr;
+  int nearest_index = 0;
+  u64 nearest_distance = ~0ull;
+  for (int i = 0; i < rt.launch.arrays; ++i) {
+    const Array& array = rt.launch.array[i];
+    if (!array.role) continue;
+    const u64 end = array.base + static_cast<u64>(array.span);
+    if (at >= array.base && at + static_cast<u64>(bytes) <= end && !(array.role & wanted)) {
+      fail(t, "%s of %d bytes at byte %lld of argument %d, which is for %s only (%s)", verb(touch), bytes,
+           static_cast<i64>(at - array.base), i, array.role == role_read ? "reading" : "writing", where(site).text);
+    }
+    const u64 distance = at < array.base ? array.base - at : at >= end ? at - end : 0;
+    if (distance < nearest_distance) {
+      nearest_distance = distance;
+      nearest = &array;
+      nearest_index = i;
+    }
+  }
+  if (!nearest) fail(t, "%s of %d bytes, but no array was passed (%s)", verb(touch), bytes, where(site).text);
+  fail(t, "%s of %d bytes out of bounds, at byte %lld of argument %d, which has %lld (%s)", verb(touch), bytes,
+       static_cast<i64>(at - nearest->base), nearest_index, nearest->span, where(site).text);
+}
+
+void global_access(const void* address, int bytes, Touch touch, bool wanted, int line, const char* file) {
+  Thread* t = self();
+  const u64 at = reinterpret_cast<u64>(address);
+  if (rt.launch.trace) rt.tracer.record(site_of(line, file), t->lane, wanted, at, bytes, touch, false);
+  if (!wanted) return;
+  const bool reads = touch == Touch::read;
+  (reads ? rt.report.global_bytes_read : rt.report.global_bytes_written) += bytes;
+  i64& widest = reads ? rt.report.widest_read : rt.report.widest_written;
+  if (bytes > widest) widest = bytes;
+  if (at & static_cast<u64>(bytes - 1)) {
+    fail(t, "misaligned %s of %d bytes at address ...%03llx (%s)", verb(touch), bytes, at & 0xfffull,
+         where(site_of(line, file)).text);
+  }
+  const int needed = reads ? role_read : role_write;
+  Placed worst = Placed::fine;
+  for (int i = 0; i < rt.launch.arrays; ++i) {
+    const Array& array = rt.launch.array[i];
+    const i64 offset = static_cast<i64>(at - array.base);
+    if (!(array.role & needed) || offset < 0 || offset + bytes > array.span) continue;
+    i64 element;
+    const Placed placed = place(array, offset, bytes, !reads && array.once ? &rt.written : nullptr, &element);
+    if (placed == Placed::fine) return;
+    if (placed == Placed::written_twice) {
+      fail(t, "element %lld of argument %d is written a second time (%s)", element, i,
+           where(site_of(line, file)).text);
+    }
+    worst = placed;
+  }
+  if (worst == Placed::fine) fail_global(t, at, bytes, touch, site_of(line, file));
+  fail(t, "%s of %d bytes out of bounds: %s (%s)", verb(touch), bytes,
+       worst == Placed::part_of_element ? "not whole elements" : "it lies between the elements of a strided array",
+       where(site_of(line, file)).text);
+}
+
+// Whether what `then` stamps, in block `owner` of the cluster, is certain to have happened before what `t` does now.
+bool ordered(Stamp then, const Thread* t) {
+  if (then < rt.oldest) return true;
+  const int thread = stamp_thread(then);
+  if (thread == t->id) return true;
+  const Block* block = rt.thread[thread].block;
+  if (block == t->block && stamp_barriers(then) < block->barriers) return true;
+  return t->warp->waits > stamp_arrivals(then);
+}
+
+__attribute__((noreturn, noinline)) void fail_race(Thread* t, i64 offset, Touch touch, u32 site, Stamp then,
+                                                   const char* did, u32 then_site) {
+  fail(t, "race at byte %lld of shared memory: %s (%s), and %s %s it (%s) with no barrier between", offset,
+       verb(touch), where(site).text, who(&rt.thread[stamp_thread(then)]).text, did, where(then_site).text);
+}
+
+void* shared_access(i64 offset, int bytes, Touch touch, int rank, int line, const char* file) {
+  Thread* t = self();
+  const u32 site = site_of(line, file);
+  Block* block = t->block;
+  if (rank >= 0) {
+    if (rank >= rt.blocks) fail(t, "remote store to rank %d of a cluster of %d (%s)", rank, rt.blocks,
+                                where(site).text);
+    block = &rt.block[rank];
+    if (block != t->block) {
+      if (t->warp->waits == 0) {
+        fail(t, "remote store to rank %d before the cluster's first barrier: it may not have started (%s)", rank,
+             where(site).text);
+      }
+      if (block->returned == block->warps) {
+        fail(t, "remote store to rank %d, which has returned (%s)", rank, where(site).text);
+      }
+      if (t->warp->arrivals + 1 > block->waited_for) block->waited_for = t->warp->arrivals + 1;
+    }
+  } else if (rt.launch.trace) {
+    rt.tracer.record(site, t->lane, true, static_cast<u64>(offset), bytes, touch, true);
+  }
+  SharedMemory& shared = block->shared;
+  if (offset < 0 || offset + bytes > rt.launch.shared_bytes) {
+    fail(t, "shared %s of %d bytes out of bounds, at byte %lld of %lld (%s)", verb(touch), bytes, offset,
+         rt.launch.shared_bytes, where(site).text);
+  }
+  if (offset & (bytes - 1)) {
+    fail(t, "misaligned shared %s of %d bytes at byte %lld (%s)", verb(touch), bytes, offset, where(site).text);
+  }
+  if (bytes < 4) shared.split_words();
+  const Stamp now = stamp(t->block->barriers, t->warp->arrivals, t->id);
+  for (i64 at = offset; at < offset + bytes; at += shared.granule()) {
+    Cell& cell = shared.cell(at);
+    if (touch == Touch::read && cell.write < rt.oldest) {
+      fail(t, "read of shared memory that nobody wrote, at byte %lld (%s)", at, where(site).text);
+    }
+    if (!ordered(cell.write, t)) fail_race(t, at, touch, site, cell.write, "wrote", cell.write_site);
+    if (touch == Touch::read) {
+      if (stamp_thread(cell.read) != t->id) cell.other_read = cell.read;
+      cell.read = now;
+      cell.read_site = site;
+    } else {
+      if (!ordered(cell.read, t)) fail_race(t, at, touch, site, cell.read, "reads", cell.read_site);
+      if (!ordered(cell.other_read, t)) fail_race(t, at, touch, site, cell.other_read, "reads", cell.read_site);
+      cell = Cell{now, 0, 0, site, 0};
+    }
+  }
+  return shared.data() + offset;
+}
+
+float exp2_twin(float a) { return perturbed_exp2(rt.machine.seed, a); }
+double exp_twin(double a) { return perturbed_exp(rt.machine.seed, a); }
+
+bool prepare(const Launch& launch) {
+  rt.launch = launch;
+  memset(static_cast<void*>(&rt.report), 0, sizeof rt.report);
+  rt.failed = false;
+  rt.files = 0;
+  rt.random = scramble(launch.seed + 1) | 1;
+  rt.blocks = launch.cluster;
+  rt.warps = launch.cluster * ((launch.block + kWarp - 1) / kWarp);
+  rt.machine = Machine{nullptr,         launch.seed, global_access, shared_access,
+                       exchange_values, meet,        exp2_twin,     exp_twin};
+  if (launch.block < 1 || launch.block > kMaxBlockThreads || launch.grid < 1 || launch.cluster < 1 ||
+      launch.cluster > kMaxClusterBlocks || launch.grid % launch.cluster) {
+    fail_outside(nullptr, "cannot launch %lld blocks of %d threads in clusters of %d", launch.grid, launch.block,
+                 launch.cluster);
+    return false;
+  }
+  bool room = reserve_threads(launch.cluster * launch.block, rt.warps);
+  for (int b = 0; room && b < launch.cluster; ++b) {
+    room = rt.block[b].shared.reserve(launch.shared_bytes > 16 ? launch.shared_bytes : 16);
+  }
+  for (int i = 0; i < launch.arrays; ++i) {
+    if (launch.array[i].once) room = room && rt.written.start(launch.array[i].elements);
+  }
+  if (!room) fail_outside(nullptr, "out of memory");
+  return room;
+}
+
+int run(const Launch& launch, Report* report, char* message) {
+  rt.message = message;
+  if (prepare(launch)) {
+    FlushSubnormals state(launch.flush_subnormals);
+    launch.attach(&rt.machine);
+    const i64 clusters = launch.clusters ? launch.cluster_count : launch.grid / launch.cluster;
+    for (i64 i = 0; i < clusters && !rt.failed; ++i) run_cluster(launch.clusters ? launch.clusters[i] : i);
+    for (int i = 0; i < launch.arrays && !rt.failed && !launch.clusters; ++i) {
+      if (!launch.array[i].once) continue;
+      const i64 missing = rt.written.first_unwritten();
+      if (missing >= 0) {
+        fail_outside(nullptr, "element %lld of argument %d was never written, of %lld", missing, i,
+                     launch.array[i].elements);
+      }
+    }
+  }
+  rt.written.stop();
+  rt.tracer.reset();
+  *report = rt.report;
+  return rt.failed ? 1 : 0;
+}

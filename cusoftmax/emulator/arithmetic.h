@@ -1,0 +1,64 @@
+// Approximate instructions: right, then moved by up to what the manual allows, as drawn from the seed and the input.
+#pragma once
+
+#include <math.h>
+
+#include "cuda_host.h"
+
+namespace csm {
+
+inline u64 scramble(u64 x) {
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9ull;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebull;
+  return x ^ x >> 31;
+}
+
+// In [-1, 1]; an end as often as a value between them, since it is the ends that test a bound.
+inline double swing(u64 seed, u64 bits) {
+  const u64 drawn = scramble(bits + (seed + 1) * 0x9e3779b97f4a7c15ull);
+  if (drawn & 1) return drawn & 2 ? 1.0 : -1.0;
+  return static_cast<double>(static_cast<i64>(drawn) >> 11) * 0x1p-52;
+}
+
+// ex2.approx.ftz.f32: relative error of at most 2^-22, of which rounding to float32 takes up to 2^-24.
+inline float perturbed_exp2(u64 seed, float a) {
+  const u32 bits = float_to_bits(a);
+  const u32 size = bits & 0x7fffffffu;
+  if (size > 0x7f800000u) return bits_to_float(0x7fffffffu);
+  const bool negative = bits >> 31;
+  if (size >= 0x43180000u) {  // |a| >= 152, infinity among them
+    return negative ? 0.0f : bits_to_float(0x7f800000u);
+  }
+  const double exponent = size < 0x00800000u ? 0.0 : static_cast<double>(a);
+  const double whole = __builtin_floor(exponent + 0.5);
+  const double x = (exponent - whole) * 0.6931471805599453;  // |x| < 0.35
+  // Taylor's series to x^9: the rest is below 1e-11.
+  double power = 1.0 / 362880;
+  power = power * x + 1.0 / 40320;
+  power = power * x + 1.0 / 5040;
+  power = power * x + 1.0 / 720;
+  power = power * x + 1.0 / 120;
+  power = power * x + 1.0 / 24;
+  power = power * x + 1.0 / 6;
+  power = power * x + 0.5;
+  power = power * x + 1.0;
+  power = power * x + 1.0;
+  constexpr double kReach = 0x1p-22 - 0x1p-24 - 0x1p-30;
+  power *= 1.0 + kReach * swing(seed, bits);
+  const double result = power * same_bits<double>(static_cast<u64>(static_cast<i64>(whole) + 1023) << 52);
+  if (result < 0x1p-126) return 0.0f;
+  return static_cast<float>(result);
+}
+
+// CUDA's exp(double): at most 1 ulp away from the correctly rounded result.
+inline double perturbed_exp(u64 seed, double a) {
+  const double right = exp(a);
+  if (a == 0.0 || !(right > 0x1p-1022) || right > 0x1.fffffffffffffp+1022) return right;
+  const double drawn = swing(seed, same_bits<u64>(a));
+  const u64 step = drawn > 1.0 / 3 ? 1 : drawn < -1.0 / 3 ? ~0ull : 0;
+  return same_bits<double>(same_bits<u64>(right) + step);
+}
+
+}  // namespace csm

@@ -1,0 +1,184 @@
+// The machine under the kernels, on a CPU: the twin of cuda_kernels/core/platform.cuh.
+//
+// One function or class here for each one there, with the same name and meaning; collectives and memory accesses also
+// take the place they were called from, so that an error can name it.
+#pragma once
+
+#include "machine.h"
+
+#define CSM_DEVICE inline
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __cluster_dims__(...)
+#define __grid_constant__
+#define __align__(bytes) alignas(bytes)
+
+#define CSM_WHERE int line = __builtin_LINE(), const char* file = __builtin_FILE()
+
+namespace csm {
+
+static Machine* machine;
+
+template <class To, class From>
+CSM_DEVICE To same_bits(From from) {
+  static_assert(sizeof(To) == sizeof(From), "as many bits");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+CSM_DEVICE int thread_index() { return machine->self->index; }
+CSM_DEVICE int block_threads() { return machine->self->block_threads; }
+CSM_DEVICE i64 block_index() { return machine->self->block_index; }
+CSM_DEVICE i64 grid_blocks() { return machine->self->grid_blocks; }
+
+template <class T>
+CSM_DEVICE T exchange(Collective kind, T value, int lane, int width, int line, const char* file) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "one word or two");
+  if constexpr (sizeof(T) == 4) {
+    const u64 got = machine->exchange(kind, same_bits<u32>(value), lane, width, line, file);
+    return same_bits<T>(static_cast<u32>(got));
+  } else {
+    return same_bits<T>(machine->exchange(kind, same_bits<u64>(value), lane, width, line, file));
+  }
+}
+template <class T>
+CSM_DEVICE T shuffle_xor(T value, int lane_mask, int width, CSM_WHERE) {
+  return exchange(Collective::shuffle_xor, value, lane_mask, width, line, file);
+}
+template <class T>
+CSM_DEVICE T shuffle(T value, int lane, int width, CSM_WHERE) {
+  return exchange(Collective::shuffle, value, lane, width, line, file);
+}
+
+CSM_DEVICE void block_barrier(CSM_WHERE) { machine->meet(Collective::block_barrier, line, file); }
+CSM_DEVICE int cluster_rank() { return machine->self->cluster_rank; }
+CSM_DEVICE void cluster_arrive(CSM_WHERE) { machine->meet(Collective::cluster_arrive, line, file); }
+CSM_DEVICE void cluster_wait(CSM_WHERE) { machine->meet(Collective::cluster_wait, line, file); }
+
+template <class T>
+class Shared {
+ public:
+  CSM_DEVICE explicit Shared(int offset) : offset_(offset) {}
+  CSM_DEVICE T load(int i, CSM_WHERE) const {
+    T value;
+    __builtin_memcpy(&value, machine->shared_access(at(i), sizeof(T), Touch::read, -1, line, file), sizeof(T));
+    return value;
+  }
+  CSM_DEVICE void store(int i, T value, CSM_WHERE) const {
+    __builtin_memcpy(machine->shared_access(at(i), sizeof(T), Touch::write, -1, line, file), &value, sizeof(T));
+  }
+  CSM_DEVICE void store_remote(int i, T value, int rank, CSM_WHERE) const {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "one word or two");
+    // A negative rank would mean this block.
+    const int target = rank < 0 ? 0x7fffffff : rank;
+    __builtin_memcpy(machine->shared_access(at(i), sizeof(T), Touch::write, target, line, file), &value, sizeof(T));
+  }
+
+ private:
+  CSM_DEVICE i64 at(int i) const { return offset_ + static_cast<i64>(i) * static_cast<i64>(sizeof(T)); }
+  int offset_;
+};
+
+template <class V>
+CSM_DEVICE V global_load(const void* address, bool wanted, V otherwise, CSM_WHERE) {
+  static_assert(sizeof(V) <= 16 && (sizeof(V) & (sizeof(V) - 1)) == 0, "one instruction");
+  machine->global_access(address, sizeof(V), Touch::read, wanted, line, file);
+  if (wanted) __builtin_memcpy(&otherwise, address, sizeof(V));
+  return otherwise;
+}
+template <class V>
+CSM_DEVICE void global_store(void* address, V value, bool wanted, CSM_WHERE) {
+  static_assert(sizeof(V) <= 16 && (sizeof(V) & (sizeof(V) - 1)) == 0, "one instruction");
+  machine->global_access(address, sizeof(V), Touch::write, wanted, line, file);
+  if (wanted) __builtin_memcpy(address, &value, sizeof(V));
+}
+
+CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
+CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
+CSM_DEVICE double bits_to_double(u64 bits) { return same_bits<double>(bits); }
+CSM_DEVICE u64 double_to_bits(double value) { return same_bits<u64>(value); }
+
+CSM_DEVICE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+CSM_DEVICE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+CSM_DEVICE float reciprocal(float a) { return 1.0f / a; }
+CSM_DEVICE double reciprocal(double a) { return 1.0 / a; }
+// The other one where one is NaN.
+CSM_DEVICE float maximum(float a, float b) { return a > b || b != b ? a : b; }
+CSM_DEVICE double maximum(double a, double b) { return a > b || b != b ? a : b; }
+CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
+CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
+CSM_DEVICE double exponential(double a) { return machine->exponential(a); }
+CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
+
+// Conversions work on the bits, so that flushing of subnormals, as the device does for float32 arithmetic, leaves
+// them alone. Rounding adds just under half of the last place kept: a carry then runs into the exponent by itself.
+CSM_DEVICE float half_to_float(u16 bits) {
+  const u32 sign = static_cast<u32>(bits & 0x8000u) << 16;
+  const u32 exponent = (bits >> 10) & 31u, mantissa = bits & 1023u;
+  if (exponent == 31) return bits_to_float(sign | (mantissa ? 0x7fc00000u : 0x7f800000u) | mantissa << 13);
+  if (exponent != 0) return bits_to_float(sign | (exponent + 112) << 23 | mantissa << 13);
+  if (mantissa == 0) return bits_to_float(sign);
+  const int shift = __builtin_clz(mantissa) - 21;  // brings the leading bit to bit 10
+  return bits_to_float(sign | static_cast<u32>(113 - shift) << 23 | ((mantissa << shift) & 1023u) << 13);
+}
+
+// `bits` without its low `drop` bits, to nearest, ties to even.
+CSM_DEVICE u64 rounded_shift(u64 bits, int drop) {
+  if (drop > 62) return 0;
+  const u64 half = 1ull << (drop - 1);
+  return (bits + half - 1 + ((bits >> drop) & 1u)) >> drop;
+}
+// A float64 pattern as a float16. Every float32 is a float64, so this serves both.
+CSM_DEVICE u16 double_bits_to_half(u64 bits) {
+  const u32 sign = static_cast<u32>(bits >> 48) & 0x8000u;
+  const u64 size = bits & 0x7fffffffffffffffull;
+  if (size > 0x7ff0000000000000ull) return 0x7fff;
+  const int exponent = static_cast<int>(size >> 52) - 1023;
+  if (exponent >= 16) return static_cast<u16>(sign | 0x7c00u);
+  const u64 mantissa = size & 0xfffffffffffffull;
+  if (exponent >= -14) {
+    return static_cast<u16>(sign | rounded_shift(static_cast<u64>(exponent + 15) << 52 | mantissa, 42));
+  }
+  if (exponent < -25) return static_cast<u16>(sign);
+  return static_cast<u16>(sign | rounded_shift(1ull << 52 | mantissa, 42 + (-14 - exponent)));
+}
+CSM_DEVICE u16 double_to_half(double value) { return double_bits_to_half(same_bits<u64>(value)); }
+CSM_DEVICE u16 float_to_half(float value) {
+  const u32 bits = float_to_bits(value);
+  const u32 sign = bits >> 16 & 0x8000u;
+  const u32 size = bits & 0x7fffffffu;
+  if (size > 0x7f800000u) return 0x7fff;
+  if (size >= 0x47800000u) return static_cast<u16>(sign | 0x7c00u);
+  if (size >= 0x38800000u) {  // a normal float16: 2^-14 or more
+    const u32 shifted = size - (112u << 23);
+    return static_cast<u16>(sign | (shifted + 0xfffu + ((shifted >> 13) & 1u)) >> 13);
+  }
+  const int exponent = static_cast<int>(size >> 23) - 127;
+  if (exponent < -25) return static_cast<u16>(sign);
+  return static_cast<u16>(sign | rounded_shift(0x800000u | (size & 0x7fffffu), 13 + (-14 - exponent)));
+}
+CSM_DEVICE float bfloat_to_float(u16 bits) { return bits_to_float(static_cast<u32>(bits) << 16); }
+CSM_DEVICE u16 float_to_bfloat(float value) {
+  const u32 bits = float_to_bits(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
+  return static_cast<u16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+CSM_DEVICE float double_to_float_toward_zero(double value) {
+  const u64 bits = same_bits<u64>(value);
+  const u32 sign = static_cast<u32>(bits >> 32) & 0x80000000u;
+  const u64 size = bits & 0x7fffffffffffffffull;
+  if (size > 0x7ff0000000000000ull) return bits_to_float(0x7fffffffu);
+  if (size == 0x7ff0000000000000ull) return bits_to_float(sign | 0x7f800000u);
+  const int exponent = static_cast<int>(size >> 52) - 1023;
+  if (exponent > 127) return bits_to_float(sign | 0x7f7fffffu);
+  const u32 mantissa = static_cast<u32>((size & 0xfffffffffffffull) >> 29);
+  if (exponent >= -126) return bits_to_float(sign | static_cast<u32>(exponent + 127) << 23 | mantissa);
+  if (exponent < -149) return bits_to_float(sign);
+  return bits_to_float(sign | (0x800000u | mantissa) >> (-126 - exponent));
+}
+
+}  // namespace csm
