@@ -16,7 +16,8 @@ import numpy as np
 from cusoftmax import _source
 from cusoftmax._checks import Array, Axis, check_overlap
 from cusoftmax._device import DeviceSpec
-from cusoftmax._planner import Kernel, Plan, plan
+from cusoftmax._plan import Kernel, Plan
+from cusoftmax._planner import plan
 from cusoftmax._problem import Prepared, build, problem_for, signature
 
 # grid, block, arguments, bytes of dynamic shared memory: as cupy.cuda.Function is called.
@@ -104,8 +105,7 @@ class _Call:
         self.workspace_bytes = made.workspace_bytes
         self.layout = layout_of(made) if made.launches else None
         self.steps = tuple(
-            (backend.load(s.kernel), (s.grid,), (s.block,), s.shared_bytes)
-            for s in made.launches
+            (backend.load(s.kernel), (s.grid,), (s.block,), s.shared_bytes) for s in made.launches
         )
 
     def allocate(self) -> Any:

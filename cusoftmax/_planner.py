@@ -8,114 +8,16 @@ operation, dtypes, row length and layout; rows and GPU only decide who computes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
 from cusoftmax._ops import ITEMSIZE, OPERATIONS, Operation, compute_dtype
+from cusoftmax._plan import MAX_DIMS, MAX_GRID, NODE_WORDS, WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax._problem import Problem
 
-WARP = 32
-MAX_GRID = 2**31 - 1
 ACCESS_BYTES = 16  # the widest global access of one thread
-MAX_DIMS = 32  # folded dimensions, batch and reduction each, that the general layout has room for
-NODE_WORDS = 3  # maximum, sum, second word of the sum
-
-_TYPES = {
-    "float16": ("csm::f16", "f16"),
-    "bfloat16": ("csm::bf16", "bf16"),
-    "float32": ("float", "f32"),
-    "float64": ("double", "f64"),
-    "bool": ("bool", "b8"),
-} | {
-    f"{sign}int{bits}": (f"csm::{kind}{bits}", f"{kind}{bits}")
-    for sign, kind in (("", "i"), ("u", "u"))
-    for bits in (8, 16, 32, 64)
-}
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One binary: the entry's name, the compiler's ``-D`` options, and what a launch must respect."""
-
-    name: str
-    macros: tuple[tuple[str, str], ...]
-    max_threads: int
-    cluster: int
-
-    def __getitem__(self, macro: str) -> str:
-        return dict(self.macros)[macro]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One launch: blocks, threads a block, bytes of dynamic shared memory."""
-
-    kernel: Kernel
-    grid: int
-    block: int
-    shared_bytes: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a call will run.
-
-    Attributes
-    ----------
-    op : str
-        The kernel's operation.
-    pattern : str
-        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, or ``"empty"`` when there
-        is nothing to compute and nothing is launched.
-    launches : tuple of Launch
-        In order, on one stream.
-    workspace_bytes : int
-        Device memory that the launches need beside the arrays, for the length of the call.
-    rows, n : int
-        Rows, and elements of a row.
-    problem : Problem
-        The folded problem, strides and all.
-    device : DeviceSpec
-        The GPU that the plan is for.
-    vector : int
-        Elements of one global access of a thread.
-    chunk : int
-        Elements that are summed as one unit, whatever the pattern.
-    reads : int
-        How often each input element is read from global memory.
-    why : str
-        The reason for the pattern, in words.
-    """
-
-    op: str
-    pattern: str
-    launches: tuple[Launch, ...]
-    workspace_bytes: int
-    rows: int
-    n: int
-    problem: Problem
-    device: DeviceSpec
-    vector: int
-    chunk: int
-    reads: int
-    why: str
-
-    @property
-    def least_bytes(self) -> int:
-        """Bytes that any algorithm must move: each input read once, the output written once."""
-        return sum(self.rows * self.n * ITEMSIZE[o.dtype] for o in self.problem.operands)
-
-    @property
-    def cluster(self) -> int:
-        """Blocks of a cluster, 1 where there is none."""
-        return self.launches[0].kernel.cluster if self.launches else 1
-
-    def __str__(self) -> str:
-        from cusoftmax._explain import describe
-
-        return describe(self)
 
 
 @lru_cache(maxsize=4096)
@@ -223,59 +125,18 @@ class _Maker:
         return vector
 
     def kernel(
-        self,
-        pattern: str,
-        *,
-        vector: int,
-        group: int,
-        lanes: int,
-        items: int,
-        threads: int,  # the registers' cap: as many threads as may share a multiprocessor
-        cluster: int = 1,
-        stage: int | None = None,
-        parks: bool = False,
-        batch_dims: int | None = None,
+        self, pattern: str, *, vector: int, group: int, lanes: int, items: int, **kind: Any
     ) -> Kernel:
-        problem = self.problem
-        most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
-        dims = 1 if most == 1 else MAX_DIMS
-        dtypes = [o.dtype for o in self.problem.operands]
-        inputs, out = dtypes[:-1], dtypes[-1]
-        types = [_TYPES[d][0] for d in inputs] + ["csm::none"] * (2 - len(inputs))
-        tags = [_TYPES[d][1] for d in dict.fromkeys(dtypes)] if len(set(dtypes)) == 1 else [
-            _TYPES[d][1] for d in dtypes
-        ]
-        name = "_".join(
-            (
-                f"csm_{self.problem.op}_{pattern}{'' if stage is None else stage}",
-                *tags,
-                f"v{vector}",
-                *((f"l{lanes}i{items}",) if pattern == "group" else ()),
-                *((f"l{lanes}",) if pattern == "column" else ()),
-                *((f"c{cluster}",) if cluster > 1 else ()),
-                *(("park",) if parks else ()),
-                *(("nd",) if dims > 1 else ()),
-            )
+        return make_kernel(
+            self.problem,
+            self.acc,
+            pattern,
+            vector=vector,
+            group=group,
+            lanes=lanes,
+            items=items,
+            **({"threads": self.max_warps * WARP} | kind),
         )
-        macros = {
-            "CSM_NAME": name,
-            "CSM_OP": self.problem.op,
-            "CSM_PATTERN": pattern,
-            "CSM_IN0": types[0],
-            "CSM_IN1": types[1],
-            "CSM_OUT": _TYPES[out][0],
-            "CSM_ACC": {"float32": "float", "float64": "double"}[self.acc],
-            "CSM_VEC": vector,
-            "CSM_GROUP": group,
-            "CSM_LANES": lanes,
-            "CSM_ITEMS": items,
-            "CSM_CLUSTER": cluster,
-            "CSM_DIMS": dims,
-            "CSM_STAGE": stage or 0,
-            "CSM_PARKS": int(parks),
-            "CSM_MAX_THREADS": threads,
-        }
-        return Kernel(name, tuple((k, str(v)) for k, v in macros.items()), threads, cluster)
 
     def plan(
         self,
@@ -319,7 +180,6 @@ def _group(make: _Maker) -> Plan:
         group=make.group,
         lanes=lanes,
         items=items,
-        threads=make.max_warps * WARP,
     )
     grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
     return make.plan(
@@ -367,7 +227,6 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
         group=make.group,
         lanes=WARP,
         items=make.items,
-        threads=make.max_warps * WARP,
         cluster=cluster,
         parks=parked > 0,
     )
@@ -390,7 +249,6 @@ def _stream(make: _Maker) -> Plan:
         group=make.group,
         lanes=WARP,
         items=make.items,
-        threads=make.max_warps * WARP,
     )
     shared = (2 * warps + 1) * make.node_bytes
     return make.plan(
@@ -415,7 +273,6 @@ def _split(make: _Maker, resident_blocks: int) -> Plan:
                 group=make.group,
                 lanes=WARP,
                 items=make.items,
-                threads=make.max_warps * WARP,
                 stage=stage,
             ),
             grid,

@@ -6,7 +6,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from cusoftmax._planner import Kernel
+from cusoftmax._plan import Kernel
 
 UNIT = "row_kernel.cu"
 

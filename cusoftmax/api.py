@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import cupy
     from numpy.typing import DTypeLike
 
-    from cusoftmax._planner import Plan
+    from cusoftmax._plan import Plan
 
 Axis = int | tuple[int, ...] | None
 

@@ -12,7 +12,7 @@ import cupy
 from cusoftmax import _launch, _source
 from cusoftmax._device import DeviceSpec
 from cusoftmax._launch import Loaded
-from cusoftmax._planner import Kernel
+from cusoftmax._plan import Kernel
 from cusoftmax.emulator import _memory, _run
 
 
