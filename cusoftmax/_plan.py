@@ -77,6 +77,8 @@ class Plan:
         Elements that are summed as one unit, whatever the pattern.
     reads : int
         How often each input element is read from global memory.
+    rounds : int
+        Split pattern: rounds of chunks, one a warp, that a block makes over its segment.
     why : str
         The reason for the pattern, in words.
     """
@@ -92,6 +94,7 @@ class Plan:
     vector: int
     chunk: int
     reads: int
+    rounds: int
     why: str
 
     @property

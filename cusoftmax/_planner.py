@@ -147,6 +147,7 @@ class _Maker:
         vector: int = 1,
         chunk: int = 0,
         reads: int = 1,
+        rounds: int = 1,
         workspace: int = 0,
     ) -> Plan:
         problem = self.problem
@@ -162,6 +163,7 @@ class _Maker:
             vector,
             chunk or self.chunk,
             reads if launches else 0,
+            rounds,
             why,
         )
 
@@ -216,7 +218,10 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
         cluster *= 2
     warps = min(ceil_div(chunks, cluster), make.max_warps)
     parked = ceil_div(chunks, warps * cluster) - 1  # chunks a warp, beside the one in registers
-    words = chunks * NODE_WORDS + parked * warps * make.chunk * make.operation.values_per_element
+    slots = 0  # chunks parked in the first block, which has the most
+    if parked:
+        slots = (parked - 1) * warps + min(warps, chunks - parked * warps * cluster)
+    words = chunks * NODE_WORDS + slots * make.chunk * make.operation.values_per_element
     shared = words * make.acc_bytes
     if shared > device.shared_per_block:
         return None
@@ -263,7 +268,10 @@ def _stream(make: _Maker) -> Plan:
 def _split(make: _Maker, resident_blocks: int) -> Plan:
     warps, rows = tuned.SPLIT_WARPS.value, make.problem.rows
     vector = make.row_vector()
-    segments = ceil_div(make.problem.n, warps * make.chunk)
+    # Every block folds all nodes of its row: a limit to them, for rows of any length.
+    pieces = ceil_div(make.problem.n, warps * make.chunk)
+    rounds = power_of_two(ceil_div(pieces, tuned.SPLIT_SEGMENTS.value))
+    segments = ceil_div(pieces, rounds)
     grid = min(rows * segments, MAX_GRID)
     launches = tuple(
         Launch(
@@ -277,7 +285,7 @@ def _split(make: _Maker, resident_blocks: int) -> Plan:
             ),
             grid,
             warps * WARP,
-            warps * make.node_bytes,
+            (2 * warps + 1) * make.node_bytes,
         )
         for stage in (0, 1)
     )
@@ -286,6 +294,7 @@ def _split(make: _Maker, resident_blocks: int) -> Plan:
         launches,
         vector=vector,
         reads=2,
+        rounds=rounds,
         workspace=rows * segments * make.node_bytes,
         why=f"{rows} long rows would occupy {resident_blocks} of {make.device.sm_count} "
         f"multiprocessors: {segments} blocks share each",
@@ -317,8 +326,8 @@ def _column(make: _Maker) -> Plan:
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost is apart
         )
-        nodes = (walkers + (cluster if cluster > 1 else 0)) * (columns + 1)
-        shared = nodes * make.node_bytes if stage < 2 else 0
+        parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
+        shared = parts * (columns + 1) * make.node_bytes
         return Launch(kernel, min(grid, MAX_GRID // cluster * cluster), walkers * lanes, shared)
 
     if leaves <= most * device.max_cluster:
@@ -344,6 +353,6 @@ def _column(make: _Maker) -> Plan:
         vector=vector,
         chunk=items,
         reads=2,
-        workspace=problem.rows * segments * make.node_bytes,
+        workspace=problem.rows * (segments + 1) * make.node_bytes,
         why=f"the softmax axis is strided and too long for the chip: {segments} blocks share a row",
     )

@@ -31,6 +31,7 @@ COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of 
 COLUMN_VECTOR = Tuned(2, None, "columns a thread, one of float64: four spill on some architectures")
 COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocessor")
 COLUMN_LONG_WARPS = Tuned(8, None, "rows that do not fit on chip: smaller blocks, more of them")
+SPLIT_SEGMENTS = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
 # Few, long rows: more blocks than rows are needed to use the memory of the whole GPU.
 SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
 SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")

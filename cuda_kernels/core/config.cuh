@@ -52,6 +52,7 @@ constexpr int kOperands = 3;
 struct Layout {
   i64 n;      // elements of a row
   i64 rows;   // rows
+  i64 rounds;  // split pattern: rounds of chunks, one a warp, that a block makes over its segment of a row
   i64 batch_dims, reduce_dims;
   // Column pattern only: `inner` rows lie side by side, and batch_* describe the rest.
   i64 inner;

@@ -19,7 +19,7 @@ struct ExpConstants<float> {
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2 = 0x1.62e43p-1f, kLn2Low = -0x1.05c61p-29f;
   static constexpr float kRound = 12582912.0f;    // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
-  static constexpr float kSmallest = -87.33654f;  // ln 2^-126: below, a float32 result is flushed to zero
+  static constexpr float kSmallest = -87.6f;      // a little below ln 2^-126: what is subnormal, the product flushes
   static constexpr int kTerms = 5;
   static constexpr float kQ[kTerms] = {0x1.fffffcp-2f, 0x1.55548ap-3f, 0x1.555916p-5f, 0x1.123fcep-7f, 0x1.6a1a2cp-10f};
 };

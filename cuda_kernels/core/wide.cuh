@@ -14,13 +14,14 @@ struct Wide {
 
 CSM_DEVICE Wide widen_exactly(Acc x) { return {x, Acc(0)}; }
 
-// a + b; the same bits with a and b exchanged.
+// a + b; the same bits with a and b exchanged. The larger goes first: Knuth's two-sum, which needs no comparison, loses
+// that symmetry where one of its differences is subnormal and flushed to zero.
 CSM_DEVICE Wide add(Wide a, Wide b) {
   const Acc sum = a.hi + b.hi;
   if constexpr (!kCompensated) return {sum, Acc(0)};
-  const Acc of_b = sum - a.hi;
-  const Acc lost = (a.hi - (sum - of_b)) + (b.hi - of_b);
-  return {sum, (a.lo + b.lo) + lost};
+  const bool exchange = magnitude(a.hi) < magnitude(b.hi);
+  const Acc large = exchange ? b.hi : a.hi, small = exchange ? a.hi : b.hi;
+  return {sum, (a.lo + b.lo) + (small - (sum - large))};
 }
 
 CSM_DEVICE Wide add(Wide a, Acc b) {
@@ -41,6 +42,14 @@ CSM_DEVICE Wide reciprocal_of(Wide a) {
   if constexpr (!kCompensated) return {first, Acc(0)};
   // One Newton step for the second word: first · (1 − first · a).
   return {first, -(fused(first, a.hi, Acc(-1)) + first * a.lo) * first};
+}
+
+// The same number with all that fits in hi. Many small losses add up to several units of hi in lo; as a factor of a
+// small x such a lo would be flushed to zero with its product.
+CSM_DEVICE Wide normalised(Wide a) {
+  if constexpr (!kCompensated) return a;
+  const Acc hi = a.hi + a.lo;
+  return {hi, a.lo - (hi - a.hi)};
 }
 
 // x · a, rounded once but for the second word's product.

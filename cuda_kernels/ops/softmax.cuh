@@ -17,7 +17,8 @@ struct Op {
   // What turns exp(x − m_chunk) into y: exp(m_chunk − m) / s. A row of −inf alone has s = 0 and becomes NaN.
   using Scale = Wide;
   CSM_DEVICE static Scale scale(Acc chunk_maximum, Node row) {
-    return multiply(exp_difference_wide(chunk_maximum, shift_of(row.m)), reciprocal_of(row.s));
+    const Wide inverse = normalised(reciprocal_of(row.s));
+    return normalised(multiply(exp_difference_wide(chunk_maximum, shift_of(row.m)), inverse));
   }
   CSM_DEVICE static Acc map(const Acc (&e)[1], Scale scale) { return scaled(e[0], scale); }
 };

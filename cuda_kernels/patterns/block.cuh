@@ -3,7 +3,7 @@
 // A thread holds kItems elements of a chunk in registers, and with kParks those of further chunks in shared memory. A
 // warp reads and reduces one chunk at a time, by shuffles. A block exchanges its chunks' nodes through shared memory, a cluster
 // through the shared memory of every member; then each warp folds all the row's nodes by itself and writes its chunks.
-// One barrier a row.
+// One block barrier a row; in a cluster two cluster barriers, the first of them spread around the reading.
 //
 // Shared memory: 3 words for each chunk that the row has, then the parked chunks.
 #pragma once

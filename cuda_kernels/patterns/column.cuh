@@ -7,10 +7,11 @@
 //
 //   stage 0   the row is on the chip: a leaf for each walker of kCluster blocks, one below the other;
 //   stage 1   longer rows, first of three launches: each block folds its leaves and writes the node to the workspace;
-//   stage 2   a warp folds the nodes of one row into the first of them;
+//   stage 2   a warp folds the nodes of one row;
 //   stage 3   the leaves are read again, and written.
 //
-// Shared memory: a node for each walker and row, and for a cluster one more for each block and row.
+// Shared memory: a node for each walker and row, and for a cluster one more for each block and row; in stage 3 a node
+// for each row. Workspace: a node for each segment of each row, then the rows' nodes.
 #pragma once
 
 #include "core/fold.cuh"
@@ -83,7 +84,9 @@ class ColumnTile {
 };
 
 constexpr int kColumns = kLanes * kVec;  // rows that a block works on
-constexpr int kPitch = kColumns + 1;     // nodes from a walker's to the next's: odd, so that lanes meet no bank conflict
+// Nodes from a walker's to the next's: odd, so that 32 parts of a row meet no bank conflict, and fewer parts of several
+// rows few (at most four ways; the fold is a small part of the work).
+constexpr int kPitch = kColumns + 1;
 
 // Folds the first `parts` (a power of two) entries of each of the block's rows in place, into entry 0. Neighbouring
 // lanes take neighbouring parts. Called by the whole block, after a barrier; ends with one.
@@ -115,7 +118,7 @@ CSM_DEVICE void walk(const Arguments& args) {
   const i64 tiles = (layout.inner + kColumns - 1) / kColumns;
   const i64 segments = segments_of(layout);
   const i64 units = layout.rows / layout.inner * tiles * segments;
-  const SharedNodes nodes(0, walkers * kPitch);
+  const SharedNodes nodes(0, kStage == 3 ? kPitch : walkers * kPitch);
   const SharedNodes of_blocks(3 * static_cast<int>(sizeof(Acc)) * walkers * kPitch, kCluster * kPitch);
   const GlobalNodes workspace(args.workspace);
 
@@ -134,11 +137,16 @@ CSM_DEVICE void walk(const Arguments& args) {
     tile.read(args, row);
     typename Op::Scale scale[kVec];
     if constexpr (kStage == 3) {
+      // One walker reads the rows' nodes for all.
+      if (walker == 0) {
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) {
-        const Node whole = workspace.load((number + c) * segments, present);
-        scale[c] = Op::scale(tile.prepare(c), whole);
+        for (int c = 0; c < kVec; ++c) {
+          nodes.store(c * kLanes + lane, workspace.load(layout.rows * segments + number + c, present));
+        }
       }
+      block_barrier();
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) scale[c] = Op::scale(tile.prepare(c), nodes.load(c * kLanes + lane));
       tile.write(args, row, scale);
       continue;
     }
@@ -186,7 +194,7 @@ CSM_DEVICE void fold_rows(const Arguments& args) {
        number += grid_blocks() * warps) {
     const Node whole = fold_all<Op::kMaximum>(
         segments, [&](i64 i, bool wanted) { return workspace.load(number * segments + i, wanted); });
-    workspace.store(number * segments, whole, thread_index() % kWarp == 0);
+    workspace.store(args.layout.rows * segments + number, whole, thread_index() % kWarp == 0);
   }
 }
 

@@ -1,0 +1,50 @@
+// Two passes of one block over a stretch of a row that is longer than its registers.
+//
+// A round is one chunk for each warp, neighbours in the row; the number of warps is a power of two, so that a round, and
+// a power of two of them, is a subtree of the fold.
+#pragma once
+
+#include "core/fold.cuh"
+#include "core/tile.cuh"
+
+namespace csm {
+
+struct Stretch {
+  i64 first;   // its first element
+  i64 rounds;  // of the block over it
+};
+
+// Shared memory that reduce_stretch needs: nodes of two rounds, so that one is filled while the other is folded, and one
+// place more, where the stretch's node is left for all. Ends with a barrier.
+CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch stretch, const SharedNodes& nodes) {
+  const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
+  TreeFold<Op::kMaximum> fold;
+  for (i64 round = 0; round < stretch.rounds; ++round) {
+    const int buffer = static_cast<int>(round & 1) * warps;
+    RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
+    tile.read(args, row);
+    const Node node = tile.reduce();
+    if (lane == 0) nodes.store(buffer + warp, node);
+    block_barrier();
+    // Warp 0 reads this buffer before the next barrier; it is filled again after that one.
+    if (warp == 0) fold.push(fold_lanes<Op::kMaximum>(nodes.load(buffer + lane % warps), warps));
+  }
+  if (warp == 0) {
+    const Node whole = fold.result();
+    if (lane == 0) nodes.store(2 * warps, whole);
+  }
+  block_barrier();
+}
+
+// Reads the stretch again and writes it; `whole` is the row's node. The last chunks first, since the cache holds them.
+CSM_DEVICE void write_stretch(const Arguments& args, const Row& row, Stretch stretch, Node whole) {
+  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
+  for (i64 round = stretch.rounds - 1; round >= 0; --round) {
+    RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
+    tile.read(args, row);
+    const Acc m = tile.prepare();
+    tile.write(args, row, Op::scale(m, whole));
+  }
+}
+
+}  // namespace csm
