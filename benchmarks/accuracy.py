@@ -1,0 +1,309 @@
+"""Worst errors against exact arithmetic, beside SciPy, NumPy and PyTorch on the same data.
+
+    python benchmarks/accuracy.py [--quick] [--arch sm_90] [--device emulator|cuda] [--json FILE]
+
+Logits are normal, with standard deviations 1, 10 and 30 around 0, 1000 and -10000, rounded to the
+dtype; `dy` of the derivative product is drawn likewise, and its `y` is the exact softmax, rounded.
+On the emulator the approximate instructions err as far as the PTX manual lets them. The exit status
+is 1 if a bound of the numerical contract is exceeded.
+
+Results whose exact value is subnormal are left out in float32 and bfloat16: there the device may
+flush to zero. In the derivative so are elements whose `y` is subnormal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import itertools
+import json
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import cusoftmax as cs
+from cusoftmax import reference
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Maker = Callable[..., Array]
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+SIXTEEN_BITS = ("float16", "bfloat16")
+FLUSHED = ("bfloat16", "float32")
+SIGMAS, MEANS = (1, 10, 30), (0, 1000, -10000)
+# Row length: rows of each draw. More rows of the short ones, so that all see some 10^4 elements.
+LENGTHS = {7: 1024, 128: 128, 4096: 8, 50257: 3, 131072: 2}
+QUICK_LENGTHS = {7: 256, 128: 32, 4096: 2}
+
+ULPS = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
+UNITS = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
+CORRECTLY_ROUNDED = 0.999
+
+
+@dataclass
+class Worst:
+    """The worst of one operation, dtype and row length, and where it was met."""
+
+    op: str
+    dtype: str
+    n: int
+    bound: float
+    error: dict[str, float | None] = field(default_factory=dict)
+    where: str = ""
+    judged: int = 0
+    rounded: int = 0
+
+    def see(self, who: str, error: float | None, where: str) -> None:
+        before = self.error.get(who)
+        if error is None:
+            self.error.setdefault(who, None)
+        elif before is None or not error <= before:
+            self.error[who] = error
+            self.where = where if who == "cusoftmax" else self.where
+
+    @property
+    def share(self) -> float | None:
+        return self.rounded / self.judged if self.judged else None
+
+    @property
+    def holds(self) -> bool:
+        error = self.error["cusoftmax"]
+        rounded = self.share is None or self.share >= CORRECTLY_ROUNDED
+        return error is not None and error <= self.bound and rounded
+
+
+def main() -> int:
+    args = _arguments()
+    console = Console(width=None if sys.stdout.isatty() else 120)  # a file has no width
+    torch = _import("torch")
+    started = time.perf_counter()
+    with _machine(args.device, args.arch) as (compute, told):
+        console.print(f"cusoftmax on {told}; against {_versions(torch)}")
+        peers = {
+            "softmax": {"SciPy": _scipy_softmax(), "PyTorch": _torch_softmax(torch)},
+            "softmax_vjp": {"NumPy": _numpy_vjp, "PyTorch": _torch_vjp(torch)},
+        }
+        lengths = QUICK_LENGTHS if args.quick else LENGTHS
+        cells = list(itertools.product(DTYPES, lengths, ("softmax", "softmax_vjp")))
+        steps: Iterable[tuple[str, int, str]] = cells
+        if console.is_terminal:
+            steps = track(cells, console=console, transient=True)
+        results = [_measure(op, dtype, n, lengths[n], compute, peers[op]) for dtype, n, op in steps]
+    for op in peers:
+        _print(console, op, [r for r in results if r.op == op])
+    console.print(
+        "σ ∈ {1, 10, 30}, mean ∈ {0, 1000, −10000}, rounded to the dtype: the neighbours of −10000 "
+        "are 8 away in float16, 64 in bfloat16.\nSubnormal float32 and bfloat16 results are left "
+        "out: they may flush to zero."
+    )
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump([asdict(r) | {"share": r.share} for r in results], file, indent=1)
+    broken = [r for r in results if not r.holds]
+    verdict = f"[red]{len(broken)} bounds exceeded" if broken else "[green]every bound holds"
+    console.print(f"{verdict}[/]  ({time.perf_counter() - started:.0f} s)")
+    return 1 if broken else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Worst errors against exact arithmetic.")
+    parser.add_argument("--quick", action="store_true", help="short rows only")
+    parser.add_argument("--arch", default="sm_90", help="GPU to emulate (default: %(default)s)")
+    parser.add_argument("--device", choices=("emulator", "cuda"), default="emulator")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def _machine(device: str, arch: str) -> Iterator[tuple[Maker, str]]:
+    """Give a function that runs an operation on NumPy arrays, and say on what it runs."""
+    if device == "cuda":
+        import cupy
+
+        def on_device(op: str, draw: int, *inputs: Array) -> Array:
+            result = getattr(cs, op)(*(cupy.asarray(a) for a in inputs))
+            return np.asarray(cupy.asnumpy(result))
+
+        name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"]
+        yield on_device, name.decode()
+        return
+    from cusoftmax import emulator
+
+    def on_host(op: str, draw: int, *inputs: Array) -> Array:
+        with emulator.activate(arch=arch, seed=draw):  # each draw with other errors of ex2.approx
+            return emulator.asnumpy(getattr(cs, op)(*(emulator.asarray(a) for a in inputs)))
+
+    yield on_host, f"the emulator of {arch}"
+
+
+def _measure(
+    op: str, dtype: str, n: int, rows: int, compute: Maker, peers: dict[str, Maker | None]
+) -> Worst:
+    """Go through all draws of a row length."""
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    worst = Worst(op, dtype, n, (ULPS if op == "softmax" else UNITS)[dtype])
+    rng = np.random.default_rng(zlib.crc32(f"{dtype} {n}".encode()))
+    for draw, (sigma, mean) in enumerate(itertools.product(SIGMAS, MEANS)):
+        logits = rng.normal(mean, sigma, (2, rows, n)).astype(kind)
+        x, dy = logits[0], logits[1]
+        where = f"σ {sigma}, mean {mean}"
+        exact_y = reference.softmax(x, extended=True)
+        if op == "softmax":
+            inputs: tuple[Array, ...] = (x,)
+            judge = _ulps(exact_y, dtype)
+        else:
+            y = exact_y.astype(np.float64).astype(kind)
+            inputs = (y, dy)
+            judge = _units(y, dy, dtype)
+        got = compute(op, draw, *inputs)
+        error = judge(got)
+        worst.see("cusoftmax", _most(error), where)
+        if op == "softmax" and dtype in SIXTEEN_BITS:
+            counted = ~np.isnan(error) & (got != 0)  # what rounds to zero is no merit
+            worst.judged += int(counted.sum())
+            worst.rounded += int((error[counted] <= 0.5).sum())
+        for who, peer in peers.items():
+            worst.see(who, _most(judge(peer(*inputs))) if peer else None, where)
+    return worst
+
+
+def _ulps(exact: Array, dtype: str) -> Maker:
+    skipped = _subnormal(exact, dtype)
+    return lambda got: np.where(skipped, np.nan, reference.ulp_error(got, exact))
+
+
+def _units(y: Array, dy: Array, dtype: str) -> Maker:
+    """Errors in u · |y| · (|dy| + Σ|y dy|); for 16-bit dtypes beyond the rounding of the result."""
+    exact = reference.softmax_vjp(y, dy, extended=True)
+    unit = reference.vjp_bound(y, dy, u=reference.unit_roundoff(dtype))
+    skipped = _subnormal(exact, dtype) | _subnormal(y.astype(np.float64), dtype)
+    half_ulp = _ulp_size(exact, dtype) / 2 if dtype in SIXTEEN_BITS else 0
+
+    def judge(got: Array) -> Array:
+        error = np.abs(got.astype(np.float64).astype(np.longdouble) - exact) - half_ulp
+        with np.errstate(all="ignore"):
+            ratio = np.where(error <= 0, 0.0, error / unit)
+        return np.where(skipped, np.nan, np.where(np.isnan(error), np.inf, ratio))
+
+    return judge
+
+
+def _subnormal(exact: Array, dtype: str) -> Array:
+    if dtype not in FLUSHED:
+        return np.zeros(exact.shape, bool)
+    return np.abs(exact) < float(ml_dtypes.finfo(dtype).smallest_normal)
+
+
+def _ulp_size(exact: Array, dtype: str) -> Array:
+    about = ml_dtypes.finfo(dtype)
+    exponent = np.frexp(np.maximum(np.abs(exact), float(about.smallest_normal)))[1] - 1
+    return np.ldexp(np.longdouble(1), exponent - about.nmant)
+
+
+def _most(error: Array) -> float:
+    return float(np.nanmax(error, initial=0.0))
+
+
+def _scipy_softmax() -> Maker | None:
+    special = _import("scipy.special")
+    if special is None:
+        return None
+
+    def softmax(x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.asarray(special.softmax(x, axis=-1))
+
+    return softmax
+
+
+def _numpy_vjp(y: Array, dy: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return y * (dy - (y * dy).sum(axis=-1, keepdims=True))
+
+
+def _to_torch(torch: Any, array: Array) -> Any:
+    if array.dtype.name != "bfloat16":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)  # exact
+
+
+def _from_torch(torch: Any, tensor: Any) -> Array:
+    if tensor.dtype != torch.bfloat16:
+        return np.asarray(tensor.numpy())
+    return np.asarray(tensor.float().numpy().astype(ml_dtypes.bfloat16))
+
+
+def _torch_softmax(torch: Any) -> Maker | None:
+    if torch is None:
+        return None
+    return lambda x: _from_torch(torch, torch.softmax(_to_torch(torch, x), -1))
+
+
+def _torch_vjp(torch: Any) -> Maker | None:
+    """The function that autograd calls, so that it gets the same `y`."""
+    if torch is None:
+        return None
+
+    def vjp(y: Array, dy: Array) -> Array:
+        given, gradient = _to_torch(torch, y), _to_torch(torch, dy)
+        backward = torch.ops.aten._softmax_backward_data
+        return _from_torch(torch, backward(gradient, given, -1, given.dtype))
+
+    return vjp
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def _versions(torch: Any) -> str:
+    scipy = _import("scipy")
+    return ", ".join(
+        f"{name} {module.__version__ if module else 'not installed'}"
+        for name, module in (("NumPy", np), ("SciPy", scipy), ("PyTorch", torch))
+    )
+
+
+def _print(console: Console, op: str, results: list[Worst]) -> None:
+    unit = "ulp" if op == "softmax" else "u·|y|·(|dy| + Σ|y dy|), 16-bit: beyond the final rounding"
+    table = Table(title=f"{op}: worst error in {unit}", title_justify="left")
+    for heading in ("dtype", "N"):
+        table.add_column(heading, justify="right")
+    others = [who for who in results[0].error if who != "cusoftmax"]
+    for heading in ("bound", "cusoftmax", "met at", *others):
+        table.add_column(heading, justify="left" if heading == "met at" else "right")
+    if op == "softmax":
+        table.add_column("correctly rounded", justify="right")
+    for before, r in zip([None, *results], results, strict=False):
+        if before is not None and before.dtype != r.dtype:
+            table.add_section()
+        mine = _number(r.error["cusoftmax"])
+        cells = [r.dtype, str(r.n), f"{r.bound:g}", mine if r.holds else f"[red]{mine}", r.where]
+        cells += [_number(r.error[who]) for who in others]
+        if op == "softmax":
+            cells.append("" if r.share is None else f"{100 * r.share:.3f} %")
+        table.add_row(*cells)
+    console.print(table)
+
+
+def _number(error: float | None) -> str:
+    if error is None:
+        return "not installed"
+    return f"{error:.3f}" if error < 100 else f"{error:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

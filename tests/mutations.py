@@ -1,0 +1,354 @@
+"""Deliberate breaks of the kernels, each with the check that has to see it.
+
+A break is one replacement in a temporary copy of the CUDA sources, on which its probes are then
+run. ``python -m tests.mutations`` prints what caught each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from cusoftmax import _launch, _source
+from cusoftmax.emulator import _backend, _run
+from tests.probes import Probe, finding
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A break: in `file`, the text `old`, which is there once, becomes `new`."""
+
+    name: str
+    by: tuple[str, ...]  # the checks that are meant to see it: an accident would prove nothing
+    file: str
+    old: str
+    new: str
+    probes: tuple[Probe, ...]
+
+    def apply(self, root: pathlib.Path) -> None:
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        found = text.count(self.old)
+        if found != 1:
+            raise LookupError(f"{self.name}: found {found} times in {self.file}: {self.old!r}")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def broken(mutation: Mutation | None) -> Iterator[None]:
+    """Run everything on a copy of the kernels with that break in it."""
+    _run.runtime()  # from the usual cache; what is built below is gone afterwards
+    root_of, cache = _source.kernel_root, os.environ.get("CUSOFTMAX_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "cuda_kernels"
+        shutil.copytree(root_of(), copy)
+        if mutation is not None:
+            mutation.apply(copy)
+        _source.kernel_root = lambda: copy  # type: ignore[assignment]
+        os.environ["CUSOFTMAX_CACHE_DIR"] = str(pathlib.Path(folder) / "cache")
+        _forget()
+        try:
+            yield
+        finally:
+            _source.kernel_root = root_of
+            os.environ.pop("CUSOFTMAX_CACHE_DIR")
+            if cache is not None:
+                os.environ["CUSOFTMAX_CACHE_DIR"] = cache
+            _forget()
+
+
+def _forget() -> None:
+    _source.code.cache_clear()
+    _source.digest.cache_clear()
+    _backend._host_kernel.cache_clear()
+    _launch._calls.clear()
+
+
+def caught_by(mutation: Mutation) -> str | None:
+    """Return the check that catches a break, or None if none does."""
+    with broken(mutation):
+        return next(filter(None, map(finding, mutation.probes)), None)
+
+
+_GROUP = Probe("group", "softmax", "float32", (5, 600))
+_SHORT = Probe("group", "softmax", "float32", (70, 61))
+_HALF = Probe("group", "softmax", "float16", (64, 1000))
+_TALL = Probe("group", "softmax", "float32", (1, 1024), rows="tall")
+_BLOCK = Probe("block", "softmax", "float32", (3, 5000), arch="sm_80")
+_CLUSTER = Probe("block x8", "softmax", "float32", (2, 40000))
+_PARKED = Probe("block parked", "softmax_vjp", "float64", (2, 12000), arch="sm_80")
+_STREAM = Probe("stream", "softmax", "float32", (11, 70001), arch="sm_75", only=(0,))
+_COLUMN = Probe("column x4", "softmax", "float32", (1000, 40), axis=0)
+# 7 rounds of 16 chunks: three digits of the counter to fold, and none in the twin.
+_DIGITS = Probe(
+    "stream",
+    "softmax_vjp",
+    "float16",
+    (11, 57344),
+    arch="sm_75",
+    rows="near",
+    only=tuple(range(8)),
+    twin=Probe("block x8", "softmax_vjp", "float16", (8, 57344), rows="near"),
+)
+
+
+RACE = ("race", "read of unwritten shared memory")  # which of them, the order of threads decides
+SHUFFLE = ("shuffle out of its group",)
+DIVERGENCE = ("divergence",)
+MEMORY = ("out of bounds", "element written twice")
+BOUND = ("error bound", "special values")
+BITS = ("bits of the same row elsewhere",)
+
+MUTATIONS = (
+    Mutation(
+        "block: barrier before the fold dropped",
+        RACE,
+        "patterns/block.cuh",
+        "    } else {\n      block_barrier();\n    }",
+        "    }",
+        (_BLOCK,),
+    ),
+    Mutation(
+        "block: barrier between two rows dropped",
+        RACE,
+        "patterns/block.cuh",
+        "else if (number != first_row) block_barrier();",
+        "",
+        (replace(_BLOCK, grid=1),),
+    ),
+    Mutation(
+        "block: cluster_wait after the exchange dropped",
+        RACE,
+        "patterns/block.cuh",
+        "      cluster_arrive();\n      cluster_wait();\n    } else",
+        "      cluster_arrive();\n    } else",
+        (_CLUSTER,),
+    ),
+    Mutation(
+        "block: last block of the cluster gets no nodes",
+        RACE,
+        "patterns/block.cuh",
+        "if (lane < kCluster) nodes",
+        "if (lane < kCluster - 1) nodes",
+        (_CLUSTER,),
+    ),
+    Mutation(
+        "block: parked chunks of two warps overlap",
+        RACE,
+        "patterns/block.cuh",
+        "+ warp * Tile::kParked)",
+        "+ warp * (Tile::kParked / 2))",
+        (_PARKED,),
+    ),
+    Mutation(
+        "block: parked chunks of one warp overlap",
+        BOUND,
+        "patterns/block.cuh",
+        "((chunk - mine) / step - 1) *",
+        "((chunk - mine) / step - 1) / 2 *",
+        (_PARKED,),
+    ),
+    Mutation(
+        "fold: shuffle width halved",
+        SHUFFLE,
+        "core/fold.cuh",
+        "shuffle_xor(node, mask, kWarp, HasMaximum)",
+        "shuffle_xor(node, mask, kWarp / 2, HasMaximum)",
+        (_CLUSTER,),
+    ),
+    Mutation(
+        "tile: maximum over half of the lanes",
+        BOUND,
+        "core/tile.cuh",
+        "for (int mask = 1; mask < kLanes; mask *= 2) m = maximum",
+        "for (int mask = 1; mask < kLanes / 2; mask *= 2) m = maximum",
+        (_GROUP,),
+    ),
+    Mutation(
+        "tile: bound off by one",
+        MEMORY,
+        "core/tile.cuh",
+        "kVec < left_; }",
+        "kVec <= left_; }",
+        (_GROUP,),
+    ),
+    Mutation(
+        "tile: each second access writes its neighbour's place",
+        MEMORY,
+        "core/tile.cuh",
+        "column_offset<Out, 2>(args, index_of(v)), wanted(v), result);",
+        "column_offset<Out, 2>(args, index_of(v / 2 * 2)), wanted(v), result);",
+        (_GROUP,),
+    ),
+    Mutation(
+        "tile: one step of the sum in another order for narrow accesses",
+        BITS,
+        "core/tile.cuh",
+        "for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum",
+        "for (int bit = 1; bit < kSwapped; bit *= 2) sum",
+        (replace(_HALF, misalign=2, twin=_HALF),),
+    ),
+    Mutation(
+        "group: early return before the shuffles",
+        DIVERGENCE,
+        "patterns/group.cuh",
+        "    RowTile<Op> tile(",
+        "    if (!present) return;\n    RowTile<Op> tile(",
+        (_SHORT,),
+    ),
+    Mutation(
+        "softmax: the maximum not subtracted",
+        BOUND,
+        "ops/softmax.cuh",
+        "exp_difference(x[0], shift)",
+        "exp_difference(x[0], Acc(0))",
+        (replace(_GROUP, rows="far"),),
+    ),
+    Mutation(
+        "softmax: chunks not rescaled to the row's maximum",
+        BOUND,
+        "ops/softmax.cuh",
+        "exp_difference_wide(chunk_maximum, shift_of(row.m))",
+        "widen_exactly(Acc(1))",
+        (_BLOCK,),
+    ),
+    Mutation(
+        "softmax: missing elements read as 0",
+        BOUND,
+        "ops/softmax.cuh",
+        "kNeutral = Neutral::lowest",
+        "kNeutral = Neutral::zero",
+        (replace(_GROUP, shape=(5, 601)),),
+    ),
+    Mutation(
+        "merge: sums not rescaled to the larger maximum",
+        BOUND,
+        "core/monoid.cuh",
+        "multiply(low.s, factor)",
+        "low.s",
+        (_BLOCK,),
+    ),
+    Mutation(
+        "shift_of: no guard for a chunk of −inf",
+        BOUND,
+        "core/monoid.cuh",
+        "return m == negative_infinity() ? Acc(0) : m;",
+        "return m;",
+        (replace(_BLOCK, rows="masked"),),
+    ),
+    Mutation(
+        "exp: the rounding error of x − m dropped",
+        BOUND,
+        "core/exp.cuh",
+        "fused(k, -ExpC::kLn2Low, lost)",
+        "k * -ExpC::kLn2Low",
+        (replace(_GROUP, rows="wide"),),
+    ),
+    Mutation(
+        "sum: low part of the running sum dropped",
+        BOUND,
+        "core/wide.cuh",
+        "a.lo + ((a.hi - (sum - of_b)) + (b - of_b))",
+        "a.lo",
+        (_TALL,),
+    ),
+    Mutation(
+        "sum: low part of the tree's sums dropped",
+        BOUND,
+        "core/wide.cuh",
+        "(a.lo + b.lo) + (small - (sum - large))",
+        "a.lo + b.lo",
+        (_TALL,),
+    ),
+    Mutation(
+        "softmax_vjp: an overflowed sum keeps its low part",
+        BOUND,
+        "ops/softmax_vjp.cuh",
+        "settled(row.s)",
+        "row.s",
+        (Probe("group", "softmax_vjp", "float32", (3, 300), rows="infinite"),),
+    ),
+    Mutation(
+        "stream: one buffer of nodes instead of two",
+        RACE,
+        "core/stretch.cuh",
+        "static_cast<int>(round & 1) * warps",
+        "0",
+        (_STREAM,),
+    ),
+    Mutation(
+        "fold: digits of the counter folded from the top",
+        BITS,
+        "core/fold.cuh",
+        "for (int level = 0; (count_ >> level) != 0; ++level) {",
+        "for (int level = 31; level >= 0; --level) {",
+        (_DIGITS,),
+    ),
+    Mutation(
+        "split: barrier between two segments dropped",
+        RACE,
+        "patterns/split.cuh",
+        "if (unit + grid_blocks() < layout.rows * segments) block_barrier();",
+        "",
+        (Probe("split", "softmax", "float32", (1, 70001), arch="sm_80", grid=3),),
+    ),
+    Mutation(
+        "column: barrier of fold_columns dropped",
+        RACE,
+        "patterns/column.cuh",
+        "    }\n    block_barrier();\n  }\n}",
+        "    }\n  }\n}",
+        (_COLUMN,),
+    ),
+    Mutation(
+        "column: the walkers' pitch one node short",
+        RACE,
+        "patterns/column.cuh",
+        "kPitch = kColumns + 1;",
+        "kPitch = kColumns - 1;",
+        (_COLUMN,),
+    ),
+    Mutation(
+        "offsets of 32 bits",
+        MEMORY,
+        "core/config.cuh",
+        "return offset + index * stride[0];",
+        "return offset + static_cast<int>(index * stride[0]);",
+        (Probe("group", "softmax", "float32", (2**19 + 8, 1024), rows="zeros", only=(-1,)),),
+    ),
+)
+
+# A scale whose second word was many units of the first: float32 results below 2^-102 lost it when
+# its product was flushed to zero, and with it 5 units in the last place.
+CAUGHT_FAULTS = (Probe("block", "softmax", "float32", (8, 4096), arch="sm_80", rows="steep"),)
+
+
+def every_probe() -> list[Probe]:
+    """Return all probes, each once, and those that have caught a real fault."""
+    return list(dict.fromkeys([*(probe for m in MUTATIONS for probe in m.probes), *CAUGHT_FAULTS]))
+
+
+def main() -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("break", "file", "caught by")
+    missed = 0
+    for mutation in MUTATIONS:
+        check = caught_by(mutation)
+        missed += check is None
+        table.add_row(mutation.name, mutation.file, check or "[red]nothing")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(f"{len(MUTATIONS) - missed} of {len(MUTATIONS)} breaks caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""Small calls on the emulator, and what the tests' checks find wrong with their results.
+
+They are judged as everywhere in the tests: by the emulator itself, by the error bounds, and by the
+bits of the same row elsewhere. `mutations` runs them on broken kernels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import cusoftmax as cs
+from cusoftmax import _launch, emulator, reference
+from tests.support import bits, check_softmax, check_vjp, dtype_of, kind, planned
+
+# What the emulator says, and what that is called. The first that fits.
+KINDS = (
+    ("race at", "race"),
+    ("that nobody wrote", "read of unwritten shared memory"),
+    ("leaves the group", "shuffle out of its group"),
+    ("twice without", "cluster barrier out of step"),
+    ("divergent", "divergence"),
+    ("remote store", "remote store to a finished block"),
+    ("second time", "element written twice"),
+    ("never written", "element not written"),
+    ("out of bounds", "out of bounds"),
+    ("between the elements", "out of bounds"),
+    ("which is for", "out of bounds"),  # in bounds of another array, but not for that
+)
+
+
+# ---- the rows of a probe ----
+
+
+def _normal(n: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(0, 3, n)
+
+
+def _masked(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Whole chunks of −inf."""
+    x = rng.normal(0, 3, n)
+    x[: n // 2] = -np.inf
+    return x
+
+
+def _far(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Far from 0: exp(x) overflows."""
+    return rng.normal(1000, 30, n)
+
+
+def _tall(n: int, rng: np.random.Generator) -> np.ndarray:
+    """One large term, and small ones that a sum without a low part loses one by one."""
+    x = np.full(n, -np.inf)
+    places = np.concatenate([1 << np.arange(n.bit_length() - 1), np.arange(128, n, 128)])
+    x[places] = -24.02 * np.log(2)
+    x[0] = 0
+    return x
+
+
+def _wide(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Both signs and far apart: x − m is not a float."""
+    return rng.normal(0, 20, n)
+
+
+def _steep(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Results down to the smallest float32."""
+    return rng.normal(0, 30, n)
+
+
+def _near(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Nearly equal: as `dy`, the difference to the dot product shows each bit of that.
+
+    Large, so that products with the smallest `y` are no subnormal float16.
+    """
+    return rng.normal(30000, 40, n)
+
+
+def _infinite(n: int, rng: np.random.Generator) -> np.ndarray:
+    x = rng.normal(0, 3, n)
+    x[n // 3] = np.inf
+    return x
+
+
+ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
+    "normal": _normal,
+    "masked": _masked,
+    "far": _far,
+    "wide": _wide,
+    "steep": _steep,
+    "near": _near,
+    "tall": _tall,
+    "infinite": _infinite,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A call on the emulator.
+
+    Attributes
+    ----------
+    kind : str
+        The plan that is meant, as `support.kind` names it.
+    op, dtype, shape, axis, arch : str, str, tuple of int, int, str
+        What is called, on what. ``axis`` is 0 or -1 of two.
+    rows : str
+        How a row is drawn, see `ROWS`; ``"zeros"`` for an array that takes no memory.
+    misalign : int
+        Bytes by which the arrays are off 512.
+    grid : int
+        Blocks of each launch, in place of the plan's.
+    only : tuple of int
+        The only blocks that are run, from 0 on; as many rows are then judged.
+    twin : Probe or None
+        A call whose rows, as far as both have them, must have the same bits.
+    """
+
+    kind: str
+    op: str
+    dtype: str
+    shape: tuple[int, int]
+    axis: int = -1
+    arch: str = "sm_90"
+    rows: str = "normal"
+    misalign: int = 0
+    grid: int = 0
+    only: tuple[int, ...] = ()
+    twin: Probe | None = None
+
+
+SEEDS = (0, 1, 2)
+
+
+def finding(probe: Probe) -> str | None:
+    """Return what is wrong with a probe's results, by the check that says so, or None."""
+    try:
+        for seed in SEEDS[: 1 if probe.only else None]:
+            result, inputs = _results(probe, seed)
+            if probe.rows != "zeros":
+                _judge(probe, result, inputs)
+            elif np.any(result[-1] != result.dtype.type(1 / probe.shape[1])):
+                return "wrong values"
+            if probe.twin is not None:
+                twin, _ = _results(probe.twin, seed)
+                both = _judged(probe, result), _judged(probe.twin, twin)
+                shared = min(map(len, both))
+                if not np.array_equal(bits(both[0][:shared]), bits(both[1][:shared])):
+                    return "bits of the same row elsewhere"
+    except emulator.KernelError as error:
+        return next((kind for text, kind in KINDS if text in str(error)), str(error))
+    except AssertionError as error:
+        text = str(error)
+        finite = "inf ulp" not in text and ("allowed" in text or "of the bound" in text)
+        return "error bound" if finite else "special values"
+    return None
+
+
+def plan_kind(probe: Probe) -> str:
+    """Return the kind of the plan that a probe runs."""
+    return kind(planned(probe.op, probe.dtype, probe.shape, probe.axis, probe.arch))
+
+
+def _judged(probe: Probe, array: np.ndarray) -> np.ndarray:
+    """Return the rows that were computed, one below the other."""
+    rows = array if probe.axis == -1 else array.T
+    return rows[: len(probe.only)] if probe.only else rows
+
+
+def _results(probe: Probe, seed: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    with emulator.activate(arch=probe.arch, seed=seed), _grid_of(probe.grid):
+        if probe.rows == "zeros":
+            x = emulator.sparse(probe.shape, probe.dtype)
+            out = emulator.sparse(probe.shape, probe.dtype)
+            with emulator.only_blocks(probe.only):
+                cs.softmax(x, axis=probe.axis, out=out)
+            return emulator.asnumpy(out[-1:]), ()
+        inputs = _inputs(probe)
+        given = [emulator.asarray(a, probe.misalign) for a in inputs]
+        out = emulator.asarray(np.zeros(probe.shape, inputs[0].dtype), probe.misalign)
+        with emulator.only_blocks(probe.only) if probe.only else contextlib.nullcontext():
+            getattr(cs, probe.op)(*given, axis=probe.axis, out=out)
+        return emulator.asnumpy(out), inputs
+
+
+def _inputs(probe: Probe) -> tuple[np.ndarray, ...]:
+    """Rows that are the same in a batch of any size."""
+    count, n = probe.shape if probe.axis == -1 else probe.shape[::-1]
+    draw, dtype = ROWS[probe.rows], dtype_of(probe.dtype)
+
+    def batch(salt: int, draw: Callable[[int, np.random.Generator], np.ndarray]) -> np.ndarray:
+        drawn = [draw(n, np.random.default_rng((salt, i))).astype(dtype) for i in range(count)]
+        whole = np.stack(drawn)
+        return whole if probe.axis == -1 else np.ascontiguousarray(whole.T)
+
+    given = batch(0, draw)
+    if probe.op == "softmax":
+        return (given,)
+    return reference.softmax(batch(1, _normal), probe.axis).astype(dtype), given
+
+
+def _judge(probe: Probe, result: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
+    rows = [_judged(probe, array) for array in (result, *inputs)]
+    (check_softmax if probe.op == "softmax" else check_vjp)(*rows)
+
+
+@contextlib.contextmanager
+def _grid_of(blocks: int) -> Iterator[None]:
+    """Launch that many blocks: the planner gives each row its own, and none sees a second."""
+    planner = _launch.plan
+
+    def smaller(*args: Any) -> Any:
+        made = planner(*args)
+        steps = tuple(dataclasses.replace(s, grid=blocks) for s in made.launches)
+        return dataclasses.replace(made, launches=steps)
+
+    _launch._calls.clear()
+    if blocks:
+        _launch.plan = smaller  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        _launch.plan = planner
+        _launch._calls.clear()
