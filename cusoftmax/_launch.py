@@ -143,7 +143,14 @@ def layout_of(made: Plan) -> Any:
     def padded(values: Sequence[int]) -> list[int]:
         return [*values, *[0] * (dims - len(values))]
 
-    numbers = [problem.n, problem.rows, made.rounds, len(batch_shape), len(problem.reduce_shape), inner]
+    numbers = [
+        problem.n,
+        problem.rows,
+        made.rounds,
+        len(batch_shape),
+        len(problem.reduce_shape),
+        inner,
+    ]
     numbers += [0 if s is None else inner_strides[s] for s in slots]
     numbers += padded(batch_shape) + padded(problem.reduce_shape)
     for s in slots:

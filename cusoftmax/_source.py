@@ -17,13 +17,14 @@ FLAGS = ("-std=c++17", "-fmad=false")
 
 @cache
 def kernel_root() -> Path:
-    """Return the folder of the CUDA sources: inside an installed package, beside it in a checkout."""
+    """Return the folder of the CUDA sources: in an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     for root in (package / "cuda_kernels", package.parent / "cuda_kernels"):
         if (root / UNIT).is_file():
             return root
     raise FileNotFoundError(
-        f"the CUDA sources are missing: no {UNIT} in {package / 'cuda_kernels'}; reinstall cusoftmax"
+        f"the CUDA sources are missing: no {UNIT} in {package / 'cuda_kernels'}; "
+        "reinstall cusoftmax"
     )
 
 

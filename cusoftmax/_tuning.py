@@ -1,7 +1,7 @@
 """Numbers that were chosen, not derived: each with the GPU it was measured on and the evidence.
 
-The planner reads them here and nowhere else. A row of `None` for the GPU means that the number was reasoned, not
-measured; its evidence says how.
+The planner reads them here and nowhere else. `None` for the GPU means that the number was reasoned,
+not measured; its evidence says how.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class Tuned:
     evidence: str
 
 
-GROUP_THREADS = Tuned(128, None, "4 warps: small enough that a last, partly filled block wastes little")
+GROUP_THREADS = Tuned(128, None, "4 warps: a last, partly filled block wastes little")
 # Not tunable without changing the bits of every longer row: the chunk is the unit of summation.
 WORDS_IN_REGISTERS = Tuned(
     32, None, "32 data registers of the 64 that a thread has when 1024 share a multiprocessor"
 )
 BLOCK_WARPS = Tuned(32, None, "the most a block may have; registers checked by the compile gate")
-BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials need over 64 registers: spills at 32 warps")
-STREAM_WARPS = Tuned(16, None, "two blocks a multiprocessor overlap one's barrier with the other's loads")
+BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials spill at 64 registers")
+STREAM_WARPS = Tuned(16, None, "one block's barrier overlaps with another's loads")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
 COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of its columns")
 COLUMN_VECTOR = Tuned(2, None, "columns a thread, one of float64: four spill on some architectures")

@@ -214,8 +214,8 @@ MUTATIONS = (
         "softmax: chunks not rescaled to the row's maximum",
         BOUND,
         "ops/softmax.cuh",
-        "exp_difference_wide(chunk_maximum, shift_of(row.m))",
-        "widen_exactly(Acc(1))",
+        "exp_difference_times(chunk_maximum, shift_of(row.m), normalised(reciprocal_of(row.s)))",
+        "normalised(reciprocal_of(row.s))",
         (_BLOCK,),
     ),
     Mutation(
@@ -227,10 +227,19 @@ MUTATIONS = (
         (replace(_GROUP, shape=(5, 601)),),
     ),
     Mutation(
+        "exp: the power of two before the factor, whose second word is then flushed",
+        BOUND,
+        "core/exp.cuh",
+        "{scale_by_power(product.hi, e.rounded), scale_by_power(product.lo, e.rounded)}",
+        "multiply({scale_by_power(e.mantissa.hi, e.rounded), "
+        "scale_by_power(e.mantissa.lo, e.rounded)}, factor)",
+        (Probe("block", "softmax", "float32", (48, 4096), rows="steep"),),
+    ),
+    Mutation(
         "merge: sums not rescaled to the larger maximum",
         BOUND,
         "core/monoid.cuh",
-        "multiply(low.s, factor)",
+        "exp_difference_times(low.m, high.m, low.s)",
         "low.s",
         (_BLOCK,),
     ),

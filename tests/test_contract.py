@@ -212,7 +212,11 @@ def test_bits_where_differences_are_flushed(n: int) -> None:
     dy = np.ldexp(rng.normal(size=(400, n)), exponents).astype(np.float32)
     with emulator.activate("sm_90"):
         expected, *others = (
-            bits(emulator.asnumpy(cs.softmax_vjp(*(emulator.asarray(a, misalign=m) for a in (y, dy)))))
+            bits(
+                emulator.asnumpy(
+                    cs.softmax_vjp(*(emulator.asarray(a, misalign=m) for a in (y, dy)))
+                )
+            )
             for m in (0, 4, 8)
         )
     for got in others:

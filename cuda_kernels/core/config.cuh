@@ -50,8 +50,8 @@ static_assert((kLanes & (kLanes - 1)) == 0 && kLanes <= kWarp, "lanes that share
 // The host mirrors this struct in cusoftmax/_launch.py.
 constexpr int kOperands = 3;
 struct Layout {
-  i64 n;      // elements of a row
-  i64 rows;   // rows
+  i64 n;       // elements of a row
+  i64 rows;    // rows
   i64 rounds;  // split pattern: rounds of chunks, one a warp, that a block makes over its segment of a row
   i64 batch_dims, reduce_dims;
   // Column pattern only: `inner` rows lie side by side, and batch_* describe the rest.

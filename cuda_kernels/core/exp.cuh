@@ -18,8 +18,8 @@ template <>
 struct ExpConstants<float> {
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2 = 0x1.62e43p-1f, kLn2Low = -0x1.05c61p-29f;
-  static constexpr float kRound = 12582912.0f;    // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
-  static constexpr float kSmallest = -87.6f;      // a little below ln 2^-126: what is subnormal, the product flushes
+  static constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
+  static constexpr float kSmallest = -87.6f;    // a little below ln 2^-126: what is subnormal, the product flushes
   static constexpr int kTerms = 5;
   static constexpr float kQ[kTerms] = {0x1.fffffcp-2f, 0x1.55548ap-3f, 0x1.555916p-5f, 0x1.123fcep-7f, 0x1.6a1a2cp-10f};
 };
@@ -51,16 +51,23 @@ CSM_DEVICE double scale_by_power(double a, double rounded) {
   return a * power(half) * power(k - half);
 }
 
-// The accurate exponential of (x − m) as 2^k · (hi + lo); lo is formed only if `Second`.
+// e^(x − m) = mantissa · 2^k, k held as kRound + k; zero where it vanishes. The mantissa's second word only if
+// `Second`.
+struct Exponential {
+  Wide mantissa;
+  Acc rounded;
+  bool vanishes;
+};
+
 template <bool Second>
-CSM_DEVICE Wide exp_reduced(Acc x, Acc m) {
+CSM_DEVICE Exponential exp_reduced(Acc x, Acc m) {
   const Acc d = x - m;
   // x − m = d + lost, exactly (two-sum).
   const Acc of_m = d - x;
   const Acc lost = (x - (d - of_m)) - (m + of_m);
   const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
   const Acc k = rounded - ExpC::kRound;
-  const Acc r = fused(k, -ExpC::kLn2, d);             // exact
+  const Acc r = fused(k, -ExpC::kLn2, d);  // exact
   const Acc r_low = fused(k, -ExpC::kLn2Low, lost);
   Acc q = ExpC::kQ[ExpC::kTerms - 1];
 #pragma unroll
@@ -71,26 +78,35 @@ CSM_DEVICE Wide exp_reduced(Acc x, Acc m) {
   const Acc first_lost = r - (first - Acc(1));
   const Acc rest = fused(square, q, fused(r_low, fused(square, q, first), first_lost));
   const Acc sum = first + rest;
-  // A comparison that is false for NaN keeps NaN; x = −inf lands here with its lost and r meaningless.
-  const bool vanishes = d < ExpC::kSmallest;
-  Wide result = {vanishes ? Acc(0) : scale_by_power(sum, rounded), Acc(0)};
-  if constexpr (Second) result.lo = vanishes ? Acc(0) : scale_by_power(rest - (sum - first), rounded);
-  return result;
+  // A comparison that is false for NaN keeps NaN; x = −inf vanishes, its lost and r are meaningless.
+  return {{sum, Second ? rest - (sum - first) : Acc(0)}, rounded, d < ExpC::kSmallest};
 }
 
 // For 16-bit outputs. −∞ gives 0 and NaN stays NaN by themselves.
 CSM_DEVICE float exp_fast(float x, float m) { return exp2_approx((x - m) * ExpConstants<float>::kLog2e); }
 
-// One element: e^(x − m) to about 0.8 ulp of Acc, or as exp_fast.
+// One element: e^(x − m) to about 0.6 ulp of Acc, or as exp_fast.
 CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
-  if constexpr (!kCompensated && kSingle) return exp_fast(x, m);
-  else return exp_reduced<false>(x, m).hi;
+  if constexpr (!kCompensated && kSingle) {
+    return exp_fast(x, m);
+  } else {
+    const Exponential e = exp_reduced<false>(x, m);
+    return e.vanishes ? Acc(0) : scale_by_power(e.mantissa.hi, e.rounded);
+  }
 }
 
-// The same for factors that scale many elements: exactly 1 for x = m.
-CSM_DEVICE Wide exp_difference_wide(Acc x, Acc m) {
-  if constexpr (!kCompensated) return widen_exactly(x == m ? Acc(1) : exp_difference(x, m));
-  else return exp_reduced<true>(x, m);
+// e^(x − m) · factor, for what scales many elements: exactly `factor` for x = m. The power of two comes last: before,
+// it could make the product's second word subnormal, and flushed. Where e^(x − m) vanishes, an infinite factor (a row
+// of −∞ has no sum) or a NaN still gives NaN.
+CSM_DEVICE Wide exp_difference_times(Acc x, Acc m, Wide factor) {
+  if constexpr (!kCompensated) {
+    return widen_exactly(x == m ? factor.hi : exp_difference(x, m) * factor.hi);
+  } else {
+    const Exponential e = exp_reduced<true>(x, m);
+    const Wide product = normalised(multiply(e.mantissa, factor));
+    if (e.vanishes) return widen_exactly(Acc(0) * factor.hi);
+    return {scale_by_power(product.hi, e.rounded), scale_by_power(product.lo, e.rounded)};
+  }
 }
 
 }  // namespace csm

@@ -27,8 +27,7 @@ CSM_DEVICE Node merge(Node a, Node b) {
   if constexpr (!HasMaximum) return {a.m, add(a.s, b.s)};
   const bool exchange = a.m < b.m;
   const Node high = exchange ? b : a, low = exchange ? a : b;
-  const Wide factor = low.m == high.m ? widen_exactly(Acc(1)) : exp_difference_wide(low.m, high.m);
-  return {high.m, add(high.s, multiply(low.s, factor))};
+  return {high.m, add(high.s, low.m == high.m ? low.s : exp_difference_times(low.m, high.m, low.s))};
 }
 
 CSM_DEVICE Node shuffle_xor(Node a, int lane_mask, int width, bool has_maximum) {

@@ -75,8 +75,7 @@ class Shared {
       asm volatile("st.shared::cluster.b32 [%0], %1;" ::"r"(remote), "r"(__builtin_bit_cast(unsigned, value))
                    : "memory");
     } else {
-      asm volatile("st.shared::cluster.b64 [%0], %1;" ::"r"(remote),
-                   "l"(__builtin_bit_cast(unsigned long long, value))
+      asm volatile("st.shared::cluster.b64 [%0], %1;" ::"r"(remote), "l"(__builtin_bit_cast(unsigned long long, value))
                    : "memory");
     }
 #endif

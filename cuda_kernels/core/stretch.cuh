@@ -1,7 +1,7 @@
 // Two passes of one block over a stretch of a row that is longer than its registers.
 //
-// A round is one chunk for each warp, neighbours in the row; the number of warps is a power of two, so that a round, and
-// a power of two of them, is a subtree of the fold.
+// A round is one chunk for each warp, neighbours in the row; the number of warps is a power of two, so that a round,
+// and a power of two of them, is a subtree of the fold.
 #pragma once
 
 #include "core/fold.cuh"
@@ -14,8 +14,8 @@ struct Stretch {
   i64 rounds;  // of the block over it
 };
 
-// Shared memory that reduce_stretch needs: nodes of two rounds, so that one is filled while the other is folded, and one
-// place more, where the stretch's node is left for all. Ends with a barrier.
+// Shared memory that reduce_stretch needs: nodes of two rounds, so that one is filled while the other is folded, and
+// one place more, where the stretch's node is left for all. Ends with a barrier.
 CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch stretch, const SharedNodes& nodes) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   TreeFold<Op::kMaximum> fold;

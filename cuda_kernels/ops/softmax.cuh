@@ -17,8 +17,7 @@ struct Op {
   // What turns exp(x − m_chunk) into y: exp(m_chunk − m) / s. A row of −inf alone has s = 0 and becomes NaN.
   using Scale = Wide;
   CSM_DEVICE static Scale scale(Acc chunk_maximum, Node row) {
-    const Wide inverse = normalised(reciprocal_of(row.s));
-    return normalised(multiply(exp_difference_wide(chunk_maximum, shift_of(row.m)), inverse));
+    return exp_difference_times(chunk_maximum, shift_of(row.m), normalised(reciprocal_of(row.s)));
   }
   CSM_DEVICE static Acc map(const Acc (&e)[1], Scale scale) { return scaled(e[0], scale); }
 };

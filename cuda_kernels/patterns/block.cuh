@@ -1,9 +1,9 @@
 // block: a row on the chip, in one block or in a cluster of kCluster blocks.
 //
 // A thread holds kItems elements of a chunk in registers, and with kParks those of further chunks in shared memory. A
-// warp reads and reduces one chunk at a time, by shuffles. A block exchanges its chunks' nodes through shared memory, a cluster
-// through the shared memory of every member; then each warp folds all the row's nodes by itself and writes its chunks.
-// One block barrier a row; in a cluster two cluster barriers, the first of them spread around the reading.
+// warp reads and reduces one chunk at a time, by shuffles. A block exchanges its chunks' nodes through shared memory, a
+// cluster through the shared memory of every member; then each warp folds all the row's nodes by itself and writes its
+// chunks. One block barrier a row; in a cluster two cluster barriers, the first of them spread around the reading.
 //
 // Shared memory: 3 words for each chunk that the row has, then the parked chunks.
 #pragma once
@@ -64,8 +64,8 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole = fold_all<Op::kMaximum>(
-        chunks, [&](i64 i, bool wanted) { return nodes.load(static_cast<int>(i), wanted); });
+    const Node whole =
+        fold_all<Op::kMaximum>(chunks, [&](i64 i, bool wanted) { return nodes.load(static_cast<int>(i), wanted); });
     tile.write(args, row, Op::scale(node.m, whole));
     if constexpr (kParks) {
       for (int chunk = mine + step; chunk < chunks; chunk += step) {

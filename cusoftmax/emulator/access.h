@@ -50,8 +50,7 @@ void global_access(const void* address, int bytes, Touch touch, bool wanted, int
     const Placed placed = place(array, offset, bytes, !reads && array.once ? &rt.written : nullptr, &element);
     if (placed == Placed::fine) return;
     if (placed == Placed::written_twice) {
-      fail(t, "element %lld of argument %d is written a second time (%s)", element, i,
-           where(site_of(line, file)).text);
+      fail(t, "element %lld of argument %d is written a second time (%s)", element, i, where(site_of(line, file)).text);
     }
     worst = placed;
   }
@@ -73,8 +72,8 @@ bool ordered(Stamp then, const Thread* t) {
 
 __attribute__((noreturn, noinline)) void fail_race(Thread* t, i64 offset, Touch touch, u32 site, Stamp then,
                                                    const char* did, u32 then_site) {
-  fail(t, "race at byte %lld of shared memory: %s (%s), and %s %s it (%s) with no barrier between", offset,
-       verb(touch), where(site).text, who(&rt.thread[stamp_thread(then)]).text, did, where(then_site).text);
+  fail(t, "race at byte %lld of shared memory: %s (%s), and %s %s it (%s) with no barrier between", offset, verb(touch),
+       where(site).text, who(&rt.thread[stamp_thread(then)]).text, did, where(then_site).text);
 }
 
 void* shared_access(i64 offset, int bytes, Touch touch, int rank, int line, const char* file) {
@@ -82,8 +81,8 @@ void* shared_access(i64 offset, int bytes, Touch touch, int rank, int line, cons
   const u32 site = site_of(line, file);
   Block* block = t->block;
   if (rank >= 0) {
-    if (rank >= rt.blocks) fail(t, "remote store to rank %d of a cluster of %d (%s)", rank, rt.blocks,
-                                where(site).text);
+    if (rank >= rt.blocks)
+      fail(t, "remote store to rank %d of a cluster of %d (%s)", rank, rt.blocks, where(site).text);
     block = &rt.block[rank];
     if (block != t->block) {
       if (t->warp->waits == 0) {
@@ -138,8 +137,7 @@ bool prepare(const Launch& launch) {
   rt.random = scramble(launch.seed + 1) | 1;
   rt.blocks = launch.cluster;
   rt.warps = launch.cluster * ((launch.block + kWarp - 1) / kWarp);
-  rt.machine = Machine{nullptr,         launch.seed, global_access, shared_access,
-                       exchange_values, meet,        exp2_twin,     exp_twin};
+  rt.machine = Machine{nullptr, launch.seed, global_access, shared_access, exchange_values, meet, exp2_twin, exp_twin};
   if (launch.block < 1 || launch.block > kMaxBlockThreads || launch.grid < 1 || launch.cluster < 1 ||
       launch.cluster > kMaxClusterBlocks || launch.grid % launch.cluster) {
     fail_outside(nullptr, "cannot launch %lld blocks of %d threads in clusters of %d", launch.grid, launch.block,

@@ -16,7 +16,7 @@
 #define __grid_constant__
 #define __align__(bytes) alignas(bytes)
 
-#define CSM_WHERE int line = __builtin_LINE(), const char* file = __builtin_FILE()
+#define CSM_WHERE int line = __builtin_LINE(), const char *file = __builtin_FILE()
 
 namespace csm {
 

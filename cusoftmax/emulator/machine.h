@@ -50,9 +50,9 @@ struct Array {
   u64 base;
   i64 span;
   int role;
-  int once;      // every element is written exactly once over the launch
+  int once;  // every element is written exactly once over the launch
   int itemsize;
-  int dims;      // -1: elements overlap, so only the range is checked
+  int dims;  // -1: elements overlap, so only the range is checked
   i64 size[kArrayDims];
   i64 stride[kArrayDims];
   i64 weight[kArrayDims];  // of this dimension in the C-order index of an element
@@ -83,9 +83,9 @@ struct Report {
   i64 global_bytes_read, global_bytes_written;
   i64 sectors_read, sectors_written;
   i64 bank_conflicts;
-  i64 barriers;          // block barriers, once a block
-  i64 cluster_barriers;  // once a cluster
-  i64 shuffles;          // once a warp
+  i64 barriers;                     // block barriers, once a block
+  i64 cluster_barriers;             // once a cluster
+  i64 shuffles;                     // once a warp
   i64 widest_read, widest_written;  // bytes of one access of one lane
 };
 

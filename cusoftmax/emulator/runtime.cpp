@@ -1,8 +1,8 @@
 // Runs a launch on the CPU: a fiber for each CUDA thread, all blocks of a cluster at once, one cluster after another.
 //
-// A warp runs as a ring of lanes. A lane runs until its warp has to meet (shuffle, barrier, ...), then hands over to the
-// next; the last one to arrive sees the collective complete and goes on at once, so that a collective costs about one
-// switch a lane. Warps run until a barrier holds them up; which warp and which lane follow is drawn from the seed.
+// A warp runs as a ring of lanes. A lane runs until its warp has to meet (shuffle, barrier, ...), then hands over to
+// the next; the last one to arrive sees the collective complete and goes on at once, so that a collective costs about
+// one switch a lane. Warps run until a barrier holds them up; which warp and which lane follow is drawn from the seed.
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -24,7 +24,7 @@ struct Block;
 
 struct Thread : ThreadView {
   int lane;
-  int id;  // within the cluster
+  int id;        // within the cluster
   Thread* next;  // lane of this warp to run after this one
   Warp* warp;
   Block* block;

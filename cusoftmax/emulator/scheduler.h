@@ -283,8 +283,9 @@ void check_remote_writes() {
     u32 waits = 0;
     for (int w = 0; w < block.warps; ++w) waits = block.warp[w].waits > waits ? block.warp[w].waits : waits;
     if (waits < block.waited_for) {
-      fail_outside(block.thread, "remote store: the block may have returned before another block of its cluster "
-                                 "wrote to its shared memory; no cluster barrier follows the store");
+      fail_outside(block.thread,
+                   "remote store: the block may have returned before another block of its cluster "
+                   "wrote to its shared memory; no cluster barrier follows the store");
     }
   }
 }
@@ -300,4 +301,3 @@ void run_cluster(i64 cluster) {
     if (rt.block[b].barriers > rt.next_barrier) rt.next_barrier = rt.block[b].barriers;
   }
 }
-

@@ -107,7 +107,7 @@ CSM_DEVICE void many_shuffles(const float*, float* y, float*, i64 n) {
   global_store(y + block_index() * block_threads() + thread_index(), v, true);
 }
 
-extern "C" __global__ void __launch_bounds__(1024) CSM_NAME(const CSM_TYPE* in0, const CSM_TYPE*, CSM_TYPE* out,
-                                                            CSM_TYPE* workspace, i64 n) {
+extern "C" __global__ void __launch_bounds__(1024)
+    CSM_NAME(const CSM_TYPE* in0, const CSM_TYPE*, CSM_TYPE* out, CSM_TYPE* workspace, i64 n) {
   CSM_BODY(in0, out, workspace, n);
 }

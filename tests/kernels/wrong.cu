@@ -185,7 +185,7 @@ CSM_DEVICE void arrive_twice(const float*, float* y, float*) {
   global_store(y + global_thread(), 1.0f, true);
 }
 
-extern "C" __global__ void __launch_bounds__(64) CSM_NAME(const float* in0, const float*, float* out,
-                                                          float* workspace, i64) {
+extern "C" __global__ void __launch_bounds__(64)
+    CSM_NAME(const float* in0, const float*, float* out, float* workspace, i64) {
   CSM_BODY(in0, out, workspace);
 }

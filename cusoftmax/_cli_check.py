@@ -1,0 +1,230 @@
+"""``cusoftmax check``: every dtype, pattern and operation against the reference.
+
+The shapes come from the planner: for each case the smallest of some candidates whose plan has the
+wanted pattern, so that each pattern really runs. The bounds are the package's numerical contract
+(README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import cusoftmax as cs
+from cusoftmax import reference
+from cusoftmax._checks import as_dtype
+from cusoftmax._cli_judge import (
+    CORRECTLY_ROUNDED,
+    NARROW,
+    PRODUCT_UNITS,
+    SOFTMAX_ULP,
+    product_units,
+    softmax_ulp,
+)
+from cusoftmax._cli_machine import Machine, first_line, machine
+from cusoftmax._ops import FLOATS, INPUTS, OPERATIONS, PATTERNS
+from cusoftmax._plan import Plan
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Rows that the chip cannot hold are shortest on the smallest chip, and the emulator's time follows
+# their length.
+SMALLEST_CHIP = "sm_75"
+SPREAD = 10.0  # standard deviation of the logits
+WORKERS = 2
+
+# Candidates by pattern, cheapest first: shape and axis.
+_ELEMENTS = 4096
+_LENGTHS = (61, 128, 600, 1000, 1500, 2500, 4100, 5001, 9001, 17000, 33001, 50257, 70000, 131072)
+_LONG = (150001, 262144, 400000, 600001, 1 << 20)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison."""
+
+    op: str
+    dtype: str
+    plan: Plan
+    shape: tuple[int, ...]
+    axis: int
+
+    @property
+    def out_dtype(self) -> str:
+        """Dtype of the result."""
+        return self.plan.problem.operands[-1].dtype
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison found: the worst error over its bound, in words, and whether it passed."""
+
+    passed: bool
+    text: str
+
+
+def check(console: Console, kind: str, arch: str | None, seed: int, quick: bool) -> int:
+    """Run all comparisons, print a table; return the exit status."""
+    failures = 0
+    table = Table(title="against NumPy in extended precision", title_justify="left")
+    for name in ("operation", "dtype", "pattern", "shape", "axis", "arch", "worst error", ""):
+        table.add_column(name)
+    with ExitStack() as stack:
+        on = stack.enter_context(machine(kind, arch, seed))
+        console.print(f"checking on {on.title}")
+        small = None
+        if on.emulated and arch is None:
+            small = SMALLEST_CHIP
+        dtypes = tuple(FLOATS) if quick else INPUTS
+        cases = list(all_cases(on, small, dtypes))
+        build(console, cases, small, seed)
+        progress = stack.enter_context(bar(console))
+        task = progress.add_task("comparing", total=len(cases))
+        for case in cases:
+            with ExitStack() as moved:
+                place = on
+                if on.emulated and case.plan.device.arch != on.device.arch:
+                    place = moved.enter_context(machine("emulator", small, seed))
+                outcome = compare(case, place, seed)
+            failures += not outcome.passed
+            table.add_row(
+                case.op,
+                case.dtype,
+                case.plan.pattern,
+                " x ".join(str(n) for n in case.shape),
+                str(case.axis),
+                f"sm_{case.plan.device.arch}",
+                outcome.text,
+                "[green]ok[/]" if outcome.passed else "[bold red]FAILED[/]",
+            )
+            progress.advance(task)
+    console.print(table)
+    console.print(f"{len(cases) - failures} passed, {failures} failed")
+    return 1 if failures else 0
+
+
+def bar(console: Console) -> Progress:
+    """A progress bar that leaves nothing behind."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+
+
+def all_cases(on: Machine, small: str | None, dtypes: tuple[str, ...]) -> Iterator[Case]:
+    """Yield a case for each operation, dtype and pattern."""
+    for op, operation in OPERATIONS.items():
+        for dtype in dtypes:
+            for pattern in PATTERNS:
+                if pattern in operation.patterns:
+                    yield find_case(op, dtype, pattern, on, small)
+
+
+def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None) -> Case:
+    """Return the first candidate whose plan has the pattern."""
+    archs: list[str | None] = [f"sm_{on.device.arch}" if on.emulated else None]
+    if small and pattern == "stream":
+        archs.insert(0, small)
+    for arch in archs:
+        for shape, axis in candidates(pattern, on):
+            plan = cs.explain(op, shape=shape, dtype=dtype, axis=axis, arch=arch)
+            if plan.pattern == pattern:
+                return Case(op, dtype, plan, shape, axis)
+    raise RuntimeError(f"no shape was found for which {op} of {dtype} plans {pattern}")
+
+
+def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Yield shapes and axes that may have a pattern, small ones first."""
+    if pattern == "column":
+        yield (3, 300, 37), 1
+        return
+    crowd = on.device.sm_count  # rows enough that no row is shared between blocks
+    for n in (*_LENGTHS, *_LONG):
+        if pattern == "split":
+            yield (2, n), -1
+        elif pattern == "stream" and n > max(_LENGTHS):
+            yield (crowd, n), -1
+        else:
+            yield (max(5, _ELEMENTS // n), n), -1
+
+
+def build(console: Console, cases: list[Case], small: str | None, seed: int) -> None:
+    """Compile all kernels first, several at a time on the emulator."""
+    with bar(console) as progress:
+        task = progress.add_task("compiling", total=len(cases))
+
+        def warm(case: Case) -> None:
+            cs.warmup([case.op], shapes=[case.shape], dtypes=[case.dtype], axis=case.axis)
+            progress.advance(task)
+
+        here = [c for c in cases if small is None or c.plan.device.arch != _number(small)]
+        there = [c for c in cases if c not in here]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(warm, here))
+            if there:
+                with machine("emulator", small, seed):
+                    list(pool.map(warm, there))
+
+
+def _number(arch: str) -> int:
+    return int(arch.removeprefix("sm_"))
+
+
+def compare(case: Case, on: Machine, seed: int) -> Outcome:
+    """Run one case and judge it; whatever is raised is a failure with its message."""
+    try:
+        rng = np.random.default_rng([seed, *case.shape])
+        x = logits(rng, case)
+        if case.op == "softmax":
+            return judge_softmax(case, on, x)
+        return judge_product(case, on, x, rng)
+    except Exception as error:  # a kernel error of the emulator, a CUDA error, a refused build
+        return Outcome(False, first_line(error))
+
+
+def logits(rng: np.random.Generator, case: Case) -> Array:
+    """Random logits; of floats, with a row that has -inf, one that has NaN and one all -inf."""
+    values = rng.standard_normal(case.shape) * SPREAD
+    if case.dtype not in FLOATS:
+        return np.abs(values).astype(case.dtype)  # no sign, for unsigned dtypes
+    rows = np.moveaxis(values, case.axis, -1)
+    rows = rows if rows.ndim == 2 else rows[0]
+    if len(rows) > 1:
+        rows[1, ::3] = -np.inf
+    if len(rows) > 3:
+        rows[2, 5] = np.nan
+        rows[3] = -np.inf
+    with np.errstate(invalid="ignore"):
+        return values.astype(as_dtype(case.op, case.dtype))
+
+
+def judge_softmax(case: Case, on: Machine, x: Array) -> Outcome:
+    """Compare softmax in units in the last place."""
+    y = on.asnumpy(cs.softmax(on.asarray(x), axis=case.axis))
+    ulp = softmax_ulp(x, y, case.axis)
+    worst, bound = float(ulp.max()), SOFTMAX_ULP[case.out_dtype]
+    text, passed = f"{worst:.2f} of {bound:.0f} ulp", worst <= bound
+    if case.out_dtype in NARROW:
+        right = float((ulp <= 0.5).mean())
+        text += f", {right:.3%} correctly rounded"
+        passed = passed and right >= CORRECTLY_ROUNDED
+    return Outcome(passed, text)
+
+
+def judge_product(case: Case, on: Machine, x: Array, rng: np.random.Generator) -> Outcome:
+    """Compare the Jacobian's product with a vector, in unit roundoffs of its bound."""
+    y: Array = x
+    if case.dtype in FLOATS:
+        y = reference.softmax(x, case.axis).astype(x.dtype)
+    dy = rng.standard_normal(case.shape) * SPREAD
+    dy = (dy if case.dtype in FLOATS else np.abs(dy)).astype(x.dtype)
+    dx = on.asnumpy(cs.softmax_vjp(on.asarray(y), on.asarray(dy), axis=case.axis))
+    worst = float(product_units(y, dy, dx, case.axis).max())
+    bound = PRODUCT_UNITS[case.out_dtype]
+    return Outcome(worst <= bound, f"{worst:.2f} of {bound:.0f} u")

@@ -1,0 +1,108 @@
+"""Where the tests run: the same ones on the emulator and, if there is one, on the GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cusoftmax import _launch, emulator
+from cusoftmax._device import DeviceSpec
+from cusoftmax._launch import gpu_is_present
+
+
+class EmulatedDevice:
+    """The emulator: any architecture, and any order of threads."""
+
+    name = "emulator"
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """The GPU that is planned for."""
+        return _launch.present_device()
+
+    @property
+    def arch(self) -> str:
+        """Its architecture, such as ``"sm_90"``."""
+        return f"sm_{self.spec.arch}"
+
+    @contextlib.contextmanager
+    def on(self, arch: str | None = None, seed: int = 0) -> Iterator[None]:
+        """Run as another architecture, and with another order of threads."""
+        with emulator.activate(arch=arch or self.arch, seed=seed):
+            yield
+
+    def asarray(self, array: Any, misalign: int = 0) -> Any:
+        """Copy a NumPy array to the device, in C or Fortran order."""
+        return emulator.asarray(array, misalign)
+
+    def asnumpy(self, array: Any) -> Any:
+        """Copy an array of the device, of any strides, to NumPy."""
+        return emulator.asnumpy(array)
+
+
+class CudaDevice:
+    """The current GPU."""
+
+    name = "cuda"
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """What the planner knows of it."""
+        return DeviceSpec.current()
+
+    @property
+    def arch(self) -> str:
+        """Its architecture, such as ``"sm_90"``."""
+        return f"sm_{self.spec.arch}"
+
+    @contextlib.contextmanager
+    def on(self, arch: str | None = None, seed: int = 0) -> Iterator[None]:
+        """Skip what is for another architecture, or for one order of threads among several."""
+        if arch is not None and arch != self.arch:
+            pytest.skip(f"for {arch}, and this GPU is {self.arch}")
+        if seed:
+            pytest.skip("the order of threads cannot be chosen on a GPU")
+        yield
+
+    def asarray(self, array: Any, misalign: int = 0) -> Any:
+        """Copy a NumPy array to the device, in C or Fortran order."""
+        import cupy
+
+        source = np.asarray(array)
+        order = "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
+        source = np.asarray(source, order=order)  # type: ignore[call-overload]
+        pointer = cupy.cuda.alloc(source.nbytes + misalign + 1) + misalign
+        made = cupy.ndarray(source.shape, source.dtype, memptr=pointer, order=order)
+        if source.size:
+            pointer.copy_from_host(ctypes.c_void_p(source.ctypes.data), source.nbytes)
+        return made
+
+    def asnumpy(self, array: Any) -> Any:
+        """Copy an array of the device, of any strides, to NumPy."""
+        import cupy
+
+        return cupy.asnumpy(array)
+
+
+@pytest.fixture(params=["emulator", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> Iterator[EmulatedDevice | CudaDevice]:
+    """Each machine in turn that the public functions can run on."""
+    if request.param == "cuda":
+        if not gpu_is_present():
+            pytest.skip("needs a GPU, and CuPy sees none")
+        yield CudaDevice()
+    else:
+        with emulator.activate():
+            yield EmulatedDevice()
+
+
+@pytest.fixture
+def emulated() -> Iterator[EmulatedDevice]:
+    """The emulator, for what only it can do: count traffic, find faults, be another GPU."""
+    with emulator.activate():
+        yield EmulatedDevice()

@@ -1,0 +1,198 @@
+"""The command line: what it prints, its exit status, and that its errors are one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cusoftmax
+from cusoftmax import _cli_info, _cli_machine, _launch, cli
+from cusoftmax._cli_check import compare, find_case
+from cusoftmax._cli_machine import machine
+from cusoftmax._ops import OPERATIONS, PATTERNS
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line; return exit status, output and errors."""
+    try:
+        status = cli.main(arguments)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["explain", "softmin", "4x5"], "no operation 'softmin'"),
+        (["explain", "softmax", "4by5"], "'4by5' is not a shape"),
+        (["explain", "softmax", "4x-5"], "negative"),
+        (["explain", "softmax", "4x5", "--dtype", "float8"], "'float8' is not a dtype"),
+        (["explain", "softmax", "4x5", "--dtype", "complex64"], "complex64"),
+        (["explain", "softmax", "4x5", "--axis", "2"], "axis 2 is out of bounds"),
+        (["explain", "softmax", "4x5", "--axis", "row"], "'row' is not an axis"),
+        (["explain", "softmax", "4x5", "--arch", "sm_20"], "no architecture 'sm_20'"),
+        (["explain", "softmax"], "required: shape"),
+        (["demo", "--arch", "vega"], "no architecture 'vega'"),
+        (["dance"], "invalid choice: 'dance'"),
+        ([], "required"),
+    ],
+)
+def test_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert err.startswith("cusoftmax: error: ")
+    assert err.count("\n") == 1
+
+
+def test_no_gpu_to_run_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_launch, "gpu_is_present", lambda: False)
+    status, _, err = run(capsys, "demo", "--device", "cuda")
+    assert status == 2
+    assert "no GPU" in err
+    assert err.count("\n") == 1
+
+
+def test_no_cupy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for command in ("demo", "check"):
+        status, _, err = run(capsys, command)
+        assert status == 2
+        assert "cusoftmax[cuda13]" in err
+        assert err.count("\n") == 1
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    assert "cupy" in out
+
+
+def test_no_compiler(tmp_path: Path) -> None:
+    # In a process of its own: the compiler is looked for once.
+    hide = "import sys; sys.modules['ziglang'] = None; from cusoftmax.cli import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", hide + "sys.exit(main(['demo', '--device', 'emulator']))"],
+        env={**os.environ, "PATH": str(tmp_path), "CXX": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(cusoftmax.__file__).parents[1],
+    )
+    assert done.returncode == 2
+    assert "ziglang" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(
+        capsys, "explain", "softmax", "4096x32000", "--dtype", "float16", "--arch", "sm_90"
+    )
+    assert status == 0
+    for words in (
+        "4,096 rows of 32,000",
+        "block",
+        "csm_softmax_block_f16_v8",
+        "16 bytes",
+        "1.00 x",
+    ):
+        assert words in out
+    _, out, _ = run(capsys, "explain", "softmax_jvp", "2x3x4", "--axis", "none")
+    assert "1 row of 24 elements" in out
+    _, out, _ = run(capsys, "explain", "softmax", "2x3x4", "--axis=-2,-1", "--out-dtype", "float16")
+    assert "2 rows of 12 elements" in out
+    assert "out: float16" in out
+    _, out, _ = run(capsys, "explain", "softmax", "0x4")
+    assert "nothing is launched" in out
+
+
+def test_explain_of_passing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "explain", "softmax", "1x1000000", "--arch", "sm_90")
+    assert "split" in out
+    assert "1.50 x the least possible" in out
+    assert "workspace" in out
+
+
+def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    for words in (cusoftmax.__version__, "NVRTC", "GPU", "compiler", "cache", "extra cuda13"):
+        assert words in out
+
+    def broken() -> str:
+        raise RuntimeError("the driver is\nof another age")
+
+    monkeypatch.setattr(_cli_info, "_driver", broken)
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    assert "not found: the driver is" in out
+
+
+def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "demo", "--device", "emulator")
+    assert (status, err) == (0, "")
+    first, *_ = out.splitlines()
+    assert "emulator" in first
+    for words in ("0.1025", "0.7573", "0.0377", "0.2222", "0.4444", "0.1111", "0.1838"):
+        assert words in out
+    assert "csm_softmax_block_f16_v8" in out
+    assert "1,048,576" in out  # 64 x 4096 float16, read once and written once
+    assert "not measured" in out
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_check_reaches_every_pattern(op: str, pattern: str) -> None:
+    with machine("emulator") as on:
+        case = find_case(op, "float16", pattern, on, "sm_75")
+        assert case.plan.pattern == pattern
+        if pattern in ("group", "column"):
+            assert compare(case, on, 0).passed
+
+
+def test_check_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    with machine("emulator") as on:
+        case = find_case("softmax", "float32", "group", on, None)
+        right = cusoftmax.softmax
+        # The maximum subtracted nowhere, as if: scaled by a little more than the bound allows.
+        monkeypatch.setattr(cusoftmax, "softmax", lambda x, axis: _scaled(right(x, axis)))
+        outcome = compare(case, on, 0)
+        assert not outcome.passed
+        assert "ulp" in outcome.text
+
+        def broken(x: object, axis: int) -> object:
+            raise RuntimeError("a kernel did wrong")
+
+        monkeypatch.setattr(cusoftmax, "softmax", broken)
+        assert compare(case, on, 0) == type(outcome)(False, "a kernel did wrong")
+
+
+def _scaled(y: object) -> object:
+    from cusoftmax import emulator
+
+    return emulator.asarray(emulator.asnumpy(y) * (1 + 2.0**-20))
+
+
+def test_first_line_prefers_what_the_compiler_said() -> None:
+    assert (
+        _cli_machine.first_line(RuntimeError("g++ x.cu\nx.cu:1: error: no")) == "x.cu:1: error: no"
+    )
+    assert _cli_machine.first_line(ValueError()) == "ValueError"
+
+
+def test_module_and_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cusoftmax.cli", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(cusoftmax.__file__).parents[1],
+    )
+    assert done.stdout.strip() == f"cusoftmax {cusoftmax.__version__}"
