@@ -1,0 +1,145 @@
+"""Every planned kernel as compiled: how many there are, and that none spills or loses its vectors.
+
+No GPU is needed: NVRTC compiles for all architectures. The kernels of one case are a selection (see
+`cusoftmax._inspect.selection`); ``python -m cusoftmax._inspect --full`` compiles them all.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from cusoftmax import _catalog, _inspect
+from cusoftmax._device import ARCHITECTURES, DeviceSpec
+from cusoftmax._ops import OPERATIONS
+from cusoftmax._planner import plan
+from cusoftmax._sass import Compiled
+
+MOST_BINARIES = 60  # "a few dozen" for an operation and dtype
+CASES = [
+    pytest.param(arch, op, dtype, id=f"sm_{arch}-{op}-{dtype}")
+    for arch in sorted(ARCHITECTURES, key=lambda arch: arch != 90)  # the longest first
+    for op in OPERATIONS
+    for dtype in _catalog.DTYPES
+    if arch == 90 or dtype in _catalog.DTYPES[:4]
+]
+
+
+@cache
+def unavailable() -> str | None:
+    return _inspect.missing()
+
+
+@pytest.fixture
+def compiler() -> None:
+    reason = unavailable()
+    if reason:
+        pytest.skip(reason)
+
+
+def tell(wrong: dict[str, list[str]]) -> str:
+    return "\n".join(f"{name}: {'; '.join(said)}" for name, said in wrong.items())
+
+
+@pytest.mark.parametrize("dtype", _catalog.DTYPES)
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_few_dozen_binaries_cover_contiguous_rows(arch: int, op: str, dtype: str) -> None:
+    kernels = _catalog.planned_kernels(arch, [op], [dtype], ["rows"])
+    assert 12 <= len(kernels) <= MOST_BINARIES, [kernel.name for kernel in kernels]
+
+
+@pytest.mark.parametrize("arch", [75, 90])
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_the_catalogue_is_complete(arch: int, op: str) -> None:
+    device, rng = DeviceSpec.known(arch), random.Random(f"{arch} {op}")
+    for dtype in _catalog.DTYPES:
+        known = set(_catalog.planned_kernels(arch, [op], [dtype]))
+        for _ in range(400):
+            n, rows, outer = (int(2 ** rng.uniform(0, top)) for top in (21, 20, 3))
+            shape, axis = rng.choice(
+                (
+                    ((rows, n), -1),
+                    ((rows % 200 + 1, n), -1),
+                    ((outer, n, rows % 300 + 1), 1),
+                    ((3, rows, n), (0, 2)),
+                    ((outer, 2, n, rows % 300 + 1), (0, 2)),
+                )
+            )
+            planned = plan(_catalog.problem_of(op, dtype, shape, axis), device)
+            for launch in planned.launches:
+                assert launch.kernel in known, (launch.kernel.name, dtype, shape, axis)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(("arch", "op", "dtype"), CASES)
+def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtype: str) -> None:
+    budget = _inspect.Budget.load(_inspect.budget_path())
+    kernels = _inspect.selection(arch, op, dtype)
+    assert kernels
+    results, wrong = _inspect.check(arch, kernels, budget)
+    assert not wrong, tell(wrong)
+    unrecorded = [
+        result.kernel.name
+        for result in results
+        if result.per_element is not None
+        and result.arch not in budget.figures.get(result.kernel.name, {})
+    ]
+    assert not unrecorded, "no figures: run `python -m cusoftmax._inspect --record`"
+
+
+@pytest.fixture(scope="module")
+def vector_kernel() -> Compiled:
+    reason = unavailable()
+    if reason:
+        pytest.skip(reason)
+    problem = _catalog.problem_of("softmax", "float16", (64, 1024), -1)
+    (launch,) = plan(problem, DeviceSpec.known(90)).launches
+    return _inspect.inspect(launch.kernel, 90)
+
+
+def test_what_is_read_of_a_binary(vector_kernel: Compiled) -> None:
+    assert vector_kernel.kernel.name == "csm_softmax_group_f16_v8_l32i32"
+    assert vector_kernel.arch == "sm_90"
+    assert vector_kernel.loads == vector_kernel.stores == {16: 4}  # 32 elements, 8 an access
+    assert vector_kernel.exponentials >= 32  # one for each element
+    assert vector_kernel.shuffles and not vector_kernel.barriers
+    assert 16 < vector_kernel.registers <= 255
+    assert 32 < vector_kernel.main <= vector_kernel.instructions
+    assert vector_kernel.per_element == vector_kernel.main / 32
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        ({"spill_stores": 1}, "spills: 1 stores"),
+        ({"stack": 8}, "8 bytes of stack"),
+        ({"loads": {16: 3, 8: 2}}, "loads: 3 × 16, 2 × 8; planned: 4 × 16"),
+        ({"loads": {16: 4, 2: 1}}, "loads"),
+        ({"stores": {2: 32}}, "stores: 32 × 2; planned: 4 × 16"),
+        ({"generic": 1}, "generic"),
+        ({"registers": 2048}, "do not fit"),
+    ],
+)
+def test_the_gate_sees(vector_kernel: Compiled, broken: dict[str, object], complaint: str) -> None:
+    assert _inspect.faults(vector_kernel) == []
+    (said,) = _inspect.faults(replace(vector_kernel, **broken))  # type: ignore[arg-type]
+    assert complaint in said
+
+
+def test_the_budget_sees_more_instructions(vector_kernel: Compiled) -> None:
+    budget = _inspect.Budget("", {}).updated([vector_kernel])
+    assert budget.faults(vector_kernel) == []
+    assert vector_kernel.per_element is not None
+    worse = replace(vector_kernel, per_element=vector_kernel.per_element * 1.1)
+    assert "instructions an element" in budget.faults(worse)[0]
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_kernel_that_does_not_compile_is_reported(vector_kernel: Compiled) -> None:
+    macros = tuple((k, "csm::f17" if k == "CSM_IN0" else v) for k, v in vector_kernel.kernel.macros)
+    (result,) = _inspect.inspect_all([replace(vector_kernel.kernel, macros=macros)], 90)
+    assert isinstance(result, str) and "does not compile for sm_90" in result and "f17" in result
