@@ -15,7 +15,7 @@
 #define CSM_CLUSTER_ATTRIBUTE
 #endif
 
-extern "C" __global__ void __launch_bounds__(CSM_MAX_THREADS) CSM_CLUSTER_ATTRIBUTE
+extern "C" __global__ void __launch_bounds__(CSM_MAX_THREADS, 1) CSM_CLUSTER_ATTRIBUTE
     CSM_NAME(const char* in0, const char* in1, char* out, char* workspace, const __grid_constant__ csm::Layout layout) {
   csm::run({in0, in1, out, workspace, layout});
 }

@@ -1,6 +1,6 @@
 """The compile gate: what must hold of every binary, checked with no GPU, printed and recorded.
 
-``python -m cusoftmax._inspect`` compiles a selection of the planned kernels for every architecture
+``cusoftmax kernels`` compiles a selection of the planned kernels for every architecture
 (``--full``: all of them) and prints what the compiler made of each. A kernel fails that spills,
 whose global accesses are not as wide as planned, whose registers do not fit its block, or that
 takes more instructions an element than the checkout's ``tests/compiled_budget.json`` records.
@@ -245,7 +245,7 @@ def _table(results: Iterable[Compiled], wrong: Mapping[str, list[str]]) -> Table
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m cusoftmax._inspect",
+        prog="cusoftmax kernels",
         description="Compile planned kernels; check them.",
     )
     names = [f"sm_{arch}" for arch in ARCHITECTURES]

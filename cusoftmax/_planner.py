@@ -76,9 +76,15 @@ class _Maker:
         self.items = max(tuned.WORDS_IN_REGISTERS.value // words, self.group)
         self.chunk = WARP * self.items
         self.node_bytes = NODE_WORDS * self.acc_bytes
-        self.max_warps = (
-            tuned.BLOCK_WARPS if self.acc == "float32" else tuned.BLOCK_WARPS_DOUBLE
-        ).value
+        # Warps of a block, which cap the registers of its threads.
+        if self.acc == "float64":
+            self.max_warps = tuned.BLOCK_WARPS_DOUBLE.value
+        elif dtypes[-1] == "float32":
+            self.max_warps = tuned.BLOCK_WARPS_FLOAT.value
+        else:
+            self.max_warps = tuned.BLOCK_WARPS.value
+        if max(len(problem.batch_shape), len(problem.reduce_shape)) > 1:
+            self.max_warps = tuned.GENERAL_WARPS.value
 
     @property
     def row_is_contiguous(self) -> bool:
@@ -135,7 +141,7 @@ class _Maker:
             group=group,
             lanes=lanes,
             items=items,
-            **({"threads": self.max_warps * WARP} | kind),
+            **({"threads": min(self.max_warps, tuned.STREAM_WARPS.value) * WARP} | kind),
         )
 
     def plan(
@@ -216,7 +222,10 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
         and chunks >= 2 * cluster * tuned.SPREAD_WARPS.value
     ):
         cluster *= 2
-    warps = min(ceil_div(chunks, cluster), make.max_warps)
+    most = make.max_warps
+    if chunks > most * cluster:
+        most = min(most, tuned.PARK_WARPS.value)
+    warps = min(ceil_div(chunks, cluster), most)
     parked = ceil_div(chunks, warps * cluster) - 1  # chunks a warp, beside the one in registers
     slots = 0  # chunks parked in the first block, which has the most
     if parked:
@@ -232,6 +241,7 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
         group=make.group,
         lanes=WARP,
         items=make.items,
+        threads=most * WARP,
         cluster=cluster,
         parks=parked > 0,
     )
@@ -246,7 +256,7 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
 
 
 def _stream(make: _Maker) -> Plan:
-    warps = tuned.STREAM_WARPS.value
+    warps = min(tuned.STREAM_WARPS.value, make.max_warps)
     vector = make.row_vector()
     kernel = make.kernel(
         "stream",
@@ -338,7 +348,8 @@ def _column(make: _Maker) -> Plan:
             (launch(0, walkers, cluster, tiles * cluster),),
             vector=vector,
             chunk=items,
-            why=f"the softmax axis is strided; {walkers * cluster} threads down a row hold it",
+            why="the softmax axis is strided; a row fits in the registers of "
+            f"{walkers * cluster} thread{'s' if walkers * cluster > 1 else ''} one below the other",
         )
     walkers = tuned.COLUMN_LONG_WARPS.value * WARP // lanes
     segments = ceil_div(problem.n, walkers * items)

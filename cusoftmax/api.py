@@ -55,8 +55,10 @@ def softmax(
         memory, or overlaps `x` without being it; if `axis` is out of range
         (`numpy.exceptions.AxisError`) or names an axis twice.
 
-    Notes ----- A NaN or a +inf makes its row NaN, as do entries that are all -inf; single entries
-    of -inf give 0.
+    Notes
+    -----
+    A NaN or a +inf makes its row NaN, as do entries that are all -inf; single entries of -inf give
+    0.
 
     A row of no elements gives no elements; SciPy refuses it, for want of a maximum. An array of no
     dimensions is one row of one element, for any `axis` of None, (), 0 or -1, as in SciPy.

@@ -65,6 +65,7 @@ struct Layout {
 CSM_DEVICE i64 offset_of(i64 index, const i64 (&size)[kDims], const i64 (&stride)[kDims], i64 dims) {
   i64 offset = 0;
   if constexpr (kDims > 1) {
+#pragma unroll 1  // 64-bit divisions are long, and every access has its own
     for (i64 d = dims - 1; d > 0; --d) {
       const i64 rest = index / size[d];
       offset += (index - rest * size[d]) * stride[d];
