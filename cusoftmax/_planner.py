@@ -144,6 +144,17 @@ class _Maker:
             **({"threads": min(self.max_warps, tuned.STREAM_WARPS.value) * WARP} | kind),
         )
 
+    def chunk_kernel(self, pattern: str, **kind: Any) -> Kernel:
+        """A kernel whose warps take a chunk of a row each."""
+        return self.kernel(
+            pattern,
+            vector=self.row_vector(),
+            group=self.group,
+            lanes=WARP,
+            items=self.items,
+            **kind,
+        )
+
     def plan(
         self,
         pattern: str,
@@ -235,16 +246,7 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
     if shared > device.shared_per_block:
         return None
     vector = make.row_vector()
-    kernel = make.kernel(
-        "block",
-        vector=vector,
-        group=make.group,
-        lanes=WARP,
-        items=make.items,
-        threads=most * WARP,
-        cluster=cluster,
-        parks=parked > 0,
-    )
+    kernel = make.chunk_kernel("block", threads=most * WARP, cluster=cluster, parks=parked > 0)
     held = "registers and shared memory" if parked else "registers"
     where = f"a cluster of {cluster} blocks" if cluster > 1 else "one block"
     return make.plan(
@@ -258,13 +260,7 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
 def _stream(make: _Maker) -> Plan:
     warps = min(tuned.STREAM_WARPS.value, make.max_warps)
     vector = make.row_vector()
-    kernel = make.kernel(
-        "stream",
-        vector=vector,
-        group=make.group,
-        lanes=WARP,
-        items=make.items,
-    )
+    kernel = make.chunk_kernel("stream")
     shared = (2 * warps + 1) * make.node_bytes
     return make.plan(
         "stream",
@@ -285,14 +281,7 @@ def _split(make: _Maker, resident_blocks: int) -> Plan:
     grid = min(rows * segments, MAX_GRID)
     launches = tuple(
         Launch(
-            make.kernel(
-                "split",
-                vector=vector,
-                group=make.group,
-                lanes=WARP,
-                items=make.items,
-                stage=stage,
-            ),
+            make.chunk_kernel("split", stage=stage),
             grid,
             warps * WARP,
             (2 * warps + 1) * make.node_bytes,

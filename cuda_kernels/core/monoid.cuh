@@ -30,20 +30,21 @@ CSM_DEVICE Node merge(Node a, Node b) {
   return {high.m, add(high.s, low.m == high.m ? low.s : exp_difference_times(low.m, high.m, low.s))};
 }
 
+// The node that `pass` makes of each word in use.
+template <class Pass>
+CSM_DEVICE Node with_words(Node a, bool has_maximum, Pass pass) {
+  if (has_maximum) a.m = pass(a.m);
+  a.s.hi = pass(a.s.hi);
+  if constexpr (kCompensated) a.s.lo = pass(a.s.lo);
+  return a;
+}
+
 CSM_DEVICE Node shuffle_xor(Node a, int lane_mask, int width, bool has_maximum) {
-  Node b = a;
-  if (has_maximum) b.m = shuffle_xor(a.m, lane_mask, width);
-  b.s.hi = shuffle_xor(a.s.hi, lane_mask, width);
-  if constexpr (kCompensated) b.s.lo = shuffle_xor(a.s.lo, lane_mask, width);
-  return b;
+  return with_words(a, has_maximum, [=](Acc word) { return shuffle_xor(word, lane_mask, width); });
 }
 
 CSM_DEVICE Node shuffle(Node a, int lane, int width, bool has_maximum) {
-  Node b = a;
-  if (has_maximum) b.m = shuffle(a.m, lane, width);
-  b.s.hi = shuffle(a.s.hi, lane, width);
-  if constexpr (kCompensated) b.s.lo = shuffle(a.s.lo, lane, width);
-  return b;
+  return with_words(a, has_maximum, [=](Acc word) { return shuffle(word, lane, width); });
 }
 
 }  // namespace csm
