@@ -127,7 +127,6 @@ void* shared_access(i64 offset, int bytes, Touch touch, int rank, int line, cons
 }
 
 float exp2_twin(float a) { return perturbed_exp2(rt.machine.seed, a); }
-double exp_twin(double a) { return perturbed_exp(rt.machine.seed, a); }
 
 bool prepare(const Launch& launch) {
   rt.launch = launch;
@@ -137,7 +136,7 @@ bool prepare(const Launch& launch) {
   rt.random = scramble(launch.seed + 1) | 1;
   rt.blocks = launch.cluster;
   rt.warps = launch.cluster * ((launch.block + kWarp - 1) / kWarp);
-  rt.machine = Machine{nullptr, launch.seed, global_access, shared_access, exchange_values, meet, exp2_twin, exp_twin};
+  rt.machine = Machine{nullptr, launch.seed, global_access, shared_access, exchange_values, meet, exp2_twin};
   if (launch.block < 1 || launch.block > kMaxBlockThreads || launch.grid < 1 || launch.cluster < 1 ||
       launch.cluster > kMaxClusterBlocks || launch.grid % launch.cluster) {
     fail_outside(nullptr, "cannot launch %lld blocks of %d threads in clusters of %d", launch.grid, launch.block,

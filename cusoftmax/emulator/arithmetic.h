@@ -1,8 +1,6 @@
 // Approximate instructions: right, then moved by up to what the manual allows, as drawn from the seed and the input.
 #pragma once
 
-#include <math.h>
-
 #include "cuda_host.h"
 
 namespace csm {
@@ -50,15 +48,6 @@ inline float perturbed_exp2(u64 seed, float a) {
   const double result = power * same_bits<double>(static_cast<u64>(static_cast<i64>(whole) + 1023) << 52);
   if (result < 0x1p-126) return 0.0f;
   return static_cast<float>(result);
-}
-
-// CUDA's exp(double): at most 1 ulp away from the correctly rounded result.
-inline double perturbed_exp(u64 seed, double a) {
-  const double right = exp(a);
-  if (a == 0.0 || !(right > 0x1p-1022) || right > 0x1.fffffffffffffp+1022) return right;
-  const double drawn = swing(seed, same_bits<u64>(a));
-  const u64 step = drawn > 1.0 / 3 ? 1 : drawn < -1.0 / 3 ? ~0ull : 0;
-  return same_bits<double>(same_bits<u64>(right) + step);
 }
 
 }  // namespace csm

@@ -111,7 +111,6 @@ CSM_DEVICE float maximum(float a, float b) { return a > b || b != b ? a : b; }
 CSM_DEVICE double maximum(double a, double b) { return a > b || b != b ? a : b; }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
-CSM_DEVICE double exponential(double a) { return machine->exponential(a); }
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
 
 // Conversions work on the bits, so that flushing of subnormals, as the device does for float32 arithmetic, leaves

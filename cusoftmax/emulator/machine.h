@@ -38,7 +38,6 @@ struct Machine {
   void (*meet)(Collective kind, int line, const char* file);
 
   float (*exp2_approx)(float);
-  double (*exponential)(double);
 };
 
 // An array that a launch may touch, as the byte range [base, base + span) and the elements within it. Strides are

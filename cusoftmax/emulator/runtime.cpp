@@ -189,7 +189,6 @@ extern "C" __attribute__((visibility("default"))) void csm_convert(int which, co
       case 4: static_cast<u16*>(to)[i] = double_to_half(double_in[i]); break;
       case 5: static_cast<float*>(to)[i] = double_to_float_toward_zero(double_in[i]); break;
       case 6: static_cast<float*>(to)[i] = perturbed_exp2(seed, float_in[i]); break;
-      case 7: static_cast<double*>(to)[i] = perturbed_exp(seed, double_in[i]); break;
       default: break;
     }
   }
