@@ -32,10 +32,8 @@ class Operation:
         Name of the kernel: ``cuda_kernels/ops/<name>.cuh``.
     inputs : tuple of str
         Names of the inputs, in the kernel's order; error messages use them.
-    summary, formula, source : str
-        One line for the reader, the definition, and where the definition is derived.
-    maximum : bool
-        Whether a row's maximum is found before its sum.
+    formula : str
+        The definition, for the reader; docs/derivation.md derives it.
     values_per_element : int
         Values that a thread keeps for each element of a row held on chip.
     patterns : tuple of str
@@ -44,10 +42,7 @@ class Operation:
 
     name: str
     inputs: tuple[str, ...]
-    summary: str
     formula: str
-    source: str
-    maximum: bool
     values_per_element: int
     patterns: tuple[str, ...] = PATTERNS
 
@@ -58,19 +53,13 @@ OPERATIONS = {
         Operation(
             name="softmax",
             inputs=("x",),
-            summary="Exponentials of a row divided by their sum.",
             formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
-            source="'Derivative of the Softmax Function', eq. (1)",
-            maximum=True,
             values_per_element=1,
         ),
         Operation(
             name="softmax_vjp",
             inputs=("y", "dy"),
-            summary="Product of softmax's transposed Jacobian with a vector (backward pass).",
             formula="dx = y * (dy - sum_j y_j dy_j)",
-            source="contraction of dy_i/dx_j = y_i (delta_ij - y_j), eq. (5) of the same paper",
-            maximum=False,
             values_per_element=2,
         ),
     )
@@ -81,7 +70,6 @@ SAME_KERNEL = {
     "softmax_jvp": replace(
         OPERATIONS["softmax_vjp"],
         inputs=("y", "xt"),
-        summary="Product of softmax's Jacobian with a vector (forward mode).",
         formula="dyt = y * (xt - sum_j y_j xt_j)",
     )
 }

@@ -141,7 +141,7 @@ class _Maker:
             group=group,
             lanes=lanes,
             items=items,
-            **({"threads": min(self.max_warps, tuned.STREAM_WARPS.value) * WARP} | kind),
+            **({"threads": min(self.max_warps, tuned.CAP_WARPS.value) * WARP} | kind),
         )
 
     def chunk_kernel(self, pattern: str, **kind: Any) -> Kernel:
@@ -258,7 +258,7 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
 
 
 def _stream(make: _Maker) -> Plan:
-    warps = min(tuned.STREAM_WARPS.value, make.max_warps)
+    warps = min(tuned.STREAM_WARPS.value, make.max_warps)  # a power of two: a subtree of the fold
     vector = make.row_vector()
     kernel = make.chunk_kernel("stream")
     shared = (2 * warps + 1) * make.node_bytes

@@ -28,6 +28,7 @@ BLOCK_WARPS_FLOAT = Tuned(24, None, "sums of two words spill one of 64 registers
 BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials spill at 64 registers")
 PARK_WARPS = Tuned(28, None, "with parked chunks, a bfloat16 kernel spills at 64 registers")
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
+CAP_WARPS = Tuned(16, None, "128 registers a thread, where blocks are smaller: no spills")
 STREAM_WARPS = Tuned(16, None, "one block's barrier overlaps with another's loads")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
 COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of its columns")

@@ -182,8 +182,8 @@ MUTATIONS = (
         "tile: each second access writes its neighbour's place",
         MEMORY,
         "core/tile.cuh",
-        "column_offset<Out, 2>(args, index_of(v)), wanted(v), result);",
-        "column_offset<Out, 2>(args, index_of(v / 2 * 2)), wanted(v), result);",
+        "element_offset<Out, 2>(args, index_of(v)), wanted(v), result);",
+        "element_offset<Out, 2>(args, index_of(v / 2 * 2)), wanted(v), result);",
         (_GROUP,),
     ),
     Mutation(

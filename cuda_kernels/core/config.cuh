@@ -28,16 +28,16 @@ using Out = CSM_OUT;
 using Acc = CSM_ACC;  // all arithmetic
 
 constexpr bool kSingle = sizeof(Acc) == 4;
-// Whether sums and scales carry a second word: wherever the result is as precise as the arithmetic (DESIGN: Numbers).
+// Whether sums and scales carry a second word: wherever the result is as precise as the arithmetic (README: Numbers).
 constexpr bool kCompensated = sizeof(Out) == sizeof(Acc);
 
 constexpr int kVec = CSM_VEC;          // elements of one global access
-constexpr int kGroup = CSM_GROUP;      // elements of the widest access that any layout of these dtypes allows
-constexpr int kLanes = CSM_LANES;      // lanes that share a row, or a chunk of it
-constexpr int kItems = CSM_ITEMS;      // elements a lane holds
+constexpr int kGroup = CSM_GROUP;      // elements of the widest access of these dtypes in any layout; column: kVec
+constexpr int kLanes = CSM_LANES;      // lanes that share a row, or a chunk of it; column: lanes side by side over rows
+constexpr int kItems = CSM_ITEMS;      // elements a lane holds; column: of each of its rows
 constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
 constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has room for, rows and columns each
-constexpr int kStage = CSM_STAGE;      // which launch of a pattern with two
+constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
 
 constexpr int kWarp = 32;

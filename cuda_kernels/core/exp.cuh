@@ -1,10 +1,10 @@
 // exp(x − m) for x ≤ m, of any finite size.
 //
 // Three sources of error matter, each magnified by |x − m|: the rounding of x − m itself, of its reduction by ln 2,
-// and that of the exponential. Where the output is as precise as Acc, the first is carried as a second word, the second
-// done in two steps (Cody and Waite), and the third is a polynomial; ex2.approx (relative error 2^-22) is enough for
-// 16-bit outputs. The polynomial is e^r = 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares:
-// relative error 2^-27.6 (float, degree 4) and 2^-56.6 (double, degree 9).
+// and that of the exponential. The first is carried as a second word, the second done in two steps (Cody and Waite),
+// and the third is a polynomial; but for 16-bit outputs of float arithmetic ex2.approx (relative error 2^-22) is
+// enough. The polynomial is e^r = 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative error
+// 2^-27.9 (float, degree 4) and 2^-56.6 (double, degree 9).
 #pragma once
 
 #include "core/wide.cuh"
@@ -82,7 +82,7 @@ CSM_DEVICE Exponential exp_reduced(Acc x, Acc m) {
   return {{sum, Second ? rest - (sum - first) : Acc(0)}, rounded, d < ExpC::kSmallest};
 }
 
-// For 16-bit outputs. −∞ gives 0 and NaN stays NaN by themselves.
+// For 16-bit outputs of float arithmetic. −∞ gives 0 and NaN stays NaN by themselves.
 CSM_DEVICE float exp_fast(float x, float m) { return exp2_approx((x - m) * ExpConstants<float>::kLog2e); }
 
 // One element: e^(x − m) to about 0.6 ulp of Acc, or as exp_fast.

@@ -5,7 +5,7 @@
 // compiler with CSM_EMULATOR, through cusoftmax/emulator/cuda_host.h, which defines the same names).
 //
 // Rules that keep this possible: every thread of a block reaches every collective; shuffles name all 32 lanes and an
-// explicit width; a lane with nothing to load or store still calls, with its predicate false.
+// explicit width; a global access that lanes need or not by turns carries a predicate, so that they stay in step.
 #pragma once
 
 #ifdef CSM_EMULATOR

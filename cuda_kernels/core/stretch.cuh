@@ -14,8 +14,9 @@ struct Stretch {
   i64 rounds;  // of the block over it
 };
 
-// Shared memory that reduce_stretch needs: nodes of two rounds, so that one is filled while the other is folded, and
-// one place more, where the stretch's node is left for all. Ends with a barrier.
+// Reduces the stretch; its node is left at nodes[2 · warps]. Shared memory that it needs: nodes of two rounds, so that
+// one is filled while the other is folded, and one place more, where the stretch's node is left for all. Ends with a
+// barrier.
 CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch stretch, const SharedNodes& nodes) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   TreeFold<Op::kMaximum> fold;

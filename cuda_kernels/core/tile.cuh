@@ -38,7 +38,7 @@ CSM_DEVICE Row row_at(const Arguments& args, i64 row) {
 
 // Byte offset of an element of a row. The last of the row's dimensions is contiguous.
 template <class T, int Operand>
-CSM_DEVICE i64 column_offset(const Arguments& args, i64 index) {
+CSM_DEVICE i64 element_offset(const Arguments& args, i64 index) {
   if constexpr (kDims == 1) return index * static_cast<i64>(sizeof(T));
   else return offset_of(index, args.layout.reduce_size, args.layout.reduce_stride[Operand], args.layout.reduce_dims);
 }
@@ -69,7 +69,7 @@ class RowTile {
         Acc result[kVec];
 #pragma unroll
         for (int i = 0; i < kVec; ++i) result[i] = Op::map(item_[v * kVec + i], scale);
-        store<Out>(row.out + column_offset<Out, 2>(args, index_of(v)), wanted(v), result);
+        store<Out>(row.out + element_offset<Out, 2>(args, index_of(v)), wanted(v), result);
       }
     }
   }
@@ -93,7 +93,7 @@ class RowTile {
     return m;
   }
 
-  // The elements' resting place in shared memory, for chunks beyond those in registers: one word a lane, so neither
+  // The elements' resting place in shared memory, for chunks beyond those in registers: one value a lane, so neither
   // barrier nor bank conflict.
   CSM_DEVICE void park(Shared<Acc> slot) const {
 #pragma unroll
@@ -120,8 +120,8 @@ class RowTile {
   // kVec divides the length of the row's last dimension: a vector is inside whole or not at all.
   CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) + (thread_index() % kLanes) * kVec < left_; }
   // Whether the row reaches the items [i, i + kGroup), in any lane: they are kGroup·kLanes neighbouring elements. Lanes
-  // agree, so work on items beyond the row's end is skipped at the price of a branch: a row one element longer than a
-  // chunk costs a warp of kGroup items a lane, not of kItems.
+  // of a row agree, so work on items beyond the row's end is skipped at the price of a branch: a row one element longer
+  // than a chunk costs a warp of kGroup items a lane, not of kItems.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * Op::kInputs + k) * kLanes + thread_index() % kLanes; }
 
@@ -130,7 +130,7 @@ class RowTile {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       Acc got[kVec];
-      load<T, Op::kNeutral>(row + column_offset<T, Operand>(args, index_of(v)), wanted(v), got);
+      load<T, Op::kNeutral>(row + element_offset<T, Operand>(args, index_of(v)), wanted(v), got);
 #pragma unroll
       for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
     }

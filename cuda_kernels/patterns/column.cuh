@@ -89,7 +89,7 @@ constexpr int kColumns = kLanes * kVec;  // rows that a block works on
 constexpr int kPitch = kColumns + 1;
 
 // Folds the first `parts` (a power of two) entries of each of the block's rows in place, into entry 0. Neighbouring
-// lanes take neighbouring parts. Called by the whole block, after a barrier; ends with one.
+// lanes take neighbouring parts. Called by the whole block, after a barrier; after it, too, all threads have met.
 CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
   for (int stride = 1; stride < parts; stride *= kWarp) {
     const int left = parts / stride, width = left < kWarp ? left : kWarp;

@@ -1,8 +1,8 @@
 // stream: a row longer than the chip holds, passed over twice by one block.
 //
 // A thread holds kItems elements of a chunk. A warp reduces one chunk at a time, a block as many neighbouring chunks as
-// it has warps, and warp 0 folds their nodes as they come: one barrier a round. In the second pass each chunk is read
-// and reduced to its maximum again, and written.
+// it has warps, and warp 0 folds their nodes as they come: one barrier a round. In the second pass, last chunks first,
+// each is read and prepared again, and written.
 //
 // Shared memory: as reduce_stretch needs.
 #pragma once
