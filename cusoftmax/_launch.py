@@ -18,7 +18,7 @@ from cusoftmax._checks import Array, Axis, check_overlap
 from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Kernel, Plan
 from cusoftmax._planner import plan
-from cusoftmax._problem import Prepared, build, problem_for, signature
+from cusoftmax._problem import Prepared, build, k_order, problem_for, signature
 
 # grid, block, arguments, bytes of dynamic shared memory: as cupy.cuda.Function is called.
 Loaded = Callable[[tuple[int], tuple[int], tuple[Any, ...], int], None]
@@ -101,7 +101,9 @@ class _Call:
         made = plan(prepared.problem, backend.device)
         self.prepared = prepared
         self.dtype = prepared.out_dtype
-        self.plain = prepared.out_strides == _c_strides(prepared)
+        shape = prepared.out_shape
+        # Strides of 0 rank no dimension before another: C order.
+        self.plain = prepared.out_strides == k_order(shape, (0,) * len(shape), self.dtype.itemsize)
         self.workspace_bytes = made.workspace_bytes
         self.layout = layout_of(made) if made.launches else None
         self.steps = tuple(
@@ -117,14 +119,6 @@ class _Call:
         size = int(np.prod(prepared.out_shape, dtype=object)) * self.dtype.itemsize
         memory = cupy.cuda.alloc(size)
         return cupy.ndarray(prepared.out_shape, self.dtype, memory, strides=prepared.out_strides)
-
-
-def _c_strides(prepared: Prepared) -> tuple[int, ...]:
-    strides, step = [], prepared.out_dtype.itemsize
-    for size in reversed(prepared.out_shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
 
 
 def layout_of(made: Plan) -> Any:
@@ -181,28 +175,25 @@ def run(op: str, inputs: tuple[Array, ...], axis: Axis, dtype: Any, out: Array |
         out = call.allocate()
     else:
         check_overlap(op, inputs, out)
-    steps = call.steps
-    if len(steps) == 1:
-        kernel, grid, block, shared = steps[0]
+    if call.steps:
         second = inputs[1] if len(inputs) > 1 else 0
-        kernel(grid, block, (inputs[0], second, out, 0, call.layout), shared)
-    elif steps:
-        _run_with_workspace(call, inputs, out)
+        *before, last = call.steps
+        workspace = _run_before_last(call, before, inputs[0], second) if before else 0
+        kernel, grid, block, shared = last
+        kernel(grid, block, (inputs[0], second, out, workspace, call.layout), shared)
     return out
 
 
-def _run_with_workspace(call: _Call, inputs: tuple[Array, ...], out: Any) -> None:
+def _run_before_last(call: _Call, steps: Sequence[Any], first: Array, second: Any) -> Any:
+    """Run the launches that write the workspace alone; return it."""
     import cupy
 
     # Of this call alone, so calls on other streams cannot meet in it; CuPy's pool hands it on only
     # to work that is later on the same stream.
     workspace = cupy.empty(call.workspace_bytes, np.uint8)
-    second = inputs[1] if len(inputs) > 1 else 0
-    *before, last = call.steps
-    for kernel, grid, block, shared in before:
-        kernel(grid, block, (inputs[0], second, 0, workspace, call.layout), shared)
-    kernel, grid, block, shared = last
-    kernel(grid, block, (inputs[0], second, out, workspace, call.layout), shared)
+    for kernel, grid, block, shared in steps:
+        kernel(grid, block, (first, second, 0, workspace, call.layout), shared)
+    return workspace
 
 
 def explain(

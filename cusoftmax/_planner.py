@@ -8,7 +8,7 @@ operation, dtypes, row length and layout; rows and GPU only decide who computes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from cusoftmax import _tuning as tuned
@@ -93,6 +93,7 @@ class _Maker:
             for o, size in zip(self.problem.operands, self.sizes, strict=True)
         )
 
+    @cached_property
     def row_vector(self) -> int:
         """Elements of one access: the most that every row of every operand is aligned to."""
         problem = self.problem
@@ -148,7 +149,7 @@ class _Maker:
         """A kernel whose warps take a chunk of a row each."""
         return self.kernel(
             pattern,
-            vector=self.row_vector(),
+            vector=self.row_vector,
             group=self.group,
             lanes=WARP,
             items=self.items,
@@ -192,10 +193,9 @@ def _group(make: _Maker) -> Plan:
     else:  # as few lanes as can hold the row: fewer shuffles, and less of the last lanes idle
         lanes, items = max(2, power_of_two(ceil_div(n, make.items))), make.items
     threads = tuned.GROUP_THREADS.value
-    vector = make.row_vector()
     kernel = make.kernel(
         "group",
-        vector=vector,
+        vector=make.row_vector,
         group=make.group,
         lanes=lanes,
         items=items,
@@ -204,7 +204,7 @@ def _group(make: _Maker) -> Plan:
     return make.plan(
         "group",
         (Launch(kernel, grid, threads, 0),),
-        vector=vector,
+        vector=make.row_vector,
         why=f"rows of at most {make.chunk} fit in the registers of a warp or less",
     )
 
@@ -245,27 +245,25 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
     shared = words * make.acc_bytes
     if shared > device.shared_per_block:
         return None
-    vector = make.row_vector()
     kernel = make.chunk_kernel("block", threads=most * WARP, cluster=cluster, parks=parked > 0)
     held = "registers and shared memory" if parked else "registers"
     where = f"a cluster of {cluster} blocks" if cluster > 1 else "one block"
     return make.plan(
         "block",
         (Launch(kernel, min(rows, MAX_GRID // cluster) * cluster, warps * WARP, shared),),
-        vector=vector,
+        vector=make.row_vector,
         why=f"{chunks} chunks of {make.chunk} fit in the {held} of {where}",
     )
 
 
 def _stream(make: _Maker) -> Plan:
     warps = min(tuned.STREAM_WARPS.value, make.max_warps)  # a power of two: a subtree of the fold
-    vector = make.row_vector()
     kernel = make.chunk_kernel("stream")
     shared = (2 * warps + 1) * make.node_bytes
     return make.plan(
         "stream",
         (Launch(kernel, min(make.problem.rows, MAX_GRID), warps * WARP, shared),),
-        vector=vector,
+        vector=make.row_vector,
         reads=2,
         why="the row is longer than on-chip memory: one pass to reduce, one to write",
     )
@@ -273,7 +271,6 @@ def _stream(make: _Maker) -> Plan:
 
 def _split(make: _Maker, resident_blocks: int) -> Plan:
     warps, rows = tuned.SPLIT_WARPS.value, make.problem.rows
-    vector = make.row_vector()
     # Every block folds all nodes of its row: a limit to them, for rows of any length.
     pieces = ceil_div(make.problem.n, warps * make.chunk)
     rounds = power_of_two(ceil_div(pieces, tuned.SPLIT_SEGMENTS.value))
@@ -291,7 +288,7 @@ def _split(make: _Maker, resident_blocks: int) -> Plan:
     return make.plan(
         "split",
         launches,
-        vector=vector,
+        vector=make.row_vector,
         reads=2,
         rounds=rounds,
         workspace=rows * segments * make.node_bytes,
