@@ -33,21 +33,18 @@ from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import reference
+from cusoftmax._cli_judge import CORRECTLY_ROUNDED, PRODUCT_UNITS, SOFTMAX_ULP
+from cusoftmax._cli_judge import NARROW as SIXTEEN_BITS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Maker = Callable[..., Array]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-SIXTEEN_BITS = ("float16", "bfloat16")
 FLUSHED = ("bfloat16", "float32")
 SIGMAS, MEANS = (1, 10, 30), (0, 1000, -10000)
 # Row length: rows of each draw. More rows of the short ones, so that all see some 10^4 elements.
 LENGTHS = {7: 1024, 128: 128, 4096: 8, 50257: 3, 131072: 2}
 QUICK_LENGTHS = {7: 256, 128: 32, 4096: 2}
-
-ULPS = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
-UNITS = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
-CORRECTLY_ROUNDED = 0.999
 
 
 @dataclass
@@ -151,7 +148,7 @@ def _measure(
 ) -> Worst:
     """Go through all draws of a row length."""
     kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    worst = Worst(op, dtype, n, (ULPS if op == "softmax" else UNITS)[dtype])
+    worst = Worst(op, dtype, n, (SOFTMAX_ULP if op == "softmax" else PRODUCT_UNITS)[dtype])
     rng = np.random.default_rng(zlib.crc32(f"{dtype} {n}".encode()))
     for draw, (sigma, mean) in enumerate(itertools.product(SIGMAS, MEANS)):
         logits = rng.normal(mean, sigma, (2, rows, n)).astype(kind)
