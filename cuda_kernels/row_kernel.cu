@@ -15,7 +15,18 @@
 #define CSM_CLUSTER_ATTRIBUTE
 #endif
 
+// A pointer for each operand, in the order of core/config.cuh: a kernel takes as many as its operation has.
+#define CSM_EACH_2(of) of(0), of(1)
+#define CSM_EACH_3(of) CSM_EACH_2(of), of(2)
+#define CSM_EACH_4(of) CSM_EACH_3(of), of(3)
+#define CSM_EACH_5(of) CSM_EACH_4(of), of(4)
+#define CSM_EACH_6(of) CSM_EACH_5(of), of(5)
+#define CSM_JOINED(a, b) a##b
+#define CSM_EACH_OF(count) CSM_JOINED(CSM_EACH_, count)
+#define CSM_POINTER(i) char* operand##i
+#define CSM_OPERAND(i) operand##i
+
 extern "C" __global__ void __launch_bounds__(CSM_MAX_THREADS, 1) CSM_CLUSTER_ATTRIBUTE
-    CSM_NAME(const char* in0, const char* in1, char* out, char* workspace, const __grid_constant__ csm::Layout layout) {
-  csm::run({in0, in1, out, workspace, layout});
+    CSM_NAME(CSM_EACH_OF(CSM_OPERANDS)(CSM_POINTER), char* workspace, const __grid_constant__ csm::Layout layout) {
+  csm::run({{CSM_EACH_OF(CSM_OPERANDS)(CSM_OPERAND)}, workspace, layout});
 }

@@ -78,7 +78,7 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
     def kind(kernel: Kernel) -> tuple[str, ...]:
         same = (
-            "CSM_OP", "CSM_PATTERN", "CSM_IN0", "CSM_IN1", "CSM_OUT", "CSM_STAGE", "CSM_PARKS"
+            "CSM_OP", "CSM_PATTERN", "CSM_TYPES", "CSM_STAGE", "CSM_PARKS"
         )  # fmt: skip
         clustered, strided = str(kernel.cluster > 1), str(int(kernel["CSM_DIMS"]) > 1)
         return (*(kernel[macro] for macro in same), clustered, strided)
@@ -104,7 +104,8 @@ def reads_elements(kernel: Kernel) -> bool:
 def writes_elements(kernel: Kernel) -> bool:
     """Whether the launch writes the output, not just nodes to the workspace."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
-    return at not in (("split", "0"), ("column", "1"), ("column", "2"))
+    outputs = int(kernel["CSM_ROLES"].split(",")[2])
+    return outputs > 0 and at not in (("split", "0"), ("column", "1"), ("column", "2"))
 
 
 def uses_workspace(kernel: Kernel) -> bool:

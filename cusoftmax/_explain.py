@@ -39,9 +39,10 @@ def describe(plan: Plan) -> str:
 
 
 def moved_bytes(plan: Plan) -> int:
-    """Bytes that the arrays' elements cost a plan: inputs as often as they are read, one output."""
-    *inputs, out = (plan.rows * plan.n * ITEMSIZE[o.dtype] for o in plan.problem.operands)
-    return plan.reads * sum(inputs) + out if plan.launches else 0
+    """Bytes that the arrays cost a plan: inputs as often as they are read, the results once."""
+    read = len(OPERATIONS[plan.op].read)
+    inputs, results = plan.operand_bytes[:read], plan.operand_bytes[read:]
+    return plan.reads * sum(inputs) + sum(results) if plan.launches else 0
 
 
 def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -49,7 +50,9 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     operation = OPERATIONS[plan.op]
     yield plan.op, operation.formula
     yield "problem", f"{_count(plan.rows, 'row')} of {_count(plan.n, 'element')}"
-    for name, operand in zip((*operation.inputs, "out"), problem.operands, strict=True):
+    for name, operand in zip(
+        (*operation.read, *operation.written), problem.operands, strict=True
+    ):
         yield "", f"{name}: {_operand(plan, operand)}"
     yield "device", f"{device.name} (sm_{device.arch}), {device.sm_count} multiprocessors"
     yield "pattern", f"{plan.pattern}: {_SHAPES[plan.pattern]}"
@@ -63,7 +66,11 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "", ", ".join(parts)
     if not plan.launches:
         return
-    sizes = dict.fromkeys(ITEMSIZE[o.dtype] * plan.vector for o in problem.operands)
+    sizes = dict.fromkeys(
+        ITEMSIZE[o.dtype] * plan.vector
+        for i, o in enumerate(problem.operands)
+        if operation.along_rows(i)
+    )
     widths = " or ".join(str(size) for size in sizes)
     yield "access", f"{_count(plan.vector, 'element')} at a time, {widths} bytes"
     yield "sum", f"in {_dtype(plan)}, chunks of {_count(plan.chunk, 'element')}, one order for all"
@@ -73,7 +80,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     moved = moved_bytes(plan)
     ratio = moved / plan.least_bytes
     yield "traffic", f"{moved:,} bytes of the arrays, {ratio:.2f} x the least possible"
-    yield "", f"inputs read {_times(plan.reads)}, output written once"
+    results = "result" if len(operation.written) == 1 else "results"
+    yield "", f"inputs read {_times(plan.reads)}, {results} written once"
 
 
 def _operand(plan: Plan, operand: Operand) -> str:
@@ -98,7 +106,8 @@ def _layout(plan: Plan) -> str:
     dense = all(
         (plan.n == 1 or o.reduce_strides == (ITEMSIZE[o.dtype],))
         and (plan.rows == 1 or o.batch_strides == (ITEMSIZE[o.dtype] * plan.n,))
-        for o in problem.operands
+        for i, o in enumerate(problem.operands)
+        if OPERATIONS[plan.op].along_rows(i)
     )
     if dense:
         return "the rows lie one after the other"

@@ -41,7 +41,7 @@ __all__ = ["Budget", "Compiled", "check", "faults", "inspect", "inspect_all", "m
 
 REGISTERS = 65536  # of a multiprocessor, on every architecture from sm_75 to sm_120
 _ALLOCATED = 8  # registers are given to a thread in units of this many
-_BYTES = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()} | {"csm::none": 0}
+_BYTES = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()}
 
 _THOROUGH = 90  # the architecture for which a selection holds every kernel of contiguous rows
 _ALIKE = (86, 89)  # the machine code of sm_80, all but its schedule
@@ -77,13 +77,18 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     """Return loads and stores of elements as the plan has them: bytes of an access to how many."""
     vector = int(kernel["CSM_VEC"])
     times = elements_held(kernel) // vector
-    passes = 2 if kernel["CSM_PATTERN"] == "stream" else 1
+    sizes = [_BYTES[name] for name in kernel["CSM_TYPES"].split(",")]
+    inputs, row_inputs, outputs, _ = (int(count) for count in kernel["CSM_ROLES"].split(","))
+    passes = 2 if kernel["CSM_PATTERN"] == "stream" and outputs else 1
     loads: Counter[int] = Counter()
-    for macro in ("CSM_IN0", "CSM_IN1"):
-        if reads_elements(kernel) and _BYTES[kernel[macro]]:
-            loads[vector * _BYTES[kernel[macro]]] += times * passes
-    stores = {vector * _BYTES[kernel["CSM_OUT"]]: times} if writes_elements(kernel) else {}
-    return dict(loads), stores
+    if reads_elements(kernel):
+        for size in sizes[:inputs]:
+            loads[vector * size] += times * passes
+    stores: Counter[int] = Counter()
+    if writes_elements(kernel):
+        for size in sizes[inputs + row_inputs :][:outputs]:
+            stores[vector * size] += times
+    return dict(loads), dict(stores)
 
 
 def faults(compiled: Compiled) -> list[str]:

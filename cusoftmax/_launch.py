@@ -23,8 +23,6 @@ from cusoftmax._problem import Prepared, build, k_order, problem_for, signature
 # grid, block, arguments, bytes of dynamic shared memory: as cupy.cuda.Function is called.
 Loaded = Callable[[tuple[int], tuple[int], tuple[Any, ...], int], None]
 
-OPERANDS = 3  # input 0, input 1, output: kOperands in core/config.cuh
-
 
 class Backend(Protocol):
     """A machine that runs kernels."""
@@ -131,9 +129,6 @@ def layout_of(made: Plan) -> Any:
     if made.pattern == "column":
         inner, inner_strides = batch_shape[-1], [b[-1] for b in batches]
         batch_shape, batches = batch_shape[:-1] or (1,), [b[:-1] or (0,) for b in batches]
-    # The output is always the last operand of the kernel.
-    slots = [*range(len(batches) - 1), *[None] * (OPERANDS - len(batches)), len(batches) - 1]
-
     def padded(values: Sequence[int]) -> list[int]:
         return [*values, *[0] * (dims - len(values))]
 
@@ -145,12 +140,12 @@ def layout_of(made: Plan) -> Any:
         len(problem.reduce_shape),
         inner,
     ]
-    numbers += [0 if s is None else inner_strides[s] for s in slots]
+    numbers += inner_strides
     numbers += padded(batch_shape) + padded(problem.reduce_shape)
-    for s in slots:
-        numbers += padded(() if s is None else batches[s])
-    for s in slots:
-        numbers += padded(() if s is None else problem.operands[s].reduce_strides)
+    for strides in batches:
+        numbers += padded(strides)
+    for operand in problem.operands:
+        numbers += padded(operand.reduce_strides)
     return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")[0]
 
 
@@ -176,15 +171,14 @@ def run(op: str, inputs: tuple[Array, ...], axis: Axis, dtype: Any, out: Array |
     else:
         check_overlap(op, inputs, out)
     if call.steps:
-        second = inputs[1] if len(inputs) > 1 else 0
         *before, last = call.steps
-        workspace = _run_before_last(call, before, inputs[0], second) if before else 0
+        workspace = _run_before_last(call, before, inputs) if before else 0
         kernel, grid, block, shared = last
-        kernel(grid, block, (inputs[0], second, out, workspace, call.layout), shared)
+        kernel(grid, block, (*inputs, out, workspace, call.layout), shared)
     return out
 
 
-def _run_before_last(call: _Call, steps: Sequence[Any], first: Array, second: Any) -> Any:
+def _run_before_last(call: _Call, steps: Sequence[Any], inputs: tuple[Array, ...]) -> Any:
     """Run the launches that write the workspace alone; return it."""
     import cupy
 
@@ -192,7 +186,7 @@ def _run_before_last(call: _Call, steps: Sequence[Any], first: Array, second: An
     # to work that is later on the same stream.
     workspace = cupy.empty(call.workspace_bytes, np.uint8)
     for kernel, grid, block, shared in steps:
-        kernel(grid, block, (first, second, 0, workspace, call.layout), shared)
+        kernel(grid, block, (*inputs, 0, workspace, call.layout), shared)
     return workspace
 
 

@@ -31,11 +31,16 @@ class Operation:
     name : str
         Name of the kernel: ``cuda_kernels/ops/<name>.cuh``.
     inputs : tuple of str
-        Names of the inputs, in the kernel's order; error messages use them.
+        Names of the inputs, in the kernel's order; error messages use them. A thread keeps one
+        value of each for every element of a row held on chip.
     formula : str
         The definition, for the reader; docs/derivation.md derives it.
-    values_per_element : int
-        Values that a thread keeps for each element of a row held on chip.
+    row_inputs : tuple of str
+        Inputs with one value for each row.
+    outputs, row_outputs : tuple of str
+        Results with a value for each element, and with one for each row.
+    sums : int
+        Sums over the row that the kernel forms.
     patterns : tuple of str
         The ways of laying a row over threads that the kernel supports.
     """
@@ -43,8 +48,32 @@ class Operation:
     name: str
     inputs: tuple[str, ...]
     formula: str
-    values_per_element: int
+    row_inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ("out",)
+    row_outputs: tuple[str, ...] = ()
+    sums: int = 1
     patterns: tuple[str, ...] = PATTERNS
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Names of all inputs, in the order of the kernel's operands."""
+        return self.inputs + self.row_inputs
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Names of all results; the operands are `read` and then these."""
+        return self.outputs + self.row_outputs
+
+    @property
+    def node_words(self) -> int:
+        """Words of a partial result: the maximum, and two for each sum."""
+        return 1 + 2 * self.sums
+
+    def along_rows(self, operand: int) -> bool:
+        """Whether an operand has a value for each element of a row, not one for the row."""
+        read = len(self.read)
+        count = len(self.inputs) if operand < read else len(self.outputs)
+        return (operand if operand < read else operand - read) < count
 
 
 OPERATIONS = {
@@ -54,13 +83,11 @@ OPERATIONS = {
             name="softmax",
             inputs=("x",),
             formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
-            values_per_element=1,
         ),
         Operation(
             name="softmax_vjp",
             inputs=("y", "dy"),
             formula="dx = y * (dy - sum_j y_j dy_j)",
-            values_per_element=2,
         ),
     )
 }

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE
+from cusoftmax._ops import ITEMSIZE, OPERATIONS
 from cusoftmax._problem import Problem
 
 WARP = 32
 MAX_GRID = 2**31 - 1
 MAX_DIMS = 32  # folded dimensions, batch and reduction each, that the general layout has room for
-NODE_WORDS = 3  # maximum, sum, second word of the sum
 
 # The dtype in C++, and in a kernel's name.
 TYPES = {
@@ -29,12 +28,18 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """One binary: the entry's name, the compiler's options, and what a launch must respect."""
+    """One binary: the entry's name, the compiler's options, and what a launch must respect.
+
+    Its arguments are `reads` pointers to inputs, `writes` to results (null in launches that write
+    the workspace alone), the workspace's, and ``csm::Layout``.
+    """
 
     name: str
     macros: tuple[tuple[str, str], ...]
     max_threads: int
     cluster: int
+    reads: int
+    writes: int
 
     def __getitem__(self, macro: str) -> str:
         return dict(self.macros)[macro]
@@ -99,8 +104,17 @@ class Plan:
 
     @property
     def least_bytes(self) -> int:
-        """Bytes that any algorithm must move: each input read once, the output written once."""
-        return sum(self.rows * self.n * ITEMSIZE[o.dtype] for o in self.problem.operands)
+        """Bytes that any algorithm must move: each input read once, each result written once."""
+        return sum(self.operand_bytes)
+
+    @property
+    def operand_bytes(self) -> tuple[int, ...]:
+        """Bytes of each operand."""
+        operation = OPERATIONS[self.op]
+        return tuple(
+            self.rows * (self.n if operation.along_rows(i) else 1) * ITEMSIZE[o.dtype]
+            for i, o in enumerate(self.problem.operands)
+        )
 
     @property
     def cluster(self) -> int:
@@ -147,9 +161,9 @@ def make_kernel(
     """
     most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
     dims = 1 if most == 1 else MAX_DIMS
+    operation = OPERATIONS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    inputs, out = dtypes[:-1], dtypes[-1]
-    types = [TYPES[d][0] for d in inputs] + ["csm::none"] * (2 - len(inputs))
+    roles = (operation.inputs, operation.row_inputs, operation.outputs, operation.row_outputs)
     tags = [TYPES[d][1] for d in (dtypes[:1] if len(set(dtypes)) == 1 else dtypes)]
     name = "_".join(
         (
@@ -167,9 +181,10 @@ def make_kernel(
         "CSM_NAME": name,
         "CSM_OP": problem.op,
         "CSM_PATTERN": pattern,
-        "CSM_IN0": types[0],
-        "CSM_IN1": types[1],
-        "CSM_OUT": TYPES[out][0],
+        "CSM_OPERANDS": len(dtypes),
+        "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
+        "CSM_ROLES": ",".join(str(len(names)) for names in roles),
+        "CSM_SUMS": operation.sums,
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
         "CSM_VEC": vector,
         "CSM_GROUP": group,
@@ -181,4 +196,5 @@ def make_kernel(
         "CSM_PARKS": int(parks),
         "CSM_MAX_THREADS": threads,
     }
-    return Kernel(name, tuple((k, str(v)) for k, v in macros.items()), threads, cluster)
+    options = tuple((k, str(v)) for k, v in macros.items())
+    return Kernel(name, options, threads, cluster, len(operation.read), len(operation.written))

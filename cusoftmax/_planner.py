@@ -14,7 +14,7 @@ from typing import Any
 from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
 from cusoftmax._ops import ITEMSIZE, OPERATIONS, Operation, compute_dtype
-from cusoftmax._plan import MAX_DIMS, MAX_GRID, NODE_WORDS, WARP, Kernel, Launch, Plan, make_kernel
+from cusoftmax._plan import MAX_DIMS, MAX_GRID, WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax._problem import Problem
 
 ACCESS_BYTES = 16  # the widest global access of one thread
@@ -58,6 +58,10 @@ def power_of_two(at_least: int) -> int:
     return 1 << max(0, at_least - 1).bit_length()
 
 
+def power_of_two_below(at_most: int) -> int:
+    return 1 << max(1, at_most).bit_length() - 1
+
+
 class _Maker:
     """The numbers that all patterns need, and the construction of kernels and plans from them."""
 
@@ -66,20 +70,25 @@ class _Maker:
         self.device = device
         self.operation: Operation = OPERATIONS[problem.op]
         dtypes = [o.dtype for o in problem.operands]
-        self.acc = compute_dtype(dtypes[:-1], dtypes[-1])
+        read = len(self.operation.read)
+        out = dtypes[read]
+        self.acc = compute_dtype(dtypes[:read], out)
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
-        self.sizes = [ITEMSIZE[d] for d in dtypes]
+        # The operands that are walked along the rows, and the sizes of their elements.
+        self.along = [o for i, o in enumerate(problem.operands) if self.operation.along_rows(i)]
+        self.sizes = [ITEMSIZE[o.dtype] for o in self.along]
         # The widest access that any layout of these dtypes allows; the order of summation is in it.
         self.group = ACCESS_BYTES // max(self.sizes)
-        words = self.operation.values_per_element * self.acc_words
-        self.items = max(tuned.WORDS_IN_REGISTERS.value // words, self.group)
+        self.values = len(self.operation.inputs)  # of an element, in registers
+        held = tuned.WORDS_IN_REGISTERS.value // (self.values * self.acc_words)
+        self.items = max(power_of_two_below(held), self.group)
         self.chunk = WARP * self.items
-        self.node_bytes = NODE_WORDS * self.acc_bytes
+        self.node_bytes = self.operation.node_words * self.acc_bytes
         # Warps of a block, which cap the registers of its threads.
         if self.acc == "float64":
             self.max_warps = tuned.BLOCK_WARPS_DOUBLE.value
-        elif dtypes[-1] == "float32":
+        elif out == "float32":
             self.max_warps = tuned.BLOCK_WARPS_FLOAT.value
         else:
             self.max_warps = tuned.BLOCK_WARPS.value
@@ -87,10 +96,15 @@ class _Maker:
             self.max_warps = tuned.GENERAL_WARPS.value
 
     @property
+    def passes(self) -> int:
+        """How often a row that is not kept on the chip is read."""
+        return 2 if self.operation.outputs else 1
+
+    @property
     def row_is_contiguous(self) -> bool:
         return self.problem.n == 1 or all(
             o.reduce_strides[-1] == size
-            for o, size in zip(self.problem.operands, self.sizes, strict=True)
+            for o, size in zip(self.along, self.sizes, strict=True)
         )
 
     @cached_property
@@ -103,7 +117,7 @@ class _Maker:
                 o.alignment % (vector * size) == 0
                 and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
                 and all(s % (vector * size) == 0 for s in o.reduce_strides[:-1])
-                for o, size in zip(problem.operands, self.sizes, strict=True)
+                for o, size in zip(self.along, self.sizes, strict=True)
             )
 
         return self._widest(self.group, fits)
@@ -117,7 +131,7 @@ class _Maker:
                 and o.alignment % (vector * size) == 0
                 and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides)[:-1])
                 and all(s % (vector * size) == 0 for s in o.reduce_strides)
-                for o, size in zip(self.problem.operands, self.sizes, strict=True)
+                for o, size in zip(self.along, self.sizes, strict=True)
             )
 
         return self._widest(min(self.group, tuned.COLUMN_VECTOR.value // self.acc_words), fits)
@@ -241,8 +255,9 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
     slots = 0  # chunks parked in the first block, which has the most
     if parked:
         slots = (parked - 1) * warps + min(warps, chunks - parked * warps * cluster)
-    words = chunks * NODE_WORDS + slots * make.chunk * make.operation.values_per_element
-    shared = words * make.acc_bytes
+    if parked and not make.operation.outputs:
+        return None  # nothing is read again: nothing to keep
+    shared = chunks * make.node_bytes + slots * make.chunk * make.values * make.acc_bytes
     if shared > device.shared_per_block:
         return None
     kernel = make.chunk_kernel("block", threads=most * WARP, cluster=cluster, parks=parked > 0)
@@ -264,8 +279,10 @@ def _stream(make: _Maker) -> Plan:
         "stream",
         (Launch(kernel, min(make.problem.rows, MAX_GRID), warps * WARP, shared),),
         vector=make.row_vector,
-        reads=2,
-        why="the row is longer than on-chip memory: one pass to reduce, one to write",
+        reads=make.passes,
+        why="the row is longer than on-chip memory: one pass to reduce, one to write"
+        if make.operation.outputs
+        else "a long row is passed over once, and only its values are written",
     )
 
 
@@ -275,21 +292,22 @@ def _split(make: _Maker, resident_blocks: int) -> Plan:
     pieces = ceil_div(make.problem.n, warps * make.chunk)
     rounds = power_of_two(ceil_div(pieces, tuned.SPLIT_SEGMENTS.value))
     segments = ceil_div(pieces, rounds)
-    grid = min(rows * segments, MAX_GRID)
+    # The second launch writes segments; where there are none to write, a warp does for a row.
+    second = rows * segments if make.operation.outputs else ceil_div(rows, warps)
     launches = tuple(
         Launch(
             make.chunk_kernel("split", stage=stage),
-            grid,
+            min(grid, MAX_GRID),
             warps * WARP,
             (2 * warps + 1) * make.node_bytes,
         )
-        for stage in (0, 1)
+        for stage, grid in enumerate((rows * segments, second))
     )
     return make.plan(
         "split",
         launches,
         vector=make.row_vector,
-        reads=2,
+        reads=make.passes,
         rounds=rounds,
         workspace=rows * segments * make.node_bytes,
         why=f"{rows} long rows would occupy {resident_blocks} of {make.device.sm_count} "
@@ -301,8 +319,7 @@ def _column(make: _Maker) -> Plan:
     """Rows down a strided axis. Their neighbours, if any, are the innermost batch dimension."""
     problem, device = make.problem, make.device
     inner = problem.batch_shape[-1]
-    values = make.operation.values_per_element * make.acc_words
-    items = max(1, tuned.COLUMN_WORDS.value // values)
+    items = max(1, power_of_two_below(tuned.COLUMN_WORDS.value // (make.values * make.acc_words)))
     vector = make.column_vector(inner)
     lanes = min(WARP, power_of_two(ceil_div(inner, vector)))
     columns = lanes * vector
@@ -340,16 +357,18 @@ def _column(make: _Maker) -> Plan:
     walkers = tuned.COLUMN_LONG_WARPS.value * WARP // lanes
     segments = ceil_div(problem.n, walkers * items)
     warps = walkers * lanes // WARP
+    writes = bool(make.operation.outputs)
+    launches = (
+        launch(1, walkers, 1, tiles * segments),
+        launch(2, walkers, 1, ceil_div(problem.rows, warps)),
+        *((launch(3, walkers, 1, tiles * segments),) if writes else ()),
+    )
     return make.plan(
         "column",
-        (
-            launch(1, walkers, 1, tiles * segments),
-            launch(2, walkers, 1, ceil_div(problem.rows, warps)),
-            launch(3, walkers, 1, tiles * segments),
-        ),
+        launches,
         vector=vector,
         chunk=items,
-        reads=2,
-        workspace=problem.rows * (segments + 1) * make.node_bytes,
+        reads=make.passes,
+        workspace=problem.rows * (segments + (1 if writes else 0)) * make.node_bytes,
         why=f"the softmax axis is strided and too long for the chip: {segments} blocks share a row",
     )

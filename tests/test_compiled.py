@@ -140,6 +140,8 @@ def test_the_budget_sees_more_instructions(vector_kernel: Compiled) -> None:
 
 @pytest.mark.usefixtures("compiler")
 def test_a_kernel_that_does_not_compile_is_reported(vector_kernel: Compiled) -> None:
-    macros = tuple((k, "csm::f17" if k == "CSM_IN0" else v) for k, v in vector_kernel.kernel.macros)
+    macros = tuple(
+        (k, "csm::f17,csm::f17" if k == "CSM_TYPES" else v) for k, v in vector_kernel.kernel.macros
+    )
     (result,) = _inspect.inspect_all([replace(vector_kernel.kernel, macros=macros)], 90)
     assert isinstance(result, str) and "does not compile for sm_90" in result and "f17" in result

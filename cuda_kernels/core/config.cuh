@@ -13,7 +13,6 @@ struct f16 {
 struct bf16 {
   unsigned short bits;
 };
-struct none {};  // the type of an input that the operation does not have
 using i8 = signed char;
 using u8 = unsigned char;
 using i16 = short;
@@ -22,10 +21,26 @@ using i32 = int;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 
-using In0 = CSM_IN0;
-using In1 = CSM_IN1;
-using Out = CSM_OUT;
-using Acc = CSM_ACC;  // all arithmetic
+// The operands, in the order of the kernel's pointers: arrays of rows that are read, arrays of one value a row that are
+// read, then those of both sorts that are written. How many of each sort, and their types:
+constexpr int kRoles[] = {CSM_ROLES};
+constexpr int kInputs = kRoles[0], kRowInputs = kRoles[1], kOutputs = kRoles[2], kRowOutputs = kRoles[3];
+constexpr int kFirstOutput = kInputs + kRowInputs, kFirstRowOutput = kFirstOutput + kOutputs;
+constexpr int kOperands = kFirstRowOutput + kRowOutputs;
+
+template <int Index, class First, class... Rest>
+struct Pick {
+  using type = typename Pick<Index - 1, Rest...>::type;
+};
+template <class First, class... Rest>
+struct Pick<0, First, Rest...> {
+  using type = First;
+};
+template <int Operand>
+using Type = typename Pick<Operand, CSM_TYPES>::type;
+
+using Out = Type<kFirstOutput>;  // the results' precision
+using Acc = CSM_ACC;             // all arithmetic
 
 constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales carry a second word: wherever the result is as precise as the arithmetic (README: Numbers).
@@ -40,15 +55,25 @@ constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has 
 constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
 
+constexpr int kSums = CSM_SUMS;            // sums over a row that the operation needs
+constexpr int kNodeWords = 1 + 2 * kSums;  // see core/monoid.cuh
+
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;
 
 static_assert(kItems % kGroup == 0 && kGroup % kVec == 0, "a lane holds whole groups, a group whole vectors");
 static_assert((kLanes & (kLanes - 1)) == 0 && kLanes <= kWarp, "lanes that share a row are a power of two");
 
-// How the folded problem lies in memory. Strides are in bytes; operand 0 and 1 are inputs, operand 2 is the output.
+// A fixed number of values of arithmetic, of which there may be none.
+template <int Count>
+struct Values {
+  Acc at[Count > 0 ? Count : 1];
+  CSM_DEVICE Acc& operator[](int i) { return at[i]; }
+  CSM_DEVICE const Acc& operator[](int i) const { return at[i]; }
+};
+
+// How the folded problem lies in memory. Strides are in bytes; those of values of a row are 0 along it.
 // The host mirrors this struct in cusoftmax/_launch.py.
-constexpr int kOperands = 3;
 struct Layout {
   i64 n;       // elements of a row
   i64 rows;    // rows
@@ -76,9 +101,7 @@ CSM_DEVICE i64 offset_of(i64 index, const i64 (&size)[kDims], const i64 (&stride
 }
 
 struct Arguments {
-  const char* in0;
-  const char* in1;
-  char* out;
+  char* operand[kOperands];
   char* workspace;
   const Layout& layout;
 };

@@ -46,32 +46,37 @@ class TreeFold {
   CSM_DEVICE Node at(int level) const { return shuffle(digit_, level, kWarp, HasMaximum); }
 };
 
+// Calls `visit(field, word)` with each word of a node that is in use.
+template <class AnyNode, class Visit>
+CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
+  visit(0, node.m);
+#pragma unroll
+  for (int k = 0; k < kSums; ++k) {
+    visit(1 + 2 * k, node.s[k].hi);
+    if constexpr (kCompensated) visit(2 + 2 * k, node.s[k].lo);
+  }
+}
+
 // Nodes in shared memory, one array a field, so that neighbouring lanes meet no bank conflict.
 class SharedNodes {
  public:
-  CSM_DEVICE SharedNodes(int offset, int count)
-      : m_(offset), hi_(offset + count * kBytes), lo_(offset + 2 * count * kBytes) {}
+  CSM_DEVICE SharedNodes(int offset, int count) : words_(offset), count_(count) {}
 
   CSM_DEVICE void store(int i, Node node) const {
-    m_.store(i, node.m);
-    hi_.store(i, node.s.hi);
-    if constexpr (kCompensated) lo_.store(i, node.s.lo);
+    each_word(node, [&](int field, Acc word) { words_.store(field * count_ + i, word); });
   }
   CSM_DEVICE Node load(int i, bool wanted = true) const {
-    if (!wanted) return nothing();
-    Node node = {m_.load(i), {hi_.load(i), Acc(0)}};
-    if constexpr (kCompensated) node.s.lo = lo_.load(i);
+    Node node = nothing();
+    if (wanted) each_word(node, [&](int field, Acc& word) { word = words_.load(field * count_ + i); });
     return node;
   }
   CSM_DEVICE void store_remote(int i, Node node, int rank) const {
-    m_.store_remote(i, node.m, rank);
-    hi_.store_remote(i, node.s.hi, rank);
-    if constexpr (kCompensated) lo_.store_remote(i, node.s.lo, rank);
+    each_word(node, [&](int field, Acc word) { words_.store_remote(field * count_ + i, word, rank); });
   }
 
  private:
-  static constexpr int kBytes = sizeof(Acc);
-  Shared<Acc> m_, hi_, lo_;
+  Shared<Acc> words_;
+  int count_;
 };
 
 // Nodes in global memory: the workspace between two launches.
@@ -80,21 +85,17 @@ class GlobalNodes {
   CSM_DEVICE explicit GlobalNodes(char* base) : base_(base) {}
 
   CSM_DEVICE void store(i64 i, Node node, bool wanted) const {
-    global_store(at(i, 0), node.m, wanted);
-    global_store(at(i, 1), node.s.hi, wanted);
-    if constexpr (kCompensated) global_store(at(i, 2), node.s.lo, wanted);
+    each_word(node, [&](int field, Acc word) { global_store(at(i, field), word, wanted); });
   }
   CSM_DEVICE Node load(i64 i, bool wanted) const {
     Node node = nothing();
-    node.m = global_load(at(i, 0), wanted, node.m);
-    node.s.hi = global_load(at(i, 1), wanted, node.s.hi);
-    if constexpr (kCompensated) node.s.lo = global_load(at(i, 2), wanted, node.s.lo);
+    each_word(node, [&](int field, Acc& word) { word = global_load(at(i, field), wanted, word); });
     return node;
   }
 
  private:
   char* base_;
-  CSM_DEVICE char* at(i64 i, int field) const { return base_ + (i * 3 + field) * static_cast<i64>(sizeof(Acc)); }
+  CSM_DEVICE char* at(i64 i, int field) const { return base_ + (i * kNodeWords + field) * static_cast<i64>(sizeof(Acc)); }
 };
 
 // One warp folds nodes 0 … count − 1, which `load(i, wanted)` gives.

@@ -1,6 +1,7 @@
-// What is known of a set of elements of one row: their maximum m and the sum s of their terms, relative to m.
+// What is known of a set of elements of one row: their maximum m and the sums s of their terms, relative to m.
 //
-// An operation without a maximum stage leaves m at −inf, and merging is plain addition.
+// An operation without a maximum stage leaves m at −inf, and merging is plain addition. Also what operations have in
+// common, seen from the patterns.
 #pragma once
 
 #include "core/exp.cuh"
@@ -10,10 +11,15 @@ namespace csm {
 
 struct Node {
   Acc m;
-  Wide s;
+  Wide s[kSums];
 };
 
-CSM_DEVICE Node nothing() { return {negative_infinity(), {Acc(0), Acc(0)}}; }
+CSM_DEVICE Node nothing() {
+  Node node = {negative_infinity(), {}};
+#pragma unroll
+  for (int k = 0; k < kSums; ++k) node.s[k] = {Acc(0), Acc(0)};
+  return node;
+}
 
 // What to subtract from elements whose maximum is m: nothing if they are all −inf, since −inf − (−inf) is NaN.
 CSM_DEVICE Acc shift_of(Acc m) { return m == negative_infinity() ? Acc(0) : m; }
@@ -24,18 +30,31 @@ CSM_DEVICE Acc shift_of(Acc m) { return m == negative_infinity() ? Acc(0) : m; }
 //   +inf or NaN among the elements: their chunk's sum is NaN already, and NaN it stays.
 template <bool HasMaximum>
 CSM_DEVICE Node merge(Node a, Node b) {
-  if constexpr (!HasMaximum) return {a.m, add(a.s, b.s)};
-  const bool exchange = a.m < b.m;
-  const Node high = exchange ? b : a, low = exchange ? a : b;
-  return {high.m, add(high.s, low.m == high.m ? low.s : exp_difference_times(low.m, high.m, low.s))};
+  if constexpr (!HasMaximum) {
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) a.s[k] = add(a.s[k], b.s[k]);
+    return a;
+  } else {
+    const bool exchange = a.m < b.m;
+    Node high = exchange ? b : a;
+    const Node low = exchange ? a : b;
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) {
+      high.s[k] = add(high.s[k], low.m == high.m ? low.s[k] : exp_difference_times(low.m, high.m, low.s[k]));
+    }
+    return high;
+  }
 }
 
 // The node that `pass` makes of each word in use.
 template <class Pass>
 CSM_DEVICE Node with_words(Node a, bool has_maximum, Pass pass) {
   if (has_maximum) a.m = pass(a.m);
-  a.s.hi = pass(a.s.hi);
-  if constexpr (kCompensated) a.s.lo = pass(a.s.lo);
+#pragma unroll
+  for (int k = 0; k < kSums; ++k) {
+    a.s[k].hi = pass(a.s[k].hi);
+    if constexpr (kCompensated) a.s[k].lo = pass(a.s[k].lo);
+  }
   return a;
 }
 
@@ -46,5 +65,20 @@ CSM_DEVICE Node shuffle_xor(Node a, int lane_mask, int width, bool has_maximum) 
 CSM_DEVICE Node shuffle(Node a, int lane, int width, bool has_maximum) {
   return with_words(a, has_maximum, [=](Acc word) { return shuffle(word, lane, width); });
 }
+
+using Element = Values<kInputs>;   // of one place in a row, from every input
+using Given = Values<kRowInputs>;  // of one row
+
+// Base of an operation with no value of a row among its results: nothing to finish.
+struct WritesElements {
+  CSM_DEVICE static void finish(const Node&, const Given&, Values<kRowOutputs>&) {}
+};
+
+// Base of an operation whose results are values of a row alone: nothing to map.
+struct WritesRows {
+  struct Scale {};
+  CSM_DEVICE static Scale scale(Acc, const Node&, const Given&) { return {}; }
+  CSM_DEVICE static void map(const Element&, Scale, Values<kOutputs>&) {}
+};
 
 }  // namespace csm

@@ -38,13 +38,26 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch st
 }
 
 // Reads the stretch again and writes it; `whole` is the row's node. The last chunks first, since the cache holds them.
-CSM_DEVICE void write_stretch(const Arguments& args, const Row& row, Stretch stretch, Node whole) {
+CSM_DEVICE void write_stretch(const Arguments& args, const Row& row, Stretch stretch, const Node& whole,
+                              const Given& given) {
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (i64 round = stretch.rounds - 1; round >= 0; --round) {
     RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
     tile.read(args, row);
     const Acc m = tile.prepare();
-    tile.write(args, row, Op::scale(m, whole));
+    tile.write(args, row, Op::scale(m, whole, given));
+  }
+}
+
+// One warp a row: folds the `count` nodes that the row has in the workspace.
+template <class Finish>
+CSM_DEVICE void fold_rows(const Arguments& args, i64 count, Finish finish) {
+  const i64 warps = block_threads() / kWarp;
+  const GlobalNodes workspace(args.workspace);
+  for (i64 number = block_index() * warps + thread_index() / kWarp; number < args.layout.rows;
+       number += grid_blocks() * warps) {
+    finish(number, fold_all<Op::kMaximum>(
+                       count, [&](i64 i, bool wanted) { return workspace.load(number * count + i, wanted); }));
   }
 }
 

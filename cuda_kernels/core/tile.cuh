@@ -18,29 +18,61 @@ namespace csm {
 
 // Where one row starts, in every operand.
 struct Row {
-  const char* in0;
-  const char* in1;
-  char* out;
+  char* start[kOperands];
 
   CSM_DEVICE void advance(const Layout& at, i64 rows) {
-    in0 += rows * at.inner_stride[0];
-    in1 += rows * at.inner_stride[1];
-    out += rows * at.inner_stride[2];
+#pragma unroll
+    for (int k = 0; k < kOperands; ++k) start[k] += rows * at.inner_stride[k];
   }
 };
 
 CSM_DEVICE Row row_at(const Arguments& args, i64 row) {
   const Layout& at = args.layout;
-  return {args.in0 + offset_of(row, at.batch_size, at.batch_stride[0], at.batch_dims),
-          args.in1 + offset_of(row, at.batch_size, at.batch_stride[1], at.batch_dims),
-          args.out + offset_of(row, at.batch_size, at.batch_stride[2], at.batch_dims)};
+  Row found;
+#pragma unroll
+  for (int k = 0; k < kOperands; ++k) {
+    found.start[k] = args.operand[k] + offset_of(row, at.batch_size, at.batch_stride[k], at.batch_dims);
+  }
+  return found;
 }
 
 // Byte offset of an element of a row. The last of the row's dimensions is contiguous.
-template <class T, int Operand>
+template <int Operand>
 CSM_DEVICE i64 element_offset(const Arguments& args, i64 index) {
-  if constexpr (kDims == 1) return index * static_cast<i64>(sizeof(T));
+  if constexpr (kDims == 1) return index * static_cast<i64>(sizeof(Type<Operand>));
   else return offset_of(index, args.layout.reduce_size, args.layout.reduce_stride[Operand], args.layout.reduce_dims);
+}
+
+// The values that come with a row.
+template <int Which = 0>
+CSM_DEVICE void read_given(const Row& row, bool wanted, Given& given) {
+  if constexpr (Which < kRowInputs) {
+    given[Which] = widen(global_load(row.start[kInputs + Which], wanted, Type<kInputs + Which>{}));
+    read_given<Which + 1>(row, wanted, given);
+  }
+}
+CSM_DEVICE Given given_of(const Row& row, bool wanted = true) {
+  Given given = {};
+  read_given(row, wanted, given);
+  return given;
+}
+
+// Writes a row's values, which follow from its node.
+template <int Which = 0>
+CSM_DEVICE void store_values(const Row& row, bool wanted, const Values<kRowOutputs>& values) {
+  if constexpr (Which < kRowOutputs) {
+    using T = Type<kFirstRowOutput + Which>;
+    global_store(row.start[kFirstRowOutput + Which], narrow<T>(values[Which]), wanted);
+    store_values<Which + 1>(row, wanted, values);
+  }
+}
+template <class Op>
+CSM_DEVICE void write_values(const Row& row, const Node& whole, const Given& given, bool wanted) {
+  if constexpr (kRowOutputs > 0) {
+    Values<kRowOutputs> values;
+    Op::finish(whole, given, values);
+    store_values(row, wanted, values);
+  }
 }
 
 template <class Op>
@@ -56,8 +88,7 @@ class RowTile {
 
   // Elements beyond the row's end are read as the operation's neutral value.
   CSM_DEVICE void read(const Arguments& args, const Row& row) {
-    read_input<In0, 0>(args, row.in0);
-    if constexpr (Op::kInputs > 1) read_input<In1, 1>(args, row.in1);
+    read_inputs(args, row);
   }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& scale) const {
@@ -66,10 +97,10 @@ class RowTile {
       if (!reached(block)) continue;
 #pragma unroll
       for (int v = block / kVec; v < (block + kGroup) / kVec; ++v) {
-        Acc result[kVec];
+        Values<kOutputs> result[kVec];
 #pragma unroll
-        for (int i = 0; i < kVec; ++i) result[i] = Op::map(item_[v * kVec + i], scale);
-        store<Out>(row.out + element_offset<Out, 2>(args, index_of(v)), wanted(v), result);
+        for (int i = 0; i < kVec; ++i) Op::map(item_[v * kVec + i], scale, result[i]);
+        store_outputs(args, row, v, result);
       }
     }
   }
@@ -78,17 +109,20 @@ class RowTile {
   CSM_DEVICE Node reduce() {
     Node node = nothing();
     node.m = maximum_of();
-    Wide partial[kGroup];
+    Wide partial[kSums][kGroup];
     terms(node.m, partial);
-    node.s = sum_in_order(partial);
-    node.s.hi = node.s.hi + Acc(0);  // no −0: it would not survive merging with nothing()
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) {
+      node.s[k] = sum_in_order(partial[k]);
+      node.s[k].hi = node.s[k].hi + Acc(0);  // no −0: it would not survive merging with nothing()
+    }
     return node;
   }
 
   // What reduce() does to the elements, without the sum. Returns the maximum.
   CSM_DEVICE Acc prepare() {
     const Acc m = maximum_of();
-    Wide unused[kGroup];
+    Wide unused[kSums][kGroup];
     terms(m, unused);
     return m;
   }
@@ -99,20 +133,20 @@ class RowTile {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
-      for (int k = 0; k < Op::kInputs; ++k) slot.store(parked_at(i, k), item_[i][k]);
+      for (int k = 0; k < kInputs; ++k) slot.store(parked_at(i, k), item_[i][k]);
     }
   }
   CSM_DEVICE void unpark(Shared<Acc> slot) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
-      for (int k = 0; k < Op::kInputs; ++k) item_[i][k] = slot.load(parked_at(i, k));
+      for (int k = 0; k < kInputs; ++k) item_[i][k] = slot.load(parked_at(i, k));
     }
   }
-  static constexpr int kParked = kChunk * Op::kInputs;  // words of a parked chunk
+  static constexpr int kParked = kChunk * kInputs;  // words of a parked chunk
 
  private:
-  Acc item_[kItems][Op::kInputs];
+  Element item_[kItems];
   i64 index_;  // this lane's first element in the row
   int left_;   // elements of the chunk that the row has; none if not positive
 
@@ -123,16 +157,33 @@ class RowTile {
   // of a row agree, so work on items beyond the row's end is skipped at the price of a branch: a row one element longer
   // than a chunk costs a warp of kGroup items a lane, not of kItems.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
-  CSM_DEVICE static int parked_at(int i, int k) { return (i * Op::kInputs + k) * kLanes + thread_index() % kLanes; }
+  CSM_DEVICE static int parked_at(int i, int k) { return (i * kInputs + k) * kLanes + thread_index() % kLanes; }
 
-  template <class T, int Operand>
-  CSM_DEVICE void read_input(const Arguments& args, const char* row) {
+  template <int Operand = 0>
+  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) {
+    if constexpr (Operand < kInputs) {
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      Acc got[kVec];
-      load<T, Op::kNeutral>(row + element_offset<T, Operand>(args, index_of(v)), wanted(v), got);
+      for (int v = 0; v < kVectors; ++v) {
+        Acc got[kVec];
+        load<Type<Operand>, Op::kNeutral[Operand]>(
+            row.start[Operand] + element_offset<Operand>(args, index_of(v)), wanted(v), got);
 #pragma unroll
-      for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
+        for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
+      }
+      read_inputs<Operand + 1>(args, row);
+    }
+  }
+
+  template <int Which = 0>
+  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v,
+                                const Values<kOutputs> (&result)[kVec]) const {
+    if constexpr (Which < kOutputs) {
+      constexpr int kOperand = kFirstOutput + Which;
+      Acc give[kVec];
+#pragma unroll
+      for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
+      store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), wanted(v), give);
+      store_outputs<Which + 1>(args, row, v, result);
     }
   }
 
@@ -147,16 +198,20 @@ class RowTile {
     return m;
   }
 
-  // The bits from log2(kGroup·kLanes) up: partial[p] is the sum over the items ≡ p (mod kGroup).
-  CSM_DEVICE void terms(Acc m, Wide (&partial)[kGroup]) {
+  // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).
+  CSM_DEVICE void terms(Acc m, Wide (&partial)[kSums][kGroup]) {
     const Acc shift = shift_of(m);
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {
       if (block > 0 && !reached(block)) continue;
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) {
-        const Acc term = Op::term(item_[block + i], shift);
-        partial[i] = block == 0 ? widen_exactly(term) : add(partial[i], term);
+        Values<kSums> term;
+        Op::terms(item_[block + i], shift, term);
+#pragma unroll
+        for (int k = 0; k < kSums; ++k) {
+          partial[k][i] = block == 0 ? widen_exactly(term[k]) : add(partial[k][i], term[k]);
+        }
       }
     }
   }

@@ -58,6 +58,12 @@ CSM_DEVICE Acc scaled(Acc x, Wide a) {
   return fused(x, a.hi, x * a.lo);
 }
 
+// x − a, rounded twice.
+CSM_DEVICE Acc minus(Acc x, Wide a) {
+  if constexpr (!kCompensated) return x - a.hi;
+  return (x - a.hi) - a.lo;
+}
+
 // An overflowed sum has hi = ±inf and a meaningless lo; so has a NaN. Then hi alone is the value.
 CSM_DEVICE Wide settled(Wide a) {
   if (a.lo != a.lo) a.lo = Acc(0);

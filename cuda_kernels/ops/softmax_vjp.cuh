@@ -7,18 +7,16 @@
 
 namespace csm {
 
-struct Op {
-  static constexpr int kInputs = 2;  // y, v
+struct Op : WritesElements {
   static constexpr bool kMaximum = false;
-  static constexpr Neutral kNeutral = Neutral::zero;
+  static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero};  // y, v
 
-  CSM_DEVICE static Acc term(Acc (&e)[2], Acc) { return e[0] * e[1]; }
+  CSM_DEVICE static void terms(Element& e, Acc, Values<1>& term) { term[0] = e[0] * e[1]; }
 
   using Scale = Wide;  // ⟨y, v⟩
-  CSM_DEVICE static Scale scale(Acc, Node row) { return settled(row.s); }
-  CSM_DEVICE static Acc map(const Acc (&e)[2], Scale dot) {
-    if constexpr (!kCompensated) return e[0] * (e[1] - dot.hi);
-    return e[0] * ((e[1] - dot.hi) - dot.lo);
+  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) { return settled(row.s[0]); }
+  CSM_DEVICE static void map(const Element& e, Scale dot, Values<1>& product) {
+    product[0] = e[0] * minus(e[1], dot);
   }
 };
 

@@ -5,7 +5,8 @@
 // cluster through the shared memory of every member; then each warp folds all the row's nodes by itself and writes its
 // chunks. One block barrier a row; in a cluster two cluster barriers, the first of them spread around the reading.
 //
-// Shared memory: 3 words for each chunk that the row has, then the parked chunks.
+// Shared memory: a node for each chunk that the row has, then the parked chunks. An operation with values of a row alone
+// parks nothing.
 #pragma once
 
 #include "core/fold.cuh"
@@ -23,7 +24,7 @@ CSM_DEVICE void run(const Arguments& args) {
   const SharedNodes nodes(0, chunks);
   const auto slot = [&](int chunk) {
     return Shared<Acc>(static_cast<int>(sizeof(Acc)) *
-                       (3 * chunks + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
+                       (kNodeWords * chunks + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -66,12 +67,14 @@ CSM_DEVICE void run(const Arguments& args) {
     }
     const Node whole =
         fold_all<Op::kMaximum>(chunks, [&](i64 i, bool wanted) { return nodes.load(static_cast<int>(i), wanted); });
-    tile.write(args, row, Op::scale(node.m, whole));
+    const Given given = given_of(row);
+    tile.write(args, row, Op::scale(node.m, whole, given));
+    write_values<Op>(row, whole, given, mine == 0 && lane == 0);
     if constexpr (kParks) {
       for (int chunk = mine + step; chunk < chunks; chunk += step) {
         Tile parked(chunk * i64(kChunk), layout.n);
         parked.unpark(slot(chunk));
-        parked.write(args, row, Op::scale(nodes.load(chunk).m, whole));
+        parked.write(args, row, Op::scale(nodes.load(chunk).m, whole, given));
       }
     }
   }

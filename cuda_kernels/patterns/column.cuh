@@ -7,15 +7,14 @@
 //
 //   stage 0   the row is on the chip: a leaf for each walker of kCluster blocks, one below the other;
 //   stage 1   longer rows, first of three launches: each block folds its leaves and writes the node to the workspace;
-//   stage 2   a warp folds the nodes of one row;
-//   stage 3   the leaves are read again, and written.
+//   stage 2   a warp folds the nodes of one row, and writes the row's values;
+//   stage 3   the leaves are read again, and written, if the operation writes elements.
 //
 // Shared memory: a node for each walker and row, and for a cluster one more for each block and row; in stage 3 a node
 // for each row. Workspace: a node for each segment of each row, then the rows' nodes.
 #pragma once
 
-#include "core/fold.cuh"
-#include "core/tile.cuh"
+#include "core/stretch.cuh"
 
 namespace csm {
 
@@ -27,8 +26,7 @@ class ColumnTile {
   CSM_DEVICE ColumnTile(i64 first, i64 n) : first_(first), n_(n) {}
 
   CSM_DEVICE void read(const Arguments& args, const Row& row) {
-    read_input<In0, 0>(args, row.in0);
-    if constexpr (Op::kInputs > 1) read_input<In1, 1>(args, row.in1);
+    read_inputs(args, row);
   }
 
   CSM_DEVICE Node reduce(int column) {
@@ -37,8 +35,16 @@ class ColumnTile {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) node.m = maximum(node.m, Op::key(item_[i][column]));
     }
-    node.s = terms(column, shift_of(node.m));
-    node.s.hi = node.s.hi + Acc(0);  // no −0, as in RowTile
+    const Acc shift = shift_of(node.m);
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      Values<kSums> term;
+      Op::terms(item_[i][column], shift, term);
+#pragma unroll
+      for (int k = 0; k < kSums; ++k) node.s[k] = i == 0 ? widen_exactly(term[k]) : add(node.s[k], term[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) node.s[k].hi = node.s[k].hi + Acc(0);  // no −0, as in RowTile
     return node;
   }
 
@@ -48,15 +54,15 @@ class ColumnTile {
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale (&scale)[kVec]) const {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      Acc result[kVec];
+      Values<kOutputs> result[kVec];
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) result[c] = Op::map(item_[i][c], scale[c]);
-      store<Out>(row.out + down<2>(args, i), wanted(i), result);
+      for (int c = 0; c < kVec; ++c) Op::map(item_[i][c], scale[c], result[c]);
+      store_outputs(args, row, i, result);
     }
   }
 
  private:
-  Acc item_[kItems][kVec][Op::kInputs];
+  Element item_[kItems][kVec];
   i64 first_, n_;
 
   CSM_DEVICE bool wanted(int i) const { return first_ + i < n_; }
@@ -65,21 +71,31 @@ class ColumnTile {
     const Layout& at = args.layout;
     return offset_of(first_ + i, at.reduce_size, at.reduce_stride[Operand], at.reduce_dims);
   }
-  template <class T, int Operand>
-  CSM_DEVICE void read_input(const Arguments& args, const char* row) {
+  template <int Operand = 0>
+  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) {
+    if constexpr (Operand < kInputs) {
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      Acc got[kVec];
-      load<T, Op::kNeutral>(row + down<Operand>(args, i), wanted(i), got);
+      for (int i = 0; i < kItems; ++i) {
+        Acc got[kVec];
+        load<Type<Operand>, Op::kNeutral[Operand]>(row.start[Operand] + down<Operand>(args, i), wanted(i), got);
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
+        for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
+      }
+      read_inputs<Operand + 1>(args, row);
     }
   }
-  CSM_DEVICE Wide terms(int column, Acc shift) {
-    Wide sum = widen_exactly(Op::term(item_[0][column], shift));
+
+  template <int Which = 0>
+  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int i,
+                                const Values<kOutputs> (&result)[kVec]) const {
+    if constexpr (Which < kOutputs) {
+      constexpr int kOperand = kFirstOutput + Which;
+      Acc give[kVec];
 #pragma unroll
-    for (int i = 1; i < kItems; ++i) sum = add(sum, Op::term(item_[i][column], shift));
-    return sum;
+      for (int c = 0; c < kVec; ++c) give[c] = result[c][Which];
+      store<Type<kOperand>>(row.start[kOperand] + down<kOperand>(args, i), wanted(i), give);
+      store_outputs<Which + 1>(args, row, i, result);
+    }
   }
 };
 
@@ -119,7 +135,7 @@ CSM_DEVICE void walk(const Arguments& args) {
   const i64 segments = segments_of(layout);
   const i64 units = layout.rows / layout.inner * tiles * segments;
   const SharedNodes nodes(0, kStage == 3 ? kPitch : walkers * kPitch);
-  const SharedNodes of_blocks(3 * static_cast<int>(sizeof(Acc)) * walkers * kPitch, kCluster * kPitch);
+  const SharedNodes of_blocks(kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kPitch, kCluster * kPitch);
   const GlobalNodes workspace(args.workspace);
 
   const i64 first_unit = block_index() / kCluster;
@@ -146,7 +162,11 @@ CSM_DEVICE void walk(const Arguments& args) {
       }
       block_barrier();
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) scale[c] = Op::scale(tile.prepare(c), nodes.load(c * kLanes + lane));
+      for (int c = 0; c < kVec; ++c) {
+        Row at = row;
+        at.advance(layout, c);
+        scale[c] = Op::scale(tile.prepare(c), nodes.load(c * kLanes + lane), given_of(at, present));
+      }
       tile.write(args, row, scale);
       continue;
     }
@@ -180,26 +200,34 @@ CSM_DEVICE void walk(const Arguments& args) {
     }
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
-      scale[c] = Op::scale(m[c], (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane));
+      Row at = row;
+      at.advance(layout, c);
+      const Given given = given_of(at, present);
+      const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
+      scale[c] = Op::scale(m[c], whole, given);
+      write_values<Op>(at, whole, given, present && rank == 0 && walker == 0);
     }
     tile.write(args, row, scale);
   }
 }
 
 // Stage 2. Launched with the blocks of stage 1, so that it counts the same segments.
-CSM_DEVICE void fold_rows(const Arguments& args) {
-  const i64 segments = segments_of(args.layout), warps = block_threads() / kWarp;
+CSM_DEVICE void fold_segments(const Arguments& args) {
+  const Layout& layout = args.layout;
+  const i64 segments = segments_of(layout);
   const GlobalNodes workspace(args.workspace);
-  for (i64 number = block_index() * warps + thread_index() / kWarp; number < args.layout.rows;
-       number += grid_blocks() * warps) {
-    const Node whole = fold_all<Op::kMaximum>(
-        segments, [&](i64 i, bool wanted) { return workspace.load(number * segments + i, wanted); });
-    workspace.store(args.layout.rows * segments + number, whole, thread_index() % kWarp == 0);
-  }
+  fold_rows(args, segments, [&](i64 number, const Node& whole) {
+    const bool first = thread_index() % kWarp == 0;
+    if constexpr (kOutputs > 0) workspace.store(layout.rows * segments + number, whole, first);
+    const i64 outer = number / layout.inner;
+    Row row = row_at(args, outer);
+    row.advance(layout, number - outer * layout.inner);
+    write_values<Op>(row, whole, given_of(row), first);
+  });
 }
 
 CSM_DEVICE void run(const Arguments& args) {
-  if constexpr (kStage == 2) fold_rows(args);
+  if constexpr (kStage == 2) fold_segments(args);
   else walk(args);
 }
 

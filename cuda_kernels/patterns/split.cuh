@@ -2,7 +2,8 @@
 //
 // A block takes a segment of a row, in layout.rounds (a power of two) rounds of as many neighbouring chunks as it has
 // warps. A warp has one chunk at a time, a thread kItems elements of it. Launch 0 writes each segment's node to the
-// workspace; in launch 1 every block folds all nodes of its row again, and writes its segment.
+// workspace; in launch 1 every block folds all nodes of its row again, and writes its segment. Where there are only
+// values of the row to write, a warp folds each row in launch 1.
 //
 // Shared memory: as reduce_stretch needs. Workspace: a node for each segment of each row.
 #pragma once
@@ -19,6 +20,13 @@ CSM_DEVICE void run(const Arguments& args) {
   const SharedNodes nodes(0, 2 * warps + 1);
   const GlobalNodes workspace(args.workspace);
 
+  if constexpr (kStage == 1 && kOutputs == 0) {
+    fold_rows(args, segments, [&](i64 number, const Node& whole) {
+      const Row row = row_at(args, number);
+      write_values<Op>(row, whole, given_of(row), thread_index() % kWarp == 0);
+    });
+    return;
+  }
   for (i64 unit = block_index(); unit < layout.rows * segments; unit += grid_blocks()) {
     const i64 number = unit / segments;
     const Row row = row_at(args, number);
@@ -33,7 +41,10 @@ CSM_DEVICE void run(const Arguments& args) {
         if (thread_index() == 0) nodes.store(2 * warps, whole);
       }
       block_barrier();
-      write_stretch(args, row, segment, nodes.load(2 * warps));
+      const Node whole = nodes.load(2 * warps);
+      const Given given = given_of(row);
+      write_stretch(args, row, segment, whole, given);
+      write_values<Op>(row, whole, given, segment.first == 0 && thread_index() == 0);
     }
     if (unit + grid_blocks() < layout.rows * segments) block_barrier();  // the row's node has been read
   }

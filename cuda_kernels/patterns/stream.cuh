@@ -2,7 +2,7 @@
 //
 // A thread holds kItems elements of a chunk. A warp reduces one chunk at a time, a block as many neighbouring chunks as
 // it has warps, and warp 0 folds their nodes as they come: one barrier a round. In the second pass, last chunks first,
-// each is read and prepared again, and written.
+// each is read and prepared again, and written. Values of the row are known after the first.
 //
 // Shared memory: as reduce_stretch needs.
 #pragma once
@@ -20,7 +20,10 @@ CSM_DEVICE void run(const Arguments& args) {
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
     reduce_stretch(args, row, whole_row, nodes);
-    write_stretch(args, row, whole_row, nodes.load(2 * warps));
+    const Node whole = nodes.load(2 * warps);
+    const Given given = given_of(row);
+    if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, given);
+    write_values<Op>(row, whole, given, thread_index() == 0);
   }
 }
 

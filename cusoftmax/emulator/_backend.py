@@ -79,6 +79,7 @@ def _host_kernel(kernel: Kernel) -> _run.HostKernel:
         (root,),
         cluster=kernel.cluster,
         max_threads=kernel.max_threads,
+        roles=("read",) * kernel.reads + ("write",) * kernel.writes + ("both",),
     )
 
 

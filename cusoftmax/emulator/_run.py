@@ -14,7 +14,6 @@ import numpy as np
 
 from . import _abi, _build
 
-_ROLES = ("read", "read", "write", "both")
 _MESSAGE_BYTES = 2048
 # The runtime keeps its fibers and checks in one place: one launch at a time.
 _LOCK = threading.Lock()
@@ -108,6 +107,9 @@ class HostKernel:
         Blocks of a cluster.
     max_threads : int
         What its launch bounds allow.
+    roles : sequence of str
+        Of each array among its arguments: ``"read"``, ``"write"`` (each element exactly once) or
+        ``"both"``.
     """
 
     def __init__(
@@ -118,8 +120,10 @@ class HostKernel:
         include_folders: Sequence[pathlib.Path] = (),
         cluster: int = 1,
         max_threads: int = 1024,
+        roles: Sequence[str] = ("read", "read", "write", "both"),
     ) -> None:
         self.name = name
+        self.roles = roles
         self.cluster = cluster
         self.max_threads = max_threads
         defined = {**dict(macros), "CSM_NAME": name, "CSM_EMULATOR": "1"}
@@ -140,7 +144,6 @@ class HostKernel:
         shared_bytes: int = 0,
         *,
         seed: int = 0,
-        roles: Sequence[str] = _ROLES,
     ) -> LaunchTraffic:
         """Run it.
 
@@ -154,8 +157,6 @@ class HostKernel:
             Dynamic shared memory.
         seed : int
             Draws the order in which threads run and the errors of approximate instructions.
-        roles : sequence of str
-            Of each array: ``"read"``, ``"write"`` (each element exactly once) or ``"both"``.
 
         Raises
         ------
@@ -176,7 +177,7 @@ class HostKernel:
         call.seed = seed
         call.flush_subnormals = self.flush_subnormals
         call.trace = bool(reports)
-        values = _arguments(call, args, roles)
+        values = _arguments(call, args, self.roles)
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         call.args = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
         if chosen_blocks:
