@@ -1,7 +1,30 @@
-"""Softmax and its Jacobian-vector products on CuPy arrays, by hand-written CUDA kernels."""
+"""Softmax and its derivatives on CuPy arrays, by hand-written CUDA kernels."""
 
-from cusoftmax.api import explain, softmax, softmax_jvp, softmax_vjp, warmup
+from cusoftmax.api import (
+    explain,
+    log_softmax,
+    log_softmax_jvp,
+    log_softmax_vjp,
+    logsumexp,
+    logsumexp_vjp,
+    softmax,
+    softmax_jvp,
+    softmax_vjp,
+    warmup,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "explain", "softmax", "softmax_jvp", "softmax_vjp", "warmup"]
+__all__ = [
+    "__version__",
+    "explain",
+    "log_softmax",
+    "log_softmax_jvp",
+    "log_softmax_vjp",
+    "logsumexp",
+    "logsumexp_vjp",
+    "softmax",
+    "softmax_jvp",
+    "softmax_vjp",
+    "warmup",
+]

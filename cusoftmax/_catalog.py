@@ -78,7 +78,7 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
     def kind(kernel: Kernel) -> tuple[str, ...]:
         same = (
-            "CSM_OP", "CSM_PATTERN", "CSM_TYPES", "CSM_STAGE", "CSM_PARKS"
+            "CSM_OP", "CSM_PATTERN", "CSM_TYPES", "CSM_ROLES", "CSM_STAGE", "CSM_PARKS"
         )  # fmt: skip
         clustered, strided = str(kernel.cluster > 1), str(int(kernel["CSM_DIMS"]) > 1)
         return (*(kernel[macro] for macro in same), clustered, strided)

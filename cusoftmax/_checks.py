@@ -114,12 +114,18 @@ def view_of(op: str, name: str, array: Array, accepted: Collection[str]) -> View
 
 
 def check_types(
-    operation: Operation, op: str, inputs: tuple[Array, ...], out: Array | None
+    operation: Operation, op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]
 ) -> None:
     """Refuse what is not a CuPy array, and say how to make one of it."""
+    op = operation.public or op
     cupy: Any = sys.modules.get("cupy")  # where it was never imported, nothing is an array of it
-    named = [*zip(operation.inputs, inputs, strict=True)]
-    for name, value in named if out is None else [*named, ("out", out)]:
+    if outs and len(outs) != len(operation.written):
+        raise ValueError(
+            f"{op}: {len(outs)} arrays were given as out, and the results are "
+            f"{', '.join(operation.written)}"
+        )
+    named = zip(operation.read + operation.written, inputs + outs, strict=False)
+    for name, value in named:
         if cupy is None or not isinstance(value, cupy.ndarray):
             kind = type(value)
             full = kind.__qualname__
@@ -131,7 +137,7 @@ def check_types(
 
 def _conversion(kind: type, name: str) -> str:
     root = kind.__module__.partition(".")[0]
-    if name == "out":
+    if name in ("out", "sign"):
         return "give a cupy.ndarray to write into, or leave it out"
     if root == "torch":
         return f"pass cupy.from_dlpack({name}.detach())"
@@ -141,13 +147,8 @@ def _conversion(kind: type, name: str) -> str:
 
 
 def check_agreement(op: str, first: str, model: Array, others: Iterable[tuple[str, Array]]) -> None:
-    """Refuse arrays that differ from the first in shape or device."""
+    """Refuse arrays on another device than the first."""
     for name, array in others:
-        if array.shape != model.shape:
-            raise ValueError(
-                f"{op}: {name} has shape {array.shape} and {first} has {model.shape}; give arrays "
-                f"of one shape (cupy.broadcast_to repeats an input without a copy)"
-            )
         here, there = array.data.device_id, model.data.device_id
         if here != there:
             raise ValueError(
@@ -156,27 +157,77 @@ def check_agreement(op: str, first: str, model: Array, others: Iterable[tuple[st
             )
 
 
+def check_shape(
+    op: str,
+    name: str,
+    shape: tuple[int, ...],
+    first: str,
+    model: Array,
+    expected: tuple[int, ...],
+) -> None:
+    """Refuse an array whose shape does not follow from that of the first."""
+    if shape == expected:
+        return
+    if expected == model.shape:
+        raise ValueError(
+            f"{op}: {name} has shape {shape} and {first} has {model.shape}; give arrays of one "
+            f"shape (cupy.broadcast_to repeats an input without a copy)"
+        )
+    raise ValueError(
+        f"{op}: {name} has shape {shape}; with {first} of shape {model.shape} it has one value "
+        f"for each row, so give it shape {expected}"
+    )
+
+
+def check_target(op: str, name: str, view: View, chosen: str | None) -> None:
+    """Refuse a result's array of another dtype than is asked for, or that overlaps itself."""
+    if chosen is not None and chosen != view.dtype:
+        raise ValueError(
+            f"{op}: dtype={chosen} contradicts {name}, which is {view.dtype}; leave dtype out or "
+            f"give an {name} of that dtype"
+        )
+    if overlaps_itself(view):
+        raise ValueError(
+            f"{op}: elements of {name} share memory (shape {view.shape}, strides {view.strides}); "
+            f"give an array with a place for each element"
+        )
+
+
 # ------------------------------------------------------------------------------------------ overlap
 
 
-def check_overlap(op: str, inputs: tuple[Array, ...], out: Array) -> None:
-    """Refuse an `out` that shares memory with an input, unless element for element.
+def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> None:
+    """Refuse a result that shares memory with an input, unless element for element.
 
     In place every element is read by the thread that then writes it. In any other overlap a write
-    may come before the read of another element that lies there.
+    may come before the read of another element that lies there; values of a row are read by many
+    threads. Results may share nothing with each other.
     """
-    for name, array in zip(find(op).inputs, inputs, strict=True):
-        if array is out:
-            continue
-        low, high = _span(array)
-        out_low, out_high = _span(out)
-        if high <= out_low or out_high <= low or _same_places(array, out):
-            continue
-        if _may_share(_ghost(array), _ghost(out)):
+    operation = find(op)
+    said = operation.public or op
+    for i, out in enumerate(outs):
+        target = operation.written[i]
+        for j, array in enumerate((*inputs, *outs[:i])):
+            in_place = i < len(operation.outputs) and j < len(operation.inputs)
+            if (array is out and in_place) or not _meet(array, out, in_place):
+                continue
+            name = (*operation.read, *operation.written)[j]
+            if in_place:
+                raise ValueError(
+                    f"{said}: {target} overlaps {name} without being the same elements; give "
+                    f"{target}={name}, or an {target} with memory of its own"
+                )
             raise ValueError(
-                f"{op}: out overlaps {name} without being the same elements; give out={name}, or "
-                f"an out with memory of its own"
+                f"{said}: {target} overlaps {name}; give an {target} with memory of its own"
             )
+
+
+def _meet(array: Array, out: Array, in_place: bool) -> bool:
+    low, high = _span(array)
+    out_low, out_high = _span(out)
+    if high <= out_low or out_high <= low or (in_place and _same_places(array, out)):
+        return False
+    return _may_share(_ghost(array), _ghost(out))
 
 
 class _Ghost:

@@ -50,9 +50,7 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     operation = OPERATIONS[plan.op]
     yield plan.op, operation.formula
     yield "problem", f"{_count(plan.rows, 'row')} of {_count(plan.n, 'element')}"
-    for name, operand in zip(
-        (*operation.read, *operation.written), problem.operands, strict=True
-    ):
+    for name, operand in zip((*operation.read, *operation.written), problem.operands, strict=True):
         yield "", f"{name}: {_operand(plan, operand)}"
     yield "device", f"{device.name} (sm_{device.arch}), {device.sm_count} multiprocessors"
     yield "pattern", f"{plan.pattern}: {_SHAPES[plan.pattern]}"

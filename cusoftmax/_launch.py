@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from cusoftmax._checks import Array, Axis, check_overlap
 from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Kernel, Plan
 from cusoftmax._planner import plan
-from cusoftmax._problem import Prepared, build, k_order, problem_for, signature
+from cusoftmax._problem import Prepared, Result, build, k_order, problem_for, signature
 
 # grid, block, arguments, bytes of dynamic shared memory: as cupy.cuda.Function is called.
 Loaded = Callable[[tuple[int], tuple[int], tuple[Any, ...], int], None]
@@ -93,30 +94,34 @@ def pop_backend(backend: Backend) -> None:
 class _Call:
     """All that calls of one signature have in common."""
 
-    __slots__ = ("dtype", "layout", "plain", "prepared", "steps", "workspace_bytes")
+    __slots__ = ("layout", "nothing", "results", "steps", "workspace_bytes")
 
     def __init__(self, prepared: Prepared, backend: Backend) -> None:
         made = plan(prepared.problem, backend.device)
-        self.prepared = prepared
-        self.dtype = prepared.out_dtype
-        shape = prepared.out_shape
         # Strides of 0 rank no dimension before another: C order.
-        self.plain = prepared.out_strides == k_order(shape, (0,) * len(shape), self.dtype.itemsize)
+        self.results = tuple(
+            (r, r.strides == k_order(r.shape, (0,) * len(r.shape), r.dtype.itemsize))
+            for r in prepared.results
+        )
+        self.nothing = (0,) * len(self.results)
         self.workspace_bytes = made.workspace_bytes
         self.layout = layout_of(made) if made.launches else None
         self.steps = tuple(
             (backend.load(s.kernel), (s.grid,), (s.block,), s.shared_bytes) for s in made.launches
         )
 
-    def allocate(self) -> Any:
-        import cupy
+    def allocate(self) -> tuple[Any, ...]:
+        return tuple([_empty(result, plain) for result, plain in self.results])
 
-        prepared = self.prepared
-        if self.plain:
-            return cupy.empty(prepared.out_shape, self.dtype)
-        size = int(np.prod(prepared.out_shape, dtype=object)) * self.dtype.itemsize
-        memory = cupy.cuda.alloc(size)
-        return cupy.ndarray(prepared.out_shape, self.dtype, memory, strides=prepared.out_strides)
+
+def _empty(result: Result, plain: bool) -> Any:
+    import cupy
+
+    if plain:
+        return cupy.empty(result.shape, result.dtype)
+    size = prod(result.shape) * result.dtype.itemsize
+    memory = cupy.cuda.alloc(size)
+    return cupy.ndarray(result.shape, result.dtype, memory, strides=result.strides)
 
 
 def layout_of(made: Plan) -> Any:
@@ -129,6 +134,7 @@ def layout_of(made: Plan) -> Any:
     if made.pattern == "column":
         inner, inner_strides = batch_shape[-1], [b[-1] for b in batches]
         batch_shape, batches = batch_shape[:-1] or (1,), [b[:-1] or (0,) for b in batches]
+
     def padded(values: Sequence[int]) -> list[int]:
         return [*values, *[0] * (dims - len(values))]
 
@@ -149,33 +155,62 @@ def layout_of(made: Plan) -> Any:
     return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")[0]
 
 
-def run(op: str, inputs: tuple[Array, ...], axis: Axis, dtype: Any, out: Array | None) -> Any:
-    """Run one public operation: check, plan and load on the first call of a kind, then launch."""
+def run(
+    op: str,
+    inputs: tuple[Array, ...],
+    axis: Axis,
+    dtype: Any,
+    out: Array | tuple[Array, ...] | None,
+    keepdims: bool = False,
+) -> Any:
+    """Run one public operation: check, plan and load on the first call of a kind, then launch.
+
+    Returns the result, or a tuple where the operation has several.
+    """
     backend = _backends[-1]
-    sign = signature(op, inputs, axis, dtype, out)
+    outs = () if out is None else out if isinstance(out, tuple) else (out,)
+    sign = signature(op, inputs, axis, dtype, outs, keepdims)
     try:
         key = (sign, backend.key)
     except Exception:
-        build(op, inputs, axis, dtype, out)  # a mistake in the call is told before a missing GPU
+        # A mistake in the call is told before a missing GPU.
+        build(op, inputs, axis, dtype, outs, keepdims)
         raise
     call = _calls.get(key)
     if call is None:
-        prepared = build(op, inputs, axis, dtype, out)
+        prepared = build(op, inputs, axis, dtype, outs, keepdims)
         backend.check_place(op, inputs[0])
         call = _Call(prepared, backend)
         if len(_calls) >= _CALLS_KEPT:
             _calls.clear()
         _calls[key] = call
-    if out is None:
-        out = call.allocate()
+    if outs:
+        check_overlap(op, inputs, outs)
     else:
-        check_overlap(op, inputs, out)
+        outs = call.allocate()
     if call.steps:
         *before, last = call.steps
         workspace = _run_before_last(call, before, inputs) if before else 0
         kernel, grid, block, shared = last
-        kernel(grid, block, (*inputs, out, workspace, call.layout), shared)
-    return out
+        kernel(grid, block, (*inputs, *outs, workspace, call.layout), shared)
+    return outs if len(outs) > 1 else outs[0]
+
+
+def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Array:
+    """Return `array` as a view of the shape of `model`; ValueError if it cannot be one."""
+    try:
+        if array.shape == model.shape:
+            return array
+        import cupy
+
+        return cupy.broadcast_to(array, model.shape)
+    except AttributeError:
+        return array  # no array at all: what checks it says so
+    except ValueError:
+        raise ValueError(
+            f"{op}: {name} has shape {array.shape}, which does not broadcast to that of {first}, "
+            f"{model.shape}; give {name} that shape, or sizes of 1"
+        ) from None
 
 
 def _run_before_last(call: _Call, steps: Sequence[Any], inputs: tuple[Array, ...]) -> Any:
@@ -186,7 +221,7 @@ def _run_before_last(call: _Call, steps: Sequence[Any], inputs: tuple[Array, ...
     # to work that is later on the same stream.
     workspace = cupy.empty(call.workspace_bytes, np.uint8)
     for kernel, grid, block, shared in steps:
-        kernel(grid, block, (*inputs, 0, workspace, call.layout), shared)
+        kernel(grid, block, (*inputs, *call.nothing, workspace, call.layout), shared)
     return workspace
 
 

@@ -29,7 +29,7 @@ class Operation:
     Attributes
     ----------
     name : str
-        Name of the kernel: ``cuda_kernels/ops/<name>.cuh``.
+        Name of the operation, and of its kernels.
     inputs : tuple of str
         Names of the inputs, in the kernel's order; error messages use them. A thread keeps one
         value of each for every element of a row held on chip.
@@ -43,6 +43,11 @@ class Operation:
         Sums over the row that the kernel forms.
     patterns : tuple of str
         The ways of laying a row over threads that the kernel supports.
+    source : str
+        ``cuda_kernels/ops/<source>.cuh``, where that is not `name`: for an operation that is
+        another with more or fewer operands.
+    public : str
+        Name of the function that runs it, where that is not `name`; error messages use it.
     """
 
     name: str
@@ -53,6 +58,8 @@ class Operation:
     row_outputs: tuple[str, ...] = ()
     sums: int = 1
     patterns: tuple[str, ...] = PATTERNS
+    source: str = ""
+    public: str = ""
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -76,6 +83,29 @@ class Operation:
         return (operand if operand < read else operand - read) < count
 
 
+_LOGSUMEXP = Operation(
+    name="logsumexp",
+    inputs=("x",),
+    outputs=(),
+    row_outputs=("out",),
+    formula="m + log sum_j exp(x_j - m), with m = max_j x_j",
+)
+_WEIGHTED = Operation(
+    name="logsumexp_b",
+    inputs=("x", "b"),
+    outputs=(),
+    row_outputs=("out",),
+    formula="m + log sum_j b_j exp(x_j - m), with m = max_j x_j where b_j != 0",
+    source="logsumexp",
+    public="logsumexp",
+)
+_LOGSUMEXP_VJP = Operation(
+    name="logsumexp_vjp",
+    inputs=("x",),
+    row_inputs=("dy",),
+    formula="dx = dy * exp(x - m) / sum_j exp(x_j - m), with m = max_j x_j",
+)
+
 OPERATIONS = {
     operation.name: operation
     for operation in (
@@ -88,6 +118,40 @@ OPERATIONS = {
             name="softmax_vjp",
             inputs=("y", "dy"),
             formula="dx = y * (dy - sum_j y_j dy_j)",
+        ),
+        Operation(
+            name="log_softmax",
+            inputs=("x",),
+            formula="y_i = x_i - m - log sum_j exp(x_j - m), with m = max_j x_j",
+        ),
+        Operation(
+            name="log_softmax_vjp",
+            inputs=("logy", "dy"),
+            formula="dx = dy - exp(logy) * sum_j dy_j",
+        ),
+        Operation(
+            name="log_softmax_jvp",
+            inputs=("logy", "xt"),
+            formula="dyt = xt - sum_j exp(logy_j) xt_j",
+        ),
+        _LOGSUMEXP,
+        replace(
+            _LOGSUMEXP,
+            name="logsumexp_sign",
+            row_outputs=("out", "sign"),
+            source="logsumexp",
+            public="logsumexp",
+        ),
+        _WEIGHTED,
+        replace(_WEIGHTED, name="logsumexp_b_sign", row_outputs=("out", "sign")),
+        _LOGSUMEXP_VJP,
+        replace(
+            _LOGSUMEXP_VJP,
+            name="logsumexp_b_vjp",
+            inputs=("x", "b"),
+            formula="dx = dy * b exp(x - m) / sum_j b_j exp(x_j - m)",
+            source="logsumexp_vjp",
+            public="logsumexp_vjp",
         ),
     )
 }

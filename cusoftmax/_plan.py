@@ -179,7 +179,7 @@ def make_kernel(
     )
     macros = {
         "CSM_NAME": name,
-        "CSM_OP": problem.op,
+        "CSM_OP": operation.source or operation.name,
         "CSM_PATTERN": pattern,
         "CSM_OPERANDS": len(dtypes),
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),

@@ -37,7 +37,7 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
             f"{MAX_DIMS}; copy the array with cupy.ascontiguousarray"
         )
     make = _Maker(problem, device)
-    if problem.rows == 0 or problem.n == 0:
+    if problem.rows == 0 or (problem.n == 0 and not make.operation.row_outputs):
         result = make.plan("empty", (), why="there is no element")
     elif not make.row_is_contiguous:
         result = _column(make)
@@ -103,8 +103,7 @@ class _Maker:
     @property
     def row_is_contiguous(self) -> bool:
         return self.problem.n == 1 or all(
-            o.reduce_strides[-1] == size
-            for o, size in zip(self.along, self.sizes, strict=True)
+            o.reduce_strides[-1] == size for o, size in zip(self.along, self.sizes, strict=True)
         )
 
     @cached_property

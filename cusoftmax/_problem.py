@@ -24,14 +24,15 @@ from cusoftmax._checks import (
     accepted_name,
     as_dtype,
     check_agreement,
+    check_shape,
+    check_target,
     check_types,
     float_name,
-    overlaps_itself,
     plain_axis,
     resolve_axes,
     view_of,
 )
-from cusoftmax._ops import FLOATS, INPUTS, ITEMSIZE, find, output_dtype
+from cusoftmax._ops import FLOATS, INPUTS, ITEMSIZE, Operation, find, output_dtype
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Problem:
         The same as dimensions: those of size 1 dropped, neighbours merged wherever every operand
         lets them be, and never fewer than one.
     operands : tuple of Operand
-        The inputs in the operation's order, then the output.
+        The inputs in the operation's order, then its results. Those with one value for each row
+        have strides of 0 along it.
     """
 
     op: str
@@ -80,20 +82,32 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Result:
+    """An array to allocate where none was given."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """A checked call: the problem, and the output to allocate where none was given."""
+    """A checked call: the problem, and its results."""
 
     problem: Problem
-    out_dtype: np.dtype[Any]
-    out_shape: tuple[int, ...]
-    out_strides: tuple[int, ...]
+    results: tuple[Result, ...]
 
 
 # ---------------------------------------------------------------------------- a call of the library
 
 
 def signature(
-    op: str, inputs: tuple[Array, ...], axis: Axis, dtype: Any, out: Array | None
+    op: str,
+    inputs: tuple[Array, ...],
+    axis: Axis,
+    dtype: Any,
+    outs: tuple[Array, ...],
+    keepdims: bool,
 ) -> Hashable:
     """Return a key such that calls with equal keys have equal `build` results, or both fail.
 
@@ -103,26 +117,33 @@ def signature(
         axis = plain_axis(op, axis)
     if dtype is not None:
         dtype = as_dtype(op, dtype)
-    arrays = inputs if out is None else (*inputs, out)
     try:
         return (
             op,
             axis,
             dtype,
+            keepdims,
             *[
                 (type(a), a.shape, a.strides, a.dtype, a.data.ptr & 15, a.data.device_id)
-                for a in arrays
+                for a in (*inputs, *outs)
             ],
         )
     except AttributeError:  # it cannot be a CuPy array: say which one, and what to do
-        check_types(find(op), op, inputs, out)
+        check_types(find(op), op, inputs, outs)
         raise
 
 
 def build(
-    op: str, inputs: tuple[Array, ...], axis: Axis, dtype: Any, out: Array | None
+    op: str,
+    inputs: tuple[Array, ...],
+    axis: Axis,
+    dtype: Any,
+    outs: tuple[Array, ...] = (),
+    keepdims: bool = False,
 ) -> Prepared:
-    """Check a call, all but the overlap of `out` with the inputs, and fold it.
+    """Check a call, all but the overlap of its results with the inputs, and fold it.
+
+    `outs` is all of the results, or none. `keepdims` is for operands with one value for each row.
 
     Raises
     ------
@@ -135,32 +156,57 @@ def build(
         `numpy.exceptions.AxisError`.
     """
     operation = find(op)
-    check_types(operation, op, inputs, out)
-    views = []
-    for name, array in zip(operation.inputs, inputs, strict=True):
-        views.append(view_of(op, name, array, INPUTS))
-    first = operation.inputs[0]
-    check_agreement(op, first, inputs[0], zip(operation.inputs[1:], inputs[1:], strict=True))
-    chosen = None if dtype is None else float_name(op, "dtype=", as_dtype(op, dtype))
-    if out is not None:
-        target = view_of(op, "out", out, FLOATS)
-        check_agreement(op, first, inputs[0], [("out", out)])
-        if chosen is not None and chosen != target.dtype:
-            raise ValueError(
-                f"{op}: dtype={chosen} contradicts out, which is {target.dtype}; leave dtype out "
-                f"or give an out of that dtype"
-            )
-        if overlaps_itself(target):
-            raise ValueError(
-                f"{op}: elements of out share memory (shape {target.shape}, strides "
-                f"{target.strides}); give an array with a place for each element"
-            )
-    else:
-        name = chosen or output_dtype([v.dtype for v in views])
-        shape, strides = views[0].shape, views[0].strides
-        target = View(shape, k_order(shape, strides, ITEMSIZE[name]), name)
-    problem = fold(operation.name, (*views, target), resolve_axes(op, axis, len(target.shape)))
-    return Prepared(problem, as_dtype(op, target.dtype), target.shape, target.strides)
+    check_types(operation, op, inputs, outs)
+    said = operation.public or op
+    views = [
+        view_of(said, name, array, INPUTS)
+        for name, array in zip(operation.read, inputs, strict=True)
+    ]
+    chosen = None if dtype is None else float_name(said, "dtype=", as_dtype(said, dtype))
+    first = operation.inputs[0], inputs[0]
+    check_agreement(said, *first, zip(operation.read[1:], inputs[1:], strict=True))
+    shape = views[0].shape
+    axes = resolve_axes(said, axis, len(shape))
+    shapes = (shape, reduced_shape(shape, axes, keepdims))
+
+    def expected(operand: int) -> tuple[int, ...]:
+        return shapes[not operation.along_rows(operand)]
+
+    for i, view in enumerate(views):
+        check_shape(said, operation.read[i], view.shape, *first, expected(i))
+    if outs:
+        check_agreement(said, *first, zip(operation.written, outs, strict=True))
+    for i, name in enumerate(operation.written, len(views)):
+        if outs:
+            view = view_of(said, name, outs[i - len(inputs)], FLOATS)
+            check_shape(said, name, view.shape, *first, expected(i))
+            check_target(said, name, view, chosen)
+        else:
+            found = chosen or output_dtype([v.dtype for v in views[: len(inputs)]])
+            model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
+            view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
+        views.append(view)
+    problem = fold(operation, [_along(view, shape, axes, keepdims) for view in views], axes)
+    targets = views[len(inputs) :]
+    return Prepared(
+        problem, tuple(Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in targets)
+    )
+
+
+def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
+    """Return the shape of what has one value for each row."""
+    if keepdims:
+        return tuple(1 if d in axes else size for d, size in enumerate(shape))
+    return tuple(size for d, size in enumerate(shape) if d not in axes)
+
+
+def _along(view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> View:
+    """Return an array with one value for each row as one that repeats it along the row."""
+    if view.shape == shape:
+        return view
+    kept = iter(s for d, s in enumerate(view.strides) if not (keepdims and d in axes))
+    strides = tuple(0 if d in axes else next(kept) for d in range(len(shape)))
+    return View(shape, strides, view.dtype, view.pointer)
 
 
 def problem_for(
@@ -176,54 +222,59 @@ def problem_for(
     `dtype` is that of every input, or a tuple with one for each.
     """
     operation = find(op)
+    op = operation.public or op
     shape = tuple(operator.index(size) for size in shape)
     if any(size < 0 for size in shape):
         raise ValueError(f"{op}: shape {shape} has a negative size")
     if order not in ("C", "F"):
         raise ValueError(f"{op}: order={order!r} is not known; give 'C' or 'F'")
-    given = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.inputs)
-    if len(given) != len(operation.inputs):
-        raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.inputs)}")
+    given = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.read)
+    if len(given) != len(operation.read):
+        raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
     names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
     if out_dtype is None:
-        names.append(output_dtype(names))
+        out_name = output_dtype(names)
     else:
-        names.append(float_name(op, "out_dtype=", as_dtype(op, out_dtype)))
+        out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
+    names += [out_name] * len(operation.written)
+    axes = resolve_axes(op, axis, len(shape))
     # Strides that only rank the dimensions; k_order makes true ones of them.
     rank = tuple(range(1, len(shape) + 1))
-    views = [
-        View(shape, k_order(shape, rank if order == "F" else rank[::-1], ITEMSIZE[name]), name)
-        for name in names
-    ]
-    return fold(operation.name, views, resolve_axes(op, axis, len(shape)))
+    ranks = rank if order == "F" else rank[::-1]
+    views = []
+    for i, name in enumerate(names):
+        along = operation.along_rows(i)
+        has = shape if along else reduced_shape(shape, axes, True)
+        view = View(has, k_order(has, ranks, ITEMSIZE[name]), name)
+        views.append(view if along else _along(view, shape, axes, True))
+    return fold(operation, views, axes)
 
 
 # ------------------------------------------------------------------------------------------ folding
 
 
-def fold(op: str, views: Sequence[View], axes: tuple[int, ...]) -> Problem:
-    """Fold arrays of one shape, the output last, into rows along `axes` (ascending, not negative).
+def fold(operation: Operation, views: Sequence[View], axes: tuple[int, ...]) -> Problem:
+    """Fold an operation's arrays of one shape into rows along `axes` (ascending, not negative).
 
-    Dimensions are put in the output's memory order, whichever way the array lies: rows are
-    independent, and within a row the order of summation follows the layout.
+    Dimensions are put in the memory order of the first result (the first input, where no result has
+    elements), whichever way the array lies: rows are independent, and within a row the order of
+    summation follows the layout.
     """
-    shape = views[-1].shape
+    model = views[len(operation.read)] if operation.outputs else views[0]
+    shape = model.shape
     reduce = [d for d in axes if shape[d] != 1]
     batch = [d for d in range(len(shape)) if d not in axes and shape[d] != 1]
     for dims in (batch, reduce):
-        dims.sort(key=lambda d: -abs(views[-1].strides[d]))
+        dims.sort(key=lambda d: -abs(model.strides[d]))
     rows, n = prod(shape[d] for d in batch), prod(shape[d] for d in reduce)
-    if rows == 0 or n == 0:  # nowhere to go: strides mean nothing
-        batch_shape, batch_strides = _contiguous(rows, views)
-        reduce_shape, reduce_strides = _contiguous(n, views)
-    else:
-        batch_shape, batch_strides = _merge(batch, views)
-        reduce_shape, reduce_strides = _merge(reduce, views)
+    # Where there is nowhere to go, strides mean nothing.
+    batch_shape, batch_strides = _merge(batch, views) if rows else _contiguous(0, views)
+    reduce_shape, reduce_strides = _merge(reduce, views) if n else _contiguous(0, views)
     operands = tuple(
         Operand(view.dtype, b, r, alignment(view.pointer))
         for view, b, r in zip(views, batch_strides, reduce_strides, strict=True)
     )
-    return Problem(op, rows, n, batch_shape, reduce_shape, operands)
+    return Problem(operation.name, rows, n, batch_shape, reduce_shape, operands)
 
 
 def _merge(dims: list[int], views: Sequence[View]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:

@@ -1,4 +1,4 @@
-"""What the kernels must agree with: softmax, its derivatives and its error bounds in NumPy.
+"""What the kernels must agree with: the softmax family in NumPy.
 
 Inputs are taken at their float64 values, so every accepted dtype is exact but for integers beyond
 2**53, which the kernels round the same way. Results are float64, or with ``extended=True`` in
@@ -48,18 +48,7 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
         but -inf is NaN.
     """
     rows, restore = _rows(x, axis=axis)
-    x_ = rows[0]
-    if x_.size == 0:
-        return restore(x_, extended)
-    with np.errstate(all="ignore"):
-        m = x_.max(axis=-1, keepdims=True)
-        d = x_ - m
-        # exp magnifies what the difference lost to rounding: recover it, and put it back.
-        back = d - x_
-        lost = (x_ - (d - back)) - (m + back)
-        e = np.exp(d)
-        e += e * np.where(np.isfinite(lost), lost, 0)
-        return restore(e / e.sum(axis=-1, keepdims=True), extended)
+    return restore(_softmax_rows(rows[0]), extended)
 
 
 def softmax_vjp(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
@@ -87,6 +76,150 @@ def softmax_vjp(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, *, extended: bool 
 def softmax_jvp(y: ArrayLike, xt: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
     """Product of softmax's Jacobian with a tangent: `softmax_vjp`, the Jacobian being symmetric."""
     return softmax_vjp(y, xt, axis, extended=extended)
+
+
+def log_softmax(x: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
+    """Logarithm of softmax, ``x_i - m - log sum_j exp(x_j - m)``.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits of any shape and real dtype.
+    axis : int, tuple of int or None
+        Axes that are normalised together.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    numpy.ndarray
+        Accurate to the last bits also where it is nearly 0. NaN as in `softmax`.
+    """
+    rows, restore = _rows(x, axis=axis)
+    x_ = rows[0]
+    if x_.size == 0:
+        return restore(x_, extended)
+    with np.errstate(all="ignore"):
+        return restore(x_ - x_.max(axis=-1, keepdims=True) - _log_of_sum(x_)[:, None], extended)
+
+
+def log_softmax_vjp(
+    logy: ArrayLike, dy: ArrayLike, axis: Axis = -1, *, extended: bool = False
+) -> Float:
+    """Gradient through `log_softmax`, ``dy - exp(logy) * sum_j dy_j``.
+
+    Parameters
+    ----------
+    logy, dy : array_like
+        The result of `log_softmax` and the gradient with respect to it, of one shape.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    (logy_, dy_), restore = _rows(logy, dy, axis=axis)
+    with np.errstate(all="ignore"):
+        return restore(dy_ - np.exp(logy_) * dy_.sum(axis=-1, keepdims=True), extended)
+
+
+def log_softmax_jvp(
+    logy: ArrayLike, xt: ArrayLike, axis: Axis = -1, *, extended: bool = False
+) -> Float:
+    """Change of `log_softmax` along `xt`, ``xt - sum_j exp(logy_j) xt_j``.
+
+    Parameters
+    ----------
+    logy, xt : array_like
+        The result of `log_softmax` and the tangent of its input, of one shape.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    (logy_, xt_), restore = _rows(logy, xt, axis=axis)
+    with np.errstate(all="ignore"):
+        return restore(xt_ - (np.exp(logy_) * xt_).sum(axis=-1, keepdims=True), extended)
+
+
+def logsumexp(
+    x: ArrayLike,
+    axis: Axis = -1,
+    b: ArrayLike | None = None,
+    *,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    extended: bool = False,
+) -> Any:
+    """``log(sum_j b_j exp(x_j))``, for one row of any length; meaning as in `scipy.special`.
+
+    Parameters
+    ----------
+    x : array_like
+        Of any shape and real dtype.
+    axis : int, tuple of int or None
+        Axes that are summed over.
+    b : array_like, optional
+        Weights, of the shape of `x`; an element of weight 0 counts for nothing, even +inf.
+    keepdims : bool
+        Whether the axes stay, with size 1.
+    return_sign : bool
+        Whether to return the logarithm of the sum's magnitude, and its sign, as a pair.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    numpy.ndarray, or two
+        -inf for an empty sum; NaN for a negative one without `return_sign`.
+    """
+    given = (x,) if b is None else (x, b)
+    rows, restore = _rows(*given, axis=axis)
+    with np.errstate(all="ignore"):
+        m, s = _weighted_sum(*rows)
+        log = np.log(np.abs(s))
+        if b is None and rows[0].shape[1]:
+            log = np.where(np.isfinite(m), _log_of_sum(rows[0]), log)
+        value, sign = m + log, np.sign(s)
+    if return_sign:
+        return tuple(restore.values(v, extended, keepdims) for v in (value, sign))
+    with np.errstate(all="ignore"):
+        return restore.values(np.where(sign < 0, np.nan, value), extended, keepdims)
+
+
+def logsumexp_vjp(
+    x: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    b: ArrayLike | None = None,
+    *,
+    keepdims: bool = False,
+    extended: bool = False,
+) -> Float:
+    """Gradient through `logsumexp`, ``dy * b_i exp(x_i) / sum_j b_j exp(x_j)``.
+
+    Parameters
+    ----------
+    x : array_like
+        The input of `logsumexp`.
+    dy : array_like
+        Gradient with respect to its result, of the shape of that.
+    axis, b, keepdims
+        As given to `logsumexp`.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    given = (x,) if b is None else (x, b)
+    rows, restore = _rows(*given, axis=axis)
+    upstream = _widen(dy).reshape(-1, 1)
+    if rows[0].size == 0:
+        return restore(rows[0], extended)
+    if b is None:
+        _, s = _weighted_sum(rows[0])
+        return restore(_softmax_rows(rows[0]) * upstream, extended)
+    with np.errstate(all="ignore"):
+        m, s = _weighted_sum(*rows)
+        e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - _shift(m)[:, None]))
+        return restore(e / s[:, None] * upstream, extended)
 
 
 def softmax_jacobian(y: ArrayLike) -> Float:
@@ -191,12 +324,65 @@ def _widen(values: ArrayLike) -> Float:
     return np.asarray(values).astype(np.float64).astype(np.longdouble)
 
 
+def _softmax_rows(x: Float) -> Float:
+    if x.size == 0:
+        return x
+    with np.errstate(all="ignore"):
+        e = _exponentials(x, x.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+
+def _exponentials(x: Float, m: Float) -> Float:
+    """Return ``exp(x - m)``, which magnifies what the difference loses to rounding: put it back."""
+    d = x - m
+    back = d - x
+    lost = (x - (d - back)) - (m + back)
+    e = np.exp(d)
+    e += e * np.where(np.isfinite(lost), lost, 0)
+    return np.asarray(e)
+
+
+def _shift(m: Float) -> Float:
+    return np.where(np.isneginf(m), 0, m)
+
+
+def _log_of_sum(x: Float) -> Float:
+    """Return ``log sum_j exp(x_j - m)`` of each row, accurate next to 0 too."""
+    top = x.argmax(axis=-1)[:, None]
+    m = np.take_along_axis(x, top, -1)
+    others = _exponentials(x, m)
+    first = np.take_along_axis(others, top, -1)[:, 0]  # 1, or NaN among infinities
+    np.put_along_axis(others, top, 0, -1)
+    return np.log1p(others.sum(axis=-1) + (first - 1))
+
+
+def _weighted_sum(x: Float, b: Float | None = None) -> tuple[Float, Float]:
+    """Return the maximum of each row's elements with a weight, and the sum relative to it."""
+    if b is None:
+        b = np.ones_like(x)
+    counted = np.where(b == 0, -np.inf, x)
+    m = counted.max(axis=-1, initial=-np.inf)
+    m = np.where(np.isnan(counted).any(axis=-1), np.nan, m)
+    with np.errstate(all="ignore"):
+        e = np.where(np.isposinf(counted), np.inf, _exponentials(counted, _shift(m)[:, None]))
+    return m, np.where(b == 0, 0, b * e).sum(axis=-1)
+
+
 class _Restore:
     """Takes rows back to the shape that they were cut from."""
 
-    def __init__(self, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], order: tuple[int, ...], axes: tuple[int, ...]
+    ) -> None:
+        self.kept = tuple(1 if d in axes else size for d, size in enumerate(shape))
+        self.reduced = tuple(size for d, size in enumerate(shape) if d not in axes)
         self.moved = tuple(shape[d] for d in order)
         self.inverse = tuple(int(d) for d in np.argsort(order))
+
+    def values(self, rows: Float, extended: bool, keepdims: bool) -> Float:
+        """Take one value a row to the shape of what a reduction leaves."""
+        whole = rows.reshape(self.kept if keepdims else self.reduced)
+        return whole.astype(np.longdouble if extended else np.float64)
 
     def __call__(self, rows: Float, extended: bool) -> Float:
         whole = rows.reshape(self.moved).transpose(self.inverse)
@@ -215,4 +401,4 @@ def _rows(*arrays: ArrayLike, axis: Axis) -> tuple[list[Float], _Restore]:
     length = int(np.prod([shape[d] for d in axes], dtype=np.int64))
     rows = int(np.prod([shape[d] for d in order[: len(shape) - len(axes)]], dtype=np.int64))
     cut = [np.ascontiguousarray(w.transpose(order)).reshape(rows, length) for w in wide]
-    return cut, _Restore(shape, order)
+    return cut, _Restore(shape, order, axes)

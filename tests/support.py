@@ -188,7 +188,9 @@ def plan_of(
     device: Any, op: str, *arrays: Any, axis: Any = -1, dtype: Any = None, out: Any = None
 ) -> Plan:
     """Return the plan of a call with these arrays, of any strides."""
-    return make_plan(build(op, arrays, axis, dtype, out).problem, device.spec)
+    return make_plan(
+        build(op, arrays, axis, dtype, () if out is None else (out,)).problem, device.spec
+    )
 
 
 @dataclass(frozen=True)

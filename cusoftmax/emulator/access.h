@@ -47,7 +47,7 @@ void global_access(const void* address, int bytes, Touch touch, bool wanted, int
     const i64 offset = static_cast<i64>(at - array.base);
     if (!(array.role & needed) || offset < 0 || offset + bytes > array.span) continue;
     i64 element;
-    const Placed placed = place(array, offset, bytes, !reads && array.once ? &rt.written : nullptr, &element);
+    const Placed placed = place(array, offset, bytes, !reads && array.once ? &rt.written[i] : nullptr, &element);
     if (placed == Placed::fine) return;
     if (placed == Placed::written_twice) {
       fail(t, "element %lld of argument %d is written a second time (%s)", element, i, where(site_of(line, file)).text);
@@ -148,7 +148,7 @@ bool prepare(const Launch& launch) {
     room = rt.block[b].shared.reserve(launch.shared_bytes > 16 ? launch.shared_bytes : 16);
   }
   for (int i = 0; i < launch.arrays; ++i) {
-    if (launch.array[i].once) room = room && rt.written.start(launch.array[i].elements);
+    if (launch.array[i].once) room = room && rt.written[i].start(launch.array[i].elements);
   }
   if (!room) fail_outside(nullptr, "out of memory");
   return room;
@@ -163,14 +163,14 @@ int run(const Launch& launch, Report* report, char* message) {
     for (i64 i = 0; i < clusters && !rt.failed; ++i) run_cluster(launch.clusters ? launch.clusters[i] : i);
     for (int i = 0; i < launch.arrays && !rt.failed && !launch.clusters; ++i) {
       if (!launch.array[i].once) continue;
-      const i64 missing = rt.written.first_unwritten();
+      const i64 missing = rt.written[i].first_unwritten();
       if (missing >= 0) {
         fail_outside(nullptr, "element %lld of argument %d was never written, of %lld", missing, i,
                      launch.array[i].elements);
       }
     }
   }
-  rt.written.stop();
+  for (Written& written : rt.written) written.stop();
   rt.tracer.reset();
   *report = rt.report;
   return rt.failed ? 1 : 0;

@@ -22,7 +22,7 @@ inline i64 element_at(const Array& array, i64 offset) {
 
 enum class Placed { fine, between_elements, part_of_element, written_twice };
 
-// Which elements of the output have been written: a byte for each, in C order.
+// Which elements of a result have been written: a byte for each, in C order.
 class Written {
  public:
   bool start(i64 elements) {

@@ -71,7 +71,7 @@ struct Runtime {
   char* message;
   Stacks stacks;
   Tracer tracer;
-  Written written;
+  Written written[kArrays];  // of each result
   Fiber scheduler;
   Thread* thread;
   Warp* warp;

@@ -1,0 +1,36 @@
+// log_softmax: y_i = x_i − m − ln Σ_j exp(x_j − m), m = max_j x_j.
+#pragma once
+
+#include "core/log.cuh"
+#include "core/monoid.cuh"
+
+namespace csm {
+
+struct Op : WritesElements {
+  static constexpr bool kMaximum = true;
+  static constexpr Neutral kNeutral[] = {Neutral::lowest};
+
+  CSM_DEVICE static Acc key(const Element& x) { return x[0]; }
+  CSM_DEVICE static void terms(Element& x, Acc shift, Values<1>& term) { term[0] = exp_difference(x[0], shift); }
+
+  // Both parts of y are ≤ 0, so no digits cancel. A row of −inf alone has x − m = NaN.
+  struct Scale {
+    Acc maximum;
+    Wide minus_log;
+  };
+  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) {
+    const Wide log = logarithm(row.s[0]);
+    return {row.m, {-log.hi, -log.lo}};
+  }
+  CSM_DEVICE static void map(const Element& x, const Scale& row, Values<1>& y) {
+    const Acc d = x[0] - row.maximum;
+    y[0] = plus(d, row.minus_log);
+    if constexpr (kCompensated) {
+      const Acc of_m = d - x[0];
+      const Acc lost = (x[0] - (d - of_m)) - (row.maximum + of_m);  // x − m = d + lost, exactly
+      if (lost == lost) y[0] += lost;
+    }
+  }
+};
+
+}  // namespace csm
