@@ -46,6 +46,10 @@ _BYTES = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()}
 _THOROUGH = 90  # the architecture for which a selection holds every kernel of contiguous rows
 _ALIKE = (86, 89)  # the machine code of sm_80, all but its schedule
 _MIXED = DTYPES[4:]
+# The patterns are the same for all operations: compiled most widely for one operation without and
+# one with a second input, and elsewhere where registers run out first.
+_FIRST_OPS = ("softmax", "softmax_vjp")
+_FULLEST = ("float16", "float32")
 # How much worse than recorded passes: compilers schedule a little differently with every release.
 _SLACK, _SLACK_OTHER_NVRTC = 1.03, 1.25
 
@@ -60,7 +64,13 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
         return tuple(kernel for kernel in extremes(layout) if kernel["CSM_VEC"] != "1")
 
     found: tuple[Kernel, ...] = ()
-    if arch == _THOROUGH and dtype not in _MIXED:
+    if op not in _FIRST_OPS:
+        variant = bool(OPERATIONS[op].source)
+        if (arch == _THOROUGH and dtype not in _MIXED and (dtype in _FULLEST or not variant)) or (
+            arch not in (*_ALIKE, _THOROUGH) and dtype == "float32" and not variant
+        ):
+            found = widest("rows") + widest("few") + widest("column")
+    elif arch == _THOROUGH and dtype not in _MIXED:
         rows = planned_kernels(arch, [op], [dtype], ["rows", "few"])
         found = rows + extremes("column") + widest("strided")
     elif arch == _THOROUGH or (arch in _ALIKE and dtype not in _MIXED):

@@ -1,0 +1,259 @@
+"""Every operation with what it takes to try it: inputs, the public call, the truth, and the bound.
+
+`cusoftmax check`, the tests and the benchmarks go through this table, so that an operation that is
+in it is tried everywhere. The bounds are the numerical contract (README.md: Numbers); errors are
+given in the bound's own unit:
+
+- ``"ulp"``: units in the last place of the result;
+- ``"u"``: unit roundoffs of the output dtype times the magnitude that the operation's formula
+  rounds, for 16-bit dtypes beside the final rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import cusoftmax as cs
+from cusoftmax import reference
+from cusoftmax._checks import Axis, resolve_axes
+from cusoftmax._ops import FLOATS, OPERATIONS, compute_dtype
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Arrays = tuple[Array, ...]
+
+NARROW = ("float16", "bfloat16")
+SPREAD = 10.0  # standard deviation of the logits that are drawn
+
+
+@dataclass(frozen=True)
+class Member:
+    """One operation of the family.
+
+    Attributes
+    ----------
+    op : str
+        Its name in `OPERATIONS`; arrays come in the order of ``read`` there.
+    call : callable
+        The public function, ``call(*inputs, axis=)``.
+    exact : callable
+        The reference with extended precision, ``exact(*inputs, axis)``; a tuple where there are
+        several results.
+    unit : {"ulp", "u"}
+        Of the bound.
+    bound : dict
+        Largest error allowed, by output dtype.
+    magnitude : callable, optional
+        For the unit ``"u"``: what the roundoffs are of, ``magnitude(*inputs, axis)`` in float64.
+    floor : float
+        Absolute error that a 16-bit result of float32 sums is allowed beside.
+    """
+
+    op: str
+    call: Callable[..., Any]
+    exact: Callable[..., Any]
+    unit: str
+    bound: dict[str, float]
+    magnitude: Callable[..., Array] | None = None
+    floor: float = 0.0
+
+    def draw(
+        self, rng: np.random.Generator, shape: tuple[int, ...], axis: Axis, dtype: Any
+    ) -> Arrays:
+        """Return random inputs: normal logits, what softmax makes of them, and normal gradients."""
+        kind = np.dtype(dtype)
+        kept = list(shape)
+        for a in resolve_axes(self.op, axis, len(shape)):
+            kept[a] = 1
+        operation = OPERATIONS[self.op]
+        drawn = []
+        for name in operation.read:
+            values = rng.standard_normal(shape if name in operation.inputs else kept)
+            if kind.name not in FLOATS:  # no sign, for unsigned dtypes
+                values = np.abs(values * SPREAD)
+            elif name == "x":
+                values = values * SPREAD
+            elif name == "y":
+                values = reference.softmax(values * SPREAD, axis)
+            elif name == "logy":
+                values = reference.log_softmax(values * SPREAD, axis)
+            drawn.append(values.astype(kind))
+        return tuple(drawn)
+
+    def errors(self, inputs: Arrays, axis: Axis, results: Arrays) -> Array:
+        """Return the error of each element of the first result, in the bound's unit.
+
+        A second result, such as a sign, must be right, or all errors are infinite.
+        """
+        exact = self.exact(*inputs, axis)
+        truths = exact if isinstance(exact, tuple) else (exact,)
+        for got, truth in zip(results[1:], truths[1:], strict=True):
+            if not np.array_equal(got.astype(np.float64), truth.astype(np.float64), equal_nan=True):
+                return np.full(results[0].shape, np.inf)
+        result, truth = results[0], truths[0]
+        if result.shape != truth.shape:
+            raise ValueError(f"{self.op}: shape {result.shape}, and not {truth.shape}")
+        single = computes_in_single(*inputs, result)
+        if self.magnitude is None and not self.floor:
+            return reference.ulp_error(result, truth, flush_to_zero=single)
+        got = result.astype(np.float64).astype(np.longdouble)
+        name = result.dtype.name
+        with np.errstate(all="ignore"):
+            error = np.abs(got - truth)
+            ulps = reference.ulp_error(result, truth, flush_to_zero=single)
+            excess = error - (self.floor if name in NARROW else 0.0)
+            if self.magnitude is None:
+                units = np.where(excess <= 0, 0.0, ulps * (excess / error))
+            else:
+                scale = self.magnitude(*(a.astype(np.float64) for a in inputs), axis)
+                if name in NARROW:  # the final rounding, half a unit in the last place
+                    excess = excess - 0.5 * error / np.where(ulps > 0, ulps, 1)
+                if single:  # a subnormal operand or product may be flushed
+                    excess = excess - float(np.finfo(np.float32).tiny) * (1 + _largest(inputs))
+                units = excess / (reference.unit_roundoff(name) * scale)
+        fine = (ulps == 0) | (excess <= 0)
+        return np.where(fine, 0.0, np.where(np.isnan(units), np.inf, units)).astype(np.float64)
+
+    def worst(self, inputs: Arrays, axis: Axis, results: Arrays) -> float:
+        """Return the worst error over the bound: at most 1 where the contract is kept."""
+        errors = self.errors(inputs, axis, results)
+        return float(errors.max(initial=0.0)) / self.bound[results[0].dtype.name]
+
+
+def computes_in_single(*arrays: Array) -> bool:
+    """Whether the kernel of these inputs and output computes in float32."""
+    *inputs, out = (array.dtype.name for array in arrays)
+    return compute_dtype(inputs, out) == "float32"
+
+
+def _largest(inputs: Arrays) -> float:
+    finite = [np.abs(a.astype(np.float64)) for a in inputs]
+    return max(float(f[np.isfinite(f)].max(initial=0.0)) for f in finite)
+
+
+def _sum(values: Array, axis: Axis) -> Array:
+    return np.asarray(values.sum(axis, keepdims=True))
+
+
+def _product(y: Array, v: Array, axis: Axis) -> Array:
+    return np.abs(y) * (np.abs(v) + _sum(np.abs(y * v), axis))
+
+
+def _log_vjp(logy: Array, dy: Array, axis: Axis) -> Array:
+    return np.abs(dy) + np.exp(logy) * _sum(np.abs(dy), axis)
+
+
+def _log_jvp(logy: Array, xt: Array, axis: Axis) -> Array:
+    return np.abs(xt) + _sum(np.exp(logy) * np.abs(xt), axis)
+
+
+def _logsumexp(x: Array, axis: Axis) -> Array:
+    return _weighted(x, np.ones_like(x), axis)
+
+
+def _weighted(x: Array, b: Array, axis: Axis) -> Array:
+    """The maximum, the logarithm, and what the sum loses by cancellation."""
+    m = np.where(b == 0, -np.inf, x).max(axis, initial=-np.inf)
+    value = reference.logsumexp(x, axis, b, return_sign=True)[0]
+    return np.asarray(np.abs(m) + np.abs(value - m) + _condition(x, b, axis))
+
+
+def _condition(x: Array, b: Array, axis: Axis) -> Array:
+    gross = reference.logsumexp(x, axis, np.abs(b))
+    net = reference.logsumexp(x, axis, b, return_sign=True)[0]
+    return np.exp(gross - net)
+
+
+def _logsumexp_vjp(x: Array, dy: Array, axis: Axis) -> Array:
+    return np.abs(reference.softmax(x, axis) * dy)
+
+
+def _weighted_vjp(x: Array, b: Array, dy: Array, axis: Axis) -> Array:
+    gradient = np.abs(reference.logsumexp_vjp(x, dy, axis, b, keepdims=True))
+    return gradient * _condition(x, b, axis).reshape(dy.shape)
+
+
+def _ext(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    return lambda *args: function(*args, extended=True, **options)
+
+
+_FOUR_U = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
+_SOFTMAX = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
+
+FAMILY = {
+    member.op: member
+    for member in (
+        Member("softmax", cs.softmax, _ext(reference.softmax), "ulp", _SOFTMAX),
+        Member("softmax_vjp", cs.softmax_vjp, _ext(reference.softmax_vjp), "u", _FOUR_U, _product),
+        Member(
+            "log_softmax",
+            cs.log_softmax,
+            _ext(reference.log_softmax),
+            "ulp",
+            _SOFTMAX,
+            floor=2.0**-22,  # of the sum, in float32 without a second word
+        ),
+        Member(
+            "log_softmax_vjp",
+            cs.log_softmax_vjp,
+            _ext(reference.log_softmax_vjp),
+            "u",
+            _FOUR_U,
+            _log_vjp,
+        ),
+        Member(
+            "log_softmax_jvp",
+            cs.log_softmax_jvp,
+            _ext(reference.log_softmax_jvp),
+            "u",
+            _FOUR_U,
+            _log_jvp,
+        ),
+        Member("logsumexp", cs.logsumexp, _ext(reference.logsumexp), "u", _FOUR_U, _logsumexp),
+        Member(
+            "logsumexp_sign",
+            lambda x, axis: cs.logsumexp(x, axis, return_sign=True),
+            _ext(reference.logsumexp, return_sign=True),
+            "u",
+            _FOUR_U,
+            _logsumexp,
+        ),
+        Member(
+            "logsumexp_b",
+            lambda x, b, axis: cs.logsumexp(x, axis, b=b),
+            lambda x, b, axis: reference.logsumexp(x, axis, b, extended=True),
+            "u",
+            _FOUR_U,
+            _weighted,
+        ),
+        Member(
+            "logsumexp_b_sign",
+            lambda x, b, axis: cs.logsumexp(x, axis, b=b, return_sign=True),
+            lambda x, b, axis: reference.logsumexp(x, axis, b, return_sign=True, extended=True),
+            "u",
+            _FOUR_U,
+            _weighted,
+        ),
+        Member(
+            "logsumexp_vjp",
+            lambda x, dy, axis: cs.logsumexp_vjp(x, dy, axis, keepdims=True),
+            lambda x, dy, axis: reference.logsumexp_vjp(x, dy, axis, keepdims=True, extended=True),
+            "u",
+            _FOUR_U,
+            _logsumexp_vjp,
+        ),
+        Member(
+            "logsumexp_b_vjp",
+            lambda x, b, dy, axis: cs.logsumexp_vjp(x, dy, axis, keepdims=True, b=b),
+            lambda x, b, dy, axis: reference.logsumexp_vjp(
+                x, dy, axis, b, keepdims=True, extended=True
+            ),
+            "u",
+            {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0},
+            _weighted_vjp,
+        ),
+    )
+}
