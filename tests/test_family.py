@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cusoftmax as cs
 from cusoftmax._family import FAMILY, Arrays, Member
 from cusoftmax._ops import OPERATIONS
 from tests.support import DTYPES, KINDS, assert_plan, bits, case, dtype_of, planned
@@ -67,3 +68,54 @@ def test_each_kind_of_plan(device: Any, op: str, dtype: str, wanted: str) -> Non
     for many, two in zip(results, again, strict=True):
         axis = 0 if many.ndim == 1 or found.axis else 1
         np.testing.assert_array_equal(bits(np.take(many, [1, 0], axis)), bits(two))
+
+
+SPECIAL = {
+    "a NaN": [1.0, np.nan, 0.0, 2.0],
+    "+inf": [1.0, np.inf, 0.0, 2.0],
+    "+inf twice": [np.inf, np.inf, 0.0, -np.inf],
+    "+inf and NaN": [np.inf, np.nan, 0.0, 2.0],
+    "some -inf": [1.0, -np.inf, 0.0, -np.inf],
+    "all -inf": [-np.inf] * 4,
+    "one left": [-np.inf, 3.0, -np.inf, -np.inf],
+    "far apart": [-30000.0, 30000.0, 0.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", ["log_softmax", "logsumexp", "logsumexp_sign", "logsumexp_vjp"])
+@pytest.mark.parametrize("n", [4, 40, 3000])
+def test_special_logits(device: Any, op: str, dtype: str, n: int) -> None:
+    x = np.zeros((len(SPECIAL), n), dtype_of(dtype))
+    for row, values in zip(x, SPECIAL.values(), strict=True):
+        row[:] = -np.inf if n > 4 and np.isneginf(values).any() else -20.0
+        row[-4:] = values  # the first chunks of long rows have nothing, or little
+    if op == "logsumexp_vjp":
+        inputs: Arrays = (x, np.ones((len(x), 1), x.dtype))
+    else:
+        inputs = (x,)
+    member = FAMILY[op]
+    results = run(device, member, inputs, -1)
+    exact = member.exact(*inputs, -1)
+    first = exact[0] if isinstance(exact, tuple) else exact
+    for name, got, want in zip(SPECIAL, results[0], first, strict=True):
+        special = ~np.isfinite(want)
+        np.testing.assert_array_equal(np.isfinite(got), ~special, name)
+        np.testing.assert_array_equal(got[special].astype(float), want[special].astype(float), name)
+    judge(member, inputs, -1, results, dtype)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_in_place(device: Any, op: str) -> None:
+    member, operation = FAMILY[op], OPERATIONS[op]
+    if not operation.outputs:
+        pytest.skip("its result has another shape than its inputs")
+    inputs = member.draw(np.random.default_rng(5), (6, 1500), -1, np.float32)
+    expected = run(device, member, inputs, -1)[0]
+    arrays = [device.asarray(a) for a in inputs]
+    function = getattr(cs, operation.public or op)
+    given = {"b": arrays.pop(1)} if "b" in operation.inputs else {}
+    if operation.row_inputs:
+        given["keepdims"] = True
+    assert function(*arrays, **given, out=arrays[0]) is arrays[0]
+    np.testing.assert_array_equal(bits(device.asnumpy(arrays[0])), bits(expected))

@@ -26,7 +26,7 @@ struct Op : WritesRows {
   }
 
   CSM_DEVICE static void finish(const Node& row, const Given&, Values<kRowOutputs>& value) {
-    const Wide sum = normalised(settled(row.s[0]));
+    const Wide sum = settled(normalised(settled(row.s[0])));
     const bool negative = sum.hi < Acc(0);
     if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
     value[0] = plus(row.m, logarithm(negative ? Wide{-sum.hi, -sum.lo} : sum));
