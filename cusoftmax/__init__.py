@@ -8,8 +8,10 @@ from cusoftmax.api import (
     logsumexp,
     logsumexp_vjp,
     softmax,
+    softmax_hvp,
     softmax_jvp,
     softmax_vjp,
+    softmax_vjp_vjp,
     warmup,
 )
 
@@ -24,7 +26,9 @@ __all__ = [
     "logsumexp",
     "logsumexp_vjp",
     "softmax",
+    "softmax_hvp",
     "softmax_jvp",
     "softmax_vjp",
+    "softmax_vjp_vjp",
     "warmup",
 ]

@@ -47,7 +47,8 @@ class Member:
     bound : dict
         Largest error allowed, by output dtype.
     magnitude : callable, optional
-        For the unit ``"u"``: what the roundoffs are of, ``magnitude(*inputs, axis)`` in float64.
+        For the unit ``"u"``: what the roundoffs are of, ``magnitude(*inputs, axis)`` in float64; a
+        tuple where it is not the same for all results.
     floor : float
         Absolute error that a 16-bit result of float32 sums is allowed beside.
     """
@@ -57,7 +58,7 @@ class Member:
     exact: Callable[..., Any]
     unit: str
     bound: dict[str, float]
-    magnitude: Callable[..., Array] | None = None
+    magnitude: Callable[..., Array | Arrays] | None = None
     floor: float = 0.0
 
     def draw(
@@ -83,34 +84,45 @@ class Member:
             drawn.append(values.astype(kind))
         return tuple(drawn)
 
-    def errors(self, inputs: Arrays, axis: Axis, results: Arrays) -> Array:
-        """Return the error of each element of the first result, in the bound's unit.
+    def errors(self, inputs: Arrays, axis: Axis, results: Arrays) -> Arrays:
+        """Return the error of each element of each result, in the bound's unit.
 
-        A second result, such as a sign, must be right, or all errors are infinite.
+        A sign must be right: its error is 0 or infinite.
         """
         exact = self.exact(*inputs, axis)
         truths = exact if isinstance(exact, tuple) else (exact,)
-        for got, truth in zip(results[1:], truths[1:], strict=True):
-            if not np.array_equal(got.astype(np.float64), truth.astype(np.float64), equal_nan=True):
-                return np.full(results[0].shape, np.inf)
-        result, truth = results[0], truths[0]
-        if result.shape != truth.shape:
-            raise ValueError(f"{self.op}: shape {result.shape}, and not {truth.shape}")
+        scales: Any = None
+        if self.magnitude is not None:
+            with np.errstate(all="ignore"):
+                scales = self.magnitude(*(a.astype(np.float64) for a in inputs), axis)
+            scales = scales if isinstance(scales, tuple) else (scales,) * len(truths)
+        found = []
+        names = OPERATIONS[self.op].written
+        for k, (result, truth) in enumerate(zip(results, truths, strict=True)):
+            if result.shape != truth.shape:
+                raise ValueError(f"{self.op}: shape {result.shape}, and not {truth.shape}")
+            if names[k] == "sign":
+                wrong = result.astype(np.float64) != truth.astype(np.float64)
+                wrong &= ~(np.isnan(result.astype(np.float64)) & np.isnan(truth))
+                found.append(np.where(wrong, np.inf, 0.0))
+            else:
+                found.append(self._errors(inputs, result, truth, scales and scales[k]))
+        return tuple(found)
+
+    def _errors(self, inputs: Arrays, result: Array, truth: Array, scale: Array | None) -> Array:
         single = computes_in_single(*inputs, result)
-        if self.magnitude is None and not self.floor:
-            return reference.ulp_error(result, truth, flush_to_zero=single)
-        got = result.astype(np.float64).astype(np.longdouble)
+        ulps = reference.ulp_error(result, truth, flush_to_zero=single)
+        if scale is None and not self.floor:
+            return ulps
         name = result.dtype.name
         with np.errstate(all="ignore"):
-            error = np.abs(got - truth)
-            ulps = reference.ulp_error(result, truth, flush_to_zero=single)
+            error = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
             excess = error - (self.floor if name in NARROW else 0.0)
-            if self.magnitude is None:
-                units = np.where(excess <= 0, 0.0, ulps * (excess / error))
+            if scale is None:
+                units = ulps * (excess / error)
             else:
-                scale = self.magnitude(*(a.astype(np.float64) for a in inputs), axis)
                 if name in NARROW:  # the final rounding, half a unit in the last place
-                    excess = excess - 0.5 * error / np.where(ulps > 0, ulps, 1)
+                    excess = excess - 0.5 * error / ulps
                 if single:  # a subnormal operand or product may be flushed
                     excess = excess - float(np.finfo(np.float32).tiny) * (1 + _largest(inputs))
                 units = excess / (reference.unit_roundoff(name) * scale)
@@ -120,7 +132,8 @@ class Member:
     def worst(self, inputs: Arrays, axis: Axis, results: Arrays) -> float:
         """Return the worst error over the bound: at most 1 where the contract is kept."""
         errors = self.errors(inputs, axis, results)
-        return float(errors.max(initial=0.0)) / self.bound[results[0].dtype.name]
+        most = max(float(e.max(initial=0.0)) for e in errors)
+        return most / self.bound[results[0].dtype.name]
 
 
 def computes_in_single(*arrays: Array) -> bool:
@@ -139,15 +152,26 @@ def _sum(values: Array, axis: Axis) -> Array:
 
 
 def _product(y: Array, v: Array, axis: Axis) -> Array:
-    return np.abs(y) * (np.abs(v) + _sum(np.abs(y * v), axis))
+    return np.asarray(np.abs(y) * (np.abs(v) + _sum(np.abs(y * v), axis)))
+
+
+def _vjp_vjp(y: Array, dy: Array, g: Array, axis: Axis) -> Arrays:
+    of_y = np.abs(g) * (np.abs(dy) + _sum(np.abs(y * dy), axis))
+    return of_y + np.abs(dy) * _sum(np.abs(y * g), axis), _product(y, g, axis)
+
+
+def _hvp(y: Array, dy: Array, v: Array, axis: Axis) -> Array:
+    of_dy, of_v = _sum(np.abs(y * dy), axis), _sum(np.abs(y * v), axis)
+    both = _sum(np.abs(y * v * dy), axis) + of_v * of_dy
+    return np.asarray(np.abs(y) * ((np.abs(v) + of_v) * (np.abs(dy) + of_dy) + both))
 
 
 def _log_vjp(logy: Array, dy: Array, axis: Axis) -> Array:
-    return np.abs(dy) + np.exp(logy) * _sum(np.abs(dy), axis)
+    return np.asarray(np.abs(dy) + np.exp(logy) * _sum(np.abs(dy), axis))
 
 
 def _log_jvp(logy: Array, xt: Array, axis: Axis) -> Array:
-    return np.abs(xt) + _sum(np.exp(logy) * np.abs(xt), axis)
+    return np.asarray(np.abs(xt) + _sum(np.exp(logy) * np.abs(xt), axis))
 
 
 def _logsumexp(x: Array, axis: Axis) -> Array:
@@ -164,16 +188,16 @@ def _weighted(x: Array, b: Array, axis: Axis) -> Array:
 def _condition(x: Array, b: Array, axis: Axis) -> Array:
     gross = reference.logsumexp(x, axis, np.abs(b))
     net = reference.logsumexp(x, axis, b, return_sign=True)[0]
-    return np.exp(gross - net)
+    return np.asarray(np.exp(gross - net))
 
 
 def _logsumexp_vjp(x: Array, dy: Array, axis: Axis) -> Array:
-    return np.abs(reference.softmax(x, axis) * dy)
+    return np.asarray(np.abs(reference.softmax(x, axis) * dy))
 
 
 def _weighted_vjp(x: Array, b: Array, dy: Array, axis: Axis) -> Array:
     gradient = np.abs(reference.logsumexp_vjp(x, dy, axis, b, keepdims=True))
-    return gradient * _condition(x, b, axis).reshape(dy.shape)
+    return np.asarray(gradient * _condition(x, b, axis).reshape(dy.shape))
 
 
 def _ext(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -188,6 +212,15 @@ FAMILY = {
     for member in (
         Member("softmax", cs.softmax, _ext(reference.softmax), "ulp", _SOFTMAX),
         Member("softmax_vjp", cs.softmax_vjp, _ext(reference.softmax_vjp), "u", _FOUR_U, _product),
+        Member(
+            "softmax_vjp_vjp",
+            cs.softmax_vjp_vjp,
+            _ext(reference.softmax_vjp_vjp),
+            "u",
+            _FOUR_U,
+            _vjp_vjp,
+        ),
+        Member("softmax_hvp", cs.softmax_hvp, _ext(reference.softmax_hvp), "u", _FOUR_U, _hvp),
         Member(
             "log_softmax",
             cs.log_softmax,

@@ -120,6 +120,21 @@ OPERATIONS = {
             formula="dx = y * (dy - sum_j y_j dy_j)",
         ),
         Operation(
+            name="softmax_vjp_vjp",
+            inputs=("y", "dy", "g"),
+            outputs=("gy", "gdy"),
+            formula="gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j; "
+            "gdy = y * (g - sum_j y_j g_j)",
+            sums=2,
+        ),
+        Operation(
+            name="softmax_hvp",
+            inputs=("y", "dy", "v"),
+            formula="yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j, "
+            "with yt = y * (v - sum_j y_j v_j)",
+            sums=3,
+        ),
+        Operation(
             name="log_softmax",
             inputs=("x",),
             formula="y_i = x_i - m - log sum_j exp(x_j - m), with m = max_j x_j",

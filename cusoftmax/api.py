@@ -157,6 +157,98 @@ def softmax_jvp(
     return _launch.run("softmax_jvp", (y, xt), axis, None, out)
 
 
+def softmax_vjp_vjp(
+    y: cupy.ndarray,
+    dy: cupy.ndarray,
+    g: cupy.ndarray,
+    axis: Axis = -1,
+    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+) -> tuple[cupy.ndarray, cupy.ndarray]:
+    """Gradients of a loss with respect to both inputs of `softmax_vjp`: its own VJP.
+
+    With ``dx = y * (dy - sum_j y_j dy_j)`` and `g` the gradient with respect to ``dx``:
+    ``gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j`` and ``gdy = y * (g - sum_j y_j g_j)``,
+    both in one pass over memory.
+
+    Parameters
+    ----------
+    y, dy : cupy.ndarray
+        The inputs of `softmax_vjp`.
+    g : cupy.ndarray
+        Gradient of the loss with respect to its result. Same shape; dtypes may differ.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    out : pair of cupy.ndarray, optional
+        Where to write the results: same shape, a float dtype, any strides. Each may be one of the
+        inputs itself.
+
+    Returns
+    -------
+    pair of cupy.ndarray
+        The gradients with respect to `y` and to `dy`, in the widest of the inputs' floats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_vjp`; ValueError also if the results overlap each other.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> y = cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0]))
+    >>> e = cupy.eye(4)
+    >>> gy, gdy = cusoftmax.softmax_vjp_vjp(y, e[1], e[0])
+    >>> gdy.round(4)  # J is symmetric: row 0 of it
+    array([ 0.092 , -0.0776, -0.0105, -0.0039])
+    """
+    return _launch.run("softmax_vjp_vjp", (y, dy, g), axis, None, out)  # type: ignore[no-any-return]
+
+
+def softmax_hvp(
+    y: cupy.ndarray,
+    dy: cupy.ndarray,
+    v: cupy.ndarray,
+    axis: Axis = -1,
+    out: cupy.ndarray | None = None,
+) -> cupy.ndarray:
+    """Product of a vector with the Hessian of ``x -> sum_i dy_i softmax(x)_i``.
+
+    It is the change of `softmax_vjp`'s result along a change `v` of softmax's input: with
+    ``yt = y * (v - sum_j y_j v_j)``, ``yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j``. The last
+    sum is ``sum_j y_j v_j dy_j`` less the product of the other two, so one pass is enough.
+
+    Parameters
+    ----------
+    y, dy : cupy.ndarray
+        The inputs of `softmax_vjp`.
+    v : cupy.ndarray
+        Tangent of softmax's input. Same shape; dtypes may differ.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    out : cupy.ndarray, optional
+        Where to write the result: same shape, a float dtype, any strides. It may be an input
+        itself.
+
+    Returns
+    -------
+    cupy.ndarray
+        The product, in the widest of the inputs' floats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> y = cusoftmax.softmax(cupy.asarray([0.0, 0.0]))
+    >>> cusoftmax.softmax_hvp(y, cupy.asarray([1.0, 0.0]), cupy.asarray([1.0, 0.0]))
+    array([0., 0.])
+    """
+    return _launch.run("softmax_hvp", (y, dy, v), axis, None, out)
+
+
 def log_softmax(
     x: cupy.ndarray,
     axis: Axis = -1,

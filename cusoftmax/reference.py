@@ -78,6 +78,51 @@ def softmax_jvp(y: ArrayLike, xt: ArrayLike, axis: Axis = -1, *, extended: bool 
     return softmax_vjp(y, xt, axis, extended=extended)
 
 
+def softmax_vjp_vjp(
+    y: ArrayLike, dy: ArrayLike, g: ArrayLike, axis: Axis = -1, *, extended: bool = False
+) -> tuple[Float, Float]:
+    """Gradients of `softmax_vjp` with respect to `y` and `dy`, contracted with `g`.
+
+    Parameters
+    ----------
+    y, dy, g : array_like
+        The inputs of `softmax_vjp` and the gradient with respect to its result, of one shape.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    (y_, dy_, g_), restore = _rows(y, dy, g, axis=axis)
+    with np.errstate(all="ignore"):
+        of_dy = (y_ * dy_).sum(axis=-1, keepdims=True)
+        of_g = (y_ * g_).sum(axis=-1, keepdims=True)
+        return (
+            restore(g_ * (dy_ - of_dy) - dy_ * of_g, extended),
+            restore(y_ * (g_ - of_g), extended),
+        )
+
+
+def softmax_hvp(
+    y: ArrayLike, dy: ArrayLike, v: ArrayLike, axis: Axis = -1, *, extended: bool = False
+) -> Float:
+    """Hessian of ``<dy, softmax(x)>`` applied to `v`: `softmax_vjp` of a changing `y`.
+
+    Parameters
+    ----------
+    y, dy, v : array_like
+        Softmax's result, the weights of its sum, and the tangent of softmax's input.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    (y_, dy_, v_), restore = _rows(y, dy, v, axis=axis)
+    with np.errstate(all="ignore"):
+        yt = y_ * (v_ - (y_ * v_).sum(axis=-1, keepdims=True))
+        inner = dy_ - (y_ * dy_).sum(axis=-1, keepdims=True)
+        return restore(yt * inner - y_ * (yt * dy_).sum(axis=-1, keepdims=True), extended)
+
+
 def log_softmax(x: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
     """Logarithm of softmax, ``x_i - m - log sum_j exp(x_j - m)``.
 
@@ -329,7 +374,7 @@ def _softmax_rows(x: Float) -> Float:
         return x
     with np.errstate(all="ignore"):
         e = _exponentials(x, x.max(axis=-1, keepdims=True))
-        return e / e.sum(axis=-1, keepdims=True)
+        return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
 def _exponentials(x: Float, m: Float) -> Float:
@@ -353,7 +398,7 @@ def _log_of_sum(x: Float) -> Float:
     others = _exponentials(x, m)
     first = np.take_along_axis(others, top, -1)[:, 0]  # 1, or NaN among infinities
     np.put_along_axis(others, top, 0, -1)
-    return np.log1p(others.sum(axis=-1) + (first - 1))
+    return np.asarray(np.log1p(others.sum(axis=-1) + (first - 1)))
 
 
 def _weighted_sum(x: Float, b: Float | None = None) -> tuple[Float, Float]:

@@ -26,9 +26,12 @@ class On:
         self.device = device
 
     def __getattr__(self, name: str) -> Function:
-        def call(*arrays: np.ndarray, **options: Any) -> np.ndarray:
+        def call(*arrays: np.ndarray, **options: Any) -> Any:
             given = (self.device.asarray(a) for a in arrays)
-            return np.asarray(self.device.asnumpy(getattr(cs, name)(*given, **options)))
+            got = getattr(cs, name)(*given, **options)
+            if isinstance(got, tuple):
+                return tuple(self.device.asnumpy(a) for a in got)
+            return self.device.asnumpy(got)
 
         return call
 
@@ -88,3 +91,26 @@ def test_gradient_of_logsumexp(on: On, weighted: bool) -> None:
     change = central(lambda at: on.logsumexp(at, **options), x, v)
     np.testing.assert_allclose((got * v).sum(-1), dy * change, rtol=1e-7, atol=1e-8)
     np.testing.assert_allclose(got.sum(-1), dy, rtol=1e-13)  # a shift of all goes through
+
+
+def test_second_order_is_the_derivative_of_the_first(on: On) -> None:
+    x, dy, g, v = draw(8), draw(9), draw(10), draw(11)
+    y = on.softmax(x)
+    for_y, for_dy = on.softmax_vjp_vjp(y, dy, g)
+    change = central(lambda at: on.softmax_vjp(at, dy), y, v)
+    np.testing.assert_allclose((for_y * v).sum(-1), (g * change).sum(-1), rtol=1e-7, atol=1e-8)
+    change = central(lambda at: on.softmax_vjp(y, at), dy, v)
+    np.testing.assert_allclose((for_dy * v).sum(-1), (g * change).sum(-1), rtol=1e-7, atol=1e-8)
+
+
+def test_hessian_product(on: On) -> None:
+    x, dy, v, w = draw(12), draw(13), draw(14), draw(15)
+    y = on.softmax(x)
+    got = on.softmax_hvp(y, dy, v)
+    change = central(lambda at: on.softmax_vjp(on.softmax(at), dy), x, v)
+    np.testing.assert_allclose(got, change, rtol=1e-6, atol=1e-8)
+    other = on.softmax_hvp(y, dy, w)
+    np.testing.assert_allclose((got * w).sum(-1), (other * v).sum(-1), rtol=1e-9)  # symmetric
+    # By the VJP of the VJP, through softmax.
+    for_y, _ = on.softmax_vjp_vjp(y, dy, v)
+    np.testing.assert_allclose(got, on.softmax_vjp(y, for_y), rtol=1e-9, atol=1e-14)

@@ -1,0 +1,35 @@
+// Second order: the Hessian of x ↦ ⟨dy, softmax(x)⟩ applied to v. With ẏ = y ∘ (v − ⟨y, v⟩),
+//
+//   ẏ ∘ (dy − ⟨y, dy⟩) − y ⟨ẏ, dy⟩,   and   ⟨ẏ, dy⟩ = Σ y v dy − ⟨y, v⟩⟨y, dy⟩,
+//
+// so that three sums over the same pass are enough.
+#pragma once
+
+#include "core/monoid.cuh"
+
+namespace csm {
+
+struct Op : WritesElements {
+  static constexpr bool kMaximum = false;
+  static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, v
+
+  CSM_DEVICE static void terms(Element& e, Acc, Values<3>& term) {
+    term[0] = e[0] * e[1];
+    term[1] = e[0] * e[2];
+    term[2] = term[1] * e[1];
+  }
+
+  struct Scale {
+    Wide dot_dy, dot_v, both;  // both: ⟨ẏ, dy⟩
+  };
+  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) {
+    const Wide dy = settled(row.s[0]), v = settled(row.s[1]), product = multiply(dy, v);
+    return {dy, v, settled(add(settled(row.s[2]), {-product.hi, -product.lo}))};
+  }
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Values<1>& change) {
+    const Acc inner = minus(fused(minus(e[2], row.dot_v), minus(e[1], row.dot_dy), -row.both.hi), {row.both.lo, Acc(0)});
+    change[0] = e[0] * inner;
+  }
+};
+
+}  // namespace csm

@@ -1,0 +1,30 @@
+// Second order: gradients through softmax's VJP, dx = y ∘ (dy − ⟨y, dy⟩), of a loss whose gradient in dx is g.
+//
+//   with respect to y:   g ∘ (dy − ⟨y, dy⟩) − dy ⟨y, g⟩
+//   with respect to dy:  y ∘ (g − ⟨y, g⟩)
+#pragma once
+
+#include "core/monoid.cuh"
+
+namespace csm {
+
+struct Op : WritesElements {
+  static constexpr bool kMaximum = false;
+  static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, g
+
+  CSM_DEVICE static void terms(Element& e, Acc, Values<2>& term) {
+    term[0] = e[0] * e[1];
+    term[1] = e[0] * e[2];
+  }
+
+  struct Scale {
+    Wide dot_dy, dot_g;
+  };
+  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) { return {settled(row.s[0]), settled(row.s[1])}; }
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Values<2>& gradient) {
+    gradient[0] = fused(e[2], minus(e[1], row.dot_dy), -scaled(e[1], row.dot_g));
+    gradient[1] = e[0] * minus(e[2], row.dot_g);
+  }
+};
+
+}  // namespace csm
