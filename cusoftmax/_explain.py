@@ -16,9 +16,10 @@ _SHAPES = {
     "empty": "nothing is launched",
     "group": "each row in the registers of a warp or a part of one",
     "block": "each row on the chip, in one block or in a cluster of blocks",
-    "stream": "one block passes over each row twice",
+    "stream": "one block passes over each row",
     "split": "many blocks share each row",
     "column": "threads lie along the contiguous axis, rows run down a strided one",
+    "map": "each element by itself",
 }
 
 

@@ -66,6 +66,9 @@ class Member:
     ) -> Arrays:
         """Return random inputs: normal logits, what softmax makes of them, and normal gradients."""
         kind = np.dtype(dtype)
+        if self.op == "softmax_jacobian":  # of shape (..., n, n), from one row for each matrix
+            (y,) = FAMILY["softmax_vjp"].draw(rng, shape[:-1], -1, dtype)[:1]
+            return np.broadcast_to(y[..., None, :], shape), y
         kept = list(shape)
         for a in resolve_axes(self.op, axis, len(shape)):
             kept[a] = 1
@@ -212,6 +215,13 @@ FAMILY = {
     for member in (
         Member("softmax", cs.softmax, _ext(reference.softmax), "ulp", _SOFTMAX),
         Member("softmax_vjp", cs.softmax_vjp, _ext(reference.softmax_vjp), "u", _FOUR_U, _product),
+        Member(
+            "softmax_jacobian",
+            lambda y, y_i, axis: cs.softmax_jacobian(y_i),
+            lambda y, y_i, axis: reference.softmax_jacobian(y_i, extended=True),
+            "ulp",
+            {"float16": 0.51, "bfloat16": 0.51, "float32": 0.5, "float64": 0.5},
+        ),
         Member(
             "softmax_vjp_vjp",
             cs.softmax_vjp_vjp,

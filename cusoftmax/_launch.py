@@ -213,6 +213,19 @@ def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Arr
         ) from None
 
 
+def repeated(op: str, name: str, array: Array) -> Array:
+    """Return a view of shape (..., n, n) in which each row of `array` is repeated n times."""
+    try:
+        shape = array.shape
+        if not shape:
+            raise ValueError(f"{op}: {name} has no dimensions; give it at least one")
+        import cupy
+
+        return cupy.broadcast_to(array[..., None, :], (*shape, shape[-1]))
+    except (AttributeError, TypeError):
+        return array  # no array of CuPy's: what checks it says so
+
+
 def _run_before_last(call: _Call, steps: Sequence[Any], inputs: tuple[Array, ...]) -> Any:
     """Run the launches that write the workspace alone; return it."""
     import cupy

@@ -19,7 +19,8 @@ INTEGERS = {
 ITEMSIZE = FLOATS | INTEGERS
 INPUTS = tuple(ITEMSIZE)
 
-PATTERNS = ("group", "block", "stream", "split", "column")
+REDUCTIONS = ("group", "block", "stream", "split", "column")
+PATTERNS = (*REDUCTIONS, "map")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Operation:
         another with more or fewer operands.
     public : str
         Name of the function that runs it, where that is not `name`; error messages use it.
+    ordered : bool
+        Whether the kernel needs to know where a row stands: rows are then numbered in the order of
+        the arrays' dimensions, not in that of memory.
     """
 
     name: str
@@ -57,9 +61,10 @@ class Operation:
     outputs: tuple[str, ...] = ("out",)
     row_outputs: tuple[str, ...] = ()
     sums: int = 1
-    patterns: tuple[str, ...] = PATTERNS
+    patterns: tuple[str, ...] = REDUCTIONS
     source: str = ""
     public: str = ""
+    ordered: bool = False
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -118,6 +123,15 @@ OPERATIONS = {
             name="softmax_vjp",
             inputs=("y", "dy"),
             formula="dx = y * (dy - sum_j y_j dy_j)",
+        ),
+        Operation(
+            name="softmax_jacobian",
+            inputs=("y",),
+            row_inputs=("y_i",),
+            formula="J_ij = y_i (delta_ij - y_j)",
+            sums=0,
+            patterns=("map",),
+            ordered=True,
         ),
         Operation(
             name="softmax_vjp_vjp",

@@ -64,8 +64,8 @@ class Plan:
     op : str
         The kernel's operation.
     pattern : str
-        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, or ``"empty"`` when there
-        is nothing to compute and nothing is launched.
+        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, ``"map"``, or ``"empty"``
+        when there is nothing to compute and nothing is launched.
     launches : tuple of Launch
         In order, on one stream.
     workspace_bytes : int
@@ -141,6 +141,7 @@ def make_kernel(
     stage: int | None = None,
     parks: bool = False,
     batch_dims: int | None = None,
+    general: bool = False,
 ) -> Kernel:
     """Name a binary, and say by options what it is: the only writer of the ``CSM_*`` options.
 
@@ -158,9 +159,11 @@ def make_kernel(
         The cap on registers: as many threads as are to share a multiprocessor.
     batch_dims : int, optional
         Dimensions that the kernel counts rows by, if not all of the problem's.
+    general : bool
+        Whether offsets follow all strides, also of a row in one dimension.
     """
     most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
-    dims = 1 if most == 1 else MAX_DIMS
+    dims = 1 if most == 1 and not general else MAX_DIMS
     operation = OPERATIONS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
     roles = (operation.inputs, operation.row_inputs, operation.outputs, operation.row_outputs)
@@ -170,7 +173,7 @@ def make_kernel(
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",
             *tags,
             f"v{vector}",
-            *((f"l{lanes}i{items}",) if pattern == "group" else ()),
+            *((f"l{lanes}i{items}",) if pattern in ("group", "map") else ()),
             *((f"l{lanes}",) if pattern == "column" else ()),
             *((f"c{cluster}",) if cluster > 1 else ()),
             *(("park",) if parks else ()),

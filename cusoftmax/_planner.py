@@ -39,6 +39,8 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
     make = _Maker(problem, device)
     if problem.rows == 0 or (problem.n == 0 and not make.operation.row_outputs):
         result = make.plan("empty", (), why="there is no element")
+    elif "map" in make.operation.patterns:
+        result = _map(make)
     elif not make.row_is_contiguous:
         result = _column(make)
     elif problem.n <= make.chunk:
@@ -199,12 +201,18 @@ class _Maker:
         )
 
 
-def _group(make: _Maker) -> Plan:
-    n, rows = make.problem.n, make.problem.rows
+def _lanes(make: _Maker) -> tuple[int, int]:
+    """Return the lanes that hold a row of at most a chunk, and the elements in each."""
+    n = make.problem.n
     if n <= 2 * make.group:  # one access a lane
-        lanes, items = power_of_two(ceil_div(n, make.group)), make.group
-    else:  # as few lanes as can hold the row: fewer shuffles, and less of the last lanes idle
-        lanes, items = max(2, power_of_two(ceil_div(n, make.items))), make.items
+        return power_of_two(ceil_div(n, make.group)), make.group
+    # As few lanes as can hold the row: fewer shuffles, and less of the last lanes idle.
+    return max(2, power_of_two(ceil_div(n, make.items))), make.items
+
+
+def _group(make: _Maker) -> Plan:
+    rows = make.problem.rows
+    lanes, items = _lanes(make)
     threads = tuned.GROUP_THREADS.value
     kernel = make.kernel(
         "group",
@@ -311,6 +319,30 @@ def _split(make: _Maker, resident_blocks: int) -> Plan:
         workspace=rows * segments * make.node_bytes,
         why=f"{rows} long rows would occupy {resident_blocks} of {make.device.sm_count} "
         f"multiprocessors: {segments} blocks share each",
+    )
+
+
+def _map(make: _Maker) -> Plan:
+    problem = make.problem
+    lanes, items = _lanes(make) if problem.n <= make.chunk else (WARP, make.items)
+    units = problem.rows * ceil_div(problem.n, lanes * items)
+    threads = tuned.GROUP_THREADS.value
+    contiguous = make.row_is_contiguous
+    vector = make.row_vector if contiguous else 1
+    kernel = make.kernel(
+        "map",
+        vector=vector,
+        group=make.group,
+        lanes=lanes,
+        items=items,
+        general=not contiguous,
+    )
+    grid = min(ceil_div(units, threads // lanes), MAX_GRID)
+    return make.plan(
+        "map",
+        (Launch(kernel, grid, threads, 0),),
+        vector=vector,
+        why="no element depends on the others",
     )
 
 

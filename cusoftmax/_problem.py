@@ -264,7 +264,7 @@ def fold(operation: Operation, views: Sequence[View], axes: tuple[int, ...]) -> 
     shape = model.shape
     reduce = [d for d in axes if shape[d] != 1]
     batch = [d for d in range(len(shape)) if d not in axes and shape[d] != 1]
-    for dims in (batch, reduce):
+    for dims in (reduce,) if operation.ordered else (batch, reduce):
         dims.sort(key=lambda d: -abs(model.strides[d]))
     rows, n = prod(shape[d] for d in batch), prod(shape[d] for d in reduce)
     # Where there is nowhere to go, strides mean nothing.

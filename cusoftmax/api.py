@@ -157,6 +157,52 @@ def softmax_jvp(
     return _launch.run("softmax_jvp", (y, xt), axis, None, out)
 
 
+def softmax_jacobian(
+    y: cupy.ndarray, dtype: DTypeLike | None = None, out: cupy.ndarray | None = None
+) -> cupy.ndarray:
+    """Jacobian of softmax over the last axis, ``diag(y) - y y^T``, in one pass of writing.
+
+    ``J_ij = dy_i/dx_j = y_i (delta_ij - y_j)`` ('Derivative of the Softmax Function', eq. 5): on
+    the diagonal ``y_i (1 - y_i)``, off it ``-y_i y_j``. It is symmetric, and its rows and columns
+    sum to 0. For products with vectors `softmax_vjp` needs no matrix.
+
+    Parameters
+    ----------
+    y : cupy.ndarray, shape (..., n)
+        The result of `softmax`, of any strides and accepted dtype.
+    dtype : dtype, optional
+        Dtype of the result, any of the floats. By default that of `y`, or of `out`.
+    out : cupy.ndarray, shape (..., n, n), optional
+        Where to write the result: a float dtype, any strides.
+
+    Returns
+    -------
+    cupy.ndarray, shape (..., n, n)
+        The matrix of each row; `out` if it was given.
+
+    Raises
+    ------
+    TypeError
+        If an array is not a CuPy array, or a dtype is not accepted.
+    ValueError
+        If `y` has no dimensions; if `out` has another shape, device or dtype than is asked for, has
+        elements that share memory, or overlaps `y`.
+
+    Notes
+    -----
+    Each entry is rounded once (16-bit dtypes: from float32, where it was rounded before).
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> y = cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0]))
+    >>> cusoftmax.softmax_jacobian(y)[1].round(4)
+    array([-0.0776,  0.1838, -0.0776, -0.0286])
+    """
+    rows = _launch.repeated("softmax_jacobian", "y", y)
+    return _launch.run("softmax_jacobian", (rows, y), -1, dtype, out)
+
+
 def softmax_vjp_vjp(
     y: cupy.ndarray,
     dy: cupy.ndarray,

@@ -267,13 +267,15 @@ def logsumexp_vjp(
         return restore(e / s[:, None] * upstream, extended)
 
 
-def softmax_jacobian(y: ArrayLike) -> Float:
+def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
     """Jacobian of softmax over the last axis as ``diag(y) - outer(y, y)``.
 
     Parameters
     ----------
     y : array_like, shape (..., n)
         Softmax's result.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
 
     Returns
     -------
@@ -281,8 +283,10 @@ def softmax_jacobian(y: ArrayLike) -> Float:
         ``J[..., i, j]``, the derivative of ``y_i`` with respect to ``x_j``. Symmetric, and its rows
         and columns sum to 0.
     """
-    y_ = np.asarray(y, dtype=np.float64)
-    return np.eye(y_.shape[-1]) * y_[..., None] - y_[..., :, None] * y_[..., None, :]
+    y_ = _widen(y) if extended else np.asarray(y, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        diagonal = np.where(np.eye(y_.shape[-1], dtype=bool), y_[..., None], 0)
+        return np.asarray(diagonal - y_[..., :, None] * y_[..., None, :])
 
 
 def softmax_jacobian_entries(y: ArrayLike) -> Float:

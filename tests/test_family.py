@@ -16,8 +16,9 @@ from tests.support import DTYPES, KINDS, assert_plan, bits, case, dtype_of, plan
 
 PATTERNS = ("group", "block", "split", "column")
 
-# The first two have tests of their own, with every width.
-OPS = tuple(op for op in FAMILY if op not in ("softmax", "softmax_vjp"))
+# These have tests of their own.
+APART = ("softmax", "softmax_vjp", "softmax_jacobian")
+OPS = tuple(op for op in FAMILY if op not in APART)
 
 
 def run(device: Any, member: Member, inputs: Arrays, axis: int) -> Arrays:

@@ -11,7 +11,7 @@ namespace csm {
 
 struct Node {
   Acc m;
-  Wide s[kSums];
+  Wide s[kSums > 0 ? kSums : 1];
 };
 
 CSM_DEVICE Node nothing() {
@@ -66,8 +66,12 @@ CSM_DEVICE Node shuffle(Node a, int lane, int width, bool has_maximum) {
   return with_words(a, has_maximum, [=](Acc word) { return shuffle(word, lane, width); });
 }
 
-using Element = Values<kInputs>;   // of one place in a row, from every input
-using Given = Values<kRowInputs>;  // of one row
+using Element = Values<kInputs>;  // of one place in a row, from every input
+
+// What comes with a row: its values, its number and its length.
+struct Given : Values<kRowInputs> {
+  i64 row, n;
+};
 
 // Base of an operation with no value of a row among its results: nothing to finish.
 struct WritesElements {
@@ -78,7 +82,7 @@ struct WritesElements {
 struct WritesRows {
   struct Scale {};
   CSM_DEVICE static Scale scale(Acc, const Node&, const Given&) { return {}; }
-  CSM_DEVICE static void map(const Element&, Scale, Values<kOutputs>&) {}
+  CSM_DEVICE static void map(const Element&, Scale, i64, Values<kOutputs>&) {}
 };
 
 }  // namespace csm

@@ -51,8 +51,10 @@ CSM_DEVICE void read_given(const Row& row, bool wanted, Given& given) {
     read_given<Which + 1>(row, wanted, given);
   }
 }
-CSM_DEVICE Given given_of(const Row& row, bool wanted = true) {
+CSM_DEVICE Given given_of(const Arguments& args, const Row& row, i64 number, bool wanted = true) {
   Given given = {};
+  given.row = number;
+  given.n = args.layout.n;
   read_given(row, wanted, given);
   return given;
 }
@@ -87,9 +89,7 @@ class RowTile {
   }
 
   // Elements beyond the row's end are read as the operation's neutral value.
-  CSM_DEVICE void read(const Arguments& args, const Row& row) {
-    read_inputs(args, row);
-  }
+  CSM_DEVICE void read(const Arguments& args, const Row& row) { read_inputs(args, row); }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& scale) const {
 #pragma unroll
@@ -99,7 +99,7 @@ class RowTile {
       for (int v = block / kVec; v < (block + kGroup) / kVec; ++v) {
         Values<kOutputs> result[kVec];
 #pragma unroll
-        for (int i = 0; i < kVec; ++i) Op::map(item_[v * kVec + i], scale, result[i]);
+        for (int i = 0; i < kVec; ++i) Op::map(item_[v * kVec + i], scale, index_of(v) + i, result[i]);
         store_outputs(args, row, v, result);
       }
     }
@@ -165,8 +165,8 @@ class RowTile {
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
         Acc got[kVec];
-        load<Type<Operand>, Op::kNeutral[Operand]>(
-            row.start[Operand] + element_offset<Operand>(args, index_of(v)), wanted(v), got);
+        load<Type<Operand>, Op::kNeutral[Operand]>(row.start[Operand] + element_offset<Operand>(args, index_of(v)),
+                                                   wanted(v), got);
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
       }

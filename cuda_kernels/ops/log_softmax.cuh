@@ -22,7 +22,7 @@ struct Op : WritesElements {
     const Wide log = logarithm(row.s[0]);
     return {row.m, {-log.hi, -log.lo}};
   }
-  CSM_DEVICE static void map(const Element& x, const Scale& row, Values<1>& y) {
+  CSM_DEVICE static void map(const Element& x, const Scale& row, i64, Values<1>& y) {
     const Acc d = x[0] - row.maximum;
     y[0] = plus(d, row.minus_log);
     if constexpr (kCompensated) {

@@ -13,7 +13,7 @@ struct Op : WritesElements {
 
   using Scale = Wide;  // ⟨y, ẋ⟩
   CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) { return settled(row.s[0]); }
-  CSM_DEVICE static void map(const Element& e, Scale dot, Values<1>& change) { change[0] = minus(e[1], dot); }
+  CSM_DEVICE static void map(const Element& e, Scale dot, i64, Values<1>& change) { change[0] = minus(e[1], dot); }
 };
 
 }  // namespace csm

@@ -16,7 +16,7 @@ struct Op : WritesElements {
     const Wide sum = normalised(settled(row.s[0]));
     return {-sum.hi, -sum.lo};
   }
-  CSM_DEVICE static void map(const Element& e, Scale minus_sum, Values<1>& dx) {
+  CSM_DEVICE static void map(const Element& e, Scale minus_sum, i64, Values<1>& dx) {
     const Acc y = exp_difference(e[0], Acc(0));
     if constexpr (kCompensated) dx[0] = fused(y, minus_sum.hi, fused(y, minus_sum.lo, e[1]));
     else dx[0] = fused(y, minus_sum.hi, e[1]);

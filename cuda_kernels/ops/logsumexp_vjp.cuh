@@ -31,7 +31,7 @@ struct Op : WritesElements {
     const Wide inverse = normalised(reciprocal_of(row.s[0]));
     return {exp_difference_times(chunk_maximum, shift_of(row.m), inverse), given[0]};
   }
-  CSM_DEVICE static void map(const Element& e, const Scale& row, Values<1>& dx) {
+  CSM_DEVICE static void map(const Element& e, const Scale& row, i64, Values<1>& dx) {
     dx[0] = scaled(e[0], row.factor) * row.upstream;
   }
 };

@@ -26,8 +26,9 @@ struct Op : WritesElements {
     const Wide dy = settled(row.s[0]), v = settled(row.s[1]), product = multiply(dy, v);
     return {dy, v, settled(add(settled(row.s[2]), {-product.hi, -product.lo}))};
   }
-  CSM_DEVICE static void map(const Element& e, const Scale& row, Values<1>& change) {
-    const Acc inner = minus(fused(minus(e[2], row.dot_v), minus(e[1], row.dot_dy), -row.both.hi), {row.both.lo, Acc(0)});
+  CSM_DEVICE static void map(const Element& e, const Scale& row, i64, Values<1>& change) {
+    const Acc inner =
+        minus(fused(minus(e[2], row.dot_v), minus(e[1], row.dot_dy), -row.both.hi), {row.both.lo, Acc(0)});
     change[0] = e[0] * inner;
   }
 };

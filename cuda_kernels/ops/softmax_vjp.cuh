@@ -15,7 +15,7 @@ struct Op : WritesElements {
 
   using Scale = Wide;  // ⟨y, v⟩
   CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) { return settled(row.s[0]); }
-  CSM_DEVICE static void map(const Element& e, Scale dot, Values<1>& product) {
+  CSM_DEVICE static void map(const Element& e, Scale dot, i64, Values<1>& product) {
     product[0] = e[0] * minus(e[1], dot);
   }
 };

@@ -21,7 +21,7 @@ struct Op : WritesElements {
     Wide dot_dy, dot_g;
   };
   CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) { return {settled(row.s[0]), settled(row.s[1])}; }
-  CSM_DEVICE static void map(const Element& e, const Scale& row, Values<2>& gradient) {
+  CSM_DEVICE static void map(const Element& e, const Scale& row, i64, Values<2>& gradient) {
     gradient[0] = fused(e[2], minus(e[1], row.dot_dy), -scaled(e[1], row.dot_g));
     gradient[1] = e[0] * minus(e[2], row.dot_g);
   }

@@ -5,8 +5,8 @@
 // cluster through the shared memory of every member; then each warp folds all the row's nodes by itself and writes its
 // chunks. One block barrier a row; in a cluster two cluster barriers, the first of them spread around the reading.
 //
-// Shared memory: a node for each chunk that the row has, then the parked chunks. An operation with values of a row alone
-// parks nothing.
+// Shared memory: a node for each chunk that the row has, then the parked chunks. An operation with values of a row
+// alone parks nothing.
 #pragma once
 
 #include "core/fold.cuh"
@@ -23,8 +23,9 @@ CSM_DEVICE void run(const Arguments& args) {
   const int step = warps * kCluster;
   const SharedNodes nodes(0, chunks);
   const auto slot = [&](int chunk) {
-    return Shared<Acc>(static_cast<int>(sizeof(Acc)) *
-                       (kNodeWords * chunks + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
+    return Shared<Acc>(
+        static_cast<int>(sizeof(Acc)) *
+        (kNodeWords * chunks + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -67,7 +68,7 @@ CSM_DEVICE void run(const Arguments& args) {
     }
     const Node whole =
         fold_all<Op::kMaximum>(chunks, [&](i64 i, bool wanted) { return nodes.load(static_cast<int>(i), wanted); });
-    const Given given = given_of(row);
+    const Given given = given_of(args, row, number);
     tile.write(args, row, Op::scale(node.m, whole, given));
     write_values<Op>(row, whole, given, mine == 0 && lane == 0);
     if constexpr (kParks) {

@@ -25,9 +25,7 @@ class ColumnTile {
   // Elements [first, first + kItems) of the rows; `n` is 0 for a thread with no rows.
   CSM_DEVICE ColumnTile(i64 first, i64 n) : first_(first), n_(n) {}
 
-  CSM_DEVICE void read(const Arguments& args, const Row& row) {
-    read_inputs(args, row);
-  }
+  CSM_DEVICE void read(const Arguments& args, const Row& row) { read_inputs(args, row); }
 
   CSM_DEVICE Node reduce(int column) {
     Node node = nothing();
@@ -56,7 +54,7 @@ class ColumnTile {
     for (int i = 0; i < kItems; ++i) {
       Values<kOutputs> result[kVec];
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) Op::map(item_[i][c], scale[c], result[c]);
+      for (int c = 0; c < kVec; ++c) Op::map(item_[i][c], scale[c], first_ + i, result[c]);
       store_outputs(args, row, i, result);
     }
   }
@@ -165,7 +163,7 @@ CSM_DEVICE void walk(const Arguments& args) {
       for (int c = 0; c < kVec; ++c) {
         Row at = row;
         at.advance(layout, c);
-        scale[c] = Op::scale(tile.prepare(c), nodes.load(c * kLanes + lane), given_of(at, present));
+        scale[c] = Op::scale(tile.prepare(c), nodes.load(c * kLanes + lane), given_of(args, at, number + c, present));
       }
       tile.write(args, row, scale);
       continue;
@@ -202,7 +200,7 @@ CSM_DEVICE void walk(const Arguments& args) {
     for (int c = 0; c < kVec; ++c) {
       Row at = row;
       at.advance(layout, c);
-      const Given given = given_of(at, present);
+      const Given given = given_of(args, at, number + c, present);
       const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
       scale[c] = Op::scale(m[c], whole, given);
       write_values<Op>(at, whole, given, present && rank == 0 && walker == 0);
@@ -222,7 +220,7 @@ CSM_DEVICE void fold_segments(const Arguments& args) {
     const i64 outer = number / layout.inner;
     Row row = row_at(args, outer);
     row.advance(layout, number - outer * layout.inner);
-    write_values<Op>(row, whole, given_of(row), first);
+    write_values<Op>(row, whole, given_of(args, row, number), first);
   });
 }
 

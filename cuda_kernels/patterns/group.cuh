@@ -19,7 +19,7 @@ CSM_DEVICE void run(const Arguments& args) {
     RowTile<Op> tile(0, present ? layout.n : 0);
     tile.read(args, row);
     const Node node = tile.reduce();
-    const Given given = given_of(row, present);
+    const Given given = given_of(args, row, number, present);
     tile.write(args, row, Op::scale(node.m, node, given));
     write_values<Op>(row, node, given, present && thread_index() % kLanes == 0);
   }

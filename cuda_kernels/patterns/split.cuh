@@ -23,7 +23,7 @@ CSM_DEVICE void run(const Arguments& args) {
   if constexpr (kStage == 1 && kOutputs == 0) {
     fold_rows(args, segments, [&](i64 number, const Node& whole) {
       const Row row = row_at(args, number);
-      write_values<Op>(row, whole, given_of(row), thread_index() % kWarp == 0);
+      write_values<Op>(row, whole, given_of(args, row, number), thread_index() % kWarp == 0);
     });
     return;
   }
@@ -42,7 +42,7 @@ CSM_DEVICE void run(const Arguments& args) {
       }
       block_barrier();
       const Node whole = nodes.load(2 * warps);
-      const Given given = given_of(row);
+      const Given given = given_of(args, row, number);
       write_stretch(args, row, segment, whole, given);
       write_values<Op>(row, whole, given, segment.first == 0 && thread_index() == 0);
     }

@@ -21,7 +21,7 @@ CSM_DEVICE void run(const Arguments& args) {
     const Row row = row_at(args, number);
     reduce_stretch(args, row, whole_row, nodes);
     const Node whole = nodes.load(2 * warps);
-    const Given given = given_of(row);
+    const Given given = given_of(args, row, number);
     if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, given);
     write_values<Op>(row, whole, given, thread_index() == 0);
   }

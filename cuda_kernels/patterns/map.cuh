@@ -1,0 +1,24 @@
+// map: every element by itself; nothing is summed.
+//
+// A thread holds kItems elements of one row. kLanes lanes take a chunk of a row, a warp 32 / kLanes of them, and a
+// block as many warps as launched, which share nothing: no shared memory, no barrier, no shuffle.
+#pragma once
+
+#include "core/tile.cuh"
+
+namespace csm {
+
+CSM_DEVICE void run(const Arguments& args) {
+  const Layout& layout = args.layout;
+  const i64 chunks = (layout.n + kChunk - 1) / kChunk, at_once = block_threads() / kLanes;
+  const i64 first = block_index() * at_once + thread_index() / kLanes;
+  for (i64 unit = first; unit < layout.rows * chunks; unit += grid_blocks() * at_once) {
+    const i64 number = unit / chunks;
+    const Row row = row_at(args, number);
+    RowTile<Op> tile((unit - number * chunks) * kChunk, layout.n);
+    tile.read(args, row);
+    tile.write(args, row, Op::scale(Acc(0), nothing(), given_of(args, row, number)));
+  }
+}
+
+}  // namespace csm
