@@ -8,13 +8,14 @@ after that allocates its result and launches. The machine behind is a *backend*:
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import cache
+from functools import cache, cached_property, partial
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from cusoftmax import _source
-from cusoftmax._checks import Array, Axis, check_overlap
+from cusoftmax._checks import Array, Axis, check_out
 from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Kernel, Plan
 from cusoftmax._planner import plan
@@ -39,6 +40,8 @@ class Backend(Protocol):
 
     def load(self, kernel: Kernel) -> Loaded: ...
 
+    def by_value(self, struct: np.ndarray[Any, Any]) -> Any: ...
+
 
 class CudaBackend:
     """The current CuPy device."""
@@ -49,9 +52,14 @@ class CudaBackend:
 
     @property
     def key(self) -> Hashable:
-        import cupy
+        return self._current_number()
 
-        return int(cupy.cuda.runtime.getDevice())
+    @cached_property
+    def _current_number(self) -> Callable[[], int]:
+        import cupy  # once: an import statement costs more than asking for the device
+
+        number: Callable[[], int] = cupy.cuda.get_device_id
+        return number
 
     def check_place(self, op: str, array: Array) -> None:
         if array.data.device_id != self.key:
@@ -62,6 +70,15 @@ class CudaBackend:
 
     def load(self, kernel: Kernel) -> Loaded:
         return _load(kernel, self.device, self.key)
+
+    def by_value(self, struct: np.ndarray[Any, Any]) -> Any:
+        """Return the argument of a launch that passes `struct`, which must outlive it, by value.
+
+        CuPy takes NumPy's structs too, but converts them in each launch, and not in all versions.
+        """
+        import cupy
+
+        return cupy.cuda.function.CPointer(struct.ctypes.data)
 
 
 @cache
@@ -93,32 +110,63 @@ def pop_backend(backend: Backend) -> None:
 
 
 class _Call:
-    """All that calls of one signature have in common."""
+    """All that calls of one signature have in common.
 
-    __slots__ = ("dtype", "layout", "plain", "prepared", "steps", "workspace_bytes")
+    Attributes
+    ----------
+    allocate, allocate_workspace : callable
+        Make the result where `out` is not given, and the workspace of `before`.
+    reaches : tuple of (int, int)
+        `Prepared.reaches`.
+    before, last : tuple
+        What to launch: kernel, grid, block, bytes of shared memory. Only the last writes the
+        result; an array of no elements has none.
+    absent : tuple of None
+        For the kernel's inputs that the operation does not have.
+    layout, struct
+        `csm::Layout` as an argument, and the memory that it is in.
+    """
+
+    __slots__ = (
+        "absent",
+        "allocate",
+        "allocate_workspace",
+        "before",
+        "last",
+        "layout",
+        "reaches",
+        "struct",
+    )
 
     def __init__(self, prepared: Prepared, backend: Backend) -> None:
         made = plan(prepared.problem, backend.device)
-        self.prepared = prepared
-        self.dtype = prepared.out_dtype
-        shape = prepared.out_shape
-        # Strides of 0 rank no dimension before another: C order.
-        self.plain = prepared.out_strides == k_order(shape, (0,) * len(shape), self.dtype.itemsize)
-        self.workspace_bytes = made.workspace_bytes
-        self.layout = layout_of(made) if made.launches else None
-        self.steps = tuple(
+        shape, strides, dtype = prepared.out_shape, prepared.out_strides, prepared.out_dtype
+        self.allocate = _allocator(shape, strides, dtype)
+        self.allocate_workspace = _allocator((made.workspace_bytes,), (1,), np.dtype(np.uint8))
+        self.reaches = prepared.reaches
+        self.absent = (None,) * (OPERANDS - len(prepared.problem.operands))
+        if made.launches:
+            self.struct = np.asarray(layout_of(made))
+            self.layout = backend.by_value(self.struct)
+        steps = [
             (backend.load(s.kernel), (s.grid,), (s.block,), s.shared_bytes) for s in made.launches
-        )
+        ]
+        self.before = steps[:-1]
+        self.last = steps[-1] if steps else None
 
-    def allocate(self) -> Any:
-        import cupy
 
-        prepared = self.prepared
-        if self.plain:
-            return cupy.empty(prepared.out_shape, self.dtype)
-        size = int(np.prod(prepared.out_shape, dtype=object)) * self.dtype.itemsize
-        memory = cupy.cuda.alloc(size)
-        return cupy.ndarray(prepared.out_shape, self.dtype, memory, strides=prepared.out_strides)
+def _allocator(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]
+) -> Callable[[], Any]:
+    """Return what makes arrays as described, by the allocator that is then set in CuPy."""
+    import cupy
+
+    # Strides of 0 rank no dimension before another: C order.
+    if strides == k_order(shape, (0,) * len(shape), dtype.itemsize):
+        plain: Callable[[], Any] = partial(cupy.ndarray, shape, dtype)  # all that cupy.empty does
+        return plain
+    size = prod(shape) * dtype.itemsize
+    return lambda: cupy.ndarray(shape, dtype, cupy.cuda.alloc(size), strides)
 
 
 def layout_of(made: Plan) -> Any:
@@ -174,25 +222,22 @@ def run(op: str, inputs: tuple[Array, ...], axis: Axis, dtype: Any, out: Array |
     if out is None:
         out = call.allocate()
     else:
-        check_overlap(op, inputs, out)
-    if call.steps:
-        second = inputs[1] if len(inputs) > 1 else 0
-        *before, last = call.steps
-        workspace = _run_before_last(call, before, inputs[0], second) if before else 0
-        kernel, grid, block, shared = last
-        kernel(grid, block, (inputs[0], second, out, workspace, call.layout), shared)
+        check_out(op, inputs, out, call.reaches)
+    if call.last is not None:
+        operands = inputs + call.absent
+        workspace = _run_before_last(call, operands) if call.before else None
+        kernel, grid, block, shared = call.last
+        kernel(grid, block, (*operands, out, workspace, call.layout), shared)
     return out
 
 
-def _run_before_last(call: _Call, steps: Sequence[Any], first: Array, second: Any) -> Any:
+def _run_before_last(call: _Call, operands: tuple[Any, ...]) -> Any:
     """Run the launches that write the workspace alone; return it."""
-    import cupy
-
     # Of this call alone, so calls on other streams cannot meet in it; CuPy's pool hands it on only
     # to work that is later on the same stream.
-    workspace = cupy.empty(call.workspace_bytes, np.uint8)
-    for kernel, grid, block, shared in steps:
-        kernel(grid, block, (first, second, 0, workspace, call.layout), shared)
+    workspace = call.allocate_workspace()
+    for kernel, grid, block, shared in call.before:
+        kernel(grid, block, (*operands, None, workspace, call.layout), shared)
     return workspace
 
 

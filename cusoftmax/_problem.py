@@ -1,8 +1,8 @@
 """From the arrays of a call to a `Problem`: what is to be computed, with nothing left to check.
 
 Checking and folding run once for each kind of call. `signature` is the cheap key by which `_launch`
-finds what `build` made before; only `_checks.check_overlap` depends on more than that key, and runs
-whenever `out` is given.
+finds what `build` made before; only whether `out` overlaps an input depends on more than that key,
+and is looked at whenever `out` is given.
 
 Everything but `signature` and `build` is plain Python on shapes, strides and dtype names.
 """
@@ -28,6 +28,7 @@ from cusoftmax._checks import (
     float_name,
     overlaps_itself,
     plain_axis,
+    reach,
     resolve_axes,
     view_of,
 )
@@ -81,12 +82,23 @@ class Problem:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked call: the problem, and the output to allocate where none was given."""
+    """A checked call.
+
+    Attributes
+    ----------
+    problem : Problem
+        What to compute.
+    out_dtype, out_shape, out_strides
+        Of the output, to allocate where none was given.
+    reaches : tuple of (int, int)
+        For each input `_checks.reach` of it and the output: further apart they cannot overlap.
+    """
 
     problem: Problem
     out_dtype: np.dtype[Any]
     out_shape: tuple[int, ...]
     out_strides: tuple[int, ...]
+    reaches: tuple[tuple[int, int], ...]
 
 
 # ---------------------------------------------------------------------------- a call of the library
@@ -103,17 +115,13 @@ def signature(
         axis = plain_axis(op, axis)
     if dtype is not None:
         dtype = as_dtype(op, dtype)
-    arrays = inputs if out is None else (*inputs, out)
+    # Flat: `op` and the length tell which array an entry is of.
+    key: list[Any] = [op, axis, dtype]
     try:
-        return (
-            op,
-            axis,
-            dtype,
-            *[
-                (type(a), a.shape, a.strides, a.dtype, a.data.ptr & 15, a.data.device_id)
-                for a in arrays
-            ],
-        )
+        for a in inputs if out is None else (*inputs, out):
+            data = a.data
+            key += (type(a), a.shape, a.strides, a.dtype, data.ptr & 15, data.device_id)
+        return tuple(key)
     except AttributeError:  # it cannot be a CuPy array: say which one, and what to do
         check_types(find(op), op, inputs, out)
         raise
@@ -160,7 +168,13 @@ def build(
         shape, strides = views[0].shape, views[0].strides
         target = View(shape, k_order(shape, strides, ITEMSIZE[name]), name)
     problem = fold(operation.name, (*views, target), resolve_axes(op, axis, len(target.shape)))
-    return Prepared(problem, as_dtype(op, target.dtype), target.shape, target.strides)
+    return Prepared(
+        problem,
+        as_dtype(op, target.dtype),
+        target.shape,
+        target.strides,
+        tuple(reach(view, target) for view in views),
+    )
 
 
 def problem_for(
