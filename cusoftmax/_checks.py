@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -196,6 +196,53 @@ def check_target(op: str, name: str, view: View, chosen: str | None) -> None:
 # ------------------------------------------------------------------------------------------ overlap
 
 
+def check_outs(
+    op: str,
+    inputs: tuple[Array, ...],
+    outs: tuple[Array, ...],
+    reaches: Sequence[Sequence[tuple[int, int, bool]]],
+) -> None:
+    """Do `check_overlap` if any result is near enough to an input or to an earlier result.
+
+    `reaches` has for each result what `reach` gave of those arrays, and whether it may be them.
+    """
+    for i, out in enumerate(outs):  # a strict zip would take twice the time of all the rest
+        start, near = out.data.ptr, reaches[i]
+        for j, array in enumerate(inputs if i == 0 else inputs + outs[:i]):
+            low, high, in_place = near[j]
+            if low < start - array.data.ptr < high and not (in_place and array is out):
+                check_overlap(op, inputs, outs)
+
+
+def reach(array: View, out: View) -> tuple[int, int]:
+    """Return how far the first element of `out` may lie from that of `array` for them to meet.
+
+    What they span, from the first byte to the last, has bytes in common if and only if the distance
+    is between the two numbers and equal to neither.
+    """
+    low, high = _extent(array)
+    out_low, out_high = _extent(out)
+    return low - out_high, high - out_low
+
+
+def _extent(view: View) -> tuple[int, int]:
+    """First byte of an array and the one past its last, from its address; equal if it has none."""
+    if 0 in view.shape:
+        return 0, 0
+    steps = [(n - 1) * s for n, s in zip(view.shape, view.strides, strict=True)]
+    low, high = (sum(pick(step, 0) for step in steps) for pick in (min, max))
+    return low, high + ITEMSIZE[view.dtype]
+
+
+def may_be_in_place(operation: Operation, result: int, other: int) -> bool:
+    """Whether a result may be the `other` array, counted over inputs and then results.
+
+    Both have to have elements, so that every element is read by the thread that then writes it;
+    values of a row are read by many threads, and results share nothing with each other.
+    """
+    return result < len(operation.outputs) and other < len(operation.inputs)
+
+
 def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> None:
     """Refuse a result that shares memory with an input, unless element for element.
 
@@ -208,8 +255,10 @@ def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -
     for i, out in enumerate(outs):
         target = operation.written[i]
         for j, array in enumerate((*inputs, *outs[:i])):
-            in_place = i < len(operation.outputs) and j < len(operation.inputs)
-            if (array is out and in_place) or not _meet(array, out, in_place):
+            in_place = may_be_in_place(operation, i, j)
+            if in_place and _same_places(array, out):
+                continue
+            if not _may_share(_ghost(array), _ghost(out)):
                 continue
             name = (*operation.read, *operation.written)[j]
             if in_place:
@@ -220,14 +269,6 @@ def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -
             raise ValueError(
                 f"{said}: {target} overlaps {name}; give an {target} with memory of its own"
             )
-
-
-def _meet(array: Array, out: Array, in_place: bool) -> bool:
-    low, high = _span(array)
-    out_low, out_high = _span(out)
-    if high <= out_low or out_high <= low or (in_place and _same_places(array, out)):
-        return False
-    return _may_share(_ghost(array), _ghost(out))
 
 
 class _Ghost:
@@ -251,19 +292,6 @@ def _ghost(array: Array) -> np.ndarray[Any, Any]:
 def _may_share(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     # NumPy's own annotations allow only two of the values that it documents.
     return np.may_share_memory(a, b, max_work=OVERLAP_WORK)  # type: ignore[arg-type]
-
-
-def _span(array: Array) -> tuple[int, int]:
-    """First byte of an array and the one past its last; equal where it has none."""
-    low = high = array.data.ptr
-    if array.size == 0:
-        return low, low
-    for size, stride in zip(array.shape, array.strides, strict=True):
-        if stride < 0:
-            low += (size - 1) * stride
-        else:
-            high += (size - 1) * stride
-    return low, high + array.dtype.itemsize
 
 
 def _same_places(a: Array, b: Array) -> bool:

@@ -19,17 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import cusoftmax as cs
-from cusoftmax import reference
 from cusoftmax._checks import as_dtype
-from cusoftmax._cli_judge import (
-    CORRECTLY_ROUNDED,
-    NARROW,
-    PRODUCT_UNITS,
-    SOFTMAX_ULP,
-    product_units,
-    softmax_ulp,
-)
 from cusoftmax._cli_machine import Machine, first_line, machine
+from cusoftmax._family import CORRECTLY_ROUNDED, FAMILY, NARROW, Arrays, Member
 from cusoftmax._ops import FLOATS, INPUTS, OPERATIONS, PATTERNS
 from cusoftmax._plan import Plan
 
@@ -38,7 +30,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Rows that the chip cannot hold are shortest on the smallest chip, and the emulator's time follows
 # their length.
 SMALLEST_CHIP = "sm_75"
-SPREAD = 10.0  # standard deviation of the logits
 WORKERS = 2
 
 # Candidates by pattern, cheapest first: shape and axis.
@@ -56,11 +47,6 @@ class Case:
     plan: Plan
     shape: tuple[int, ...]
     axis: int
-
-    @property
-    def out_dtype(self) -> str:
-        """Dtype of the result."""
-        return self.plan.problem.operands[-1].dtype
 
 
 @dataclass(frozen=True)
@@ -141,8 +127,8 @@ def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None)
 
 def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]:
     """Yield shapes and axes that may have a pattern, small ones first."""
-    if pattern == "column":
-        yield (3, 300, 37), 1
+    if pattern in ("column", "map"):
+        yield ((3, 300, 37), 1) if pattern == "column" else ((5, 61, 61), -1)
         return
     crowd = on.device.sm_count  # rows enough that no row is shared between blocks
     for n in (*_LENGTHS, *_LONG):
@@ -180,51 +166,39 @@ def compare(case: Case, on: Machine, seed: int) -> Outcome:
     """Run one case and judge it; whatever is raised is a failure with its message."""
     try:
         rng = np.random.default_rng([seed, *case.shape])
-        x = logits(rng, case)
-        if case.op == "softmax":
-            return judge_softmax(case, on, x)
-        return judge_product(case, on, x, rng)
+        member = FAMILY[case.op]
+        inputs = member.draw(rng, case.shape, case.axis, as_dtype(case.op, case.dtype))
+        if case.dtype in FLOATS and OPERATIONS[case.op].inputs == ("x",):
+            inputs = (with_special_rows(inputs[0], case.axis), *inputs[1:])
+        got = member.call(*(on.asarray(a) for a in inputs), axis=case.axis)
+        results = tuple(on.asnumpy(a) for a in (got if isinstance(got, tuple) else (got,)))
+        return judge(member, inputs, case.axis, results)
     except Exception as error:  # a kernel error of the emulator, a CUDA error, a refused build
         return Outcome(False, first_line(error))
 
 
-def logits(rng: np.random.Generator, case: Case) -> Array:
-    """Random logits; of floats, with a row that has -inf, one that has NaN and one all -inf."""
-    values = rng.standard_normal(case.shape) * SPREAD
-    if case.dtype not in FLOATS:
-        return np.abs(values).astype(case.dtype)  # no sign, for unsigned dtypes
-    rows = np.moveaxis(values, case.axis, -1)
+def with_special_rows(x: Array, axis: int) -> Array:
+    """Return logits of which a row has some -inf, one a NaN, and one nothing but -inf."""
+    values = x.copy()
+    rows = np.moveaxis(values, axis, -1)
     rows = rows if rows.ndim == 2 else rows[0]
     if len(rows) > 1:
         rows[1, ::3] = -np.inf
     if len(rows) > 3:
         rows[2, 5] = np.nan
         rows[3] = -np.inf
-    with np.errstate(invalid="ignore"):
-        return values.astype(as_dtype(case.op, case.dtype))
+    return values
 
 
-def judge_softmax(case: Case, on: Machine, x: Array) -> Outcome:
-    """Compare softmax in units in the last place."""
-    y = on.asnumpy(cs.softmax(on.asarray(x), axis=case.axis))
-    ulp = softmax_ulp(x, y, case.axis)
-    worst, bound = float(ulp.max()), SOFTMAX_ULP[case.out_dtype]
-    text, passed = f"{worst:.2f} of {bound:.0f} ulp", worst <= bound
-    if case.out_dtype in NARROW:
-        right = float((ulp <= 0.5).mean())
+def judge(member: Member, inputs: Arrays, axis: int, results: Arrays) -> Outcome:
+    """Put the worst error beside its bound; 16-bit softmax must mostly be correctly rounded too."""
+    errors = member.errors(inputs, axis, results)
+    worst = max(float(e.max(initial=0.0)) for e in errors)
+    name = results[0].dtype.name
+    bound = member.bound[name]
+    text, passed = f"{worst:.2f} of {bound:g} {member.unit}", worst <= bound
+    if member.op == "softmax" and name in NARROW:
+        right = float((errors[0] <= 0.5).mean())
         text += f", {right:.3%} correctly rounded"
         passed = passed and right >= CORRECTLY_ROUNDED
     return Outcome(passed, text)
-
-
-def judge_product(case: Case, on: Machine, x: Array, rng: np.random.Generator) -> Outcome:
-    """Compare the Jacobian's product with a vector, in unit roundoffs of its bound."""
-    y: Array = x
-    if case.dtype in FLOATS:
-        y = reference.softmax(x, case.axis).astype(x.dtype)
-    dy = rng.standard_normal(case.shape) * SPREAD
-    dy = (dy if case.dtype in FLOATS else np.abs(dy)).astype(x.dtype)
-    dx = on.asnumpy(cs.softmax_vjp(on.asarray(y), on.asarray(dy), axis=case.axis))
-    worst = float(product_units(y, dy, dx, case.axis).max())
-    bound = PRODUCT_UNITS[case.out_dtype]
-    return Outcome(worst <= bound, f"{worst:.2f} of {bound:.0f} u")

@@ -10,9 +10,9 @@ from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import reference
-from cusoftmax._cli_judge import product_units, softmax_ulp
 from cusoftmax._cli_machine import Machine, machine
 from cusoftmax._explain import moved_bytes
+from cusoftmax._family import FAMILY, Arrays
 
 LOGITS = (2.0, 4.0, 2.0, 1.0)
 BATCH = (64, 4096)
@@ -89,9 +89,9 @@ def batch(console: Console, on: Machine, seed: int) -> None:
         x = rng.standard_normal(BATCH).astype(dtype)
         dy = rng.standard_normal(BATCH).astype(dtype)
         y, moved = traced(on, "softmax", x)
-        row(table, on, "softmax", dtype, f"{softmax_ulp(x, y).max():.2f} ulp", moved)
+        row(table, on, "softmax", dtype, worst("softmax", (x,), y), moved)
         dx, moved = traced(on, "softmax_vjp", y, dy)
-        row(table, on, "softmax_vjp", dtype, f"{product_units(y, dy, dx).max():.2f} u", moved)
+        row(table, on, "softmax_vjp", dtype, worst("softmax_vjp", (y, dy), dx), moved)
     console.print()
     console.print(table)
     console.print(
@@ -99,6 +99,13 @@ def batch(console: Console, on: Machine, seed: int) -> None:
         "|y_i| (|dy_i| + sum |y_j dy_j|), for float16 beside the final rounding. Bytes moved: "
         + ("counted by the emulator" if on.emulated else "by the plan, not measured")
     )
+
+
+def worst(op: str, inputs: Arrays, result: Array) -> str:
+    """Return the worst error in the unit of the operation's bound."""
+    member = FAMILY[op]
+    (errors,) = member.errors(inputs, -1, (result,))
+    return f"{errors.max():.2f} {member.unit}"
 
 
 def row(table: Table, on: Machine, op: str, dtype: str, error: str, moved: int | None) -> None:

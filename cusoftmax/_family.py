@@ -26,6 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = tuple[Array, ...]
 
 NARROW = ("float16", "bfloat16")
+CORRECTLY_ROUNDED = 0.999  # the part of 16-bit softmax results that must be
 SPREAD = 10.0  # standard deviation of the logits that are drawn
 
 

@@ -8,18 +8,18 @@ after that allocates its result and launches. The machine behind is a *backend*:
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import cache
+from functools import cache, cached_property, partial
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from cusoftmax import _source
-from cusoftmax._checks import Array, Axis, check_overlap
+from cusoftmax._checks import Array, Axis, check_outs
 from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Kernel, Plan
 from cusoftmax._planner import plan
-from cusoftmax._problem import Prepared, Result, build, k_order, problem_for, signature
+from cusoftmax._problem import Prepared, build, k_order, problem_for, signature
 
 # grid, block, arguments, bytes of dynamic shared memory: as cupy.cuda.Function is called.
 Loaded = Callable[[tuple[int], tuple[int], tuple[Any, ...], int], None]
@@ -38,6 +38,8 @@ class Backend(Protocol):
 
     def load(self, kernel: Kernel) -> Loaded: ...
 
+    def by_value(self, struct: np.ndarray[Any, Any]) -> Any: ...
+
 
 class CudaBackend:
     """The current CuPy device."""
@@ -48,9 +50,14 @@ class CudaBackend:
 
     @property
     def key(self) -> Hashable:
-        import cupy
+        return self._current_number()
 
-        return int(cupy.cuda.runtime.getDevice())
+    @cached_property
+    def _current_number(self) -> Callable[[], int]:
+        import cupy  # once: an import statement costs more than asking for the device
+
+        number: Callable[[], int] = cupy.cuda.get_device_id
+        return number
 
     def check_place(self, op: str, array: Array) -> None:
         if array.data.device_id != self.key:
@@ -61,6 +68,15 @@ class CudaBackend:
 
     def load(self, kernel: Kernel) -> Loaded:
         return _load(kernel, self.device, self.key)
+
+    def by_value(self, struct: np.ndarray[Any, Any]) -> Any:
+        """Return the argument of a launch that passes `struct`, which must outlive it, by value.
+
+        CuPy takes NumPy's structs too, but converts them in each launch, and not in all versions.
+        """
+        import cupy
+
+        return cupy.cuda.function.CPointer(struct.ctypes.data)
 
 
 @cache
@@ -92,36 +108,69 @@ def pop_backend(backend: Backend) -> None:
 
 
 class _Call:
-    """All that calls of one signature have in common."""
+    """All that calls of one signature have in common.
 
-    __slots__ = ("layout", "nothing", "results", "steps", "workspace_bytes")
+    Attributes
+    ----------
+    allocate : callable
+        Makes the result where `out` is not given; several of them as a tuple.
+    several : bool
+        Whether there are.
+    allocate_workspace : callable
+        Makes the workspace of `before`.
+    reaches : tuple
+        `Prepared.reaches`.
+    before, last : tuple
+        What to launch: kernel, grid, block, bytes of shared memory. Only the last writes the
+        results; an array of no elements has none.
+    absent : tuple of None
+        For the results, in the launches before the last.
+    layout, struct
+        `csm::Layout` as an argument, and the memory that it is in.
+    """
+
+    __slots__ = (
+        "absent",
+        "allocate",
+        "allocate_workspace",
+        "before",
+        "last",
+        "layout",
+        "reaches",
+        "several",
+        "struct",
+    )
 
     def __init__(self, prepared: Prepared, backend: Backend) -> None:
         made = plan(prepared.problem, backend.device)
-        # Strides of 0 rank no dimension before another: C order.
-        self.results = tuple(
-            (r, r.strides == k_order(r.shape, (0,) * len(r.shape), r.dtype.itemsize))
-            for r in prepared.results
-        )
-        self.nothing = (0,) * len(self.results)
-        self.workspace_bytes = made.workspace_bytes
-        self.layout = layout_of(made) if made.launches else None
-        self.steps = tuple(
+        makers = [_allocator(r.shape, r.strides, r.dtype) for r in prepared.results]
+        self.several = len(makers) > 1
+        self.allocate = (lambda: tuple([m() for m in makers])) if self.several else makers[0]
+        self.allocate_workspace = _allocator((made.workspace_bytes,), (1,), np.dtype(np.uint8))
+        self.reaches = prepared.reaches
+        self.absent = (None,) * len(makers)
+        if made.launches:
+            self.struct = np.asarray(layout_of(made))
+            self.layout = backend.by_value(self.struct)
+        steps = [
             (backend.load(s.kernel), (s.grid,), (s.block,), s.shared_bytes) for s in made.launches
-        )
+        ]
+        self.before = steps[:-1]
+        self.last = steps[-1] if steps else None
 
-    def allocate(self) -> tuple[Any, ...]:
-        return tuple([_empty(result, plain) for result, plain in self.results])
 
-
-def _empty(result: Result, plain: bool) -> Any:
+def _allocator(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]
+) -> Callable[[], Any]:
+    """Return what makes arrays as described, by the allocator that is then set in CuPy."""
     import cupy
 
-    if plain:
-        return cupy.empty(result.shape, result.dtype)
-    size = prod(result.shape) * result.dtype.itemsize
-    memory = cupy.cuda.alloc(size)
-    return cupy.ndarray(result.shape, result.dtype, memory, strides=result.strides)
+    # Strides of 0 rank no dimension before another: C order.
+    if strides == k_order(shape, (0,) * len(shape), dtype.itemsize):
+        plain: Callable[[], Any] = partial(cupy.ndarray, shape, dtype)  # all that cupy.empty does
+        return plain
+    size = prod(shape) * dtype.itemsize
+    return lambda: cupy.ndarray(shape, dtype, cupy.cuda.alloc(size), strides)
 
 
 def layout_of(made: Plan) -> Any:
@@ -185,15 +234,15 @@ def run(
             _calls.clear()
         _calls[key] = call
     if outs:
-        check_overlap(op, inputs, outs)
+        check_outs(op, inputs, outs, call.reaches)
     else:
-        outs = call.allocate()
-    if call.steps:
-        *before, last = call.steps
-        workspace = _run_before_last(call, before, inputs) if before else 0
-        kernel, grid, block, shared = last
+        made = call.allocate()
+        outs = made if call.several else (made,)
+    if call.last is not None:
+        workspace = _run_before_last(call, inputs) if call.before else None
+        kernel, grid, block, shared = call.last
         kernel(grid, block, (*inputs, *outs, workspace, call.layout), shared)
-    return outs if len(outs) > 1 else outs[0]
+    return outs if call.several else outs[0]
 
 
 def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Array:
@@ -226,15 +275,13 @@ def repeated(op: str, name: str, array: Array) -> Array:
         return array  # no array of CuPy's: what checks it says so
 
 
-def _run_before_last(call: _Call, steps: Sequence[Any], inputs: tuple[Array, ...]) -> Any:
+def _run_before_last(call: _Call, inputs: tuple[Array, ...]) -> Any:
     """Run the launches that write the workspace alone; return it."""
-    import cupy
-
     # Of this call alone, so calls on other streams cannot meet in it; CuPy's pool hands it on only
     # to work that is later on the same stream.
-    workspace = cupy.empty(call.workspace_bytes, np.uint8)
-    for kernel, grid, block, shared in steps:
-        kernel(grid, block, (*inputs, *call.nothing, workspace, call.layout), shared)
+    workspace = call.allocate_workspace()
+    for kernel, grid, block, shared in call.before:
+        kernel(grid, block, (*inputs, *call.absent, workspace, call.layout), shared)
     return workspace
 
 

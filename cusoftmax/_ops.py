@@ -199,7 +199,8 @@ def find(op: str) -> Operation:
     """Return the operation of the public function `op`; ValueError if there is none."""
     operation = OPERATIONS.get(op) or SAME_KERNEL.get(op)
     if operation is None:
-        known = ", ".join((*OPERATIONS, *SAME_KERNEL))
+        named = [operation.name for operation in OPERATIONS.values() if not operation.public]
+        known = ", ".join((*named, *SAME_KERNEL))
         raise ValueError(f"there is no operation {op!r}; the operations are {known}")
     return operation
 

@@ -1,8 +1,8 @@
 """From the arrays of a call to a `Problem`: what is to be computed, with nothing left to check.
 
 Checking and folding run once for each kind of call. `signature` is the cheap key by which `_launch`
-finds what `build` made before; only `_checks.check_overlap` depends on more than that key, and runs
-whenever `out` is given.
+finds what `build` made before; only whether `out` overlaps an input depends on more than that key,
+and is looked at whenever `out` is given.
 
 Everything but `signature` and `build` is plain Python on shapes, strides and dtype names.
 """
@@ -28,7 +28,9 @@ from cusoftmax._checks import (
     check_target,
     check_types,
     float_name,
+    may_be_in_place,
     plain_axis,
+    reach,
     resolve_axes,
     view_of,
 )
@@ -92,10 +94,22 @@ class Result:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked call: the problem, and its results."""
+    """A checked call.
+
+    Attributes
+    ----------
+    problem : Problem
+        What to compute.
+    results : tuple of Result
+        What it gives.
+    reaches : tuple of tuples of (int, int, bool)
+        For each result, and for each input and each earlier result: `_checks.reach` of the two, for
+        further apart they cannot overlap, and whether they may be the same array.
+    """
 
     problem: Problem
     results: tuple[Result, ...]
+    reaches: tuple[tuple[tuple[int, int, bool], ...], ...]
 
 
 # ---------------------------------------------------------------------------- a call of the library
@@ -117,17 +131,13 @@ def signature(
         axis = plain_axis(op, axis)
     if dtype is not None:
         dtype = as_dtype(op, dtype)
+    # Flat: `op` and the length tell which array an entry is of.
+    key: list[Any] = [op, axis, dtype, keepdims]
     try:
-        return (
-            op,
-            axis,
-            dtype,
-            keepdims,
-            *[
-                (type(a), a.shape, a.strides, a.dtype, a.data.ptr & 15, a.data.device_id)
-                for a in (*inputs, *outs)
-            ],
-        )
+        for a in inputs + outs:
+            data = a.data
+            key += (type(a), a.shape, a.strides, a.dtype, data.ptr & 15, data.device_id)
+        return tuple(key)
     except AttributeError:  # it cannot be a CuPy array: say which one, and what to do
         check_types(find(op), op, inputs, outs)
         raise
@@ -187,10 +197,17 @@ def build(
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
     problem = fold(operation, [_along(view, shape, axes, keepdims) for view in views], axes)
-    targets = views[len(inputs) :]
-    return Prepared(
-        problem, tuple(Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in targets)
+    results = tuple(
+        Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
     )
+    reaches = tuple(
+        tuple(
+            (*reach(views[j], views[len(inputs) + i]), may_be_in_place(operation, i, j))
+            for j in range(len(inputs) + i)
+        )
+        for i in range(len(results))
+    )
+    return Prepared(problem, results, reaches)
 
 
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:

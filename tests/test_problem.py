@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from numpy.exceptions import AxisError
 from numpy.lib.stride_tricks import as_strided
 
+import cusoftmax
 from cusoftmax._checks import View, check_overlap, resolve_axes
 from cusoftmax._device import ARCHITECTURES, DeviceSpec
 from cusoftmax._ops import FLOATS, INPUTS, OPERATIONS, compute_dtype, find, output_dtype
 from cusoftmax._problem import Problem, alignment, build, fold, k_order, problem_for, signature
+from cusoftmax._source import kernel_root
 
 cupy = pytest.importorskip("cupy")
 
@@ -50,7 +52,9 @@ def folded(array: Any, axis: Any, out: Any = None) -> Problem:
 
 
 def test_operations() -> None:
-    assert [*OPERATIONS] == ["softmax", "softmax_vjp"]
+    for operation in OPERATIONS.values():
+        assert (kernel_root() / "ops" / f"{operation.source or operation.name}.cuh").is_file()
+        assert hasattr(cusoftmax, operation.public or operation.name)
     assert find("softmax_jvp").name == "softmax_vjp"
     assert find("softmax_jvp").inputs == ("y", "xt")
     with pytest.raises(ValueError, match="no operation 'softmin'; the operations are softmax, "):
@@ -318,7 +322,7 @@ def test_arrays_that_are_not_cupys(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, what, how in cases:
         for function in (signature, build):
             with pytest.raises(TypeError) as error:
-                function("softmax", (value,), -1, None, None)
+                function("softmax", (value,), -1, None, (), False)
             assert str(error.value) == f"softmax: {what}, and only CuPy arrays are accepted; {how}"
     with pytest.raises(TypeError, match="softmax_jvp: xt is a list"):
         signature("softmax_jvp", (host(3), [1]), -1, None, (), False)

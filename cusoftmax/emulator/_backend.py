@@ -53,6 +53,10 @@ class EmulatorBackend:
             )
         return functools.partial(self._launch, _host_kernel(kernel))
 
+    def by_value(self, struct: Any) -> Any:
+        """Return the argument of a launch that passes a struct by value."""
+        return struct
+
     def _launch(
         self,
         kernel: _run.HostKernel,

@@ -152,7 +152,7 @@ class HostKernel:
         grid, block : int
             Blocks, and threads of a block.
         args : sequence
-            A ``cupy.ndarray`` over host memory, 0 for none, or a NumPy scalar passed by value.
+            A ``cupy.ndarray`` over host memory, None for none, or a NumPy scalar passed by value.
         shared_bytes : int
             Dynamic shared memory.
         seed : int
@@ -211,8 +211,8 @@ def _arguments(
             )
             call.arrays = i + 1
             raw = int(arg.data.ptr).to_bytes(8, "little")
-        elif isinstance(arg, int):
-            raw = arg.to_bytes(8, "little")
+        elif arg is None or isinstance(arg, int):
+            raw = (arg or 0).to_bytes(8, "little")
         else:
             raw = np.asarray(arg).tobytes()
         # 16 bytes more than needed, so that an odd struct can be read with any alignment in mind.
