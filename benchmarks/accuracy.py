@@ -33,8 +33,8 @@ from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import reference
-from cusoftmax._cli_judge import CORRECTLY_ROUNDED, PRODUCT_UNITS, SOFTMAX_ULP
-from cusoftmax._cli_judge import NARROW as SIXTEEN_BITS
+from cusoftmax._family import CORRECTLY_ROUNDED, FAMILY
+from cusoftmax._family import NARROW as SIXTEEN_BITS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Maker = Callable[..., Array]
@@ -148,7 +148,7 @@ def _measure(
 ) -> Worst:
     """Go through all draws of a row length."""
     kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    worst = Worst(op, dtype, n, (SOFTMAX_ULP if op == "softmax" else PRODUCT_UNITS)[dtype])
+    worst = Worst(op, dtype, n, FAMILY[op].bound[dtype])
     rng = np.random.default_rng(zlib.crc32(f"{dtype} {n}".encode()))
     for draw, (sigma, mean) in enumerate(itertools.product(SIGMAS, MEANS)):
         logits = rng.normal(mean, sigma, (2, rows, n)).astype(kind)

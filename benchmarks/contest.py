@@ -68,7 +68,10 @@ class Inputs:
         self.operation = OPERATIONS[cell.op]
         self.dtype = BFLOAT16 if cell.dtype == "bfloat16" else np.dtype(cell.dtype)
         self.sets = [
-            [self._make(bench.pool, what, sigma) for what in self.operation.inputs]
+            [
+                self._make(bench.pool, what, sigma, i < len(self.operation.table.inputs))
+                for i, what in enumerate(self.operation.inputs)
+            ]
             for _ in range(sets)
         ]
         order = random.Random(0)
@@ -76,29 +79,49 @@ class Inputs:
         self.rows = sorted({0, cell.rows - 1, *order.sample(range(cell.rows), count)})[-count:]
         self._known = [self.device.rows(a, cell.axis, self.rows) for a in self.sets[0]]
 
-    def _make(self, pool: Pool, what: str, sigma: float) -> Array:
-        array = cupy.empty(self.cell.shape, self.dtype)
+    def _shape(self, along: bool) -> tuple[int, ...]:
+        """Return the shape of an array with elements, or with one value for each row."""
+        if along:
+            return self.cell.shape
+        return (self.cell.rows, 1) if self.cell.axis else (1, self.cell.rows)
+
+    def _make(self, pool: Pool, what: str, sigma: float, along: bool) -> Array:
+        array = cupy.empty(self._shape(along), self.dtype)
         pool.fill(array, 1.0 if what == "normal" else sigma)
-        if what == "softmax":
-            OPERATIONS["softmax"].call("softmax", [array], self.cell.axis, array)
+        if what in OPERATIONS:
+            OPERATIONS[what].call([array], self.cell.axis, array)
         return array
 
-    def outputs(self) -> list[Array]:
-        """Return an output for each set, full of NaN."""
-        made = [cupy.empty(self.cell.shape, self.dtype) for _ in self.sets]
-        for array in made:
-            self.device.poison(array)
+    def outputs(self) -> list[Any]:
+        """Return an output for each set, or a tuple of them, full of NaN."""
+        table, made = self.operation.table, []
+        for _ in self.sets:
+            arrays = tuple(
+                cupy.empty(self._shape(i < len(table.outputs)), self.dtype)
+                for i in range(len(table.written))
+            )
+            for array in arrays:
+                self.device.poison(array)
+            made.append(arrays if len(arrays) > 1 else arrays[0])
         return made
 
     def judge(self, result: Any) -> WorstError:
         """Return the largest error in the rows looked at; ValueError if it is too large."""
-        if tuple(result.shape) != self.cell.shape or result.dtype != self.dtype:
-            raise ValueError(f"a result of shape {tuple(result.shape)} and dtype {result.dtype}")
-        got = self.device.rows(result, self.cell.axis, self.rows)
-        worst = float(np.max(self.operation.judge(*self._known, got)))
+        results = result if isinstance(result, tuple) else (result,)
+        got = []
+        for i, each in enumerate(results):
+            wanted = self._shape(i < len(self.operation.table.outputs))
+            if tuple(each.shape) != wanted or each.dtype != self.dtype:
+                raise ValueError(f"a result of shape {tuple(each.shape)} and dtype {each.dtype}")
+            got.append(self.device.rows(each, self.cell.axis, self.rows))
+        worst, unit = self.operation.worst(tuple(self._known), tuple(got)), self._unit
         if not worst <= 1 / (8 * reference.unit_roundoff(self.cell.dtype)):  # an eighth, relatively
-            raise ValueError(f"wrong result: worst error {worst:.3g} {self.operation.unit}")
-        return WorstError(worst, self.operation.unit)
+            raise ValueError(f"wrong result: worst error {worst:.3g} {unit}")
+        return WorstError(worst, unit)
+
+    @property
+    def _unit(self) -> str:
+        return self.operation.member.unit
 
 
 @dataclass
@@ -132,9 +155,7 @@ def contenders(bench: Bench, cell: Cell, inputs: Inputs, sigma: float) -> list[E
 
     def ours() -> tuple[list[Any], Callable[[Any], Any]]:
         pairs = list(zip(inputs.sets, inputs.outputs(), strict=True))
-        calls = [
-            lambda s=s, out=out: operation.call(cell.op, s, cell.axis, out) for s, out in pairs
-        ]
+        calls = [lambda s=s, out=out: operation.call(s, cell.axis, out) for s, out in pairs]
         return calls, lambda value: value
 
     entries = [enter((OURS, sigma), ours, inputs.judge)]

@@ -45,7 +45,7 @@ def calls(bench: Bench, cell: Cell) -> list[Measurement]:
     made = cell.plan(device.spec)
 
     def ours() -> Made:
-        return [lambda: operation.call(cell.op, arrays, cell.axis)], lambda value: value
+        return [lambda: operation.call(arrays, cell.axis)], lambda value: value
 
     def bare(allocating: bool) -> Made:
         if len(made.launches) != 1:
@@ -133,7 +133,7 @@ def main() -> None:
         arrays = [logits] * len(OPERATIONS[op].inputs)
         device.synchronize()
         begun = time.perf_counter()
-        OPERATIONS[op].call(op, arrays, cell.axis)
+        OPERATIONS[op].call(arrays, cell.axis)
         device.synchronize()
         print(time.perf_counter() - begun)
 

@@ -27,7 +27,8 @@ from benchmarks.report_style import (
 )
 from benchmarks.report_targets import power_of_two, windows
 from benchmarks.results import COPY
-from cusoftmax._cli_judge import PRODUCT_UNITS, SOFTMAX_ULP
+from cusoftmax._family import FAMILY
+from cusoftmax._ops import find
 
 STAMP = "dry run on the emulator: times mean nothing"
 ZERO_ERROR = 1e-2  # an error of 0 has no place on a log axis: it is drawn here
@@ -129,7 +130,7 @@ class Pictures:
         if not known:
             return
         figure, axes = panels(len(dtypes), columns=2, size=(6.4, 3.6))
-        bounds = SOFTMAX_ULP if op == "softmax" else PRODUCT_UNITS
+        bounds = FAMILY[find(op).name].bound
         units = set()
         for axis, dtype in zip(axes, dtypes, strict=True):
             panel = [c for c in known if c.dtype == dtype]

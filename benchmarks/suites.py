@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 import cusoftmax as cs
-from cusoftmax._cli_judge import product_units, softmax_ulp
+from cusoftmax import _ops
 from cusoftmax._device import DeviceSpec
+from cusoftmax._family import FAMILY, Arrays, Member
 from cusoftmax._ops import ITEMSIZE, find
 from cusoftmax._plan import Plan
 from cusoftmax._planner import plan
@@ -21,36 +24,57 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 # --------------------------------------------------------------------------------------- operations
 
 
+# What an input of a name holds; those not here are normal numbers of spread 1.
+HELD = {"x": "logits", "y": "softmax", "logy": "log_softmax"}
+
+
 @dataclass(frozen=True)
 class Operation:
     """How an operation is measured.
 
     Attributes
     ----------
-    inputs : tuple of str
-        What each input holds: ``"logits"`` of the cell's spread, ``"normal"`` numbers of spread 1,
-        or ``"softmax"``, that of logits.
-    judge : callable
-        Errors of a result, from the rows of the inputs and those of the result.
-    unit : str
-        What the errors are in: ``"ulp"``, or ``"u"`` (unit roundoffs of the sum of magnitudes).
+    name : str
+        The public function.
     """
 
-    inputs: tuple[str, ...]
-    judge: Callable[..., Any]
-    unit: str
+    name: str
 
-    @staticmethod
-    def call(op: str, inputs: Sequence[Any], axis: int, out: Any = None) -> Any:
-        """Call the public function."""
-        return getattr(cs, op)(*inputs, axis=axis, out=out)
+    @property
+    def table(self) -> _ops.Operation:
+        """What the package knows of it."""
+        return find(self.name)
+
+    @property
+    def member(self) -> Member:
+        """Its truth and its bound."""
+        return FAMILY[self.table.name]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What each input holds: logits of the cell's spread, what is made of them, or normals."""
+        return tuple(HELD.get(name, "normal") for name in self.table.read)
+
+    def call(self, inputs: Sequence[Any], axis: int, out: Any = None) -> Any:
+        """Call the public function; values of a row keep their axis."""
+        values = bool(self.table.row_inputs or self.table.row_outputs)
+        options = {"keepdims": True} if values else {}
+        return getattr(cs, self.name)(*inputs, axis=axis, out=out, **options)
+
+    def worst(self, inputs: Arrays, results: Arrays) -> float:
+        """Return the largest error of the results for some rows."""
+        if self.table.row_outputs:  # the truth comes without the axis
+            results = tuple(r[:, 0] for r in results)
+        return max(float(np.max(e)) for e in self.member.errors(inputs, -1, results))
 
 
-# A new operation takes part by a line here.
+# Every function that is called with arrays and an axis; of those that share a kernel, each.
 OPERATIONS = {
-    "softmax": Operation(("logits",), softmax_ulp, "ulp"),
-    "softmax_vjp": Operation(("softmax", "normal"), product_units, "u"),
-    "softmax_jvp": Operation(("softmax", "normal"), product_units, "u"),
+    name: Operation(name)
+    for name in (
+        *(n for n, o in _ops.OPERATIONS.items() if not o.public and "map" not in o.patterns),
+        *_ops.SAME_KERNEL,
+    )
 }
 DEFAULT_OPS = ("softmax", "softmax_vjp")  # the others run one of these kernels
 # Peers whose whole calls are timed. Not JAX, whose calls here also import and export arrays.
@@ -93,7 +117,7 @@ class Cell:
 
     @property
     def least_bytes(self) -> int:
-        return self.rows * self.n * bytes_per_element(self.op, self.dtype)
+        return self.plan(DeviceSpec.known(90)).least_bytes
 
     def plan(self, spec: DeviceSpec) -> Plan:
         return plan(problem_for(self.op, self.shape, self.dtype, self.axis), spec)
@@ -104,8 +128,9 @@ class Cell:
 
 
 def bytes_per_element(op: str, dtype: str) -> int:
-    """Least bytes moved for an element of a row: each input once, the output once."""
-    return (len(find(op).inputs) + 1) * ITEMSIZE[dtype]
+    """Least bytes moved for an element of a row: each input once, each result once."""
+    operation = find(op)
+    return (len(operation.inputs) + len(operation.outputs)) * ITEMSIZE[dtype]
 
 
 @dataclass(frozen=True)

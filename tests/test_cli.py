@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,8 @@ import cusoftmax
 from cusoftmax import _cli_info, _cli_machine, _launch, cli
 from cusoftmax._cli_check import compare, find_case
 from cusoftmax._cli_machine import machine
-from cusoftmax._ops import OPERATIONS, PATTERNS
+from cusoftmax._family import FAMILY
+from cusoftmax._ops import OPERATIONS
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
