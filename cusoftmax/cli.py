@@ -98,6 +98,30 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--order", default="C", choices=("C", "F"), help="memory order")
     explain.set_defaults(run=_explain)
 
+    cost = commands.add_parser("cost", help="predict speed and limiter from the machine code")
+    cost.add_argument("op", help="softmax, softmax_vjp or softmax_jvp")
+    cost.add_argument("shape", help="such as 8192x32000")
+    cost.add_argument("--dtype", default="float32", help="of all inputs, or one each: A,B")
+    cost.add_argument("--out-dtype", help="of the result")
+    cost.add_argument("--axis", default="-1", help="such as -1, none, or --axis=-2,-1")
+    cost.add_argument("--arch", help="such as sm_90; by default the GPU, or sm_90 without one")
+    cost.add_argument("--chip", help="another product of the architecture, such as H200")
+    cost.add_argument("--order", default="C", choices=("C", "F"), help="memory order")
+    cost.add_argument("--measured", metavar="FILE", help="results file to compare with")
+    cost.add_argument("--json", action="store_true", help="for machines")
+    cost.set_defaults(run=_cost)
+
+    profile = commands.add_parser("profile", help="say why a call is not as fast as a copy")
+    profile.add_argument("op", help="softmax, softmax_vjp or softmax_jvp")
+    profile.add_argument("shape", help="such as 8192x32000")
+    profile.add_argument("--dtype", default="float32", help="of the inputs and the result")
+    profile.add_argument("--axis", default="-1", help="such as -1, none, or --axis=-2,-1")
+    profile.add_argument("--tool", default="auto", help="auto, nvprof, ncu, nsys or none")
+    profile.add_argument("--emulator", action="store_true", help="count the traffic on this CPU")
+    profile.add_argument("--arch", help="what the emulator plans for, such as sm_80")
+    profile.add_argument("--kernel-only", action="store_true", help="no timeline")
+    profile.set_defaults(run=_profile)
+
     commands.add_parser("kernels", help="compile the kernels and check them, without a GPU")
     return parser
 
@@ -145,6 +169,17 @@ def _explain(arguments: argparse.Namespace) -> int:
     )
     print(plan)
     return 0
+
+
+def _cost(arguments: argparse.Namespace) -> int:
+    module = importlib.import_module("cusoftmax._cli_cost")
+    shape, axis = _shape(arguments.shape), _axis(arguments.axis)
+    return int(module.run(_console(), arguments, shape, axis))
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    module = importlib.import_module("cusoftmax._cli_profile")
+    return int(module.run(_console(), arguments))
 
 
 def _shape(text: str) -> tuple[int, ...]:
