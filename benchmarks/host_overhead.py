@@ -217,7 +217,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=100, help="batches of each call")
     parser.add_argument("--target", type=float, default=1.5, help="ratio not to be exceeded")
     given = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 180)  # a file has no width
     with _pushed(DRIVER.backend()):
         measured = cases()
         for _ in track(range(given.rounds), "timing", console=console, transient=True):
