@@ -27,7 +27,7 @@ from cusoftmax._limits import (
     spilled_bytes,
 )
 from cusoftmax._opcodes import CLASSES, Instruction, kind_of
-from cusoftmax._ops import ITEMSIZE
+from cusoftmax._ops import OPERATIONS
 from cusoftmax._plan import WARP, Launch, Plan
 from cusoftmax._planner import ceil_div
 from cusoftmax._trips import trips_of
@@ -272,16 +272,19 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
     between: of a row's pass back for each resident block (stream), or of the whole input (a later
     launch).
     """
-    *inputs, output = (plan.rows * plan.n * ITEMSIZE[o.dtype] for o in plan.problem.operands)
-    read, cache = sum(inputs), plan.device.l2_bytes / 2
+    count = len(OPERATIONS[plan.op].read)
+    read, output = sum(plan.operand_bytes[:count]), sum(plan.operand_bytes[count:])
+    cache = plan.device.l2_bytes / 2
     stage = int(launch.kernel["CSM_STAGE"])
     if plan.pattern == "stream":
         between = resident * read / plan.rows
-        return read + read * max(0.0, 1 - cache / between) + output
+        missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0
+        return read + read * missed + output
+    again = read if read > cache and plan.reads > 1 else 0
     if plan.pattern == "split":
-        return read if stage == 0 else (read if read > cache else 0) + output
+        return read if stage == 0 else again + output
     if plan.pattern == "column" and stage:
         if stage == 2:
             return plan.workspace_bytes
-        return read if stage == 1 else (read if read > cache else 0) + output
+        return read if stage == 1 else again + output
     return read + output

@@ -14,7 +14,7 @@ from functools import cache
 from math import log2
 
 from cusoftmax._flow import Loop, Trips
-from cusoftmax._ops import ITEMSIZE
+from cusoftmax._ops import ITEMSIZE, OPERATIONS
 from cusoftmax._plan import WARP, Launch, Plan
 from cusoftmax._planner import ceil_div, power_of_two
 from cusoftmax._source import kernel_root
@@ -29,7 +29,8 @@ def trips_of(plan: Plan, launch: Launch) -> Trips:
 @cache
 def _has_maximum(op: str) -> bool:
     """Whether an operation's kernel has a maximum stage: its source says so."""
-    source = (kernel_root() / "ops" / f"{op}.cuh").read_text(encoding="utf-8")
+    name = OPERATIONS[op].source or op
+    source = (kernel_root() / "ops" / f"{name}.cuh").read_text(encoding="utf-8")
     return re.search(r"\bkMaximum\s*=\s*true\b", source) is not None
 
 
@@ -41,9 +42,11 @@ class _Rules:
         self.chunks = ceil_div(plan.n, plan.chunk)
         self.lanes, self.columns = int(kernel["CSM_LANES"]), int(kernel["CSM_VEC"])
         acc = 2 if kernel["CSM_ACC"] == "double" else 1
-        compensated = ITEMSIZE[plan.problem.operands[-1].dtype] == 4 * acc  # as core/config.cuh
-        # Shuffles that pass one node from lane to lane: of maximum, sum, and the sum's second word.
-        self.words = (_has_maximum(plan.op) + 1 + compensated) * acc
+        operation = OPERATIONS[plan.op]
+        result = plan.problem.operands[len(operation.read)]
+        compensated = ITEMSIZE[result.dtype] == 4 * acc  # as core/config.cuh
+        # Shuffles that pass one node from lane to lane: of maximum, sums, and their second words.
+        self.words = (_has_maximum(plan.op) + operation.sums * (1 + compensated)) * acc
 
     def rounds(self, loop: Loop) -> float | None:
         moves = loop.has("LDG") or loop.has("STG")
@@ -62,11 +65,18 @@ class _Rules:
         one_dimension = self.launch.kernel["CSM_DIMS"] == "1"
         if one_dimension and (self.pattern == "block" or self._folds_workspace()):
             nodes, share = self._nodes()  # the width of a fold: doubled until it is enough
+            if self.pattern == "block" and nodes > WARP:
+                nodes = ceil_div(nodes, WARP)
             return share * log2(min(WARP, power_of_two(nodes)))
         return None
 
     def _folds_workspace(self) -> bool:
         return (self.pattern, self.stage) in (("split", 1), ("column", 2))
+
+    def _folds_rows(self) -> bool:
+        """Whether a warp folds a row, instead of the first of a block for all of it."""
+        values_only = not OPERATIONS[self.plan.op].outputs
+        return self._folds_workspace() and (self.pattern == "column" or values_only)
 
     def _units(self) -> float:
         """Return the rows, or units of work, that a block takes one after the other."""
@@ -74,12 +84,12 @@ class _Rules:
         clusters = launch.grid / kernel.cluster
         if self.pattern == "group":
             return max(1.0, plan.rows / (launch.grid * (launch.block // self.lanes)))
+        if self._folds_rows():
+            return max(1.0, plan.rows / (launch.grid * self.warps))
         if self.pattern == "split":
             per_row = ceil_div(plan.n, plan.chunk * int(self.warps) * plan.rounds)
             return max(1.0, plan.rows * per_row / clusters)
         if self.pattern == "column":
-            if self.stage == 2:
-                return max(1.0, plan.rows / (launch.grid * self.warps))
             inner = plan.problem.batch_shape[-1]
             tiles = plan.rows // inner * ceil_div(inner, self.lanes * self.columns)
             return max(1.0, tiles * self._segments() / clusters)
@@ -102,6 +112,8 @@ class _Rules:
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""
+        if self.pattern == "block":
+            return self._fold_in_block(loop)
         nodes, share = self._nodes()
         lanes = loop.per_round("SHFL.BFLY")
         if self.pattern == "column" and self.stage != 2:
@@ -134,8 +146,17 @@ class _Rules:
             return self._segments(), 1.0
         if self.pattern == "split" and self.stage == 1:
             per_row = self.plan.chunk * int(self.warps) * self.plan.rounds
-            return ceil_div(self.plan.n, per_row), 1 / self.warps
+            return ceil_div(self.plan.n, per_row), 1.0 if self._folds_rows() else 1 / self.warps
         return int(self.warps), 1 / self.warps
+
+    def _fold_in_block(self, loop: Loop) -> float | None:
+        """Return the rounds of a block's fold: of groups of 32 nodes, and of lanes."""
+        groups, many = ceil_div(self.chunks, WARP), self.chunks > WARP
+        if any(child.has("SHFL.BFLY") for child in loop.children):
+            return groups / self.warps if many else 0.0
+        of_groups = loop.parent is not None and loop.parent.depth > 0
+        width = WARP if of_groups else power_of_two(groups if many else self.chunks)
+        return log2(width) * self.words / max(1, loop.per_round("SHFL.BFLY"))
 
     def _fold_columns(self, loop: Loop) -> float | None:
         """Return the rounds of the column pattern's fold: of strides, of places, of lanes."""

@@ -77,6 +77,8 @@ CSM_DEVICE void write_values(const Row& row, const Node& whole, const Given& giv
   }
 }
 
+constexpr int kPartials = kSums > 0 ? kSums : 1;
+
 template <class Op>
 class RowTile {
   static constexpr int kVectors = kItems / kVec;
@@ -109,7 +111,7 @@ class RowTile {
   CSM_DEVICE Node reduce() {
     Node node = nothing();
     node.m = maximum_of();
-    Wide partial[kSums][kGroup];
+    Wide partial[kPartials][kGroup];
     terms(node.m, partial);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
@@ -122,7 +124,7 @@ class RowTile {
   // What reduce() does to the elements, without the sum. Returns the maximum.
   CSM_DEVICE Acc prepare() {
     const Acc m = maximum_of();
-    Wide unused[kSums][kGroup];
+    Wide unused[kPartials][kGroup];
     terms(m, unused);
     return m;
   }
@@ -199,7 +201,7 @@ class RowTile {
   }
 
   // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).
-  CSM_DEVICE void terms(Acc m, Wide (&partial)[kSums][kGroup]) {
+  CSM_DEVICE void terms(Acc m, Wide (&partial)[kPartials][kGroup]) {
     const Acc shift = shift_of(m);
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {
