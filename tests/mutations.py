@@ -312,7 +312,7 @@ MUTATIONS = (
         "ops/softmax_vjp_vjp.cuh",
         "term[1] = e[0] * e[2];",
         "term[1] = term[0];",
-        (Probe("block", "softmax_vjp_vjp", "float32", (3, 2000)),),
+        (Probe("block x2", "softmax_vjp_vjp", "float32", (3, 2000)),),
     ),
     Mutation(
         "block: every block of a cluster writes the row's value",
