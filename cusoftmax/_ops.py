@@ -52,6 +52,9 @@ class Operation:
     ordered : bool
         Whether the kernel needs to know where a row stands: rows are then numbered in the order of
         the arrays' dimensions, not in that of memory.
+    repeated : bool
+        Whether the inputs with elements are rows that each repeat along the dimension before the
+        axis, to make a matrix.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Operation:
     source: str = ""
     public: str = ""
     ordered: bool = False
+    repeated: bool = False
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -132,6 +136,7 @@ OPERATIONS = {
             sums=0,
             patterns=("map",),
             ordered=True,
+            repeated=True,
         ),
         Operation(
             name="softmax_vjp_vjp",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from cusoftmax._device import DeviceSpec
 from cusoftmax._ops import ITEMSIZE, OPERATIONS
@@ -109,11 +110,14 @@ class Plan:
 
     @property
     def operand_bytes(self) -> tuple[int, ...]:
-        """Bytes of each operand."""
-        operation = OPERATIONS[self.op]
+        """Bytes of each operand: places that strides of 0 repeat count once."""
+        sizes = self.problem.batch_shape + self.problem.reduce_shape
         return tuple(
-            self.rows * (self.n if operation.along_rows(i) else 1) * ITEMSIZE[o.dtype]
-            for i, o in enumerate(self.problem.operands)
+            prod(
+                n for n, step in zip(sizes, o.batch_strides + o.reduce_strides, strict=True) if step
+            )
+            * ITEMSIZE[o.dtype]
+            for o in self.problem.operands
         )
 
     @property

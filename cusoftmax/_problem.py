@@ -262,7 +262,12 @@ def problem_for(
     for i, name in enumerate(names):
         along = operation.along_rows(i)
         has = shape if along else reduced_shape(shape, axes, True)
-        view = View(has, k_order(has, ranks, ITEMSIZE[name]), name)
+        if operation.repeated and i < len(operation.inputs):
+            has = (*shape[:-2], 1, *shape[-1:])
+        strides = list(k_order(has, ranks, ITEMSIZE[name]))
+        if has[-2:-1] != shape[-2:-1] and along:
+            strides[-2] = 0
+        view = View(shape if along else has, tuple(strides), name)
         views.append(view if along else _along(view, shape, axes, True))
     return fold(operation, views, axes)
 
