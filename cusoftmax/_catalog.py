@@ -97,8 +97,10 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
 
 def reads_elements(kernel: Kernel) -> bool:
-    """Whether the launch reads inputs; the column pattern's stage 2 folds nodes only."""
-    return (kernel["CSM_PATTERN"], kernel["CSM_STAGE"]) != ("column", "2")
+    """Whether the launch reads inputs; some fold nodes only."""
+    at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+    outputs = int(kernel["CSM_ROLES"].split(",")[2])
+    return at != ("column", "2") and (outputs > 0 or at != ("split", "1"))
 
 
 def writes_elements(kernel: Kernel) -> bool:

@@ -55,6 +55,12 @@ class Operation:
     repeated : bool
         Whether the inputs with elements are rows that each repeat along the dimension before the
         axis, to make a matrix.
+    exact_sums : bool
+        Whether float64 sums carry their second word for narrower results too. float32 sums do where
+        the result is float32: a second word costs a 16-bit kernel more than memory leaves it.
+    sum_inputs, map_inputs : tuple of str
+        The inputs that the sums need, and those that the results do, where that is not all: of a
+        row that is read twice, a compiler drops the other loads.
     """
 
     name: str
@@ -69,6 +75,9 @@ class Operation:
     public: str = ""
     ordered: bool = False
     repeated: bool = False
+    exact_sums: bool = False
+    sum_inputs: tuple[str, ...] = ()
+    map_inputs: tuple[str, ...] = ()
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -157,16 +166,19 @@ OPERATIONS = {
             name="log_softmax",
             inputs=("x",),
             formula="y_i = x_i - m - log sum_j exp(x_j - m), with m = max_j x_j",
+            exact_sums=True,
         ),
         Operation(
             name="log_softmax_vjp",
             inputs=("logy", "dy"),
             formula="dx = dy - exp(logy) * sum_j dy_j",
+            sum_inputs=("dy",),
         ),
         Operation(
             name="log_softmax_jvp",
             inputs=("logy", "xt"),
             formula="dyt = xt - sum_j exp(logy_j) xt_j",
+            map_inputs=("xt",),
         ),
         _LOGSUMEXP,
         replace(

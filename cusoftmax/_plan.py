@@ -193,6 +193,10 @@ def make_kernel(
         "CSM_ROLES": ",".join(str(len(names)) for names in roles),
         "CSM_SUMS": operation.sums,
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
+        "CSM_COMPENSATED": int(
+            ITEMSIZE[dtypes[len(operation.read)]] == ITEMSIZE[acc]
+            or (operation.exact_sums and acc == "float64")
+        ),
         "CSM_VEC": vector,
         "CSM_GROUP": group,
         "CSM_LANES": lanes,

@@ -24,12 +24,14 @@ from cusoftmax._checks import (
     accepted_name,
     as_dtype,
     check_agreement,
+    check_same_dtype,
     check_shape,
     check_target,
     check_types,
     float_name,
     may_be_in_place,
     plain_axis,
+    plain_bool,
     reach,
     resolve_axes,
     view_of,
@@ -131,6 +133,8 @@ def signature(
         axis = plain_axis(op, axis)
     if dtype is not None:
         dtype = as_dtype(op, dtype)
+    if keepdims is not False and keepdims is not True:
+        keepdims = plain_bool(op, "keepdims", keepdims)
     # Flat: `op` and the length tell which array an entry is of.
     key: list[Any] = [op, axis, dtype, keepdims]
     try:
@@ -192,10 +196,11 @@ def build(
             check_shape(said, name, view.shape, *first, expected(i))
             check_target(said, name, view, chosen)
         else:
-            found = chosen or output_dtype([v.dtype for v in views[: len(inputs)]])
+            found = chosen or output_dtype([v.dtype for v in views[: len(operation.inputs)]])
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
+    check_same_dtype(said, operation, views[len(inputs) :])
     problem = fold(operation, [_along(view, shape, axes, keepdims) for view in views], axes)
     results = tuple(
         Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
@@ -250,7 +255,7 @@ def problem_for(
         raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
     names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
     if out_dtype is None:
-        out_name = output_dtype(names)
+        out_name = output_dtype(names[: len(operation.inputs)])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     names += [out_name] * len(operation.written)

@@ -14,7 +14,7 @@ from functools import cache
 from math import log2
 
 from cusoftmax._flow import Loop, Trips
-from cusoftmax._ops import ITEMSIZE, OPERATIONS
+from cusoftmax._ops import OPERATIONS
 from cusoftmax._plan import WARP, Launch, Plan
 from cusoftmax._planner import ceil_div, power_of_two
 from cusoftmax._source import kernel_root
@@ -43,8 +43,7 @@ class _Rules:
         self.lanes, self.columns = int(kernel["CSM_LANES"]), int(kernel["CSM_VEC"])
         acc = 2 if kernel["CSM_ACC"] == "double" else 1
         operation = OPERATIONS[plan.op]
-        result = plan.problem.operands[len(operation.read)]
-        compensated = ITEMSIZE[result.dtype] == 4 * acc  # as core/config.cuh
+        compensated = int(kernel["CSM_COMPENSATED"])
         # Shuffles that pass one node from lane to lane: of maximum, sums, and their second words.
         self.words = (_has_maximum(plan.op) + operation.sums * (1 + compensated)) * acc
 
