@@ -143,7 +143,7 @@ def check_types(
     op = operation.public or op
     cupy: Any = sys.modules.get("cupy")  # where it was never imported, nothing is an array of it
     if len(outs) == 1 < len(operation.written):
-        as_outs(op, outs[0])
+        as_outs(operation.name, outs[0])
     named = zip(operation.read + operation.written, inputs + outs, strict=False)
     for name, value in named:
         if cupy is None or not isinstance(value, cupy.ndarray):
