@@ -88,7 +88,7 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     vector = int(kernel["CSM_VEC"])
     times = elements_held(kernel) // vector
     sizes = [_BYTES[name] for name in kernel["CSM_TYPES"].split(",")]
-    inputs, row_inputs, outputs, row_outputs = (
+    inputs, row_inputs, tables, outputs, row_outputs = (
         int(count) for count in kernel["CSM_ROLES"].split(",")
     )
     passes = 2 if kernel["CSM_PATTERN"] == "stream" and outputs else 1
@@ -98,10 +98,10 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
             loads[vector * size] += times * passes
     stores: Counter[int] = Counter()
     if writes_elements(kernel):
-        for size in sizes[inputs + row_inputs :][:outputs]:
+        for size in sizes[inputs + row_inputs + tables :][:outputs]:
             stores[vector * size] += times
     if not uses_workspace(kernel):  # else some launch does, among words of nodes
-        for size in sizes[inputs:][:row_inputs]:
+        for size in sizes[inputs:][: row_inputs + tables]:  # a look-up for the row
             loads[size] += 1
         for size in sizes[len(sizes) - row_outputs :]:
             stores[size] += 1

@@ -201,7 +201,14 @@ def layout_of(made: Plan) -> Any:
         numbers += padded(strides)
     for operand in problem.operands:
         numbers += padded(operand.reduce_strides)
+    numbers += encoded(problem.options, made.launches[0].kernel["CSM_ACC"]) or [0]
     return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")[0]
+
+
+def encoded(options: Sequence[float], acc: str) -> list[int]:
+    """Return numbers as ``csm::Layout::option`` has them: an integer, or the bits of an Acc."""
+    kind, bits = (np.float32, np.int32) if acc == "float" else (np.float64, np.int64)
+    return [k if isinstance(k, int) else int(kind(k).view(bits)) for k in options]
 
 
 def run(
@@ -211,6 +218,7 @@ def run(
     dtype: Any,
     out: Array | tuple[Array, ...] | None,
     keepdims: bool = False,
+    options: tuple[float, ...] = (),
 ) -> Any:
     """Run one public operation: check, plan and load on the first call of a kind, then launch.
 
@@ -218,16 +226,16 @@ def run(
     """
     backend = _backends[-1]
     outs = () if out is None else out if isinstance(out, tuple) else (out,)
-    sign = signature(op, inputs, axis, dtype, outs, keepdims)
+    sign = signature(op, inputs, axis, dtype, outs, keepdims, options)
     try:
         key = (sign, backend.key)
     except Exception:
         # A mistake in the call is told before a missing GPU.
-        build(op, inputs, axis, dtype, outs, keepdims)
+        build(op, inputs, axis, dtype, outs, keepdims, options)
         raise
     call = _calls.get(key)
     if call is None:
-        prepared = build(op, inputs, axis, dtype, outs, keepdims)
+        prepared = build(op, inputs, axis, dtype, outs, keepdims, options)
         backend.check_place(op, inputs[0])
         call = _Call(prepared, backend)
         if len(_calls) >= _CALLS_KEPT:

@@ -18,6 +18,7 @@ INTEGERS = {
 }
 ITEMSIZE = FLOATS | INTEGERS
 INPUTS = tuple(ITEMSIZE)
+INDICES = tuple(name for name in INTEGERS if name != "bool")
 
 REDUCTIONS = ("group", "block", "stream", "split", "column")
 PATTERNS = (*REDUCTIONS, "map")
@@ -38,38 +39,60 @@ class Operation:
         The definition, for the reader; docs/derivation.md derives it.
     row_inputs : tuple of str
         Inputs with one value for each row.
+    tables : tuple of str
+        Inputs of one dimension that the kernel looks up by itself.
+    indices : tuple of str
+        The inputs that are integers used as they are: no arithmetic follows their dtype.
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
-    sums : int
-        Sums over the row that the kernel forms.
+    relative, plain : int
+        Sums over the row that the kernel forms: of terms relative to the row's maximum, which is
+        then found too, and of others.
     patterns : tuple of str
         The ways of laying a row over threads that the kernel supports.
     source : str
         ``cuda_kernels/ops/<source>.cuh``, where that is not `name`: for an operation that is
-        another with more or fewer operands.
+        another with more or fewer operands or features.
     public : str
         Name of the function that runs it, where that is not `name`; error messages use it.
     ordered : bool
         Whether the kernel needs to know where a row stands: rows are then numbered in the order of
         the arrays' dimensions, not in that of memory.
+    features : tuple of str
+        Names in ``csm::feature`` (``core/config.cuh``): what a variant does besides.
+    options : tuple of str
+        Numbers that come with a call, in the kernel's order.
+    precise_as : str
+        The operand whose dtype the kernel's precision follows, where that is not the first result.
     """
 
     name: str
     inputs: tuple[str, ...]
     formula: str
     row_inputs: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    indices: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("out",)
     row_outputs: tuple[str, ...] = ()
-    sums: int = 1
+    relative: int = 0
+    plain: int = 0
     patterns: tuple[str, ...] = REDUCTIONS
     source: str = ""
     public: str = ""
     ordered: bool = False
+    features: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    precise_as: str = ""
 
     @property
     def read(self) -> tuple[str, ...]:
         """Names of all inputs, in the order of the kernel's operands."""
-        return self.inputs + self.row_inputs
+        return self.inputs + self.row_inputs + self.tables
+
+    @property
+    def table_operands(self) -> range:
+        """Which operands are tables."""
+        return range(len(self.inputs) + len(self.row_inputs), len(self.read))
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -79,7 +102,17 @@ class Operation:
     @property
     def node_words(self) -> int:
         """Words of a partial result: the maximum, and two for each sum."""
-        return 1 + 2 * self.sums
+        return 1 + 2 * (self.relative + self.plain)
+
+    @property
+    def precision(self) -> int:
+        """The operand whose dtype the kernel's precision follows."""
+        names = self.read + self.written
+        return names.index(self.precise_as) if self.precise_as else len(self.read)
+
+    def counts(self, operand: int) -> bool:
+        """Whether arithmetic follows the dtype of an operand."""
+        return operand >= len(self.read) or self.read[operand] not in self.indices
 
     def along_rows(self, operand: int) -> bool:
         """Whether an operand has a value for each element of a row, not one for the row."""
@@ -94,6 +127,7 @@ _LOGSUMEXP = Operation(
     outputs=(),
     row_outputs=("out",),
     formula="m + log sum_j exp(x_j - m), with m = max_j x_j",
+    relative=1,
 )
 _WEIGHTED = Operation(
     name="logsumexp_b",
@@ -101,6 +135,7 @@ _WEIGHTED = Operation(
     outputs=(),
     row_outputs=("out",),
     formula="m + log sum_j b_j exp(x_j - m), with m = max_j x_j where b_j != 0",
+    relative=1,
     source="logsumexp",
     public="logsumexp",
 )
@@ -109,6 +144,7 @@ _LOGSUMEXP_VJP = Operation(
     inputs=("x",),
     row_inputs=("dy",),
     formula="dx = dy * exp(x - m) / sum_j exp(x_j - m), with m = max_j x_j",
+    relative=1,
 )
 
 OPERATIONS = {
@@ -118,18 +154,19 @@ OPERATIONS = {
             name="softmax",
             inputs=("x",),
             formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
+            relative=1,
         ),
         Operation(
             name="softmax_vjp",
             inputs=("y", "dy"),
             formula="dx = y * (dy - sum_j y_j dy_j)",
+            plain=1,
         ),
         Operation(
             name="softmax_jacobian",
             inputs=("y",),
             row_inputs=("y_i",),
             formula="J_ij = y_i (delta_ij - y_j)",
-            sums=0,
             patterns=("map",),
             ordered=True,
         ),
@@ -139,29 +176,32 @@ OPERATIONS = {
             outputs=("gy", "gdy"),
             formula="gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j; "
             "gdy = y * (g - sum_j y_j g_j)",
-            sums=2,
+            plain=2,
         ),
         Operation(
             name="softmax_hvp",
             inputs=("y", "dy", "v"),
             formula="yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j, "
             "with yt = y * (v - sum_j y_j v_j)",
-            sums=3,
+            plain=3,
         ),
         Operation(
             name="log_softmax",
             inputs=("x",),
             formula="y_i = x_i - m - log sum_j exp(x_j - m), with m = max_j x_j",
+            relative=1,
         ),
         Operation(
             name="log_softmax_vjp",
             inputs=("logy", "dy"),
             formula="dx = dy - exp(logy) * sum_j dy_j",
+            plain=1,
         ),
         Operation(
             name="log_softmax_jvp",
             inputs=("logy", "xt"),
             formula="dyt = xt - sum_j exp(logy_j) xt_j",
+            plain=1,
         ),
         _LOGSUMEXP,
         replace(

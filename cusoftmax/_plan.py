@@ -166,7 +166,13 @@ def make_kernel(
     dims = 1 if most == 1 and not general else MAX_DIMS
     operation = OPERATIONS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    roles = (operation.inputs, operation.row_inputs, operation.outputs, operation.row_outputs)
+    roles = (
+        operation.inputs,
+        operation.row_inputs,
+        operation.tables,
+        operation.outputs,
+        operation.row_outputs,
+    )
     tags = [TYPES[d][1] for d in (dtypes[:1] if len(set(dtypes)) == 1 else dtypes)]
     name = "_".join(
         (
@@ -187,7 +193,10 @@ def make_kernel(
         "CSM_OPERANDS": len(dtypes),
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
         "CSM_ROLES": ",".join(str(len(names)) for names in roles),
-        "CSM_SUMS": operation.sums,
+        "CSM_PRECISION": operation.precision,
+        "CSM_SUMS": f"{operation.relative},{operation.plain}",
+        "CSM_FEATURES": "|".join(f"csm::feature::{f}" for f in operation.features) or 0,
+        "CSM_OPTIONS": len(operation.options),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
         "CSM_VEC": vector,
         "CSM_GROUP": group,

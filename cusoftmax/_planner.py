@@ -52,6 +52,14 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
     return result
 
 
+def computes_in(problem: Problem) -> str:
+    """Return the dtype of a problem's arithmetic; results beside the precise one follow it."""
+    operation = OPERATIONS[problem.op]
+    dtypes = [o.dtype for o in problem.operands]
+    read = [d for i, d in enumerate(dtypes[: len(operation.read)]) if operation.counts(i)]
+    return compute_dtype(read, dtypes[operation.precision])
+
+
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -72,9 +80,8 @@ class _Maker:
         self.device = device
         self.operation: Operation = OPERATIONS[problem.op]
         dtypes = [o.dtype for o in problem.operands]
-        read = len(self.operation.read)
-        out = dtypes[read]
-        self.acc = compute_dtype(dtypes[:read], out)
+        out = dtypes[self.operation.precision]
+        self.acc = computes_in(problem)
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
         # The operands that are walked along the rows, and the sizes of their elements.

@@ -9,16 +9,14 @@
 namespace csm {
 
 // Folds one node a lane over aligned groups of `width` lanes; all lanes of a group get the result.
-template <bool HasMaximum>
 CSM_DEVICE Node fold_lanes(Node node, int width) {
   for (int mask = 1; mask < width; mask *= 2) {
-    node = merge<HasMaximum>(node, shuffle_xor(node, mask, kWarp, HasMaximum));
+    node = merge(node, shuffle_xor(node, mask, kWarp));
   }
   return node;
 }
 
 // A warp's fold over any number of equal subtrees, in order: a binary counter, whose digit k is held by lane k.
-template <bool HasMaximum>
 class TreeFold {
  public:
   CSM_DEVICE TreeFold() : digit_(nothing()), count_(0) {}
@@ -26,7 +24,7 @@ class TreeFold {
   // `node` is the next subtree's, the same in all lanes.
   CSM_DEVICE void push(Node node) {
     int level = 0;
-    for (; (count_ >> level) & 1; ++level) node = merge<HasMaximum>(at(level), node);
+    for (; (count_ >> level) & 1; ++level) node = merge(at(level), node);
     if (thread_index() % kWarp == level) digit_ = node;
     ++count_;
   }
@@ -34,7 +32,7 @@ class TreeFold {
   CSM_DEVICE Node result() const {
     Node node = nothing();
     for (int level = 0; (count_ >> level) != 0; ++level) {
-      if ((count_ >> level) & 1) node = merge<HasMaximum>(at(level), node);
+      if ((count_ >> level) & 1) node = merge(at(level), node);
     }
     return node;
   }
@@ -43,7 +41,7 @@ class TreeFold {
   Node digit_;
   i64 count_;
 
-  CSM_DEVICE Node at(int level) const { return shuffle(digit_, level, kWarp, HasMaximum); }
+  CSM_DEVICE Node at(int level) const { return shuffle(digit_, level, kWarp); }
 };
 
 // Calls `visit(field, word)` with each word of a node that is in use.
@@ -95,22 +93,24 @@ class GlobalNodes {
 
  private:
   char* base_;
-  CSM_DEVICE char* at(i64 i, int field) const { return base_ + (i * kNodeWords + field) * static_cast<i64>(sizeof(Acc)); }
+  CSM_DEVICE char* at(i64 i, int field) const {
+    return base_ + (i * kNodeWords + field) * static_cast<i64>(sizeof(Acc));
+  }
 };
 
 // One warp folds nodes 0 … count − 1, which `load(i, wanted)` gives.
-template <bool HasMaximum, class Load>
+template <class Load>
 CSM_DEVICE Node fold_all(i64 count, Load load) {
   const int lane = thread_index() % kWarp;
   int width = 1;
   while (width < kWarp && width < count) width *= 2;
   if (count <= kWarp) {
     const int mine = lane % width;  // every group of `width` lanes folds the same nodes, so that all lanes know
-    return fold_lanes<HasMaximum>(load(mine, mine < count), width);
+    return fold_lanes(load(mine, mine < count), width);
   }
-  TreeFold<HasMaximum> fold;
+  TreeFold fold;
   for (i64 first = 0; first < count; first += kWarp) {
-    fold.push(fold_lanes<HasMaximum>(load(first + lane, first + lane < count), kWarp));
+    fold.push(fold_lanes(load(first + lane, first + lane < count), kWarp));
   }
   return fold.result();
 }
