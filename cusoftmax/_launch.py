@@ -40,6 +40,8 @@ class Backend(Protocol):
 
     def by_value(self, struct: np.ndarray[Any, Any]) -> Any: ...
 
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]: ...
+
 
 class CudaBackend:
     """The current CuPy device."""
@@ -77,6 +79,11 @@ class CudaBackend:
         import cupy
 
         return cupy.cuda.function.CPointer(struct.ctypes.data)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        """Copy an array to the host, which waits for the device."""
+        copied: np.ndarray[Any, Any] = array.get()
+        return copied
 
 
 @cache
@@ -270,6 +277,20 @@ def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Arr
         ) from None
 
 
+def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array of the library's own as a view of a shape."""
+    import cupy
+
+    return cupy.broadcast_to(array, shape)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return a new array of any values."""
+    import cupy
+
+    return cupy.ndarray(shape, dtype)
+
+
 def repeated(op: str, name: str, array: Array) -> Array:
     """Return a view of shape (..., n, n) in which each row of `array` is repeated n times."""
     try:
@@ -305,6 +326,11 @@ def explain(
     """Return the plan for contiguous arrays of a shape, on a named or on the present GPU."""
     problem = problem_for(op, shape, dtype, axis, out_dtype, order)
     return plan(problem, DeviceSpec.known(arch) if arch is not None else present_device())
+
+
+def to_host(array: Array) -> np.ndarray[Any, Any]:
+    """Copy an array from the active backend to the host; the only thing that waits for it."""
+    return _backends[-1].to_host(array)
 
 
 def present_device() -> DeviceSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 # Accepted dtypes by NumPy name, with the bytes of an element.
 FLOATS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -225,6 +226,119 @@ OPERATIONS = {
     )
 }
 
+CROSS_ENTROPY_OPTIONS = (
+    "ignore_index",
+    "stride",  # of the table of weights, in bytes
+    "keep",  # 1 - label_smoothing
+    "label_smoothing",
+    "share",  # label_smoothing / C
+    "z_loss",
+    "softcap",
+    "per_cap",
+    "factor",  # of the gradient
+)
+
+
+def cross_entropy_name(*, soft: bool, weight: bool, smooth: bool, capped: bool, result: str) -> str:
+    """Return the operation of a variant; `result` as in `CROSS_ENTROPY_RESULTS`."""
+    features = (("soft", soft), ("weight", weight), ("smooth", smooth), ("capped", capped))
+    words = [word for word, wanted in features if wanted]
+    return "_".join(("cross_entropy", *words, *([result] if result else ())))
+
+
+# What a variant gives: the loss; the loss and its gradient; both, of which the gradient is
+# multiplied by one from above; that gradient alone.
+CROSS_ENTROPY_RESULTS = ("", "grad", "grad_up", "vjp")
+
+
+def _cross_entropy(soft: bool, weight: bool, smooth: bool, capped: bool, result: str) -> Operation:
+    upstream = ("dloss",) if result in ("grad_up", "vjp") else ()
+    along = weight and (soft or smooth)
+    return Operation(
+        name=cross_entropy_name(
+            soft=soft, weight=weight, smooth=smooth, capped=capped, result=result
+        ),
+        inputs=("logits", *(("target",) if soft else ()), *(("weight",) if along else ())),
+        row_inputs=upstream if soft else ("target", *upstream),
+        tables=("weight",) if weight and not soft else (),
+        indices=() if soft else ("target",),
+        outputs={"": (), "vjp": ("out",)}.get(result, ("dlogits",)),
+        row_outputs=() if result == "vjp" else ("loss",),
+        formula="loss = log(sum_j exp(x_j)) sum_j p_j - sum_j p_j x_j, "
+        "dx_i = exp(x_i) / sum_j exp(x_j) * sum_j p_j - p_i"
+        if soft
+        else "loss = w_t (log(sum_j exp(x_j)) - x_t), "
+        "dx_i = w_t (exp(x_i) / sum_j exp(x_j) - delta_it)",
+        relative=1,
+        plain=2 if soft else 1 + (1 + along if smooth else 0),
+        source="cross_entropy",
+        public="cross_entropy_vjp" if result == "vjp" else "cross_entropy",
+        features=tuple(
+            word
+            for word, wanted in (("soft", soft), ("smooth", smooth), ("capped", capped))
+            if wanted
+        ),
+        options=CROSS_ENTROPY_OPTIONS,
+        precise_as="logits",
+    )
+
+
+_CROSS_ENTROPY = {
+    operation.name: operation
+    for soft, weight, smooth, capped, result in product(
+        *((False, True),) * 4, CROSS_ENTROPY_RESULTS
+    )
+    if not (soft and smooth)  # smoothing costs soft targets nothing: it is not a variant of them
+    for operation in (_cross_entropy(soft, weight, smooth, capped, result),)
+}
+_DIVISOR = Operation(
+    name="cross_entropy_divisor",
+    inputs=("target",),
+    outputs=(),
+    row_outputs=("out",),
+    formula="1 / sum_i w_(t_i)",
+    plain=1,
+    public="cross_entropy",
+    options=("ignore_index", "stride", "classes"),
+)
+_TOTAL = Operation(
+    name="cross_entropy_total",
+    inputs=("loss",),
+    outputs=(),
+    row_outputs=("out",),
+    formula="factor * sum_i loss_i",
+    plain=1,
+    public="cross_entropy",
+    options=("factor",),
+)
+# The launches that a public function of many options is made of; the gates go over those of them
+# that are in `OPERATIONS`.
+PARTS = _CROSS_ENTROPY | {
+    operation.name: operation
+    for operation in (
+        _DIVISOR,
+        replace(
+            _DIVISOR,
+            name="cross_entropy_divisor_weight",
+            tables=("weight",),
+            source=_DIVISOR.name,
+        ),
+        _TOTAL,
+        replace(_TOTAL, name="cross_entropy_total_by", row_inputs=("divisor",), source=_TOTAL.name),
+    )
+}
+# The plainest, and those that hold the most.
+OPERATIONS |= {
+    name: PARTS[name]
+    for name in (
+        "cross_entropy",
+        "cross_entropy_grad",
+        "cross_entropy_weight_smooth_capped_grad_up",
+        "cross_entropy_soft_weight_capped_grad_up",
+    )
+}
+KERNELS = OPERATIONS | PARTS
+
 # Public functions that run another function's kernel: the Jacobian of softmax is symmetric.
 SAME_KERNEL = {
     "softmax_jvp": replace(
@@ -237,7 +351,7 @@ SAME_KERNEL = {
 
 def find(op: str) -> Operation:
     """Return the operation of the public function `op`; ValueError if there is none."""
-    operation = OPERATIONS.get(op) or SAME_KERNEL.get(op)
+    operation = KERNELS.get(op) or SAME_KERNEL.get(op)
     if operation is None:
         named = [operation.name for operation in OPERATIONS.values() if not operation.public]
         known = ", ".join((*named, *SAME_KERNEL))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, OPERATIONS
+from cusoftmax._ops import ITEMSIZE, KERNELS
 from cusoftmax._problem import Problem
 
 WARP = 32
@@ -110,7 +110,7 @@ class Plan:
     @property
     def operand_bytes(self) -> tuple[int, ...]:
         """Bytes of each operand."""
-        operation = OPERATIONS[self.op]
+        operation = KERNELS[self.op]
         return tuple(
             self.rows * (self.n if operation.along_rows(i) else 1) * ITEMSIZE[o.dtype]
             for i, o in enumerate(self.problem.operands)
@@ -164,7 +164,7 @@ def make_kernel(
     """
     most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
     dims = 1 if most == 1 and not general else MAX_DIMS
-    operation = OPERATIONS[problem.op]
+    operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
     roles = (
         operation.inputs,

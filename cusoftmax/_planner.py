@@ -13,7 +13,7 @@ from typing import Any
 
 from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, OPERATIONS, Operation, compute_dtype
+from cusoftmax._ops import ITEMSIZE, KERNELS, Operation, compute_dtype
 from cusoftmax._plan import MAX_DIMS, MAX_GRID, WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax._problem import Problem
 
@@ -54,7 +54,7 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
 
 def computes_in(problem: Problem) -> str:
     """Return the dtype of a problem's arithmetic; results beside the precise one follow it."""
-    operation = OPERATIONS[problem.op]
+    operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
     read = [d for i, d in enumerate(dtypes[: len(operation.read)]) if operation.counts(i)]
     return compute_dtype(read, dtypes[operation.precision])
@@ -78,7 +78,7 @@ class _Maker:
     def __init__(self, problem: Problem, device: DeviceSpec) -> None:
         self.problem = problem
         self.device = device
-        self.operation: Operation = OPERATIONS[problem.op]
+        self.operation: Operation = KERNELS[problem.op]
         dtypes = [o.dtype for o in problem.operands]
         out = dtypes[self.operation.precision]
         self.acc = computes_in(problem)

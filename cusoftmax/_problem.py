@@ -209,9 +209,12 @@ def build(
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
-    for i in operation.table_operands:
-        views[i] = View(shape, (0,) * len(shape), views[i].dtype, views[i].pointer)
-    along = [_along(view, shape, axes, keepdims) for view in views]
+    along = [
+        View(shape, (0,) * len(shape), view.dtype, view.pointer)
+        if i in operation.table_operands
+        else _along(view, shape, axes, keepdims)
+        for i, view in enumerate(views)
+    ]
     problem = fold(operation, along, axes, options)
     results = tuple(
         Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]

@@ -54,6 +54,8 @@ CSM_DEVICE Acc negative_infinity() {
   return bits_to_double(0xfff0000000000000ull);
 }
 
+CSM_DEVICE Acc not_a_number() { return negative_infinity() - negative_infinity(); }
+
 // What an element that is not there is read as: 0, or −∞.
 enum class Neutral { zero, lowest };
 
