@@ -95,8 +95,10 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
 
 def reads_elements(kernel: Kernel) -> bool:
-    """Whether the launch reads inputs; the column pattern's stage 2 folds nodes only."""
-    return (kernel["CSM_PATTERN"], kernel["CSM_STAGE"]) != ("column", "2")
+    """Whether the launch reads inputs, and does not only fold nodes."""
+    at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+    outputs = int(kernel["CSM_ROLES"].split(",")[3])
+    return at != ("column", "2") and not (at == ("split", "1") and not outputs)
 
 
 def writes_elements(kernel: Kernel) -> bool:

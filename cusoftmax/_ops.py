@@ -49,6 +49,8 @@ class Operation:
     relative, plain : int
         Sums over the row that the kernel forms: of terms relative to the row's maximum, which is
         then found too, and of others.
+    picked : int
+        Values of single elements that the kernel takes out of the row.
     patterns : tuple of str
         The ways of laying a row over threads that the kernel supports.
     source : str
@@ -77,6 +79,7 @@ class Operation:
     row_outputs: tuple[str, ...] = ()
     relative: int = 0
     plain: int = 0
+    picked: int = 0
     patterns: tuple[str, ...] = REDUCTIONS
     source: str = ""
     public: str = ""
@@ -102,8 +105,8 @@ class Operation:
 
     @property
     def node_words(self) -> int:
-        """Words of a partial result: the maximum, and two for each sum."""
-        return 1 + 2 * (self.relative + self.plain)
+        """Words of a partial result: the maximum, two for each sum, the picked."""
+        return 1 + 2 * (self.relative + self.plain) + self.picked
 
     @property
     def precision(self) -> int:
@@ -270,7 +273,8 @@ def _cross_entropy(soft: bool, weight: bool, smooth: bool, capped: bool, result:
         else "loss = w_t (log(sum_j exp(x_j)) - x_t), "
         "dx_i = w_t (exp(x_i) / sum_j exp(x_j) - delta_it)",
         relative=1,
-        plain=2 if soft else 1 + (1 + along if smooth else 0),
+        plain=2 if soft else (1 + along if smooth else 0),
+        picked=0 if soft else 1,
         source="cross_entropy",
         public="cross_entropy_vjp" if result == "vjp" else "cross_entropy",
         features=tuple(

@@ -194,7 +194,7 @@ def make_kernel(
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
         "CSM_ROLES": ",".join(str(len(names)) for names in roles),
         "CSM_PRECISION": operation.precision,
-        "CSM_SUMS": f"{operation.relative},{operation.plain}",
+        "CSM_NEEDS": f"{operation.relative},{operation.plain},{operation.picked}",
         "CSM_FEATURES": "|".join(f"csm::feature::{f}" for f in operation.features) or 0,
         "CSM_OPTIONS": len(operation.options),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],

@@ -58,11 +58,11 @@ constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has 
 constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
 
-// Sums over a row that the operation needs: first those relative to the row's maximum, then plain ones.
-constexpr int kSumsOf[] = {CSM_SUMS};
-constexpr int kRelative = kSumsOf[0], kSums = kRelative + kSumsOf[1];
-constexpr bool kMaximum = kRelative > 0;   // whether the maximum is needed
-constexpr int kNodeWords = 1 + 2 * kSums;  // see core/monoid.cuh
+// What an operation needs to know of a row: sums relative to its maximum, plain sums, and values picked out of it.
+constexpr int kNeeds[] = {CSM_NEEDS};
+constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
+constexpr bool kMaximum = kRelative > 0;             // whether the maximum is needed
+constexpr int kNodeWords = 1 + 2 * kSums + kPicked;  // see core/monoid.cuh
 
 // What variants of an operation do besides, chosen at compile time; its file says what they mean there.
 namespace feature {

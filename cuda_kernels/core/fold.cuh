@@ -53,6 +53,8 @@ CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
     visit(1 + 2 * k, node.s[k].hi);
     if constexpr (kCompensated) visit(2 + 2 * k, node.s[k].lo);
   }
+#pragma unroll
+  for (int k = 0; k < kPicked; ++k) visit(1 + 2 * kSums + k, node.picked[k]);
 }
 
 // Nodes in shared memory, one array a field, so that neighbouring lanes meet no bank conflict.

@@ -1,4 +1,5 @@
-// What is known of a set of elements of one row: their maximum m, the sums of terms relative to m, and plain sums.
+// What is known of a set of elements of one row: their maximum m, the sums of terms relative to m, plain
+// sums, and values picked out of the row.
 //
 // An operation without sums of the first sort leaves m at −inf, and merging is plain addition. Also what operations
 // have in common, seen from the patterns.
@@ -12,12 +13,15 @@ namespace csm {
 struct Node {
   Acc m;
   Wide s[kSums > 0 ? kSums : 1];  // the relative ones first
+  Values<kPicked> picked;         // each that of at most one element, else 0: exact, however they are added
 };
 
 CSM_DEVICE Node nothing() {
   Node node = {negative_infinity(), {}};
 #pragma unroll
   for (int k = 0; k < kSums; ++k) node.s[k] = {Acc(0), Acc(0)};
+#pragma unroll
+  for (int k = 0; k < kPicked; ++k) node.picked[k] = Acc(0);
   return node;
 }
 
@@ -37,6 +41,8 @@ CSM_DEVICE Node merge(Node a, Node b) {
     const bool rescale = k < kRelative && low.m != high.m;
     high.s[k] = add(high.s[k], rescale ? exp_difference_times(low.m, high.m, low.s[k]) : low.s[k]);
   }
+#pragma unroll
+  for (int k = 0; k < kPicked; ++k) high.picked[k] += low.picked[k];
   return high;
 }
 
@@ -49,6 +55,8 @@ CSM_DEVICE Node with_words(Node a, Pass pass) {
     a.s[k].hi = pass(a.s[k].hi);
     if constexpr (kCompensated) a.s[k].lo = pass(a.s[k].lo);
   }
+#pragma unroll
+  for (int k = 0; k < kPicked; ++k) a.picked[k] = pass(a.picked[k]);
   return a;
 }
 
@@ -100,10 +108,12 @@ struct Given : Values<kRowInputs> {
   }
 };
 
-// What most operations leave alone: `begin` when a row's values have been read, `enter` when an element has.
+// What most operations leave alone: `begin` when a row's values have been read, `enter` when an element has, and
+// `pick`, which sets a value that the element at one place has.
 struct Plain {
   CSM_DEVICE static void begin(Given&) {}
   CSM_DEVICE static void enter(Element&, Place, const Given&) {}
+  CSM_DEVICE static void pick(const Element&, Place, const Given&, Values<kPicked>&) {}
 };
 
 // Base of an operation with no value of a row among its results: nothing to finish.

@@ -76,8 +76,8 @@ CSM_DEVICE void store_values(const Row& row, bool wanted, const Values<kRowOutpu
 template <class Op>
 CSM_DEVICE void write_values(const Row& row, const Node& whole, const Given& given, bool wanted) {
   if constexpr (kRowOutputs > 0) {
-    Values<kRowOutputs> values;
-    Op::finish(whole, given, values);
+    Values<kRowOutputs> values = {};
+    if (wanted) Op::finish(whole, given, values);
     store_values(row, wanted, values);
   }
 }
@@ -120,6 +120,7 @@ class RowTile {
   CSM_DEVICE Node reduce(const Given& given) {
     Node node = nothing();
     node.m = maximum_of();
+    node.picked = picked_of(given);
     Wide partial[kSums][kGroup];
     terms(node.m, given, partial);
 #pragma unroll
@@ -208,6 +209,20 @@ class RowTile {
       for (int mask = 1; mask < kLanes; mask *= 2) m = maximum(m, shuffle_xor(m, mask, kLanes));
     }
     return m;
+  }
+
+  CSM_DEVICE Values<kPicked> picked_of(const Given& given) const {
+    Values<kPicked> picked = {};
+    if constexpr (kPicked > 0) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), given, picked);
+#pragma unroll
+      for (int k = 0; k < kPicked; ++k) {
+#pragma unroll
+        for (int mask = 1; mask < kLanes; mask *= 2) picked[k] += shuffle_xor(picked[k], mask, kLanes);
+      }
+    }
+    return picked;
   }
 
   // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).

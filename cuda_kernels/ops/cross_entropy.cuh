@@ -26,8 +26,8 @@ struct Op : Plain {
 
   // Numbers of the call; `share` is ε/C, and `factor` of all gradients.
   enum Option { kIgnored, kStride, kKeep, kSmoothing, kShare, kZ, kCap, kPerCap, kFactor };
-  // Sums, the first one relative to the maximum.
-  enum Sum { kExponentials, kTarget, kProducts, kWeightSum, kSoftProducts = kTarget, kSoftSum = kProducts };
+  // Sums, the first one relative to the maximum: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w. x_t is picked out.
+  enum Sum { kExponentials, kProducts, kWeightSum };
 
   // ---- the row's target ----
 
@@ -57,6 +57,10 @@ struct Op : Plain {
     }
   }
 
+  CSM_DEVICE static void pick(const Element& e, Place place, const Given& given, Values<kPicked>& picked) {
+    if constexpr (!kSoft) picked[0] = place.is(given.whole[0]) ? e[0] : picked[0];
+  }
+
   CSM_DEVICE static Acc key(const Element& e) { return e[0]; }
 
   // Where a weight is 0 the logit counts for nothing, not even −inf.
@@ -66,16 +70,13 @@ struct Op : Plain {
     const Acc x = e[0];
     term[kExponentials] = exp_difference(x, shift);
     if constexpr (kSoft) {
-      term[kSoftProducts] = weighted(e[1], x);
-      term[kSoftSum] = e[1];
-    } else {
-      term[kTarget] = place.is(given.whole[0]) ? x : Acc(0);
-      if constexpr (kSmooth && kWeights) {
-        term[kProducts] = weighted(e[kInputs - 1], x);
-        term[kWeightSum] = e[kInputs - 1];
-      } else if constexpr (kSmooth) {
-        term[kProducts] = place.before(given.n) ? x : Acc(0);
-      }
+      term[kProducts] = weighted(e[1], x);
+      term[kWeightSum] = e[1];
+    } else if constexpr (kSmooth && kWeights) {
+      term[kProducts] = weighted(e[kInputs - 1], x);
+      term[kWeightSum] = e[kInputs - 1];
+    } else if constexpr (kSmooth) {
+      term[kProducts] = place.before(given.n) ? x : Acc(0);
     }
     // One exponential an element, but where the slope of the cap needs the logit again.
     if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
@@ -116,9 +117,9 @@ struct Op : Plain {
     const Wide log = log_sum(row);
     Acc loss;
     if constexpr (kSoft) {
-      loss = below(row.m, log, settled(row.s[kSoftSum]), settled(row.s[kSoftProducts]));
+      loss = below(row.m, log, settled(row.s[kWeightSum]), settled(row.s[kProducts]));
     } else {
-      loss = target_weight(given) * below_target(row.m, log, settled(row.s[kTarget]).hi);
+      loss = target_weight(given) * below_target(row.m, log, row.picked[0]);
       if constexpr (kSmooth) {
         const Wide products = settled(row.s[kProducts]);
         loss = fused(given.number(kShare), below(row.m, log, class_weights(row, given), products), loss);
@@ -152,7 +153,7 @@ struct Op : Plain {
       const Wide inverse = normalised(reciprocal_of(row.s[kExponentials]));
       Acc total;
       if constexpr (kSoft) {
-        const Wide sum = settled(row.s[kSoftSum]);
+        const Wide sum = settled(row.s[kWeightSum]);
         total = sum.hi + sum.lo + excess;
         found.share = upstream;
       } else {
@@ -167,7 +168,7 @@ struct Op : Plain {
         }
         total = weight + excess;
         // q_t − 1 without cancellation: q_t above ½ belongs to the maximum, whose exponential in the sum is 1 exactly.
-        const Acc x = settled(row.s[kTarget]).hi;
+        const Acc x = row.picked[0];
         const bool largest = x == row.m;
         const Acc q = largest ? inverse.hi : exp_difference(x, shift_of(row.m)) * inverse.hi;
         const Wide sum = normalised(row.s[kExponentials]);

@@ -42,6 +42,10 @@ class ColumnTile {
       for (int i = 0; i < kItems; ++i) node.m = maximum(node.m, Op::key(item_[i][column]));
     }
     const Acc shift = shift_of(node.m);
+    if constexpr (kPicked > 0) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, given, node.picked);
+    }
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
