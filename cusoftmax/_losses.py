@@ -110,9 +110,8 @@ class _Rows:
         self.soft = target.dtype.name in FLOATS
         if not self.soft:
             accepted_name(op, "target has dtype", target.dtype, (*INDICES, *FLOATS))
-        check_shape(
-            op, "target", target.shape, "logits", logits, shape if self.soft else self.shape
-        )
+        expected = shape if self.soft else self.shape
+        check_shape(op, "target", target.shape, "logits", logits, expected)
         self.counted = [self.dtype, *([target.dtype.name] if self.soft else [])]
         if weight is not None:
             check_types(PARTS["cross_entropy_weight"], op, (logits, target, weight), ())

@@ -337,8 +337,9 @@ OPERATIONS |= {
     for name in (
         "cross_entropy",
         "cross_entropy_grad",
-        "cross_entropy_weight_smooth_capped_grad_up",
-        "cross_entropy_soft_weight_capped_grad_up",
+        "cross_entropy_weight_smooth_capped_grad",
+        "cross_entropy_soft_weight_capped_grad",
+        "cross_entropy_vjp",
     )
 }
 KERNELS = OPERATIONS | PARTS
