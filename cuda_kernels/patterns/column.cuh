@@ -7,8 +7,8 @@
 //
 //   stage 0   the row is on the chip: a leaf for each walker of kCluster blocks, one below the other;
 //   stage 1   longer rows, first of three launches: each block folds its leaves and writes the node to the workspace;
-//   stage 2   a warp folds the nodes of one row, and writes the row's values;
-//   stage 3   the leaves are read again, and written, if the operation writes elements.
+//   stage 2   a warp folds the nodes of one row; writes the row's values, if there are no elements to write;
+//   stage 3   if there are, the leaves are read again, and written, and the row's values.
 //
 // Shared memory: a node for each walker and row, and for a cluster one more for each block and row; in stage 3 a node
 // for each row. Workspace: a node for each segment of each row, then the rows' nodes.
@@ -180,7 +180,11 @@ CSM_DEVICE void walk(const Arguments& args) {
       block_barrier();
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        scale[c] = Op::scale(tile.prepare(c, given[c]), nodes.load(c * kLanes + lane), given[c]);
+        const Node whole = nodes.load(c * kLanes + lane);
+        scale[c] = Op::scale(tile.prepare(c, given[c]), whole, given[c]);
+        Row at = row;
+        at.advance(layout, c);
+        write_values<Op>(at, whole, given[c], present && segment == 0 && walker == 0);
       }
       tile.write(args, row, scale);
       continue;
@@ -232,7 +236,7 @@ CSM_DEVICE void fold_segments(const Arguments& args) {
   const GlobalNodes workspace(args.workspace);
   fold_rows(args, segments, [&](i64 number, const Node& whole) {
     const bool first = thread_index() % kWarp == 0;
-    if constexpr (kOutputs > 0) workspace.store(layout.rows * segments + number, whole, first);
+    if constexpr (kOutputs > 0) return workspace.store(layout.rows * segments + number, whole, first);
     const i64 outer = number / layout.inner;
     Row row = row_at(args, outer);
     row.advance(layout, number - outer * layout.inner);
