@@ -28,6 +28,12 @@ Arrays = tuple[Array, ...]
 
 NARROW = ("float16", "bfloat16")
 CORRECTLY_ROUNDED = 0.999  # the part of 16-bit softmax results that must be
+_SMALLEST = {
+    "float16": 2.0**-24,
+    "bfloat16": 2.0**-133,
+    "float32": 2.0**-149,
+    "float64": 2.0**-1074,
+}
 SPREAD = 10.0  # standard deviation of the logits that are drawn
 
 
@@ -99,6 +105,7 @@ class Member:
         exact = self.exact(*inputs, axis)
         truths = exact if isinstance(exact, tuple) else (exact,)
         scales: Any = None
+        factor = self._factor(inputs, axis)
         if self.magnitude is not None:
             with np.errstate(all="ignore"):
                 scales = self.magnitude(*(a.astype(np.float64) for a in inputs), axis)
@@ -113,10 +120,26 @@ class Member:
                 wrong &= ~(np.isnan(result.astype(np.float64)) & np.isnan(truth))
                 found.append(np.where(wrong, np.inf, 0.0))
             else:
-                found.append(self._errors(inputs, result, truth, scales and scales[k]))
+                mine = factor.reshape(truth.shape) if factor.size == truth.size else factor
+                found.append(self._errors(inputs, result, truth, scales and scales[k], mine))
         return tuple(found)
 
-    def _errors(self, inputs: Arrays, result: Array, truth: Array, scale: Array | None) -> Array:
+    def _factor(self, inputs: Arrays, axis: Axis) -> Array:
+        """Return, for each row, the largest number that a flushed one may be multiplied by."""
+        if self.op.startswith("cross_entropy"):
+            return np.asarray(losses.LARGEST)
+        most: Any = 0.0
+        for name, array in zip(OPERATIONS[self.op].read, inputs, strict=True):
+            if name not in ("x", "y", "logy"):
+                wide = np.abs(array.astype(np.float64))
+                most = np.maximum(
+                    most, np.where(np.isfinite(wide), wide, 0).max(axis, keepdims=True)
+                )
+        return np.asarray(most)
+
+    def _errors(
+        self, inputs: Arrays, result: Array, truth: Array, scale: Array | None, factor: Array
+    ) -> Array:
         single = computes_in_single(*inputs, result)
         ulps = reference.ulp_error(result, truth, flush_to_zero=single)
         if scale is None and not self.floor:
@@ -130,8 +153,9 @@ class Member:
             else:
                 if name in NARROW:  # the final rounding, half a unit in the last place
                     excess = excess - 0.5 * error / ulps
+                excess = excess - 0.5 * _SMALLEST[name]
                 if single:  # a subnormal operand or product may be flushed
-                    excess = excess - float(np.finfo(np.float32).tiny) * (1 + _largest(inputs))
+                    excess = excess - float(np.finfo(np.float32).tiny) * (1 + factor)
                 units = excess / (reference.unit_roundoff(name) * scale)
         fine = (ulps == 0) | (excess <= 0)
         return np.where(fine, 0.0, np.where(np.isnan(units), np.inf, units)).astype(np.float64)
@@ -147,11 +171,6 @@ def computes_in_single(*arrays: Array) -> bool:
     """Whether the kernel of these inputs and output computes in float32."""
     *inputs, out = (array.dtype.name for array in arrays)
     return compute_dtype(inputs, out) == "float32"
-
-
-def _largest(inputs: Arrays) -> float:
-    finite = [np.abs(a.astype(np.float64)) for a in inputs]
-    return max(float(f[np.isfinite(f)].max(initial=0.0)) for f in finite)
 
 
 def _sum(values: Array, axis: Axis) -> Array:
@@ -182,7 +201,9 @@ def _log_jvp(logy: Array, xt: Array, axis: Axis) -> Array:
 
 
 def _logsumexp(x: Array, axis: Axis) -> Array:
-    return _weighted(x, np.ones_like(x), axis)
+    """The maximum and the logarithm; the sum is at least 1, and carried in two words."""
+    m = x.max(axis, initial=-np.inf)
+    return np.asarray(np.abs(m) + np.abs(reference.logsumexp(x, axis) - m))
 
 
 def _weighted(x: Array, b: Array, axis: Axis) -> Array:

@@ -21,6 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SPREAD = 4.0  # standard deviation of the logits that are drawn
 SMOOTHING, CAP = 0.1, 6.0
 IGNORED = -100
+LARGEST = 16.0  # weight or gradient from above
 
 
 def draw(

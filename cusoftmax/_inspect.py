@@ -32,8 +32,8 @@ from cusoftmax._catalog import (
     writes_elements,
 )
 from cusoftmax._device import ARCHITECTURES
-from cusoftmax._ops import ITEMSIZE, OPERATIONS
-from cusoftmax._plan import TYPES, Kernel
+from cusoftmax._ops import ITEMSIZE, KERNELS, OPERATIONS, Operation
+from cusoftmax._plan import TYPES, Kernel, features_of, roles_of
 from cusoftmax._sass import Compiled, inspect, inspect_all, missing, nvrtc_version
 from cusoftmax._source import kernel_root
 
@@ -91,11 +91,11 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     inputs, row_inputs, tables, outputs, row_outputs = (
         int(count) for count in kernel["CSM_ROLES"].split(",")
     )
-    passes = 2 if kernel["CSM_PATTERN"] == "stream" and outputs else 1
     loads: Counter[int] = Counter()
     if reads_elements(kernel):
-        for size in sizes[:inputs]:
-            loads[vector * size] += times * passes
+        for needed in passes(kernel):
+            for i in needed:
+                loads[vector * sizes[i]] += times
     stores: Counter[int] = Counter()
     if writes_elements(kernel):
         for size in sizes[inputs + row_inputs + tables :][:outputs]:
@@ -106,6 +106,34 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
         for size in sizes[len(sizes) - row_outputs :]:
             stores[size] += 1
     return dict(loads), dict(stores)
+
+
+def passes(kernel: Kernel) -> list[list[int]]:
+    """Return the inputs that a launch needs, for each time that it passes over a row."""
+    operation = operation_of(kernel)
+
+    def places(names: Sequence[str]) -> list[int]:
+        return [operation.inputs.index(name) for name in names or operation.inputs]
+
+    first, second = places(operation.sum_inputs), places(operation.map_inputs)
+    at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+    if at in (("split", "0"), ("column", "1")):
+        return [first]
+    if at in (("split", "1"), ("column", "3")):
+        return [second]
+    if at[0] == "stream":
+        return [first, second] if operation.outputs else [first]
+    return [places(())]
+
+
+def operation_of(kernel: Kernel) -> Operation:
+    """Return the operation that a kernel is of, by its source, its operands and its features."""
+    for operation in KERNELS.values():
+        same = roles_of(operation) == kernel["CSM_ROLES"]
+        same = same and features_of(operation) == kernel["CSM_FEATURES"]
+        if (operation.source or operation.name) == kernel["CSM_OP"] and same:
+            return operation
+    raise LookupError(f"{kernel.name} is of no operation")
 
 
 def faults(compiled: Compiled) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cusoftmax import _source
-from cusoftmax._checks import Array, Axis, check_outs
+from cusoftmax._checks import Array, Axis, as_outs, check_outs
 from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Kernel, Plan
 from cusoftmax._planner import plan
@@ -232,7 +232,7 @@ def run(
     Returns the result, or a tuple where the operation has several.
     """
     backend = _backends[-1]
-    outs = () if out is None else out if isinstance(out, tuple) else (out,)
+    outs = () if out is None else as_outs(op, out) if type(out) is tuple else (out,)
     sign = signature(op, inputs, axis, dtype, outs, keepdims, options)
     try:
         key = (sign, backend.key)
@@ -268,8 +268,8 @@ def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Arr
         import cupy
 
         return cupy.broadcast_to(array, model.shape)
-    except AttributeError:
-        return array  # no array at all: what checks it says so
+    except (AttributeError, TypeError):
+        return array  # no array of CuPy's: what checks it says so
     except ValueError:
         raise ValueError(
             f"{op}: {name} has shape {array.shape}, which does not broadcast to that of {first}, "

@@ -67,6 +67,15 @@ class Operation:
         Numbers that come with a call, in the kernel's order.
     precise_as : str
         The operand whose dtype the kernel's precision follows, where that is not the first result.
+    repeated : bool
+        Whether the inputs with elements are rows that each repeat along the dimension before the
+        axis, to make a matrix.
+    exact_sums : bool
+        Whether float64 sums carry their second word for narrower results too. float32 sums do where
+        the result is float32: a second word costs a 16-bit kernel more than memory leaves it.
+    sum_inputs, map_inputs : tuple of str
+        The inputs that the sums need, and those that the results do, where that is not all: of a
+        row that is read twice, a compiler drops the other loads.
     """
 
     name: str
@@ -87,6 +96,10 @@ class Operation:
     features: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     precise_as: str = ""
+    repeated: bool = False
+    exact_sums: bool = False
+    sum_inputs: tuple[str, ...] = ()
+    map_inputs: tuple[str, ...] = ()
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -173,6 +186,7 @@ OPERATIONS = {
             formula="J_ij = y_i (delta_ij - y_j)",
             patterns=("map",),
             ordered=True,
+            repeated=True,
         ),
         Operation(
             name="softmax_vjp_vjp",
@@ -194,18 +208,21 @@ OPERATIONS = {
             inputs=("x",),
             formula="y_i = x_i - m - log sum_j exp(x_j - m), with m = max_j x_j",
             relative=1,
+            exact_sums=True,
         ),
         Operation(
             name="log_softmax_vjp",
             inputs=("logy", "dy"),
             formula="dx = dy - exp(logy) * sum_j dy_j",
             plain=1,
+            sum_inputs=("dy",),
         ),
         Operation(
             name="log_softmax_jvp",
             inputs=("logy", "xt"),
             formula="dyt = xt - sum_j exp(logy_j) xt_j",
             plain=1,
+            map_inputs=("xt",),
         ),
         _LOGSUMEXP,
         replace(
@@ -284,6 +301,7 @@ def _cross_entropy(soft: bool, weight: bool, smooth: bool, capped: bool, result:
         ),
         options=CROSS_ENTROPY_OPTIONS,
         precise_as="logits",
+        exact_sums=True,  # of integers
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, KERNELS
+from cusoftmax._ops import ITEMSIZE, KERNELS, Operation
 from cusoftmax._problem import Problem
 
 WARP = 32
@@ -109,11 +110,14 @@ class Plan:
 
     @property
     def operand_bytes(self) -> tuple[int, ...]:
-        """Bytes of each operand."""
-        operation = KERNELS[self.op]
+        """Bytes of each operand: places that strides of 0 repeat count once."""
+        sizes = self.problem.batch_shape + self.problem.reduce_shape
         return tuple(
-            self.rows * (self.n if operation.along_rows(i) else 1) * ITEMSIZE[o.dtype]
-            for i, o in enumerate(self.problem.operands)
+            prod(
+                n for n, step in zip(sizes, o.batch_strides + o.reduce_strides, strict=True) if step
+            )
+            * ITEMSIZE[o.dtype]
+            for o in self.problem.operands
         )
 
     @property
@@ -125,6 +129,23 @@ class Plan:
         from cusoftmax._explain import describe
 
         return describe(self)
+
+
+def roles_of(operation: Operation) -> str:
+    """Return how many operands of each sort there are, as ``CSM_ROLES``."""
+    sorts = (
+        operation.inputs,
+        operation.row_inputs,
+        operation.tables,
+        operation.outputs,
+        operation.row_outputs,
+    )
+    return ",".join(str(len(names)) for names in sorts)
+
+
+def features_of(operation: Operation) -> str:
+    """Return what a variant does besides, as ``CSM_FEATURES``."""
+    return "|".join(f"csm::feature::{name}" for name in operation.features) or "0"
 
 
 def make_kernel(
@@ -166,13 +187,6 @@ def make_kernel(
     dims = 1 if most == 1 and not general else MAX_DIMS
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    roles = (
-        operation.inputs,
-        operation.row_inputs,
-        operation.tables,
-        operation.outputs,
-        operation.row_outputs,
-    )
     tags = [TYPES[d][1] for d in (dtypes[:1] if len(set(dtypes)) == 1 else dtypes)]
     name = "_".join(
         (
@@ -192,12 +206,15 @@ def make_kernel(
         "CSM_PATTERN": pattern,
         "CSM_OPERANDS": len(dtypes),
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
-        "CSM_ROLES": ",".join(str(len(names)) for names in roles),
-        "CSM_PRECISION": operation.precision,
+        "CSM_ROLES": roles_of(operation),
         "CSM_NEEDS": f"{operation.relative},{operation.plain},{operation.picked}",
-        "CSM_FEATURES": "|".join(f"csm::feature::{f}" for f in operation.features) or 0,
+        "CSM_FEATURES": features_of(operation),
         "CSM_OPTIONS": len(operation.options),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
+        "CSM_COMPENSATED": int(
+            ITEMSIZE[dtypes[operation.precision]] == ITEMSIZE[acc]
+            or (operation.exact_sums and acc == "float64")
+        ),
         "CSM_VEC": vector,
         "CSM_GROUP": group,
         "CSM_LANES": lanes,

@@ -24,12 +24,14 @@ from cusoftmax._checks import (
     accepted_name,
     as_dtype,
     check_agreement,
+    check_same_dtype,
     check_shape,
     check_target,
     check_types,
     float_name,
     may_be_in_place,
     plain_axis,
+    plain_bool,
     reach,
     resolve_axes,
     view_of,
@@ -135,6 +137,8 @@ def signature(
         axis = plain_axis(op, axis)
     if dtype is not None and type(dtype) is not tuple:
         dtype = as_dtype(op, dtype)
+    if keepdims is not False and keepdims is not True:
+        keepdims = plain_bool(op, "keepdims", keepdims)
     # Flat: `op` and the length tell which array an entry is of.
     key: list[Any] = [op, axis, dtype, keepdims, options]
     try:
@@ -204,11 +208,16 @@ def build(
             check_target(said, name, view, wanted)
         else:
             found = wanted or output_dtype(
-                [v.dtype for k, v in enumerate(views[: len(inputs)]) if operation.counts(k)]
+                [
+                    v.dtype
+                    for k, v in enumerate(views[: len(operation.inputs)])
+                    if operation.counts(k)
+                ]
             )
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
+    check_same_dtype(said, operation, views[len(inputs) :])
     along = [
         View(shape, (0,) * len(shape), view.dtype, view.pointer)
         if i in operation.table_operands
@@ -273,7 +282,8 @@ def problem_for(
         if name in operation.indices and not isinstance(dtype, tuple):
             names[i] = "int64"
     if out_dtype is None:
-        out_name = output_dtype([name for i, name in enumerate(names) if operation.counts(i)])
+        elements = enumerate(names[: len(operation.inputs)])
+        out_name = output_dtype([name for i, name in elements if operation.counts(i)])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     names += [out_name] * len(operation.written)
@@ -285,7 +295,12 @@ def problem_for(
     for i, name in enumerate(names):
         along = operation.along_rows(i)
         has = shape if along else reduced_shape(shape, axes, True)
-        view = View(has, k_order(has, ranks, ITEMSIZE[name]), name)
+        if operation.repeated and i < len(operation.inputs):
+            has = (*shape[:-2], 1, *shape[-1:])
+        strides = list(k_order(has, ranks, ITEMSIZE[name]))
+        if has[-2:-1] != shape[-2:-1] and along:
+            strides[-2] = 0
+        view = View(shape if along else has, tuple(strides), name)
         views.append(view if along else _along(view, shape, axes, True))
     for i in operation.table_operands:
         views[i] = View(shape, (0,) * len(shape), views[i].dtype)

@@ -304,8 +304,9 @@ def log_softmax(
     """Logarithm of softmax, without the underflow of its small entries.
 
     ``y_i = x_i - m - log sum_j exp(x_j - m)`` with ``m = max_j x_j``. Both parts are at most 0, so
-    no digits cancel, and the logarithm is taken of 1 plus the *other* terms, so that results next
-    to 0 are right too (Blanchard, Higham and Higham, IMA J. Numer. Anal. 41, 2021).
+    no digits cancel, and the logarithm is taken of 1 plus the *other* terms, so that float32 and
+    float64 results next to 0 are right too (Blanchard, Higham and Higham, IMA J. Numer. Anal. 41,
+    2021); of float16 and bfloat16 to 2^-22.
 
     Parameters
     ----------
@@ -346,7 +347,7 @@ def log_softmax_vjp(
     Parameters
     ----------
     logy : cupy.ndarray
-        The result of `log_softmax`, of any shape, strides and accepted dtype.
+        The result of `log_softmax`, which is at most 0, of any shape, strides and accepted dtype.
     dy : cupy.ndarray
         Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
     axis : int, tuple of int or None
@@ -385,7 +386,7 @@ def log_softmax_jvp(
     Parameters
     ----------
     logy : cupy.ndarray
-        The result of `log_softmax`, of any shape, strides and accepted dtype.
+        The result of `log_softmax`, which is at most 0, of any shape, strides and accepted dtype.
     xt : cupy.ndarray
         Tangent of log_softmax's input. Same shape; its dtype may differ.
     axis : int, tuple of int or None
@@ -466,7 +467,9 @@ def logsumexp(
     Notes
     -----
     An empty sum is -inf, as is one of nothing but -inf; a +inf gives +inf, a NaN gives NaN. Nothing
-    waits for the GPU, whatever the options.
+    waits for the GPU, whatever the options. In float32 arithmetic weights below 2^-126
+    count as 0. Weights that do not change along `axis` are read slowly; add their logarithm to the
+    result instead.
 
     Examples
     --------
@@ -475,7 +478,7 @@ def logsumexp(
     array(1000.69314718)
     """
     weights = () if b is None else (_launch.broadcast("logsumexp", "b", b, "x", x),)
-    name = "logsumexp" + "_b" * (b is not None) + "_sign" * return_sign
+    name = ("logsumexp_b" if weights else "logsumexp") + ("_sign" if return_sign else "")
     return _launch.run(name, (x, *weights), axis, dtype, out, keepdims)
 
 
@@ -518,7 +521,8 @@ def logsumexp_vjp(
 
     Notes
     -----
-    A row whose weighted sum is 0, or that has a NaN or a +inf, gives NaN.
+    A row whose weighted sum is 0, or that has a NaN or a +inf, gives NaN. With float32 arithmetic
+    the sum, relative to the largest term's exponential, has to lie between 2^-126 and 2^126.
 
     Examples
     --------

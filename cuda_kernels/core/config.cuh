@@ -42,12 +42,11 @@ struct Pick<0, First, Rest...> {
 template <int Operand>
 using Type = typename Pick<Operand, CSM_TYPES>::type;
 
-using Out = Type<CSM_PRECISION>;  // the operand that has the results' precision
-using Acc = CSM_ACC;              // all arithmetic
+using Acc = CSM_ACC;  // all arithmetic
 
 constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales carry a second word: wherever the result is as precise as the arithmetic (README: Numbers).
-constexpr bool kCompensated = sizeof(Out) == sizeof(Acc);
+constexpr bool kCompensated = CSM_COMPENSATED;
 
 constexpr int kVec = CSM_VEC;          // elements of one global access
 constexpr int kGroup = CSM_GROUP;      // elements of the widest access of these dtypes in any layout; column: kVec

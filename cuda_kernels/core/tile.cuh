@@ -82,6 +82,8 @@ CSM_DEVICE void write_values(const Row& row, const Node& whole, const Given& giv
   }
 }
 
+constexpr int kPartials = kSums > 0 ? kSums : 1;
+
 template <class Op>
 class RowTile {
   static constexpr int kVectors = kItems / kVec;
@@ -121,7 +123,7 @@ class RowTile {
     Node node = nothing();
     node.m = maximum_of();
     node.picked = picked_of(given);
-    Wide partial[kSums][kGroup];
+    Wide partial[kPartials][kGroup];
     terms(node.m, given, partial);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
@@ -134,7 +136,7 @@ class RowTile {
   // What reduce() does to the elements, without the sum. Returns the maximum.
   CSM_DEVICE Acc prepare(const Given& given) {
     const Acc m = maximum_of();
-    Wide unused[kSums][kGroup];
+    Wide unused[kPartials][kGroup];
     terms(m, given, unused);
     return m;
   }
@@ -226,7 +228,7 @@ class RowTile {
   }
 
   // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).
-  CSM_DEVICE void terms(Acc m, const Given& given, Wide (&partial)[kSums][kGroup]) {
+  CSM_DEVICE void terms(Acc m, const Given& given, Wide (&partial)[kPartials][kGroup]) {
     const Acc shift = shift_of(m);
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {

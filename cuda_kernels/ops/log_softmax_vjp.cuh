@@ -12,7 +12,7 @@ struct Op : WritesElements {
 
   using Scale = Wide;  // −Σ dy
   CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) {
-    const Wide sum = normalised(settled(row.s[0]));
+    const Wide sum = settled(normalised(settled(row.s[0])));
     return {-sum.hi, -sum.lo};
   }
   CSM_DEVICE static void map(const Element& e, Scale minus_sum, Place, Values<1>& dx) {
