@@ -15,11 +15,14 @@ from cusoftmax.api import (
     softmax_vjp_vjp,
     warmup,
 )
+from cusoftmax.losses import cross_entropy, cross_entropy_vjp
 
 __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "cross_entropy",
+    "cross_entropy_vjp",
     "explain",
     "log_softmax",
     "log_softmax_jvp",

@@ -77,11 +77,9 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
     widest: dict[tuple[str, ...], int] = {}
 
     def kind(kernel: Kernel) -> tuple[str, ...]:
-        same = (
-            "CSM_OP", "CSM_PATTERN", "CSM_TYPES", "CSM_ROLES", "CSM_STAGE", "CSM_PARKS"
-        )  # fmt: skip
+        same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS")
         clustered, strided = str(kernel.cluster > 1), str(int(kernel["CSM_DIMS"]) > 1)
-        return (*(kernel[macro] for macro in same), clustered, strided)
+        return (*(kernel[f"CSM_{macro}"] for macro in same), clustered, strided)
 
     def size(kernel: Kernel) -> tuple[int, int, int]:
         return int(kernel["CSM_ITEMS"]), int(kernel["CSM_LANES"]), kernel.cluster
@@ -97,16 +95,16 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
 
 def reads_elements(kernel: Kernel) -> bool:
-    """Whether the launch reads inputs; some fold nodes only."""
+    """Whether the launch reads inputs, and does not only fold nodes."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
-    outputs = int(kernel["CSM_ROLES"].split(",")[2])
-    return at != ("column", "2") and (outputs > 0 or at != ("split", "1"))
+    outputs = int(kernel["CSM_ROLES"].split(",")[3])
+    return at != ("column", "2") and not (at == ("split", "1") and not outputs)
 
 
 def writes_elements(kernel: Kernel) -> bool:
     """Whether the launch writes the output, not just nodes to the workspace."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
-    outputs = int(kernel["CSM_ROLES"].split(",")[2])
+    outputs = int(kernel["CSM_ROLES"].split(",")[3])
     return outputs > 0 and at not in (("split", "0"), ("column", "1"), ("column", "2"))
 
 

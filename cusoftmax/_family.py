@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import cusoftmax as cs
+from cusoftmax import _family_losses as losses
 from cusoftmax import reference
 from cusoftmax._checks import Axis, resolve_axes
 from cusoftmax._ops import FLOATS, OPERATIONS, compute_dtype
@@ -76,6 +77,8 @@ class Member:
         if self.op == "softmax_jacobian":  # of shape (..., n, n), from one row for each matrix
             (y,) = FAMILY["softmax_vjp"].draw(rng, shape[:-1], -1, dtype)[:1]
             return np.broadcast_to(y[..., None, :], shape), y
+        if self.op.startswith("cross_entropy"):
+            return losses.draw(self.op, rng, shape, axis, kind)
         kept = list(shape)
         for a in resolve_axes(self.op, axis, len(shape)):
             kept[a] = 1
@@ -123,6 +126,8 @@ class Member:
 
     def _factor(self, inputs: Arrays, axis: Axis) -> Array:
         """Return, for each row, the largest number that a flushed one may be multiplied by."""
+        if self.op.startswith("cross_entropy"):
+            return np.asarray(losses.LARGEST)
         most: Any = 0.0
         for name, array in zip(OPERATIONS[self.op].read, inputs, strict=True):
             if name not in ("x", "y", "logy"):
@@ -317,6 +322,17 @@ FAMILY = {
             "u",
             {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0},
             _weighted_vjp,
+        ),
+        *(
+            Member(
+                op,
+                *(losses.call(op), losses.exact(op), "u"),
+                _FOUR_U,
+                losses.magnitude(op),
+                floor=2.0**-22,  # of the logarithm, in float32 without a second word
+            )
+            for op in OPERATIONS
+            if op.startswith("cross_entropy")
         ),
     )
 }

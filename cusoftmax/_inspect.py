@@ -32,8 +32,8 @@ from cusoftmax._catalog import (
     writes_elements,
 )
 from cusoftmax._device import ARCHITECTURES
-from cusoftmax._ops import ITEMSIZE, OPERATIONS, Operation
-from cusoftmax._plan import TYPES, Kernel
+from cusoftmax._ops import ITEMSIZE, KERNELS, OPERATIONS, Operation
+from cusoftmax._plan import TYPES, Kernel, features_of, roles_of
 from cusoftmax._sass import Compiled, inspect, inspect_all, missing, nvrtc_version
 from cusoftmax._source import kernel_root
 
@@ -88,7 +88,7 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     vector = int(kernel["CSM_VEC"])
     times = elements_held(kernel) // vector
     sizes = [_BYTES[name] for name in kernel["CSM_TYPES"].split(",")]
-    inputs, row_inputs, outputs, row_outputs = (
+    inputs, row_inputs, tables, outputs, row_outputs = (
         int(count) for count in kernel["CSM_ROLES"].split(",")
     )
     loads: Counter[int] = Counter()
@@ -98,10 +98,10 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
                 loads[vector * sizes[i]] += times
     stores: Counter[int] = Counter()
     if writes_elements(kernel):
-        for size in sizes[inputs + row_inputs :][:outputs]:
+        for size in sizes[inputs + row_inputs + tables :][:outputs]:
             stores[vector * size] += times
     if not uses_workspace(kernel):  # else some launch does, among words of nodes
-        for size in sizes[inputs:][:row_inputs]:
+        for size in sizes[inputs:][: row_inputs + tables]:  # a look-up for the row
             loads[size] += 1
         for size in sizes[len(sizes) - row_outputs :]:
             stores[size] += 1
@@ -127,11 +127,10 @@ def passes(kernel: Kernel) -> list[list[int]]:
 
 
 def operation_of(kernel: Kernel) -> Operation:
-    """Return the operation that a kernel is of, by its source and its operands."""
-    roles = kernel["CSM_ROLES"]
-    for operation in OPERATIONS.values():
-        names = (operation.inputs, operation.row_inputs, operation.outputs, operation.row_outputs)
-        same = roles == ",".join(str(len(each)) for each in names)
+    """Return the operation that a kernel is of, by its source, its operands and its features."""
+    for operation in KERNELS.values():
+        same = roles_of(operation) == kernel["CSM_ROLES"]
+        same = same and features_of(operation) == kernel["CSM_FEATURES"]
         if (operation.source or operation.name) == kernel["CSM_OP"] and same:
             return operation
     raise LookupError(f"{kernel.name} is of no operation")

@@ -40,6 +40,8 @@ class Backend(Protocol):
 
     def by_value(self, struct: np.ndarray[Any, Any]) -> Any: ...
 
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]: ...
+
 
 class CudaBackend:
     """The current CuPy device."""
@@ -77,6 +79,11 @@ class CudaBackend:
         import cupy
 
         return cupy.cuda.function.CPointer(struct.ctypes.data)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        """Copy an array to the host, which waits for the device."""
+        copied: np.ndarray[Any, Any] = array.get()
+        return copied
 
 
 @cache
@@ -201,7 +208,14 @@ def layout_of(made: Plan) -> Any:
         numbers += padded(strides)
     for operand in problem.operands:
         numbers += padded(operand.reduce_strides)
+    numbers += encoded(problem.options, made.launches[0].kernel["CSM_ACC"]) or [0]
     return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")[0]
+
+
+def encoded(options: Sequence[float], acc: str) -> list[int]:
+    """Return numbers as ``csm::Layout::option`` has them: an integer, or the bits of an Acc."""
+    kind, bits = (np.float32, np.int32) if acc == "float" else (np.float64, np.int64)
+    return [k if isinstance(k, int) else int(kind(k).view(bits)) for k in options]
 
 
 def run(
@@ -211,6 +225,7 @@ def run(
     dtype: Any,
     out: Array | tuple[Array, ...] | None,
     keepdims: bool = False,
+    options: tuple[float, ...] = (),
 ) -> Any:
     """Run one public operation: check, plan and load on the first call of a kind, then launch.
 
@@ -218,16 +233,16 @@ def run(
     """
     backend = _backends[-1]
     outs = () if out is None else as_outs(op, out) if type(out) is tuple else (out,)
-    sign = signature(op, inputs, axis, dtype, outs, keepdims)
+    sign = signature(op, inputs, axis, dtype, outs, keepdims, options)
     try:
         key = (sign, backend.key)
     except Exception:
         # A mistake in the call is told before a missing GPU.
-        build(op, inputs, axis, dtype, outs, keepdims)
+        build(op, inputs, axis, dtype, outs, keepdims, options)
         raise
     call = _calls.get(key)
     if call is None:
-        prepared = build(op, inputs, axis, dtype, outs, keepdims)
+        prepared = build(op, inputs, axis, dtype, outs, keepdims, options)
         backend.check_place(op, inputs[0])
         call = _Call(prepared, backend)
         if len(_calls) >= _CALLS_KEPT:
@@ -260,6 +275,20 @@ def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Arr
             f"{op}: {name} has shape {array.shape}, which does not broadcast to that of {first}, "
             f"{model.shape}; give {name} that shape, or sizes of 1"
         ) from None
+
+
+def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array of the library's own as a view of a shape."""
+    import cupy
+
+    return cupy.broadcast_to(array, shape)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return a new array of any values."""
+    import cupy
+
+    return cupy.ndarray(shape, dtype)
 
 
 def repeated(op: str, name: str, array: Array) -> Array:
@@ -297,6 +326,11 @@ def explain(
     """Return the plan for contiguous arrays of a shape, on a named or on the present GPU."""
     problem = problem_for(op, shape, dtype, axis, out_dtype, order)
     return plan(problem, DeviceSpec.known(arch) if arch is not None else present_device())
+
+
+def to_host(array: Array) -> np.ndarray[Any, Any]:
+    """Copy an array from the active backend to the host; the only thing that waits for it."""
+    return _backends[-1].to_host(array)
 
 
 def present_device() -> DeviceSpec:

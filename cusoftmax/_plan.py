@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, OPERATIONS
+from cusoftmax._ops import ITEMSIZE, KERNELS, Operation
 from cusoftmax._problem import Problem
 
 WARP = 32
@@ -131,6 +131,23 @@ class Plan:
         return describe(self)
 
 
+def roles_of(operation: Operation) -> str:
+    """Return how many operands of each sort there are, as ``CSM_ROLES``."""
+    sorts = (
+        operation.inputs,
+        operation.row_inputs,
+        operation.tables,
+        operation.outputs,
+        operation.row_outputs,
+    )
+    return ",".join(str(len(names)) for names in sorts)
+
+
+def features_of(operation: Operation) -> str:
+    """Return what a variant does besides, as ``CSM_FEATURES``."""
+    return "|".join(f"csm::feature::{name}" for name in operation.features) or "0"
+
+
 def make_kernel(
     problem: Problem,
     acc: str,
@@ -168,9 +185,8 @@ def make_kernel(
     """
     most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
     dims = 1 if most == 1 and not general else MAX_DIMS
-    operation = OPERATIONS[problem.op]
+    operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    roles = (operation.inputs, operation.row_inputs, operation.outputs, operation.row_outputs)
     tags = [TYPES[d][1] for d in (dtypes[:1] if len(set(dtypes)) == 1 else dtypes)]
     name = "_".join(
         (
@@ -190,11 +206,13 @@ def make_kernel(
         "CSM_PATTERN": pattern,
         "CSM_OPERANDS": len(dtypes),
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
-        "CSM_ROLES": ",".join(str(len(names)) for names in roles),
-        "CSM_SUMS": operation.sums,
+        "CSM_ROLES": roles_of(operation),
+        "CSM_NEEDS": f"{operation.relative},{operation.plain},{operation.picked}",
+        "CSM_FEATURES": features_of(operation),
+        "CSM_OPTIONS": len(operation.options),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
         "CSM_COMPENSATED": int(
-            ITEMSIZE[dtypes[len(operation.read)]] == ITEMSIZE[acc]
+            ITEMSIZE[dtypes[operation.precision]] == ITEMSIZE[acc]
             or (operation.exact_sums and acc == "float64")
         ),
         "CSM_VEC": vector,

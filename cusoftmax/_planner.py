@@ -13,7 +13,7 @@ from typing import Any
 
 from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, OPERATIONS, Operation, compute_dtype
+from cusoftmax._ops import ITEMSIZE, KERNELS, Operation, compute_dtype
 from cusoftmax._plan import MAX_DIMS, MAX_GRID, WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax._problem import Problem
 
@@ -52,6 +52,14 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
     return result
 
 
+def computes_in(problem: Problem) -> str:
+    """Return the dtype of a problem's arithmetic; results beside the precise one follow it."""
+    operation = KERNELS[problem.op]
+    dtypes = [o.dtype for o in problem.operands]
+    read = [d for i, d in enumerate(dtypes[: len(operation.read)]) if operation.counts(i)]
+    return compute_dtype(read, dtypes[operation.precision])
+
+
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -70,11 +78,10 @@ class _Maker:
     def __init__(self, problem: Problem, device: DeviceSpec) -> None:
         self.problem = problem
         self.device = device
-        self.operation: Operation = OPERATIONS[problem.op]
+        self.operation: Operation = KERNELS[problem.op]
         dtypes = [o.dtype for o in problem.operands]
-        read = len(self.operation.read)
-        out = dtypes[read]
-        self.acc = compute_dtype(dtypes[:read], out)
+        out = dtypes[self.operation.precision]
+        self.acc = computes_in(problem)
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
         # The operands that are walked along the rows, and the sizes of their elements.
@@ -94,6 +101,12 @@ class _Maker:
             self.max_warps = tuned.BLOCK_WARPS_FLOAT.value
         else:
             self.max_warps = tuned.BLOCK_WARPS.value
+        operation = self.operation
+        if operation.relative and (operation.plain or operation.picked):
+            if out == "float32":
+                self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
+            elif operation.plain > 1:
+                self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
         if max(len(problem.batch_shape), len(problem.reduce_shape)) > 1:
             self.max_warps = tuned.GENERAL_WARPS.value
 

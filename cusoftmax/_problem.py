@@ -36,7 +36,7 @@ from cusoftmax._checks import (
     resolve_axes,
     view_of,
 )
-from cusoftmax._ops import FLOATS, INPUTS, ITEMSIZE, Operation, find, output_dtype
+from cusoftmax._ops import FLOATS, INDICES, INPUTS, ITEMSIZE, Operation, find, output_dtype
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class Problem:
         lets them be, and never fewer than one.
     operands : tuple of Operand
         The inputs in the operation's order, then its results. Those with one value for each row
-        have strides of 0 along it.
+        have strides of 0 along it, and tables strides of 0 alone.
+    options : tuple of numbers
+        The operation's options, in its order: integers, or floats in the arithmetic's dtype.
     """
 
     op: str
@@ -83,6 +85,7 @@ class Problem:
     batch_shape: tuple[int, ...]
     reduce_shape: tuple[int, ...]
     operands: tuple[Operand, ...]
+    options: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def signature(
     dtype: Any,
     outs: tuple[Array, ...],
     keepdims: bool,
+    options: tuple[float, ...] = (),
 ) -> Hashable:
     """Return a key such that calls with equal keys have equal `build` results, or both fail.
 
@@ -131,12 +135,12 @@ def signature(
     """
     if axis is not None and type(axis) is not int:
         axis = plain_axis(op, axis)
-    if dtype is not None:
+    if dtype is not None and type(dtype) is not tuple:
         dtype = as_dtype(op, dtype)
     if keepdims is not False and keepdims is not True:
         keepdims = plain_bool(op, "keepdims", keepdims)
     # Flat: `op` and the length tell which array an entry is of.
-    key: list[Any] = [op, axis, dtype, keepdims]
+    key: list[Any] = [op, axis, dtype, keepdims, options]
     try:
         for a in inputs + outs:
             data = a.data
@@ -154,10 +158,12 @@ def build(
     dtype: Any,
     outs: tuple[Array, ...] = (),
     keepdims: bool = False,
+    options: tuple[float, ...] = (),
 ) -> Prepared:
     """Check a call, all but the overlap of its results with the inputs, and fold it.
 
     `outs` is all of the results, or none. `keepdims` is for operands with one value for each row.
+    `dtype` is that of every result, or a tuple with one for each.
 
     Raises
     ------
@@ -173,10 +179,14 @@ def build(
     check_types(operation, op, inputs, outs)
     said = operation.public or op
     views = [
-        view_of(said, name, array, INPUTS)
+        view_of(said, name, array, INDICES if name in operation.indices else INPUTS)
         for name, array in zip(operation.read, inputs, strict=True)
     ]
-    chosen = None if dtype is None else float_name(said, "dtype=", as_dtype(said, dtype))
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.written)
+    chosen = [
+        None if each is None else float_name(said, "dtype=", as_dtype(said, each))
+        for each in dtypes
+    ]
     first = operation.inputs[0], inputs[0]
     check_agreement(said, *first, zip(operation.read[1:], inputs[1:], strict=True))
     shape = views[0].shape
@@ -186,22 +196,35 @@ def build(
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
 
-    for i, view in enumerate(views):
+    for i, view in enumerate(views[: len(inputs) - len(operation.tables)]):
         check_shape(said, operation.read[i], view.shape, *first, expected(i))
     if outs:
         check_agreement(said, *first, zip(operation.written, outs, strict=True))
     for i, name in enumerate(operation.written, len(views)):
+        wanted = chosen[i - len(inputs)]
         if outs:
             view = view_of(said, name, outs[i - len(inputs)], FLOATS)
             check_shape(said, name, view.shape, *first, expected(i))
-            check_target(said, name, view, chosen)
+            check_target(said, name, view, wanted)
         else:
-            found = chosen or output_dtype([v.dtype for v in views[: len(operation.inputs)]])
+            found = wanted or output_dtype(
+                [
+                    v.dtype
+                    for k, v in enumerate(views[: len(operation.inputs)])
+                    if operation.counts(k)
+                ]
+            )
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
     check_same_dtype(said, operation, views[len(inputs) :])
-    problem = fold(operation, [_along(view, shape, axes, keepdims) for view in views], axes)
+    along = [
+        View(shape, (0,) * len(shape), view.dtype, view.pointer)
+        if i in operation.table_operands
+        else _along(view, shape, axes, keepdims)
+        for i, view in enumerate(views)
+    ]
+    problem = fold(operation, along, axes, options)
     results = tuple(
         Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
     )
@@ -245,6 +268,7 @@ def problem_for(
     """
     operation = find(op)
     op = operation.public or op
+    options = (1.0,) * len(operation.options)
     shape = tuple(operator.index(size) for size in shape)
     if any(size < 0 for size in shape):
         raise ValueError(f"{op}: shape {shape} has a negative size")
@@ -254,8 +278,12 @@ def problem_for(
     if len(given) != len(operation.read):
         raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
     names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
+    for i, name in enumerate(operation.read):
+        if name in operation.indices and not isinstance(dtype, tuple):
+            names[i] = "int64"
     if out_dtype is None:
-        out_name = output_dtype(names[: len(operation.inputs)])
+        elements = enumerate(names[: len(operation.inputs)])
+        out_name = output_dtype([name for i, name in elements if operation.counts(i)])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     names += [out_name] * len(operation.written)
@@ -274,13 +302,20 @@ def problem_for(
             strides[-2] = 0
         view = View(shape if along else has, tuple(strides), name)
         views.append(view if along else _along(view, shape, axes, True))
-    return fold(operation, views, axes)
+    for i in operation.table_operands:
+        views[i] = View(shape, (0,) * len(shape), views[i].dtype)
+    return fold(operation, views, axes, options)
 
 
 # ------------------------------------------------------------------------------------------ folding
 
 
-def fold(operation: Operation, views: Sequence[View], axes: tuple[int, ...]) -> Problem:
+def fold(
+    operation: Operation,
+    views: Sequence[View],
+    axes: tuple[int, ...],
+    options: tuple[float, ...] = (),
+) -> Problem:
     """Fold an operation's arrays of one shape into rows along `axes` (ascending, not negative).
 
     Dimensions are put in the memory order of the first result (the first input, where no result has
@@ -301,7 +336,7 @@ def fold(operation: Operation, views: Sequence[View], axes: tuple[int, ...]) -> 
         Operand(view.dtype, b, r, alignment(view.pointer))
         for view, b, r in zip(views, batch_strides, reduce_strides, strict=True)
     )
-    return Problem(operation.name, rows, n, batch_shape, reduce_shape, operands)
+    return Problem(operation.name, rows, n, batch_shape, reduce_shape, operands, options)
 
 
 def _merge(dims: list[int], views: Sequence[View]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:

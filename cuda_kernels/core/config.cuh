@@ -22,10 +22,13 @@ using u32 = unsigned int;
 using u64 = unsigned long long;
 
 // The operands, in the order of the kernel's pointers: arrays of rows that are read, arrays of one value a row that are
-// read, then those of both sorts that are written. How many of each sort, and their types:
+// read, tables that are looked up, then arrays of rows and of one value a row that are written. How many of each sort,
+// and their types:
 constexpr int kRoles[] = {CSM_ROLES};
-constexpr int kInputs = kRoles[0], kRowInputs = kRoles[1], kOutputs = kRoles[2], kRowOutputs = kRoles[3];
-constexpr int kFirstOutput = kInputs + kRowInputs, kFirstRowOutput = kFirstOutput + kOutputs;
+constexpr int kInputs = kRoles[0], kRowInputs = kRoles[1], kTables = kRoles[2];
+constexpr int kOutputs = kRoles[3], kRowOutputs = kRoles[4];
+constexpr int kFirstTable = kInputs + kRowInputs, kFirstOutput = kFirstTable + kTables;
+constexpr int kFirstRowOutput = kFirstOutput + kOutputs;
 constexpr int kOperands = kFirstRowOutput + kRowOutputs;
 
 template <int Index, class First, class... Rest>
@@ -39,8 +42,7 @@ struct Pick<0, First, Rest...> {
 template <int Operand>
 using Type = typename Pick<Operand, CSM_TYPES>::type;
 
-using Out = Type<kFirstOutput>;  // the results' precision
-using Acc = CSM_ACC;             // all arithmetic
+using Acc = CSM_ACC;  // all arithmetic
 
 constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales carry a second word: wherever the result is as precise as the arithmetic (README: Numbers).
@@ -55,8 +57,18 @@ constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has 
 constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
 
-constexpr int kSums = CSM_SUMS;            // sums over a row that the operation needs
-constexpr int kNodeWords = 1 + 2 * kSums;  // see core/monoid.cuh
+// What an operation needs to know of a row: sums relative to its maximum, plain sums, and values picked out of it.
+constexpr int kNeeds[] = {CSM_NEEDS};
+constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
+constexpr bool kMaximum = kRelative > 0;             // whether the maximum is needed
+constexpr int kNodeWords = 1 + 2 * kSums + kPicked;  // see core/monoid.cuh
+
+// What variants of an operation do besides, chosen at compile time; its file says what they mean there.
+namespace feature {
+enum { soft = 1, smooth = 2, capped = 4 };
+}
+CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 0; }
+constexpr int kOptions = CSM_OPTIONS;  // numbers that come with a call, see Layout
 
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;
@@ -84,6 +96,13 @@ struct Layout {
   i64 inner_stride[kOperands];
   i64 batch_size[kDims], reduce_size[kDims];
   i64 batch_stride[kOperands][kDims], reduce_stride[kOperands][kDims];
+  // Numbers of the call that the operation takes: integers as they are, others as the bits of an Acc.
+  i64 option[kOptions > 0 ? kOptions : 1];
+
+  CSM_DEVICE Acc number(int k) const {
+    if constexpr (kSingle) return bits_to_float(static_cast<unsigned>(option[k]));
+    else return bits_to_double(static_cast<unsigned long long>(option[k]));
+  }
 };
 
 // Byte offset of the index-th point of a box of `dims` dimensions, the last one fastest.

@@ -18,6 +18,17 @@ CSM_DEVICE Acc widen(T x) {
   return static_cast<Acc>(x);
 }
 
+// An integer as it is, where arithmetic would round it; what no i64 holds becomes the largest. Floats are none.
+template <class T>
+CSM_DEVICE i64 as_integer(T x) {
+  return static_cast<i64>(x);
+}
+CSM_DEVICE i64 as_integer(u64 x) { return static_cast<i64>(x >> 63 != 0 ? ~u64(0) >> 1 : x); }
+CSM_DEVICE i64 as_integer(f16) { return 0; }
+CSM_DEVICE i64 as_integer(bf16) { return 0; }
+CSM_DEVICE i64 as_integer(float) { return 0; }
+CSM_DEVICE i64 as_integer(double) { return 0; }
+
 // Acc → stored, rounded once, to nearest even.
 template <class T>
 CSM_DEVICE T narrow(Acc x) {
@@ -42,6 +53,8 @@ CSM_DEVICE Acc negative_infinity() {
   if constexpr (kSingle) return bits_to_float(0xff800000u);
   return bits_to_double(0xfff0000000000000ull);
 }
+
+CSM_DEVICE Acc not_a_number() { return negative_infinity() - negative_infinity(); }
 
 // Two neighbours of a 16-bit dtype, from the word that they are loaded in: taken apart by the conversion itself.
 CSM_DEVICE void widen_pair(unsigned word, f16, Acc& low, Acc& high) {

@@ -57,6 +57,10 @@ class EmulatorBackend:
         """Return the argument of a launch that passes a struct by value."""
         return struct
 
+    def to_host(self, array: Any) -> Any:
+        """Return a copy as a NumPy array."""
+        return _memory.asnumpy(array)
+
     def _launch(
         self,
         kernel: _run.HostKernel,
