@@ -20,7 +20,10 @@ ITEMSIZE = FLOATS | INTEGERS
 INPUTS = tuple(ITEMSIZE)
 
 REDUCTIONS = ("group", "block", "stream", "split", "column")
-PATTERNS = (*REDUCTIONS, "map")
+PATTERNS = (*REDUCTIONS, "map", "segment")
+
+# The dtypes of offsets, which say where rows of unequal length begin.
+OFFSETS = ("int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Operation:
     formula : str
         The definition, for the reader; docs/derivation.md derives it.
     row_inputs : tuple of str
-        Inputs with one value for each row.
+        Inputs with one value for each row; offsets, which are one more, count as one.
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
     sums : int
@@ -70,6 +73,16 @@ class Operation:
     def read(self) -> tuple[str, ...]:
         """Names of all inputs, in the order of the kernel's operands."""
         return self.inputs + self.row_inputs
+
+    @property
+    def segmented(self) -> bool:
+        """Whether rows are of unequal length: the last of `read` then says where they begin."""
+        return self.patterns == ("segment",)
+
+    @property
+    def valued(self) -> int:
+        """How many of `read` hold values to compute with."""
+        return len(self.read) - self.segmented
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -181,6 +194,22 @@ OPERATIONS = {
             formula="dx = dy * b exp(x - m) / sum_j b_j exp(x_j - m)",
             source="logsumexp_vjp",
             public="logsumexp_vjp",
+        ),
+        Operation(
+            name="segment_softmax",
+            inputs=("x",),
+            row_inputs=("offsets",),
+            formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j, over a segment",
+            patterns=("segment",),
+            source="softmax",
+        ),
+        Operation(
+            name="segment_softmax_vjp",
+            inputs=("y", "dy"),
+            row_inputs=("offsets",),
+            formula="dx = y * (dy - sum_j y_j dy_j), over a segment",
+            patterns=("segment",),
+            source="softmax_vjp",
         ),
     )
 }

@@ -41,6 +41,8 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
         result = make.plan("empty", (), why="there is no element")
     elif "map" in make.operation.patterns:
         result = _map(make)
+    elif make.operation.segmented:
+        result = _segment(make)
     elif not make.row_is_contiguous:
         result = _column(make)
     elif problem.n <= make.chunk:
@@ -74,7 +76,7 @@ class _Maker:
         dtypes = [o.dtype for o in problem.operands]
         read = len(self.operation.read)
         out = dtypes[read]
-        self.acc = compute_dtype(dtypes[:read], out)
+        self.acc = compute_dtype(dtypes[: self.operation.valued], out)
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
         # The operands that are walked along the rows, and the sizes of their elements.
@@ -118,6 +120,19 @@ class _Maker:
                 o.alignment % (vector * size) == 0
                 and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
                 and all(s % (vector * size) == 0 for s in o.reduce_strides[:-1])
+                for o, size in zip(self.along, self.sizes, strict=True)
+            )
+
+        return self._widest(self.group, fits)
+
+    @cached_property
+    def staged_vector(self) -> int:
+        """Elements of one access to a whole column, wherever its rows begin."""
+
+        def fits(vector: int) -> bool:
+            return self.row_is_contiguous and all(
+                o.alignment % (vector * size) == 0
+                and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
                 for o, size in zip(self.along, self.sizes, strict=True)
             )
 
@@ -182,6 +197,7 @@ class _Maker:
         reads: int = 1,
         rounds: int = 1,
         workspace: int = 0,
+        checkers: int = 0,
     ) -> Plan:
         problem = self.problem
         return Plan(
@@ -198,6 +214,7 @@ class _Maker:
             reads if launches else 0,
             rounds,
             why,
+            checkers,
         )
 
 
@@ -343,6 +360,48 @@ def _map(make: _Maker) -> Plan:
         (Launch(kernel, grid, threads, 0),),
         vector=vector,
         why="no element depends on the others",
+    )
+
+
+def _segment(make: _Maker) -> Plan:
+    """Rows of unequal length: as ``patterns/segment.cuh`` says, whose sizes are told again here."""
+    problem = make.problem
+    warps = 4
+    tile = warps * make.chunk
+    units = ceil_div(problem.n + problem.segments, tile) * problem.rows
+    seen = tuned.CHECK_THREADS.value * tuned.CHECKED.value  # offsets, by a block
+    checkers = min(ceil_div(problem.segments + 1, seen), tuned.CHECKERS.value)
+    staged = make.values * (2 * tile + make.group) * make.acc_bytes
+    lists = warps * (2 * warps * 12 + 4)
+
+    def launch(stage: int) -> Launch:
+        threads = tuned.CHECK_THREADS.value if stage == 0 else WARP * warps
+        kernel = make.kernel(
+            "segment",
+            vector=make.staged_vector,
+            group=make.group,
+            lanes=WARP,
+            items=make.items,
+            threads=min(make.max_warps, tuned.SEGMENT_CAP_WARPS.value) * WARP,
+            stage=stage,
+            general=not make.row_is_contiguous,
+        )
+        if stage == 0:
+            return Launch(kernel, checkers, threads, threads // WARP * 4)
+        shared = staged + 4 * warps * make.node_bytes + lists
+        return Launch(kernel, min(units, MAX_GRID), threads, shared)
+
+    longer = problem.n > tile
+    nodes = 2 * units * make.node_bytes if longer else 0
+    return make.plan(
+        "segment",
+        tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
+        vector=make.staged_vector,
+        reads=2 if longer else 1,
+        workspace=ceil_div(4 * checkers, 16) * 16 + nodes,
+        checkers=checkers,
+        why="rows of unequal length, known on the device alone: blocks take equal shares of them"
+        + (f"; rows longer than {tile} are read twice" if longer else ""),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -24,6 +24,7 @@ from cusoftmax._checks import (
     accepted_name,
     as_dtype,
     check_agreement,
+    check_offsets,
     check_shape,
     check_target,
     check_types,
@@ -34,7 +35,9 @@ from cusoftmax._checks import (
     resolve_axes,
     view_of,
 )
-from cusoftmax._ops import FLOATS, INPUTS, ITEMSIZE, Operation, find, output_dtype
+from cusoftmax._ops import FLOATS, INPUTS, ITEMSIZE, OFFSETS, Operation, find, output_dtype
+
+SUPPOSED_LENGTH = 64  # of a segment, where none is known
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,10 @@ class Problem:
         lets them be, and never fewer than one.
     operands : tuple of Operand
         The inputs in the operation's order, then its results. Those with one value for each row
-        have strides of 0 along it.
+        have strides of 0 along it. Offsets have their own as the only one of `reduce_strides`.
+    segments : int
+        Where rows are of unequal length, how many of them `n` elements are divided into; there are
+        then `rows` such columns.
     """
 
     op: str
@@ -81,6 +87,7 @@ class Problem:
     batch_shape: tuple[int, ...]
     reduce_shape: tuple[int, ...]
     operands: tuple[Operand, ...]
+    segments: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,20 +176,21 @@ def build(
     check_types(operation, op, inputs, outs)
     said = operation.public or op
     views = [
-        view_of(said, name, array, INPUTS)
-        for name, array in zip(operation.read, inputs, strict=True)
+        view_of(said, name, array, INPUTS if i < operation.valued else OFFSETS)
+        for i, (name, array) in enumerate(zip(operation.read, inputs, strict=True))
     ]
     chosen = None if dtype is None else float_name(said, "dtype=", as_dtype(said, dtype))
     first = operation.inputs[0], inputs[0]
     check_agreement(said, *first, zip(operation.read[1:], inputs[1:], strict=True))
     shape = views[0].shape
+    segments = check_offsets(said, views[-1].shape, shape) if operation.segmented else 0
     axes = resolve_axes(said, axis, len(shape))
     shapes = (shape, reduced_shape(shape, axes, keepdims))
 
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
 
-    for i, view in enumerate(views):
+    for i, view in enumerate(views[: operation.valued]):
         check_shape(said, operation.read[i], view.shape, *first, expected(i))
     if outs:
         check_agreement(said, *first, zip(operation.written, outs, strict=True))
@@ -192,11 +200,14 @@ def build(
             check_shape(said, name, view.shape, *first, expected(i))
             check_target(said, name, view, chosen)
         else:
-            found = chosen or output_dtype([v.dtype for v in views[: len(inputs)]])
+            found = chosen or output_dtype([v.dtype for v in views[: operation.valued]])
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
-    problem = fold(operation, [_along(view, shape, axes, keepdims) for view in views], axes)
+    along = [_along(view, shape, axes, keepdims) for view in views]
+    problem = fold(operation, along, axes)
+    if operation.segmented:
+        problem = _divided(problem, segments, operation.valued, views[operation.valued].strides)
     results = tuple(
         Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
     )
@@ -226,6 +237,15 @@ def _along(view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: 
     return View(shape, strides, view.dtype, view.pointer)
 
 
+def _divided(
+    problem: Problem, segments: int, offsets: int, strides: tuple[int, ...]
+) -> Problem:
+    """Return the problem with rows of unequal length, which the operand `offsets` divides."""
+    operands = list(problem.operands)
+    operands[offsets] = replace(operands[offsets], reduce_strides=strides)
+    return replace(problem, operands=tuple(operands), segments=segments)
+
+
 def problem_for(
     op: str,
     shape: Sequence[int],
@@ -236,7 +256,8 @@ def problem_for(
 ) -> Problem:
     """Return the problem of aligned arrays that need not exist, contiguous in `order` (C or F).
 
-    `dtype` is that of every input, or a tuple with one for each.
+    `dtype` is that of every input, or a tuple with one for each. Segments, of which a shape says
+    nothing, are supposed to be of `SUPPOSED_LENGTH` elements.
     """
     operation = find(op)
     op = operation.public or op
@@ -245,16 +266,17 @@ def problem_for(
         raise ValueError(f"{op}: shape {shape} has a negative size")
     if order not in ("C", "F"):
         raise ValueError(f"{op}: order={order!r} is not known; give 'C' or 'F'")
-    given = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.read)
+    given = dtype if isinstance(dtype, tuple) else (dtype,) * operation.valued
+    given += ("int64",) * (operation.segmented and len(given) == operation.valued)
     if len(given) != len(operation.read):
         raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
     names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
     if out_dtype is None:
-        out_name = output_dtype(names)
+        out_name = output_dtype(names[: operation.valued])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     names += [out_name] * len(operation.written)
-    axes = resolve_axes(op, axis, len(shape))
+    axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))
     # Strides that only rank the dimensions; k_order makes true ones of them.
     rank = tuple(range(1, len(shape) + 1))
     ranks = rank if order == "F" else rank[::-1]
@@ -264,7 +286,11 @@ def problem_for(
         has = shape if along else reduced_shape(shape, axes, True)
         view = View(has, k_order(has, ranks, ITEMSIZE[name]), name)
         views.append(view if along else _along(view, shape, axes, True))
-    return fold(operation, views, axes)
+    problem = fold(operation, views, axes)
+    if operation.segmented:
+        segments = -(-shape[0] // SUPPOSED_LENGTH)
+        return _divided(problem, segments, operation.valued, (ITEMSIZE[names[-2]],))
+    return problem
 
 
 # ------------------------------------------------------------------------------------------ folding

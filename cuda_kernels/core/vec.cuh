@@ -1,11 +1,14 @@
 // One global access: kVec neighbouring elements, converted between the stored dtype and Acc.
+//
+// How many they are follows from the array that takes or gives them: kVec of core/config.cuh but where that was told
+// otherwise.
 #pragma once
 
 #include "core/config.cuh"
 
 namespace csm {
 
-template <class T>
+template <class T, int kVec>
 struct alignas(sizeof(T) * kVec) Vec {
   T item[kVec];
 };
@@ -73,14 +76,14 @@ struct Lowest<double> {
 };
 
 // The elements of one access; where it is not wanted, neutral ones.
-template <class T, Neutral Missing>
+template <class T, Neutral Missing, int kVec>
 CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
-  Vec<T> otherwise = {};
+  Vec<T, kVec> otherwise = {};
   if constexpr (Missing == Neutral::lowest && Lowest<T>::kStored) {
 #pragma unroll
     for (int i = 0; i < kVec; ++i) otherwise.item[i] = Lowest<T>::value();
   }
-  const Vec<T> got = global_load(address, wanted, otherwise);
+  const Vec<T, kVec> got = global_load(address, wanted, otherwise);
 #pragma unroll
   for (int i = 0; i < kVec; ++i) {
     to[i] = widen(got.item[i]);
@@ -88,9 +91,9 @@ CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
   }
 }
 
-template <class T>
+template <class T, int kVec>
 CSM_DEVICE void store(char* address, bool wanted, const Acc (&from)[kVec]) {
-  Vec<T> give;
+  Vec<T, kVec> give;
 #pragma unroll
   for (int i = 0; i < kVec; ++i) give.item[i] = narrow<T>(from[i]);
   global_store(address, give, wanted);
