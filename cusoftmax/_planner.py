@@ -368,11 +368,12 @@ def _segment(make: _Maker) -> Plan:
     problem = make.problem
     warps = 4
     tile = warps * make.chunk
-    units = ceil_div(problem.n + problem.segments, tile) * problem.rows
+    tiles = ceil_div(problem.n + problem.segments, tile)
+    units = tiles * problem.rows
     seen = tuned.CHECK_THREADS.value * tuned.CHECKED.value  # offsets, by a block
     checkers = min(ceil_div(problem.segments + 1, seen), tuned.CHECKERS.value)
     staged = make.values * (2 * tile + make.group) * make.acc_bytes
-    lists = warps * (2 * warps * 12 + 4)
+    lists = warps * (2 * warps * 8 + 4)
 
     def launch(stage: int) -> Launch:
         threads = tuned.CHECK_THREADS.value if stage == 0 else WARP * warps
@@ -398,7 +399,7 @@ def _segment(make: _Maker) -> Plan:
         tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
         vector=make.staged_vector,
         reads=2 if longer else 1,
-        workspace=ceil_div(4 * checkers, 16) * 16 + nodes,
+        workspace=ceil_div(4 * checkers, 16) * 16 + (tiles + 2) // 2 * 16 + nodes,
         checkers=checkers,
         why="rows of unequal length, known on the device alone: blocks take equal shares of them"
         + (f"; rows longer than {tile} are read twice" if longer else ""),

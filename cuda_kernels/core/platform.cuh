@@ -100,7 +100,6 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted) {
 }
 
 // Bits.
-CSM_DEVICE int count_bits(unsigned bits) { return __popc(bits); }
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
 CSM_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 CSM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); }

@@ -22,13 +22,10 @@ class Staged {
  public:
   static constexpr int kBytes = kInputs * Room * kAcc;
 
-  CSM_DEVICE Staged(i64 begin, i64 end) : begin_(begin), end_(end), origin_(begin / kVec * kVec) {
-    body_ = (begin + kVec - 1) / kVec * kVec;
-    body_end_ = end / kVec * kVec;
-  }
+  CSM_DEVICE Staged(i64 begin, i64 end) : begin_(begin), end_(end) {}
 
-  // Where element `i` is; a lane's elements are found by adding to it.
-  CSM_DEVICE int place(i64 i) const { return static_cast<int>(i - origin_); }
+  // Where element `i` is; that of others is found by adding to it.
+  CSM_DEVICE int place(i64 i) const { return static_cast<int>(i - begin_) + static_cast<int>(begin_ % kVec); }
   CSM_DEVICE Acc get(int input, int place) const { return Shared<Acc>(0).load(input * Room + place); }
   CSM_DEVICE void put(int input, int place, Acc value) const { Shared<Acc>(0).store(input * Room + place, value); }
 
@@ -37,7 +34,7 @@ class Staged {
   CSM_DEVICE void write(const Arguments& args, const Row& row) const {
     using T = Type<kFirstOutput>;
     const auto address = [&](i64 i) { return row.start[kFirstOutput] + element_offset<kFirstOutput>(args, i); };
-    for (i64 i = body_ + thread_index() * kVec; i < body_end_; i += block_threads() * kVec) {
+    for (i64 i = body() + thread_index() * kVec; i < body_end(); i += block_threads() * kVec) {
       Acc from[kVec];
       take(0, place(i), from);
       store<T>(address(i), true, from);
@@ -49,8 +46,11 @@ class Staged {
   }
 
  private:
-  i64 begin_, end_, origin_;  // origin_ is aligned, and so is its place in shared memory
-  i64 body_, body_end_;       // what whole vectors cover; nothing if body_end_ is the smaller
+  i64 begin_, end_;
+
+  // What whole vectors cover, there and in shared memory; nothing if the end is the smaller.
+  CSM_DEVICE i64 body() const { return (begin_ + kVec - 1) / kVec * kVec; }
+  CSM_DEVICE i64 body_end() const { return end_ / kVec * kVec; }
 
   template <int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) const {
@@ -58,16 +58,16 @@ class Staged {
       using T = Type<Operand>;
       const auto address = [&](i64 i) { return row.start[Operand] + element_offset<Operand>(args, i); };
       const i64 step = block_threads() * kVec;
-      for (i64 first = body_ + thread_index() * kVec; first < body_end_; first += kAtOnce * step) {
+      for (i64 first = body() + thread_index() * kVec; first < body_end(); first += kAtOnce * step) {
         Acc got[kAtOnce][kVec];
 #pragma unroll
         for (int u = 0; u < kAtOnce; ++u) {
           const i64 i = first + u * step;
-          load<T, Neutral::zero>(address(i), i < body_end_, got[u]);
+          load<T, Neutral::zero>(address(i), i < body_end(), got[u]);
         }
 #pragma unroll
         for (int u = 0; u < kAtOnce; ++u) {
-          if (first + u * step < body_end_) give(Operand, place(first + u * step), got[u]);
+          if (first + u * step < body_end()) give(Operand, place(first + u * step), got[u]);
         }
       }
       ragged([&](i64 i, bool wanted) {
@@ -85,8 +85,8 @@ class Staged {
     if constexpr (kVec > 1) {
       const int t = thread_index();
       const bool front = t < kVec;
-      const i64 i = front ? origin_ + t : body_end_ + (t - kVec);
-      visit(i, front ? i >= begin_ && i < body_ && i < end_ : t < 2 * kVec && i >= body_ && i < end_);
+      const i64 i = front ? begin_ + t : body_end() + (t - kVec);
+      visit(i, i < end_ && (front ? i < body() : t < 2 * kVec && i >= body()));
     }
   }
 
@@ -109,16 +109,16 @@ class Staged {
   }
 };
 
-// A chunk of a row that is staged: RowTile, but for where its elements come from and go to. `start` is the number of the
-// row's first element, staged or not.
+// A chunk of a row that is staged: RowTile, but for where its elements come from and go to. `place` is that of the
+// chunk's first element.
 template <class Op, int kLanes, int kItems>
 class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
  public:
   CSM_DEVICE StagedTile(i64 first, i64 n) : RowTile<Op, kLanes, kItems, 1>(first, n) {}
 
   template <class From>
-  CSM_DEVICE void fetch(const From& staged, i64 start) {
-    const int place = staged.place(start + this->index_);
+  CSM_DEVICE void fetch(const From& staged, int place) {
+    place += thread_index() % kLanes;
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {
       const bool any = this->reached(block);
@@ -135,26 +135,26 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
 
   // What reduce() made of the elements, for fetch() to find.
   template <class To>
-  CSM_DEVICE void keep(const To& staged, i64 start) const {
-    each_wanted(staged, start, [&](int i, int place) {
+  CSM_DEVICE void keep(const To& staged, int place) const {
+    each_wanted(place, [&](int i, int at) {
 #pragma unroll
-      for (int k = 0; k < kInputs; ++k) staged.put(k, place, this->item_[i][k]);
+      for (int k = 0; k < kInputs; ++k) staged.put(k, at, this->item_[i][k]);
     });
   }
 
   template <class To>
-  CSM_DEVICE void give(const To& staged, i64 start, const typename Op::Scale& scale) const {
-    each_wanted(staged, start, [&](int i, int place) {
+  CSM_DEVICE void give(const To& staged, int place, const typename Op::Scale& scale) const {
+    each_wanted(place, [&](int i, int at) {
       Values<kOutputs> result;
       Op::map(this->item_[i], scale, this->index_of(i), result);
-      staged.put(0, place, result[0]);
+      staged.put(0, at, result[0]);
     });
   }
 
  private:
-  template <class To, class Visit>
-  CSM_DEVICE void each_wanted(const To& staged, i64 start, Visit visit) const {
-    const int place = staged.place(start + this->index_);
+  template <class Visit>
+  CSM_DEVICE void each_wanted(int place, Visit visit) const {
+    place += thread_index() % kLanes;
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {
       if (!this->reached(block)) continue;

@@ -102,7 +102,6 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted, CSM_WHERE) {
   if (wanted) __builtin_memcpy(address, &value, sizeof(V));
 }
 
-CSM_DEVICE int count_bits(u32 bits) { return __builtin_popcount(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
