@@ -70,6 +70,8 @@ class Member:
         if self.op == "softmax_jacobian":  # of shape (..., n, n), from one row for each matrix
             (y,) = FAMILY["softmax_vjp"].draw(rng, shape[:-1], -1, dtype)[:1]
             return np.broadcast_to(y[..., None, :], shape), y
+        if OPERATIONS[self.op].segmented:  # one after the other along the first axis
+            return self._draw_segments(rng, shape, kind)
         kept = list(shape)
         for a in resolve_axes(self.op, axis, len(shape)):
             kept[a] = 1
@@ -87,6 +89,19 @@ class Member:
                 values = reference.log_softmax(values * SPREAD, axis)
             drawn.append(values.astype(kind))
         return tuple(drawn)
+
+    def _draw_segments(
+        self, rng: np.random.Generator, shape: tuple[int, ...], kind: np.dtype[Any]
+    ) -> Arrays:
+        """Return inputs with segments of all sizes: half of the elements in those of up to 64."""
+        cuts = np.concatenate([[0, shape[0]], rng.integers(0, shape[0] + 1, 4)])
+        small = rng.integers(0, 65, shape[0] // 64).cumsum()
+        offsets = np.sort(np.concatenate([cuts, small[small <= shape[0]]]))
+        x = np.abs(rng.standard_normal(shape)) * SPREAD
+        if self.op == "segment_softmax":
+            return x.astype(kind), offsets
+        y = reference.segment_softmax(x, offsets) if kind.name in FLOATS else x
+        return y.astype(kind), (x - SPREAD / 2).clip(*_range(kind)).astype(kind), offsets
 
     def errors(self, inputs: Arrays, axis: Axis, results: Arrays) -> Arrays:
         """Return the error of each element of each result, in the bound's unit.
@@ -114,6 +129,7 @@ class Member:
         return tuple(found)
 
     def _errors(self, inputs: Arrays, result: Array, truth: Array, scale: Array | None) -> Array:
+        inputs = inputs[: OPERATIONS[self.op].valued]
         single = computes_in_single(*inputs, result)
         ulps = reference.ulp_error(result, truth, flush_to_zero=single)
         if scale is None and not self.floor:
@@ -146,6 +162,11 @@ def computes_in_single(*arrays: Array) -> bool:
     return compute_dtype(inputs, out) == "float32"
 
 
+def _range(kind: np.dtype[Any]) -> tuple[float, float]:
+    """Return what values may be clipped to: nothing below 0 where there is no sign."""
+    return (-np.inf if kind.name in FLOATS else 0.0), np.inf
+
+
 def _largest(inputs: Arrays) -> float:
     finite = [np.abs(a.astype(np.float64)) for a in inputs]
     return max(float(f[np.isfinite(f)].max(initial=0.0)) for f in finite)
@@ -157,6 +178,10 @@ def _sum(values: Array, axis: Axis) -> Array:
 
 def _product(y: Array, v: Array, axis: Axis) -> Array:
     return np.asarray(np.abs(y) * (np.abs(v) + _sum(np.abs(y * v), axis)))
+
+
+def _segment_product(y: Array, v: Array, offsets: Array, axis: Axis) -> Array:
+    return np.asarray(np.abs(y) * (np.abs(v) + reference.segment_sum(np.abs(y * v), offsets)))
 
 
 def _vjp_vjp(y: Array, dy: Array, g: Array, axis: Axis) -> Arrays:
@@ -298,6 +323,23 @@ FAMILY = {
             "u",
             {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0},
             _weighted_vjp,
+        ),
+        Member(
+            "segment_softmax",
+            lambda x, offsets, axis: cs.segment_softmax(x, offsets),
+            lambda x, offsets, axis: reference.segment_softmax(x, offsets, extended=True),
+            "ulp",
+            _SOFTMAX,
+        ),
+        Member(
+            "segment_softmax_vjp",
+            lambda y, dy, offsets, axis: cs.segment_softmax_vjp(y, dy, offsets),
+            lambda y, dy, offsets, axis: reference.segment_softmax_vjp(
+                y, dy, offsets, extended=True
+            ),
+            "u",
+            _FOUR_U,
+            _segment_product,
         ),
     )
 }

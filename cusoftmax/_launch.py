@@ -282,9 +282,7 @@ def repeated(op: str, name: str, array: Array) -> Array:
         return array  # no array of CuPy's: what checks it says so
 
 
-def _run_before_last(
-    call: _Call, inputs: tuple[Array, ...], outs: tuple[Array, ...]
-) -> Any:
+def _run_before_last(call: _Call, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> Any:
     """Run all launches but the last; return the workspace that they write."""
     # Of this call alone, so calls on other streams cannot meet in it; CuPy's pool hands it on only
     # to work that is later on the same stream.

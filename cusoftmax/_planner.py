@@ -374,6 +374,8 @@ def _segment(make: _Maker) -> Plan:
     checkers = min(ceil_div(problem.segments + 1, seen), tuned.CHECKERS.value)
     staged = make.values * (2 * tile + make.group) * make.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
+    general = not make.row_is_contiguous
+    cap = (tuned.GENERAL_WARPS if general else tuned.SEGMENT_CAP_WARPS).value
 
     def launch(stage: int) -> Launch:
         threads = tuned.CHECK_THREADS.value if stage == 0 else WARP * warps
@@ -383,9 +385,9 @@ def _segment(make: _Maker) -> Plan:
             group=make.group,
             lanes=WARP,
             items=make.items,
-            threads=min(make.max_warps, tuned.SEGMENT_CAP_WARPS.value) * WARP,
+            threads=cap * WARP,
             stage=stage,
-            general=not make.row_is_contiguous,
+            general=general,
         )
         if stage == 0:
             return Launch(kernel, checkers, threads, threads // WARP * 4)

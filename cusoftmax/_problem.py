@@ -237,9 +237,7 @@ def _along(view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: 
     return View(shape, strides, view.dtype, view.pointer)
 
 
-def _divided(
-    problem: Problem, segments: int, offsets: int, strides: tuple[int, ...]
-) -> Problem:
+def _divided(problem: Problem, segments: int, offsets: int, strides: tuple[int, ...]) -> Problem:
     """Return the problem with rows of unequal length, which the operand `offsets` divides."""
     operands = list(problem.operands)
     operands[offsets] = replace(operands[offsets], reduce_strides=strides)
@@ -289,7 +287,7 @@ def problem_for(
     problem = fold(operation, views, axes)
     if operation.segmented:
         segments = -(-shape[0] // SUPPOSED_LENGTH)
-        return _divided(problem, segments, operation.valued, (ITEMSIZE[names[-2]],))
+        return _divided(problem, segments, operation.valued, (ITEMSIZE[names[operation.valued]],))
     return problem
 
 

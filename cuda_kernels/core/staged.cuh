@@ -9,8 +9,8 @@
 
 namespace csm {
 
-// Elements [begin, end) of the folded reduction, at most Room − kGroup of them. All members that are called by the whole
-// block leave the barriers to the caller.
+// Elements [begin, end) of the folded reduction, at most Room − kGroup of them. All members that are called by the
+// whole block leave the barriers to the caller.
 template <int Room>
 class Staged {
   static_assert(kOutputs == 1, "one array of results takes the place of the first input");

@@ -30,10 +30,10 @@ namespace csm {
 
 constexpr int kWarps = 4;  // of a block, in all stages but 0; a power of two: a piece is a subtree of the fold
 constexpr int kTile = kWarps * kChunk;
-constexpr int kFold = 1024;  // pieces that stage 2 folds: a power of two
+constexpr int kFold = 256;  // pieces that stage 2 folds: a power of two
 
 using Area = Staged<2 * kTile + kGroup>;  // rows that begin in a tile, the last of them up to kTile long
-constexpr int kNodes = 4 * kWarps;  // chunks of rows longer than one, in 2 kTile elements: fewer than 2 · 2 kWarps
+constexpr int kNodes = 4 * kWarps;   // chunks of rows longer than one, in 2 kTile elements: fewer than 2 · 2 kWarps
 constexpr int kListed = 2 * kWarps;  // such rows: fewer than 2 kWarps
 constexpr int kNodesAt = Area::kBytes;
 constexpr int kListsAt = kNodesAt + kNodes * kNodeWords * static_cast<int>(sizeof(Acc));
@@ -156,6 +156,7 @@ class Lists {
       }
     }
   }
+
  private:
   CSM_DEVICE static int warp() { return thread_index() / kWarp; }
   static constexpr int kBytes = kWarps * kListed * kWord;
