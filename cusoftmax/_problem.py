@@ -204,7 +204,12 @@ def build(
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
-    along = [_along(view, shape, axes, keepdims) for view in views]
+    along = [
+        View(shape, (0,) * len(shape), view.dtype, view.pointer)  # offsets move with no dimension
+        if operation.segmented and i == operation.valued
+        else _along(view, shape, axes, keepdims)
+        for i, view in enumerate(views)
+    ]
     problem = fold(operation, along, axes)
     if operation.segmented:
         problem = _divided(problem, segments, operation.valued, views[operation.valued].strides)
