@@ -331,7 +331,6 @@ CSM_DEVICE void run(const Arguments& args) {
     if constexpr (kStage == 1) {
       Rows whole = rows_of(args, tile);
       if (piece_of(offsets, whole, tile, true).exists()) --whole.last;
-      block_barrier();  // shared memory is free
       if (whole.first < whole.last) finish_staged(args, column, offsets, whole);
     }
     // Looked up again, rather than kept in registers.
@@ -344,6 +343,7 @@ CSM_DEVICE void run(const Arguments& args) {
       if constexpr (kStage == 2) fold_pieces(args, piece, number);
       if constexpr (kStage == 3) write_piece(args, column, piece, number);
     }
+    if (unit + grid_blocks() < units) block_barrier();  // shared memory is free
   }
 }
 
