@@ -13,6 +13,7 @@ from cusoftmax import emulator, reference
 from cusoftmax._family import FAMILY, Arrays
 from cusoftmax._plan import Plan
 from cusoftmax._problem import problem_for
+from cusoftmax.emulator._memory import view_of
 from tests.support import DTYPES, bits, dtype_of, plan_of
 from tests.support import planned as planned_as
 
@@ -77,6 +78,7 @@ def test_every_length_among_others(device: Any, op: str, dtype: str) -> None:
     offsets = offsets_of(mixed)
     inputs = drawn(op, offsets, dtype)
     result = run(device, op, inputs, offsets)
+    assert result.dtype == inputs[0].dtype
     judge(op, inputs, offsets, result)
     # The bits are those of the row alone, and so of the segment anywhere: above a chunk, up to it,
     # and, in another place, with offsets of another dtype and after unaligned elements, all again.
@@ -282,7 +284,7 @@ def test_more_elements_than_32_bits_count(emulated: Any) -> None:
     x = emulator.sparse((int(offsets[-1]),), np.uint8)
     out = emulator.sparse(x.shape, np.float16)
     values = np.random.default_rng(5).integers(0, 20, 700).astype(np.uint8)
-    emulator.view_of(x[-700:])[...] = values
+    view_of(x[-700:])[...] = values
     with emulator.only_blocks([-1, -2]):
         assert cs.segment_softmax(x, emulated.asarray(offsets), out=out) is out
     judge("segment_softmax", (values,), np.array([0, 700]), emulator.asnumpy(out[-700:]))
