@@ -375,7 +375,9 @@ def _segment(make: _Maker) -> Plan:
     staged = make.values * (2 * tile + make.group) * make.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
     general = not make.row_is_contiguous
-    cap = (tuned.GENERAL_WARPS if general else tuned.SEGMENT_CAP_WARPS).value
+    wide = make.problem.operands[-1].dtype == make.acc == "float32"
+    cap = tuned.SEGMENT_CAP_WARPS_FLOAT.value if wide else tuned.SEGMENT_CAP_WARPS.value
+    cap = tuned.GENERAL_WARPS.value if general else cap
 
     def launch(stage: int) -> Launch:
         threads = tuned.CHECK_THREADS.value if stage == 0 else WARP * warps

@@ -198,9 +198,8 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Of
   });
   block_barrier();
   longer.visit([&](int number, int first_number, int first, int place, int length) {
-    const Node whole = fold_all<Op::kMaximum>((length + kChunk - 1) / kChunk, [&](i64 i, bool wanted) {
-      return nodes.load(first_number + static_cast<int>(i), wanted);
-    });
+    const int part = lane % kWarps;  // a row has kWarps chunks at most
+    const Node whole = fold_lanes<Op::kMaximum>(nodes.load(first_number + part, part * kChunk < length), kWarps);
     Tile tile(first, length);
     tile.fetch(area, place + first);
     tile.give(area, place + first, Op::scale(nodes.load(number).m, whole, given_of(length)));
