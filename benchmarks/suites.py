@@ -72,7 +72,11 @@ class Operation:
 OPERATIONS = {
     name: Operation(name)
     for name in (
-        *(n for n, o in _ops.OPERATIONS.items() if not o.public and "map" not in o.patterns),
+        *(
+            n
+            for n, o in _ops.OPERATIONS.items()
+            if not o.public and set(_ops.REDUCTIONS) & {*o.patterns}
+        ),
         *_ops.SAME_KERNEL,
     )
 }

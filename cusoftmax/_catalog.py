@@ -95,30 +95,35 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
 
 def reads_elements(kernel: Kernel) -> bool:
-    """Whether the launch reads inputs, and does not only fold nodes."""
+    """Whether the launch reads elements; some fold nodes only, or look at offsets."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
     outputs = int(kernel["CSM_ROLES"].split(",")[3])
-    return at != ("column", "2") and not (at == ("split", "1") and not outputs)
+    if at == ("split", "1") and not outputs:
+        return False
+    return at not in (("column", "2"), ("segment", "0"), ("segment", "2"))
 
 
 def writes_elements(kernel: Kernel) -> bool:
     """Whether the launch writes the output, not just nodes to the workspace."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
     outputs = int(kernel["CSM_ROLES"].split(",")[3])
-    return outputs > 0 and at not in (("split", "0"), ("column", "1"), ("column", "2"))
+    return outputs > 0 and at not in (
+        ("split", "0"), ("column", "1"), ("column", "2"), ("segment", "0"), ("segment", "2")
+    )  # fmt: skip
 
 
 def uses_workspace(kernel: Kernel) -> bool:
     """Whether the launch reads or writes nodes in the workspace too."""
-    return kernel["CSM_PATTERN"] == "split" or kernel["CSM_STAGE"] != "0"
+    return kernel["CSM_PATTERN"] in ("split", "segment") or kernel["CSM_STAGE"] != "0"
 
 
 def elements_held(kernel: Kernel) -> int:
     """Return how many elements of an input the code of a thread names.
 
-    Those of one tile; of two where the kernel has one in registers and parks others.
+    Those of one tile; of two where the kernel has one in registers and parks others. None is named
+    where rows are of unequal length: those of several tiles, of which few are ever met.
     """
-    if not reads_elements(kernel):
+    if not reads_elements(kernel) or not kernel.writes_all:
         return 0
     columns = int(kernel["CSM_VEC"]) if kernel["CSM_PATTERN"] == "column" else 1
     return int(kernel["CSM_ITEMS"]) * columns * (2 if kernel["CSM_PARKS"] == "1" else 1)
@@ -142,8 +147,11 @@ def _lengths(limit: int, steps: int) -> tuple[int, ...]:
 
 @cache
 def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
-    shapes = {"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()
-    return tuple(problem_of(op, dtype, shape, axis) for shape, axis in shapes)
+    if OPERATIONS[op].segmented:  # contiguous, or columns side by side
+        shapes = [(_LONGER,)] if layout in ("rows", "few") else [(_LONGER, 3), (1, 3)]
+        return tuple(problem_of(op, dtype, shape, 0) for shape in shapes)
+    many = {"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()
+    return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
 
 
 _Shapes = Iterator[tuple[tuple[int, ...], int | tuple[int, ...]]]

@@ -199,6 +199,18 @@ def check_shape(
     )
 
 
+def check_offsets(op: str, offsets: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """Return the number of segments of an array of `shape`; refuse what cannot divide it."""
+    if not shape:
+        raise ValueError(f"{op}: an array of no dimensions has no segments; give it at least one")
+    if len(offsets) != 1 or offsets[0] == 0:
+        raise ValueError(
+            f"{op}: offsets has shape {offsets}; give one dimension, of one entry more than there "
+            f"are segments: where each begins, and where the last ends"
+        )
+    return offsets[0] - 1
+
+
 def check_target(op: str, name: str, view: View, chosen: str | None) -> None:
     """Refuse a result's array of another dtype than is asked for, or that overlaps itself."""
     if chosen is not None and chosen != view.dtype:

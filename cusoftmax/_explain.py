@@ -20,6 +20,7 @@ _SHAPES = {
     "split": "many blocks share each row",
     "column": "threads lie along the contiguous axis, rows run down a strided one",
     "map": "each element by itself",
+    "segment": "blocks take equal shares of the elements, and the rows that begin in each",
 }
 
 

@@ -79,6 +79,8 @@ class Member:
             return np.broadcast_to(y[..., None, :], shape), y
         if self.op.startswith("cross_entropy"):
             return losses.draw(self.op, rng, shape, axis, kind)
+        if OPERATIONS[self.op].segmented:  # one after the other along the first axis
+            return self._draw_segments(rng, shape, kind)
         kept = list(shape)
         for a in resolve_axes(self.op, axis, len(shape)):
             kept[a] = 1
@@ -96,6 +98,19 @@ class Member:
                 values = reference.log_softmax(values * SPREAD, axis)
             drawn.append(values.astype(kind))
         return tuple(drawn)
+
+    def _draw_segments(
+        self, rng: np.random.Generator, shape: tuple[int, ...], kind: np.dtype[Any]
+    ) -> Arrays:
+        """Return inputs with segments of all sizes: half of the elements in those of up to 64."""
+        cuts = np.concatenate([[0, shape[0]], rng.integers(0, shape[0] + 1, 4)])
+        small = rng.integers(0, 65, shape[0] // 64).cumsum()
+        offsets = np.sort(np.concatenate([cuts, small[small <= shape[0]]]))
+        x = np.abs(rng.standard_normal(shape)) * SPREAD
+        if self.op == "segment_softmax":
+            return x.astype(kind), offsets
+        y = reference.segment_softmax(x, offsets) if kind.name in FLOATS else x
+        return y.astype(kind), (x - SPREAD / 2).clip(*_range(kind)).astype(kind), offsets
 
     def errors(self, inputs: Arrays, axis: Axis, results: Arrays) -> Arrays:
         """Return the error of each element of each result, in the bound's unit.
@@ -129,17 +144,19 @@ class Member:
         if self.op.startswith("cross_entropy"):
             return np.asarray(losses.LARGEST)
         most: Any = 0.0
+        segmented = OPERATIONS[self.op].segmented
         for name, array in zip(OPERATIONS[self.op].read, inputs, strict=True):
-            if name not in ("x", "y", "logy"):
+            if name not in ("x", "y", "logy", "offsets"):
                 wide = np.abs(array.astype(np.float64))
-                most = np.maximum(
-                    most, np.where(np.isfinite(wide), wide, 0).max(axis, keepdims=True)
-                )
+                finite = np.where(np.isfinite(wide), wide, 0)
+                of_row = finite.max(initial=0) if segmented else finite.max(axis, keepdims=True)
+                most = np.maximum(most, of_row)
         return np.asarray(most)
 
     def _errors(
         self, inputs: Arrays, result: Array, truth: Array, scale: Array | None, factor: Array
     ) -> Array:
+        inputs = inputs[: OPERATIONS[self.op].valued]
         single = computes_in_single(*inputs, result)
         ulps = reference.ulp_error(result, truth, flush_to_zero=single)
         if scale is None and not self.floor:
@@ -173,12 +190,21 @@ def computes_in_single(*arrays: Array) -> bool:
     return compute_dtype(inputs, out) == "float32"
 
 
+def _range(kind: np.dtype[Any]) -> tuple[float, float]:
+    """Return what values may be clipped to: nothing below 0 where there is no sign."""
+    return (-np.inf if kind.name in FLOATS else 0.0), np.inf
+
+
 def _sum(values: Array, axis: Axis) -> Array:
     return np.asarray(values.sum(axis, keepdims=True))
 
 
 def _product(y: Array, v: Array, axis: Axis) -> Array:
     return np.asarray(np.abs(y) * (np.abs(v) + _sum(np.abs(y * v), axis)))
+
+
+def _segment_product(y: Array, v: Array, offsets: Array, axis: Axis) -> Array:
+    return np.asarray(np.abs(y) * (np.abs(v) + reference.segment_sum(np.abs(y * v), offsets)))
 
 
 def _vjp_vjp(y: Array, dy: Array, g: Array, axis: Axis) -> Arrays:
@@ -333,6 +359,23 @@ FAMILY = {
             )
             for op in OPERATIONS
             if op.startswith("cross_entropy")
+        ),
+        Member(
+            "segment_softmax",
+            lambda x, offsets, axis: cs.segment_softmax(x, offsets),
+            lambda x, offsets, axis: reference.segment_softmax(x, offsets, extended=True),
+            "ulp",
+            _SOFTMAX,
+        ),
+        Member(
+            "segment_softmax_vjp",
+            lambda y, dy, offsets, axis: cs.segment_softmax_vjp(y, dy, offsets),
+            lambda y, dy, offsets, axis: reference.segment_softmax_vjp(
+                y, dy, offsets, extended=True
+            ),
+            "u",
+            _FOUR_U,
+            _segment_product,
         ),
     )
 }

@@ -65,7 +65,7 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
 
     found: tuple[Kernel, ...] = ()
     if op not in _FIRST_OPS:
-        variant = bool(OPERATIONS[op].source)
+        variant = bool(OPERATIONS[op].source) and not OPERATIONS[op].segmented
         if (arch == _THOROUGH and dtype not in _MIXED and (dtype in _FULLEST or not variant)) or (
             arch not in (*_ALIKE, _THOROUGH) and dtype == "float32" and not variant
         ):
@@ -86,7 +86,7 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
 def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     """Return loads and stores of elements as the plan has them: bytes of an access to how many."""
     vector = int(kernel["CSM_VEC"])
-    times = elements_held(kernel) // vector
+    times = elements_held(kernel) // vector or 1  # of segments: at least in a loop
     sizes = [_BYTES[name] for name in kernel["CSM_TYPES"].split(",")]
     inputs, row_inputs, tables, outputs, row_outputs = (
         int(count) for count in kernel["CSM_ROLES"].split(",")

@@ -128,8 +128,11 @@ class _Call:
     reaches : tuple
         `Prepared.reaches`.
     before, last : tuple
-        What to launch: kernel, grid, block, bytes of shared memory. Only the last writes the
-        results; an array of no elements has none.
+        What to launch: kernel, grid, block, bytes of shared memory. An array of no elements has
+        no last one.
+    parts : bool
+        Whether the launches before the last write a part of the results each; else they get
+        `absent`.
     absent : tuple of None
         For the results, in the launches before the last.
     layout, struct
@@ -143,6 +146,7 @@ class _Call:
         "before",
         "last",
         "layout",
+        "parts",
         "reaches",
         "several",
         "struct",
@@ -156,6 +160,7 @@ class _Call:
         self.allocate_workspace = _allocator((made.workspace_bytes,), (1,), np.dtype(np.uint8))
         self.reaches = prepared.reaches
         self.absent = (None,) * len(makers)
+        self.parts = not all(launch.kernel.writes_all for launch in made.launches)
         if made.launches:
             self.struct = np.asarray(layout_of(made))
             self.layout = backend.by_value(self.struct)
@@ -201,6 +206,8 @@ def layout_of(made: Plan) -> Any:
         len(batch_shape),
         len(problem.reduce_shape),
         inner,
+        problem.segments,
+        made.checkers,
     ]
     numbers += inner_strides
     numbers += padded(batch_shape) + padded(problem.reduce_shape)
@@ -254,7 +261,7 @@ def run(
         made = call.allocate()
         outs = made if call.several else (made,)
     if call.last is not None:
-        workspace = _run_before_last(call, inputs) if call.before else None
+        workspace = _run_before_last(call, inputs, outs) if call.before else None
         kernel, grid, block, shared = call.last
         kernel(grid, block, (*inputs, *outs, workspace, call.layout), shared)
     return outs if call.several else outs[0]
@@ -304,13 +311,14 @@ def repeated(op: str, name: str, array: Array) -> Array:
         return array  # no array of CuPy's: what checks it says so
 
 
-def _run_before_last(call: _Call, inputs: tuple[Array, ...]) -> Any:
-    """Run the launches that write the workspace alone; return it."""
+def _run_before_last(call: _Call, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> Any:
+    """Run all launches but the last; return the workspace that they write."""
     # Of this call alone, so calls on other streams cannot meet in it; CuPy's pool hands it on only
     # to work that is later on the same stream.
     workspace = call.allocate_workspace()
+    given = outs if call.parts else call.absent
     for kernel, grid, block, shared in call.before:
-        kernel(grid, block, (*inputs, *call.absent, workspace, call.layout), shared)
+        kernel(grid, block, (*inputs, *given, workspace, call.layout), shared)
     return workspace
 
 

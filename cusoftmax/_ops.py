@@ -22,7 +22,10 @@ INPUTS = tuple(ITEMSIZE)
 INDICES = tuple(name for name in INTEGERS if name != "bool")
 
 REDUCTIONS = ("group", "block", "stream", "split", "column")
-PATTERNS = (*REDUCTIONS, "map")
+PATTERNS = (*REDUCTIONS, "map", "segment")
+
+# The dtypes of offsets, which say where rows of unequal length begin.
+OFFSETS = ("int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Operation:
     formula : str
         The definition, for the reader; docs/derivation.md derives it.
     row_inputs : tuple of str
-        Inputs with one value for each row.
+        Inputs with one value for each row; offsets, which are one more, count as one.
     tables : tuple of str
         Inputs of one dimension that the kernel looks up by itself.
     indices : tuple of str
@@ -110,6 +113,16 @@ class Operation:
     def table_operands(self) -> range:
         """Which operands are tables."""
         return range(len(self.inputs) + len(self.row_inputs), len(self.read))
+
+    @property
+    def segmented(self) -> bool:
+        """Whether rows are of unequal length: the last of `read` then says where they begin."""
+        return self.patterns == ("segment",)
+
+    @property
+    def valued(self) -> int:
+        """How many of `read` hold values to compute with."""
+        return len(self.read) - self.segmented
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -242,6 +255,26 @@ OPERATIONS = {
             formula="dx = dy * b exp(x - m) / sum_j b_j exp(x_j - m)",
             source="logsumexp_vjp",
             public="logsumexp_vjp",
+        ),
+        Operation(
+            name="segment_softmax",
+            inputs=("x",),
+            row_inputs=("offsets",),
+            formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j, over a segment",
+            relative=1,
+            indices=("offsets",),
+            patterns=("segment",),
+            source="softmax",
+        ),
+        Operation(
+            name="segment_softmax_vjp",
+            inputs=("y", "dy"),
+            row_inputs=("offsets",),
+            formula="dx = y * (dy - sum_j y_j dy_j), over a segment",
+            plain=1,
+            indices=("offsets",),
+            patterns=("segment",),
+            source="softmax_vjp",
         ),
     )
 }

@@ -32,7 +32,8 @@ class Kernel:
     """One binary: the entry's name, the compiler's options, and what a launch must respect.
 
     Its arguments are `reads` pointers to inputs, `writes` to results (null in launches that write
-    the workspace alone), the workspace's, and ``csm::Layout``.
+    the workspace alone), the workspace's, and ``csm::Layout``. A launch writes every element of the
+    results, or some of them, no one twice.
     """
 
     name: str
@@ -41,6 +42,11 @@ class Kernel:
     cluster: int
     reads: int
     writes: int
+
+    @property
+    def writes_all(self) -> bool:
+        """Whether a launch that writes results writes every element of them."""
+        return self["CSM_PATTERN"] != "segment"
 
     def __getitem__(self, macro: str) -> str:
         return dict(self.macros)[macro]
@@ -65,8 +71,8 @@ class Plan:
     op : str
         The kernel's operation.
     pattern : str
-        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, ``"map"``, or ``"empty"``
-        when there is nothing to compute and nothing is launched.
+        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, ``"map"``, ``"segment"``,
+        or ``"empty"`` when there is nothing to compute and nothing is launched.
     launches : tuple of Launch
         In order, on one stream.
     workspace_bytes : int
@@ -85,6 +91,8 @@ class Plan:
         How often each input element is read from global memory.
     rounds : int
         Split pattern: rounds of chunks, one a warp, that a block makes over its segment.
+    checkers : int
+        Segment pattern: blocks that look at the offsets.
     why : str
         The reason for the pattern, in words.
     """
@@ -102,6 +110,7 @@ class Plan:
     reads: int
     rounds: int
     why: str
+    checkers: int = 0
 
     @property
     def least_bytes(self) -> int:
@@ -112,13 +121,16 @@ class Plan:
     def operand_bytes(self) -> tuple[int, ...]:
         """Bytes of each operand: places that strides of 0 repeat count once."""
         sizes = self.problem.batch_shape + self.problem.reduce_shape
-        return tuple(
-            prod(
-                n for n, step in zip(sizes, o.batch_strides + o.reduce_strides, strict=True) if step
-            )
-            * ITEMSIZE[o.dtype]
-            for o in self.problem.operands
-        )
+        operation = KERNELS[self.op]
+
+        def count(number: int) -> int:
+            if operation.segmented and number == operation.valued:
+                return self.problem.segments + 1
+            o = self.problem.operands[number]
+            steps = o.batch_strides + o.reduce_strides
+            return prod(n for n, step in zip(sizes, steps, strict=True) if step)
+
+        return tuple(count(i) * ITEMSIZE[o.dtype] for i, o in enumerate(self.problem.operands))
 
     @property
     def cluster(self) -> int:

@@ -41,6 +41,8 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
         result = make.plan("empty", (), why="there is no element")
     elif "map" in make.operation.patterns:
         result = _map(make)
+    elif make.operation.segmented:
+        result = _segment(make)
     elif not make.row_is_contiguous:
         result = _column(make)
     elif problem.n <= make.chunk:
@@ -136,6 +138,19 @@ class _Maker:
 
         return self._widest(self.group, fits)
 
+    @cached_property
+    def staged_vector(self) -> int:
+        """Elements of one access to a whole column, wherever its rows begin."""
+
+        def fits(vector: int) -> bool:
+            return self.row_is_contiguous and all(
+                o.alignment % (vector * size) == 0
+                and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
+                for o, size in zip(self.along, self.sizes, strict=True)
+            )
+
+        return self._widest(self.group, fits)
+
     def column_vector(self, inner: int) -> int:
         """Neighbouring rows of one access."""
 
@@ -195,6 +210,7 @@ class _Maker:
         reads: int = 1,
         rounds: int = 1,
         workspace: int = 0,
+        checkers: int = 0,
     ) -> Plan:
         problem = self.problem
         return Plan(
@@ -211,6 +227,7 @@ class _Maker:
             reads if launches else 0,
             rounds,
             why,
+            checkers,
         )
 
 
@@ -359,6 +376,53 @@ def _map(make: _Maker) -> Plan:
         (Launch(kernel, grid, threads, 0),),
         vector=vector,
         why="no element depends on the others",
+    )
+
+
+def _segment(make: _Maker) -> Plan:
+    """Rows of unequal length: as ``patterns/segment.cuh`` says, whose sizes are told again here."""
+    problem = make.problem
+    warps = 4
+    tile = warps * make.chunk
+    tiles = ceil_div(problem.n + problem.segments, tile)
+    units = tiles * problem.rows
+    seen = tuned.CHECK_THREADS.value * tuned.CHECKED.value  # offsets, by a block
+    checkers = min(ceil_div(problem.segments + 1, seen), tuned.CHECKERS.value)
+    staged = make.values * (2 * tile + make.group) * make.acc_bytes
+    lists = warps * (2 * warps * 8 + 4)
+    general = not make.row_is_contiguous
+    wide = make.problem.operands[-1].dtype == make.acc == "float32"
+    cap = tuned.SEGMENT_CAP_WARPS_FLOAT.value if wide else tuned.SEGMENT_CAP_WARPS.value
+    cap = tuned.GENERAL_WARPS.value if general else cap
+
+    def launch(stage: int) -> Launch:
+        threads = tuned.CHECK_THREADS.value if stage == 0 else WARP * warps
+        kernel = make.kernel(
+            "segment",
+            vector=make.staged_vector,
+            group=make.group,
+            lanes=WARP,
+            items=make.items,
+            threads=cap * WARP,
+            stage=stage,
+            general=general,
+        )
+        if stage == 0:
+            return Launch(kernel, checkers, threads, threads // WARP * 4)
+        shared = staged + 4 * warps * make.node_bytes + lists
+        return Launch(kernel, min(units, MAX_GRID), threads, shared)
+
+    longer = problem.n > tile
+    nodes = 2 * units * make.node_bytes if longer else 0
+    return make.plan(
+        "segment",
+        tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
+        vector=make.staged_vector,
+        reads=2 if longer else 1,
+        workspace=ceil_div(4 * checkers, 16) * 16 + (tiles + 2) // 2 * 16 + nodes,
+        checkers=checkers,
+        why="rows of unequal length, known on the device alone: blocks take equal shares of them"
+        + (f"; rows longer than {tile} are read twice" if longer else ""),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -24,6 +24,7 @@ from cusoftmax._checks import (
     accepted_name,
     as_dtype,
     check_agreement,
+    check_offsets,
     check_same_dtype,
     check_shape,
     check_target,
@@ -36,7 +37,18 @@ from cusoftmax._checks import (
     resolve_axes,
     view_of,
 )
-from cusoftmax._ops import FLOATS, INDICES, INPUTS, ITEMSIZE, Operation, find, output_dtype
+from cusoftmax._ops import (
+    FLOATS,
+    INDICES,
+    INPUTS,
+    ITEMSIZE,
+    OFFSETS,
+    Operation,
+    find,
+    output_dtype,
+)
+
+SUPPOSED_LENGTH = 64  # of a segment, where none is known
 
 
 @dataclass(frozen=True)
@@ -74,9 +86,13 @@ class Problem:
         lets them be, and never fewer than one.
     operands : tuple of Operand
         The inputs in the operation's order, then its results. Those with one value for each row
-        have strides of 0 along it, and tables strides of 0 alone.
+        have strides of 0 along it, and tables strides of 0 alone. Offsets have their own as the
+        only one of `reduce_strides`.
     options : tuple of numbers
         The operation's options, in its order: integers, or floats in the arithmetic's dtype.
+    segments : int
+        Where rows are of unequal length, how many of them `n` elements are divided into; there are
+        then `rows` such columns.
     """
 
     op: str
@@ -86,6 +102,7 @@ class Problem:
     reduce_shape: tuple[int, ...]
     operands: tuple[Operand, ...]
     options: tuple[float, ...] = ()
+    segments: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,7 +196,7 @@ def build(
     check_types(operation, op, inputs, outs)
     said = operation.public or op
     views = [
-        view_of(said, name, array, INDICES if name in operation.indices else INPUTS)
+        view_of(said, name, array, _accepted(operation, name))
         for name, array in zip(operation.read, inputs, strict=True)
     ]
     dtypes = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.written)
@@ -190,13 +207,14 @@ def build(
     first = operation.inputs[0], inputs[0]
     check_agreement(said, *first, zip(operation.read[1:], inputs[1:], strict=True))
     shape = views[0].shape
+    segments = check_offsets(said, views[-1].shape, shape) if operation.segmented else 0
     axes = resolve_axes(said, axis, len(shape))
     shapes = (shape, reduced_shape(shape, axes, keepdims))
 
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
 
-    for i, view in enumerate(views[: len(inputs) - len(operation.tables)]):
+    for i, view in enumerate(views[: operation.valued - len(operation.tables)]):
         check_shape(said, operation.read[i], view.shape, *first, expected(i))
     if outs:
         check_agreement(said, *first, zip(operation.written, outs, strict=True))
@@ -219,12 +237,14 @@ def build(
         views.append(view)
     check_same_dtype(said, operation, views[len(inputs) :])
     along = [
-        View(shape, (0,) * len(shape), view.dtype, view.pointer)
-        if i in operation.table_operands
+        View(shape, (0,) * len(shape), view.dtype, view.pointer)  # they move with no dimension
+        if i in operation.table_operands or (operation.segmented and i == operation.valued)
         else _along(view, shape, axes, keepdims)
         for i, view in enumerate(views)
     ]
     problem = fold(operation, along, axes, options)
+    if operation.segmented:
+        problem = _divided(problem, segments, operation.valued, views[operation.valued].strides)
     results = tuple(
         Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
     )
@@ -236,6 +256,13 @@ def build(
         for i in range(len(results))
     )
     return Prepared(problem, results, reaches)
+
+
+def _accepted(operation: Operation, name: str) -> tuple[str, ...]:
+    """Return the dtypes that an input may have."""
+    if operation.segmented and name == operation.read[operation.valued]:
+        return OFFSETS
+    return INDICES if name in operation.indices else INPUTS
 
 
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
@@ -254,6 +281,13 @@ def _along(view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: 
     return View(shape, strides, view.dtype, view.pointer)
 
 
+def _divided(problem: Problem, segments: int, offsets: int, strides: tuple[int, ...]) -> Problem:
+    """Return the problem with rows of unequal length, which the operand `offsets` divides."""
+    operands = list(problem.operands)
+    operands[offsets] = replace(operands[offsets], reduce_strides=strides)
+    return replace(problem, operands=tuple(operands), segments=segments)
+
+
 def problem_for(
     op: str,
     shape: Sequence[int],
@@ -264,7 +298,8 @@ def problem_for(
 ) -> Problem:
     """Return the problem of aligned arrays that need not exist, contiguous in `order` (C or F).
 
-    `dtype` is that of every input, or a tuple with one for each.
+    `dtype` is that of every input, or a tuple with one for each. Segments, of which a shape says
+    nothing, are supposed to be of `SUPPOSED_LENGTH` elements.
     """
     operation = find(op)
     op = operation.public or op
@@ -274,7 +309,8 @@ def problem_for(
         raise ValueError(f"{op}: shape {shape} has a negative size")
     if order not in ("C", "F"):
         raise ValueError(f"{op}: order={order!r} is not known; give 'C' or 'F'")
-    given = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.read)
+    given = dtype if isinstance(dtype, tuple) else (dtype,) * operation.valued
+    given += ("int64",) * (operation.segmented and len(given) == operation.valued)
     if len(given) != len(operation.read):
         raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
     names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
@@ -287,7 +323,7 @@ def problem_for(
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     names += [out_name] * len(operation.written)
-    axes = resolve_axes(op, axis, len(shape))
+    axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))
     # Strides that only rank the dimensions; k_order makes true ones of them.
     rank = tuple(range(1, len(shape) + 1))
     ranks = rank if order == "F" else rank[::-1]
@@ -304,7 +340,11 @@ def problem_for(
         views.append(view if along else _along(view, shape, axes, True))
     for i in operation.table_operands:
         views[i] = View(shape, (0,) * len(shape), views[i].dtype)
-    return fold(operation, views, axes, options)
+    problem = fold(operation, views, axes, options)
+    if operation.segmented:
+        segments = -(-shape[0] // SUPPOSED_LENGTH)
+        return _divided(problem, segments, operation.valued, (ITEMSIZE[names[operation.valued]],))
+    return problem
 
 
 # ------------------------------------------------------------------------------------------ folding

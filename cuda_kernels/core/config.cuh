@@ -93,6 +93,8 @@ struct Layout {
   i64 batch_dims, reduce_dims;
   // Column pattern only: `inner` rows lie side by side, and batch_* describe the rest.
   i64 inner;
+  // Segment pattern only: rows of a column, and blocks that look at the offsets.
+  i64 segments, checkers;
   i64 inner_stride[kOperands];
   i64 batch_size[kDims], reduce_size[kDims];
   i64 batch_stride[kOperands][kDims], reduce_stride[kOperands][kDims];

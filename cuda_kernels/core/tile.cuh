@@ -84,9 +84,11 @@ CSM_DEVICE void write_values(const Row& row, const Node& whole, const Given& giv
 
 constexpr int kPartials = kSums > 0 ? kSums : 1;
 
-template <class Op>
+// A pattern that lays rows of several lengths names the lanes, items and access itself. Fewer items change no bit of a
+// row that they hold: those beyond its end add nothing.
+template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec>
 class RowTile {
-  static constexpr int kVectors = kItems / kVec;
+  static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
 
  public:
   // Places this lane's elements in the chunk that starts at element `first` of a row of n.
@@ -159,7 +161,7 @@ class RowTile {
   }
   static constexpr int kParked = kChunk * kInputs;  // words of a parked chunk
 
- private:
+ protected:
   Element item_[kItems];
   i64 index_;  // this lane's first element in the row
   int left_;   // elements of the chunk that the row has; none if not positive
@@ -172,6 +174,8 @@ class RowTile {
   // of a row agree, so work on items beyond the row's end is skipped at the price of a branch: a row one element longer
   // than a chunk costs a warp of kGroup items a lane, not of kItems.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
+
+ private:
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>

@@ -87,7 +87,9 @@ def _host_kernel(kernel: Kernel) -> _run.HostKernel:
         (root,),
         cluster=kernel.cluster,
         max_threads=kernel.max_threads,
-        roles=("read",) * kernel.reads + ("write",) * kernel.writes + ("both",),
+        roles=("read",) * kernel.reads
+        + ("write" if kernel.writes_all else "part",) * kernel.writes
+        + ("both",),
     )
 
 
