@@ -135,7 +135,15 @@ def magnitude(op: str) -> Callable[..., Any]:
             up = given.get("dloss")
             scale = 1.0 if up is None else np.expand_dims(np.abs(up), axis)
             gradient = gradient + (most + shares) * reference.softmax(logits, axis) * lost * scale
-            gradient = gradient + most * scale * (options["label_smoothing"] if not soft else 1)
+            aimed = np.ones_like(logits)  # what the cap's slope, near 0, is right to a roundoff of
+            if not soft:
+                place = np.expand_dims(given["target"], axis)
+                classes = np.arange(logits.shape[axis])
+                classes = classes.reshape(
+                    [-1 if d == axis % logits.ndim else 1 for d in _dims(logits)]
+                )
+                aimed = np.where(classes == place, 1, SMOOTHING)
+            gradient = gradient + 2 * most * scale * aimed
             loss = loss + (most + shares) * 3 * CAP
         return _chosen(op, gradient, loss)
 

@@ -339,16 +339,16 @@ def cross_entropy(
         loss = below + z / 2 * (m + log)
         q = _softmax_rows(x)
         one = (p.sum(axis=-1) + z)[:, None]
-        # q - 1 for a target next to 1: less the others.
-        rest = q.copy()
+        # q - 1 of a target next to 1 is less the others' sum.
+        rest, lowered = q.copy(), np.zeros_like(q)
         if classes:
             top = q.argmax(axis=-1)[:, None]
+            near = np.take_along_axis(q, top, -1) > 0.5
             np.put_along_axis(rest, top, 0, -1)
-            np.put_along_axis(rest, top, -rest.sum(axis=-1)[:, None], -1)
-            lowered = np.where(np.arange(classes) == top, 1, 0)
-            gradient = one * rest - (p - one * lowered)
-        else:
-            gradient = rest
+            others = -rest.sum(axis=-1)[:, None]
+            np.put_along_axis(rest, top, np.where(near, others, np.take_along_axis(q, top, -1)), -1)
+            np.put_along_axis(lowered, top, near, -1)
+        gradient = one * rest - (p - one * lowered)
         gradient = gradient * slope
     for values in (loss, gradient):
         values[bad], values[ignored] = np.nan, 0
