@@ -36,7 +36,7 @@ def judge(member: Member, inputs: Arrays, axis: int, results: Arrays, dtype: str
 
 
 def test_every_operation_is_in_the_family() -> None:
-    assert list(FAMILY) == list(OPERATIONS)
+    assert set(FAMILY) == set(OPERATIONS)
 
 
 def cases() -> Iterator[tuple[str, str, str]]:

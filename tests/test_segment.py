@@ -382,7 +382,7 @@ def test_errors_of_other_arguments(device: Any) -> None:
     with pytest.raises(ValueError, match="out overlaps x without being the same elements"):
         cs.segment_softmax(whole[:4], offsets, out=whole[1:5])
     shared = device.asarray(np.zeros(4, "f4"))
-    with pytest.raises(ValueError, match="out overlaps offsets; give an out"):
+    with pytest.raises(ValueError, match="out overlaps offsets; give out memory"):
         cs.segment_softmax(x, shared.view("i4"), out=shared)
 
 
