@@ -156,21 +156,21 @@ class Member:
     def _errors(
         self, inputs: Arrays, result: Array, truth: Array, scale: Array | None, factor: Array
     ) -> Array:
-        inputs = inputs[: OPERATIONS[self.op].valued]
-        single = computes_in_single(*inputs, result)
+        counted = (a for i, a in enumerate(inputs) if OPERATIONS[self.op].counts(i))
+        single = computes_in_single(*counted, result)
         ulps = reference.ulp_error(result, truth, flush_to_zero=single)
         if scale is None and not self.floor:
             return ulps
         name = result.dtype.name
         with np.errstate(all="ignore"):
-            error = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
-            excess = error - (self.floor if name in NARROW else 0.0)
+            error: Any = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
+            excess: Any = error - (self.floor if name in NARROW else 0.0)
             if scale is None:
                 units = ulps * (excess / error)
             else:
                 if name in NARROW:  # the final rounding, half a unit in the last place
                     excess = excess - 0.5 * error / ulps
-                excess = excess - 0.5 * _SMALLEST[name]
+                excess = excess - np.longdouble(0.5) * _SMALLEST[name]
                 if single:  # a subnormal operand or product may be flushed
                     excess = excess - float(np.finfo(np.float32).tiny) * (1 + factor)
                 units = excess / (reference.unit_roundoff(name) * scale)

@@ -107,7 +107,7 @@ class _Maker:
         if operation.relative and (operation.plain or operation.picked):
             if out == "float32":
                 self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
-            elif operation.plain > 1:
+            elif operation.plain:
                 self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
         if max(len(problem.batch_shape), len(problem.reduce_shape)) > 1:
             self.max_warps = tuned.GENERAL_WARPS.value
