@@ -44,20 +44,32 @@ def tell(wrong: dict[str, list[str]]) -> str:
     return "\n".join(f"{name}: {'; '.join(said)}" for name, said in wrong.items())
 
 
-@pytest.mark.parametrize("dtype", _catalog.DTYPES)
-@pytest.mark.parametrize("op", OPERATIONS)
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+# Patterns are planned alike for every operation: all of it for one without a second input and one
+# with, and of the others what differs by their operands.
+FIRST_OPS = ("softmax", "softmax_vjp")
+PLANNED = [
+    (arch, op, dtype)
+    for arch in ARCHITECTURES
+    for op in OPERATIONS
+    for dtype in _catalog.DTYPES
+    if op in FIRST_OPS or (arch == 90 and dtype in ("float16", "float32"))
+]
+
+
+@pytest.mark.parametrize(("arch", "op", "dtype"), PLANNED)
 def test_a_few_dozen_binaries_cover_contiguous_rows(arch: int, op: str, dtype: str) -> None:
     kernels = _catalog.planned_kernels(arch, [op], [dtype], ["rows"])
     least = 4 if OPERATIONS[op].segmented else 12
     assert least <= len(kernels) <= MOST_BINARIES, [kernel.name for kernel in kernels]
 
 
-@pytest.mark.parametrize("arch", [75, 90])
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize(
+    ("arch", "op"),
+    [(a, op) for a in (75, 90) for op in OPERATIONS if op in FIRST_OPS or a == 90],
+)
 def test_the_catalogue_is_complete(arch: int, op: str) -> None:
     device, rng = DeviceSpec.known(arch), random.Random(f"{arch} {op}")
-    for dtype in _catalog.DTYPES:
+    for dtype in _catalog.DTYPES if op in FIRST_OPS else ("float16", "float32"):
         known = set(_catalog.planned_kernels(arch, [op], [dtype]))
         for _ in range(400):
             n, rows, outer = (int(2 ** rng.uniform(0, top)) for top in (21, 20, 3))
