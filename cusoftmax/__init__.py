@@ -13,6 +13,7 @@ from cusoftmax.api import (
     softmax_jvp,
     softmax_vjp,
     softmax_vjp_vjp,
+    topk_softmax,
     warmup,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "softmax_jvp",
     "softmax_vjp",
     "softmax_vjp_vjp",
+    "topk_softmax",
     "warmup",
 ]

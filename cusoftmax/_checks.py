@@ -24,6 +24,8 @@ Axis = int | tuple[int, ...] | None
 # they do.
 OVERLAP_WORK = 100_000
 
+MOST_PICKS = 64  # elements of a row that `topk_softmax` can pick: two for each lane of a warp
+
 
 class View(NamedTuple):
     """Shape, strides in bytes, dtype name and address of an array; 0 for one not yet allocated."""
@@ -137,7 +139,7 @@ def check_types(
 
 def _conversion(kind: type, name: str) -> str:
     root = kind.__module__.partition(".")[0]
-    if name in ("out", "sign"):
+    if name in ("out", "sign", "values", "indices"):
         return "give a cupy.ndarray to write into, or leave it out"
     if root == "torch":
         return f"pass cupy.from_dlpack({name}.detach())"
@@ -177,6 +179,42 @@ def check_shape(
         f"{op}: {name} has shape {shape}; with {first} of shape {model.shape} it has one value "
         f"for each row, so give it shape {expected}"
     )
+
+
+def plain_count(op: str, name: str, value: Any) -> int:
+    """Return an argument that counts something as an int; True and 1.0 equal 1 but are none."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{op}: {name}={value!r} is not accepted; give an int")
+
+
+def one_of(op: str, name: str, value: Any, known: dict[str, str]) -> str:
+    """Return what `known` has for `value`; ValueError if it has nothing."""
+    found = known.get(value) if isinstance(value, str) else None
+    if found is None:
+        words = " or ".join(repr(word) for word in known)
+        raise ValueError(f"{op}: {name}={value!r} is not known; give {words}")
+    return found
+
+
+def check_picks(op: str, k: int, shape: tuple[int, ...], axis: Any) -> None:
+    """Refuse a number of picks that no row has, or that the kernels have no room for."""
+    if axis is None or isinstance(axis, tuple):
+        raise TypeError(f"{op}: axis={axis} is not accepted; give an int, the axis of the rows")
+    if not shape:
+        raise ValueError(f"{op}: x has no dimensions; give it at least one")
+    if not 1 <= k <= MOST_PICKS:
+        raise ValueError(f"{op}: k={k} is not accepted; give a number from 1 to {MOST_PICKS}")
+    n = shape[axis]
+    if k > n:
+        elements = f"{n} element{'' if n == 1 else 's'}"
+        raise ValueError(
+            f"{op}: k={k}, but a row has only {elements} along the axis (shape {shape}); give a k "
+            f"of at most that many"
+        )
 
 
 def check_target(op: str, name: str, view: View, chosen: str | None) -> None:

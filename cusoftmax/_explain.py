@@ -20,6 +20,9 @@ _SHAPES = {
     "split": "many blocks share each row",
     "column": "threads lie along the contiguous axis, rows run down a strided one",
     "map": "each element by itself",
+    "topk_group": "each row in the registers of a warp or a part of one",
+    "topk_block": "one block passes over each row, its warps with what is best so far",
+    "topk_split": "many blocks share each row, and a second launch merges what they picked",
 }
 
 

@@ -191,6 +191,7 @@ def layout_of(made: Plan) -> Any:
         problem.n,
         problem.rows,
         made.rounds,
+        problem.picks,
         len(batch_shape),
         len(problem.reduce_shape),
         inner,
@@ -211,6 +212,7 @@ def run(
     dtype: Any,
     out: Array | tuple[Array, ...] | None,
     keepdims: bool = False,
+    picks: int = 0,
 ) -> Any:
     """Run one public operation: check, plan and load on the first call of a kind, then launch.
 
@@ -218,16 +220,16 @@ def run(
     """
     backend = _backends[-1]
     outs = () if out is None else out if isinstance(out, tuple) else (out,)
-    sign = signature(op, inputs, axis, dtype, outs, keepdims)
+    sign = signature(op, inputs, axis, dtype, outs, keepdims, picks)
     try:
         key = (sign, backend.key)
     except Exception:
         # A mistake in the call is told before a missing GPU.
-        build(op, inputs, axis, dtype, outs, keepdims)
+        build(op, inputs, axis, dtype, outs, keepdims, picks)
         raise
     call = _calls.get(key)
     if call is None:
-        prepared = build(op, inputs, axis, dtype, outs, keepdims)
+        prepared = build(op, inputs, axis, dtype, outs, keepdims, picks)
         backend.check_place(op, inputs[0])
         call = _Call(prepared, backend)
         if len(_calls) >= _CALLS_KEPT:
@@ -293,9 +295,10 @@ def explain(
     arch: str | int | None,
     out_dtype: Any,
     order: str,
+    k: int | None = None,
 ) -> Plan:
     """Return the plan for contiguous arrays of a shape, on a named or on the present GPU."""
-    problem = problem_for(op, shape, dtype, axis, out_dtype, order)
+    problem = problem_for(op, shape, dtype, axis, out_dtype, order, k)
     return plan(problem, DeviceSpec.known(arch) if arch is not None else present_device())
 
 
@@ -318,12 +321,17 @@ def gpu_is_present() -> bool:
 
 
 def warmup(
-    ops: Sequence[str], shapes: Sequence[Sequence[int]], dtypes: Sequence[Any], axis: Axis
+    ops: Sequence[str],
+    shapes: Sequence[Sequence[int]],
+    dtypes: Sequence[Any],
+    axis: Axis,
+    k: int | None = None,
 ) -> None:
     """Compile and load, on the active backend, what contiguous arrays of these shapes will need."""
     backend = _backends[-1]
     for op in ops:
         for shape in shapes:
             for dtype in dtypes:
-                for step in plan(problem_for(op, shape, dtype, axis), backend.device).launches:
+                problem = problem_for(op, shape, dtype, axis, picks=k)
+                for step in plan(problem, backend.device).launches:
                     backend.load(step.kernel)

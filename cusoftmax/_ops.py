@@ -20,7 +20,8 @@ ITEMSIZE = FLOATS | INTEGERS
 INPUTS = tuple(ITEMSIZE)
 
 REDUCTIONS = ("group", "block", "stream", "split", "column")
-PATTERNS = (*REDUCTIONS, "map")
+SELECTIONS = ("topk_group", "topk_block", "topk_split")
+PATTERNS = (*REDUCTIONS, "map", *SELECTIONS)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Operation:
         Inputs with one value for each row.
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
+    picks : bool
+        Whether the row outputs have k values for each row instead, those of the k elements that the
+        operation picks: the first result in the dtype that is asked for, then their indices.
     sums : int
         Sums over the row that the kernel forms.
     patterns : tuple of str
@@ -60,6 +64,7 @@ class Operation:
     row_inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("out",)
     row_outputs: tuple[str, ...] = ()
+    picks: bool = False
     sums: int = 1
     patterns: tuple[str, ...] = REDUCTIONS
     source: str = ""
@@ -80,6 +85,10 @@ class Operation:
     def node_words(self) -> int:
         """Words of a partial result: the maximum, and two for each sum."""
         return 1 + 2 * self.sums
+
+    def fixed_dtype(self, operand: int) -> str | None:
+        """Return the only dtype that an operand can have, or None if the call decides."""
+        return "int64" if self.picks and operand > len(self.read) else None
 
     def along_rows(self, operand: int) -> bool:
         """Whether an operand has a value for each element of a row, not one for the row."""
@@ -109,6 +118,15 @@ _LOGSUMEXP_VJP = Operation(
     inputs=("x",),
     row_inputs=("dy",),
     formula="dx = dy * exp(x - m) / sum_j exp(x_j - m), with m = max_j x_j",
+)
+_TOPK = Operation(
+    name="topk_softmax",
+    inputs=("x",),
+    outputs=(),
+    row_outputs=("values", "indices"),
+    picks=True,
+    formula="the k largest exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
+    patterns=SELECTIONS,
 )
 
 OPERATIONS = {
@@ -181,6 +199,15 @@ OPERATIONS = {
             formula="dx = dy * b exp(x - m) / sum_j b_j exp(x_j - m)",
             source="logsumexp_vjp",
             public="logsumexp_vjp",
+        ),
+        _TOPK,
+        replace(
+            _TOPK,
+            name="topk_softmax_gates",
+            sums=0,
+            formula="exp(x_i - m) / sum_j exp(x_j - m) of the k largest x_i, j over these k",
+            source="topk_softmax",
+            public="topk_softmax",
         ),
     )
 }

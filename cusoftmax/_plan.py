@@ -83,7 +83,8 @@ class Plan:
     reads : int
         How often each input element is read from global memory.
     rounds : int
-        Split pattern: rounds of chunks, one a warp, that a block makes over its segment.
+        Split pattern: rounds of chunks, one a warp, that a block makes over its segment. Where
+        elements are picked: neighbouring chunks of each warp.
     why : str
         The reason for the pattern, in words.
     """
@@ -112,7 +113,9 @@ class Plan:
         """Bytes of each operand."""
         operation = OPERATIONS[self.op]
         return tuple(
-            self.rows * (self.n if operation.along_rows(i) else 1) * ITEMSIZE[o.dtype]
+            self.rows
+            * (self.n if operation.along_rows(i) else max(1, self.problem.picks))
+            * ITEMSIZE[o.dtype]
             for i, o in enumerate(self.problem.operands)
         )
 
@@ -142,6 +145,7 @@ def make_kernel(
     parks: bool = False,
     batch_dims: int | None = None,
     general: bool = False,
+    slots: int = 0,
 ) -> Kernel:
     """Name a binary, and say by options what it is: the only writer of the ``CSM_*`` options.
 
@@ -161,21 +165,25 @@ def make_kernel(
         Dimensions that the kernel counts rows by, if not all of the problem's.
     general : bool
         Whether offsets follow all strides, also of a row in one dimension.
+    slots : int
+        Picks that a lane holds, for an operation that picks.
     """
     most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
     dims = 1 if most == 1 and not general else MAX_DIMS
     operation = OPERATIONS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
     roles = (operation.inputs, operation.row_inputs, operation.outputs, operation.row_outputs)
-    tags = [TYPES[d][1] for d in (dtypes[:1] if len(set(dtypes)) == 1 else dtypes)]
+    told = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
+    tags = [TYPES[d][1] for d in (told[:1] if len(set(told)) == 1 else told)]
     name = "_".join(
         (
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",
             *tags,
             f"v{vector}",
-            *((f"l{lanes}i{items}",) if pattern in ("group", "map") else ()),
+            *((f"l{lanes}i{items}",) if pattern in ("group", "map", "topk_group") else ()),
             *((f"l{lanes}",) if pattern == "column" else ()),
             *((f"c{cluster}",) if cluster > 1 else ()),
+            *((f"s{slots}",) if slots else ()),
             *(("park",) if parks else ()),
             *(("nd",) if dims > 1 else ()),
         )
@@ -197,6 +205,7 @@ def make_kernel(
         "CSM_DIMS": dims,
         "CSM_STAGE": stage or 0,
         "CSM_PARKS": int(parks),
+        "CSM_SLOTS": slots,
         "CSM_MAX_THREADS": threads,
     }
     options = tuple((k, str(v)) for k, v in macros.items())

@@ -24,6 +24,7 @@ from cusoftmax._checks import (
     accepted_name,
     as_dtype,
     check_agreement,
+    check_picks,
     check_shape,
     check_target,
     check_types,
@@ -72,7 +73,10 @@ class Problem:
         lets them be, and never fewer than one.
     operands : tuple of Operand
         The inputs in the operation's order, then its results. Those with one value for each row
-        have strides of 0 along it.
+        have strides of 0 along it; those with a value for each pick have the stride from one to the
+        next.
+    picks : int
+        Elements that are picked of each row; 0 for an operation that picks none.
     """
 
     op: str
@@ -81,6 +85,7 @@ class Problem:
     batch_shape: tuple[int, ...]
     reduce_shape: tuple[int, ...]
     operands: tuple[Operand, ...]
+    picks: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ def signature(
     dtype: Any,
     outs: tuple[Array, ...],
     keepdims: bool,
+    picks: int = 0,
 ) -> Hashable:
     """Return a key such that calls with equal keys have equal `build` results, or both fail.
 
@@ -132,7 +138,7 @@ def signature(
     if dtype is not None:
         dtype = as_dtype(op, dtype)
     # Flat: `op` and the length tell which array an entry is of.
-    key: list[Any] = [op, axis, dtype, keepdims]
+    key: list[Any] = [op, axis, dtype, keepdims, picks]
     try:
         for a in inputs + outs:
             data = a.data
@@ -150,10 +156,12 @@ def build(
     dtype: Any,
     outs: tuple[Array, ...] = (),
     keepdims: bool = False,
+    picks: int = 0,
 ) -> Prepared:
     """Check a call, all but the overlap of its results with the inputs, and fold it.
 
-    `outs` is all of the results, or none. `keepdims` is for operands with one value for each row.
+    `outs` is all of the results, or none. `keepdims` is for operands with one value for each row,
+    `picks` for results with a value for each of so many.
 
     Raises
     ------
@@ -162,8 +170,8 @@ def build(
         non-integer axis.
     ValueError
         For arrays that disagree in shape or device, a `dtype` that is not that of `out`, an `out`
-        with elements that share memory, a repeated axis. An axis out of range is its subclass
-        `numpy.exceptions.AxisError`.
+        with elements that share memory, a repeated axis, more picks than a row has elements. An
+        axis out of range is its subclass `numpy.exceptions.AxisError`.
     """
     operation = find(op)
     check_types(operation, op, inputs, outs)
@@ -177,7 +185,11 @@ def build(
     check_agreement(said, *first, zip(operation.read[1:], inputs[1:], strict=True))
     shape = views[0].shape
     axes = resolve_axes(said, axis, len(shape))
-    shapes = (shape, reduced_shape(shape, axes, keepdims))
+    if operation.picks:
+        check_picks(said, picks, shape, axis)
+        shapes = (shape, picked_shape(shape, axes, picks))
+    else:
+        shapes = (shape, reduced_shape(shape, axes, keepdims))
 
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
@@ -188,15 +200,24 @@ def build(
         check_agreement(said, *first, zip(operation.written, outs, strict=True))
     for i, name in enumerate(operation.written, len(views)):
         if outs:
-            view = view_of(said, name, outs[i - len(inputs)], FLOATS)
+            fixed = operation.fixed_dtype(i)
+            view = view_of(said, name, outs[i - len(inputs)], (fixed,) if fixed else FLOATS)
             check_shape(said, name, view.shape, *first, expected(i))
-            check_target(said, name, view, chosen)
+            check_target(said, name, view, fixed or chosen)
         else:
-            found = chosen or output_dtype([v.dtype for v in views[: len(inputs)]])
+            found = (
+                operation.fixed_dtype(i)
+                or chosen
+                or output_dtype([v.dtype for v in views[: len(inputs)]])
+            )
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
-    problem = fold(operation, [_along(view, shape, axes, keepdims) for view in views], axes)
+    along = [
+        view if operation.along_rows(i) else _along(view, shape, axes, keepdims, operation.picks)
+        for i, view in enumerate(views)
+    ]
+    problem = fold(operation, along, axes, picks)
     results = tuple(
         Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
     )
@@ -217,8 +238,20 @@ def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool)
     return tuple(size for d, size in enumerate(shape) if d not in axes)
 
 
-def _along(view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> View:
-    """Return an array with one value for each row as one that repeats it along the row."""
+def picked_shape(shape: tuple[int, ...], axes: tuple[int, ...], picks: int) -> tuple[int, ...]:
+    """Return the shape of what has a value for each of `picks` elements of a row."""
+    return tuple(picks if d in axes else size for d, size in enumerate(shape))
+
+
+def _along(
+    view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool, picks: bool = False
+) -> View:
+    """Return an array with one value for each row as one that repeats it along the row.
+
+    One with a value for each pick goes on as it begins; no more than the picks are ever touched.
+    """
+    if picks:
+        return View(shape, view.strides, view.dtype, view.pointer)
     if view.shape == shape:
         return view
     kept = iter(s for d, s in enumerate(view.strides) if not (keepdims and d in axes))
@@ -233,10 +266,12 @@ def problem_for(
     axis: Axis = -1,
     out_dtype: Any = None,
     order: str = "C",
+    picks: int | None = None,
 ) -> Problem:
     """Return the problem of aligned arrays that need not exist, contiguous in `order` (C or F).
 
-    `dtype` is that of every input, or a tuple with one for each.
+    `dtype` is that of every input, or a tuple with one for each. `picks` is the k of an operation
+    that picks; by default 8, or all elements of rows that have fewer.
     """
     operation = find(op)
     op = operation.public or op
@@ -253,24 +288,33 @@ def problem_for(
         out_name = output_dtype(names)
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
-    names += [out_name] * len(operation.written)
     axes = resolve_axes(op, axis, len(shape))
+    results = range(len(names), len(names) + len(operation.written))
+    names += [operation.fixed_dtype(i) or out_name for i in results]
+    k = 0
+    if operation.picks:
+        k = max(1, min(8, *(shape[d] for d in axes))) if picks is None else picks
+        check_picks(op, k, shape, axis)
     # Strides that only rank the dimensions; k_order makes true ones of them.
     rank = tuple(range(1, len(shape) + 1))
     ranks = rank if order == "F" else rank[::-1]
     views = []
     for i, name in enumerate(names):
         along = operation.along_rows(i)
-        has = shape if along else reduced_shape(shape, axes, True)
+        has = shape
+        if not along:
+            has = picked_shape(shape, axes, k) if k else reduced_shape(shape, axes, True)
         view = View(has, k_order(has, ranks, ITEMSIZE[name]), name)
-        views.append(view if along else _along(view, shape, axes, True))
-    return fold(operation, views, axes)
+        views.append(view if along else _along(view, shape, axes, True, bool(k)))
+    return fold(operation, views, axes, k)
 
 
 # ------------------------------------------------------------------------------------------ folding
 
 
-def fold(operation: Operation, views: Sequence[View], axes: tuple[int, ...]) -> Problem:
+def fold(
+    operation: Operation, views: Sequence[View], axes: tuple[int, ...], picks: int = 0
+) -> Problem:
     """Fold an operation's arrays of one shape into rows along `axes` (ascending, not negative).
 
     Dimensions are put in the memory order of the first result (the first input, where no result has
@@ -291,7 +335,7 @@ def fold(operation: Operation, views: Sequence[View], axes: tuple[int, ...]) -> 
         Operand(view.dtype, b, r, alignment(view.pointer))
         for view, b, r in zip(views, batch_strides, reduce_strides, strict=True)
     )
-    return Problem(operation.name, rows, n, batch_shape, reduce_shape, operands)
+    return Problem(operation.name, rows, n, batch_shape, reduce_shape, operands, picks)
 
 
 def _merge(dims: list[int], views: Sequence[View]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:

@@ -55,6 +55,7 @@ constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has 
 constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
 
+constexpr int kSlots = CSM_SLOTS;      // picks a lane holds: see core/picks.cuh; 0 where nothing is picked
 constexpr int kSums = CSM_SUMS;            // sums over a row that the operation needs
 constexpr int kNodeWords = 1 + 2 * kSums;  // see core/monoid.cuh
 
@@ -72,12 +73,14 @@ struct Values {
   CSM_DEVICE const Acc& operator[](int i) const { return at[i]; }
 };
 
-// How the folded problem lies in memory. Strides are in bytes; those of values of a row are 0 along it.
+// How the folded problem lies in memory. Strides are in bytes; those of values of a row are 0 along it,
+// and those of picks are from one to the next.
 // The host mirrors this struct in cusoftmax/_launch.py.
 struct Layout {
   i64 n;       // elements of a row
   i64 rows;    // rows
   i64 rounds;  // split pattern: rounds of chunks, one a warp, that a block makes over its segment of a row
+  i64 picks;   // values of a row in each result, of an operation that picks elements
   i64 batch_dims, reduce_dims;
   // Column pattern only: `inner` rows lie side by side, and batch_* describe the rest.
   i64 inner;

@@ -34,6 +34,9 @@ CSM_DEVICE T shuffle(T value, int lane, int width) {
   return __shfl_sync(0xffffffffu, value, lane, width);
 }
 
+// Whether any lane of the warp says so.
+CSM_DEVICE bool any_lane(bool says) { return __any_sync(0xffffffffu, says); }
+
 // Collectives of a block and of a cluster. The two halves of the cluster barrier may be far apart: arrive releases
 // what this thread wrote, wait acquires what the others wrote.
 CSM_DEVICE void block_barrier() { __syncthreads(); }

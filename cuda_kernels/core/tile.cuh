@@ -91,6 +91,13 @@ class RowTile {
   // Elements beyond the row's end are read as the operation's neutral value.
   CSM_DEVICE void read(const Arguments& args, const Row& row) { read_inputs(args, row); }
 
+  // The same of elements that are at hand: get(i) is this lane's i-th.
+  template <class Get>
+  CSM_DEVICE void fill(Get get) {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) item_[i] = get(i);
+  }
+
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& scale) const {
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {

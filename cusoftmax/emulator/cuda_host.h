@@ -54,6 +54,12 @@ CSM_DEVICE T shuffle(T value, int lane, int width, CSM_WHERE) {
   return exchange(Collective::shuffle, value, lane, width, line, file);
 }
 
+CSM_DEVICE bool any_lane(bool says, CSM_WHERE) {
+  int any = says;
+  for (int mask = 1; mask < 32; mask *= 2) any |= shuffle_xor(any, mask, 32, line, file);
+  return any;
+}
+
 CSM_DEVICE void block_barrier(CSM_WHERE) { machine->meet(Collective::block_barrier, line, file); }
 CSM_DEVICE int cluster_rank() { return machine->self->cluster_rank; }
 CSM_DEVICE void cluster_arrive(CSM_WHERE) { machine->meet(Collective::cluster_arrive, line, file); }
