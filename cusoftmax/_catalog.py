@@ -97,8 +97,9 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
 
 def reads_elements(kernel: Kernel) -> bool:
-    """Whether the launch reads inputs; the column pattern's stage 2 folds nodes only."""
-    return (kernel["CSM_PATTERN"], kernel["CSM_STAGE"]) != ("column", "2")
+    """Whether the launch reads inputs; the others fold what is in the workspace."""
+    at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+    return at not in (("column", "2"), ("topk_split", "1"))
 
 
 def writes_elements(kernel: Kernel) -> bool:
@@ -110,7 +111,7 @@ def writes_elements(kernel: Kernel) -> bool:
 
 def uses_workspace(kernel: Kernel) -> bool:
     """Whether the launch reads or writes nodes in the workspace too."""
-    return kernel["CSM_PATTERN"] == "split" or kernel["CSM_STAGE"] != "0"
+    return kernel["CSM_PATTERN"] in ("split", "topk_split") or kernel["CSM_STAGE"] != "0"
 
 
 def elements_held(kernel: Kernel) -> int:

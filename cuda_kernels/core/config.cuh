@@ -55,7 +55,7 @@ constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has 
 constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
 
-constexpr int kSlots = CSM_SLOTS;      // picks a lane holds: see core/picks.cuh; 0 where nothing is picked
+constexpr int kSlots = CSM_SLOTS;          // picks a lane holds: see core/picks.cuh; 0 where nothing is picked
 constexpr int kSums = CSM_SUMS;            // sums over a row that the operation needs
 constexpr int kNodeWords = 1 + 2 * kSums;  // see core/monoid.cuh
 

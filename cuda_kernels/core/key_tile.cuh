@@ -26,11 +26,15 @@ class KeyTile {
     }
   }
 
-  // Maximum and sum of the chunk. Before anything is taken.
+  // Maximum and sum of the chunk, for an operation that has sums. Before anything is taken.
   CSM_DEVICE Node reduce() const {
-    RowTile<Op> tile(0, length_);
-    tile.fill([&](int i) { return Element{left_ >> i & 1 ? value_of(key_[i]) : negative_infinity()}; });
-    return tile.reduce();
+    if constexpr (kSums == 0) {
+      return nothing();
+    } else {
+      RowTile<Op> tile(0, length_);
+      tile.fill([&](int i) { return Element{left_ >> i & 1 ? value_of(key_[i]) : negative_infinity()}; });
+      return tile.reduce();
+    }
   }
 
   // The best of this lane's elements that are left.

@@ -84,12 +84,14 @@ class Picks {
 
   // What is at a place, in all lanes.
   CSM_DEVICE Candidate get(int place) const {
-    Candidate found = at_[0];
+    Key key = at_[0].key;
+    i64 index = at_[0].index;
 #pragma unroll
-    for (int s = 1; s < kSlots; ++s) {
-      if (place % kSlots == s) found = at_[s];
+    for (int s = 1; s < kSlots; ++s) {  // word by word: a choice of structs would be made in local memory
+      key = place % kSlots == s ? at_[s].key : key;
+      index = place % kSlots == s ? at_[s].index : index;
     }
-    return {shuffle(found.key, place / kSlots, kLanes), shuffle(found.index, place / kSlots, kLanes)};
+    return {shuffle(key, place / kSlots, kLanes), shuffle(index, place / kSlots, kLanes)};
   }
 
   // The best of both lists. Against the other one in reverse, the better of each pair of places are the best of all, in

@@ -116,7 +116,7 @@ class RowTile {
   CSM_DEVICE Node reduce() {
     Node node = nothing();
     node.m = maximum_of();
-    Wide partial[kSums][kGroup];
+    Partials partial;
     terms(node.m, partial);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
@@ -129,7 +129,7 @@ class RowTile {
   // What reduce() does to the elements, without the sum. Returns the maximum.
   CSM_DEVICE Acc prepare() {
     const Acc m = maximum_of();
-    Wide unused[kSums][kGroup];
+    Partials unused;
     terms(m, unused);
     return m;
   }
@@ -153,6 +153,8 @@ class RowTile {
   static constexpr int kParked = kChunk * kInputs;  // words of a parked chunk
 
  private:
+  using Partials = Wide[kSums > 0 ? kSums : 1][kGroup];  // NVRTC knows no arrays of no elements
+
   Element item_[kItems];
   i64 index_;  // this lane's first element in the row
   int left_;   // elements of the chunk that the row has; none if not positive
@@ -206,7 +208,7 @@ class RowTile {
   }
 
   // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).
-  CSM_DEVICE void terms(Acc m, Wide (&partial)[kSums][kGroup]) {
+  CSM_DEVICE void terms(Acc m, Partials& partial) {
     const Acc shift = shift_of(m);
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {

@@ -18,8 +18,7 @@ CSM_DEVICE void run(const Arguments& args) {
     const Row row = row_at(args, present ? number : base);
     KeyTile<Op> tile(0, present ? layout.n : 0);
     tile.read(args, row);
-    Node whole = nothing();
-    if constexpr (kSums > 0) whole = tile.reduce();
+    const Node whole = tile.reduce();
     Picks picks;
     if constexpr (kLanes == kWarp) pick_into(picks, tile, k);
     else picks = pick_one_by_one(tile, k);

@@ -22,7 +22,8 @@ CSM_DEVICE void run(const Arguments& args) {
     for (i64 unit = block_index(); unit < layout.rows * segments; unit += grid_blocks()) {
       const i64 number = unit / segments;
       Picks picks;
-      const Node node = pick_stretch<Op>(args, row_at(args, number), (unit - number * segments) * segment_length, picks);
+      const Node node =
+          pick_stretch<Op>(args, row_at(args, number), (unit - number * segments) * segment_length, picks);
       if (warp == 0) {
         workspace.store(unit, picks);
         if constexpr (kSums > 0) workspace.nodes().store(unit, node, thread_index() == 0);
@@ -39,9 +40,8 @@ CSM_DEVICE void run(const Arguments& args) {
       if (warp == 0) {
         Node whole = nothing();
         if constexpr (kSums > 0) {
-          whole = fold_all<Op::kMaximum>(segments, [&](i64 i, bool wanted) {
-            return workspace.nodes().load(number * segments + i, wanted);
-          });
+          whole = fold_all<Op::kMaximum>(
+              segments, [&](i64 i, bool wanted) { return workspace.nodes().load(number * segments + i, wanted); });
         }
         write_picks<Op>(args, row_at(args, number), picks, whole, true);
       }
