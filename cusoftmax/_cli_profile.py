@@ -140,7 +140,7 @@ def _lines(console: Console, lines: Lines | list[tuple[str, str]]) -> None:
     for label, text in lines:
         for part in text.split("\n"):
             console.print(
-                f"{label:<13}{part}".rstrip(), markup=False, highlight=False, soft_wrap=True
+                f"{label:<12} {part}".rstrip(), markup=False, highlight=False, soft_wrap=True
             )
             label = ""
 

@@ -39,7 +39,7 @@ def describe(plan: Plan) -> str:
     str
         What is computed, the pattern and its reason, the launches, and the bytes moved.
     """
-    return "\n".join(f"{label:<13}{text}".rstrip() for label, text in _lines(plan))
+    return "\n".join(f"{label:<12} {text}".rstrip() for label, text in _lines(plan))
 
 
 def moved_bytes(plan: Plan) -> int:

@@ -56,6 +56,9 @@ class Operation:
     ordered : bool
         Whether the kernel needs to know where a row stands: rows are then numbered in the order of
         the arrays' dimensions, not in that of memory.
+    repeated : bool
+        Whether the inputs with elements are rows that each repeat along the dimension before the
+        axis, to make a matrix.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Operation:
     source: str = ""
     public: str = ""
     ordered: bool = False
+    repeated: bool = False
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -150,6 +154,7 @@ OPERATIONS = {
             sums=0,
             patterns=("map",),
             ordered=True,
+            repeated=True,
         ),
         Operation(
             name="softmax_vjp_vjp",

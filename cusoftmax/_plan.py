@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from cusoftmax._device import DeviceSpec
 from cusoftmax._ops import ITEMSIZE, OPERATIONS
@@ -110,13 +111,17 @@ class Plan:
 
     @property
     def operand_bytes(self) -> tuple[int, ...]:
-        """Bytes of each operand."""
-        operation = OPERATIONS[self.op]
+        """Bytes of each operand: places that strides of 0 repeat count once."""
+        problem, operation = self.problem, OPERATIONS[self.op]
+        along = (problem.picks,) if problem.picks else problem.reduce_shape
+        shapes = [problem.batch_shape + problem.reduce_shape] * len(operation.read)
+        shapes += [problem.batch_shape + along] * len(operation.written)
         return tuple(
-            self.rows
-            * (self.n if operation.along_rows(i) else max(1, self.problem.picks))
+            prod(
+                n for n, step in zip(sizes, o.batch_strides + o.reduce_strides, strict=True) if step
+            )
             * ITEMSIZE[o.dtype]
-            for i, o in enumerate(self.problem.operands)
+            for o, sizes in zip(problem.operands, shapes, strict=True)
         )
 
     @property

@@ -268,7 +268,8 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
         slots = (parked - 1) * warps + min(warps, chunks - parked * warps * cluster)
     if parked and not make.operation.outputs:
         return None  # nothing is read again: nothing to keep
-    shared = chunks * make.node_bytes + slots * make.chunk * make.values * make.acc_bytes
+    nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0)
+    shared = nodes * make.node_bytes + slots * make.chunk * make.values * make.acc_bytes
     if shared > device.shared_per_block:
         return None
     kernel = make.chunk_kernel("block", threads=most * WARP, cluster=cluster, parks=parked > 0)

@@ -304,7 +304,12 @@ def problem_for(
         has = shape
         if not along:
             has = picked_shape(shape, axes, k) if k else reduced_shape(shape, axes, True)
-        view = View(has, k_order(has, ranks, ITEMSIZE[name]), name)
+        elif operation.repeated and i < len(operation.inputs):
+            has = (*shape[:-2], 1, *shape[-1:])
+        strides = list(k_order(has, ranks, ITEMSIZE[name]))
+        if along and has[-2:-1] != shape[-2:-1]:
+            strides[-2] = 0
+        view = View(shape if along else has, tuple(strides), name)
         views.append(view if along else _along(view, shape, axes, True, bool(k)))
     return fold(operation, views, axes, k)
 

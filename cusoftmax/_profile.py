@@ -19,6 +19,7 @@ import numpy as np
 
 import cusoftmax as cs
 from cusoftmax import _launch
+from cusoftmax._checks import resolve_axes
 from cusoftmax._cli_machine import Machine, UserError, machine
 from cusoftmax._device import DeviceSpec
 from cusoftmax._ops import FLOATS, find
@@ -45,7 +46,8 @@ class Work:
     axis: Axis = -1
 
     def __post_init__(self) -> None:
-        find(self.op)
+        if find(self.op).public:
+            raise UserError(f"{self.op} is a variant: profile {find(self.op).public}")
         if self.dtype not in FLOATS:
             raise UserError(f"profile takes one of {', '.join(FLOATS)}, not {self.dtype!r}")
 
@@ -62,15 +64,30 @@ class Work:
         return [self.op, shape, "--dtype", self.dtype, f"--axis={axis}"]
 
     def arrays(self, on: Machine) -> tuple[Any, ...]:
-        """Upload the inputs: normal logits, or probabilities and a normal vector; never zeros."""
-        logits = on.asarray(random_floats(self.shape, self.dtype, 0))
-        if len(find(self.op).inputs) == 1:
-            return (logits,)
-        return cs.softmax(logits, self.axis), on.asarray(random_floats(self.shape, self.dtype, 1))
+        """Upload the inputs: normal numbers, and what the family makes of them; never zeros."""
+        operation = find(self.op)
+        if operation.repeated:  # a row for each matrix
+            shape = self.shape[:-1]
+            return (cs.softmax(on.asarray(random_floats(shape, self.dtype, 0))),)
+        kept = list(self.shape)
+        for axis in resolve_axes(self.op, self.axis, len(kept)):
+            kept[axis] = 1
+        made = []
+        for seed, name in enumerate(operation.read):
+            shape = self.shape if name in operation.inputs else tuple(kept)
+            array = on.asarray(random_floats(shape, self.dtype, seed))
+            make = {"y": cs.softmax, "logy": cs.log_softmax}.get(name)
+            made.append(make(array, self.axis) if make else array)
+        return tuple(made)
 
     def call(self, arrays: Sequence[Any], out: Any = None) -> Any:
-        """Run the public function."""
-        return getattr(cs, self.op)(*arrays, axis=self.axis, out=out)
+        """Run the public function; values of a row keep their axis."""
+        operation, options = find(self.op), {}
+        if operation.row_inputs or operation.row_outputs:
+            options["keepdims"] = True
+        if operation.repeated:
+            return cs.softmax_jacobian(arrays[0], out=out)
+        return getattr(cs, self.op)(*arrays, axis=self.axis, out=out, **options)
 
 
 def random_floats(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cusoftmax._cli_machine import UserError, machine
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import FLOATS
+from cusoftmax._ops import FLOATS, find
 from cusoftmax._plan import Plan
 from cusoftmax._profile import Work
 
@@ -66,6 +66,8 @@ def fewer_rows(work: Work, device: DeviceSpec) -> tuple[int, ...]:
     starts = SECTOR // math.gcd(full.n * FLOATS[work.dtype], SECTOR)
     axes = range(len(work.shape)) if work.axis is None else np.atleast_1d(work.axis).tolist()
     reduced = {int(axis) % len(work.shape) for axis in axes}
+    if find(work.op).repeated:
+        reduced.add(len(work.shape) - 2)
     shape = [n if d in reduced else min(n, 1) for d, n in enumerate(work.shape)]
     for d in reversed(range(len(shape))):
         while True:

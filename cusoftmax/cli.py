@@ -1,4 +1,4 @@
-"""The command line: ``cusoftmax demo | check | info | explain | kernels``."""
+"""The command line: ``cusoftmax demo | check | info | explain | cost | profile | kernels``."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
 
     explain = commands.add_parser("explain", help="say how a call would run, in words")
-    explain.add_argument("op", help="softmax, softmax_vjp or softmax_jvp")
+    explain.add_argument("op", help="softmax, softmax_vjp, logsumexp, ...")
     explain.add_argument("shape", help="such as 4096x32000")
     explain.add_argument("--dtype", default="float32", help="of all inputs, or one each: A,B")
     explain.add_argument("--out-dtype", help="of the result")
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain)
 
     cost = commands.add_parser("cost", help="predict speed and limiter from the machine code")
-    cost.add_argument("op", help="softmax, softmax_vjp or softmax_jvp")
+    cost.add_argument("op", help="softmax, softmax_vjp, logsumexp, ...")
     cost.add_argument("shape", help="such as 8192x32000")
     cost.add_argument("--dtype", default="float32", help="of all inputs, or one each: A,B")
     cost.add_argument("--out-dtype", help="of the result")
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     cost.set_defaults(run=_cost)
 
     profile = commands.add_parser("profile", help="say why a call is not as fast as a copy")
-    profile.add_argument("op", help="softmax, softmax_vjp or softmax_jvp")
+    profile.add_argument("op", help="softmax, softmax_vjp, logsumexp, ...")
     profile.add_argument("shape", help="such as 8192x32000")
     profile.add_argument("--dtype", default="float32", help="of the inputs and the result")
     profile.add_argument("--axis", default="-1", help="such as -1, none, or --axis=-2,-1")

@@ -56,7 +56,8 @@ CSM_DEVICE double scale_by_power(double a, double rounded) {
 struct Exponential {
   Wide mantissa;
   Acc rounded;
-  bool vanishes;
+  Acc distance;  // x − m
+  CSM_DEVICE bool vanishes() const { return distance < ExpC::kSmallest; }
 };
 
 template <bool Second>
@@ -79,7 +80,7 @@ CSM_DEVICE Exponential exp_reduced(Acc x, Acc m) {
   const Acc rest = fused(square, q, fused(r_low, fused(square, q, first), first_lost));
   const Acc sum = first + rest;
   // A comparison that is false for NaN keeps NaN; x = −inf vanishes, its lost and r are meaningless.
-  return {{sum, Second ? rest - (sum - first) : Acc(0)}, rounded, d < ExpC::kSmallest};
+  return {{sum, Second ? rest - (sum - first) : Acc(0)}, rounded, d};
 }
 
 // For 16-bit outputs of float arithmetic. −∞ gives 0 and NaN stays NaN by themselves.
@@ -91,7 +92,7 @@ CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
     return exp_fast(x, m);
   } else {
     const Exponential e = exp_reduced<false>(x, m);
-    return e.vanishes ? Acc(0) : scale_by_power(e.mantissa.hi, e.rounded);
+    return zero_if_less(scale_by_power(e.mantissa.hi, e.rounded), e.distance, ExpC::kSmallest);
   }
 }
 
@@ -104,7 +105,7 @@ CSM_DEVICE Wide exp_difference_times(Acc x, Acc m, Wide factor) {
   } else {
     const Exponential e = exp_reduced<true>(x, m);
     const Wide product = normalised(multiply(e.mantissa, factor));
-    if (e.vanishes) return widen_exactly(Acc(0) * factor.hi);
+    if (e.vanishes()) return widen_exactly(Acc(0) * factor.hi);
     return {scale_by_power(product.hi, e.rounded), scale_by_power(product.lo, e.rounded)};
   }
 }

@@ -11,6 +11,7 @@ namespace csm {
 // Folds one node a lane over aligned groups of `width` lanes; all lanes of a group get the result.
 template <bool HasMaximum>
 CSM_DEVICE Node fold_lanes(Node node, int width) {
+#pragma unroll 1  // a merge is long
   for (int mask = 1; mask < width; mask *= 2) {
     node = merge<HasMaximum>(node, shuffle_xor(node, mask, kWarp, HasMaximum));
   }
@@ -60,23 +61,23 @@ CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
 // Nodes in shared memory, one array a field, so that neighbouring lanes meet no bank conflict.
 class SharedNodes {
  public:
-  CSM_DEVICE SharedNodes(int offset, int count) : words_(offset), count_(count) {}
+  CSM_DEVICE SharedNodes(int offset, int count) : offset_(offset), count_(count) {}
 
   CSM_DEVICE void store(int i, Node node) const {
-    each_word(node, [&](int field, Acc word) { words_.store(field * count_ + i, word); });
+    each_word(node, [&](int field, Acc word) { words().store(field * count_ + i, word); });
   }
   CSM_DEVICE Node load(int i, bool wanted = true) const {
     Node node = nothing();
-    if (wanted) each_word(node, [&](int field, Acc& word) { word = words_.load(field * count_ + i); });
+    if (wanted) each_word(node, [&](int field, Acc& word) { word = words().load(field * count_ + i); });
     return node;
   }
   CSM_DEVICE void store_remote(int i, Node node, int rank) const {
-    each_word(node, [&](int field, Acc word) { words_.store_remote(field * count_ + i, word, rank); });
+    each_word(node, [&](int field, Acc word) { words().store_remote(field * count_ + i, word, rank); });
   }
 
  private:
-  Shared<Acc> words_;
-  int count_;
+  int offset_, count_;  // not a pointer: of two of them, chosen between, the compiler would forget the memory space
+  CSM_DEVICE Shared<Acc> words() const { return Shared<Acc>(offset_); }
 };
 
 // Nodes in global memory: the workspace between two launches.
@@ -95,7 +96,9 @@ class GlobalNodes {
 
  private:
   char* base_;
-  CSM_DEVICE char* at(i64 i, int field) const { return base_ + (i * kNodeWords + field) * static_cast<i64>(sizeof(Acc)); }
+  CSM_DEVICE char* at(i64 i, int field) const {
+    return base_ + (i * kNodeWords + field) * static_cast<i64>(sizeof(Acc));
+  }
 };
 
 // One warp folds nodes 0 … count − 1, which `load(i, wanted)` gives.
@@ -113,6 +116,32 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
     fold.push(fold_lanes<HasMaximum>(load(first + lane, first + lane < count), kWarp));
   }
   return fold.result();
+}
+
+// All warps of a block fold nodes 0 … count − 1, at most 1024, which a barrier has made known to it: up to 32 each warp
+// for itself; of more, each warp groups of 32, whose nodes go to `groups` (ceil(count / 32) places), and after one more
+// barrier every warp those. A merge is long, and a row of many chunks has many: each is done once a block, not once a
+// warp.
+template <bool HasMaximum>
+CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, const SharedNodes& groups) {
+  const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
+  const bool many = count > kWarp;
+  int left = count;
+  if (many) {
+    left = (count + kWarp - 1) / kWarp;
+    for (int group = thread_index() / kWarp; group < left; group += warps) {
+      const int i = group * kWarp + lane;
+      const Node node = fold_lanes<HasMaximum>(nodes.load(i, i < count), kWarp);
+      if (lane == 0) groups.store(group, node);
+    }
+    block_barrier();
+  }
+  int width = 1;
+  while (width < left) width *= 2;
+  const int mine = lane % width;  // every group of `width` lanes folds the same nodes, so that all lanes know
+  SharedNodes last = nodes;
+  if (many) last = groups;
+  return fold_lanes<HasMaximum>(last.load(mine, mine < left), width);
 }
 
 }  // namespace csm

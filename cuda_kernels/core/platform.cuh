@@ -115,6 +115,15 @@ CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }  // the other
 CSM_DEVICE double maximum(double a, double b) { return fmax(a, b); }
 CSM_DEVICE float magnitude(float a) { return fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return fabs(a); }
+// `value`, or 0 where a < b: as a selection, since for sm_100 the compiler makes a branch of `?:`.
+CSM_DEVICE float zero_if_less(float value, float a, float b) {
+  float result;
+  asm("{ .reg .pred p; setp.lt.f32 p, %2, %3; selp.f32 %0, 0f00000000, %1, p; }"
+      : "=f"(result)
+      : "f"(value), "f"(a), "f"(b));
+  return result;
+}
+CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
 // 2^a; the PTX manual gives a relative error of at most 2^-22.
 CSM_DEVICE float exp2_approx(float a) {
   float result;
@@ -127,6 +136,12 @@ CSM_DEVICE float half_to_float(unsigned short bits) {
   float result;
   asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(bits));
   return result;
+}
+// Of the two halves of a word, the lower first.
+CSM_DEVICE void halves_to_floats(unsigned word, float& low, float& high) {
+  asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"
+      : "=f"(low), "=f"(high)
+      : "r"(word));
 }
 CSM_DEVICE unsigned short float_to_half(float value) {
   unsigned short bits;

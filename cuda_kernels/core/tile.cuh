@@ -77,6 +77,8 @@ CSM_DEVICE void write_values(const Row& row, const Node& whole, const Given& giv
   }
 }
 
+constexpr int kPartials = kSums > 0 ? kSums : 1;
+
 template <class Op>
 class RowTile {
   static constexpr int kVectors = kItems / kVec;
@@ -116,7 +118,7 @@ class RowTile {
   CSM_DEVICE Node reduce() {
     Node node = nothing();
     node.m = maximum_of();
-    Partials partial;
+    Wide partial[kPartials][kGroup];
     terms(node.m, partial);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
@@ -129,7 +131,7 @@ class RowTile {
   // What reduce() does to the elements, without the sum. Returns the maximum.
   CSM_DEVICE Acc prepare() {
     const Acc m = maximum_of();
-    Partials unused;
+    Wide unused[kPartials][kGroup];
     terms(m, unused);
     return m;
   }
@@ -153,8 +155,6 @@ class RowTile {
   static constexpr int kParked = kChunk * kInputs;  // words of a parked chunk
 
  private:
-  using Partials = Wide[kSums > 0 ? kSums : 1][kGroup];  // NVRTC knows no arrays of no elements
-
   Element item_[kItems];
   i64 index_;  // this lane's first element in the row
   int left_;   // elements of the chunk that the row has; none if not positive
@@ -208,7 +208,7 @@ class RowTile {
   }
 
   // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).
-  CSM_DEVICE void terms(Acc m, Partials& partial) {
+  CSM_DEVICE void terms(Acc m, Wide (&partial)[kPartials][kGroup]) {
     const Acc shift = shift_of(m);
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {

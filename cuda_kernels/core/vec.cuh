@@ -43,6 +43,25 @@ CSM_DEVICE Acc negative_infinity() {
   return bits_to_double(0xfff0000000000000ull);
 }
 
+// Two neighbours of a 16-bit dtype, from the word that they are loaded in: taken apart by the conversion itself.
+CSM_DEVICE void widen_pair(unsigned word, f16, Acc& low, Acc& high) {
+  float a, b;
+  halves_to_floats(word, a, b);
+  low = static_cast<Acc>(a);
+  high = static_cast<Acc>(b);
+}
+CSM_DEVICE void widen_pair(unsigned word, bf16, Acc& low, Acc& high) {
+  low = static_cast<Acc>(bits_to_float(word << 16));
+  high = static_cast<Acc>(bits_to_float(word & 0xffff0000u));
+}
+
+template <class T>
+constexpr bool kSixteenBits = false;
+template <>
+constexpr bool kSixteenBits<f16> = true;
+template <>
+constexpr bool kSixteenBits<bf16> = true;
+
 // What an element that is not there is read as: 0, or −∞.
 enum class Neutral { zero, lowest };
 
@@ -54,11 +73,13 @@ struct Lowest {
 template <>
 struct Lowest<f16> {
   static constexpr bool kStored = true;
+  static constexpr unsigned kPair = 0xfc00fc00u;
   CSM_DEVICE static f16 value() { return {0xfc00}; }
 };
 template <>
 struct Lowest<bf16> {
   static constexpr bool kStored = true;
+  static constexpr unsigned kPair = 0xff80ff80u;
   CSM_DEVICE static bf16 value() { return {0xff80}; }
 };
 template <>
@@ -72,9 +93,24 @@ struct Lowest<double> {
   CSM_DEVICE static double value() { return bits_to_double(0xfff0000000000000ull); }
 };
 
+struct alignas(kVec > 1 ? 2 * kVec : 4) Pairs {
+  unsigned word[kVec > 1 ? kVec / 2 : 1];
+};
+
 // The elements of one access; where it is not wanted, neutral ones.
 template <class T, Neutral Missing>
 CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
+  if constexpr (kSixteenBits<T> && kVec > 1) {
+    Pairs words = {};
+    if constexpr (Missing == Neutral::lowest) {
+#pragma unroll
+      for (int i = 0; i < kVec / 2; ++i) words.word[i] = Lowest<T>::kPair;
+    }
+    words = global_load(address, wanted, words);
+#pragma unroll
+    for (int i = 0; i < kVec / 2; ++i) widen_pair(words.word[i], T{}, to[2 * i], to[2 * i + 1]);
+    return;
+  }
   Vec<T> otherwise = {};
   if constexpr (Missing == Neutral::lowest && Lowest<T>::kStored) {
 #pragma unroll

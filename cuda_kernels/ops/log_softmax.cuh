@@ -23,13 +23,7 @@ struct Op : WritesElements {
     return {row.m, {-log.hi, -log.lo}};
   }
   CSM_DEVICE static void map(const Element& x, const Scale& row, i64, Values<1>& y) {
-    const Acc d = x[0] - row.maximum;
-    y[0] = plus(d, row.minus_log);
-    if constexpr (kCompensated) {
-      const Acc of_m = d - x[0];
-      const Acc lost = (x[0] - (d - of_m)) - (row.maximum + of_m);  // x − m = d + lost, exactly
-      if (lost == lost) y[0] += lost;
-    }
+    y[0] = plus(x[0] - row.maximum, row.minus_log);
   }
 };
 

@@ -2,11 +2,12 @@
 //
 // A thread holds kItems elements of a chunk in registers, and with kParks those of further chunks in shared memory. A
 // warp reads and reduces one chunk at a time, by shuffles. A block exchanges its chunks' nodes through shared memory, a
-// cluster through the shared memory of every member; then each warp folds all the row's nodes by itself and writes its
-// chunks. One block barrier a row; in a cluster two cluster barriers, the first of them spread around the reading.
+// cluster through the shared memory of every member; then the nodes are folded, up to 32 of them by each warp for
+// itself, and each warp writes its chunks. One block barrier a row, two with more than 32 chunks; in a cluster also two
+// cluster barriers, the first of them spread around the reading.
 //
-// Shared memory: a node for each chunk that the row has, then the parked chunks. An operation with values of a row
-// alone parks nothing.
+// Shared memory: a node for each chunk that the row has, and one for each 32 of more than 32; then the parked chunks.
+// An operation with values of a row alone parks nothing.
 #pragma once
 
 #include "core/fold.cuh"
@@ -21,11 +22,13 @@ CSM_DEVICE void run(const Arguments& args) {
   const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk that stays in registers
   const int step = warps * kCluster;
+  const int groups = chunks > kWarp ? (chunks + kWarp - 1) / kWarp : 0;
   const SharedNodes nodes(0, chunks);
+  const SharedNodes of_groups(kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups);
   const auto slot = [&](int chunk) {
     return Shared<Acc>(
         static_cast<int>(sizeof(Acc)) *
-        (kNodeWords * chunks + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
+        (kNodeWords * (chunks + groups) + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -66,8 +69,7 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole =
-        fold_all<Op::kMaximum>(chunks, [&](i64 i, bool wanted) { return nodes.load(static_cast<int>(i), wanted); });
+    const Node whole = fold_in_block<Op::kMaximum>(chunks, nodes, of_groups);
     const Given given = given_of(args, row, number);
     tile.write(args, row, Op::scale(node.m, whole, given));
     write_values<Op>(row, whole, given, mine == 0 && lane == 0);

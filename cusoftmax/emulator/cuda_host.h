@@ -117,6 +117,8 @@ CSM_DEVICE float maximum(float a, float b) { return a > b || b != b ? a : b; }
 CSM_DEVICE double maximum(double a, double b) { return a > b || b != b ? a : b; }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
+CSM_DEVICE float zero_if_less(float value, float a, float b) { return a < b ? 0.0f : value; }
+CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
 
 // Conversions work on the bits, so that flushing of subnormals, as the device does for float32 arithmetic, leaves
@@ -152,6 +154,10 @@ CSM_DEVICE u16 double_bits_to_half(u64 bits) {
   return static_cast<u16>(sign | rounded_shift(1ull << 52 | mantissa, 42 + (-14 - exponent)));
 }
 CSM_DEVICE u16 double_to_half(double value) { return double_bits_to_half(same_bits<u64>(value)); }
+CSM_DEVICE void halves_to_floats(u32 word, float& low, float& high) {
+  low = half_to_float(static_cast<u16>(word));
+  high = half_to_float(static_cast<u16>(word >> 16));
+}
 CSM_DEVICE u16 float_to_half(float value) {
   const u32 bits = float_to_bits(value);
   const u32 sign = bits >> 16 & 0x8000u;

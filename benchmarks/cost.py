@@ -1,0 +1,214 @@
+"""Predicted cost of every pattern at typical widths, beside the peers' kernels. Needs no GPU.
+
+    python benchmarks/cost.py --arch sm_80 --arch sm_90 --arch sm_100 --markdown cost.md
+
+Instructions are threads' instructions per element of the input's shape; docs/cost.md says how they
+are counted and what the predictions leave out. Triton's and Liger's kernels are compiled by
+Triton's own compiler for the same architecture, where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import cost_peers
+from cusoftmax import _sass
+from cusoftmax._chips import Chip
+from cusoftmax._cost import KernelCost, cost
+from cusoftmax._device import DeviceSpec
+from cusoftmax._plan import Plan
+from cusoftmax._planner import plan
+from cusoftmax._problem import problem_for
+
+OPERATIONS = ("softmax", "softmax_vjp")
+ELEMENTS = 1 << 27  # of a batch: 256 MiB of float16
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row length, with as many rows as make a large batch; or one row, or rows down axis 0."""
+
+    n: int
+    few: bool = False
+    axis: int = -1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows = 1 if self.few else max(1, ELEMENTS // self.n)
+        return (rows, self.n) if self.axis == -1 else (self.n, rows)
+
+
+# Where each pattern is at home on one of the architectures.
+CASES = (
+    Case(128), Case(1024), Case(4096), Case(16384), Case(32768), Case(50257), Case(65536),
+    Case(131072), Case(262144), Case(1 << 20), Case(1 << 20, few=True), Case(512, axis=0),
+    Case(32768, axis=0),
+)  # fmt: skip
+
+# Columns of the table: classes together that mean the same to a reader.
+GROUPS = {
+    "memory": ("global memory", "shared memory", "spill"),
+    "shuffle": ("shuffle",),
+    "convert": ("conversion",),
+    "float": ("float",),
+    "double": ("double",),
+    "special": ("special function",),
+    "integer": ("integer",),
+    "move": ("move",),
+    "control": ("control", "other"),
+}
+HEADINGS = (
+    "pattern", "shape", "axis", "who", *GROUPS, "all", "registers", "spills", "occupancy",
+    "KiB loading", "of copy", "limiter",
+)  # fmt: skip
+Row = tuple[str, ...]
+# Limiters in a word; `cusoftmax cost` has more of them.
+WORDS = {"fma": "float32", "alu": "integer, move", "imad": "multiply", "xu": "special"}
+
+
+def pattern_of(chosen: Plan) -> str:
+    """Say which pattern a plan is, in the words of the table."""
+    kernel = chosen.launches[0].kernel
+    cluster = f" ×{chosen.cluster}" if chosen.cluster > 1 else ""
+    parked = " parked" if kernel["CSM_PARKS"] == "1" else ""
+    long = " long" if chosen.pattern == "column" and len(chosen.launches) > 1 else ""
+    return chosen.pattern + cluster + parked + long
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A case: the table's rows, ours and then each peer's, and what peers have no kernel for."""
+
+    rows: list[Row]
+    refused: list[str]
+
+
+def of_case(case: Case, op: str, dtype: str, device: DeviceSpec) -> Compared:
+    """Predict a case."""
+    chosen = plan(problem_for(op, case.shape, dtype, case.axis), device)
+    predicted = cost(chosen)
+    where = (pattern_of(chosen), "×".join(map(str, case.shape)), str(case.axis))
+    cells = _cells(predicted.launches, predicted.fraction_of_copy)
+    found, refused = [(*where, "cusoftmax", *cells)], []
+    if case.axis != -1 or cost_peers.missing():
+        return Compared(found, refused)
+    rows, n = case.shape
+    for peer in cost_peers.PEERS:
+        try:
+            theirs = cost_peers.cost(peer, op, dtype, rows, n, predicted.chip, device)
+        except cost_peers.Refusal as reason:
+            refused.append(f"{peer} has no kernel for {where[1]}: {reason}")
+        except ImportError as error:
+            refused.append(f"{peer} is missing: {error}")
+        else:
+            share = predicted.copy_seconds / theirs.seconds
+            found.append((*where, peer, *_cells([theirs], share)))
+    return Compared(found, refused)
+
+
+def _cells(launches: Sequence[KernelCost], share: float) -> Row:
+    slowest = max(launches, key=lambda launch: launch.seconds)
+
+    def instructions(classes: Sequence[str]) -> float:
+        return sum(k.per_element.get(name, 0.0) for k in launches for name in classes)
+
+    held = slowest.occupancy
+    return (
+        *(f"{instructions(classes):.1f}" for classes in GROUPS.values()),
+        f"{sum(k.instructions for k in launches):.1f}",
+        str(max(k.registers for k in launches)),
+        str(sum(k.spills for k in launches)),
+        f"{held.share:.0%}" if held.blocks else "does not fit",
+        f"{slowest.in_flight / 1024:.0f}",
+        f"{share:.0%}",
+        WORDS.get(slowest.limiter, slowest.limiter),
+    )
+
+
+def tables(
+    archs: Sequence[str], ops: Sequence[str], dtypes: Sequence[str]
+) -> Iterator[tuple[str, list[Row], list[str]]]:
+    """Yield title, rows and refusals for each architecture, operation and dtype."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the compilers run outside the GIL
+        for arch in archs:
+            device = DeviceSpec.known(arch)
+            chip = Chip.of(device)
+            for op in ops:
+                for dtype in dtypes:
+                    title = (
+                        f"{op}, {dtype}, sm_{device.arch}: {chip.name}, copy at "
+                        f"{chip.copy_bandwidth / 1e12:.2f} TB/s ({chip.bandwidth_source})"
+                    )
+                    done = list(
+                        pool.map(partial(of_case, op=op, dtype=dtype, device=device), CASES)
+                    )
+                    rows = [row for compared in done for row in compared.rows]
+                    refused = [line for compared in done for line in compared.refused]
+                    yield title, rows, list(dict.fromkeys(refused))
+
+
+def as_markdown(title: str, rows: Sequence[Row], refused: Sequence[str]) -> str:
+    """Return a table in Markdown."""
+    lines = [f"### {title}", "", f"| {' | '.join(HEADINGS)} |"]
+    lines.append(f"|{'---|' * 4}{'---:|' * (len(HEADINGS) - 5)}---|")
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {line}" for line in refused), ""])
+
+
+def as_table(title: str, rows: Sequence[Row]) -> Table:
+    """Return a table for a terminal."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for place, heading in enumerate(HEADINGS):
+        right = 3 < place < len(HEADINGS) - 1
+        table.add_column(heading, justify="right" if right else "left", no_wrap=not right)
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        table.add_row(*row, end_section=after is not None and after[3] == "cusoftmax")
+    return table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Predicted cost of every pattern and the peers'.")
+    parser.add_argument("--arch", action="append", help="default: sm_80, sm_90, sm_100")
+    parser.add_argument("--op", action="append", choices=OPERATIONS, help="default: both")
+    parser.add_argument(
+        "--dtype", action="append", choices=list(cost_peers.TYPES), help="default: float16, float32"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
+    given = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    reason = _sass.missing()
+    if reason:
+        console.print(f"nothing can be compiled here: {reason}", markup=False)
+        return 1
+    absent = cost_peers.missing()
+    if absent:
+        console.print(f"peers missing: {absent}", markup=False)
+    written = []
+    for title, rows, refused in tables(
+        given.arch or ["sm_80", "sm_90", "sm_100"],
+        given.op or OPERATIONS,
+        given.dtype or ["float16", "float32"],
+    ):
+        console.print(as_table(title, rows))
+        for line in refused:
+            console.print(line, markup=False, soft_wrap=True)
+        written.append(as_markdown(title, rows, refused))
+    if given.markdown:
+        given.markdown.write_text("\n".join(written), encoding="utf-8")
+        console.print(f"written to {given.markdown}", markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
