@@ -85,7 +85,16 @@ def _split(make: _Maker, chunks: int) -> Plan:
 
 def _long(make: _Maker, pattern: str, stage: int | None, grid: int, warps: int) -> Launch:
     slots = ceil_div(make.problem.picks, WARP)
-    kernel = _kernel(make, pattern, lanes=WARP, items=make.items, slots=slots, stage=stage)
+    kernel = _kernel(
+        make,
+        pattern,
+        lanes=WARP,
+        items=make.items,
+        slots=slots,
+        stage=stage,
+        threads=min(make.max_warps, tuned.TOPK_WARPS.value * (1 if make.acc == "float64" else 2))
+        * WARP,
+    )
     return Launch(kernel, grid, warps * WARP, warps * _list_bytes(make, slots * WARP))
 
 

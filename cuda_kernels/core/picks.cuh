@@ -34,6 +34,11 @@ CSM_DEVICE Ranked<Index> exchange(Ranked<Index> a, int lane_mask) {
   return {shuffle_xor(a.key, lane_mask, kLanes), shuffle_xor(a.index, lane_mask, kLanes)};
 }
 
+template <class Index>
+CSM_DEVICE Ranked<Index> from_lane(Ranked<Index> a, int lane) {
+  return {shuffle(a.key, lane, kLanes), shuffle(a.index, lane, kLanes)};
+}
+
 // Of the two, the better one if `better`, else the other one.
 template <class Index>
 CSM_DEVICE Ranked<Index> chosen(Ranked<Index> mine, Ranked<Index> other, bool better) {
@@ -84,14 +89,14 @@ class Picks {
 
   // What is at a place, in all lanes.
   CSM_DEVICE Candidate get(int place) const {
-    Key key = at_[0].key;
-    i64 index = at_[0].index;
+    // Every slot is asked for, and then one answer taken: a register cannot be chosen by its number.
+    Candidate found = from_lane(at_[0], place / kSlots);
 #pragma unroll
-    for (int s = 1; s < kSlots; ++s) {  // word by word: a choice of structs would be made in local memory
-      key = place % kSlots == s ? at_[s].key : key;
-      index = place % kSlots == s ? at_[s].index : index;
+    for (int s = 1; s < kSlots; ++s) {
+      const Candidate other = from_lane(at_[s], place / kSlots);
+      if (place % kSlots == s) found = other;
     }
-    return {shuffle(key, place / kSlots, kLanes), shuffle(index, place / kSlots, kLanes)};
+    return found;
   }
 
   // The best of both lists. Against the other one in reverse, the better of each pair of places are the best of all, in
