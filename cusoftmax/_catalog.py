@@ -99,7 +99,7 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 def reads_elements(kernel: Kernel) -> bool:
     """Whether the launch reads inputs; the others fold what is in the workspace."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
-    return at not in (("column", "2"), ("topk_split", "1"))
+    return at not in (("column", "2"), ("topk_split", "1"), ("topk_column", "2"))
 
 
 def writes_elements(kernel: Kernel) -> bool:
@@ -121,6 +121,8 @@ def elements_held(kernel: Kernel) -> int:
     """
     if not reads_elements(kernel):
         return 0
+    if kernel["CSM_PATTERN"] == "topk_column":
+        return min(int(kernel["CSM_ITEMS"]), 16)  # in a loop
     columns = int(kernel["CSM_VEC"]) if kernel["CSM_PATTERN"] == "column" else 1
     return int(kernel["CSM_ITEMS"]) * columns * (2 if kernel["CSM_PARKS"] == "1" else 1)
 

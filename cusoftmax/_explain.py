@@ -22,6 +22,7 @@ _SHAPES = {
     "map": "each element by itself",
     "topk_group": "each row in the registers of a warp or a part of one",
     "topk_block": "one block passes over each row, its warps with what is best so far",
+    "topk_column": "a block passes over rows side by side, a warp with what is best of each",
     "topk_split": "many blocks share each row, and a second launch merges what they picked",
 }
 

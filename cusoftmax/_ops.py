@@ -20,7 +20,7 @@ ITEMSIZE = FLOATS | INTEGERS
 INPUTS = tuple(ITEMSIZE)
 
 REDUCTIONS = ("group", "block", "stream", "split", "column")
-SELECTIONS = ("topk_group", "topk_block", "topk_split")
+SELECTIONS = ("topk_group", "topk_block", "topk_split", "topk_column")
 PATTERNS = (*REDUCTIONS, "map", *SELECTIONS)
 
 

@@ -44,4 +44,5 @@ TOPK_FEW = Tuned(8, None, "picks of a short row that are in one slot of as many 
 # Of float64, for which a thread needs more than 128 registers, a multiprocessor has one such block.
 TOPK_WARPS = Tuned(8, None, "two blocks share a multiprocessor: one merges while the other reads")
 TOPK_SPLIT_LENGTH = Tuned(32768, None, "64 KiB of float16: about 2 µs for one block, as a launch")
+TOPK_COLUMN_ROUNDS = Tuned(4, None, "chunks of a warp that take about as long as another launch")
 TOPK_BLOCKS = Tuned(2, None, "blocks for each multiprocessor when rows are split; see TOPK_WARPS")

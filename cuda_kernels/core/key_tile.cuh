@@ -26,6 +26,16 @@ class KeyTile {
     }
   }
 
+  // The same of elements that are at hand: get(place) is that at a place of the chunk.
+  template <class Get>
+  CSM_DEVICE void fill(Get get) {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      key_[i] = Order<In>::key(get(place_of(i)));
+      left_ |= place_of(i) < length_ ? 1u << i : 0u;
+    }
+  }
+
   // Maximum and sum of the chunk, for an operation that has sums. Before anything is taken.
   CSM_DEVICE Node reduce() const {
     if constexpr (kSums == 0) {

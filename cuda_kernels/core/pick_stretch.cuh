@@ -110,4 +110,26 @@ CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 first, P
   return whole;
 }
 
+// A block a row: merges the lists that the row has in the workspace, its warps taking turns, folds the nodes, and
+// writes the result. Shared memory: a list for each warp.
+template <class Op>
+CSM_DEVICE void fold_lists(const Arguments& args, const GlobalPicks& workspace, i64 count) {
+  const Layout& layout = args.layout;
+  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
+  for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
+    Picks picks;
+    for (i64 list = warp; list < count; list += warps) picks.merge(workspace.load(number * count + list));
+    merge_warps(picks, SharedPicks(0, warps));
+    if (warp == 0) {
+      Node whole = nothing();
+      if constexpr (kSums > 0) {
+        whole = fold_all<Op::kMaximum>(
+            count, [&](i64 i, bool wanted) { return workspace.nodes().load(number * count + i, wanted); });
+      }
+      write_picks<Op>(args, row_at(args, number), picks, whole, true);
+    }
+    if (number + grid_blocks() < layout.rows) block_barrier();  // the lists have been read
+  }
+}
+
 }  // namespace csm

@@ -31,22 +31,7 @@ CSM_DEVICE void run(const Arguments& args) {
       if (unit + grid_blocks() < layout.rows * segments) block_barrier();  // the lists have been read
     }
   } else {
-    for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
-      Picks picks;
-      for (i64 segment = warp; segment < segments; segment += warps) {
-        picks.merge(workspace.load(number * segments + segment));
-      }
-      merge_warps(picks, SharedPicks(0, warps));
-      if (warp == 0) {
-        Node whole = nothing();
-        if constexpr (kSums > 0) {
-          whole = fold_all<Op::kMaximum>(
-              segments, [&](i64 i, bool wanted) { return workspace.nodes().load(number * segments + i, wanted); });
-        }
-        write_picks<Op>(args, row_at(args, number), picks, whole, true);
-      }
-      if (number + grid_blocks() < layout.rows) block_barrier();  // the lists have been read
-    }
+    fold_lists<Op>(args, workspace, segments);
   }
 }
 
