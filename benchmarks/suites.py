@@ -72,7 +72,11 @@ class Operation:
 OPERATIONS = {
     name: Operation(name)
     for name in (
-        *(n for n, o in _ops.OPERATIONS.items() if not o.public and "map" not in o.patterns),
+        *(
+            n
+            for n, o in _ops.OPERATIONS.items()
+            if not o.public and "map" not in o.patterns and not o.picks
+        ),
         *_ops.SAME_KERNEL,
     )
 }

@@ -29,6 +29,7 @@ LONGEST = 131072  # the row length up to which binaries are counted
 _LONGER = 1 << 21
 _MANY = 10**6  # rows: more than any GPU has multiprocessors
 _FEW = (1, 3, 20, 40)  # one, and enough for clusters of every size
+_PICKS = (1, 9, 17, 33)  # each more than 8, 16 or 32 lanes have in one slot
 _STEPS = 8  # sampled lengths in an octave
 
 
@@ -61,10 +62,21 @@ def planned_kernels(
     return tuple(sorted(found, key=lambda kernel: kernel.name))
 
 
-def problem_of(op: str, dtype: str, shape: Sequence[int], axis: int | tuple[int, ...]) -> Problem:
-    """Return the problem of contiguous arrays, `dtype` being an entry of `DTYPES`."""
+def problem_of(
+    op: str,
+    dtype: str,
+    shape: Sequence[int],
+    axis: int | tuple[int, ...],
+    k: int | None = None,
+) -> Problem:
+    """Return the problem of contiguous arrays, `dtype` being an entry of `DTYPES`.
+
+    Of several axes, an operation that picks elements along one takes the last.
+    """
     given, _, out = dtype.partition("->")
-    return problem_for(op, tuple(shape), given, axis, out or None)
+    if OPERATIONS[op].picks and isinstance(axis, tuple):
+        axis = axis[-1]
+    return problem_for(op, tuple(shape), given, axis, out or None, picks=k)
 
 
 def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
@@ -78,7 +90,8 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
     def kind(kernel: Kernel) -> tuple[str, ...]:
         same = (
-            "CSM_OP", "CSM_PATTERN", "CSM_TYPES", "CSM_ROLES", "CSM_STAGE", "CSM_PARKS"
+            "CSM_OP", "CSM_PATTERN", "CSM_TYPES", "CSM_ROLES", "CSM_STAGE", "CSM_PARKS",
+            "CSM_SLOTS",
         )  # fmt: skip
         clustered, strided = str(kernel.cluster > 1), str(int(kernel["CSM_DIMS"]) > 1)
         return (*(kernel[macro] for macro in same), clustered, strided)
@@ -145,8 +158,17 @@ def _lengths(limit: int, steps: int) -> tuple[int, ...]:
 
 @cache
 def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
-    shapes = {"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()
-    return tuple(problem_of(op, dtype, shape, axis) for shape, axis in shapes)
+    shapes = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
+    if not OPERATIONS[op].picks:
+        return tuple(problem_of(op, dtype, shape, axis) for shape, axis in shapes)
+    if layout == "column":  # here the columns of one matrix are another layout than of several
+        shapes += [(shape[1:], 0) for shape, _ in shapes]
+    return tuple(
+        problem_of(op, dtype, shape, axis, k)
+        for shape, axis in shapes
+        for k in _PICKS
+        if k <= shape[axis if isinstance(axis, int) else axis[-1]]
+    )
 
 
 _Shapes = Iterator[tuple[tuple[int, ...], int | tuple[int, ...]]]

@@ -17,7 +17,7 @@ from tests.support import DTYPES, KINDS, assert_plan, bits, case, dtype_of, plan
 PATTERNS = ("group", "block", "split", "column")
 
 # These have tests of their own.
-APART = ("softmax", "softmax_vjp", "softmax_jacobian")
+APART = ("softmax", "softmax_vjp", "softmax_jacobian", "topk_softmax", "topk_softmax_gates")
 OPS = tuple(op for op in FAMILY if op not in APART)
 
 
