@@ -370,7 +370,7 @@ def test_traffic(emulated: Any, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "wide"), [((9, 64), 16), ((4, 3072), 16), ((1, 49992), 16), ((9, 62), 8)]
+    ("shape", "wide"), [((9, 64), 16), ((4, 3072), 16), ((1, 49992), 16)]
 )
 def test_rows_are_read_in_whole_sectors_and_wide(
     emulated: Any, shape: tuple[int, ...], wide: int
