@@ -25,10 +25,12 @@ import numpy as np
 from cusoftmax import _launch
 from cusoftmax._cli_machine import first_line
 from cusoftmax._device import DeviceSpec
+from cusoftmax._family import FAMILY
+from cusoftmax._ops import OPERATIONS
 from cusoftmax._planner import plan
 from cusoftmax._problem import problem_for
 from tests.conftest import CudaDevice, EmulatedDevice
-from tests.support import DTYPES, OPS, kind, logits, run
+from tests.support import DTYPES, OPS, dtype_of, kind, logits, run
 
 LONGEST = 1 << 20
 ROWS = (3, 40)  # few, and too many to be split
@@ -75,12 +77,19 @@ def smallest(op: str, dtype: str, spec: DeviceSpec, most: int) -> Iterator[Call]
 
 
 def calls(
-    specs: Sequence[DeviceSpec], most: int, dtypes: Sequence[str]
+    specs: Sequence[DeviceSpec], most: int, dtypes: Sequence[str], emulated: bool
 ) -> Iterator[tuple[DeviceSpec, Call]]:
-    """Yield the calls of each GPU, but for kinds that an earlier one had."""
+    """Yield the calls of each GPU, but for kinds that an earlier one had.
+
+    The patterns are the same for every operation: of the family but its first two in float32 alone,
+    and on the emulator, which the tests run them on, the smallest call of each.
+    """
     done: set[tuple[str, str, str]] = set()
     for spec in specs:
         made = [c for dtype in dtypes for op in OPS for c in smallest(op, dtype, spec, most)]
+        for op in [op for op in FAMILY if op not in OPS and "float32" in dtypes]:
+            of_op = sorted(smallest(op, "float32", spec, most), key=lambda c: np.prod(c.shape))
+            made += of_op[:1] if emulated else of_op
         new = [c for c in made if (c.kind, c.op, c.dtype) not in done]
         done |= {(c.kind, c.op, c.dtype) for c in new}
         yield from ((spec, c) for c in new)
@@ -97,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     on_gpu = not given.dry_run and _launch.gpu_is_present()
     specs = [DeviceSpec.current()] if on_gpu else [DeviceSpec.known(a) for a in EMULATED]
-    chosen = list(calls(specs, MOST[not on_gpu], given.dtypes.split(",")))
+    chosen = list(calls(specs, MOST[not on_gpu], given.dtypes.split(","), given.dry_run))
     chosen.sort(key=lambda each: np.prod(each[1].shape))  # a run that is cut off loses the least
     if given.list:
         print(*(f"{s.name}: {c}" for s, c in chosen), sep="\n")
@@ -132,7 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(device: CudaDevice | EmulatedDevice, call: Call) -> None:
     """Run a call and judge all of its rows."""
-    run(device, call.op, logits(call.shape, call.dtype), call.axis)
+    if call.op in OPS:
+        run(device, call.op, logits(call.shape, call.dtype), call.axis)
+        return
+    member, shape = FAMILY[call.op], call.shape
+    if OPERATIONS[call.op].repeated:
+        shape = (2, call.shape[-1], call.shape[-1])
+    inputs = member.draw(np.random.default_rng(0), shape, call.axis, dtype_of(call.dtype))
+    got = member.call(*(device.asarray(a) for a in inputs), axis=call.axis)
+    results = tuple(device.asnumpy(a) for a in (got if isinstance(got, tuple) else (got,)))
+    worst = member.worst(inputs, call.axis, results)
+    assert worst <= 1, f"{worst:.3g} of the bound"
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ OPERATIONS = {
         *(
             n
             for n, o in _ops.OPERATIONS.items()
-            if not o.public and "map" not in o.patterns and not o.picks
+            if not o.public and set(_ops.REDUCTIONS) & {*o.patterns}
         ),
         *_ops.SAME_KERNEL,
     )

@@ -21,6 +21,7 @@
 #define CSM_EACH_4(of) CSM_EACH_3(of), of(3)
 #define CSM_EACH_5(of) CSM_EACH_4(of), of(4)
 #define CSM_EACH_6(of) CSM_EACH_5(of), of(5)
+#define CSM_EACH_7(of) CSM_EACH_6(of), of(6)
 #define CSM_JOINED(a, b) a##b
 #define CSM_EACH_OF(count) CSM_JOINED(CSM_EACH_, count)
 #define CSM_POINTER(i) char* operand##i

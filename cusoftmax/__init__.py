@@ -7,6 +7,8 @@ from cusoftmax.api import (
     log_softmax_vjp,
     logsumexp,
     logsumexp_vjp,
+    segment_softmax,
+    segment_softmax_vjp,
     softmax,
     softmax_hvp,
     softmax_jacobian,
@@ -16,17 +18,22 @@ from cusoftmax.api import (
     topk_softmax,
     warmup,
 )
+from cusoftmax.losses import cross_entropy, cross_entropy_vjp
 
 __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "cross_entropy",
+    "cross_entropy_vjp",
     "explain",
     "log_softmax",
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
     "logsumexp_vjp",
+    "segment_softmax",
+    "segment_softmax_vjp",
     "softmax",
     "softmax_hvp",
     "softmax_jacobian",

@@ -29,7 +29,7 @@ LONGEST = 131072  # the row length up to which binaries are counted
 _LONGER = 1 << 21
 _MANY = 10**6  # rows: more than any GPU has multiprocessors
 _FEW = (1, 3, 20, 40)  # one, and enough for clusters of every size
-_PICKS = (1, 9, 17, 33)  # each more than 8, 16 or 32 lanes have in one slot
+_SELECTED = (1, 9, 17, 33)  # each more than 8, 16 or 32 lanes have in one slot
 _STEPS = 8  # sampled lengths in an octave
 
 
@@ -71,12 +71,12 @@ def problem_of(
 ) -> Problem:
     """Return the problem of contiguous arrays, `dtype` being an entry of `DTYPES`.
 
-    Of several axes, an operation that picks elements along one takes the last.
+    Of several axes, an operation that selects elements along one takes the last.
     """
     given, _, out = dtype.partition("->")
-    if OPERATIONS[op].picks and isinstance(axis, tuple):
+    if OPERATIONS[op].selects and isinstance(axis, tuple):
         axis = axis[-1]
-    return problem_for(op, tuple(shape), given, axis, out or None, picks=k)
+    return problem_for(op, tuple(shape), given, axis, out or None, k=k)
 
 
 def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
@@ -89,12 +89,9 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
     widest: dict[tuple[str, ...], int] = {}
 
     def kind(kernel: Kernel) -> tuple[str, ...]:
-        same = (
-            "CSM_OP", "CSM_PATTERN", "CSM_TYPES", "CSM_ROLES", "CSM_STAGE", "CSM_PARKS",
-            "CSM_SLOTS",
-        )  # fmt: skip
+        same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS", "SLOTS")
         clustered, strided = str(kernel.cluster > 1), str(int(kernel["CSM_DIMS"]) > 1)
-        return (*(kernel[macro] for macro in same), clustered, strided)
+        return (*(kernel[f"CSM_{macro}"] for macro in same), clustered, strided)
 
     def size(kernel: Kernel) -> tuple[int, int, int]:
         return int(kernel["CSM_ITEMS"]), int(kernel["CSM_LANES"]), kernel.cluster
@@ -110,29 +107,41 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
 
 def reads_elements(kernel: Kernel) -> bool:
-    """Whether the launch reads inputs; the others fold what is in the workspace."""
+    """Whether the launch reads elements; some fold nodes only, or look at offsets."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
-    return at not in (("column", "2"), ("topk_split", "1"), ("topk_column", "2"))
+    outputs = int(kernel["CSM_ROLES"].split(",")[3])
+    if at == ("split", "1") and not outputs:
+        return False
+    return at not in (
+        ("column", "2"),
+        ("segment", "0"),
+        ("segment", "2"),
+        ("topk_split", "1"),
+        ("topk_column", "2"),
+    )
 
 
 def writes_elements(kernel: Kernel) -> bool:
     """Whether the launch writes the output, not just nodes to the workspace."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
-    outputs = int(kernel["CSM_ROLES"].split(",")[2])
-    return outputs > 0 and at not in (("split", "0"), ("column", "1"), ("column", "2"))
+    outputs = int(kernel["CSM_ROLES"].split(",")[3])
+    return outputs > 0 and at not in (
+        ("split", "0"), ("column", "1"), ("column", "2"), ("segment", "0"), ("segment", "2")
+    )  # fmt: skip
 
 
 def uses_workspace(kernel: Kernel) -> bool:
     """Whether the launch reads or writes nodes in the workspace too."""
-    return kernel["CSM_PATTERN"] in ("split", "topk_split") or kernel["CSM_STAGE"] != "0"
+    return kernel["CSM_PATTERN"] in ("split", "segment", "topk_split") or kernel["CSM_STAGE"] != "0"
 
 
 def elements_held(kernel: Kernel) -> int:
     """Return how many elements of an input the code of a thread names.
 
-    Those of one tile; of two where the kernel has one in registers and parks others.
+    Those of one tile; of two where the kernel has one in registers and parks others. None is named
+    where rows are of unequal length: those of several tiles, of which few are ever met.
     """
-    if not reads_elements(kernel):
+    if not reads_elements(kernel) or not kernel.writes_all:
         return 0
     if kernel["CSM_PATTERN"] == "topk_column":
         return min(int(kernel["CSM_ITEMS"]), 16)  # in a loop
@@ -158,15 +167,18 @@ def _lengths(limit: int, steps: int) -> tuple[int, ...]:
 
 @cache
 def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
-    shapes = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
-    if not OPERATIONS[op].picks:
-        return tuple(problem_of(op, dtype, shape, axis) for shape, axis in shapes)
+    if OPERATIONS[op].segmented:  # contiguous, or columns side by side
+        shapes = [(_LONGER,)] if layout in ("rows", "few") else [(_LONGER, 3), (1, 3)]
+        return tuple(problem_of(op, dtype, shape, 0) for shape in shapes)
+    many = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
+    if not OPERATIONS[op].selects:
+        return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
     if layout == "column":  # here the columns of one matrix are another layout than of several
-        shapes += [(shape[1:], 0) for shape, _ in shapes]
+        many += [(shape[1:], 0) for shape, _ in many]
     return tuple(
         problem_of(op, dtype, shape, axis, k)
-        for shape, axis in shapes
-        for k in _PICKS
+        for shape, axis in many
+        for k in _SELECTED
         if k <= shape[axis if isinstance(axis, int) else axis[-1]]
     )
 

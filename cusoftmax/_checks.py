@@ -24,7 +24,7 @@ Axis = int | tuple[int, ...] | None
 # they do.
 OVERLAP_WORK = 100_000
 
-MOST_PICKS = 64  # elements of a row that `topk_softmax` can pick: two for each lane of a warp
+MOST_SELECTED = 64  # elements of a row: two for each lane of a warp
 
 
 class View(NamedTuple):
@@ -49,6 +49,15 @@ def plain_axis(op: str, axis: Any) -> Axis:
     except TypeError:
         pass
     raise TypeError(f"{op}: axis={axis!r} is not accepted; give an int, a tuple of ints, or None")
+
+
+def plain_bool(op: str, name: str, value: Any) -> bool:
+    """Return a flag as a bool; TypeError for an array, say, given in its place."""
+    if isinstance(value, (bool, np.bool_, int)):
+        return bool(value)
+    raise TypeError(
+        f"{find(op).public or op}: {name} is a {type(value).__name__}; give True or False"
+    )
 
 
 def resolve_axes(op: str, axis: Any, ndim: int) -> tuple[int, ...]:
@@ -115,17 +124,28 @@ def view_of(op: str, name: str, array: Array, accepted: Collection[str]) -> View
     return View(array.shape, array.strides, dtype, array.data.ptr)
 
 
+def as_outs(op: str, out: Any) -> tuple[Any, ...]:
+    """Return the arrays given as `out`: a tuple of them where there are several results."""
+    names = find(op).written
+    if len(names) == 1 and not isinstance(out, tuple):
+        return (out,)
+    if len(names) > 1 and isinstance(out, tuple) and len(out) == len(names):
+        return out
+    given = f"a {type(out).__name__}"
+    if isinstance(out, tuple):
+        given = f"a tuple of {len(out)}"
+    wanted = "an array" if len(names) == 1 else f"a tuple of {len(names)}: {', '.join(names)}"
+    raise TypeError(f"{find(op).public or op}: out is {given}; give {wanted}, or leave it out")
+
+
 def check_types(
     operation: Operation, op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]
 ) -> None:
     """Refuse what is not a CuPy array, and say how to make one of it."""
     op = operation.public or op
     cupy: Any = sys.modules.get("cupy")  # where it was never imported, nothing is an array of it
-    if outs and len(outs) != len(operation.written):
-        raise ValueError(
-            f"{op}: {len(outs)} arrays were given as out, and the results are "
-            f"{', '.join(operation.written)}"
-        )
+    if len(outs) == 1 < len(operation.written):
+        as_outs(operation.name, outs[0])
     named = zip(operation.read + operation.written, inputs + outs, strict=False)
     for name, value in named:
         if cupy is None or not isinstance(value, cupy.ndarray):
@@ -133,13 +153,13 @@ def check_types(
             full = kind.__qualname__
             if kind.__module__ != "builtins":
                 full = f"{kind.__module__}.{full}"
-            how = _conversion(kind, name)
+            how = _conversion(kind, name, name in operation.written)
             raise TypeError(f"{op}: {name} is a {full}, and only CuPy arrays are accepted; {how}")
 
 
-def _conversion(kind: type, name: str) -> str:
+def _conversion(kind: type, name: str, result: bool) -> str:
     root = kind.__module__.partition(".")[0]
-    if name in ("out", "sign", "values", "indices"):
+    if result:
         return "give a cupy.ndarray to write into, or leave it out"
     if root == "torch":
         return f"pass cupy.from_dlpack({name}.detach())"
@@ -181,6 +201,18 @@ def check_shape(
     )
 
 
+def check_offsets(op: str, offsets: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """Return the number of segments of an array of `shape`; refuse what cannot divide it."""
+    if not shape:
+        raise ValueError(f"{op}: an array of no dimensions has no segments; give it at least one")
+    if len(offsets) != 1 or offsets[0] == 0:
+        raise ValueError(
+            f"{op}: offsets has shape {offsets}; give one dimension, of one entry more than there "
+            f"are segments: where each begins, and where the last ends"
+        )
+    return offsets[0] - 1
+
+
 def plain_count(op: str, name: str, value: Any) -> int:
     """Return an argument that counts something as an int; True and 1.0 equal 1 but are none."""
     try:
@@ -200,14 +232,14 @@ def one_of(op: str, name: str, value: Any, known: dict[str, str]) -> str:
     return found
 
 
-def check_picks(op: str, k: int, shape: tuple[int, ...], axis: Any) -> None:
-    """Refuse a number of picks that no row has, or that the kernels have no room for."""
+def check_selection(op: str, k: float, shape: tuple[int, ...], axis: Any) -> None:
+    """Refuse to select more elements than a row has, or than the kernels have room for."""
     if axis is None or isinstance(axis, tuple):
         raise TypeError(f"{op}: axis={axis} is not accepted; give an int, the axis of the rows")
     if not shape:
         raise ValueError(f"{op}: x has no dimensions; give it at least one")
-    if not 1 <= k <= MOST_PICKS:
-        raise ValueError(f"{op}: k={k} is not accepted; give a number from 1 to {MOST_PICKS}")
+    if not 1 <= k <= MOST_SELECTED:
+        raise ValueError(f"{op}: k={k} is not accepted; give a number from 1 to {MOST_SELECTED}")
     n = shape[axis]
     if k > n:
         elements = f"{n} element{'' if n == 1 else 's'}"
@@ -228,6 +260,15 @@ def check_target(op: str, name: str, view: View, chosen: str | None) -> None:
         raise ValueError(
             f"{op}: elements of {name} share memory (shape {view.shape}, strides {view.strides}); "
             f"give an array with a place for each element"
+        )
+
+
+def check_same_dtype(op: str, operation: Operation, results: Sequence[View]) -> None:
+    """Refuse results with elements of several dtypes: one of them decides the arithmetic."""
+    kinds = [view.dtype for view in results[: len(operation.outputs)]]
+    if len(set(kinds)) > 1:
+        raise ValueError(
+            f"{op}: the results are {', '.join(kinds)}; give arrays of one dtype as out"
         )
 
 
@@ -278,7 +319,8 @@ def may_be_in_place(operation: Operation, result: int, other: int) -> bool:
     Both have to have elements, so that every element is read by the thread that then writes it;
     values of a row are read by many threads, and results share nothing with each other.
     """
-    return result < len(operation.outputs) and other < len(operation.inputs)
+    elements = result < len(operation.outputs) and other < len(operation.inputs)
+    return elements and not operation.repeated
 
 
 def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> None:
@@ -302,11 +344,9 @@ def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -
             if in_place:
                 raise ValueError(
                     f"{said}: {target} overlaps {name} without being the same elements; give "
-                    f"{target}={name}, or an {target} with memory of its own"
+                    f"{name} itself, or memory of its own"
                 )
-            raise ValueError(
-                f"{said}: {target} overlaps {name}; give an {target} with memory of its own"
-            )
+            raise ValueError(f"{said}: {target} overlaps {name}; give {target} memory of its own")
 
 
 class _Ghost:

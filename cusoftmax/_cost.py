@@ -27,7 +27,7 @@ from cusoftmax._limits import (
     spilled_bytes,
 )
 from cusoftmax._opcodes import CLASSES, Instruction, kind_of
-from cusoftmax._ops import OPERATIONS
+from cusoftmax._ops import KERNELS
 from cusoftmax._plan import WARP, Launch, Plan
 from cusoftmax._planner import ceil_div
 from cusoftmax._trips import trips_of
@@ -272,7 +272,7 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
     between: of a row's pass back for each resident block (stream), or of the whole input (a later
     launch).
     """
-    count = len(OPERATIONS[plan.op].read)
+    count = len(KERNELS[plan.op].read)
     read, output = sum(plan.operand_bytes[:count]), sum(plan.operand_bytes[count:])
     cache = plan.device.l2_bytes / 2
     stage = int(launch.kernel["CSM_STAGE"])

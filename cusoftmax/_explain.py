@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cusoftmax._ops import ITEMSIZE, OPERATIONS
+from cusoftmax._ops import ITEMSIZE, KERNELS
 
 if TYPE_CHECKING:
     from cusoftmax._plan import Plan
@@ -22,8 +22,9 @@ _SHAPES = {
     "map": "each element by itself",
     "topk_group": "each row in the registers of a warp or a part of one",
     "topk_block": "one block passes over each row, its warps with what is best so far",
+    "topk_split": "many blocks share each row, and a second launch merges what they selected",
     "topk_column": "a block passes over rows side by side, a warp with what is best of each",
-    "topk_split": "many blocks share each row, and a second launch merges what they picked",
+    "segment": "blocks take equal shares of the elements, and the rows that begin in each",
 }
 
 
@@ -45,14 +46,14 @@ def describe(plan: Plan) -> str:
 
 def moved_bytes(plan: Plan) -> int:
     """Bytes that the arrays cost a plan: inputs as often as they are read, the results once."""
-    read = len(OPERATIONS[plan.op].read)
+    read = len(KERNELS[plan.op].read)
     inputs, results = plan.operand_bytes[:read], plan.operand_bytes[read:]
     return plan.reads * sum(inputs) + sum(results) if plan.launches else 0
 
 
 def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     problem, device = plan.problem, plan.device
-    operation = OPERATIONS[plan.op]
+    operation = KERNELS[plan.op]
     yield plan.op, operation.formula
     yield "problem", f"{_count(plan.rows, 'row')} of {_count(plan.n, 'element')}"
     for name, operand in zip((*operation.read, *operation.written), problem.operands, strict=True):
@@ -110,7 +111,7 @@ def _layout(plan: Plan) -> str:
         (plan.n == 1 or o.reduce_strides == (ITEMSIZE[o.dtype],))
         and (plan.rows == 1 or o.batch_strides == (ITEMSIZE[o.dtype] * plan.n,))
         for i, o in enumerate(problem.operands)
-        if OPERATIONS[plan.op].along_rows(i)
+        if KERNELS[plan.op].along_rows(i)
     )
     if dense:
         return "the rows lie one after the other"

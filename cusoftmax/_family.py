@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import cusoftmax as cs
+from cusoftmax import _family_losses as losses
 from cusoftmax import reference
 from cusoftmax._checks import Axis, resolve_axes
 from cusoftmax._ops import FLOATS, OPERATIONS, compute_dtype
@@ -27,6 +28,12 @@ Arrays = tuple[Array, ...]
 
 NARROW = ("float16", "bfloat16")
 CORRECTLY_ROUNDED = 0.999  # the part of 16-bit softmax results that must be
+_SMALLEST = {
+    "float16": 2.0**-24,
+    "bfloat16": 2.0**-133,
+    "float32": 2.0**-149,
+    "float64": 2.0**-1074,
+}
 SPREAD = 10.0  # standard deviation of the logits that are drawn
 
 
@@ -70,6 +77,10 @@ class Member:
         if self.op == "softmax_jacobian":  # of shape (..., n, n), from one row for each matrix
             (y,) = FAMILY["softmax_vjp"].draw(rng, shape[:-1], -1, dtype)[:1]
             return np.broadcast_to(y[..., None, :], shape), y
+        if self.op.startswith("cross_entropy"):
+            return losses.draw(self.op, rng, shape, axis, kind)
+        if OPERATIONS[self.op].segmented:  # one after the other along the first axis
+            return self._draw_segments(rng, shape, kind)
         kept = list(shape)
         for a in resolve_axes(self.op, axis, len(shape)):
             kept[a] = 1
@@ -88,6 +99,19 @@ class Member:
             drawn.append(values.astype(kind))
         return tuple(drawn)
 
+    def _draw_segments(
+        self, rng: np.random.Generator, shape: tuple[int, ...], kind: np.dtype[Any]
+    ) -> Arrays:
+        """Return inputs with segments of all sizes: half of the elements in those of up to 64."""
+        cuts = np.concatenate([[0, shape[0]], rng.integers(0, shape[0] + 1, 4)])
+        small = rng.integers(0, 65, shape[0] // 64).cumsum()
+        offsets = np.sort(np.concatenate([cuts, small[small <= shape[0]]]))
+        x = np.abs(rng.standard_normal(shape)) * SPREAD
+        if self.op == "segment_softmax":
+            return x.astype(kind), offsets
+        y = reference.segment_softmax(x, offsets) if kind.name in FLOATS else x
+        return y.astype(kind), (x - SPREAD / 2).clip(*_range(kind)).astype(kind), offsets
+
     def errors(self, inputs: Arrays, axis: Axis, results: Arrays) -> Arrays:
         """Return the error of each element of each result, in the bound's unit.
 
@@ -96,6 +120,7 @@ class Member:
         exact = self.exact(*inputs, axis)
         truths = exact if isinstance(exact, tuple) else (exact,)
         scales: Any = None
+        factor = self._factor(inputs, axis)
         if self.magnitude is not None:
             with np.errstate(all="ignore"):
                 scales = self.magnitude(*(a.astype(np.float64) for a in inputs), axis)
@@ -110,25 +135,44 @@ class Member:
                 wrong &= ~(np.isnan(result.astype(np.float64)) & np.isnan(truth))
                 found.append(np.where(wrong, np.inf, 0.0))
             else:
-                found.append(self._errors(inputs, result, truth, scales and scales[k]))
+                mine = factor.reshape(truth.shape) if factor.size == truth.size else factor
+                found.append(self._errors(inputs, result, truth, scales and scales[k], mine))
         return tuple(found)
 
-    def _errors(self, inputs: Arrays, result: Array, truth: Array, scale: Array | None) -> Array:
-        single = computes_in_single(*inputs, result)
+    def _factor(self, inputs: Arrays, axis: Axis) -> Array:
+        """Return, for each row, the largest number that a flushed one may be multiplied by."""
+        if self.op.startswith("cross_entropy"):
+            return np.asarray(losses.LARGEST)
+        most: Any = 0.0
+        segmented = OPERATIONS[self.op].segmented
+        for name, array in zip(OPERATIONS[self.op].read, inputs, strict=True):
+            if name not in ("x", "y", "logy", "offsets"):
+                wide = np.abs(array.astype(np.float64))
+                finite = np.where(np.isfinite(wide), wide, 0)
+                of_row = finite.max(initial=0) if segmented else finite.max(axis, keepdims=True)
+                most = np.maximum(most, of_row)
+        return np.asarray(most)
+
+    def _errors(
+        self, inputs: Arrays, result: Array, truth: Array, scale: Array | None, factor: Array
+    ) -> Array:
+        counted = (a for i, a in enumerate(inputs) if OPERATIONS[self.op].counts(i))
+        single = computes_in_single(*counted, result)
         ulps = reference.ulp_error(result, truth, flush_to_zero=single)
         if scale is None and not self.floor:
             return ulps
         name = result.dtype.name
         with np.errstate(all="ignore"):
-            error = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
-            excess = error - (self.floor if name in NARROW else 0.0)
+            error: Any = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
+            excess: Any = error - (self.floor if name in NARROW else 0.0)
             if scale is None:
                 units = ulps * (excess / error)
             else:
                 if name in NARROW:  # the final rounding, half a unit in the last place
                     excess = excess - 0.5 * error / ulps
+                excess = excess - np.longdouble(0.5) * _SMALLEST[name]
                 if single:  # a subnormal operand or product may be flushed
-                    excess = excess - float(np.finfo(np.float32).tiny) * (1 + _largest(inputs))
+                    excess = excess - float(np.finfo(np.float32).tiny) * (1 + factor)
                 units = excess / (reference.unit_roundoff(name) * scale)
         fine = (ulps == 0) | (excess <= 0)
         return np.where(fine, 0.0, np.where(np.isnan(units), np.inf, units)).astype(np.float64)
@@ -146,9 +190,9 @@ def computes_in_single(*arrays: Array) -> bool:
     return compute_dtype(inputs, out) == "float32"
 
 
-def _largest(inputs: Arrays) -> float:
-    finite = [np.abs(a.astype(np.float64)) for a in inputs]
-    return max(float(f[np.isfinite(f)].max(initial=0.0)) for f in finite)
+def _range(kind: np.dtype[Any]) -> tuple[float, float]:
+    """Return what values may be clipped to: nothing below 0 where there is no sign."""
+    return (-np.inf if kind.name in FLOATS else 0.0), np.inf
 
 
 def _sum(values: Array, axis: Axis) -> Array:
@@ -157,6 +201,10 @@ def _sum(values: Array, axis: Axis) -> Array:
 
 def _product(y: Array, v: Array, axis: Axis) -> Array:
     return np.asarray(np.abs(y) * (np.abs(v) + _sum(np.abs(y * v), axis)))
+
+
+def _segment_product(y: Array, v: Array, offsets: Array, axis: Axis) -> Array:
+    return np.asarray(np.abs(y) * (np.abs(v) + reference.segment_sum(np.abs(y * v), offsets)))
 
 
 def _vjp_vjp(y: Array, dy: Array, g: Array, axis: Axis) -> Arrays:
@@ -179,7 +227,9 @@ def _log_jvp(logy: Array, xt: Array, axis: Axis) -> Array:
 
 
 def _logsumexp(x: Array, axis: Axis) -> Array:
-    return _weighted(x, np.ones_like(x), axis)
+    """The maximum and the logarithm; the sum is at least 1, and carried in two words."""
+    m = x.max(axis, initial=-np.inf)
+    return np.asarray(np.abs(m) + np.abs(reference.logsumexp(x, axis) - m))
 
 
 def _weighted(x: Array, b: Array, axis: Axis) -> Array:
@@ -212,7 +262,7 @@ _FOUR_U = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
 _SOFTMAX = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
 
 
-def _picking(op: str, normalise: Any, most: int = 8) -> Member:
+def _selection(op: str, normalise: Any, most: int = 8) -> Member:
     def k(x: Array, axis: int) -> int:
         return min(most, int(x.shape[axis]))
 
@@ -313,7 +363,35 @@ FAMILY = {
             {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0},
             _weighted_vjp,
         ),
-        _picking("topk_softmax", "row"),
-        _picking("topk_softmax_gates", "topk"),
+        *(
+            Member(
+                op,
+                *(losses.call(op), losses.exact(op), "u"),
+                _FOUR_U,
+                losses.magnitude(op),
+                floor=2.0**-22,  # of the logarithm, in float32 without a second word
+            )
+            for op in OPERATIONS
+            if op.startswith("cross_entropy")
+        ),
+        Member(
+            "segment_softmax",
+            lambda x, offsets, axis: cs.segment_softmax(x, offsets),
+            lambda x, offsets, axis: reference.segment_softmax(x, offsets, extended=True),
+            "ulp",
+            _SOFTMAX,
+        ),
+        Member(
+            "segment_softmax_vjp",
+            lambda y, dy, offsets, axis: cs.segment_softmax_vjp(y, dy, offsets),
+            lambda y, dy, offsets, axis: reference.segment_softmax_vjp(
+                y, dy, offsets, extended=True
+            ),
+            "u",
+            _FOUR_U,
+            _segment_product,
+        ),
+        _selection("topk_softmax", "row"),
+        _selection("topk_softmax_gates", "topk"),
     )
 }

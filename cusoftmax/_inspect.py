@@ -32,8 +32,8 @@ from cusoftmax._catalog import (
     writes_elements,
 )
 from cusoftmax._device import ARCHITECTURES
-from cusoftmax._ops import ITEMSIZE, OPERATIONS
-from cusoftmax._plan import TYPES, Kernel
+from cusoftmax._ops import ITEMSIZE, KERNELS, OPERATIONS, Operation
+from cusoftmax._plan import TYPES, Kernel, features_of, roles_of
 from cusoftmax._sass import Compiled, inspect, inspect_all, missing, nvrtc_version
 from cusoftmax._source import kernel_root
 
@@ -65,7 +65,7 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
 
     found: tuple[Kernel, ...] = ()
     if op not in _FIRST_OPS:
-        variant = bool(OPERATIONS[op].source)
+        variant = bool(OPERATIONS[op].source) and not OPERATIONS[op].segmented
         if (arch == _THOROUGH and dtype not in _MIXED and (dtype in _FULLEST or not variant)) or (
             arch not in (*_ALIKE, _THOROUGH) and dtype == "float32" and not variant
         ):
@@ -86,26 +86,54 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
 def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     """Return loads and stores of elements as the plan has them: bytes of an access to how many."""
     vector = int(kernel["CSM_VEC"])
-    times = elements_held(kernel) // vector
+    times = elements_held(kernel) // vector or 1  # of segments: at least in a loop
     sizes = [_BYTES[name] for name in kernel["CSM_TYPES"].split(",")]
-    inputs, row_inputs, outputs, row_outputs = (
+    inputs, row_inputs, tables, outputs, row_outputs = (
         int(count) for count in kernel["CSM_ROLES"].split(",")
     )
-    passes = 2 if kernel["CSM_PATTERN"] == "stream" and outputs else 1
     loads: Counter[int] = Counter()
     if reads_elements(kernel):
-        for size in sizes[:inputs]:
-            loads[vector * size] += times * passes
+        for needed in passes(kernel):
+            for i in needed:
+                loads[vector * sizes[i]] += times
     stores: Counter[int] = Counter()
     if writes_elements(kernel):
-        for size in sizes[inputs + row_inputs :][:outputs]:
+        for size in sizes[inputs + row_inputs + tables :][:outputs]:
             stores[vector * size] += times
     if not uses_workspace(kernel):  # else some launch does, among words of nodes
-        for size in sizes[inputs:][:row_inputs]:
+        for size in sizes[inputs:][: row_inputs + tables]:  # a look-up for the row
             loads[size] += 1
         for size in sizes[len(sizes) - row_outputs :]:
             stores[size] += 1
     return dict(loads), dict(stores)
+
+
+def passes(kernel: Kernel) -> list[list[int]]:
+    """Return the inputs that a launch needs, for each time that it passes over a row."""
+    operation = operation_of(kernel)
+
+    def places(names: Sequence[str]) -> list[int]:
+        return [operation.inputs.index(name) for name in names or operation.inputs]
+
+    first, second = places(operation.sum_inputs), places(operation.map_inputs)
+    at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+    if at in (("split", "0"), ("column", "1")):
+        return [first]
+    if at in (("split", "1"), ("column", "3")):
+        return [second]
+    if at[0] == "stream":
+        return [first, second] if operation.outputs else [first]
+    return [places(())]
+
+
+def operation_of(kernel: Kernel) -> Operation:
+    """Return the operation that a kernel is of, by its source, its operands and its features."""
+    for operation in KERNELS.values():
+        same = roles_of(operation) == kernel["CSM_ROLES"]
+        same = same and features_of(operation) == kernel["CSM_FEATURES"]
+        if (operation.source or operation.name) == kernel["CSM_OP"] and same:
+            return operation
+    raise LookupError(f"{kernel.name} is of no operation")
 
 
 def faults(compiled: Compiled) -> list[str]:

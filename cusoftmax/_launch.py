@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cusoftmax import _source
-from cusoftmax._checks import Array, Axis, check_outs
+from cusoftmax._checks import Array, Axis, as_outs, check_outs
 from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Kernel, Plan
 from cusoftmax._planner import plan
@@ -39,6 +39,8 @@ class Backend(Protocol):
     def load(self, kernel: Kernel) -> Loaded: ...
 
     def by_value(self, struct: np.ndarray[Any, Any]) -> Any: ...
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]: ...
 
 
 class CudaBackend:
@@ -77,6 +79,11 @@ class CudaBackend:
         import cupy
 
         return cupy.cuda.function.CPointer(struct.ctypes.data)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        """Copy an array to the host, which waits for the device."""
+        copied: np.ndarray[Any, Any] = array.get()
+        return copied
 
 
 @cache
@@ -121,8 +128,11 @@ class _Call:
     reaches : tuple
         `Prepared.reaches`.
     before, last : tuple
-        What to launch: kernel, grid, block, bytes of shared memory. Only the last writes the
-        results; an array of no elements has none.
+        What to launch: kernel, grid, block, bytes of shared memory. An array of no elements has
+        no last one.
+    parts : bool
+        Whether the launches before the last write a part of the results each; else they get
+        `absent`.
     absent : tuple of None
         For the results, in the launches before the last.
     layout, struct
@@ -136,6 +146,7 @@ class _Call:
         "before",
         "last",
         "layout",
+        "parts",
         "reaches",
         "several",
         "struct",
@@ -149,6 +160,7 @@ class _Call:
         self.allocate_workspace = _allocator((made.workspace_bytes,), (1,), np.dtype(np.uint8))
         self.reaches = prepared.reaches
         self.absent = (None,) * len(makers)
+        self.parts = not all(launch.kernel.writes_all for launch in made.launches)
         if made.launches:
             self.struct = np.asarray(layout_of(made))
             self.layout = backend.by_value(self.struct)
@@ -191,10 +203,11 @@ def layout_of(made: Plan) -> Any:
         problem.n,
         problem.rows,
         made.rounds,
-        problem.picks,
         len(batch_shape),
         len(problem.reduce_shape),
         inner,
+        problem.segments,
+        made.checkers,
     ]
     numbers += inner_strides
     numbers += padded(batch_shape) + padded(problem.reduce_shape)
@@ -202,7 +215,14 @@ def layout_of(made: Plan) -> Any:
         numbers += padded(strides)
     for operand in problem.operands:
         numbers += padded(operand.reduce_strides)
+    numbers += encoded(problem.options, made.launches[0].kernel["CSM_ACC"]) or [0]
     return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")[0]
+
+
+def encoded(options: Sequence[float], acc: str) -> list[int]:
+    """Return numbers as ``csm::Layout::option`` has them: an integer, or the bits of an Acc."""
+    kind, bits = (np.float32, np.int32) if acc == "float" else (np.float64, np.int64)
+    return [k if isinstance(k, int) else int(kind(k).view(bits)) for k in options]
 
 
 def run(
@@ -212,24 +232,24 @@ def run(
     dtype: Any,
     out: Array | tuple[Array, ...] | None,
     keepdims: bool = False,
-    picks: int = 0,
+    options: tuple[float, ...] = (),
 ) -> Any:
     """Run one public operation: check, plan and load on the first call of a kind, then launch.
 
     Returns the result, or a tuple where the operation has several.
     """
     backend = _backends[-1]
-    outs = () if out is None else out if isinstance(out, tuple) else (out,)
-    sign = signature(op, inputs, axis, dtype, outs, keepdims, picks)
+    outs = () if out is None else as_outs(op, out) if type(out) is tuple else (out,)
+    sign = signature(op, inputs, axis, dtype, outs, keepdims, options)
     try:
         key = (sign, backend.key)
     except Exception:
         # A mistake in the call is told before a missing GPU.
-        build(op, inputs, axis, dtype, outs, keepdims, picks)
+        build(op, inputs, axis, dtype, outs, keepdims, options)
         raise
     call = _calls.get(key)
     if call is None:
-        prepared = build(op, inputs, axis, dtype, outs, keepdims, picks)
+        prepared = build(op, inputs, axis, dtype, outs, keepdims, options)
         backend.check_place(op, inputs[0])
         call = _Call(prepared, backend)
         if len(_calls) >= _CALLS_KEPT:
@@ -241,7 +261,7 @@ def run(
         made = call.allocate()
         outs = made if call.several else (made,)
     if call.last is not None:
-        workspace = _run_before_last(call, inputs) if call.before else None
+        workspace = _run_before_last(call, inputs, outs) if call.before else None
         kernel, grid, block, shared = call.last
         kernel(grid, block, (*inputs, *outs, workspace, call.layout), shared)
     return outs if call.several else outs[0]
@@ -255,13 +275,27 @@ def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Arr
         import cupy
 
         return cupy.broadcast_to(array, model.shape)
-    except AttributeError:
-        return array  # no array at all: what checks it says so
+    except (AttributeError, TypeError):
+        return array  # no array of CuPy's: what checks it says so
     except ValueError:
         raise ValueError(
             f"{op}: {name} has shape {array.shape}, which does not broadcast to that of {first}, "
             f"{model.shape}; give {name} that shape, or sizes of 1"
         ) from None
+
+
+def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array of the library's own as a view of a shape."""
+    import cupy
+
+    return cupy.broadcast_to(array, shape)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return a new array of any values."""
+    import cupy
+
+    return cupy.ndarray(shape, dtype)
 
 
 def repeated(op: str, name: str, array: Array) -> Array:
@@ -277,13 +311,14 @@ def repeated(op: str, name: str, array: Array) -> Array:
         return array  # no array of CuPy's: what checks it says so
 
 
-def _run_before_last(call: _Call, inputs: tuple[Array, ...]) -> Any:
-    """Run the launches that write the workspace alone; return it."""
+def _run_before_last(call: _Call, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> Any:
+    """Run all launches but the last; return the workspace that they write."""
     # Of this call alone, so calls on other streams cannot meet in it; CuPy's pool hands it on only
     # to work that is later on the same stream.
     workspace = call.allocate_workspace()
+    given = outs if call.parts else call.absent
     for kernel, grid, block, shared in call.before:
-        kernel(grid, block, (*inputs, *call.absent, workspace, call.layout), shared)
+        kernel(grid, block, (*inputs, *given, workspace, call.layout), shared)
     return workspace
 
 
@@ -300,6 +335,11 @@ def explain(
     """Return the plan for contiguous arrays of a shape, on a named or on the present GPU."""
     problem = problem_for(op, shape, dtype, axis, out_dtype, order, k)
     return plan(problem, DeviceSpec.known(arch) if arch is not None else present_device())
+
+
+def to_host(array: Array) -> np.ndarray[Any, Any]:
+    """Copy an array from the active backend to the host; the only thing that waits for it."""
+    return _backends[-1].to_host(array)
 
 
 def present_device() -> DeviceSpec:
@@ -332,6 +372,6 @@ def warmup(
     for op in ops:
         for shape in shapes:
             for dtype in dtypes:
-                problem = problem_for(op, shape, dtype, axis, picks=k)
+                problem = problem_for(op, shape, dtype, axis, k=k)
                 for step in plan(problem, backend.device).launches:
                     backend.load(step.kernel)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 # Accepted dtypes by NumPy name, with the bytes of an element.
 FLOATS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -18,10 +19,14 @@ INTEGERS = {
 }
 ITEMSIZE = FLOATS | INTEGERS
 INPUTS = tuple(ITEMSIZE)
+INDICES = tuple(name for name in INTEGERS if name != "bool")
 
 REDUCTIONS = ("group", "block", "stream", "split", "column")
 SELECTIONS = ("topk_group", "topk_block", "topk_split", "topk_column")
-PATTERNS = (*REDUCTIONS, "map", *SELECTIONS)
+PATTERNS = (*REDUCTIONS, "map", "segment", *SELECTIONS)
+
+# The dtypes of offsets, which say where rows of unequal length begin.
+OFFSETS = ("int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -38,47 +43,91 @@ class Operation:
     formula : str
         The definition, for the reader; docs/derivation.md derives it.
     row_inputs : tuple of str
-        Inputs with one value for each row.
+        Inputs with one value for each row; offsets, which are one more, count as one.
+    tables : tuple of str
+        Inputs of one dimension that the kernel looks up by itself.
+    indices : tuple of str
+        The inputs that are integers used as they are: no arithmetic follows their dtype.
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
-    picks : bool
-        Whether the row outputs have k values for each row instead, those of the k elements that the
-        operation picks: the first result in the dtype that is asked for, then their indices.
-    sums : int
-        Sums over the row that the kernel forms.
+    selects : bool
+        Whether the row outputs have k values for each row, of k elements that are selected, k being
+        the first option: the first result in the dtype that is asked for, then indices.
+    relative, plain : int
+        Sums over the row that the kernel forms: of terms relative to the row's maximum, which is
+        then found too, and of others.
+    picked : int
+        Values of single elements that the kernel takes out of the row.
     patterns : tuple of str
         The ways of laying a row over threads that the kernel supports.
     source : str
         ``cuda_kernels/ops/<source>.cuh``, where that is not `name`: for an operation that is
-        another with more or fewer operands.
+        another with more or fewer operands or features.
     public : str
         Name of the function that runs it, where that is not `name`; error messages use it.
     ordered : bool
         Whether the kernel needs to know where a row stands: rows are then numbered in the order of
         the arrays' dimensions, not in that of memory.
+    features : tuple of str
+        Names in ``csm::feature`` (``core/config.cuh``): what a variant does besides.
+    options : tuple of str
+        Numbers that come with a call, in the kernel's order.
+    precise_as : str
+        The operand whose dtype the kernel's precision follows, where that is not the first result.
     repeated : bool
         Whether the inputs with elements are rows that each repeat along the dimension before the
         axis, to make a matrix.
+    exact_sums : bool
+        Whether float64 sums carry their second word for narrower results too. float32 sums do where
+        the result is float32: a second word costs a 16-bit kernel more than memory leaves it.
+    sum_inputs, map_inputs : tuple of str
+        The inputs that the sums need, and those that the results do, where that is not all: of a
+        row that is read twice, a compiler drops the other loads.
     """
 
     name: str
     inputs: tuple[str, ...]
     formula: str
     row_inputs: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    indices: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("out",)
     row_outputs: tuple[str, ...] = ()
-    picks: bool = False
-    sums: int = 1
+    selects: bool = False
+    relative: int = 0
+    plain: int = 0
+    picked: int = 0
     patterns: tuple[str, ...] = REDUCTIONS
     source: str = ""
     public: str = ""
     ordered: bool = False
+    features: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    precise_as: str = ""
     repeated: bool = False
+    exact_sums: bool = False
+    sum_inputs: tuple[str, ...] = ()
+    map_inputs: tuple[str, ...] = ()
 
     @property
     def read(self) -> tuple[str, ...]:
         """Names of all inputs, in the order of the kernel's operands."""
-        return self.inputs + self.row_inputs
+        return self.inputs + self.row_inputs + self.tables
+
+    @property
+    def table_operands(self) -> range:
+        """Which operands are tables."""
+        return range(len(self.inputs) + len(self.row_inputs), len(self.read))
+
+    @property
+    def segmented(self) -> bool:
+        """Whether rows are of unequal length: the last of `read` then says where they begin."""
+        return self.patterns == ("segment",)
+
+    @property
+    def valued(self) -> int:
+        """How many of `read` hold values to compute with."""
+        return len(self.read) - self.segmented
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -87,12 +136,22 @@ class Operation:
 
     @property
     def node_words(self) -> int:
-        """Words of a partial result: the maximum, and two for each sum."""
-        return 1 + 2 * self.sums
+        """Words of a partial result: the maximum, two for each sum, the picked."""
+        return 1 + 2 * (self.relative + self.plain) + self.picked
+
+    @property
+    def precision(self) -> int:
+        """The operand whose dtype the kernel's precision follows."""
+        names = self.read + self.written
+        return names.index(self.precise_as) if self.precise_as else len(self.read)
+
+    def counts(self, operand: int) -> bool:
+        """Whether arithmetic follows the dtype of an operand."""
+        return operand >= len(self.read) or self.read[operand] not in self.indices
 
     def fixed_dtype(self, operand: int) -> str | None:
         """Return the only dtype that an operand can have, or None if the call decides."""
-        return "int64" if self.picks and operand > len(self.read) else None
+        return "int64" if self.selects and operand > len(self.read) else None
 
     def along_rows(self, operand: int) -> bool:
         """Whether an operand has a value for each element of a row, not one for the row."""
@@ -107,6 +166,7 @@ _LOGSUMEXP = Operation(
     outputs=(),
     row_outputs=("out",),
     formula="m + log sum_j exp(x_j - m), with m = max_j x_j",
+    relative=1,
 )
 _WEIGHTED = Operation(
     name="logsumexp_b",
@@ -114,6 +174,7 @@ _WEIGHTED = Operation(
     outputs=(),
     row_outputs=("out",),
     formula="m + log sum_j b_j exp(x_j - m), with m = max_j x_j where b_j != 0",
+    relative=1,
     source="logsumexp",
     public="logsumexp",
 )
@@ -122,15 +183,18 @@ _LOGSUMEXP_VJP = Operation(
     inputs=("x",),
     row_inputs=("dy",),
     formula="dx = dy * exp(x - m) / sum_j exp(x_j - m), with m = max_j x_j",
+    relative=1,
 )
 _TOPK = Operation(
     name="topk_softmax",
     inputs=("x",),
     outputs=(),
     row_outputs=("values", "indices"),
-    picks=True,
+    selects=True,
+    options=("k",),
     formula="the k largest exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
     patterns=SELECTIONS,
+    relative=1,
 )
 
 OPERATIONS = {
@@ -140,18 +204,19 @@ OPERATIONS = {
             name="softmax",
             inputs=("x",),
             formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
+            relative=1,
         ),
         Operation(
             name="softmax_vjp",
             inputs=("y", "dy"),
             formula="dx = y * (dy - sum_j y_j dy_j)",
+            plain=1,
         ),
         Operation(
             name="softmax_jacobian",
             inputs=("y",),
             row_inputs=("y_i",),
             formula="J_ij = y_i (delta_ij - y_j)",
-            sums=0,
             patterns=("map",),
             ordered=True,
             repeated=True,
@@ -162,29 +227,35 @@ OPERATIONS = {
             outputs=("gy", "gdy"),
             formula="gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j; "
             "gdy = y * (g - sum_j y_j g_j)",
-            sums=2,
+            plain=2,
         ),
         Operation(
             name="softmax_hvp",
             inputs=("y", "dy", "v"),
             formula="yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j, "
             "with yt = y * (v - sum_j y_j v_j)",
-            sums=3,
+            plain=3,
         ),
         Operation(
             name="log_softmax",
             inputs=("x",),
             formula="y_i = x_i - m - log sum_j exp(x_j - m), with m = max_j x_j",
+            relative=1,
+            exact_sums=True,
         ),
         Operation(
             name="log_softmax_vjp",
             inputs=("logy", "dy"),
             formula="dx = dy - exp(logy) * sum_j dy_j",
+            plain=1,
+            sum_inputs=("dy",),
         ),
         Operation(
             name="log_softmax_jvp",
             inputs=("logy", "xt"),
             formula="dyt = xt - sum_j exp(logy_j) xt_j",
+            plain=1,
+            map_inputs=("xt",),
         ),
         _LOGSUMEXP,
         replace(
@@ -205,17 +276,153 @@ OPERATIONS = {
             source="logsumexp_vjp",
             public="logsumexp_vjp",
         ),
+        Operation(
+            name="segment_softmax",
+            inputs=("x",),
+            row_inputs=("offsets",),
+            formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j, over a segment",
+            relative=1,
+            indices=("offsets",),
+            patterns=("segment",),
+            source="softmax",
+        ),
+        Operation(
+            name="segment_softmax_vjp",
+            inputs=("y", "dy"),
+            row_inputs=("offsets",),
+            formula="dx = y * (dy - sum_j y_j dy_j), over a segment",
+            plain=1,
+            indices=("offsets",),
+            patterns=("segment",),
+            source="softmax_vjp",
+        ),
         _TOPK,
         replace(
             _TOPK,
             name="topk_softmax_gates",
-            sums=0,
+            relative=0,
             formula="exp(x_i - m) / sum_j exp(x_j - m) of the k largest x_i, j over these k",
             source="topk_softmax",
             public="topk_softmax",
         ),
     )
 }
+
+CROSS_ENTROPY_OPTIONS = (
+    "ignore_index",
+    "stride",  # of the table of weights, in bytes
+    "keep",  # 1 - label_smoothing
+    "label_smoothing",
+    "share",  # label_smoothing / C
+    "z_loss",
+    "softcap",
+    "per_cap",
+    "factor",  # of the gradient
+)
+
+
+def cross_entropy_name(*, soft: bool, weight: bool, smooth: bool, capped: bool, result: str) -> str:
+    """Return the operation of a variant; `result` as in `CROSS_ENTROPY_RESULTS`."""
+    features = (("soft", soft), ("weight", weight), ("smooth", smooth), ("capped", capped))
+    words = [word for word, wanted in features if wanted]
+    return "_".join(("cross_entropy", *words, *([result] if result else ())))
+
+
+# What a variant gives: the loss; the loss and its gradient; both, of which the gradient is
+# multiplied by one from above; that gradient alone.
+CROSS_ENTROPY_RESULTS = ("", "grad", "grad_up", "vjp")
+
+
+def _cross_entropy(soft: bool, weight: bool, smooth: bool, capped: bool, result: str) -> Operation:
+    upstream = ("dloss",) if result in ("grad_up", "vjp") else ()
+    along = weight and (soft or smooth)
+    return Operation(
+        name=cross_entropy_name(
+            soft=soft, weight=weight, smooth=smooth, capped=capped, result=result
+        ),
+        inputs=("logits", *(("target",) if soft else ()), *(("weight",) if along else ())),
+        row_inputs=upstream if soft else ("target", *upstream),
+        tables=("weight",) if weight and not soft else (),
+        indices=() if soft else ("target",),
+        outputs={"": (), "vjp": ("out",)}.get(result, ("dlogits",)),
+        row_outputs=() if result == "vjp" else ("loss",),
+        formula="loss = log(sum_j exp(x_j)) sum_j p_j - sum_j p_j x_j, "
+        "dx_i = exp(x_i) / sum_j exp(x_j) * sum_j p_j - p_i"
+        if soft
+        else "loss = w_t (log(sum_j exp(x_j)) - x_t), "
+        "dx_i = w_t (exp(x_i) / sum_j exp(x_j) - delta_it)",
+        relative=1,
+        plain=2 if soft else (1 + along if smooth else 0),
+        picked=0 if soft else 1,
+        source="cross_entropy",
+        public="cross_entropy_vjp" if result == "vjp" else "cross_entropy",
+        features=tuple(
+            word
+            for word, wanted in (("soft", soft), ("smooth", smooth), ("capped", capped))
+            if wanted
+        ),
+        options=CROSS_ENTROPY_OPTIONS,
+        precise_as="logits",
+        exact_sums=True,  # of integers
+    )
+
+
+_CROSS_ENTROPY = {
+    operation.name: operation
+    for soft, weight, smooth, capped, result in product(
+        *((False, True),) * 4, CROSS_ENTROPY_RESULTS
+    )
+    if not (soft and smooth)  # smoothing costs soft targets nothing: it is not a variant of them
+    for operation in (_cross_entropy(soft, weight, smooth, capped, result),)
+}
+_DIVISOR = Operation(
+    name="cross_entropy_divisor",
+    inputs=("target",),
+    outputs=(),
+    row_outputs=("out",),
+    formula="1 / sum_i w_(t_i)",
+    plain=1,
+    public="cross_entropy",
+    options=("ignore_index", "stride", "classes"),
+)
+_TOTAL = Operation(
+    name="cross_entropy_total",
+    inputs=("loss",),
+    outputs=(),
+    row_outputs=("out",),
+    formula="factor * sum_i loss_i",
+    plain=1,
+    public="cross_entropy",
+    options=("factor",),
+)
+# The launches that a public function of many options is made of; the gates go over those of them
+# that are in `OPERATIONS`.
+PARTS = _CROSS_ENTROPY | {
+    operation.name: operation
+    for operation in (
+        _DIVISOR,
+        replace(
+            _DIVISOR,
+            name="cross_entropy_divisor_weight",
+            tables=("weight",),
+            source=_DIVISOR.name,
+        ),
+        _TOTAL,
+        replace(_TOTAL, name="cross_entropy_total_by", row_inputs=("divisor",), source=_TOTAL.name),
+    )
+}
+# The plainest, and those that hold the most.
+OPERATIONS |= {
+    name: PARTS[name]
+    for name in (
+        "cross_entropy",
+        "cross_entropy_grad",
+        "cross_entropy_weight_smooth_capped_grad",
+        "cross_entropy_soft_weight_capped_grad",
+        "cross_entropy_vjp",
+    )
+}
+KERNELS = OPERATIONS | PARTS
 
 # Public functions that run another function's kernel: the Jacobian of softmax is symmetric.
 SAME_KERNEL = {
@@ -229,7 +436,7 @@ SAME_KERNEL = {
 
 def find(op: str) -> Operation:
     """Return the operation of the public function `op`; ValueError if there is none."""
-    operation = OPERATIONS.get(op) or SAME_KERNEL.get(op)
+    operation = KERNELS.get(op) or SAME_KERNEL.get(op)
     if operation is None:
         named = [operation.name for operation in OPERATIONS.values() if not operation.public]
         known = ", ".join((*named, *SAME_KERNEL))

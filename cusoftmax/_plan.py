@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, OPERATIONS
+from cusoftmax._ops import ITEMSIZE, KERNELS, Operation
 from cusoftmax._problem import Problem
 
 WARP = 32
@@ -32,7 +32,8 @@ class Kernel:
     """One binary: the entry's name, the compiler's options, and what a launch must respect.
 
     Its arguments are `reads` pointers to inputs, `writes` to results (null in launches that write
-    the workspace alone), the workspace's, and ``csm::Layout``.
+    the workspace alone), the workspace's, and ``csm::Layout``. A launch writes every element of the
+    results, or some of them, no one twice.
     """
 
     name: str
@@ -41,6 +42,11 @@ class Kernel:
     cluster: int
     reads: int
     writes: int
+
+    @property
+    def writes_all(self) -> bool:
+        """Whether a launch that writes results writes every element of them."""
+        return self["CSM_PATTERN"] != "segment"
 
     def __getitem__(self, macro: str) -> str:
         return dict(self.macros)[macro]
@@ -65,8 +71,8 @@ class Plan:
     op : str
         The kernel's operation.
     pattern : str
-        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, ``"map"``, or ``"empty"``
-        when there is nothing to compute and nothing is launched.
+        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, ``"map"``, ``"segment"``,
+        or ``"empty"`` when there is nothing to compute and nothing is launched.
     launches : tuple of Launch
         In order, on one stream.
     workspace_bytes : int
@@ -84,8 +90,9 @@ class Plan:
     reads : int
         How often each input element is read from global memory.
     rounds : int
-        Split pattern: rounds of chunks, one a warp, that a block makes over its segment. Where
-        elements are picked: neighbouring chunks of each warp.
+        Split pattern: rounds of chunks, one a warp, that a block makes over its segment.
+    checkers : int
+        Segment pattern: blocks that look at the offsets.
     why : str
         The reason for the pattern, in words.
     """
@@ -103,6 +110,7 @@ class Plan:
     reads: int
     rounds: int
     why: str
+    checkers: int = 0
 
     @property
     def least_bytes(self) -> int:
@@ -112,17 +120,19 @@ class Plan:
     @property
     def operand_bytes(self) -> tuple[int, ...]:
         """Bytes of each operand: places that strides of 0 repeat count once."""
-        problem, operation = self.problem, OPERATIONS[self.op]
-        along = (problem.picks,) if problem.picks else problem.reduce_shape
-        shapes = [problem.batch_shape + problem.reduce_shape] * len(operation.read)
-        shapes += [problem.batch_shape + along] * len(operation.written)
-        return tuple(
-            prod(
-                n for n, step in zip(sizes, o.batch_strides + o.reduce_strides, strict=True) if step
-            )
-            * ITEMSIZE[o.dtype]
-            for o, sizes in zip(problem.operands, shapes, strict=True)
-        )
+        sizes = self.problem.batch_shape + self.problem.reduce_shape
+        operation = KERNELS[self.op]
+
+        def count(number: int) -> int:
+            if operation.segmented and number == operation.valued:
+                return self.problem.segments + 1
+            o = self.problem.operands[number]
+            steps = o.batch_strides + o.reduce_strides
+            if operation.selects and number >= len(operation.read):
+                return self.rows * int(self.problem.options[0])
+            return prod(n for n, step in zip(sizes, steps, strict=True) if step)
+
+        return tuple(count(i) * ITEMSIZE[o.dtype] for i, o in enumerate(self.problem.operands))
 
     @property
     def cluster(self) -> int:
@@ -133,6 +143,23 @@ class Plan:
         from cusoftmax._explain import describe
 
         return describe(self)
+
+
+def roles_of(operation: Operation) -> str:
+    """Return how many operands of each sort there are, as ``CSM_ROLES``."""
+    sorts = (
+        operation.inputs,
+        operation.row_inputs,
+        operation.tables,
+        operation.outputs,
+        operation.row_outputs,
+    )
+    return ",".join(str(len(names)) for names in sorts)
+
+
+def features_of(operation: Operation) -> str:
+    """Return what a variant does besides, as ``CSM_FEATURES``."""
+    return "|".join(f"csm::feature::{name}" for name in operation.features) or "0"
 
 
 def make_kernel(
@@ -171,13 +198,12 @@ def make_kernel(
     general : bool
         Whether offsets follow all strides, also of a row in one dimension.
     slots : int
-        Picks that a lane holds, for an operation that picks.
+        Elements that a lane holds of those selected.
     """
     most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
     dims = 1 if most == 1 and not general else MAX_DIMS
-    operation = OPERATIONS[problem.op]
+    operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    roles = (operation.inputs, operation.row_inputs, operation.outputs, operation.row_outputs)
     told = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
     tags = [TYPES[d][1] for d in (told[:1] if len(set(told)) == 1 else told)]
     name = "_".join(
@@ -199,9 +225,15 @@ def make_kernel(
         "CSM_PATTERN": pattern,
         "CSM_OPERANDS": len(dtypes),
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
-        "CSM_ROLES": ",".join(str(len(names)) for names in roles),
-        "CSM_SUMS": operation.sums,
+        "CSM_ROLES": roles_of(operation),
+        "CSM_NEEDS": f"{operation.relative},{operation.plain},{operation.picked}",
+        "CSM_FEATURES": features_of(operation),
+        "CSM_OPTIONS": len(operation.options),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
+        "CSM_COMPENSATED": int(
+            ITEMSIZE[dtypes[operation.precision]] == ITEMSIZE[acc]
+            or (operation.exact_sums and acc == "float64")
+        ),
         "CSM_VEC": vector,
         "CSM_GROUP": group,
         "CSM_LANES": lanes,

@@ -13,7 +13,7 @@ from typing import Any
 
 from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, OPERATIONS, Operation, compute_dtype
+from cusoftmax._ops import ITEMSIZE, KERNELS, Operation, compute_dtype
 from cusoftmax._plan import MAX_DIMS, MAX_GRID, WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax._problem import Problem
 
@@ -39,12 +39,14 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
     make = _Maker(problem, device)
     if problem.rows == 0 or (problem.n == 0 and not make.operation.row_outputs):
         result = make.plan("empty", (), why="there is no element")
-    elif make.operation.picks:
+    elif make.operation.selects:
         from cusoftmax._planner_topk import topk  # here, because it builds on this module
 
         result = topk(make)
     elif "map" in make.operation.patterns:
         result = _map(make)
+    elif make.operation.segmented:
+        result = _segment(make)
     elif not make.row_is_contiguous:
         result = _column(make)
     elif problem.n <= make.chunk:
@@ -54,6 +56,14 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
     if result.launches and result.pattern not in make.operation.patterns:
         raise ValueError(f"{problem.op} does not support the {result.pattern} pattern")
     return result
+
+
+def computes_in(problem: Problem) -> str:
+    """Return the dtype of a problem's arithmetic; results beside the precise one follow it."""
+    operation = KERNELS[problem.op]
+    dtypes = [o.dtype for o in problem.operands]
+    read = [d for i, d in enumerate(dtypes[: len(operation.read)]) if operation.counts(i)]
+    return compute_dtype(read, dtypes[operation.precision])
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -74,11 +84,10 @@ class _Maker:
     def __init__(self, problem: Problem, device: DeviceSpec) -> None:
         self.problem = problem
         self.device = device
-        self.operation: Operation = OPERATIONS[problem.op]
+        self.operation: Operation = KERNELS[problem.op]
         dtypes = [o.dtype for o in problem.operands]
-        read = len(self.operation.read)
-        out = dtypes[read]
-        self.acc = compute_dtype(dtypes[:read], out)
+        out = dtypes[self.operation.precision]
+        self.acc = computes_in(problem)
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
         # The operands that are walked along the rows, and the sizes of their elements.
@@ -98,6 +107,12 @@ class _Maker:
             self.max_warps = tuned.BLOCK_WARPS_FLOAT.value
         else:
             self.max_warps = tuned.BLOCK_WARPS.value
+        operation = self.operation
+        if operation.relative and (operation.plain or operation.picked):
+            if out == "float32":
+                self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
+            elif operation.plain:
+                self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
         if max(len(problem.batch_shape), len(problem.reduce_shape)) > 1:
             self.max_warps = tuned.GENERAL_WARPS.value
 
@@ -122,6 +137,19 @@ class _Maker:
                 o.alignment % (vector * size) == 0
                 and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
                 and all(s % (vector * size) == 0 for s in o.reduce_strides[:-1])
+                for o, size in zip(self.along, self.sizes, strict=True)
+            )
+
+        return self._widest(self.group, fits)
+
+    @cached_property
+    def staged_vector(self) -> int:
+        """Elements of one access to a whole column, wherever its rows begin."""
+
+        def fits(vector: int) -> bool:
+            return self.row_is_contiguous and all(
+                o.alignment % (vector * size) == 0
+                and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
                 for o, size in zip(self.along, self.sizes, strict=True)
             )
 
@@ -186,6 +214,7 @@ class _Maker:
         reads: int = 1,
         rounds: int = 1,
         workspace: int = 0,
+        checkers: int = 0,
     ) -> Plan:
         problem = self.problem
         return Plan(
@@ -202,6 +231,7 @@ class _Maker:
             reads if launches else 0,
             rounds,
             why,
+            checkers,
         )
 
 
@@ -266,6 +296,8 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
     slots = 0  # chunks parked in the first block, which has the most
     if parked:
         slots = (parked - 1) * warps + min(warps, chunks - parked * warps * cluster)
+    if chunks > WARP * WARP:
+        return None  # fold_in_block folds two levels of 32
     if parked and not make.operation.outputs:
         return None  # nothing is read again: nothing to keep
     nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0)
@@ -348,6 +380,53 @@ def _map(make: _Maker) -> Plan:
         (Launch(kernel, grid, threads, 0),),
         vector=vector,
         why="no element depends on the others",
+    )
+
+
+def _segment(make: _Maker) -> Plan:
+    """Rows of unequal length: as ``patterns/segment.cuh`` says, whose sizes are told again here."""
+    problem = make.problem
+    warps = 4
+    tile = warps * make.chunk
+    tiles = ceil_div(problem.n + problem.segments, tile)
+    units = tiles * problem.rows
+    seen = tuned.CHECK_THREADS.value * tuned.CHECKED.value  # offsets, by a block
+    checkers = min(ceil_div(problem.segments + 1, seen), tuned.CHECKERS.value)
+    staged = make.values * (2 * tile + make.group) * make.acc_bytes
+    lists = warps * (2 * warps * 8 + 4)
+    general = not make.row_is_contiguous
+    wide = make.problem.operands[-1].dtype == make.acc == "float32"
+    cap = tuned.SEGMENT_CAP_WARPS_FLOAT.value if wide else tuned.SEGMENT_CAP_WARPS.value
+    cap = tuned.GENERAL_WARPS.value if general else cap
+
+    def launch(stage: int) -> Launch:
+        threads = tuned.CHECK_THREADS.value if stage == 0 else WARP * warps
+        kernel = make.kernel(
+            "segment",
+            vector=make.staged_vector,
+            group=make.group,
+            lanes=WARP,
+            items=make.items,
+            threads=cap * WARP,
+            stage=stage,
+            general=general,
+        )
+        if stage == 0:
+            return Launch(kernel, checkers, threads, threads // WARP * 4)
+        shared = staged + 4 * warps * make.node_bytes + lists
+        return Launch(kernel, min(units, MAX_GRID), threads, shared)
+
+    longer = problem.n > tile
+    nodes = 2 * units * make.node_bytes if longer else 0
+    return make.plan(
+        "segment",
+        tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
+        vector=make.staged_vector,
+        reads=2 if longer else 1,
+        workspace=ceil_div(4 * checkers, 16) * 16 + (tiles + 2) // 2 * 16 + nodes,
+        checkers=checkers,
+        why="rows of unequal length, known on the device alone: blocks take equal shares of them"
+        + (f"; rows longer than {tile} are read twice" if longer else ""),
     )
 
 

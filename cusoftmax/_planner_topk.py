@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from cusoftmax import _tuning as tuned
-from cusoftmax._checks import MOST_PICKS
+from cusoftmax._checks import MOST_SELECTED
 from cusoftmax._plan import MAX_GRID, WARP, Kernel, Launch, Plan
 from cusoftmax._planner import _lanes, _Maker, ceil_div, power_of_two
 
@@ -22,7 +22,7 @@ _PADDING = 4  # elements between neighbouring rows in shared memory: kPitch in t
 
 
 def topk(make: _Maker) -> Plan:
-    """Choose the launches for picking `problem.picks` elements of each row."""
+    """Choose the launches for selecting k elements of each row."""
     problem, device = make.problem, make.device
     rows, n, item = problem.rows, problem.n, make.sizes[0]
     lanes, _, _ = _lanes_and_slots(make)
@@ -41,10 +41,10 @@ def _lanes_and_slots(make: _Maker) -> tuple[int, int, int]:
     """Return the lanes that hold a short row, the elements in each, and its slots for picks."""
     lanes, items = _lanes(make)
     few = tuned.TOPK_FEW.value
-    if make.problem.picks <= max(few, lanes):
+    if _selected(make) <= max(few, lanes):
         return lanes, items, max(1, min(few, lanes * items) // lanes)
     lanes = max(lanes, few)
-    return lanes, make.items, MOST_PICKS // lanes
+    return lanes, make.items, MOST_SELECTED // lanes
 
 
 def _group(make: _Maker) -> Plan:
@@ -91,7 +91,7 @@ def _split(make: _Maker) -> Plan:
         ),
         vector=_vector(make),
         rounds=rounds,
-        workspace=rows * segments * _list_bytes(make, make.problem.picks),
+        workspace=rows * segments * _list_bytes(make, _selected(make)),
         why=f"{rows} long rows would occupy {rows} of {make.device.sm_count} multiprocessors: "
         f"{segments} blocks share each",
     )
@@ -123,7 +123,7 @@ def _column(make: _Maker) -> Plan:
         "topk_column",
         tuple(launches),
         rounds=rounds * least,
-        workspace=problem.rows * segments * _list_bytes(make, problem.picks) if several else 0,
+        workspace=problem.rows * segments * _list_bytes(make, _selected(make)) if several else 0,
         why=f"the rows lie down a strided axis: a block takes {warps} side by side"
         + (f", and {segments} blocks share them" if several else ""),
     )
@@ -155,12 +155,16 @@ def _long(make: _Maker, pattern: str, stage: int | None) -> Kernel:
     )
 
 
+def _selected(make: _Maker) -> int:
+    return int(make.problem.options[0])
+
+
 def _is_small(make: _Maker) -> bool:
     return make.acc == "float32" and make.sizes[0] == 2 and _slots(make) == 1
 
 
 def _slots(make: _Maker) -> int:
-    return ceil_div(make.problem.picks, WARP)
+    return ceil_div(_selected(make), WARP)
 
 
 def _kernel(make: _Maker, pattern: str, **kind: Any) -> Kernel:
@@ -176,5 +180,5 @@ def _vector(make: _Maker) -> int:
 def _list_bytes(make: _Maker, places: int = 0) -> int:
     """Bytes of a list of candidates, each a key and an index, and of its node."""
     key = 8 if make.sizes[0] == 8 else 4
-    node = make.node_bytes if make.operation.sums else 0
+    node = make.node_bytes if make.operation.relative else 0
     return (places or _slots(make) * WARP) * (_INDEX_BYTES + key) + node

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -24,18 +24,32 @@ from cusoftmax._checks import (
     accepted_name,
     as_dtype,
     check_agreement,
-    check_picks,
+    check_offsets,
+    check_same_dtype,
+    check_selection,
     check_shape,
     check_target,
     check_types,
     float_name,
     may_be_in_place,
     plain_axis,
+    plain_bool,
     reach,
     resolve_axes,
     view_of,
 )
-from cusoftmax._ops import FLOATS, INPUTS, ITEMSIZE, Operation, find, output_dtype
+from cusoftmax._ops import (
+    FLOATS,
+    INDICES,
+    INPUTS,
+    ITEMSIZE,
+    OFFSETS,
+    Operation,
+    find,
+    output_dtype,
+)
+
+SUPPOSED_LENGTH = 64  # of a segment, where none is known
 
 
 @dataclass(frozen=True)
@@ -73,10 +87,13 @@ class Problem:
         lets them be, and never fewer than one.
     operands : tuple of Operand
         The inputs in the operation's order, then its results. Those with one value for each row
-        have strides of 0 along it; those with a value for each pick have the stride from one to the
-        next.
-    picks : int
-        Elements that are picked of each row; 0 for an operation that picks none.
+        have strides of 0 along it, and tables strides of 0 alone. Offsets have their own as the
+        only one of `reduce_strides`; values of selected elements that from one to the next.
+    options : tuple of numbers
+        The operation's options, in its order: integers, or floats in the arithmetic's dtype.
+    segments : int
+        Where rows are of unequal length, how many of them `n` elements are divided into; there are
+        then `rows` such columns.
     """
 
     op: str
@@ -85,7 +102,8 @@ class Problem:
     batch_shape: tuple[int, ...]
     reduce_shape: tuple[int, ...]
     operands: tuple[Operand, ...]
-    picks: int = 0
+    options: tuple[float, ...] = ()
+    segments: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +145,7 @@ def signature(
     dtype: Any,
     outs: tuple[Array, ...],
     keepdims: bool,
-    picks: int = 0,
+    options: tuple[float, ...] = (),
 ) -> Hashable:
     """Return a key such that calls with equal keys have equal `build` results, or both fail.
 
@@ -135,10 +153,12 @@ def signature(
     """
     if axis is not None and type(axis) is not int:
         axis = plain_axis(op, axis)
-    if dtype is not None:
+    if dtype is not None and type(dtype) is not tuple:
         dtype = as_dtype(op, dtype)
+    if keepdims is not False and keepdims is not True:
+        keepdims = plain_bool(op, "keepdims", keepdims)
     # Flat: `op` and the length tell which array an entry is of.
-    key: list[Any] = [op, axis, dtype, keepdims, picks]
+    key: list[Any] = [op, axis, dtype, keepdims, options]
     try:
         for a in inputs + outs:
             data = a.data
@@ -156,12 +176,12 @@ def build(
     dtype: Any,
     outs: tuple[Array, ...] = (),
     keepdims: bool = False,
-    picks: int = 0,
+    options: tuple[float, ...] = (),
 ) -> Prepared:
     """Check a call, all but the overlap of its results with the inputs, and fold it.
 
-    `outs` is all of the results, or none. `keepdims` is for operands with one value for each row,
-    `picks` for results with a value for each of so many.
+    `outs` is all of the results, or none. `keepdims` is for operands with one value for each row.
+    `dtype` is that of every result, or a tuple with one for each.
 
     Raises
     ------
@@ -170,54 +190,66 @@ def build(
         non-integer axis.
     ValueError
         For arrays that disagree in shape or device, a `dtype` that is not that of `out`, an `out`
-        with elements that share memory, a repeated axis, more picks than a row has elements. An
-        axis out of range is its subclass `numpy.exceptions.AxisError`.
+        with elements that share memory, a repeated axis. An axis out of range is its subclass
+        `numpy.exceptions.AxisError`.
     """
     operation = find(op)
     check_types(operation, op, inputs, outs)
     said = operation.public or op
     views = [
-        view_of(said, name, array, INPUTS)
+        view_of(said, name, array, _accepted(operation, name))
         for name, array in zip(operation.read, inputs, strict=True)
     ]
-    chosen = None if dtype is None else float_name(said, "dtype=", as_dtype(said, dtype))
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.written)
+    chosen = [
+        None if each is None else float_name(said, "dtype=", as_dtype(said, each))
+        for each in dtypes
+    ]
     first = operation.inputs[0], inputs[0]
     check_agreement(said, *first, zip(operation.read[1:], inputs[1:], strict=True))
     shape = views[0].shape
+    segments = check_offsets(said, views[-1].shape, shape) if operation.segmented else 0
     axes = resolve_axes(said, axis, len(shape))
-    if operation.picks:
-        check_picks(said, picks, shape, axis)
-        shapes = (shape, picked_shape(shape, axes, picks))
-    else:
-        shapes = (shape, reduced_shape(shape, axes, keepdims))
+    shapes = (shape, reduced_shape(shape, axes, keepdims))
+    if operation.selects:
+        check_selection(said, options[0], shape, axis)
+        shapes = (shape, selected_shape(shape, axes, options))
 
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
 
-    for i, view in enumerate(views):
+    for i, view in enumerate(views[: operation.valued - len(operation.tables)]):
         check_shape(said, operation.read[i], view.shape, *first, expected(i))
     if outs:
         check_agreement(said, *first, zip(operation.written, outs, strict=True))
     for i, name in enumerate(operation.written, len(views)):
+        fixed = operation.fixed_dtype(i)
+        wanted = fixed or chosen[i - len(inputs)]
         if outs:
-            fixed = operation.fixed_dtype(i)
             view = view_of(said, name, outs[i - len(inputs)], (fixed,) if fixed else FLOATS)
             check_shape(said, name, view.shape, *first, expected(i))
-            check_target(said, name, view, fixed or chosen)
+            check_target(said, name, view, wanted)
         else:
-            found = (
-                operation.fixed_dtype(i)
-                or chosen
-                or output_dtype([v.dtype for v in views[: len(inputs)]])
+            found = wanted or output_dtype(
+                [
+                    v.dtype
+                    for k, v in enumerate(views[: len(operation.inputs)])
+                    if operation.counts(k)
+                ]
             )
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
+    check_same_dtype(said, operation, views[len(inputs) :])
     along = [
-        view if operation.along_rows(i) else _along(view, shape, axes, keepdims, operation.picks)
+        View(shape, (0,) * len(shape), view.dtype, view.pointer)  # they move with no dimension
+        if i in operation.table_operands or (operation.segmented and i == operation.valued)
+        else _along(view, shape, axes, keepdims, operation.selects)
         for i, view in enumerate(views)
     ]
-    problem = fold(operation, along, axes, picks)
+    problem = fold(operation, along, axes, options)
+    if operation.segmented:
+        problem = _divided(problem, segments, operation.valued, views[operation.valued].strides)
     results = tuple(
         Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
     )
@@ -231,6 +263,13 @@ def build(
     return Prepared(problem, results, reaches)
 
 
+def _accepted(operation: Operation, name: str) -> tuple[str, ...]:
+    """Return the dtypes that an input may have."""
+    if operation.segmented and name == operation.read[operation.valued]:
+        return OFFSETS
+    return INDICES if name in operation.indices else INPUTS
+
+
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
     """Return the shape of what has one value for each row."""
     if keepdims:
@@ -238,25 +277,34 @@ def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool)
     return tuple(size for d, size in enumerate(shape) if d not in axes)
 
 
-def picked_shape(shape: tuple[int, ...], axes: tuple[int, ...], picks: int) -> tuple[int, ...]:
-    """Return the shape of what has a value for each of `picks` elements of a row."""
-    return tuple(picks if d in axes else size for d, size in enumerate(shape))
+def selected_shape(
+    shape: tuple[int, ...], axes: tuple[int, ...], options: tuple[float, ...]
+) -> tuple[int, ...]:
+    """Return the shape of what has a value for each selected element of a row."""
+    return tuple(int(options[0]) if d in axes else size for d, size in enumerate(shape))
 
 
 def _along(
-    view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool, picks: bool = False
+    view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool, selects: bool = False
 ) -> View:
     """Return an array with one value for each row as one that repeats it along the row.
 
-    One with a value for each pick goes on as it begins; no more than the picks are ever touched.
+    One with a value for each selected element goes on as it begins: no more of it is ever touched.
     """
-    if picks:
-        return View(shape, view.strides, view.dtype, view.pointer)
     if view.shape == shape:
         return view
+    if selects:
+        return View(shape, view.strides, view.dtype, view.pointer)
     kept = iter(s for d, s in enumerate(view.strides) if not (keepdims and d in axes))
     strides = tuple(0 if d in axes else next(kept) for d in range(len(shape)))
     return View(shape, strides, view.dtype, view.pointer)
+
+
+def _divided(problem: Problem, segments: int, offsets: int, strides: tuple[int, ...]) -> Problem:
+    """Return the problem with rows of unequal length, which the operand `offsets` divides."""
+    operands = list(problem.operands)
+    operands[offsets] = replace(operands[offsets], reduce_strides=strides)
+    return replace(problem, operands=tuple(operands), segments=segments)
 
 
 def problem_for(
@@ -266,59 +314,75 @@ def problem_for(
     axis: Axis = -1,
     out_dtype: Any = None,
     order: str = "C",
-    picks: int | None = None,
+    k: int | None = None,
 ) -> Problem:
     """Return the problem of aligned arrays that need not exist, contiguous in `order` (C or F).
 
-    `dtype` is that of every input, or a tuple with one for each. `picks` is the k of an operation
-    that picks; by default 8, or all elements of rows that have fewer.
+    `dtype` is that of every input, or a tuple with one for each. Segments, of which a shape says
+    nothing, are supposed to be of `SUPPOSED_LENGTH` elements. `k` is that of an operation that
+    selects elements; by default 8, or all of rows that have fewer.
     """
     operation = find(op)
     op = operation.public or op
+    options: tuple[float, ...] = (1.0,) * len(operation.options)
     shape = tuple(operator.index(size) for size in shape)
     if any(size < 0 for size in shape):
         raise ValueError(f"{op}: shape {shape} has a negative size")
     if order not in ("C", "F"):
         raise ValueError(f"{op}: order={order!r} is not known; give 'C' or 'F'")
-    given = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.read)
+    given = dtype if isinstance(dtype, tuple) else (dtype,) * operation.valued
+    given += ("int64",) * (operation.segmented and len(given) == operation.valued)
     if len(given) != len(operation.read):
         raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
     names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
+    for i, name in enumerate(operation.read):
+        if name in operation.indices and not isinstance(dtype, tuple):
+            names[i] = "int64"
     if out_dtype is None:
-        out_name = output_dtype(names)
+        elements = enumerate(names[: len(operation.inputs)])
+        out_name = output_dtype([name for i, name in elements if operation.counts(i)])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
-    axes = resolve_axes(op, axis, len(shape))
+    axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))
+    if operation.selects:
+        k = max(1, min(8, *(shape[d] for d in axes))) if k is None else k
+        check_selection(op, k, shape, axis)
+        options = (k,)
     results = range(len(names), len(names) + len(operation.written))
     names += [operation.fixed_dtype(i) or out_name for i in results]
-    k = 0
-    if operation.picks:
-        k = max(1, min(8, *(shape[d] for d in axes))) if picks is None else picks
-        check_picks(op, k, shape, axis)
     # Strides that only rank the dimensions; k_order makes true ones of them.
     rank = tuple(range(1, len(shape) + 1))
     ranks = rank if order == "F" else rank[::-1]
     views = []
     for i, name in enumerate(names):
         along = operation.along_rows(i)
-        has = shape
-        if not along:
-            has = picked_shape(shape, axes, k) if k else reduced_shape(shape, axes, True)
-        elif operation.repeated and i < len(operation.inputs):
+        has = shape if along else reduced_shape(shape, axes, True)
+        if operation.selects and not along:
+            has = selected_shape(shape, axes, options)
+        if operation.repeated and i < len(operation.inputs):
             has = (*shape[:-2], 1, *shape[-1:])
         strides = list(k_order(has, ranks, ITEMSIZE[name]))
-        if along and has[-2:-1] != shape[-2:-1]:
+        if has[-2:-1] != shape[-2:-1] and along:
             strides[-2] = 0
         view = View(shape if along else has, tuple(strides), name)
-        views.append(view if along else _along(view, shape, axes, True, bool(k)))
-    return fold(operation, views, axes, k)
+        views.append(view if along else _along(view, shape, axes, True, operation.selects))
+    for i in operation.table_operands:
+        views[i] = View(shape, (0,) * len(shape), views[i].dtype)
+    problem = fold(operation, views, axes, options)
+    if operation.segmented:
+        segments = -(-shape[0] // SUPPOSED_LENGTH)
+        return _divided(problem, segments, operation.valued, (ITEMSIZE[names[operation.valued]],))
+    return problem
 
 
 # ------------------------------------------------------------------------------------------ folding
 
 
 def fold(
-    operation: Operation, views: Sequence[View], axes: tuple[int, ...], picks: int = 0
+    operation: Operation,
+    views: Sequence[View],
+    axes: tuple[int, ...],
+    options: tuple[float, ...] = (),
 ) -> Problem:
     """Fold an operation's arrays of one shape into rows along `axes` (ascending, not negative).
 
@@ -340,7 +404,7 @@ def fold(
         Operand(view.dtype, b, r, alignment(view.pointer))
         for view, b, r in zip(views, batch_strides, reduce_strides, strict=True)
     )
-    return Problem(operation.name, rows, n, batch_shape, reduce_shape, operands, picks)
+    return Problem(operation.name, rows, n, batch_shape, reduce_shape, operands, options)
 
 
 def _merge(dims: list[int], views: Sequence[View]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:

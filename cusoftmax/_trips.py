@@ -9,29 +9,18 @@ Figures are means over a launch's warps: a fold that the first of 16 warps does 
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from math import log2
 
 from cusoftmax._flow import Loop, Trips
-from cusoftmax._ops import ITEMSIZE, OPERATIONS
+from cusoftmax._ops import KERNELS
 from cusoftmax._plan import WARP, Launch, Plan
 from cusoftmax._planner import ceil_div, power_of_two
-from cusoftmax._source import kernel_root
 
 
 def trips_of(plan: Plan, launch: Launch) -> Trips:
     """Return the rounds of each loop of a launch's kernel."""
     rules = _Rules(plan, launch)
     return rules.rounds
-
-
-@cache
-def _has_maximum(op: str) -> bool:
-    """Whether an operation's kernel has a maximum stage: its source says so."""
-    name = OPERATIONS[op].source or op
-    source = (kernel_root() / "ops" / f"{name}.cuh").read_text(encoding="utf-8")
-    return re.search(r"\bkMaximum\s*=\s*true\b", source) is not None
 
 
 class _Rules:
@@ -42,11 +31,11 @@ class _Rules:
         self.chunks = ceil_div(plan.n, plan.chunk)
         self.lanes, self.columns = int(kernel["CSM_LANES"]), int(kernel["CSM_VEC"])
         acc = 2 if kernel["CSM_ACC"] == "double" else 1
-        operation = OPERATIONS[plan.op]
-        result = plan.problem.operands[len(operation.read)]
-        compensated = ITEMSIZE[result.dtype] == 4 * acc  # as core/config.cuh
+        operation = KERNELS[plan.op]
+        compensated = int(kernel["CSM_COMPENSATED"])
         # Shuffles that pass one node from lane to lane: of maximum, sums, and their second words.
-        self.words = (_has_maximum(plan.op) + operation.sums * (1 + compensated)) * acc
+        sums = (operation.relative + operation.plain) * (1 + compensated)
+        self.words = ((operation.relative > 0) + sums + operation.picked) * acc
 
     def rounds(self, loop: Loop) -> float | None:
         moves = loop.has("LDG") or loop.has("STG")
@@ -75,7 +64,7 @@ class _Rules:
 
     def _folds_rows(self) -> bool:
         """Whether a warp folds a row, instead of the first of a block for all of it."""
-        values_only = not OPERATIONS[self.plan.op].outputs
+        values_only = not KERNELS[self.plan.op].outputs
         return self._folds_workspace() and (self.pattern == "column" or values_only)
 
     def _units(self) -> float:

@@ -26,6 +26,9 @@ WORDS_IN_REGISTERS = Tuned(
 BLOCK_WARPS = Tuned(32, None, "the most a block may have; registers checked by the compile gate")
 BLOCK_WARPS_FLOAT = Tuned(24, None, "sums of two words spill one of 64 registers in a cluster")
 BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials spill at 64 registers")
+# Several things to know of a row beside relative sums, as a loss needs them.
+BLOCK_WARPS_LOSS = Tuned(24, None, "a plain sum beside them spills at 64 registers")
+BLOCK_WARPS_LOSS_FLOAT = Tuned(16, None, "sums of two words and a target spill at 80 registers")
 PARK_WARPS = Tuned(28, None, "with parked chunks, a bfloat16 kernel spills at 64 registers")
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
 CAP_WARPS = Tuned(16, None, "128 registers a thread, where blocks are smaller: no spills")
@@ -36,6 +39,11 @@ COLUMN_VECTOR = Tuned(2, None, "columns a thread, one of float64: four spill on 
 COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocessor")
 COLUMN_LONG_WARPS = Tuned(8, None, "rows that do not fit on chip: smaller blocks, more of them")
 SPLIT_SEGMENTS = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
+CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
+CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after the other")
+CHECKERS = Tuned(256, None, "words that each later block reads: eight a lane of a warp")
+SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blocks at a time")
+SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words spill ten of 128 registers")
 # Few, long rows: more blocks than rows are needed to use the memory of the whole GPU.
 SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
 SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")

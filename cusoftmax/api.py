@@ -304,8 +304,9 @@ def log_softmax(
     """Logarithm of softmax, without the underflow of its small entries.
 
     ``y_i = x_i - m - log sum_j exp(x_j - m)`` with ``m = max_j x_j``. Both parts are at most 0, so
-    no digits cancel, and the logarithm is taken of 1 plus the *other* terms, so that results next
-    to 0 are right too (Blanchard, Higham and Higham, IMA J. Numer. Anal. 41, 2021).
+    no digits cancel, and the logarithm is taken of 1 plus the *other* terms, so that float32 and
+    float64 results next to 0 are right too (Blanchard, Higham and Higham, IMA J. Numer. Anal. 41,
+    2021); of float16 and bfloat16 to 2^-22.
 
     Parameters
     ----------
@@ -346,7 +347,7 @@ def log_softmax_vjp(
     Parameters
     ----------
     logy : cupy.ndarray
-        The result of `log_softmax`, of any shape, strides and accepted dtype.
+        The result of `log_softmax`, which is at most 0, of any shape, strides and accepted dtype.
     dy : cupy.ndarray
         Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
     axis : int, tuple of int or None
@@ -385,7 +386,7 @@ def log_softmax_jvp(
     Parameters
     ----------
     logy : cupy.ndarray
-        The result of `log_softmax`, of any shape, strides and accepted dtype.
+        The result of `log_softmax`, which is at most 0, of any shape, strides and accepted dtype.
     xt : cupy.ndarray
         Tangent of log_softmax's input. Same shape; its dtype may differ.
     axis : int, tuple of int or None
@@ -466,7 +467,9 @@ def logsumexp(
     Notes
     -----
     An empty sum is -inf, as is one of nothing but -inf; a +inf gives +inf, a NaN gives NaN. Nothing
-    waits for the GPU, whatever the options.
+    waits for the GPU, whatever the options. In float32 arithmetic weights below 2^-126
+    count as 0. Weights that do not change along `axis` are read slowly; add their logarithm to the
+    result instead.
 
     Examples
     --------
@@ -475,7 +478,7 @@ def logsumexp(
     array(1000.69314718)
     """
     weights = () if b is None else (_launch.broadcast("logsumexp", "b", b, "x", x),)
-    name = "logsumexp" + "_b" * (b is not None) + "_sign" * return_sign
+    name = ("logsumexp_b" if weights else "logsumexp") + ("_sign" if return_sign else "")
     return _launch.run(name, (x, *weights), axis, dtype, out, keepdims)
 
 
@@ -518,7 +521,8 @@ def logsumexp_vjp(
 
     Notes
     -----
-    A row whose weighted sum is 0, or that has a NaN or a +inf, gives NaN.
+    A row whose weighted sum is 0, or that has a NaN or a +inf, gives NaN. With float32 arithmetic
+    the sum, relative to the largest term's exponential, has to lie between 2^-126 and 2^126.
 
     Examples
     --------
@@ -530,6 +534,111 @@ def logsumexp_vjp(
     weights = () if b is None else (_launch.broadcast("logsumexp_vjp", "b", b, "x", x),)
     name = "logsumexp_b_vjp" if weights else "logsumexp_vjp"
     return _launch.run(name, (x, *weights, dy), axis, None, out, keepdims)
+
+
+def segment_softmax(
+    x: cupy.ndarray,
+    offsets: cupy.ndarray,
+    out: cupy.ndarray | None = None,
+    dtype: DTypeLike | None = None,
+) -> cupy.ndarray:
+    """Softmax of each of many segments of unequal length, laid end to end.
+
+    Segment ``s`` is ``x[offsets[s]:offsets[s + 1]]``, and softmax is taken along it: over the edges
+    of a node in graph attention, or over a sequence of a packed batch. The lengths are never known
+    to the host, so nothing waits for the GPU.
+
+    Parameters
+    ----------
+    x : cupy.ndarray, shape (E, ...)
+        The segments' elements, of any strides and accepted dtype, as for `softmax`. Further
+        dimensions, such as the heads of graph attention, are columns with the same segments.
+    offsets : cupy.ndarray, shape (S + 1,)
+        Where the segments begin, and where the last ends: int32 or int64, from 0 up to E. A segment
+        may be empty.
+    out : cupy.ndarray, optional
+        Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
+        itself.
+    dtype : dtype, optional
+        Dtype of the result, any of the floats. By default that of `x`, or of `out`.
+
+    Returns
+    -------
+    cupy.ndarray
+        The result, of the shape of `x`; `out` if it was given.
+
+    Raises
+    ------
+    TypeError
+        If an array is not a CuPy array, or a dtype is not accepted.
+    ValueError
+        If `x` has no dimensions, or `offsets` not one or no entry; if `offsets` or `out` is on
+        another device, or `out` has another shape or dtype than is asked for, has elements that
+        share memory, or overlaps an input without being `x`.
+
+    Notes
+    -----
+    Offsets that do not rise from 0 to E, which only the GPU can see, make the whole result NaN.
+
+    A segment has the bits that `softmax` gives it as a contiguous row of that dtype, wherever it
+    stands and whatever the others are. Short segments are read once and long ones twice. Columns
+    that lie side by side are read one after the other, by accesses that are not contiguous.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> x = cupy.asarray([2.0, 4.0, 2.0, 1.0, 0.0, 0.0])
+    >>> cusoftmax.segment_softmax(x, cupy.asarray([0, 4, 4, 6])).round(4)
+    array([0.1025, 0.7573, 0.1025, 0.0377, 0.5   , 0.5   ])
+    """
+    return _launch.run("segment_softmax", (x, offsets), 0, dtype, out)
+
+
+def segment_softmax_vjp(
+    y: cupy.ndarray,
+    dy: cupy.ndarray,
+    offsets: cupy.ndarray,
+    out: cupy.ndarray | None = None,
+) -> cupy.ndarray:
+    """Gradient of a loss with respect to segment_softmax's input: the vector-Jacobian product.
+
+    ``dx = y * (dy - sum_j y_j dy_j)``, the sum over each element's own segment.
+
+    Parameters
+    ----------
+    y : cupy.ndarray, shape (E, ...)
+        The result of `segment_softmax`, of any strides and accepted dtype.
+    dy : cupy.ndarray, shape (E, ...)
+        Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
+    offsets : cupy.ndarray, shape (S + 1,)
+        As given to `segment_softmax`.
+    out : cupy.ndarray, optional
+        Where to write the result: same shape, a float dtype, any strides. It may be `y` or `dy`
+        itself.
+
+    Returns
+    -------
+    cupy.ndarray
+        The gradient, in the dtype that `softmax_vjp` would give.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `segment_softmax`; ValueError also if `y` and `dy` differ in shape or device.
+
+    Notes
+    -----
+    As for `segment_softmax`, offsets that do not rise from 0 to E make the whole result NaN.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> offsets = cupy.asarray([0, 4, 4, 6])
+    >>> y = cusoftmax.segment_softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0, 0.0, 0.0]), offsets)
+    >>> cusoftmax.segment_softmax_vjp(y, cupy.asarray([0.0, 1, 0, 0, 0, 1]), offsets).round(4)
+    array([-0.0776,  0.1838, -0.0776, -0.0286, -0.25  ,  0.25  ])
+    """
+    return _launch.run("segment_softmax_vjp", (y, dy, offsets), 0, None, out)
 
 
 def topk_softmax(
@@ -601,7 +710,7 @@ def topk_softmax(
     named = {"row": "topk_softmax", "topk": "topk_softmax_gates"}
     op = _checks.one_of("topk_softmax", "normalise", normalise, named)
     k = _checks.plain_count("topk_softmax", "k", k)
-    values, indices = _launch.run(op, (x,), axis, dtype, out, picks=k)
+    values, indices = _launch.run(op, (x,), axis, dtype, out, options=(k,))
     return values, indices
 
 

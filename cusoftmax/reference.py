@@ -9,6 +9,8 @@ few units in the last place only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -267,6 +269,159 @@ def logsumexp_vjp(
         return restore(e / s[:, None] * upstream, extended)
 
 
+def cross_entropy(
+    logits: ArrayLike,
+    target: ArrayLike,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    reduction: str = "mean",
+    dloss: ArrayLike | None = None,
+    *,
+    extended: bool = False,
+) -> tuple[Float, Float]:
+    """Cross-entropy and its gradient with respect to `logits`; meaning as in `torch`.
+
+    Parameters
+    ----------
+    logits : array_like
+        Of any shape and real dtype, the classes along `axis`.
+    target : array_like
+        Integers, of the shape of `logits` without `axis`: classes. Or floats, of the shape of
+        `logits`: probabilities.
+    axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction
+        As in `cusoftmax.cross_entropy`.
+    dloss : array_like, optional
+        For ``reduction="none"``, what the gradient of each row is multiplied by.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    loss, gradient : numpy.ndarray
+        A row whose target is neither a class nor `ignore_index` is NaN in both.
+    """
+    (x,), restore = _rows(logits, axis=axis)
+    rows, classes = x.shape
+    w = np.ones(classes, np.longdouble) if weight is None else _widen(weight)
+    hard = np.asarray(target)
+    soft = hard.dtype.kind not in "iu"
+    e = np.longdouble(label_smoothing)
+    if soft:
+        y = _rows(target, axis=axis)[0][0]
+        ignored = bad = np.zeros(rows, bool)
+        p = w * ((1 - e) * y + e / max(classes, 1))
+        total = np.longdouble(rows)
+    else:
+        t = hard.reshape(-1).astype(object)
+        ignored = np.array([k == ignore_index for k in t], bool)
+        bad = ~ignored & np.array([not 0 <= k < classes for k in t], bool)
+        place = np.array([k if 0 <= k < classes else 0 for k in t], np.int64)
+        own = np.arange(classes) == place[:, None]
+        p = (1 - e) * np.where(own, w, 0) + e / max(classes, 1) * w
+        total = (w[place] * ~(ignored | bad)).sum() if classes else np.longdouble(0)
+    with np.errstate(all="ignore"):
+        slope = np.ones_like(x)
+        if softcap is not None:
+            cap = np.longdouble(softcap)
+            slope = 1 / np.cosh(x / cap) ** 2
+            x = cap * np.tanh(x / cap)
+        m = x.max(axis=-1, initial=-np.inf)
+        m = np.where(np.isnan(x).any(axis=-1), np.nan, m)
+        log = _log_of_sum(x) if classes else np.full(rows, -np.inf)
+        below = np.where(p == 0, 0, p * ((m[:, None] - x) + log[:, None])).sum(axis=-1)
+        # NaN, and rows of nothing but -inf, also where no weight asks for their logarithm.
+        below = np.where(np.isnan(m) | ~np.isfinite(m), np.nan, below)
+        z = 2 * np.longdouble(z_loss) * (m + log) if z_loss else np.zeros(rows)
+        loss = below + z / 2 * (m + log)
+        q = _softmax_rows(x)
+        one = (p.sum(axis=-1) + z)[:, None]
+        # q - 1 of a target next to 1 is less the others' sum.
+        rest, lowered = q.copy(), np.zeros_like(q)
+        if classes:
+            top = q.argmax(axis=-1)[:, None]
+            near = np.take_along_axis(q, top, -1) > 0.5
+            np.put_along_axis(rest, top, 0, -1)
+            others = -rest.sum(axis=-1)[:, None]
+            np.put_along_axis(rest, top, np.where(near, others, np.take_along_axis(q, top, -1)), -1)
+            np.put_along_axis(lowered, top, near, -1)
+        gradient = one * rest - (p - one * lowered)
+        gradient = gradient * slope
+    for values in (loss, gradient):
+        values[bad], values[ignored] = np.nan, 0
+    if dloss is not None:
+        gradient = np.where(ignored[:, None], 0, gradient * _widen(dloss).reshape(-1, 1))
+    with np.errstate(all="ignore"):
+        if reduction == "mean":
+            gradient = np.where(ignored[:, None], 0, gradient / total)
+            return _single(loss.sum() / total, extended), restore(gradient, extended)
+        if reduction == "sum":
+            return _single(loss.sum(), extended), restore(gradient, extended)
+    return restore.values(loss, extended, False), restore(gradient, extended)
+
+
+def segment_softmax(x: ArrayLike, offsets: ArrayLike, *, extended: bool = False) -> Float:
+    """Softmax of each ``x[offsets[s]:offsets[s + 1]]`` along the first axis.
+
+    Parameters
+    ----------
+    x : array_like, shape (E, ...)
+        Logits of any real dtype.
+    offsets : array_like, shape (S + 1,)
+        From 0 up to E.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    return _by_segment(lambda part: softmax(part, 0, extended=extended), offsets, extended, x)
+
+
+def segment_softmax_vjp(
+    y: ArrayLike, dy: ArrayLike, offsets: ArrayLike, *, extended: bool = False
+) -> Float:
+    """Gradient through `segment_softmax`: `softmax_vjp` of each segment.
+
+    Parameters
+    ----------
+    y, dy : array_like, shape (E, ...)
+        The result of `segment_softmax` and the gradient with respect to it.
+    offsets : array_like, shape (S + 1,)
+        From 0 up to E.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+
+    def product(part: Float, other: Float) -> Float:
+        return softmax_vjp(part, other, 0, extended=extended)
+
+    return _by_segment(product, offsets, extended, y, dy)
+
+
+def segment_sum(values: ArrayLike, offsets: ArrayLike) -> Float:
+    """Sum of each segment in float64, repeated over it."""
+
+    def total(part: Float) -> Float:
+        return np.broadcast_to(part.astype(np.float64).sum(0, keepdims=True), part.shape)
+
+    return _by_segment(total, offsets, False, values)
+
+
+def _by_segment(
+    function: Callable[..., Float], offsets: ArrayLike, extended: bool, *arrays: ArrayLike
+) -> Float:
+    """Return `function` of each segment of arrays of one shape; all NaN for bad offsets."""
+    whole = [np.asarray(a) for a in arrays]
+    cuts = np.asarray(offsets).astype(np.int64)
+    result = np.full(whole[0].shape, np.nan, np.longdouble if extended else np.float64)
+    if cuts[0] == 0 and cuts[-1] == len(result) and (np.diff(cuts) >= 0).all():
+        for begin, end in pairwise(cuts):
+            if begin < end:
+                result[begin:end] = function(*(a[begin:end] for a in whole))
+    return result
+
+
 def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
     """Jacobian of softmax over the last axis as ``diag(y) - outer(y, y)``.
 
@@ -405,6 +560,10 @@ def vjp_bound(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, u: float = 1.0) -> F
     with np.errstate(all="ignore"):
         total = np.abs(y_ * dy_).sum(axis=-1, keepdims=True)
         return restore(u * np.abs(y_) * (np.abs(dy_) + total), False)
+
+
+def _single(value: Any, extended: bool) -> Float:
+    return np.asarray(value, np.longdouble if extended else np.float64)
 
 
 def _widen(values: ArrayLike) -> Float:

@@ -158,8 +158,8 @@ MUTATIONS = (
         "fold: shuffle width halved",
         SHUFFLE,
         "core/fold.cuh",
-        "shuffle_xor(node, mask, kWarp, HasMaximum)",
-        "shuffle_xor(node, mask, kWarp / 2, HasMaximum)",
+        "shuffle_xor(node, mask, kWarp)",
+        "shuffle_xor(node, mask, kWarp / 2)",
         (_CLUSTER,),
     ),
     Mutation(

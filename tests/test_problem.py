@@ -446,7 +446,7 @@ def test_overlap() -> None:
     assert not refused(rows[:, :6], rows[:, 6:])
     assert refused(rows[:, 1:7], rows[:, 6:])
     assert not refused(a[:0], a[:0])
-    with pytest.raises(ValueError, match=r"out overlaps dy without being .*; give out=dy, or"):
+    with pytest.raises(ValueError, match=r"out overlaps dy without being .*; give dy itself, or"):
         check_overlap("softmax_vjp", (host(4, 6), a[::-1]), (a,))
     check_overlap("softmax_vjp", (host(4, 6), a), (a,))
 

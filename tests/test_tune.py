@@ -127,7 +127,7 @@ def test_session_without_a_gpu_says_so(tmp_path: Path) -> None:
 
 def test_sanitised_calls_have_every_kind_of_plan() -> None:
     specs = [DeviceSpec.known(arch) for arch in sanitize.EMULATED]
-    made = list(sanitize.calls(specs, sanitize.MOST[True], ("float32",)))
+    made = list(sanitize.calls(specs, sanitize.MOST[True], ("float32",), True))
     assert {call.kind for _, call in made} >= set(KINDS) - {"block x8 parked"}  # a longer row
-    longer = list(sanitize.calls(specs[:1], sanitize.MOST[False], ("float32",)))
+    longer = list(sanitize.calls(specs[:1], sanitize.MOST[False], ("float32",), False))
     assert "block x8 parked" in {call.kind for _, call in longer}

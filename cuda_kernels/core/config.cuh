@@ -22,10 +22,13 @@ using u32 = unsigned int;
 using u64 = unsigned long long;
 
 // The operands, in the order of the kernel's pointers: arrays of rows that are read, arrays of one value a row that are
-// read, then those of both sorts that are written. How many of each sort, and their types:
+// read, tables that are looked up, then arrays of rows and of one value a row that are written. How many of each sort,
+// and their types:
 constexpr int kRoles[] = {CSM_ROLES};
-constexpr int kInputs = kRoles[0], kRowInputs = kRoles[1], kOutputs = kRoles[2], kRowOutputs = kRoles[3];
-constexpr int kFirstOutput = kInputs + kRowInputs, kFirstRowOutput = kFirstOutput + kOutputs;
+constexpr int kInputs = kRoles[0], kRowInputs = kRoles[1], kTables = kRoles[2];
+constexpr int kOutputs = kRoles[3], kRowOutputs = kRoles[4];
+constexpr int kFirstTable = kInputs + kRowInputs, kFirstOutput = kFirstTable + kTables;
+constexpr int kFirstRowOutput = kFirstOutput + kOutputs;
 constexpr int kOperands = kFirstRowOutput + kRowOutputs;
 
 template <int Index, class First, class... Rest>
@@ -39,12 +42,11 @@ struct Pick<0, First, Rest...> {
 template <int Operand>
 using Type = typename Pick<Operand, CSM_TYPES>::type;
 
-using Out = Type<kFirstOutput>;  // the results' precision
-using Acc = CSM_ACC;             // all arithmetic
+using Acc = CSM_ACC;  // all arithmetic
 
 constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales carry a second word: wherever the result is as precise as the arithmetic (README: Numbers).
-constexpr bool kCompensated = sizeof(Out) == sizeof(Acc);
+constexpr bool kCompensated = CSM_COMPENSATED;
 
 constexpr int kVec = CSM_VEC;          // elements of one global access
 constexpr int kGroup = CSM_GROUP;      // elements of the widest access of these dtypes in any layout; column: kVec
@@ -54,10 +56,20 @@ constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
 constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has room for, rows and columns each
 constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
+constexpr int kSlots = CSM_SLOTS;      // selected elements a lane holds: see core/picks.cuh; 0 where none are
 
-constexpr int kSlots = CSM_SLOTS;          // picks a lane holds: see core/picks.cuh; 0 where nothing is picked
-constexpr int kSums = CSM_SUMS;            // sums over a row that the operation needs
-constexpr int kNodeWords = 1 + 2 * kSums;  // see core/monoid.cuh
+// What an operation needs to know of a row: sums relative to its maximum, plain sums, and values picked out of it.
+constexpr int kNeeds[] = {CSM_NEEDS};
+constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
+constexpr bool kMaximum = kRelative > 0;             // whether the maximum is needed
+constexpr int kNodeWords = 1 + 2 * kSums + kPicked;  // see core/monoid.cuh
+
+// What variants of an operation do besides, chosen at compile time; its file says what they mean there.
+namespace feature {
+enum { soft = 1, smooth = 2, capped = 4 };
+}
+CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 0; }
+constexpr int kOptions = CSM_OPTIONS;  // numbers that come with a call, see Layout
 
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;
@@ -74,19 +86,27 @@ struct Values {
 };
 
 // How the folded problem lies in memory. Strides are in bytes; those of values of a row are 0 along it,
-// and those of picks are from one to the next.
+// and those of selected elements lead from one to the next.
 // The host mirrors this struct in cusoftmax/_launch.py.
 struct Layout {
   i64 n;       // elements of a row
   i64 rows;    // rows
   i64 rounds;  // split pattern: rounds of chunks, one a warp, that a block makes over its segment of a row
-  i64 picks;   // values of a row in each result, of an operation that picks elements
   i64 batch_dims, reduce_dims;
   // Column pattern only: `inner` rows lie side by side, and batch_* describe the rest.
   i64 inner;
+  // Segment pattern only: rows of a column, and blocks that look at the offsets.
+  i64 segments, checkers;
   i64 inner_stride[kOperands];
   i64 batch_size[kDims], reduce_size[kDims];
   i64 batch_stride[kOperands][kDims], reduce_stride[kOperands][kDims];
+  // Numbers of the call that the operation takes: integers as they are, others as the bits of an Acc.
+  i64 option[kOptions > 0 ? kOptions : 1];
+
+  CSM_DEVICE Acc number(int k) const {
+    if constexpr (kSingle) return bits_to_float(static_cast<unsigned>(option[k]));
+    else return bits_to_double(static_cast<unsigned long long>(option[k]));
+  }
 };
 
 // Byte offset of the index-th point of a box of `dims` dimensions, the last one fastest.

@@ -104,7 +104,7 @@ CSM_DEVICE Wide exp_difference_times(Acc x, Acc m, Wide factor) {
     return widen_exactly(x == m ? factor.hi : exp_difference(x, m) * factor.hi);
   } else {
     const Exponential e = exp_reduced<true>(x, m);
-    const Wide product = normalised(multiply(e.mantissa, factor));
+    const Wide product = normalised(settled(multiply(e.mantissa, settled(factor))));
     if (e.vanishes()) return widen_exactly(Acc(0) * factor.hi);
     return {scale_by_power(product.hi, e.rounded), scale_by_power(product.lo, e.rounded)};
   }

@@ -9,17 +9,15 @@
 namespace csm {
 
 // Folds one node a lane over aligned groups of `width` lanes; all lanes of a group get the result.
-template <bool HasMaximum>
 CSM_DEVICE Node fold_lanes(Node node, int width) {
 #pragma unroll 1  // a merge is long
   for (int mask = 1; mask < width; mask *= 2) {
-    node = merge<HasMaximum>(node, shuffle_xor(node, mask, kWarp, HasMaximum));
+    node = merge(node, shuffle_xor(node, mask, kWarp));
   }
   return node;
 }
 
 // A warp's fold over any number of equal subtrees, in order: a binary counter, whose digit k is held by lane k.
-template <bool HasMaximum>
 class TreeFold {
  public:
   CSM_DEVICE TreeFold() : digit_(nothing()), count_(0) {}
@@ -27,7 +25,7 @@ class TreeFold {
   // `node` is the next subtree's, the same in all lanes.
   CSM_DEVICE void push(Node node) {
     int level = 0;
-    for (; (count_ >> level) & 1; ++level) node = merge<HasMaximum>(at(level), node);
+    for (; (count_ >> level) & 1; ++level) node = merge(at(level), node);
     if (thread_index() % kWarp == level) digit_ = node;
     ++count_;
   }
@@ -35,7 +33,7 @@ class TreeFold {
   CSM_DEVICE Node result() const {
     Node node = nothing();
     for (int level = 0; (count_ >> level) != 0; ++level) {
-      if ((count_ >> level) & 1) node = merge<HasMaximum>(at(level), node);
+      if ((count_ >> level) & 1) node = merge(at(level), node);
     }
     return node;
   }
@@ -44,7 +42,7 @@ class TreeFold {
   Node digit_;
   i64 count_;
 
-  CSM_DEVICE Node at(int level) const { return shuffle(digit_, level, kWarp, HasMaximum); }
+  CSM_DEVICE Node at(int level) const { return shuffle(digit_, level, kWarp); }
 };
 
 // Calls `visit(field, word)` with each word of a node that is in use.
@@ -56,6 +54,8 @@ CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
     visit(1 + 2 * k, node.s[k].hi);
     if constexpr (kCompensated) visit(2 + 2 * k, node.s[k].lo);
   }
+#pragma unroll
+  for (int k = 0; k < kPicked; ++k) visit(1 + 2 * kSums + k, node.picked[k]);
 }
 
 // Nodes in shared memory, one array a field, so that neighbouring lanes meet no bank conflict.
@@ -102,18 +102,18 @@ class GlobalNodes {
 };
 
 // One warp folds nodes 0 … count − 1, which `load(i, wanted)` gives.
-template <bool HasMaximum, class Load>
+template <class Load>
 CSM_DEVICE Node fold_all(i64 count, Load load) {
   const int lane = thread_index() % kWarp;
   int width = 1;
   while (width < kWarp && width < count) width *= 2;
   if (count <= kWarp) {
     const int mine = lane % width;  // every group of `width` lanes folds the same nodes, so that all lanes know
-    return fold_lanes<HasMaximum>(load(mine, mine < count), width);
+    return fold_lanes(load(mine, mine < count), width);
   }
-  TreeFold<HasMaximum> fold;
+  TreeFold fold;
   for (i64 first = 0; first < count; first += kWarp) {
-    fold.push(fold_lanes<HasMaximum>(load(first + lane, first + lane < count), kWarp));
+    fold.push(fold_lanes(load(first + lane, first + lane < count), kWarp));
   }
   return fold.result();
 }
@@ -122,7 +122,6 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
 // for itself; of more, each warp groups of 32, whose nodes go to `groups` (ceil(count / 32) places), and after one more
 // barrier every warp those. A merge is long, and a row of many chunks has many: each is done once a block, not once a
 // warp.
-template <bool HasMaximum>
 CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, const SharedNodes& groups) {
   const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const bool many = count > kWarp;
@@ -131,7 +130,7 @@ CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, const SharedN
     left = (count + kWarp - 1) / kWarp;
     for (int group = thread_index() / kWarp; group < left; group += warps) {
       const int i = group * kWarp + lane;
-      const Node node = fold_lanes<HasMaximum>(nodes.load(i, i < count), kWarp);
+      const Node node = fold_lanes(nodes.load(i, i < count), kWarp);
       if (lane == 0) groups.store(group, node);
     }
     block_barrier();
@@ -141,7 +140,7 @@ CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, const SharedN
   const int mine = lane % width;  // every group of `width` lanes folds the same nodes, so that all lanes know
   SharedNodes last = nodes;
   if (many) last = groups;
-  return fold_lanes<HasMaximum>(last.load(mine, mine < left), width);
+  return fold_lanes(last.load(mine, mine < left), width);
 }
 
 }  // namespace csm

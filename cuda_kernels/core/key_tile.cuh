@@ -19,7 +19,7 @@ class KeyTile {
     for (int v = 0; v < kItems / kVec; ++v) {
       const int place = place_of(v * kVec);
       const bool wanted = place < length_;
-      const Vec<In> got = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, Vec<In>{});
+      const Vec<In, kVec> got = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, Vec<In, kVec>{});
 #pragma unroll
       for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = Order<In>::key(got.item[i]);
       left_ |= wanted ? kVectorMask << (v * kVec) : 0u;
@@ -37,13 +37,13 @@ class KeyTile {
   }
 
   // Maximum and sum of the chunk, for an operation that has sums. Before anything is taken.
-  CSM_DEVICE Node reduce() const {
+  CSM_DEVICE Node reduce(const Arguments& args) const {
     if constexpr (kSums == 0) {
       return nothing();
     } else {
       RowTile<Op> tile(0, length_);
       tile.fill([&](int i) { return Element{left_ >> i & 1 ? value_of(key_[i]) : negative_infinity()}; });
-      return tile.reduce();
+      return tile.reduce(given_of<Op>(args, Row{}, 0));
     }
   }
 
@@ -140,7 +140,7 @@ CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& 
   Acc term[kSlots];
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
-    term[s] = Picks::place_of(s) < layout.picks ? Op::term(value_of(picks.slot(s).key), shift) : Acc(0);
+    term[s] = Picks::place_of(s) < layout.option[0] ? Op::term(value_of(picks.slot(s).key), shift) : Acc(0);
   }
   Wide sum = whole.s[0];
   if constexpr (kSums == 0) {
@@ -158,7 +158,7 @@ CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& 
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
     const i64 place = Picks::place_of(s);
-    const bool there = wanted && place < layout.picks;
+    const bool there = wanted && place < layout.option[0];
     global_store(row.start[1] + place * layout.reduce_stride[1][0], narrow<Type<1>>(Op::value(term[s], scale)), there);
     global_store(row.start[2] + place * layout.reduce_stride[2][0], Type<2>(picks.slot(s).index), there);
   }

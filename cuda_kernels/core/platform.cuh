@@ -33,6 +33,8 @@ template <class T>
 CSM_DEVICE T shuffle(T value, int lane, int width) {
   return __shfl_sync(0xffffffffu, value, lane, width);
 }
+// A bit for each lane, set where `value` is true.
+CSM_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
 
 // Whether any lane of the warp says so.
 CSM_DEVICE bool any_lane(bool says) { return __any_sync(0xffffffffu, says); }
@@ -101,6 +103,7 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted) {
 }
 
 // Bits.
+CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
 CSM_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 CSM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); }
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }

@@ -17,18 +17,19 @@ struct Stretch {
 // Reduces the stretch; its node is left at nodes[2 · warps]. Shared memory that it needs: nodes of two rounds, so that
 // one is filled while the other is folded, and one place more, where the stretch's node is left for all. Ends with a
 // barrier.
-CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch stretch, const SharedNodes& nodes) {
+CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch stretch, const Given& given,
+                               const SharedNodes& nodes) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  TreeFold<Op::kMaximum> fold;
+  TreeFold fold;
   for (i64 round = 0; round < stretch.rounds; ++round) {
     const int buffer = static_cast<int>(round & 1) * warps;
     RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
-    tile.read(args, row);
-    const Node node = tile.reduce();
+    tile.read(args, row, given);
+    const Node node = tile.reduce(given);
     if (lane == 0) nodes.store(buffer + warp, node);
     block_barrier();
     // Warp 0 reads this buffer before the next barrier; it is filled again after that one.
-    if (warp == 0) fold.push(fold_lanes<Op::kMaximum>(nodes.load(buffer + lane % warps), warps));
+    if (warp == 0) fold.push(fold_lanes(nodes.load(buffer + lane % warps), warps));
   }
   if (warp == 0) {
     const Node whole = fold.result();
@@ -43,8 +44,8 @@ CSM_DEVICE void write_stretch(const Arguments& args, const Row& row, Stretch str
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (i64 round = stretch.rounds - 1; round >= 0; --round) {
     RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
-    tile.read(args, row);
-    const Acc m = tile.prepare();
+    tile.read(args, row, given);
+    const Acc m = tile.prepare(given);
     tile.write(args, row, Op::scale(m, whole, given));
   }
 }
@@ -56,8 +57,7 @@ CSM_DEVICE void fold_rows(const Arguments& args, i64 count, Finish finish) {
   const GlobalNodes workspace(args.workspace);
   for (i64 number = block_index() * warps + thread_index() / kWarp; number < args.layout.rows;
        number += grid_blocks() * warps) {
-    finish(number, fold_all<Op::kMaximum>(
-                       count, [&](i64 i, bool wanted) { return workspace.load(number * count + i, wanted); }));
+    finish(number, fold_all(count, [&](i64 i, bool wanted) { return workspace.load(number * count + i, wanted); }));
   }
 }
 

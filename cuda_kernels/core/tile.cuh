@@ -47,15 +47,20 @@ CSM_DEVICE i64 element_offset(const Arguments& args, i64 index) {
 template <int Which = 0>
 CSM_DEVICE void read_given(const Row& row, bool wanted, Given& given) {
   if constexpr (Which < kRowInputs) {
-    given[Which] = widen(global_load(row.start[kInputs + Which], wanted, Type<kInputs + Which>{}));
+    const auto value = global_load(row.start[kInputs + Which], wanted, Type<kInputs + Which>{});
+    given[Which] = widen(value);
+    given.whole[Which] = as_integer(value);
     read_given<Which + 1>(row, wanted, given);
   }
 }
+template <class Op>
 CSM_DEVICE Given given_of(const Arguments& args, const Row& row, i64 number, bool wanted = true) {
   Given given = {};
+  given.args = &args;
   given.row = number;
   given.n = args.layout.n;
   read_given(row, wanted, given);
+  Op::begin(given);
   return given;
 }
 
@@ -71,17 +76,19 @@ CSM_DEVICE void store_values(const Row& row, bool wanted, const Values<kRowOutpu
 template <class Op>
 CSM_DEVICE void write_values(const Row& row, const Node& whole, const Given& given, bool wanted) {
   if constexpr (kRowOutputs > 0) {
-    Values<kRowOutputs> values;
-    Op::finish(whole, given, values);
+    Values<kRowOutputs> values = {};
+    if (wanted) Op::finish(whole, given, values);
     store_values(row, wanted, values);
   }
 }
 
 constexpr int kPartials = kSums > 0 ? kSums : 1;
 
-template <class Op>
+// A pattern that lays rows of several lengths names the lanes, items and access itself. Fewer items change no bit of a
+// row that they hold: those beyond its end add nothing.
+template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec>
 class RowTile {
-  static constexpr int kVectors = kItems / kVec;
+  static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
 
  public:
   // Places this lane's elements in the chunk that starts at element `first` of a row of n.
@@ -90,8 +97,14 @@ class RowTile {
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
   }
 
-  // Elements beyond the row's end are read as the operation's neutral value.
-  CSM_DEVICE void read(const Arguments& args, const Row& row) { read_inputs(args, row); }
+  // Elements beyond the row's end are read as the operation's neutral value, and do not enter.
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const Given& given) {
+    read_inputs(args, row);
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if (wanted(i / kVec)) Op::enter(item_[i], place_of(i), given);
+    }
+  }
 
   // The same of elements that are at hand: get(i) is this lane's i-th.
   template <class Get>
@@ -108,18 +121,19 @@ class RowTile {
       for (int v = block / kVec; v < (block + kGroup) / kVec; ++v) {
         Values<kOutputs> result[kVec];
 #pragma unroll
-        for (int i = 0; i < kVec; ++i) Op::map(item_[v * kVec + i], scale, index_of(v) + i, result[i]);
+        for (int i = 0; i < kVec; ++i) Op::map(item_[v * kVec + i], scale, place_of(v * kVec + i), result[i]);
         store_outputs(args, row, v, result);
       }
     }
   }
 
   // Maximum and sum of the chunk, the same in all its lanes; the elements become what the map needs of them.
-  CSM_DEVICE Node reduce() {
+  CSM_DEVICE Node reduce(const Given& given) {
     Node node = nothing();
     node.m = maximum_of();
+    node.picked = picked_of(given);
     Wide partial[kPartials][kGroup];
-    terms(node.m, partial);
+    terms(node.m, given, partial);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
       node.s[k] = sum_in_order(partial[k]);
@@ -129,10 +143,10 @@ class RowTile {
   }
 
   // What reduce() does to the elements, without the sum. Returns the maximum.
-  CSM_DEVICE Acc prepare() {
+  CSM_DEVICE Acc prepare(const Given& given) {
     const Acc m = maximum_of();
     Wide unused[kPartials][kGroup];
-    terms(m, unused);
+    terms(m, given, unused);
     return m;
   }
 
@@ -154,18 +168,21 @@ class RowTile {
   }
   static constexpr int kParked = kChunk * kInputs;  // words of a parked chunk
 
- private:
+ protected:
   Element item_[kItems];
   i64 index_;  // this lane's first element in the row
   int left_;   // elements of the chunk that the row has; none if not positive
 
   CSM_DEVICE i64 index_of(int v) const { return index_ + v * (kLanes * kVec); }
+  CSM_DEVICE Place place_of(int i) const { return {index_, i / kVec * (kLanes * kVec) + i % kVec}; }
   // kVec divides the length of the row's last dimension: a vector is inside whole or not at all.
   CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) + (thread_index() % kLanes) * kVec < left_; }
   // Whether the row reaches the items [i, i + kGroup), in any lane: they are kGroup·kLanes neighbouring elements. Lanes
   // of a row agree, so work on items beyond the row's end is skipped at the price of a branch: a row one element longer
   // than a chunk costs a warp of kGroup items a lane, not of kItems.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
+
+ private:
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
@@ -198,7 +215,7 @@ class RowTile {
 
   CSM_DEVICE Acc maximum_of() const {
     Acc m = negative_infinity();
-    if constexpr (Op::kMaximum) {
+    if constexpr (kMaximum) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) m = maximum(m, Op::key(item_[i]));
 #pragma unroll
@@ -207,8 +224,22 @@ class RowTile {
     return m;
   }
 
+  CSM_DEVICE Values<kPicked> picked_of(const Given& given) const {
+    Values<kPicked> picked = {};
+    if constexpr (kPicked > 0) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), given, picked);
+#pragma unroll
+      for (int k = 0; k < kPicked; ++k) {
+#pragma unroll
+        for (int mask = 1; mask < kLanes; mask *= 2) picked[k] += shuffle_xor(picked[k], mask, kLanes);
+      }
+    }
+    return picked;
+  }
+
   // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).
-  CSM_DEVICE void terms(Acc m, Wide (&partial)[kPartials][kGroup]) {
+  CSM_DEVICE void terms(Acc m, const Given& given, Wide (&partial)[kPartials][kGroup]) {
     const Acc shift = shift_of(m);
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {
@@ -216,7 +247,7 @@ class RowTile {
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) {
         Values<kSums> term;
-        Op::terms(item_[block + i], shift, term);
+        Op::terms(item_[block + i], shift, place_of(block + i), given, term);
 #pragma unroll
         for (int k = 0; k < kSums; ++k) {
           partial[k][i] = block == 0 ? widen_exactly(term[k]) : add(partial[k][i], term[k]);

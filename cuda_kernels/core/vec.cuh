@@ -1,11 +1,14 @@
 // One global access: kVec neighbouring elements, converted between the stored dtype and Acc.
+//
+// How many they are follows from the array that takes or gives them: kVec of core/config.cuh but where that was told
+// otherwise.
 #pragma once
 
 #include "core/config.cuh"
 
 namespace csm {
 
-template <class T>
+template <class T, int kVec>
 struct alignas(sizeof(T) * kVec) Vec {
   T item[kVec];
 };
@@ -17,6 +20,17 @@ template <class T>
 CSM_DEVICE Acc widen(T x) {
   return static_cast<Acc>(x);
 }
+
+// An integer as it is, where arithmetic would round it; what no i64 holds becomes the largest. Floats are none.
+template <class T>
+CSM_DEVICE i64 as_integer(T x) {
+  return static_cast<i64>(x);
+}
+CSM_DEVICE i64 as_integer(u64 x) { return static_cast<i64>(x >> 63 != 0 ? ~u64(0) >> 1 : x); }
+CSM_DEVICE i64 as_integer(f16) { return 0; }
+CSM_DEVICE i64 as_integer(bf16) { return 0; }
+CSM_DEVICE i64 as_integer(float) { return 0; }
+CSM_DEVICE i64 as_integer(double) { return 0; }
 
 // Acc → stored, rounded once, to nearest even.
 template <class T>
@@ -42,6 +56,8 @@ CSM_DEVICE Acc negative_infinity() {
   if constexpr (kSingle) return bits_to_float(0xff800000u);
   return bits_to_double(0xfff0000000000000ull);
 }
+
+CSM_DEVICE Acc not_a_number() { return negative_infinity() - negative_infinity(); }
 
 // Two neighbours of a 16-bit dtype, from the word that they are loaded in: taken apart by the conversion itself.
 CSM_DEVICE void widen_pair(unsigned word, f16, Acc& low, Acc& high) {
@@ -93,15 +109,16 @@ struct Lowest<double> {
   CSM_DEVICE static double value() { return bits_to_double(0xfff0000000000000ull); }
 };
 
+template <int kVec>
 struct alignas(kVec > 1 ? 2 * kVec : 4) Pairs {
   unsigned word[kVec > 1 ? kVec / 2 : 1];
 };
 
 // The elements of one access; where it is not wanted, neutral ones.
-template <class T, Neutral Missing>
+template <class T, Neutral Missing, int kVec>
 CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
   if constexpr (kSixteenBits<T> && kVec > 1) {
-    Pairs words = {};
+    Pairs<kVec> words = {};
     if constexpr (Missing == Neutral::lowest) {
 #pragma unroll
       for (int i = 0; i < kVec / 2; ++i) words.word[i] = Lowest<T>::kPair;
@@ -111,12 +128,12 @@ CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
     for (int i = 0; i < kVec / 2; ++i) widen_pair(words.word[i], T{}, to[2 * i], to[2 * i + 1]);
     return;
   }
-  Vec<T> otherwise = {};
+  Vec<T, kVec> otherwise = {};
   if constexpr (Missing == Neutral::lowest && Lowest<T>::kStored) {
 #pragma unroll
     for (int i = 0; i < kVec; ++i) otherwise.item[i] = Lowest<T>::value();
   }
-  const Vec<T> got = global_load(address, wanted, otherwise);
+  const Vec<T, kVec> got = global_load(address, wanted, otherwise);
 #pragma unroll
   for (int i = 0; i < kVec; ++i) {
     to[i] = widen(got.item[i]);
@@ -124,9 +141,9 @@ CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
   }
 }
 
-template <class T>
+template <class T, int kVec>
 CSM_DEVICE void store(char* address, bool wanted, const Acc (&from)[kVec]) {
-  Vec<T> give;
+  Vec<T, kVec> give;
 #pragma unroll
   for (int i = 0; i < kVec; ++i) give.item[i] = narrow<T>(from[i]);
   global_store(address, give, wanted);

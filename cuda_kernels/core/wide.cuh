@@ -64,9 +64,9 @@ CSM_DEVICE Acc minus(Acc x, Wide a) {
   return (x - a.hi) - a.lo;
 }
 
-// An overflowed sum has hi = ±inf and a meaningless lo; so has a NaN. Then hi alone is the value.
+// An infinite sum has a meaningless lo; so has a NaN. Then hi alone is the value.
 CSM_DEVICE Wide settled(Wide a) {
-  if (a.lo != a.lo) a.lo = Acc(0);
+  if (!(a.hi - a.hi == Acc(0))) a.lo = Acc(0);
   return a;
 }
 

@@ -7,11 +7,12 @@
 namespace csm {
 
 struct Op : WritesElements {
-  static constexpr bool kMaximum = true;
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
 
   CSM_DEVICE static Acc key(const Element& x) { return x[0]; }
-  CSM_DEVICE static void terms(Element& x, Acc shift, Values<1>& term) { term[0] = exp_difference(x[0], shift); }
+  CSM_DEVICE static void terms(Element& x, Acc shift, Place, const Given&, Values<1>& term) {
+    term[0] = exp_difference(x[0], shift);
+  }
 
   // Both parts of y are ≤ 0, so no digits cancel. A row of −inf alone has x − m = NaN.
   struct Scale {
@@ -22,7 +23,7 @@ struct Op : WritesElements {
     const Wide log = logarithm(row.s[0]);
     return {row.m, {-log.hi, -log.lo}};
   }
-  CSM_DEVICE static void map(const Element& x, const Scale& row, i64, Values<1>& y) {
+  CSM_DEVICE static void map(const Element& x, const Scale& row, Place, Values<1>& y) {
     y[0] = plus(x[0] - row.maximum, row.minus_log);
   }
 };

@@ -10,7 +10,6 @@
 namespace csm {
 
 struct Op : WritesRows {
-  static constexpr bool kMaximum = true;
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, b
 
   CSM_DEVICE static Acc weight(const Element& e) {
@@ -20,7 +19,7 @@ struct Op : WritesRows {
 
   CSM_DEVICE static Acc key(const Element& e) { return weight(e) == Acc(0) ? negative_infinity() : e[0]; }
   // The term of +inf is +inf, and not the NaN of its difference to itself: then so is the result.
-  CSM_DEVICE static void terms(Element& e, Acc shift, Values<1>& term) {
+  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given&, Values<1>& term) {
     term[0] = e[0] == -negative_infinity() ? e[0] : exp_difference(e[0], shift);
     if constexpr (kInputs > 1) term[0] = weight(e) == Acc(0) ? Acc(0) : weight(e) * term[0];
   }

@@ -8,7 +8,6 @@
 namespace csm {
 
 struct Op : WritesElements {
-  static constexpr bool kMaximum = true;
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, b
 
   CSM_DEVICE static Acc weight(const Element& e) {
@@ -17,7 +16,7 @@ struct Op : WritesElements {
   }
 
   CSM_DEVICE static Acc key(const Element& e) { return weight(e) == Acc(0) ? negative_infinity() : e[0]; }
-  CSM_DEVICE static void terms(Element& e, Acc shift, Values<1>& term) {
+  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given&, Values<1>& term) {
     Acc exponential = exp_difference(e[0], shift);
     if constexpr (kInputs > 1) exponential = weight(e) == Acc(0) ? Acc(0) : weight(e) * exponential;
     term[0] = e[0] = exponential;  // stays in its place
@@ -31,7 +30,7 @@ struct Op : WritesElements {
     const Wide inverse = normalised(reciprocal_of(row.s[0]));
     return {exp_difference_times(chunk_maximum, shift_of(row.m), inverse), given[0]};
   }
-  CSM_DEVICE static void map(const Element& e, const Scale& row, i64, Values<1>& dx) {
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
     dx[0] = scaled(e[0], row.factor) * row.upstream;
   }
 };

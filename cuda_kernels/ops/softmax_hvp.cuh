@@ -10,10 +10,9 @@
 namespace csm {
 
 struct Op : WritesElements {
-  static constexpr bool kMaximum = false;
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, v
 
-  CSM_DEVICE static void terms(Element& e, Acc, Values<3>& term) {
+  CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<3>& term) {
     term[0] = e[0] * e[1];
     term[1] = e[0] * e[2];
     term[2] = term[1] * e[1];
@@ -26,7 +25,7 @@ struct Op : WritesElements {
     const Wide dy = settled(row.s[0]), v = settled(row.s[1]), product = multiply(dy, v);
     return {dy, v, settled(add(settled(row.s[2]), {-product.hi, -product.lo}))};
   }
-  CSM_DEVICE static void map(const Element& e, const Scale& row, i64, Values<1>& change) {
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
     const Acc inner =
         minus(fused(minus(e[2], row.dot_v), minus(e[1], row.dot_dy), -row.both.hi), {row.both.lo, Acc(0)});
     change[0] = e[0] * inner;

@@ -7,13 +7,14 @@
 
 namespace csm {
 
-struct Op {
-  static constexpr bool kMaximum = true;
+struct Op : Plain {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
 
   CSM_DEVICE static Acc key(const Element& x) { return x[0]; }
   CSM_DEVICE static Acc term(Acc x, Acc shift) { return exp_difference(x, shift); }
-  CSM_DEVICE static void terms(const Element& x, Acc shift, Values<kSums>& sum) { sum[0] = term(x[0], shift); }
+  CSM_DEVICE static void terms(const Element& x, Acc shift, Place, const Given&, Values<kSums>& sum) {
+    sum[0] = term(x[0], shift);
+  }
 
   // A row of −inf alone has s = 0 and becomes NaN, as in softmax.
   using Scale = Wide;

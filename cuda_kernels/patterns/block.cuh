@@ -41,6 +41,7 @@ CSM_DEVICE void run(const Arguments& args) {
   const i64 first_row = block_index() / kCluster;
   for (i64 number = first_row; number < layout.rows; number += grid_blocks() / kCluster) {
     const Row row = row_at(args, number);
+    const Given given = given_of<Op>(args, row, number);
     // Before nodes are written, every block that they go to must live and have read the last row's.
     if constexpr (kCluster > 1) cluster_arrive();
     const auto ready = [&] {
@@ -52,14 +53,14 @@ CSM_DEVICE void run(const Arguments& args) {
       ready();
       for (int chunk = mine + step; chunk < chunks; chunk += step) {
         Tile tile(chunk * i64(kChunk), layout.n);
-        tile.read(args, row);
-        publish(chunk, tile.reduce());
+        tile.read(args, row, given);
+        publish(chunk, tile.reduce(given));
         tile.park(slot(chunk));
       }
     }
     Tile tile(mine * i64(kChunk), layout.n);
-    tile.read(args, row);
-    const Node node = tile.reduce();
+    tile.read(args, row, given);
+    const Node node = tile.reduce(given);
     if constexpr (!kParks) ready();
     if (mine < chunks) publish(mine, node);
 
@@ -69,8 +70,7 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole = fold_in_block<Op::kMaximum>(chunks, nodes, of_groups);
-    const Given given = given_of(args, row, number);
+    const Node whole = fold_in_block(chunks, nodes, of_groups);
     tile.write(args, row, Op::scale(node.m, whole, given));
     write_values<Op>(row, whole, given, mine == 0 && lane == 0);
     if constexpr (kParks) {

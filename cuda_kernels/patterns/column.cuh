@@ -7,8 +7,8 @@
 //
 //   stage 0   the row is on the chip: a leaf for each walker of kCluster blocks, one below the other;
 //   stage 1   longer rows, first of three launches: each block folds its leaves and writes the node to the workspace;
-//   stage 2   a warp folds the nodes of one row, and writes the row's values;
-//   stage 3   the leaves are read again, and written, if the operation writes elements.
+//   stage 2   a warp folds the nodes of one row; writes the row's values, if there are no elements to write;
+//   stage 3   if there are, the leaves are read again, and written, and the row's values.
 //
 // Shared memory: a node for each walker and row, and for a cluster one more for each block and row; in stage 3 a node
 // for each row. Workspace: a node for each segment of each row, then the rows' nodes.
@@ -25,19 +25,31 @@ class ColumnTile {
   // Elements [first, first + kItems) of the rows; `n` is 0 for a thread with no rows.
   CSM_DEVICE ColumnTile(i64 first, i64 n) : first_(first), n_(n) {}
 
-  CSM_DEVICE void read(const Arguments& args, const Row& row) { read_inputs(args, row); }
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const Given (&given)[kVec]) {
+    read_inputs(args, row);
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if (!wanted(i)) continue;
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) Op::enter(item_[i][c], {first_, i}, given[c]);
+    }
+  }
 
-  CSM_DEVICE Node reduce(int column) {
+  CSM_DEVICE Node reduce(int column, const Given& given) {
     Node node = nothing();
-    if constexpr (Op::kMaximum) {
+    if constexpr (kMaximum) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) node.m = maximum(node.m, Op::key(item_[i][column]));
     }
     const Acc shift = shift_of(node.m);
+    if constexpr (kPicked > 0) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, given, node.picked);
+    }
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      Op::terms(item_[i][column], shift, term);
+      Op::terms(item_[i][column], shift, {first_, i}, given, term);
 #pragma unroll
       for (int k = 0; k < kSums; ++k) node.s[k] = i == 0 ? widen_exactly(term[k]) : add(node.s[k], term[k]);
     }
@@ -47,14 +59,14 @@ class ColumnTile {
   }
 
   // What reduce() does to the elements, without the sum. Returns the maximum.
-  CSM_DEVICE Acc prepare(int column) { return reduce(column).m; }
+  CSM_DEVICE Acc prepare(int column, const Given& given) { return reduce(column, given).m; }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale (&scale)[kVec]) const {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kOutputs> result[kVec];
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) Op::map(item_[i][c], scale[c], first_ + i, result[c]);
+      for (int c = 0; c < kVec; ++c) Op::map(item_[i][c], scale[c], {first_, i}, result[c]);
       store_outputs(args, row, i, result);
     }
   }
@@ -112,7 +124,7 @@ CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
       const int group = place / width / kColumns, column = place / width % kColumns, part = place % width;
       const bool present = place < left * kColumns;
       const int at = (group * width + part) * stride * kPitch + column;
-      const Node node = fold_lanes<Op::kMaximum>(nodes.load(at, present), width);
+      const Node node = fold_lanes(nodes.load(at, present), width);
       if (present && part == 0) nodes.store(at, node);
     }
     block_barrier();
@@ -147,8 +159,15 @@ CSM_DEVICE void walk(const Arguments& args) {
 
     if constexpr (kCluster > 1) cluster_arrive();
     else if (unit != first_unit) block_barrier();  // the last rows' nodes have been read
+    Given given[kVec];
+#pragma unroll
+    for (int c = 0; c < kVec; ++c) {
+      Row at = row;
+      at.advance(layout, c);
+      given[c] = given_of<Op>(args, at, number + c, present);
+    }
     ColumnTile<Op> tile(((segment * kCluster + rank) * walkers + walker) * kItems, present ? layout.n : 0);
-    tile.read(args, row);
+    tile.read(args, row, given);
     typename Op::Scale scale[kVec];
     if constexpr (kStage == 3) {
       // One walker reads the rows' nodes for all.
@@ -161,9 +180,11 @@ CSM_DEVICE void walk(const Arguments& args) {
       block_barrier();
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
+        const Node whole = nodes.load(c * kLanes + lane);
+        scale[c] = Op::scale(tile.prepare(c, given[c]), whole, given[c]);
         Row at = row;
         at.advance(layout, c);
-        scale[c] = Op::scale(tile.prepare(c), nodes.load(c * kLanes + lane), given_of(args, at, number + c, present));
+        write_values<Op>(at, whole, given[c], present && segment == 0 && walker == 0);
       }
       tile.write(args, row, scale);
       continue;
@@ -172,7 +193,7 @@ CSM_DEVICE void walk(const Arguments& args) {
     Acc m[kVec];
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
-      const Node node = tile.reduce(c);
+      const Node node = tile.reduce(c, given[c]);
       m[c] = node.m;
       nodes.store(walker * kPitch + c * kLanes + lane, node);
     }
@@ -200,10 +221,9 @@ CSM_DEVICE void walk(const Arguments& args) {
     for (int c = 0; c < kVec; ++c) {
       Row at = row;
       at.advance(layout, c);
-      const Given given = given_of(args, at, number + c, present);
       const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
-      scale[c] = Op::scale(m[c], whole, given);
-      write_values<Op>(at, whole, given, present && rank == 0 && walker == 0);
+      scale[c] = Op::scale(m[c], whole, given[c]);
+      write_values<Op>(at, whole, given[c], present && rank == 0 && walker == 0);
     }
     tile.write(args, row, scale);
   }
@@ -216,11 +236,11 @@ CSM_DEVICE void fold_segments(const Arguments& args) {
   const GlobalNodes workspace(args.workspace);
   fold_rows(args, segments, [&](i64 number, const Node& whole) {
     const bool first = thread_index() % kWarp == 0;
-    if constexpr (kOutputs > 0) workspace.store(layout.rows * segments + number, whole, first);
+    if constexpr (kOutputs > 0) return workspace.store(layout.rows * segments + number, whole, first);
     const i64 outer = number / layout.inner;
     Row row = row_at(args, outer);
     row.advance(layout, number - outer * layout.inner);
-    write_values<Op>(row, whole, given_of(args, row, number), first);
+    write_values<Op>(row, whole, given_of<Op>(args, row, number), first);
   });
 }
 

@@ -16,8 +16,9 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 number = unit / chunks;
     const Row row = row_at(args, number);
     RowTile<Op> tile((unit - number * chunks) * kChunk, layout.n);
-    tile.read(args, row);
-    tile.write(args, row, Op::scale(Acc(0), nothing(), given_of(args, row, number)));
+    const Given given = given_of<Op>(args, row, number);
+    tile.read(args, row, given);
+    tile.write(args, row, Op::scale(Acc(0), nothing(), given));
   }
 }
 

@@ -23,26 +23,26 @@ CSM_DEVICE void run(const Arguments& args) {
   if constexpr (kStage == 1 && kOutputs == 0) {
     fold_rows(args, segments, [&](i64 number, const Node& whole) {
       const Row row = row_at(args, number);
-      write_values<Op>(row, whole, given_of(args, row, number), thread_index() % kWarp == 0);
+      write_values<Op>(row, whole, given_of<Op>(args, row, number), thread_index() % kWarp == 0);
     });
     return;
   }
   for (i64 unit = block_index(); unit < layout.rows * segments; unit += grid_blocks()) {
     const i64 number = unit / segments;
     const Row row = row_at(args, number);
+    const Given given = given_of<Op>(args, row, number);
     const Stretch segment = {(unit - number * segments) * segment_length, layout.rounds};
     if constexpr (kStage == 0) {
-      reduce_stretch(args, row, segment, nodes);
+      reduce_stretch(args, row, segment, given, nodes);
       if (thread_index() == 0) workspace.store(unit, nodes.load(2 * warps), true);
     } else {
       if (thread_index() < kWarp) {
-        const Node whole = fold_all<Op::kMaximum>(
-            segments, [&](i64 i, bool wanted) { return workspace.load(number * segments + i, wanted); });
+        const Node whole =
+            fold_all(segments, [&](i64 i, bool wanted) { return workspace.load(number * segments + i, wanted); });
         if (thread_index() == 0) nodes.store(2 * warps, whole);
       }
       block_barrier();
       const Node whole = nodes.load(2 * warps);
-      const Given given = given_of(args, row, number);
       write_stretch(args, row, segment, whole, given);
       write_values<Op>(row, whole, given, segment.first == 0 && thread_index() == 0);
     }

@@ -19,9 +19,9 @@ CSM_DEVICE void run(const Arguments& args) {
   const SharedNodes nodes(0, 2 * warps + 1);
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
-    reduce_stretch(args, row, whole_row, nodes);
+    const Given given = given_of<Op>(args, row, number);
+    reduce_stretch(args, row, whole_row, given, nodes);
     const Node whole = nodes.load(2 * warps);
-    const Given given = given_of(args, row, number);
     if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, given);
     write_values<Op>(row, whole, given, thread_index() == 0);
   }

@@ -22,7 +22,7 @@ constexpr int kAtOnce = kItems < 16 ? kItems : 16;  // elements that a thread re
 
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
-  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp, k = static_cast<int>(layout.picks);
+  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp, k = static_cast<int>(layout.option[0]);
   const i64 segment_length = kStage == 0 ? layout.n : kChunk * layout.rounds;
   const i64 segments = (layout.n + segment_length - 1) / segment_length;
   const GlobalPicks workspace(args.workspace, layout.rows * segments, k);
@@ -42,7 +42,7 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 first = segment * segment_length;
     const i64 end = first + segment_length < layout.n ? first + segment_length : layout.n;
     Picks picks;
-    TreeFold<Op::kMaximum> fold;
+    TreeFold fold;
     for (i64 start = first; start < end; start += kChunk) {
 #pragma unroll 1
       for (int part = 0; part < kChunk; part += kAtOnce * kWarp) {
@@ -58,7 +58,7 @@ CSM_DEVICE void run(const Arguments& args) {
       KeyTile<Op> tile(start, length);
       tile.fill([&](int place) { return staged.load(warp * kPitch + place); });
       block_barrier();  // all of it has been read
-      if constexpr (kSums > 0) fold.push(tile.reduce());
+      if constexpr (kSums > 0) fold.push(tile.reduce(args));
       pick_into(picks, tile, k);
     }
     const Node node = fold.result();

@@ -16,7 +16,7 @@ CSM_DEVICE void run(const Arguments& args) {
   // Both launches have the same blocks, and so count the same segments.
   const i64 segment_length = i64(kChunk) * warps * layout.rounds;
   const i64 segments = (layout.n + segment_length - 1) / segment_length;
-  const GlobalPicks workspace(args.workspace, layout.rows * segments, layout.picks);
+  const GlobalPicks workspace(args.workspace, layout.rows * segments, layout.option[0]);
 
   if constexpr (kStage == 0) {
     for (i64 unit = block_index(); unit < layout.rows * segments; unit += grid_blocks()) {

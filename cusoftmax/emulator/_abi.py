@@ -8,7 +8,9 @@ import dataclasses
 _ARRAY_DIMS = 32
 _ARRAYS = 8
 
-ROLES = {"none": 0, "read": 1, "write": 2, "both": 3}
+ROLES = {"none": 0, "read": 1, "write": 2, "part": 2, "both": 3}
+# How often an element may be written: any number of times, once and no less, or once at most.
+_ONCE = {"write": 1, "part": 2}
 
 
 class ArrayStruct(ctypes.Structure):
@@ -100,14 +102,14 @@ def describe(
     struct.elements = elements
     if not elements:
         return
-    once = role == "write"
+    once = role in _ONCE
     merged, nested = _merge(dimensions, itemsize, ordered=once)
     if once and not nested:
         raise ValueError("the elements of an output array overlap")
     struct.base = pointer
     struct.span = sum((d.size - 1) * d.stride for d in merged) + itemsize
     struct.role = ROLES[role]
-    struct.once = int(once)
+    struct.once = _ONCE.get(role, 0)
     struct.dims = len(merged) if nested else -1
     for i, dimension in enumerate(merged):
         struct.size[i] = dimension.size

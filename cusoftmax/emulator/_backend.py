@@ -57,6 +57,10 @@ class EmulatorBackend:
         """Return the argument of a launch that passes a struct by value."""
         return struct
 
+    def to_host(self, array: Any) -> Any:
+        """Return a copy as a NumPy array."""
+        return _memory.asnumpy(array)
+
     def _launch(
         self,
         kernel: _run.HostKernel,
@@ -83,7 +87,9 @@ def _host_kernel(kernel: Kernel) -> _run.HostKernel:
         (root,),
         cluster=kernel.cluster,
         max_threads=kernel.max_threads,
-        roles=("read",) * kernel.reads + ("write",) * kernel.writes + ("both",),
+        roles=("read",) * kernel.reads
+        + ("write" if kernel.writes_all else "part",) * kernel.writes
+        + ("both",),
     )
 
 

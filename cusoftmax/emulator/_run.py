@@ -108,8 +108,8 @@ class HostKernel:
     max_threads : int
         What its launch bounds allow.
     roles : sequence of str
-        Of each array among its arguments: ``"read"``, ``"write"`` (each element exactly once) or
-        ``"both"``.
+        Of each array among its arguments: ``"read"``, ``"write"`` (each element exactly once),
+        ``"part"`` (each at most once) or ``"both"``.
     """
 
     def __init__(

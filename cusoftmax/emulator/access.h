@@ -162,7 +162,7 @@ int run(const Launch& launch, Report* report, char* message) {
     const i64 clusters = launch.clusters ? launch.cluster_count : launch.grid / launch.cluster;
     for (i64 i = 0; i < clusters && !rt.failed; ++i) run_cluster(launch.clusters ? launch.clusters[i] : i);
     for (int i = 0; i < launch.arrays && !rt.failed && !launch.clusters; ++i) {
-      if (!launch.array[i].once) continue;
+      if (launch.array[i].once != 1) continue;
       const i64 missing = rt.written[i].first_unwritten();
       if (missing >= 0) {
         fail_outside(nullptr, "element %lld of argument %d was never written, of %lld", missing, i,

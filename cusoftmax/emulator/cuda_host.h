@@ -53,6 +53,11 @@ template <class T>
 CSM_DEVICE T shuffle(T value, int lane, int width, CSM_WHERE) {
   return exchange(Collective::shuffle, value, lane, width, line, file);
 }
+CSM_DEVICE u32 ballot(bool value, CSM_WHERE) {
+  u32 bits = value ? 1u << machine->self->index % 32 : 0;
+  for (int mask = 1; mask < 32; mask *= 2) bits |= shuffle_xor(bits, mask, 32, line, file);
+  return bits;
+}
 
 CSM_DEVICE bool any_lane(bool says, CSM_WHERE) {
   int any = says;
@@ -103,6 +108,7 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted, CSM_WHERE) {
   if (wanted) __builtin_memcpy(address, &value, sizeof(V));
 }
 
+CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
 CSM_DEVICE double bits_to_double(u64 bits) { return same_bits<double>(bits); }

@@ -49,7 +49,7 @@ struct Array {
   u64 base;
   i64 span;
   int role;
-  int once;  // every element is written exactly once over the launch
+  int once;  // over the launch every element is written exactly once if 1, at most once if 2
   int itemsize;
   int dims;  // -1: elements overlap, so only the range is checked
   i64 size[kArrayDims];

@@ -1,0 +1,215 @@
+// cross_entropy: the loss of a row of logits x against weights p of its classes, and the loss's gradient. With
+// ℓ = ln Σ_j exp(x_j) and q = softmax(x),
+//
+//   loss = ℓ Σ_j p_j − Σ_j p_j x_j + z ℓ²,   ∂loss/∂x_j = (Σ_j p_j + 2 z ℓ) q_j − p_j.
+//
+// A hard target is a class t: p_j = (1 − ε) w_t [j = t] + (ε/C) w_j, of C classes with weights w. Then the loss is
+// (1 − ε) w_t (ℓ − x_t) + …, and the row's sums have to give x_t: where the gradient is written over the logits, memory
+// may have lost it by the time that it is needed. A soft target has a probability y_j for each class (feature soft):
+// p_j = w_j ((1 − ε) y_j + ε/C).
+//
+// Operands: logits, soft targets, weights by element (soft, or hard with the feature smooth); the class and the
+// upstream gradient of a row; the weights as a table, for w_t; the gradient and the loss, of which one may be missing.
+#pragma once
+
+#include "core/log.cuh"
+#include "core/monoid.cuh"
+#include "core/softcap.cuh"
+
+namespace csm {
+
+struct Op : Plain {
+  static constexpr bool kSoft = has(feature::soft), kSmooth = has(feature::smooth), kCapped = has(feature::capped);
+  static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
+  static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // by element: the last of the inputs
+  static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
+
+  // Numbers of the call; `share` is ε/C, and `factor` of all gradients.
+  enum Option { kIgnored, kStride, kKeep, kSmoothing, kShare, kZ, kCap, kPerCap, kFactor };
+  // Sums, the first one relative to the maximum: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w. x_t is picked out.
+  enum Sum { kExponentials, kProducts, kWeightSum };
+
+  // ---- the row's target ----
+
+  CSM_DEVICE static bool ignored(const Given& given) { return !kSoft && given.whole[0] == given.option(kIgnored); }
+  CSM_DEVICE static bool exists(const Given& given) {
+    return kSoft || static_cast<u64>(given.whole[0]) < static_cast<u64>(given.n);
+  }
+  CSM_DEVICE static void begin(Given& given) {
+    if constexpr (kTables > 0) {
+      const bool wanted = exists(given) && !ignored(given);
+      given.found[0] = given.look_up<0>(given.whole[0] * given.option(kStride), wanted);
+    }
+  }
+  // (1 − ε) w_t.
+  CSM_DEVICE static Acc target_weight(const Given& given) {
+    if constexpr (kTables > 0) return given.number(kKeep) * given.found[0];
+    else return given.number(kKeep);
+  }
+
+  // ---- elements ----
+
+  CSM_DEVICE static void enter(Element& e, Place, const Given& given) {
+    if constexpr (kCapped) e[0] = capped(e[0], given.number(kCap), given.number(kPerCap));
+    if constexpr (kSoft) {
+      e[1] = fused(given.number(kKeep), e[1], given.number(kShare));
+      if constexpr (kWeights) e[1] *= e[kInputs - 1];
+    }
+  }
+
+  CSM_DEVICE static void pick(const Element& e, Place place, const Given& given, Values<kPicked>& picked) {
+    if constexpr (!kSoft) picked[0] = place.is(given.whole[0]) ? e[0] : picked[0];
+  }
+
+  CSM_DEVICE static Acc key(const Element& e) { return e[0]; }
+
+  // Where a weight is 0 the logit counts for nothing, not even −inf.
+  CSM_DEVICE static Acc weighted(Acc weight, Acc x) { return weight == Acc(0) ? Acc(0) : weight * x; }
+
+  CSM_DEVICE static void terms(Element& e, Acc shift, Place place, const Given& given, Values<kSums>& term) {
+    const Acc x = e[0];
+    term[kExponentials] = exp_difference(x, shift);
+    if constexpr (kSoft) {
+      term[kProducts] = weighted(e[1], x);
+      term[kWeightSum] = e[1];
+    } else if constexpr (kSmooth && kWeights) {
+      term[kProducts] = weighted(e[kInputs - 1], x);
+      term[kWeightSum] = e[kInputs - 1];
+    } else if constexpr (kSmooth) {
+      term[kProducts] = place.before(given.n) ? x : Acc(0);
+    }
+    // One exponential an element, but where the slope of the cap needs the logit again.
+    if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
+  }
+
+  // ---- the loss ----
+
+  CSM_DEVICE static Wide log_sum(const Node& row) {
+    return logarithm(settled(normalised(settled(row.s[kExponentials]))));
+  }
+
+  // Σ w (ℓ − x), all of whose parts are positive: ℓ = m + ln s in two steps.
+  CSM_DEVICE static Acc below(Acc m, Wide log, Wide weights, Wide products) {
+    const Wide largest = multiply(weights, widen_exactly(m));
+    const Acc rest = largest.lo - products.lo;
+    const Acc beyond = (largest.hi - products.hi) + (rest == rest ? rest : Acc(0));
+    return fused(weights.hi, log.hi, beyond);
+  }
+
+  // ℓ − x_t = (m − x_t) + ln s: exact in its first part, and right next to 0 in the second.
+  CSM_DEVICE static Acc below_target(Acc m, Wide log, Acc x) {
+    const Acc d = m - x;
+    if constexpr (kCompensated) {
+      const Acc of_x = d - m;
+      const Acc lost = (m - (d - of_x)) - (x + of_x);
+      if (lost == lost) log.lo += lost;
+    }
+    return plus(d, log);
+  }
+
+  // Σ_j w_j of a row of hard targets, and Σ_j w_j x_j.
+  CSM_DEVICE static Wide class_weights(const Node& row, const Given& given) {
+    if constexpr (kSmooth && kWeights) return settled(row.s[kWeightSum]);
+    else return widen_exactly(static_cast<Acc>(given.n));
+  }
+
+  CSM_DEVICE static void finish(const Node& row, const Given& given, Values<kRowOutputs>& value) {
+    const Wide log = log_sum(row);
+    Acc loss;
+    if constexpr (kSoft) {
+      loss = below(row.m, log, settled(row.s[kWeightSum]), settled(row.s[kProducts]));
+    } else {
+      loss = target_weight(given) * below_target(row.m, log, row.picked[0]);
+      if constexpr (kSmooth) {
+        const Wide products = settled(row.s[kProducts]);
+        loss = fused(given.number(kShare), below(row.m, log, class_weights(row, given), products), loss);
+      }
+    }
+    const Acc z = given.number(kZ), whole = plus(row.m, log);
+    if (z != Acc(0)) loss = fused(z * whole, whole, loss);
+    if (!exists(given)) loss = not_a_number();
+    if (ignored(given)) loss = Acc(0);
+    value[0] = loss;
+  }
+
+  // ---- the gradient ----
+
+  struct Scale {
+    Wide factor;           // of an element's exponential
+    Acc at_target, share;  // the whole gradient there; what each weight takes off elsewhere
+    Acc maximum, per_cap;  // with a cap
+    i64 target;
+    bool ignored;
+  };
+
+  CSM_DEVICE static Scale scale(Acc chunk_maximum, const Node& row, const Given& given) {
+    Scale found = {};
+    if constexpr (kGradient) {
+      Acc upstream = given.number(kFactor);
+      if constexpr (kUpstream) upstream *= given[kRowInputs - 1];
+      Acc excess = Acc(0);  // what multiplies q beside the target's weight
+      const Acc z = given.number(kZ);
+      if (z != Acc(0)) excess = Acc(2) * z * plus(row.m, log_sum(row));
+      const Wide inverse = normalised(reciprocal_of(row.s[kExponentials]));
+      Acc total;
+      if constexpr (kSoft) {
+        const Wide sum = settled(row.s[kWeightSum]);
+        total = sum.hi + sum.lo + excess;
+        found.share = upstream;
+      } else {
+        const Acc weight = target_weight(given);
+        Acc share = Acc(0), here = Acc(0);
+        if constexpr (kSmooth) {
+          share = given.number(kShare);
+          const Wide sum = class_weights(row, given);
+          excess += kWeights ? share * (sum.hi + sum.lo) : given.number(kSmoothing);
+          here = share;
+          if constexpr (kTables > 0) here *= given.found[0];
+        }
+        total = weight + excess;
+        // q_t − 1 without cancellation: q_t above ½ belongs to the maximum, whose exponential in the sum is 1 exactly.
+        const Acc x = row.picked[0];
+        const bool largest = x == row.m;
+        const Acc q = largest ? inverse.hi : exp_difference(x, shift_of(row.m)) * inverse.hi;
+        const Wide sum = normalised(row.s[kExponentials]);
+        const Acc others = largest ? ((sum.hi - Acc(1)) + sum.lo) * inverse.hi : Acc(1) - q;
+        found.at_target = upstream * (fused(excess, q, -weight * others) - here);
+        if (!exists(given)) found.at_target = total = not_a_number();
+        found.share = upstream * share;
+        found.target = given.whole[0];
+      }
+      const Acc top = shift_of(row.m);
+      const Wide factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
+      found.factor = multiply(factor, widen_exactly(upstream * total));
+      found.maximum = top;
+      found.per_cap = given.number(kPerCap);
+      found.ignored = ignored(given);
+    }
+    return found;
+  }
+
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Place place, Values<kOutputs>& gradient) {
+    if constexpr (kGradient) {
+      const Acc exponential = kCapped ? exp_difference(e[0], row.maximum) : e[0];
+      Acc g;
+      if constexpr (kSoft) {
+        g = less(exponential, row.factor, row.share * e[1]);
+      } else if constexpr (kSmooth) {
+        g = less(exponential, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
+      } else {
+        g = scaled(exponential, row.factor);
+      }
+      if (!kSoft && place.is(row.target)) g = row.at_target;
+      if constexpr (kCapped) g *= capped_slope(e[0], row.per_cap);
+      gradient[0] = !kSoft && row.ignored ? Acc(0) : g;
+    }
+  }
+
+  // x · a − b.
+  CSM_DEVICE static Acc less(Acc x, Wide a, Acc b) {
+    if constexpr (kCompensated) return fused(x, a.hi, fused(x, a.lo, -b));
+    else return fused(x, a.hi, -b);
+  }
+};
+
+}  // namespace csm

@@ -1,0 +1,20 @@
+// The sum or the mean of the losses of rows: the elements of the one row, times a number of the call, and another that
+// is read from memory if there is a row input.
+#pragma once
+
+#include "core/monoid.cuh"
+
+namespace csm {
+
+struct Op : WritesRows {
+  static constexpr Neutral kNeutral[] = {Neutral::zero};
+
+  CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<1>& term) { term[0] = e[0]; }
+  CSM_DEVICE static void finish(const Node& row, const Given& given, Values<kRowOutputs>& value) {
+    const Wide sum = settled(row.s[0]);
+    value[0] = (sum.hi + sum.lo) * given.number(0);
+    if constexpr (kRowInputs > 0) value[0] *= given[0];
+  }
+};
+
+}  // namespace csm

@@ -1,0 +1,350 @@
+// segment: rows of unequal length, laid end to end; where they begin is known on the device alone.
+//
+// Row s of a column is elements [offsets[s], offsets[s + 1]). Its key is s + offsets[s]: keys rise with s by one more
+// than the row's length, so that cutting them into tiles of kTile cuts elements and rows, empty ones too, into equal
+// shares of work. From stage 1 on a block takes a tile of a column:
+//
+//   stage 0   a few blocks pass over the offsets. They leave the first row of each tile in the workspace, and a word
+//             each that says whether the offsets rise from 0 to the end. If they do not, stage 1 writes NaN everywhere,
+//             later ones nothing, and nobody follows an offset;
+//   stage 1   rows of up to kTile elements that begin in the tile lie side by side: they are staged in shared memory,
+//             reduced and written. A row of up to a chunk is taken by 2 to 32 lanes, as the group pattern would; the
+//             chunks of others by a warp each, all at once. Longer rows are cut into pieces of kTile, whose keys go on
+//             from the row's by kTile: the pieces of the tile, at most the end of one row and the beginning of another,
+//             are reduced to a node each;
+//   stage 2   the nodes of kFold pieces of a row are folded into one, by the block with the first of them;
+//   stage 3   the pieces of the tile are staged again, and written.
+//
+// Stages 2 and 3 are launched only where there may be a longer row. Every stage adds in the order of core/tile.cuh and
+// core/fold.cuh, so that a row has the bits that the other patterns would give it, wherever it stands.
+//
+// Shared memory: what is staged, nodes, and for each warp a list of rows longer than a chunk. Workspace: the words of
+// stage 0, the tiles' first rows, then two nodes for each tile and column: of the row that ends there, and of the one
+// that begins.
+#pragma once
+
+#include "core/fold.cuh"
+#include "core/staged.cuh"
+
+namespace csm {
+
+constexpr int kWarps = 4;  // of a block, in all stages but 0; a power of two: a piece is a subtree of the fold
+constexpr int kTile = kWarps * kChunk;
+constexpr int kFold = 256;  // pieces that stage 2 folds: a power of two
+
+using Area = Staged<2 * kTile + kGroup>;  // rows that begin in a tile, the last of them up to kTile long
+constexpr int kNodes = 4 * kWarps;   // chunks of rows longer than one, in 2 kTile elements: fewer than 2 · 2 kWarps
+constexpr int kListed = 2 * kWarps;  // such rows: fewer than 2 kWarps
+constexpr int kNodesAt = Area::kBytes;
+constexpr int kListsAt = kNodesAt + kNodes * kNodeWords * static_cast<int>(sizeof(Acc));
+
+constexpr int kWord = static_cast<int>(sizeof(int));
+
+class Offsets {
+  using T = Type<kInputs>;
+
+ public:
+  CSM_DEVICE explicit Offsets(const Arguments& args)
+      : base_(args.operand[kInputs]), stride_(args.layout.reduce_stride[kInputs][0]) {}
+
+  CSM_DEVICE i64 at(i64 row, bool wanted = true) const {
+    return static_cast<i64>(global_load(base_ + row * stride_, wanted, T{}));
+  }
+
+ private:
+  const char* base_;
+  i64 stride_;
+};
+
+// The workspace. A tile's first row is the first whose key is not below the tile's; the last tile may have none.
+CSM_DEVICE i64 tiles_of(const Layout& layout) { return (layout.n + layout.segments + kTile - 1) / kTile; }
+CSM_DEVICE char* word_of(const Arguments& args, i64 checker) { return args.workspace + checker * kWord; }
+CSM_DEVICE char* first_row_of(const Arguments& args, i64 tile) {
+  return args.workspace + (args.layout.checkers * kWord + 15) / 16 * 16 + tile * static_cast<i64>(sizeof(i64));
+}
+CSM_DEVICE GlobalNodes nodes_of(const Arguments& args) {
+  return GlobalNodes(first_row_of(args, (tiles_of(args.layout) + 2) / 2 * 2));
+}
+
+// Rows [first, last) begin in a tile.
+struct Rows {
+  i64 first, last;
+};
+
+CSM_DEVICE Rows rows_of(const Arguments& args, i64 tile) {
+  return {global_load(first_row_of(args, tile), true, i64(0)),
+          global_load(first_row_of(args, tile + 1), tile + 1 < tiles_of(args.layout), args.layout.segments)};
+}
+
+// The number-th kTile elements of a row that is longer.
+struct Piece {
+  i64 start, length;  // of the row
+  i64 number;
+  i64 tile;  // where the row begins: its piece g is in tile + g
+
+  CSM_DEVICE i64 begin() const { return start + number * kTile; }
+  CSM_DEVICE i64 end() const { return length - number * kTile > kTile ? begin() + kTile : start + length; }
+  CSM_DEVICE i64 count() const { return (length + kTile - 1) / kTile; }
+  CSM_DEVICE bool exists() const { return length > kTile && number * kTile < length; }
+  CSM_DEVICE i64 slot(const Layout& layout, i64 g, i64 column) const {
+    return 2 * ((tile + g) * layout.rows + column) + (g == 0 ? 1 : 0);
+  }
+};
+
+// The piece in a tile of the row before the tile's first, or of the last one that begins there.
+CSM_DEVICE Piece piece_of(const Offsets& offsets, const Rows& rows, i64 tile, bool of_last) {
+  if (of_last ? rows.first == rows.last : rows.first == 0) return {};
+  const i64 row = (of_last ? rows.last : rows.first) - 1, start = offsets.at(row);
+  const i64 number = of_last ? 0 : (tile * kTile - (row + start) + kTile - 1) / kTile;
+  return {start, offsets.at(row + 1) - start, number, (row + start) / kTile};
+}
+
+// Nothing but its length is given with a row.
+CSM_DEVICE Given only_length(i64 length) {
+  Given given = {};
+  given.n = length;
+  return given;
+}
+
+// --- rows that are staged whole --------------------------------------------------------------------------------------
+
+// A lane has the place and the length of a row; those rows of `mask` are reduced and written, 32 / Lanes at a time.
+template <int Lanes, int Items>
+CSM_DEVICE void finish_rows(const Area& area, unsigned mask, int place, int length) {
+  while (mask) {
+    unsigned mine = mask;
+    for (int skip = thread_index() % kWarp / Lanes; skip > 0; --skip) mine &= mine - 1;
+    const int lane = mine ? lowest_bit(mine) : 0;
+    const int from = shuffle(place, lane, kWarp), n = shuffle(length, lane, kWarp);
+    StagedTile<Op, Lanes, Items> tile(0, mine ? n : 0);
+    tile.fetch(area, from);
+    const Given given = only_length(n);
+    const Node node = tile.reduce(given);
+    tile.give(area, from, Op::scale(node.m, node, given));
+    for (int done = 0; done < kWarp / Lanes; ++done) mask &= mask - 1;
+  }
+}
+
+// As many lanes as the group pattern has for the length: it decides the order of summation.
+template <int Lanes = 2>
+CSM_DEVICE void finish_short(const Area& area, int place, int length) {
+  constexpr int kAbove = Lanes == 2 ? 2 * kGroup : Lanes / 2 * kItems;
+  finish_rows<Lanes, kItems>(area, ballot(length > kAbove && length <= Lanes * kItems), place, length);
+  if constexpr (Lanes < kWarp) finish_short<2 * Lanes>(area, place, length);
+}
+
+// The warps' lists of rows that are longer than a chunk: place and length of each, and how many.
+class Lists {
+ public:
+  CSM_DEVICE void add(int k, int place, int length) const {
+    places_.store(warp() * kListed + k, place);
+    lengths_.store(warp() * kListed + k, length);
+  }
+  CSM_DEVICE void close(int count) const { counts_.store(warp(), count); }
+
+  // Visits the chunks of all rows, of which every warp has every kWarps-th: the chunk's number among all, that of the
+  // row's first chunk, the chunk's first element in the row, the row's place and length.
+  template <class Visit>
+  CSM_DEVICE void visit(Visit visit) const {
+    int number = 0;
+    for (int w = 0; w < kWarps; ++w) {
+      const int count = counts_.load(w);
+      for (int k = w * kListed; k < w * kListed + count; ++k) {
+        const int place = places_.load(k), length = lengths_.load(k), first_number = number;
+        for (int first = 0; first < length; first += kChunk, ++number) {
+          if (number % kWarps == warp()) visit(number, first_number, first, place, length);
+        }
+      }
+    }
+  }
+
+ private:
+  CSM_DEVICE static int warp() { return thread_index() / kWarp; }
+  static constexpr int kBytes = kWarps * kListed * kWord;
+  Shared<int> places_ = Shared<int>(kListsAt);
+  Shared<int> lengths_ = Shared<int>(kListsAt + kBytes);
+  Shared<int> counts_ = Shared<int>(kListsAt + 2 * kBytes);
+};
+
+CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Offsets& offsets, const Rows& rows) {
+  const int warp = thread_index() / kWarp, lane = thread_index() % kWarp;
+  const Area area(offsets.at(rows.first), offsets.at(rows.last));
+  const SharedNodes nodes(kNodesAt, kNodes);
+  const Lists longer;
+  area.read(args, column);
+  block_barrier();
+  int listed = 0;
+  for (i64 first = rows.first + warp * kWarp; first < rows.last; first += kWarps * kWarp) {
+    const bool present = first + lane < rows.last;
+    const i64 start = offsets.at(first + lane, present);
+    const int length = static_cast<int>(offsets.at(first + lane + 1, present) - start);
+    const int place = area.place(start);
+    finish_rows<2, kGroup>(area, ballot(length > 0 && length <= 2 * kGroup), place, length);
+    finish_short(area, place, length);
+    for (unsigned rest = ballot(length > kChunk); rest; rest &= rest - 1) {
+      const int from = shuffle(place, lowest_bit(rest), kWarp), n = shuffle(length, lowest_bit(rest), kWarp);
+      if (lane == 0) longer.add(listed, from, n);
+      ++listed;
+    }
+  }
+  if (lane == 0) longer.close(listed);
+  block_barrier();
+  using Tile = StagedTile<Op, kWarp, kItems>;
+  longer.visit([&](int number, int, int first, int place, int length) {
+    Tile tile(first, length);
+    tile.fetch(area, place + first);
+    const Node node = tile.reduce(only_length(length));
+    if (lane == 0) nodes.store(number, node);
+    tile.keep(area, place + first);
+  });
+  block_barrier();
+  longer.visit([&](int number, int first_number, int first, int place, int length) {
+    const int part = lane % kWarps;  // a row has kWarps chunks at most
+    const Node whole = fold_lanes(nodes.load(first_number + part, part * kChunk < length), kWarps);
+    Tile tile(first, length);
+    tile.fetch(area, place + first);
+    tile.give(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
+  });
+  block_barrier();
+  area.write(args, column);
+}
+
+// --- longer rows -----------------------------------------------------------------------------------------------------
+
+// Folds one node a warp, which lane 0 gives: the result is warp 0's.
+CSM_DEVICE Node fold_warps(const Node& node) {
+  const SharedNodes nodes(kNodesAt, kNodes);
+  if (thread_index() % kWarp == 0) nodes.store(thread_index() / kWarp, node);
+  block_barrier();
+  const Node mine = nodes.load(thread_index() % kWarps);
+  return fold_lanes(mine, kWarps);
+}
+
+CSM_DEVICE void reduce_piece(const Arguments& args, const Row& column, const Piece& piece, i64 slot) {
+  const Area area(piece.begin(), piece.end());
+  area.read(args, column);
+  block_barrier();
+  const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
+  StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
+  tile.fetch(area, place);
+  const Node whole = fold_warps(tile.reduce(only_length(piece.length)));
+  nodes_of(args).store(slot, whole, thread_index() == 0);
+}
+
+CSM_DEVICE void fold_pieces(const Arguments& args, const Piece& piece, i64 column) {
+  if (piece.number % kFold != 0) return;
+  const GlobalNodes workspace = nodes_of(args);
+  const i64 skipped = i64(thread_index() / kWarp) * (kFold / kWarps);
+  const i64 left = piece.count() - piece.number - skipped;
+  const i64 mine = left < 0 ? 0 : left < kFold / kWarps ? left : kFold / kWarps;
+  const Node whole = fold_warps(fold_all(mine, [&](i64 i, bool wanted) {
+    return workspace.load(piece.slot(args.layout, piece.number + skipped + i, column), wanted);
+  }));
+  // Nobody else reads the nodes of these pieces in this launch, and this block has read them.
+  workspace.store(piece.slot(args.layout, piece.number, column), whole, thread_index() == 0);
+}
+
+CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piece& piece, i64 column_number) {
+  const Area area(piece.begin(), piece.end());
+  area.read(args, column);
+  const GlobalNodes workspace = nodes_of(args);
+  const Node whole = fold_all((piece.count() + kFold - 1) / kFold, [&](i64 i, bool wanted) {
+    return workspace.load(piece.slot(args.layout, i * kFold, column_number), wanted);
+  });
+  block_barrier();
+  const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
+  StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
+  tile.fetch(area, place);
+  const Acc m = tile.prepare(only_length(piece.length));
+  tile.give(area, place, Op::scale(m, whole, only_length(piece.length)));
+  block_barrier();
+  area.write(args, column);
+}
+
+// --- the stages ------------------------------------------------------------------------------------------------------
+
+CSM_DEVICE void check_offsets(const Arguments& args) {
+  const Layout& layout = args.layout;
+  const Offsets offsets(args);
+  const int lane = thread_index() % kWarp;
+  const i64 tiles = tiles_of(layout), threads = grid_blocks() * block_threads();
+  bool wrong = false;
+  for (i64 first = block_index() * block_threads() + thread_index() - lane; first <= layout.segments;
+       first += threads) {
+    const i64 row = first + lane;
+    const bool present = row <= layout.segments;
+    const i64 at = offsets.at(row, present), before = offsets.at(row - 1, present && row > 0);
+    const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
+    wrong = wrong || (present && !rises) || (row == layout.segments && at != layout.n);
+    // Tiles that begin between the key before and this one.
+    const i64 low = row == 0 ? 0 : (row - 1 + before) / kTile + 1, high = (row + at) / kTile;
+    for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
+      const int source = lowest_bit(some);
+      const i64 last = shuffle(high, source, kWarp), its = shuffle(row, source, kWarp);
+      for (i64 tile = shuffle(low, source, kWarp) + lane; tile <= last && tile < tiles; tile += kWarp) {
+        global_store(first_row_of(args, tile), its, true);
+      }
+    }
+  }
+  const Shared<int> of_warps(0);
+  const unsigned any = ballot(wrong);
+  if (lane == 0) of_warps.store(thread_index() / kWarp, any != 0);
+  block_barrier();
+  const int mine = lane < block_threads() / kWarp ? of_warps.load(lane) : 0;
+  const int word = ballot(mine != 0) != 0;
+  global_store(word_of(args, block_index()), word, thread_index() == 0);
+}
+
+CSM_DEVICE bool offsets_rise(const Arguments& args) {
+  bool wrong = false;
+  for (i64 first = 0; first < args.layout.checkers; first += kWarp) {
+    const i64 i = first + thread_index() % kWarp;
+    wrong = wrong || global_load(word_of(args, i), i < args.layout.checkers, 0) != 0;
+  }
+  return ballot(wrong) == 0;
+}
+
+CSM_DEVICE void write_nan(const Arguments& args, const Row& column, i64 tile) {
+  const i64 end = (tile + 1) * kTile < args.layout.n ? (tile + 1) * kTile : args.layout.n;
+  for (i64 i = tile * kTile + thread_index(); i < end; i += block_threads()) {
+    const Acc nan[1] = {negative_infinity() - negative_infinity()};
+    store<Type<kFirstOutput>>(column.start[kFirstOutput] + element_offset<kFirstOutput>(args, i), true, nan);
+  }
+}
+
+CSM_DEVICE void run(const Arguments& args) {
+  if constexpr (kStage == 0) {
+    check_offsets(args);
+    return;
+  }
+  const Layout& layout = args.layout;
+  const Offsets offsets(args);
+  const bool good = offsets_rise(args);
+  const i64 units = tiles_of(layout) * layout.rows;
+  for (i64 unit = block_index(); unit < units; unit += grid_blocks()) {
+    const i64 tile = unit / layout.rows, number = unit - tile * layout.rows;
+    const Row column = row_at(args, number);
+    if (!good) {
+      if constexpr (kStage == 1) write_nan(args, column, tile);
+      continue;
+    }
+    if constexpr (kStage == 1) {
+      Rows whole = rows_of(args, tile);
+      if (piece_of(offsets, whole, tile, true).exists()) --whole.last;
+      if (whole.first < whole.last) finish_staged(args, column, offsets, whole);
+    }
+    // Looked up again, rather than kept in registers.
+#pragma unroll 1
+    for (int k = 0; k < 2; ++k) {
+      const Piece piece = piece_of(offsets, rows_of(args, tile), tile, k == 1);
+      if (!piece.exists()) continue;
+      block_barrier();
+      if constexpr (kStage == 1) reduce_piece(args, column, piece, piece.slot(layout, piece.number, number));
+      if constexpr (kStage == 2) fold_pieces(args, piece, number);
+      if constexpr (kStage == 3) write_piece(args, column, piece, number);
+    }
+    if (unit + grid_blocks() < units) block_barrier();  // shared memory is free
+  }
+}
+
+}  // namespace csm
