@@ -29,7 +29,10 @@ LONGEST = 131072  # the row length up to which binaries are counted
 _LONGER = 1 << 21
 _MANY = 10**6  # rows: more than any GPU has multiprocessors
 _FEW = (1, 3, 20, 40)  # one, and enough for clusters of every size
-_SELECTED = (1, 9, 17, 33)  # each more than 8, 16 or 32 lanes have in one slot
+# How many elements are selected: each more than 8, 16 or 32 lanes have in one slot, and longer rows
+# always have 32.
+_SELECTED = (1, 9, 17, 33)
+_SHORT = 1024
 _STEPS = 8  # sampled lengths in an octave
 
 
@@ -173,13 +176,16 @@ def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
     many = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
     if not OPERATIONS[op].selects:
         return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
-    if layout == "column":  # here the columns of one matrix are another layout than of several
+    if layout == "strided":  # rows lie along one axis: these layouts are among the others
+        return ()
+    if layout == "column":  # the columns of one matrix are another layout than those of several
         many += [(shape[1:], 0) for shape, _ in many]
     return tuple(
         problem_of(op, dtype, shape, axis, k)
         for shape, axis in many
-        for k in _SELECTED
-        if k <= shape[axis if isinstance(axis, int) else axis[-1]]
+        if isinstance(axis, int)
+        for k in (_SELECTED if shape[axis] <= _SHORT else _SELECTED[::3])
+        if k <= shape[axis]
     )
 
 
