@@ -44,6 +44,7 @@ _ALLOCATED = 8  # registers are given to a thread in units of this many
 _BYTES = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()}
 
 _THOROUGH = 90  # the architecture for which a selection holds every kernel of contiguous rows
+_OLDEST = 75
 _ALIKE = (86, 89)  # the machine code of sm_80, all but its schedule
 _MIXED = DTYPES[4:]
 # The patterns are the same for all operations: compiled most widely for one operation without and
@@ -52,6 +53,16 @@ _FIRST_OPS = ("softmax", "softmax_vjp")
 _FULLEST = ("float16", "float32")
 # How much worse than recorded passes: compilers schedule a little differently with every release.
 _SLACK, _SLACK_OTHER_NVRTC = 1.03, 1.25
+
+
+def selected(arch: int, op: str, dtype: str) -> bool:
+    """Whether a quick run has any kernel of an operation and dtype for an architecture."""
+    if op in _FIRST_OPS:
+        return arch == _THOROUGH or dtype in (_FULLEST if arch in _ALIKE else DTYPES[:4])
+    variant = bool(OPERATIONS[op].source) and not OPERATIONS[op].segmented
+    if arch == _THOROUGH:
+        return dtype in _FULLEST
+    return arch == _OLDEST and dtype == "float32" and not variant
 
 
 def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
@@ -63,20 +74,15 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
     def widest(layout: str) -> tuple[Kernel, ...]:
         return tuple(kernel for kernel in extremes(layout) if kernel["CSM_VEC"] != "1")
 
-    found: tuple[Kernel, ...] = ()
-    if op not in _FIRST_OPS:
-        variant = bool(OPERATIONS[op].source) and not OPERATIONS[op].segmented
-        if (arch == _THOROUGH and dtype not in _MIXED and (dtype in _FULLEST or not variant)) or (
-            arch not in (*_ALIKE, _THOROUGH) and dtype == "float32" and not variant
-        ):
-            found = widest("rows") + widest("few") + widest("column")
-    elif arch == _THOROUGH and dtype not in _MIXED:
+    if not selected(arch, op, dtype):
+        return ()
+    if op in _FIRST_OPS and arch == _THOROUGH and dtype not in _MIXED:
         rows = planned_kernels(arch, [op], [dtype], ["rows", "few"])
         found = rows + extremes("column") + widest("strided")
-    elif arch == _THOROUGH or (arch in _ALIKE and dtype not in _MIXED):
-        found = widest("rows") + widest("few") + widest("column")
-    elif dtype not in _MIXED:
+    elif op in _FIRST_OPS and arch not in (*_ALIKE, _THOROUGH) and dtype in _FULLEST:
         found = extremes("rows") + extremes("few") + extremes("column")
+    else:
+        found = widest("rows") + widest("few") + widest("column")
     return tuple(sorted(set(found), key=lambda kernel: kernel.name))
 
 

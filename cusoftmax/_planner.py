@@ -395,7 +395,7 @@ def _segment(make: _Maker) -> Plan:
     staged = make.values * (2 * tile + make.group) * make.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
     general = not make.row_is_contiguous
-    wide = make.problem.operands[-1].dtype == make.acc == "float32"
+    wide = make.acc == "float64" or make.problem.operands[-1].dtype == "float32"
     cap = tuned.SEGMENT_CAP_WARPS_FLOAT.value if wide else tuned.SEGMENT_CAP_WARPS.value
     cap = tuned.GENERAL_WARPS.value if general else cap
 

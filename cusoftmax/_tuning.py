@@ -43,7 +43,7 @@ CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
 CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after the other")
 CHECKERS = Tuned(256, None, "words that each later block reads: eight a lane of a warp")
 SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blocks at a time")
-SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words spill ten of 128 registers")
+SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill at 128 registers")
 # Few, long rows: more blocks than rows are needed to use the memory of the whole GPU.
 SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
 SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")

@@ -24,7 +24,7 @@ CASES = [
     for arch in sorted(ARCHITECTURES, key=lambda arch: arch != 90)  # the longest first
     for op in OPERATIONS
     for dtype in _catalog.DTYPES
-    if _inspect.selection(arch, op, dtype)
+    if _inspect.selected(arch, op, dtype)
 ]
 
 
