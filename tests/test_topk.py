@@ -18,6 +18,7 @@ from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Plan
 from cusoftmax._planner import plan as make_plan
 from cusoftmax._problem import problem_for
+from cusoftmax.emulator._memory import view_of
 
 KS = (1, 2, 7, 8, 9, 17, 32, 33, 63, 64)
 NORMALISE = ("row", "topk")
@@ -386,6 +387,17 @@ def test_neighbouring_rows_are_read_in_whole_sectors(emulated: Any) -> None:
         with emulator.trace() as counted:
             cs.topk_softmax(emulated.asarray(x), 8, 0)
         assert counted.kernels[0].sectors_read * 32 == x.nbytes
+
+
+def test_more_than_2_to_the_31_elements(emulated: Any) -> None:
+    rows, n, k = 2**21 + 8, 1024, 5
+    x = emulator.sparse((rows, n), np.float32)
+    out = emulator.sparse((rows, k), np.float32), emulator.sparse((rows, k), np.int64)
+    last = np.random.default_rng(1).normal(0, 3, n).astype(np.float32)
+    view_of(x)[-1] = last
+    with emulator.only_blocks((-1,)):
+        cs.topk_softmax(x, k, out=out)
+    judge(last[None], k, -1, "row", *(view_of(a)[-1:] for a in out))
 
 
 # ---- errors ----

@@ -19,7 +19,8 @@ class KeyTile {
     for (int v = 0; v < kItems / kVec; ++v) {
       const int place = place_of(v * kVec);
       const bool wanted = place < length_;
-      const Vec<In, kVec> got = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, Vec<In, kVec>{});
+      const Vec<In, kVec> got =
+          global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, Vec<In, kVec>{});
 #pragma unroll
       for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = Order<In>::key(got.item[i]);
       left_ |= wanted ? kVectorMask << (v * kVec) : 0u;
