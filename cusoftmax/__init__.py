@@ -15,6 +15,7 @@ from cusoftmax.api import (
     softmax_jvp,
     softmax_vjp,
     softmax_vjp_vjp,
+    topk_softmax,
     warmup,
 )
 from cusoftmax.losses import cross_entropy, cross_entropy_vjp
@@ -39,5 +40,6 @@ __all__ = [
     "softmax_jvp",
     "softmax_vjp",
     "softmax_vjp_vjp",
+    "topk_softmax",
     "warmup",
 ]

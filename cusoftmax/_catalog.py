@@ -29,6 +29,10 @@ LONGEST = 131072  # the row length up to which binaries are counted
 _LONGER = 1 << 21
 _MANY = 10**6  # rows: more than any GPU has multiprocessors
 _FEW = (1, 3, 20, 40)  # one, and enough for clusters of every size
+# How many elements are selected: each more than 8, 16 or 32 lanes have in one slot, and longer rows
+# always have 32.
+_SELECTED = (1, 9, 17, 33)
+_SHORT = 1024
 _STEPS = 8  # sampled lengths in an octave
 
 
@@ -61,10 +65,21 @@ def planned_kernels(
     return tuple(sorted(found, key=lambda kernel: kernel.name))
 
 
-def problem_of(op: str, dtype: str, shape: Sequence[int], axis: int | tuple[int, ...]) -> Problem:
-    """Return the problem of contiguous arrays, `dtype` being an entry of `DTYPES`."""
+def problem_of(
+    op: str,
+    dtype: str,
+    shape: Sequence[int],
+    axis: int | tuple[int, ...],
+    k: int | None = None,
+) -> Problem:
+    """Return the problem of contiguous arrays, `dtype` being an entry of `DTYPES`.
+
+    Of several axes, an operation that selects elements along one takes the last.
+    """
     given, _, out = dtype.partition("->")
-    return problem_for(op, tuple(shape), given, axis, out or None)
+    if OPERATIONS[op].selects and isinstance(axis, tuple):
+        axis = axis[-1]
+    return problem_for(op, tuple(shape), given, axis, out or None, k=k)
 
 
 def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
@@ -77,7 +92,7 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
     widest: dict[tuple[str, ...], int] = {}
 
     def kind(kernel: Kernel) -> tuple[str, ...]:
-        same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS")
+        same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS", "SLOTS")
         clustered, strided = str(kernel.cluster > 1), str(int(kernel["CSM_DIMS"]) > 1)
         return (*(kernel[f"CSM_{macro}"] for macro in same), clustered, strided)
 
@@ -100,7 +115,13 @@ def reads_elements(kernel: Kernel) -> bool:
     outputs = int(kernel["CSM_ROLES"].split(",")[3])
     if at == ("split", "1") and not outputs:
         return False
-    return at not in (("column", "2"), ("segment", "0"), ("segment", "2"))
+    return at not in (
+        ("column", "2"),
+        ("segment", "0"),
+        ("segment", "2"),
+        ("topk_split", "1"),
+        ("topk_column", "2"),
+    )
 
 
 def writes_elements(kernel: Kernel) -> bool:
@@ -114,7 +135,7 @@ def writes_elements(kernel: Kernel) -> bool:
 
 def uses_workspace(kernel: Kernel) -> bool:
     """Whether the launch reads or writes nodes in the workspace too."""
-    return kernel["CSM_PATTERN"] in ("split", "segment") or kernel["CSM_STAGE"] != "0"
+    return kernel["CSM_PATTERN"] in ("split", "segment", "topk_split") or kernel["CSM_STAGE"] != "0"
 
 
 def elements_held(kernel: Kernel) -> int:
@@ -125,6 +146,8 @@ def elements_held(kernel: Kernel) -> int:
     """
     if not reads_elements(kernel) or not kernel.writes_all:
         return 0
+    if kernel["CSM_PATTERN"] == "topk_column":
+        return min(int(kernel["CSM_ITEMS"]), 16)  # in a loop
     columns = int(kernel["CSM_VEC"]) if kernel["CSM_PATTERN"] == "column" else 1
     return int(kernel["CSM_ITEMS"]) * columns * (2 if kernel["CSM_PARKS"] == "1" else 1)
 
@@ -150,8 +173,20 @@ def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
     if OPERATIONS[op].segmented:  # contiguous, or columns side by side
         shapes = [(_LONGER,)] if layout in ("rows", "few") else [(_LONGER, 3), (1, 3)]
         return tuple(problem_of(op, dtype, shape, 0) for shape in shapes)
-    many = {"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()
-    return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
+    many = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
+    if not OPERATIONS[op].selects:
+        return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
+    if layout == "strided":  # rows lie along one axis: these layouts are among the others
+        return ()
+    if layout == "column":  # the columns of one matrix are another layout than those of several
+        many += [(shape[1:], 0) for shape, _ in many]
+    return tuple(
+        problem_of(op, dtype, shape, axis, k)
+        for shape, axis in many
+        if isinstance(axis, int)
+        for k in (_SELECTED if shape[axis] <= _SHORT else _SELECTED[::3])
+        if k <= shape[axis]
+    )
 
 
 _Shapes = Iterator[tuple[tuple[int, ...], int | tuple[int, ...]]]

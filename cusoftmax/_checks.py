@@ -24,6 +24,8 @@ Axis = int | tuple[int, ...] | None
 # they do.
 OVERLAP_WORK = 100_000
 
+MOST_SELECTED = 64  # elements of a row: two for each lane of a warp
+
 
 class View(NamedTuple):
     """Shape, strides in bytes, dtype name and address of an array; 0 for one not yet allocated."""
@@ -209,6 +211,42 @@ def check_offsets(op: str, offsets: tuple[int, ...], shape: tuple[int, ...]) -> 
             f"are segments: where each begins, and where the last ends"
         )
     return offsets[0] - 1
+
+
+def plain_count(op: str, name: str, value: Any) -> int:
+    """Return an argument that counts something as an int; True and 1.0 equal 1 but are none."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{op}: {name}={value!r} is not accepted; give an int")
+
+
+def one_of(op: str, name: str, value: Any, known: dict[str, str]) -> str:
+    """Return what `known` has for `value`; ValueError if it has nothing."""
+    found = known.get(value) if isinstance(value, str) else None
+    if found is None:
+        words = " or ".join(repr(word) for word in known)
+        raise ValueError(f"{op}: {name}={value!r} is not known; give {words}")
+    return found
+
+
+def check_selection(op: str, k: float, shape: tuple[int, ...], axis: Any) -> None:
+    """Refuse to select more elements than a row has, or than the kernels have room for."""
+    if axis is None or isinstance(axis, tuple):
+        raise TypeError(f"{op}: axis={axis} is not accepted; give an int, the axis of the rows")
+    if not shape:
+        raise ValueError(f"{op}: x has no dimensions; give it at least one")
+    if not 1 <= k <= MOST_SELECTED:
+        raise ValueError(f"{op}: k={k} is not accepted; give a number from 1 to {MOST_SELECTED}")
+    n = shape[axis]
+    if k > n:
+        elements = f"{n} element{'' if n == 1 else 's'}"
+        raise ValueError(
+            f"{op}: k={k}, but a row has only {elements} along the axis (shape {shape}); give a k "
+            f"of at most that many"
+        )
 
 
 def check_target(op: str, name: str, view: View, chosen: str | None) -> None:

@@ -127,6 +127,7 @@ def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None)
 
 def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]:
     """Yield shapes and axes that may have a pattern, small ones first."""
+    pattern = pattern.removeprefix("topk_")
     if pattern == "segment":
         yield (20000, 1), 0
         return

@@ -20,6 +20,10 @@ _SHAPES = {
     "split": "many blocks share each row",
     "column": "threads lie along the contiguous axis, rows run down a strided one",
     "map": "each element by itself",
+    "topk_group": "each row in the registers of a warp or a part of one",
+    "topk_block": "one block passes over each row, its warps with what is best so far",
+    "topk_split": "many blocks share each row, and a second launch merges what they selected",
+    "topk_column": "a block passes over rows side by side, a warp with what is best of each",
     "segment": "blocks take equal shares of the elements, and the rows that begin in each",
 }
 

@@ -115,7 +115,7 @@ class Member:
     def errors(self, inputs: Arrays, axis: Axis, results: Arrays) -> Arrays:
         """Return the error of each element of each result, in the bound's unit.
 
-        A sign must be right: its error is 0 or infinite.
+        A sign or an index must be right: its error is 0 or infinite.
         """
         exact = self.exact(*inputs, axis)
         truths = exact if isinstance(exact, tuple) else (exact,)
@@ -130,7 +130,7 @@ class Member:
         for k, (result, truth) in enumerate(zip(results, truths, strict=True)):
             if result.shape != truth.shape:
                 raise ValueError(f"{self.op}: shape {result.shape}, and not {truth.shape}")
-            if names[k] == "sign":
+            if names[k] in ("sign", "indices"):
                 wrong = result.astype(np.float64) != truth.astype(np.float64)
                 wrong &= ~(np.isnan(result.astype(np.float64)) & np.isnan(truth))
                 found.append(np.where(wrong, np.inf, 0.0))
@@ -261,6 +261,20 @@ def _ext(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 _FOUR_U = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
 _SOFTMAX = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
 
+
+def _selection(op: str, normalise: Any, most: int = 8) -> Member:
+    def k(x: Array, axis: int) -> int:
+        return min(most, int(x.shape[axis]))
+
+    return Member(
+        op,
+        lambda x, axis: cs.topk_softmax(x, k(x, axis), axis, normalise),
+        lambda x, axis: reference.topk_softmax(x, k(x, axis), axis, normalise, extended=True),
+        "ulp",
+        _SOFTMAX,
+    )
+
+
 FAMILY = {
     member.op: member
     for member in (
@@ -377,5 +391,7 @@ FAMILY = {
             _FOUR_U,
             _segment_product,
         ),
+        _selection("topk_softmax", "row"),
+        _selection("topk_softmax_gates", "topk"),
     )
 }

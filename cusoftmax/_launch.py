@@ -330,9 +330,10 @@ def explain(
     arch: str | int | None,
     out_dtype: Any,
     order: str,
+    k: int | None = None,
 ) -> Plan:
     """Return the plan for contiguous arrays of a shape, on a named or on the present GPU."""
-    problem = problem_for(op, shape, dtype, axis, out_dtype, order)
+    problem = problem_for(op, shape, dtype, axis, out_dtype, order, k)
     return plan(problem, DeviceSpec.known(arch) if arch is not None else present_device())
 
 
@@ -360,12 +361,17 @@ def gpu_is_present() -> bool:
 
 
 def warmup(
-    ops: Sequence[str], shapes: Sequence[Sequence[int]], dtypes: Sequence[Any], axis: Axis
+    ops: Sequence[str],
+    shapes: Sequence[Sequence[int]],
+    dtypes: Sequence[Any],
+    axis: Axis,
+    k: int | None = None,
 ) -> None:
     """Compile and load, on the active backend, what contiguous arrays of these shapes will need."""
     backend = _backends[-1]
     for op in ops:
         for shape in shapes:
             for dtype in dtypes:
-                for step in plan(problem_for(op, shape, dtype, axis), backend.device).launches:
+                problem = problem_for(op, shape, dtype, axis, k=k)
+                for step in plan(problem, backend.device).launches:
                     backend.load(step.kernel)

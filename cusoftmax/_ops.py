@@ -22,7 +22,8 @@ INPUTS = tuple(ITEMSIZE)
 INDICES = tuple(name for name in INTEGERS if name != "bool")
 
 REDUCTIONS = ("group", "block", "stream", "split", "column")
-PATTERNS = (*REDUCTIONS, "map", "segment")
+SELECTIONS = ("topk_group", "topk_block", "topk_split", "topk_column")
+PATTERNS = (*REDUCTIONS, "map", "segment", *SELECTIONS)
 
 # The dtypes of offsets, which say where rows of unequal length begin.
 OFFSETS = ("int32", "int64")
@@ -49,6 +50,9 @@ class Operation:
         The inputs that are integers used as they are: no arithmetic follows their dtype.
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
+    selects : bool
+        Whether the row outputs have k values for each row, of k elements that are selected, k being
+        the first option: the first result in the dtype that is asked for, then indices.
     relative, plain : int
         Sums over the row that the kernel forms: of terms relative to the row's maximum, which is
         then found too, and of others.
@@ -89,6 +93,7 @@ class Operation:
     indices: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("out",)
     row_outputs: tuple[str, ...] = ()
+    selects: bool = False
     relative: int = 0
     plain: int = 0
     picked: int = 0
@@ -144,6 +149,10 @@ class Operation:
         """Whether arithmetic follows the dtype of an operand."""
         return operand >= len(self.read) or self.read[operand] not in self.indices
 
+    def fixed_dtype(self, operand: int) -> str | None:
+        """Return the only dtype that an operand can have, or None if the call decides."""
+        return "int64" if self.selects and operand > len(self.read) else None
+
     def along_rows(self, operand: int) -> bool:
         """Whether an operand has a value for each element of a row, not one for the row."""
         read = len(self.read)
@@ -174,6 +183,17 @@ _LOGSUMEXP_VJP = Operation(
     inputs=("x",),
     row_inputs=("dy",),
     formula="dx = dy * exp(x - m) / sum_j exp(x_j - m), with m = max_j x_j",
+    relative=1,
+)
+_TOPK = Operation(
+    name="topk_softmax",
+    inputs=("x",),
+    outputs=(),
+    row_outputs=("values", "indices"),
+    selects=True,
+    options=("k",),
+    formula="the k largest exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
+    patterns=SELECTIONS,
     relative=1,
 )
 
@@ -275,6 +295,15 @@ OPERATIONS = {
             indices=("offsets",),
             patterns=("segment",),
             source="softmax_vjp",
+        ),
+        _TOPK,
+        replace(
+            _TOPK,
+            name="topk_softmax_gates",
+            relative=0,
+            formula="exp(x_i - m) / sum_j exp(x_j - m) of the k largest x_i, j over these k",
+            source="topk_softmax",
+            public="topk_softmax",
         ),
     )
 }

@@ -128,6 +128,8 @@ class Plan:
                 return self.problem.segments + 1
             o = self.problem.operands[number]
             steps = o.batch_strides + o.reduce_strides
+            if operation.selects and number >= len(operation.read):
+                return self.rows * int(self.problem.options[0])
             return prod(n for n, step in zip(sizes, steps, strict=True) if step)
 
         return tuple(count(i) * ITEMSIZE[o.dtype] for i, o in enumerate(self.problem.operands))
@@ -175,6 +177,7 @@ def make_kernel(
     parks: bool = False,
     batch_dims: int | None = None,
     general: bool = False,
+    slots: int = 0,
 ) -> Kernel:
     """Name a binary, and say by options what it is: the only writer of the ``CSM_*`` options.
 
@@ -194,20 +197,24 @@ def make_kernel(
         Dimensions that the kernel counts rows by, if not all of the problem's.
     general : bool
         Whether offsets follow all strides, also of a row in one dimension.
+    slots : int
+        Elements that a lane holds of those selected.
     """
     most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
     dims = 1 if most == 1 and not general else MAX_DIMS
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    tags = [TYPES[d][1] for d in (dtypes[:1] if len(set(dtypes)) == 1 else dtypes)]
+    told = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
+    tags = [TYPES[d][1] for d in (told[:1] if len(set(told)) == 1 else told)]
     name = "_".join(
         (
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",
             *tags,
             f"v{vector}",
-            *((f"l{lanes}i{items}",) if pattern in ("group", "map") else ()),
+            *((f"l{lanes}i{items}",) if pattern in ("group", "map", "topk_group") else ()),
             *((f"l{lanes}",) if pattern == "column" else ()),
             *((f"c{cluster}",) if cluster > 1 else ()),
+            *((f"s{slots}",) if slots else ()),
             *(("park",) if parks else ()),
             *(("nd",) if dims > 1 else ()),
         )
@@ -235,6 +242,7 @@ def make_kernel(
         "CSM_DIMS": dims,
         "CSM_STAGE": stage or 0,
         "CSM_PARKS": int(parks),
+        "CSM_SLOTS": slots,
         "CSM_MAX_THREADS": threads,
     }
     options = tuple((k, str(v)) for k, v in macros.items())

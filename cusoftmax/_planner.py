@@ -39,6 +39,10 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
     make = _Maker(problem, device)
     if problem.rows == 0 or (problem.n == 0 and not make.operation.row_outputs):
         result = make.plan("empty", (), why="there is no element")
+    elif make.operation.selects:
+        from cusoftmax._planner_topk import topk  # here, because it builds on this module
+
+        result = topk(make)
     elif "map" in make.operation.patterns:
         result = _map(make)
     elif make.operation.segmented:

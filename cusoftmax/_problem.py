@@ -26,6 +26,7 @@ from cusoftmax._checks import (
     check_agreement,
     check_offsets,
     check_same_dtype,
+    check_selection,
     check_shape,
     check_target,
     check_types,
@@ -87,7 +88,7 @@ class Problem:
     operands : tuple of Operand
         The inputs in the operation's order, then its results. Those with one value for each row
         have strides of 0 along it, and tables strides of 0 alone. Offsets have their own as the
-        only one of `reduce_strides`.
+        only one of `reduce_strides`; values of selected elements that from one to the next.
     options : tuple of numbers
         The operation's options, in its order: integers, or floats in the arithmetic's dtype.
     segments : int
@@ -210,6 +211,9 @@ def build(
     segments = check_offsets(said, views[-1].shape, shape) if operation.segmented else 0
     axes = resolve_axes(said, axis, len(shape))
     shapes = (shape, reduced_shape(shape, axes, keepdims))
+    if operation.selects:
+        check_selection(said, options[0], shape, axis)
+        shapes = (shape, selected_shape(shape, axes, options))
 
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
@@ -219,9 +223,10 @@ def build(
     if outs:
         check_agreement(said, *first, zip(operation.written, outs, strict=True))
     for i, name in enumerate(operation.written, len(views)):
-        wanted = chosen[i - len(inputs)]
+        fixed = operation.fixed_dtype(i)
+        wanted = fixed or chosen[i - len(inputs)]
         if outs:
-            view = view_of(said, name, outs[i - len(inputs)], FLOATS)
+            view = view_of(said, name, outs[i - len(inputs)], (fixed,) if fixed else FLOATS)
             check_shape(said, name, view.shape, *first, expected(i))
             check_target(said, name, view, wanted)
         else:
@@ -239,7 +244,7 @@ def build(
     along = [
         View(shape, (0,) * len(shape), view.dtype, view.pointer)  # they move with no dimension
         if i in operation.table_operands or (operation.segmented and i == operation.valued)
-        else _along(view, shape, axes, keepdims)
+        else _along(view, shape, axes, keepdims, operation.selects)
         for i, view in enumerate(views)
     ]
     problem = fold(operation, along, axes, options)
@@ -272,10 +277,24 @@ def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool)
     return tuple(size for d, size in enumerate(shape) if d not in axes)
 
 
-def _along(view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> View:
-    """Return an array with one value for each row as one that repeats it along the row."""
+def selected_shape(
+    shape: tuple[int, ...], axes: tuple[int, ...], options: tuple[float, ...]
+) -> tuple[int, ...]:
+    """Return the shape of what has a value for each selected element of a row."""
+    return tuple(int(options[0]) if d in axes else size for d, size in enumerate(shape))
+
+
+def _along(
+    view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool, selects: bool = False
+) -> View:
+    """Return an array with one value for each row as one that repeats it along the row.
+
+    One with a value for each selected element goes on as it begins: no more of it is ever touched.
+    """
     if view.shape == shape:
         return view
+    if selects:
+        return View(shape, view.strides, view.dtype, view.pointer)
     kept = iter(s for d, s in enumerate(view.strides) if not (keepdims and d in axes))
     strides = tuple(0 if d in axes else next(kept) for d in range(len(shape)))
     return View(shape, strides, view.dtype, view.pointer)
@@ -295,15 +314,17 @@ def problem_for(
     axis: Axis = -1,
     out_dtype: Any = None,
     order: str = "C",
+    k: int | None = None,
 ) -> Problem:
     """Return the problem of aligned arrays that need not exist, contiguous in `order` (C or F).
 
     `dtype` is that of every input, or a tuple with one for each. Segments, of which a shape says
-    nothing, are supposed to be of `SUPPOSED_LENGTH` elements.
+    nothing, are supposed to be of `SUPPOSED_LENGTH` elements. `k` is that of an operation that
+    selects elements; by default 8, or all of rows that have fewer.
     """
     operation = find(op)
     op = operation.public or op
-    options = (1.0,) * len(operation.options)
+    options: tuple[float, ...] = (1.0,) * len(operation.options)
     shape = tuple(operator.index(size) for size in shape)
     if any(size < 0 for size in shape):
         raise ValueError(f"{op}: shape {shape} has a negative size")
@@ -322,8 +343,13 @@ def problem_for(
         out_name = output_dtype([name for i, name in elements if operation.counts(i)])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
-    names += [out_name] * len(operation.written)
     axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))
+    if operation.selects:
+        k = max(1, min(8, *(shape[d] for d in axes))) if k is None else k
+        check_selection(op, k, shape, axis)
+        options = (k,)
+    results = range(len(names), len(names) + len(operation.written))
+    names += [operation.fixed_dtype(i) or out_name for i in results]
     # Strides that only rank the dimensions; k_order makes true ones of them.
     rank = tuple(range(1, len(shape) + 1))
     ranks = rank if order == "F" else rank[::-1]
@@ -331,13 +357,15 @@ def problem_for(
     for i, name in enumerate(names):
         along = operation.along_rows(i)
         has = shape if along else reduced_shape(shape, axes, True)
+        if operation.selects and not along:
+            has = selected_shape(shape, axes, options)
         if operation.repeated and i < len(operation.inputs):
             has = (*shape[:-2], 1, *shape[-1:])
         strides = list(k_order(has, ranks, ITEMSIZE[name]))
         if has[-2:-1] != shape[-2:-1] and along:
             strides[-2] = 0
         view = View(shape if along else has, tuple(strides), name)
-        views.append(view if along else _along(view, shape, axes, True))
+        views.append(view if along else _along(view, shape, axes, True, operation.selects))
     for i in operation.table_operands:
         views[i] = View(shape, (0,) * len(shape), views[i].dtype)
     problem = fold(operation, views, axes, options)

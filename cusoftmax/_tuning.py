@@ -48,3 +48,9 @@ SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill
 SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
 SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")
 SPREAD_WARPS = Tuned(4, None, "a cluster is widened while its blocks keep this many warps")
+TOPK_FEW = Tuned(8, None, "picks of a short row that are in one slot of as many lanes: MoE gates")
+# Of float64, for which a thread needs more than 128 registers, a multiprocessor has one such block.
+TOPK_WARPS = Tuned(8, None, "two blocks share a multiprocessor: one merges while the other reads")
+TOPK_SPLIT_LENGTH = Tuned(32768, None, "64 KiB of float16: about 2 µs for one block, as a launch")
+TOPK_COLUMN_ROUNDS = Tuned(4, None, "chunks of a warp that take about as long as another launch")
+TOPK_BLOCKS = Tuned(2, None, "blocks for each multiprocessor when rows are split; see TOPK_WARPS")

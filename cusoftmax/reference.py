@@ -465,6 +465,44 @@ def softmax_jacobian_entries(y: ArrayLike) -> Float:
     return jacobian
 
 
+def topk_softmax(
+    x: ArrayLike,
+    k: int,
+    axis: int = -1,
+    normalise: str = "row",
+    *,
+    extended: bool = False,
+) -> tuple[Float, np.ndarray[Any, np.dtype[np.int64]]]:
+    """The `k` largest probabilities along an axis, and their indices, by a stable sort.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits of any shape and real dtype. NaN counts as the largest; equal ones come in the order
+        of their indices.
+    k : int
+        How many.
+    axis : int
+        The axis of the softmax.
+    normalise : {"row", "topk"}
+        Whether probabilities sum to 1 over the row or over the `k`.
+    extended : bool
+        Whether to return values in `numpy.longdouble` instead of float64.
+    """
+    x = np.asarray(x)
+    # Integers beyond 2**53 are compared as they are: ~ reverses their order.
+    falling = ~x if x.dtype.kind in "iub" else -x.astype(np.float64)
+    order = (
+        np.lexsort((falling, ~np.isnan(falling)), axis)
+        if x.dtype.kind not in "iub"
+        else (np.argsort(falling, axis, kind="stable"))
+    )
+    indices = np.take(order, np.arange(k), axis).astype(np.int64)
+    if normalise == "topk":
+        return softmax(np.take_along_axis(x, indices, axis), axis, extended=extended), indices
+    return np.take_along_axis(softmax(x, axis, extended=extended), indices, axis), indices
+
+
 def ulp_error(result: ArrayLike, exact: ArrayLike, *, flush_to_zero: bool = False) -> Float:
     """Error of `result` in units in the last place of its dtype, at the exact value.
 

@@ -84,6 +84,7 @@ _BLOCK = Probe("block", "softmax", "float32", (3, 5000), arch="sm_80")
 _CLUSTER = Probe("block x8", "softmax", "float32", (2, 40000))
 _PARKED = Probe("block parked", "softmax_vjp", "float64", (2, 12000), arch="sm_80")
 _STREAM = Probe("stream", "softmax", "float32", (11, 70001), arch="sm_75", only=(0,))
+_SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (1000, 40), axis=0)
 # 7 rounds of 16 chunks: three digits of the counter to fold, and none in the twin.
 _DIGITS = Probe(
@@ -385,6 +386,54 @@ MUTATIONS = (
         "kPitch = kColumns + 1;",
         "kPitch = kColumns - 1;",
         (_COLUMN,),
+    ),
+    Mutation(
+        "topk: barrier before a warp's list is merged dropped",
+        RACE,
+        "core/pick_stretch.cuh",
+        "    block_barrier();\n    if (warp % (2 * step) == 0",
+        "    if (warp % (2 * step) == 0",
+        (_SELECTED,),
+    ),
+    Mutation(
+        "topk: barrier between two rows dropped",
+        RACE,
+        "patterns/topk_block.cuh",
+        "if (number + grid_blocks() < layout.rows) block_barrier();",
+        "",
+        (replace(_SELECTED, grid=1),),
+    ),
+    Mutation(
+        "topk: barrier after the chunk in shared memory has been read dropped",
+        RACE,
+        "patterns/topk_column.cuh",
+        "block_barrier();  // all of it has been read",
+        "",
+        (Probe("topk_column", "topk_softmax", "float32", (3000, 8), axis=0),),
+    ),
+    Mutation(
+        "topk: lists merged without turning one round",
+        BOUND,
+        "core/picks.cuh",
+        "reversed[s] = exchange(other.at_[kSlots - 1 - s], kLanes - 1);",
+        "reversed[s] = other.at_[s];",
+        (_SELECTED,),
+    ),
+    Mutation(
+        "topk: an element taken twice",
+        BOUND,
+        "core/key_tile.cuh",
+        "left_ &= ~(1u << (item_of(found.index) & 31));",
+        "(void)found;",
+        (Probe("topk_group", "topk_softmax", "float32", (70, 61)),),
+    ),
+    Mutation(
+        "topk: a split row's second list left out",
+        BOUND,
+        "core/pick_stretch.cuh",
+        "for (i64 list = warp; list < count; list += warps)",
+        "for (i64 list = warp; list < count; list += 2 * warps)",
+        (Probe("topk_split", "topk_softmax", "float16", (1, 1 << 17)),),
     ),
     Mutation(
         "offsets of 32 bits",

@@ -56,6 +56,7 @@ constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
 constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has room for, rows and columns each
 constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
+constexpr int kSlots = CSM_SLOTS;      // selected elements a lane holds: see core/picks.cuh; 0 where none are
 
 // What an operation needs to know of a row: sums relative to its maximum, plain sums, and values picked out of it.
 constexpr int kNeeds[] = {CSM_NEEDS};
@@ -84,7 +85,8 @@ struct Values {
   CSM_DEVICE const Acc& operator[](int i) const { return at[i]; }
 };
 
-// How the folded problem lies in memory. Strides are in bytes; those of values of a row are 0 along it.
+// How the folded problem lies in memory. Strides are in bytes; those of values of a row are 0 along it,
+// and those of selected elements lead from one to the next.
 // The host mirrors this struct in cusoftmax/_launch.py.
 struct Layout {
   i64 n;       // elements of a row

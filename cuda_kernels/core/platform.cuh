@@ -36,6 +36,9 @@ CSM_DEVICE T shuffle(T value, int lane, int width) {
 // A bit for each lane, set where `value` is true.
 CSM_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
 
+// Whether any lane of the warp says so.
+CSM_DEVICE bool any_lane(bool says) { return __any_sync(0xffffffffu, says); }
+
 // Collectives of a block and of a cluster. The two halves of the cluster barrier may be far apart: arrive releases
 // what this thread wrote, wait acquires what the others wrote.
 CSM_DEVICE void block_barrier() { __syncthreads(); }

@@ -106,6 +106,13 @@ class RowTile {
     }
   }
 
+  // The same of elements that are at hand: get(i) is this lane's i-th.
+  template <class Get>
+  CSM_DEVICE void fill(Get get) {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) item_[i] = get(i);
+  }
+
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& scale) const {
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {

@@ -59,6 +59,12 @@ CSM_DEVICE u32 ballot(bool value, CSM_WHERE) {
   return bits;
 }
 
+CSM_DEVICE bool any_lane(bool says, CSM_WHERE) {
+  int any = says;
+  for (int mask = 1; mask < 32; mask *= 2) any |= shuffle_xor(any, mask, 32, line, file);
+  return any;
+}
+
 CSM_DEVICE void block_barrier(CSM_WHERE) { machine->meet(Collective::block_barrier, line, file); }
 CSM_DEVICE int cluster_rank() { return machine->self->cluster_rank; }
 CSM_DEVICE void cluster_arrive(CSM_WHERE) { machine->meet(Collective::cluster_arrive, line, file); }

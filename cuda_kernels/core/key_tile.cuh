@@ -1,0 +1,168 @@
+// A chunk of one row as keys in the registers of kLanes lanes, laid out as core/tile.cuh says; picking from it.
+#pragma once
+
+#include "core/picks.cuh"
+#include "core/tile.cuh"
+
+namespace csm {
+
+template <class Op>
+class KeyTile {
+ public:
+  CSM_DEVICE KeyTile(i64 first, i64 n) : first_(first), left_(0) {
+    const i64 more = n - first;
+    length_ = static_cast<int>(more < kChunk ? more : kChunk);
+  }
+
+  CSM_DEVICE void read(const Arguments& args, const Row& row) {
+#pragma unroll
+    for (int v = 0; v < kItems / kVec; ++v) {
+      const int place = place_of(v * kVec);
+      const bool wanted = place < length_;
+      const Vec<In, kVec> got =
+          global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, Vec<In, kVec>{});
+#pragma unroll
+      for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = Order<In>::key(got.item[i]);
+      left_ |= wanted ? kVectorMask << (v * kVec) : 0u;
+    }
+  }
+
+  // The same of elements that are at hand: get(place) is that at a place of the chunk.
+  template <class Get>
+  CSM_DEVICE void fill(Get get) {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      key_[i] = Order<In>::key(get(place_of(i)));
+      left_ |= place_of(i) < length_ ? 1u << i : 0u;
+    }
+  }
+
+  // Maximum and sum of the chunk, for an operation that has sums. Before anything is taken.
+  CSM_DEVICE Node reduce(const Arguments& args) const {
+    if constexpr (kSums == 0) {
+      return nothing();
+    } else {
+      RowTile<Op> tile(0, length_);
+      tile.fill([&](int i) { return Element{left_ >> i & 1 ? value_of(key_[i]) : negative_infinity()}; });
+      return tile.reduce(given_of<Op>(args, Row{}, 0));
+    }
+  }
+
+  // The best of this lane's elements that are left.
+  CSM_DEVICE Local best() const {
+    Key key = 0;
+    int item = -1;
+    // From the last on, so that the first of equal ones stays.
+#pragma unroll
+    for (int block = kItems - kGroup; block >= 0; block -= kGroup) {
+      if (block * kLanes >= length_) continue;  // beyond the row's end in all lanes
+#pragma unroll
+      for (int i = block + kGroup - 1; i >= block; --i) {
+        const bool better = (left_ >> i & 1) && key_[i] >= key;
+        key = better ? key_[i] : key;
+        item = better ? i : item;
+      }
+    }
+    return item < 0 ? none<int>() : Local{key, place_of(item)};
+  }
+
+  // Takes away what best() found.
+  CSM_DEVICE void take(Local found) { left_ &= ~(1u << (item_of(found.index) & 31)); }
+
+  CSM_DEVICE Candidate in_row(Local found) const {
+    return found.index < kChunk ? Candidate{found.key, first_ + found.index} : none<i64>();
+  }
+
+ private:
+  static_assert(kItems <= 32, "a bit for each of a lane's elements");
+  static constexpr unsigned kVectorMask = (1u << kVec) - 1;
+
+  Key key_[kItems];
+  i64 first_;
+  int length_;     // elements of the chunk that the row has; none if not positive
+  unsigned left_;  // bit i: whether this lane's i-th element is there, and not taken
+
+  CSM_DEVICE static int place_of(int item) {
+    return item / kVec * (kLanes * kVec) + thread_index() % kLanes * kVec + item % kVec;
+  }
+  CSM_DEVICE static int item_of(int place) { return place / (kLanes * kVec) * kVec + place % kVec; }
+};
+
+// Takes the k best of a chunk that is all of a row, one after the other. For few lanes: each time, one of them looks
+// through its elements.
+template <class Op>
+CSM_DEVICE Picks pick_one_by_one(KeyTile<Op>& tile, int k) {
+  Picks picks;
+  Local mine = tile.best();
+  for (int p = 0; p < k; ++p) {
+    const Local best = best_of_lanes(mine);
+    picks.set(p, tile.in_row(best));
+    if (mine.index == best.index) {
+      tile.take(mine);
+      mine = tile.best();
+    }
+  }
+  return picks;
+}
+
+// Takes from a chunk what is among the best k of it and of `picks`, and merges it into them. By a whole warp, one
+// element of each lane at a time: with k places and 32 lanes a few times for the first chunk of a row, and hardly ever
+// once for a later one, whose elements must be above the k-th best so far.
+template <class Op>
+CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k) {
+  static_assert(kLanes == kWarp || sizeof(Op) == 0, "a whole warp");
+  Candidate floor = picks.get(k - 1);
+  Local mine = tile.best();
+  for (;;) {
+    const bool offers = above(tile.in_row(mine), floor);
+    if (!any_lane(offers)) break;
+    const Local sorted = sorted_over_lanes(offers ? mine : none<int>());
+    Picks fresh;
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      const int place = Picks::place_of(s), from = place % kLanes;
+      const Local found = {shuffle(sorted.key, from, kLanes), shuffle(sorted.index, from, kLanes)};
+      fresh.slot(s) = place < kLanes ? tile.in_row(found) : none<i64>();
+    }
+    picks.merge(fresh);
+    floor = picks.get(k - 1);
+    if (offers) {
+      tile.take(mine);
+      mine = tile.best();
+    }
+  }
+}
+
+template <class Op>
+CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& picks, const Node& whole, bool wanted) {
+  const Layout& layout = args.layout;
+  const Acc m = kSums > 0 ? whole.m : value_of(picks.get(0).key);
+  const Acc shift = shift_of(m);
+  Acc term[kSlots];
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    term[s] = Picks::place_of(s) < layout.option[0] ? Op::term(value_of(picks.slot(s).key), shift) : Acc(0);
+  }
+  Wide sum = whole.s[0];
+  if constexpr (kSums == 0) {
+    sum = widen_exactly(term[0]);
+#pragma unroll
+    for (int s = 1; s < kSlots; ++s) sum = add(sum, term[s]);
+#pragma unroll
+    for (int mask = 1; mask < kLanes; mask *= 2) {
+      Wide other = {shuffle_xor(sum.hi, mask, kLanes), Acc(0)};
+      if constexpr (kCompensated) other.lo = shuffle_xor(sum.lo, mask, kLanes);
+      sum = add(sum, other);
+    }
+  }
+  const typename Op::Scale scale = Op::scale(sum);
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    const i64 place = Picks::place_of(s);
+    const bool there = wanted && place < layout.option[0];
+    global_store(row.start[1] + place * layout.reduce_stride[1][0], narrow<Type<1>>(Op::value(term[s], scale)), there);
+    global_store(row.start[2] + place * layout.reduce_stride[2][0], Type<2>(picks.slot(s).index), there);
+  }
+}
+
+}  // namespace csm

@@ -1,0 +1,134 @@
+// The best elements of a stretch of a row that is longer than a chunk, and its node, by one block in one pass.
+//
+// Each warp takes as many neighbouring chunks, by itself; then the warps' lists and nodes meet in shared memory. The
+// chunks of a warp are a power of two, so that they are a subtree of the fold, and so are a block's where there are
+// several to a row.
+#pragma once
+
+#include "core/fold.cuh"
+#include "core/key_tile.cuh"
+
+namespace csm {
+
+// Lists in shared memory: neighbouring lanes meet no bank conflict.
+class SharedPicks {
+ public:
+  CSM_DEVICE SharedPicks(int offset, int lists)
+      : index_(offset), key_(offset + lists * kPicks * static_cast<int>(sizeof(i64))) {}
+  static constexpr int kBytes = kPicks * static_cast<int>(sizeof(i64) + sizeof(Key));  // of a list
+
+  CSM_DEVICE void store(int list, const Picks& picks) const {
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      index_.store(at(list, s), picks.slot(s).index);
+      key_.store(at(list, s), picks.slot(s).key);
+    }
+  }
+  CSM_DEVICE Picks load(int list) const {
+    Picks picks;
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) picks.slot(s) = {key_.load(at(list, s)), index_.load(at(list, s))};
+    return picks;
+  }
+
+ private:
+  Shared<i64> index_;
+  Shared<Key> key_;
+  CSM_DEVICE static int at(int list, int slot) { return (list * kSlots + slot) * kLanes + thread_index() % kLanes; }
+};
+
+// The first k places of `lists` lists, and a node for each, in the workspace between two launches.
+class GlobalPicks {
+ public:
+  CSM_DEVICE GlobalPicks(char* base, i64 lists, i64 k)
+      : index_(base), node_(base + lists * k * 8), key_(base + lists * (k * 8 + kNodeBytes)), k_(k) {}
+
+  CSM_DEVICE void store(i64 list, const Picks& picks) const {
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      const int place = Picks::place_of(s);
+      global_store(index_ + (list * k_ + place) * 8, picks.slot(s).index, place < k_);
+      global_store(key_ + (list * k_ + place) * kKeyBytes, picks.slot(s).key, place < k_);
+    }
+  }
+  CSM_DEVICE Picks load(i64 list) const {
+    Picks picks;
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      const int place = Picks::place_of(s);
+      const Candidate otherwise = none<i64>();
+      picks.slot(s).index = global_load(index_ + (list * k_ + place) * 8, place < k_, otherwise.index);
+      picks.slot(s).key = global_load(key_ + (list * k_ + place) * kKeyBytes, place < k_, otherwise.key);
+    }
+    return picks;
+  }
+  CSM_DEVICE GlobalNodes nodes() const { return GlobalNodes(node_); }
+
+ private:
+  static constexpr i64 kNodeBytes = kSums > 0 ? kNodeWords * static_cast<i64>(sizeof(Acc)) : 0;
+  static constexpr i64 kKeyBytes = sizeof(Key);
+  char *index_, *node_, *key_;
+  i64 k_;
+};
+
+// Merges the lists of a block's warps into that of warp 0. Called by the whole block.
+CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {
+  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
+  for (int step = 1; step < warps; step *= 2) {
+    if (warp % (2 * step) == step) lists.store(warp, picks);
+    block_barrier();
+    if (warp % (2 * step) == 0 && warp + step < warps) picks.merge(lists.load(warp + step));
+  }
+}
+
+// Picks from the row's elements [first, first + length), `length` being layout.rounds chunks for each warp. The result
+// is warp 0's: the picks, and the returned node. Shared memory: a list for each warp, then a node for each.
+template <class Op>
+CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 first, Picks& picks) {
+  const Layout& layout = args.layout;
+  const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
+  const SharedPicks lists(0, warps);
+  const SharedNodes nodes(warps * SharedPicks::kBytes, warps);
+  TreeFold fold;
+  first += warp * layout.rounds * kChunk;
+  for (i64 round = 0; round < layout.rounds && first + round * kChunk < layout.n; ++round) {
+    KeyTile<Op> tile(first + round * kChunk, layout.n);
+    tile.read(args, row);
+    if constexpr (kSums > 0) fold.push(tile.reduce(args));
+    pick_into(picks, tile, static_cast<int>(layout.option[0]));
+  }
+  if constexpr (kSums > 0) {
+    const Node node = fold.result();
+    if (lane == 0) nodes.store(warp, node);
+    block_barrier();
+  }
+  merge_warps(picks, lists);
+  Node whole = nothing();
+  if constexpr (kSums > 0) {
+    if (warp == 0) whole = fold_all(warps, [&](i64 i, bool wanted) { return nodes.load(i, wanted); });
+  }
+  return whole;
+}
+
+// A block a row: merges the lists that the row has in the workspace, its warps taking turns, folds the nodes, and
+// writes the result. Shared memory: a list for each warp.
+template <class Op>
+CSM_DEVICE void fold_lists(const Arguments& args, const GlobalPicks& workspace, i64 count) {
+  const Layout& layout = args.layout;
+  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
+  for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
+    Picks picks;
+    for (i64 list = warp; list < count; list += warps) picks.merge(workspace.load(number * count + list));
+    merge_warps(picks, SharedPicks(0, warps));
+    if (warp == 0) {
+      Node whole = nothing();
+      if constexpr (kSums > 0) {
+        whole = fold_all(count, [&](i64 i, bool wanted) { return workspace.nodes().load(number * count + i, wanted); });
+      }
+      write_picks<Op>(args, row_at(args, number), picks, whole, true);
+    }
+    if (number + grid_blocks() < layout.rows) block_barrier();  // the lists have been read
+  }
+}
+
+}  // namespace csm

@@ -1,0 +1,25 @@
+// topk_softmax: the k largest y_i = exp(x_i − m) / s of a row, m = max_j x_j, and their indices.
+//
+// s is the sum of the exponentials of the row or, for an operation with no sum over it, of the k.
+#pragma once
+
+#include "core/monoid.cuh"
+
+namespace csm {
+
+struct Op : Plain {
+  static constexpr Neutral kNeutral[] = {Neutral::lowest};
+
+  CSM_DEVICE static Acc key(const Element& x) { return x[0]; }
+  CSM_DEVICE static Acc term(Acc x, Acc shift) { return exp_difference(x, shift); }
+  CSM_DEVICE static void terms(const Element& x, Acc shift, Place, const Given&, Values<kSums>& sum) {
+    sum[0] = term(x[0], shift);
+  }
+
+  // A row of −inf alone has s = 0 and becomes NaN, as in softmax.
+  using Scale = Wide;
+  CSM_DEVICE static Scale scale(Wide sum) { return normalised(reciprocal_of(sum)); }
+  CSM_DEVICE static Acc value(Acc term, Scale scale) { return scaled(term, scale); }
+};
+
+}  // namespace csm
