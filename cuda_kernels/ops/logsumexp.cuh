@@ -5,23 +5,14 @@
 #pragma once
 
 #include "core/log.cuh"
-#include "core/monoid.cuh"
+#include "core/weighted.cuh"
 
 namespace csm {
 
-struct Op : WritesRows {
-  static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, b
-
-  CSM_DEVICE static Acc weight(const Element& e) {
-    if constexpr (kInputs == 1) return Acc(1);
-    else return e[kInputs - 1];
-  }
-
-  CSM_DEVICE static Acc key(const Element& e) { return weight(e) == Acc(0) ? negative_infinity() : e[0]; }
+struct Op : Weighted<WritesRows> {
   // The term of +inf is +inf, and not the NaN of its difference to itself: then so is the result.
   CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given&, Values<1>& term) {
-    term[0] = e[0] == -negative_infinity() ? e[0] : exp_difference(e[0], shift);
-    if constexpr (kInputs > 1) term[0] = weight(e) == Acc(0) ? Acc(0) : weight(e) * term[0];
+    term[0] = weighted(e, e[0] == -negative_infinity() ? e[0] : exp_difference(e[0], shift));
   }
 
   CSM_DEVICE static void finish(const Node& row, const Given&, Values<kRowOutputs>& value) {
@@ -29,7 +20,7 @@ struct Op : WritesRows {
     const bool negative = sum.hi < Acc(0);
     if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
     value[0] = plus(row.m, logarithm(negative ? Wide{-sum.hi, -sum.lo} : sum));
-    if (kRowOutputs == 1 && negative) value[0] = negative_infinity() - negative_infinity();
+    if (kRowOutputs == 1 && negative) value[0] = not_a_number();
   }
 };
 

@@ -3,23 +3,13 @@
 // dL, the gradient with respect to the result, is a value of the row. The weights are there if there is a second input.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "core/weighted.cuh"
 
 namespace csm {
 
-struct Op : WritesElements {
-  static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, b
-
-  CSM_DEVICE static Acc weight(const Element& e) {
-    if constexpr (kInputs == 1) return Acc(1);
-    else return e[kInputs - 1];
-  }
-
-  CSM_DEVICE static Acc key(const Element& e) { return weight(e) == Acc(0) ? negative_infinity() : e[0]; }
+struct Op : Weighted<WritesElements> {
   CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given&, Values<1>& term) {
-    Acc exponential = exp_difference(e[0], shift);
-    if constexpr (kInputs > 1) exponential = weight(e) == Acc(0) ? Acc(0) : weight(e) * exponential;
-    term[0] = e[0] = exponential;  // stays in its place
+    term[0] = e[0] = weighted(e, exp_difference(e[0], shift));  // stays in its place
   }
 
   struct Scale {
