@@ -93,8 +93,8 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
     def kind(kernel: Kernel) -> tuple[str, ...]:
         same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS", "SLOTS")
-        clustered, strided = str(kernel.cluster > 1), str(int(kernel["CSM_DIMS"]) > 1)
-        return (*(kernel[f"CSM_{macro}"] for macro in same), clustered, strided)
+        dims = (kernel["CSM_BATCH_DIMS"], kernel["CSM_ROW_DIMS"])
+        return (*(kernel[f"CSM_{macro}"] for macro in same), str(kernel.cluster > 1), *dims)
 
     def size(kernel: Kernel) -> tuple[int, int, int]:
         return int(kernel["CSM_ITEMS"]), int(kernel["CSM_LANES"]), kernel.cluster

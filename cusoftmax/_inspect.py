@@ -100,9 +100,11 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     )
     loads: Counter[int] = Counter()
     if reads_elements(kernel):
+        repeated = int(kernel["CSM_REPEATED"])
         for needed in passes(kernel):
             for i in needed:
-                loads[vector * sizes[i]] += times
+                once = bool(repeated >> i & 1)
+                loads[sizes[i] if once else vector * sizes[i]] += 1 if once else times
     stores: Counter[int] = Counter()
     if writes_elements(kernel):
         for size in sizes[inputs + row_inputs + tables :][:outputs]:

@@ -188,7 +188,8 @@ def _allocator(
 def layout_of(made: Plan) -> Any:
     """Return the by-value argument `csm::Layout` (core/config.cuh) of a plan's kernels."""
     problem = made.problem
-    dims = int(made.launches[0].kernel["CSM_DIMS"])
+    kernel = made.launches[0].kernel
+    batch_dims, row_dims = int(kernel["CSM_BATCH_DIMS"]), int(kernel["CSM_ROW_DIMS"])
     batch_shape: Sequence[int] = problem.batch_shape
     batches = [o.batch_strides for o in problem.operands]
     inner, inner_strides = 1, [0] * len(batches)
@@ -196,7 +197,7 @@ def layout_of(made: Plan) -> Any:
         inner, inner_strides = batch_shape[-1], [b[-1] for b in batches]
         batch_shape, batches = batch_shape[:-1] or (1,), [b[:-1] or (0,) for b in batches]
 
-    def padded(values: Sequence[int]) -> list[int]:
+    def padded(values: Sequence[int], dims: int) -> list[int]:
         return [*values, *[0] * (dims - len(values))]
 
     numbers = [
@@ -210,19 +211,24 @@ def layout_of(made: Plan) -> Any:
         made.checkers,
     ]
     numbers += inner_strides
-    numbers += padded(batch_shape) + padded(problem.reduce_shape)
+    numbers += padded(batch_shape, batch_dims) + padded(problem.reduce_shape, row_dims)
     for strides in batches:
-        numbers += padded(strides)
+        numbers += padded(strides, batch_dims)
     for operand in problem.operands:
-        numbers += padded(operand.reduce_strides)
-    numbers += encoded(problem.options, made.launches[0].kernel["CSM_ACC"]) or [0]
+        numbers += padded(operand.reduce_strides, row_dims)
+    numbers += encoded(problem.options, kernel["CSM_ACC"]) or [0]
     return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")[0]
+
+
+class Rest(float):
+    """A number of a call of which the kernel wants what its rounding to an Acc loses."""
 
 
 def encoded(options: Sequence[float], acc: str) -> list[int]:
     """Return numbers as ``csm::Layout::option`` has them: an integer, or the bits of an Acc."""
     kind, bits = (np.float32, np.int32) if acc == "float" else (np.float64, np.int64)
-    return [k if isinstance(k, int) else int(kind(k).view(bits)) for k in options]
+    rounded = [k - float(kind(k)) if isinstance(k, Rest) else k for k in options]
+    return [k if isinstance(k, int) else int(kind(k).view(bits)) for k in rounded]
 
 
 def run(

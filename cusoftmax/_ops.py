@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import compress, product
 
 # Accepted dtypes by NumPy name, with the bytes of an element.
 FLOATS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -24,6 +24,8 @@ INDICES = tuple(name for name in INTEGERS if name != "bool")
 REDUCTIONS = ("group", "block", "stream", "split", "column")
 SELECTIONS = ("topk_group", "topk_block", "topk_split", "topk_column")
 PATTERNS = (*REDUCTIONS, "map", "segment", *SELECTIONS)
+
+MASK = "mask"  # an input that says by bool which elements of a row take part
 
 # The dtypes of offsets, which say where rows of unequal length begin.
 OFFSETS = ("int32", "int64")
@@ -48,6 +50,8 @@ class Operation:
         Inputs of one dimension that the kernel looks up by itself.
     indices : tuple of str
         The inputs that are integers used as they are: no arithmetic follows their dtype.
+    beside : tuple of str
+        The inputs that the default dtype of the results does not follow.
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
     selects : bool
@@ -91,6 +95,7 @@ class Operation:
     row_inputs: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     indices: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("out",)
     row_outputs: tuple[str, ...] = ()
     selects: bool = False
@@ -135,6 +140,16 @@ class Operation:
         return self.outputs + self.row_outputs
 
     @property
+    def held(self) -> int:
+        """How many values of an element a thread keeps: a mask is used up in reading."""
+        return len(self.inputs) - ("masked" in self.features)
+
+    @property
+    def hides(self) -> bool:
+        """Whether elements of a row may be hidden from it."""
+        return "masked" in self.features or "causal" in self.features
+
+    @property
     def node_words(self) -> int:
         """Words of a partial result: the maximum, two for each sum, the picked."""
         return 1 + 2 * (self.relative + self.plain) + self.picked
@@ -147,7 +162,11 @@ class Operation:
 
     def counts(self, operand: int) -> bool:
         """Whether arithmetic follows the dtype of an operand."""
-        return operand >= len(self.read) or self.read[operand] not in self.indices
+        return operand >= len(self.read) or self.read[operand] not in (*self.indices, MASK)
+
+    def decides(self, operand: int) -> bool:
+        """Whether the default dtype of the results follows that of an input with elements."""
+        return self.counts(operand) and self.read[operand] not in self.beside
 
     def fixed_dtype(self, operand: int) -> str | None:
         """Return the only dtype that an operand can have, or None if the call decides."""
@@ -422,6 +441,72 @@ OPERATIONS |= {
         "cross_entropy_vjp",
     )
 }
+
+# Numbers of a call that transforms the logits: the absolute value of their scale (1 for 0) in two
+# words, its sign, and over how many rows a causal order goes.
+LOGIT_OPTIONS = ("scale", "scale_low", "sign", "queries")
+LOGIT_FEATURES = ("scaled", "biased", "masked", "causal")
+
+
+def logits_name(op: str, features: Iterable[str]) -> str:
+    """Return the operation that does `op` of logits with some of `LOGIT_FEATURES`."""
+    return "_".join((op, *(word for word in LOGIT_FEATURES if word in features)))
+
+
+def _logits(operation: Operation, features: tuple[str, ...], public: str) -> Operation:
+    bias = ("bias",) if "biased" in features else ()
+    mask = (MASK,) if "masked" in features else ()
+    return replace(
+        operation,
+        name=logits_name(operation.name, features),
+        inputs=operation.inputs + bias + mask,
+        beside=bias + mask,
+        source=operation.source or operation.name,
+        public=public,
+        features=features,
+        options=LOGIT_OPTIONS,
+        ordered="causal" in features,
+        sum_inputs=operation.sum_inputs and operation.sum_inputs + mask,
+        map_inputs=operation.map_inputs and operation.map_inputs + mask,
+    )
+
+
+# The operations of logits: with a bias those that read them; the others read what came of it.
+_OF_LOGITS = (
+    *("softmax", "log_softmax", "logsumexp", "logsumexp_sign", "logsumexp_b", "logsumexp_b_sign"),
+    *("logsumexp_vjp", "logsumexp_b_vjp"),
+)
+_OF_RESULTS = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp")
+
+
+def _variants(op: str) -> Iterable[tuple[str, ...]]:
+    words = (
+        LOGIT_FEATURES if op in _OF_LOGITS else tuple(w for w in LOGIT_FEATURES if w != "biased")
+    )
+    for chosen in product((False, True), repeat=len(words)):
+        if any(chosen):
+            yield tuple(compress(words, chosen))
+
+
+PARTS |= {
+    operation.name: operation
+    for op in (*_OF_LOGITS, *_OF_RESULTS)
+    for features in _variants(op)
+    for operation in (_logits(OPERATIONS[op], features, OPERATIONS[op].public or op),)
+}
+# One of each feature, and of all of them.
+OPERATIONS |= {
+    name: PARTS[name]
+    for name in (
+        "softmax_scaled",
+        "softmax_biased",
+        "softmax_masked",
+        "softmax_causal",
+        *(logits_name(op, LOGIT_FEATURES) for op in ("softmax", "log_softmax", "logsumexp_b_sign")),
+        logits_name("logsumexp_b_vjp", LOGIT_FEATURES),
+        *(f"{op}_scaled_masked_causal" for op in _OF_RESULTS),
+    )
+}
 KERNELS = OPERATIONS | PARTS
 
 # Public functions that run another function's kernel: the Jacobian of softmax is symmetric.
@@ -432,6 +517,12 @@ SAME_KERNEL = {
         formula="dyt = y * (xt - sum_j y_j xt_j)",
     )
 }
+SAME_KERNEL |= {
+    logits_name("softmax_jvp", features): _logits(
+        replace(SAME_KERNEL["softmax_jvp"], name="softmax_vjp"), features, "softmax_jvp"
+    )
+    for features in _variants("softmax_vjp")
+}
 
 
 def find(op: str) -> Operation:
@@ -439,7 +530,7 @@ def find(op: str) -> Operation:
     operation = KERNELS.get(op) or SAME_KERNEL.get(op)
     if operation is None:
         named = [operation.name for operation in OPERATIONS.values() if not operation.public]
-        known = ", ".join((*named, *SAME_KERNEL))
+        known = ", ".join((*named, "softmax_jvp"))
         raise ValueError(f"there is no operation {op!r}; the operations are {known}")
     return operation
 

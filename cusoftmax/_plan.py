@@ -178,6 +178,7 @@ def make_kernel(
     batch_dims: int | None = None,
     general: bool = False,
     slots: int = 0,
+    repeated: int = 0,
 ) -> Kernel:
     """Name a binary, and say by options what it is: the only writer of the ``CSM_*`` options.
 
@@ -199,9 +200,12 @@ def make_kernel(
         Whether offsets follow all strides, also of a row in one dimension.
     slots : int
         Elements that a lane holds of those selected.
+    repeated : int
+        Inputs that repeat one element along a row, as bits.
     """
-    most = max(batch_dims or len(problem.batch_shape), len(problem.reduce_shape))
-    dims = 1 if most == 1 and not general else MAX_DIMS
+    row_dims = MAX_DIMS if len(problem.reduce_shape) > 1 or general else 1
+    several = row_dims > 1 or (batch_dims or len(problem.batch_shape)) > 1
+    rows_by = MAX_DIMS if several else 1
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
     told = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
@@ -216,7 +220,8 @@ def make_kernel(
             *((f"c{cluster}",) if cluster > 1 else ()),
             *((f"s{slots}",) if slots else ()),
             *(("park",) if parks else ()),
-            *(("nd",) if dims > 1 else ()),
+            *((f"r{repeated}",) if repeated else ()),
+            *(("nd",) if row_dims > 1 else ("bd",) if several else ()),
         )
     )
     macros = {
@@ -239,7 +244,9 @@ def make_kernel(
         "CSM_LANES": lanes,
         "CSM_ITEMS": items,
         "CSM_CLUSTER": cluster,
-        "CSM_DIMS": dims,
+        "CSM_BATCH_DIMS": rows_by,
+        "CSM_ROW_DIMS": row_dims,
+        "CSM_REPEATED": repeated,
         "CSM_STAGE": stage or 0,
         "CSM_PARKS": int(parks),
         "CSM_SLOTS": slots,

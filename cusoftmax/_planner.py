@@ -13,9 +13,9 @@ from typing import Any
 
 from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, KERNELS, Operation, compute_dtype
+from cusoftmax._ops import ITEMSIZE, KERNELS, REDUCTIONS, Operation, compute_dtype
 from cusoftmax._plan import MAX_DIMS, MAX_GRID, WARP, Kernel, Launch, Plan, make_kernel
-from cusoftmax._problem import Problem
+from cusoftmax._problem import Operand, Problem
 
 ACCESS_BYTES = 16  # the widest global access of one thread
 
@@ -91,11 +91,15 @@ class _Maker:
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
         # The operands that are walked along the rows, and the sizes of their elements.
-        self.along = [o for i, o in enumerate(problem.operands) if self.operation.along_rows(i)]
-        self.sizes = [ITEMSIZE[o.dtype] for o in self.along]
+        along = [(i, o) for i, o in enumerate(problem.operands) if self.operation.along_rows(i)]
         # The widest access that any layout of these dtypes allows; the order of summation is in it.
-        self.group = ACCESS_BYTES // max(self.sizes)
-        self.values = len(self.operation.inputs)  # of an element, in registers
+        self.group = ACCESS_BYTES // max(ITEMSIZE[o.dtype] for _, o in along)
+        # Inputs that repeat one element along the row are no hindrance to wide accesses of it.
+        same = [i for i, o in along if self._repeats(i, o)]
+        self.along = [o for i, o in along if i not in same]
+        self.sizes = [ITEMSIZE[o.dtype] for o in self.along]
+        self.repeated = sum(1 << i for i in same)
+        self.values = self.operation.held  # of an element, in registers
         held = tuned.WORDS_IN_REGISTERS.value // (self.values * self.acc_words)
         self.items = max(power_of_two_below(held), self.group)
         self.chunk = WARP * self.items
@@ -113,8 +117,19 @@ class _Maker:
                 self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
             elif operation.plain:
                 self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
-        if max(len(problem.batch_shape), len(problem.reduce_shape)) > 1:
+        if len(problem.reduce_shape) > 1:
             self.max_warps = tuned.GENERAL_WARPS.value
+
+    def _repeats(self, number: int, operand: Operand) -> bool:
+        few = self.problem.n < 2 or number >= len(self.operation.inputs)
+        if few or not set(self.operation.patterns) <= set(REDUCTIONS):
+            return False
+        return not any(operand.reduce_strides)
+
+    @property
+    def parked_words(self) -> int:
+        """Words of a chunk in shared memory: its elements, and a word a lane of what is hidden."""
+        return self.chunk * self.values + (WARP if self.operation.hides else 0)
 
     @property
     def passes(self) -> int:
@@ -190,6 +205,7 @@ class _Maker:
             lanes=lanes,
             items=items,
             **({"threads": min(self.max_warps, tuned.CAP_WARPS.value) * WARP} | kind),
+            repeated=0 if pattern == "column" else self.repeated,
         )
 
     def chunk_kernel(self, pattern: str, **kind: Any) -> Kernel:
@@ -301,7 +317,7 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
     if parked and not make.operation.outputs:
         return None  # nothing is read again: nothing to keep
     nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0)
-    shared = nodes * make.node_bytes + slots * make.chunk * make.values * make.acc_bytes
+    shared = nodes * make.node_bytes + slots * make.parked_words * make.acc_bytes
     if shared > device.shared_per_block:
         return None
     kernel = make.chunk_kernel("block", threads=most * WARP, cluster=cluster, parks=parked > 0)

@@ -43,6 +43,7 @@ from cusoftmax._ops import (
     INDICES,
     INPUTS,
     ITEMSIZE,
+    MASK,
     OFFSETS,
     Operation,
     find,
@@ -234,7 +235,7 @@ def build(
                 [
                     v.dtype
                     for k, v in enumerate(views[: len(operation.inputs)])
-                    if operation.counts(k)
+                    if operation.decides(k)
                 ]
             )
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
@@ -267,6 +268,8 @@ def _accepted(operation: Operation, name: str) -> tuple[str, ...]:
     """Return the dtypes that an input may have."""
     if operation.segmented and name == operation.read[operation.valued]:
         return OFFSETS
+    if name == MASK:
+        return ("bool",)
     return INDICES if name in operation.indices else INPUTS
 
 
@@ -324,8 +327,9 @@ def problem_for(
     """
     operation = find(op)
     op = operation.public or op
-    options: tuple[float, ...] = (1.0,) * len(operation.options)
     shape = tuple(operator.index(size) for size in shape)
+    whole = {"queries": shape[-2] if len(shape) > 1 else 1}
+    options: tuple[float, ...] = tuple(whole.get(name, 1.0) for name in operation.options)
     if any(size < 0 for size in shape):
         raise ValueError(f"{op}: shape {shape} has a negative size")
     if order not in ("C", "F"):
@@ -336,11 +340,11 @@ def problem_for(
         raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
     names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
     for i, name in enumerate(operation.read):
-        if name in operation.indices and not isinstance(dtype, tuple):
-            names[i] = "int64"
+        if not isinstance(dtype, tuple) and (name == MASK or name in operation.indices):
+            names[i] = "bool" if name == MASK else "int64"
     if out_dtype is None:
         elements = enumerate(names[: len(operation.inputs)])
-        out_name = output_dtype([name for i, name in elements if operation.counts(i)])
+        out_name = output_dtype([name for i, name in elements if operation.decides(i)])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))

@@ -51,7 +51,7 @@ class _Rules:
             return 1.0
         if loop.has("VOTE"):  # sm_75: until the warp is together, which it is
             return 1.0
-        one_dimension = self.launch.kernel["CSM_DIMS"] == "1"
+        one_dimension = self.launch.kernel["CSM_BATCH_DIMS"] == "1"
         if one_dimension and (self.pattern == "block" or self._folds_workspace()):
             nodes, share = self._nodes()  # the width of a fold: doubled until it is enough
             if self.pattern == "block" and nodes > WARP:

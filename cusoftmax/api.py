@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cusoftmax import _launch
+from cusoftmax import _launch, _logits
 
 if TYPE_CHECKING:
     import cupy
@@ -25,6 +25,11 @@ def softmax(
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
     out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
 ) -> cupy.ndarray:
     """Softmax along one or more axes, in one pass over memory wherever a row fits on chip.
 
@@ -44,6 +49,16 @@ def softmax(
     out : cupy.ndarray, optional
         Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
+    scale : float, optional
+        Factor of the logits: the inverse of a temperature. 0, or of a size from 2**-126 to 2**126.
+    mask : cupy.ndarray of bool, optional
+        True where an element takes part. It broadcasts to `x`, by strides and without a copy.
+    bias : cupy.ndarray, optional
+        Added to the scaled logits, of an accepted dtype; broadcasts as `mask` does. The dtype of
+        the result does not follow it.
+    causal : bool
+        Whether row i of the last two axes, of q rows of n elements, takes its first i + 1 + n - q
+        alone: the last query sees all keys. `axis` must be the last.
 
     Returns
     -------
@@ -64,6 +79,11 @@ def softmax(
     A NaN or a +inf makes its row NaN, as do entries that are all -inf; single entries of -inf give
     0.
 
+    With `scale` and `bias` the softmax is that of ``scale * x + bias``, which is not rounded to the
+    dtype of the arithmetic in between: the error bound stays. Elements that `mask` or `causal`
+    hide are exact zeros and count for nothing, whatever they are; a row of nothing else is all
+    zeros.
+
     A row of no elements gives no elements; SciPy refuses it, for want of a maximum. An array of no
     dimensions is one row of one element, for any `axis` of None, (), 0 or -1, as in SciPy.
 
@@ -73,16 +93,29 @@ def softmax(
     >>> cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0])).round(4)
     array([0.1025, 0.7573, 0.1025, 0.0377])
     """
-    return _launch.run("softmax", (x,), axis, dtype, out)
+    if scale is mask is bias is None and not causal:
+        return _launch.run("softmax", (x,), axis, dtype, out)
+    return _logits.run(
+        "softmax", (x,), axis, dtype, out, scale=scale, mask=mask, bias=bias, causal=causal
+    )
 
 
 def softmax_vjp(
-    y: cupy.ndarray, dy: cupy.ndarray, axis: Axis = -1, out: cupy.ndarray | None = None
+    y: cupy.ndarray,
+    dy: cupy.ndarray,
+    axis: Axis = -1,
+    out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    causal: bool = False,
 ) -> cupy.ndarray:
     """Gradient of a loss with respect to softmax's input: the vector-Jacobian product.
 
     ``dx = J^T dy = y * (dy - sum_j y_j dy_j)``, the contraction of ``dy_i/dx_j = y_i (delta_ij -
-    y_j)`` ('Derivative of the Softmax Function', eq. 5) with `dy`.
+    y_j)`` ('Derivative of the Softmax Function', eq. 5) with `dy`. With a `scale` it is that many
+    times this. The gradient with respect to a bias is this without the scale, summed over the axes
+    along which the bias was broadcast.
 
     Parameters
     ----------
@@ -95,6 +128,8 @@ def softmax_vjp(
     out : cupy.ndarray, optional
         Where to write the result: same shape, a float dtype, any strides. It may be `y` or `dy`
         itself.
+    scale, mask, causal
+        As given to `softmax`. A bias has no part in this: what it did is in `y`.
 
     Returns
     -------
@@ -118,11 +153,22 @@ def softmax_vjp(
     >>> cusoftmax.softmax_vjp(y, cupy.asarray([0.0, 1.0, 0.0, 0.0])).round(4)  # a row of J
     array([-0.0776,  0.1838, -0.0776, -0.0286])
     """
-    return _launch.run("softmax_vjp", (y, dy), axis, None, out)
+    if scale is mask is None and not causal:
+        return _launch.run("softmax_vjp", (y, dy), axis, None, out)
+    return _logits.run(
+        "softmax_vjp", (y, dy), axis, None, out, scale=scale, mask=mask, causal=causal
+    )
 
 
 def softmax_jvp(
-    y: cupy.ndarray, xt: cupy.ndarray, axis: Axis = -1, out: cupy.ndarray | None = None
+    y: cupy.ndarray,
+    xt: cupy.ndarray,
+    axis: Axis = -1,
+    out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    causal: bool = False,
 ) -> cupy.ndarray:
     """Change of softmax's result along a change of its input: the Jacobian-vector product.
 
@@ -140,6 +186,8 @@ def softmax_jvp(
     out : cupy.ndarray, optional
         Where to write the result: same shape, a float dtype, any strides. It may be `y` or `xt`
         itself.
+    scale, mask, causal
+        As given to `softmax`. A bias has no part in this: what it did is in `y`.
 
     Returns
     -------
@@ -158,7 +206,11 @@ def softmax_jvp(
     >>> bool(abs(cusoftmax.softmax_jvp(y, cupy.ones(4))).max() < 1e-15)  # rows of J sum to 0
     True
     """
-    return _launch.run("softmax_jvp", (y, xt), axis, None, out)
+    if scale is mask is None and not causal:
+        return _launch.run("softmax_jvp", (y, xt), axis, None, out)
+    return _logits.run(
+        "softmax_jvp", (y, xt), axis, None, out, scale=scale, mask=mask, causal=causal
+    )
 
 
 def softmax_jacobian(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cusoftmax import _launch
+from cusoftmax import _launch, _logits
 
 if TYPE_CHECKING:
     import cupy
@@ -18,6 +18,11 @@ def log_softmax(
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
     out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
 ) -> cupy.ndarray:
     """Logarithm of softmax, without the underflow of its small entries.
 
@@ -28,7 +33,7 @@ def log_softmax(
 
     Parameters
     ----------
-    x, axis, dtype, out
+    x, axis, dtype, out, scale, mask, bias, causal
         As for `softmax`.
 
     Returns
@@ -44,6 +49,10 @@ def log_softmax(
     Notes
     -----
     A NaN or a +inf makes its row NaN, as do entries that are all -inf; single entries of -inf stay.
+    Elements that `mask` or `causal` hide are -inf, and count for nothing.
+
+    With `scale` or `bias` a result next to 0 has an absolute error too, of about 2^-48 (float64:
+    2^-106) times the size of the row's largest logit.
 
     Examples
     --------
@@ -51,11 +60,22 @@ def log_softmax(
     >>> cusoftmax.log_softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0])).round(4)
     array([-2.278, -0.278, -2.278, -3.278])
     """
-    return _launch.run("log_softmax", (x,), axis, dtype, out)
+    if scale is mask is bias is None and not causal:
+        return _launch.run("log_softmax", (x,), axis, dtype, out)
+    return _logits.run(
+        "log_softmax", (x,), axis, dtype, out, scale=scale, mask=mask, bias=bias, causal=causal
+    )
 
 
 def log_softmax_vjp(
-    logy: cupy.ndarray, dy: cupy.ndarray, axis: Axis = -1, out: cupy.ndarray | None = None
+    logy: cupy.ndarray,
+    dy: cupy.ndarray,
+    axis: Axis = -1,
+    out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    causal: bool = False,
 ) -> cupy.ndarray:
     """Gradient of a loss with respect to log_softmax's input: the vector-Jacobian product.
 
@@ -73,6 +93,8 @@ def log_softmax_vjp(
     out : cupy.ndarray, optional
         Where to write the result: same shape, a float dtype, any strides. It may be `logy` or `dy`
         itself.
+    scale, mask, causal
+        As given to `log_softmax`. A bias has no part in this: what it did is in `logy`.
 
     Returns
     -------
@@ -91,11 +113,22 @@ def log_softmax_vjp(
     >>> cusoftmax.log_softmax_vjp(logy, cupy.asarray([0.0, 1.0, 0.0, 0.0])).round(4)
     array([-0.1025,  0.2427, -0.1025, -0.0377])
     """
-    return _launch.run("log_softmax_vjp", (logy, dy), axis, None, out)
+    if scale is mask is None and not causal:
+        return _launch.run("log_softmax_vjp", (logy, dy), axis, None, out)
+    return _logits.run(
+        "log_softmax_vjp", (logy, dy), axis, None, out, scale=scale, mask=mask, causal=causal
+    )
 
 
 def log_softmax_jvp(
-    logy: cupy.ndarray, xt: cupy.ndarray, axis: Axis = -1, out: cupy.ndarray | None = None
+    logy: cupy.ndarray,
+    xt: cupy.ndarray,
+    axis: Axis = -1,
+    out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    causal: bool = False,
 ) -> cupy.ndarray:
     """Change of log_softmax's result along a change of its input: the Jacobian-vector product.
 
@@ -112,6 +145,8 @@ def log_softmax_jvp(
     out : cupy.ndarray, optional
         Where to write the result: same shape, a float dtype, any strides. It may be `logy` or `xt`
         itself.
+    scale, mask, causal
+        As given to `log_softmax`. A bias has no part in this: what it did is in `logy`.
 
     Returns
     -------
@@ -130,7 +165,11 @@ def log_softmax_jvp(
     >>> bool(abs(cusoftmax.log_softmax_jvp(logy, cupy.ones(4))).max() < 1e-15)  # a shift of all
     True
     """
-    return _launch.run("log_softmax_jvp", (logy, xt), axis, None, out)
+    if scale is mask is None and not causal:
+        return _launch.run("log_softmax_jvp", (logy, xt), axis, None, out)
+    return _logits.run(
+        "log_softmax_jvp", (logy, xt), axis, None, out, scale=scale, mask=mask, causal=causal
+    )
 
 
 def logsumexp(
@@ -141,6 +180,11 @@ def logsumexp(
     return_sign: bool = False,
     dtype: DTypeLike | None = None,
     out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
 ) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
     """``log(sum_j b_j exp(x_j))`` along one or more axes, without overflow, in one pass over `x`.
 
@@ -166,6 +210,8 @@ def logsumexp(
         for integers and bool.
     out : cupy.ndarray, or a pair of them with `return_sign`, optional
         Where to write the results: of their shape, a float dtype, any strides.
+    scale, mask, bias, causal
+        As for `softmax`: the sum is of ``b_j exp(scale * x_j + bias_j)`` over what is not hidden.
 
     Returns
     -------
@@ -186,8 +232,7 @@ def logsumexp(
     -----
     An empty sum is -inf, as is one of nothing but -inf; a +inf gives +inf, a NaN gives NaN. Nothing
     waits for the GPU, whatever the options. In float32 arithmetic weights below 2^-126
-    count as 0. Weights that do not change along `axis` are read slowly; add their logarithm to the
-    result instead.
+    count as 0.
 
     Examples
     --------
@@ -197,7 +242,16 @@ def logsumexp(
     """
     weights = () if b is None else (_launch.broadcast("logsumexp", "b", b, "x", x),)
     name = ("logsumexp_b" if weights else "logsumexp") + ("_sign" if return_sign else "")
-    return _launch.run(name, (x, *weights), axis, dtype, out, keepdims)
+    if scale is mask is bias is None and not causal:
+        return _launch.run(name, (x, *weights), axis, dtype, out, keepdims)
+    return _logits.run(
+        *(name, (x, *weights), axis, dtype, out),
+        scale=scale,
+        mask=mask,
+        bias=bias,
+        causal=causal,
+        keepdims=keepdims,
+    )
 
 
 def logsumexp_vjp(
@@ -207,6 +261,11 @@ def logsumexp_vjp(
     keepdims: bool = False,
     b: cupy.ndarray | None = None,
     out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
 ) -> cupy.ndarray:
     """Gradient of a loss with respect to logsumexp's input: the vector-Jacobian product.
 
@@ -221,8 +280,8 @@ def logsumexp_vjp(
     dy : cupy.ndarray
         Gradient of the loss with respect to logsumexp's result, of the shape of that; its dtype may
         differ.
-    axis, keepdims, b
-        As given to `logsumexp`.
+    axis, keepdims, b, scale, mask, bias, causal
+        As given to `logsumexp`. Hidden elements have the gradient 0.
     out : cupy.ndarray, optional
         Where to write the result: the shape of `x`, a float dtype, any strides. It may be `x`
         itself.
@@ -251,4 +310,14 @@ def logsumexp_vjp(
     """
     weights = () if b is None else (_launch.broadcast("logsumexp_vjp", "b", b, "x", x),)
     name = "logsumexp_b_vjp" if weights else "logsumexp_vjp"
-    return _launch.run(name, (x, *weights, dy), axis, None, out, keepdims)
+    if scale is mask is bias is None and not causal:
+        return _launch.run(name, (x, *weights, dy), axis, None, out, keepdims)
+    return _logits.run(
+        *(name, (x, *weights), axis, None, out),
+        scale=scale,
+        mask=mask,
+        bias=bias,
+        causal=causal,
+        rows=(dy,),
+        keepdims=keepdims,
+    )

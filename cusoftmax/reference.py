@@ -31,7 +31,16 @@ _FORMATS = {
 }
 
 
-def softmax(x: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
+def softmax(
+    x: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
     """Softmax by its definition, ``exp(x_i - m) / sum_j exp(x_j - m)``.
 
     Parameters
@@ -40,6 +49,8 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
         Logits of any shape and real dtype.
     axis : int, tuple of int or None
         Axes that are normalised together.
+    scale, mask, bias, causal
+        As for `logits`, of which this is the softmax.
     extended : bool
         Whether to return `numpy.longdouble` instead of float64.
 
@@ -47,13 +58,23 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
     -------
     numpy.ndarray
         Softmax of `x`, accurate to the last bits of its dtype. A row with a NaN, a +inf or nothing
-        but -inf is NaN.
+        but -inf is NaN. Hidden elements are 0.
     """
-    rows, restore = _rows(x, axis=axis)
-    return restore(_softmax_rows(rows[0]), extended)
+    z, kept = logits(x, scale, mask, bias, causal)
+    rows, restore = _rows(z, axis=axis)
+    return shown(kept, restore(_softmax_rows(rows[0]), extended), 0)
 
 
-def softmax_vjp(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
+def softmax_vjp(
+    y: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
     """Product of softmax's Jacobian with a vector, ``y * (dy - sum_j y_j dy_j)``.
 
     Parameters
@@ -62,6 +83,8 @@ def softmax_vjp(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, *, extended: bool 
         Softmax's result and the gradient with respect to it, of one shape.
     axis : int, tuple of int or None
         The axes of the softmax.
+    scale, mask, causal
+        As given to `softmax`.
     extended : bool
         Whether to return `numpy.longdouble` instead of float64.
 
@@ -70,14 +93,25 @@ def softmax_vjp(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, *, extended: bool 
     numpy.ndarray
         The gradient with respect to softmax's input.
     """
-    (y_, dy_), restore = _rows(y, dy, axis=axis)
+    kept = seen(y, mask, causal)
+    (y_, dy_), restore = _rows(shown(kept, y, 0), shown(kept, dy, 0), axis=axis)
     with np.errstate(all="ignore"):
-        return restore(y_ * (dy_ - (y_ * dy_).sum(axis=-1, keepdims=True)), extended)
+        product = y_ * (dy_ - (y_ * dy_).sum(axis=-1, keepdims=True))
+        return shown(kept, restore(_widen(scale) * product, extended), 0)
 
 
-def softmax_jvp(y: ArrayLike, xt: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
+def softmax_jvp(
+    y: ArrayLike,
+    xt: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
     """Product of softmax's Jacobian with a tangent: `softmax_vjp`, the Jacobian being symmetric."""
-    return softmax_vjp(y, xt, axis, extended=extended)
+    return softmax_vjp(y, xt, axis, scale=scale, mask=mask, causal=causal, extended=extended)
 
 
 def softmax_vjp_vjp(
@@ -125,7 +159,16 @@ def softmax_hvp(
         return restore(yt * inner - y_ * (yt * dy_).sum(axis=-1, keepdims=True), extended)
 
 
-def log_softmax(x: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Float:
+def log_softmax(
+    x: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
     """Logarithm of softmax, ``x_i - m - log sum_j exp(x_j - m)``.
 
     Parameters
@@ -140,18 +183,28 @@ def log_softmax(x: ArrayLike, axis: Axis = -1, *, extended: bool = False) -> Flo
     Returns
     -------
     numpy.ndarray
-        Accurate to the last bits also where it is nearly 0. NaN as in `softmax`.
+        Accurate to the last bits also where it is nearly 0. NaN as in `softmax`. Hidden elements
+        are -inf.
     """
-    rows, restore = _rows(x, axis=axis)
+    z, kept = logits(x, scale, mask, bias, causal)
+    rows, restore = _rows(z, axis=axis)
     x_ = rows[0]
     if x_.size == 0:
         return restore(x_, extended)
     with np.errstate(all="ignore"):
-        return restore(x_ - x_.max(axis=-1, keepdims=True) - _log_of_sum(x_)[:, None], extended)
+        log = x_ - x_.max(axis=-1, keepdims=True) - _log_of_sum(x_)[:, None]
+    return shown(kept, restore(log, extended), -np.inf)
 
 
 def log_softmax_vjp(
-    logy: ArrayLike, dy: ArrayLike, axis: Axis = -1, *, extended: bool = False
+    logy: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
 ) -> Float:
     """Gradient through `log_softmax`, ``dy - exp(logy) * sum_j dy_j``.
 
@@ -164,13 +217,22 @@ def log_softmax_vjp(
     extended : bool
         Whether to return `numpy.longdouble` instead of float64.
     """
-    (logy_, dy_), restore = _rows(logy, dy, axis=axis)
+    kept = seen(logy, mask, causal)
+    (logy_, dy_), restore = _rows(shown(kept, logy, 0), shown(kept, dy, 0), axis=axis)
     with np.errstate(all="ignore"):
-        return restore(dy_ - np.exp(logy_) * dy_.sum(axis=-1, keepdims=True), extended)
+        product = dy_ - np.exp(logy_) * dy_.sum(axis=-1, keepdims=True)
+        return shown(kept, restore(_widen(scale) * product, extended), 0)
 
 
 def log_softmax_jvp(
-    logy: ArrayLike, xt: ArrayLike, axis: Axis = -1, *, extended: bool = False
+    logy: ArrayLike,
+    xt: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
 ) -> Float:
     """Change of `log_softmax` along `xt`, ``xt - sum_j exp(logy_j) xt_j``.
 
@@ -183,9 +245,11 @@ def log_softmax_jvp(
     extended : bool
         Whether to return `numpy.longdouble` instead of float64.
     """
-    (logy_, xt_), restore = _rows(logy, xt, axis=axis)
+    kept = seen(logy, mask, causal)
+    (logy_, xt_), restore = _rows(shown(kept, logy, -np.inf), shown(kept, xt, 0), axis=axis)
     with np.errstate(all="ignore"):
-        return restore(xt_ - (np.exp(logy_) * xt_).sum(axis=-1, keepdims=True), extended)
+        product = xt_ - (np.exp(logy_) * xt_).sum(axis=-1, keepdims=True)
+        return shown(kept, restore(_widen(scale) * product, extended), 0)
 
 
 def logsumexp(
@@ -195,6 +259,10 @@ def logsumexp(
     *,
     keepdims: bool = False,
     return_sign: bool = False,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
     extended: bool = False,
 ) -> Any:
     """``log(sum_j b_j exp(x_j))``, for one row of any length; meaning as in `scipy.special`.
@@ -219,7 +287,8 @@ def logsumexp(
     numpy.ndarray, or two
         -inf for an empty sum; NaN for a negative one without `return_sign`.
     """
-    given = (x,) if b is None else (x, b)
+    z, _ = logits(x, scale, mask, bias, causal)
+    given = (z,) if b is None else (z, b)
     rows, restore = _rows(*given, axis=axis)
     with np.errstate(all="ignore"):
         m, s = _weighted_sum(*rows)
@@ -240,6 +309,10 @@ def logsumexp_vjp(
     b: ArrayLike | None = None,
     *,
     keepdims: bool = False,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
     extended: bool = False,
 ) -> Float:
     """Gradient through `logsumexp`, ``dy * b_i exp(x_i) / sum_j b_j exp(x_j)``.
@@ -255,18 +328,20 @@ def logsumexp_vjp(
     extended : bool
         Whether to return `numpy.longdouble` instead of float64.
     """
-    given = (x,) if b is None else (x, b)
+    z, kept = logits(x, scale, mask, bias, causal)
+    given = (z,) if b is None else (z, b)
     rows, restore = _rows(*given, axis=axis)
     upstream = _widen(dy).reshape(-1, 1)
     if rows[0].size == 0:
         return restore(rows[0], extended)
     if b is None:
-        _, s = _weighted_sum(rows[0])
-        return restore(_softmax_rows(rows[0]) * upstream, extended)
+        dx = _softmax_rows(rows[0]) * upstream
+        return shown(kept, restore(_widen(scale) * dx, extended), 0)
     with np.errstate(all="ignore"):
         m, s = _weighted_sum(*rows)
         e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - _shift(m)[:, None]))
-        return restore(e / s[:, None] * upstream, extended)
+        dx = e / s[:, None] * upstream
+        return shown(kept, restore(_widen(scale) * dx, extended), 0)
 
 
 def cross_entropy(
@@ -562,12 +637,66 @@ def vjp_bound(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, u: float = 1.0) -> F
         return restore(u * np.abs(y_) * (np.abs(dy_) + total), False)
 
 
+def logits(
+    x: ArrayLike,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+) -> tuple[Float, Float]:
+    """What a softmax is taken of, ``scale * x + bias``, and where it is seen at all.
+
+    Parameters
+    ----------
+    x : array_like
+        Of any shape and real dtype.
+    scale : float
+        Factor of `x`.
+    mask, bias : array_like, optional
+        They broadcast to `x`: True where an element is seen; what is added.
+    causal : bool
+        Whether row i of the last two axes, of q rows of n elements, sees only the first
+        i + 1 + n - q of them.
+
+    Returns
+    -------
+    logits, seen : numpy.ndarray
+        `numpy.longdouble`, -inf where not seen; and bool.
+    """
+    z, kept = _widen(x), seen(x, mask, causal)
+    with np.errstate(all="ignore"):
+        if scale != 1:
+            z = z * _widen(scale)
+        if bias is not None:
+            z = z + np.broadcast_to(_widen(bias), z.shape)
+    return shown(kept, z, -np.inf), kept
+
+
+def seen(x: ArrayLike, mask: ArrayLike | None, causal: bool) -> Float:
+    """Return where an array of the shape of `x` is seen, as in `logits`."""
+    shape = np.shape(x)
+    kept = np.ones(shape, bool) if mask is None else np.broadcast_to(mask, shape)
+    if causal:
+        queries, keys = shape[-2:]
+        kept = kept & np.tri(queries, keys, keys - queries, dtype=bool)
+    return kept
+
+
+def shown(kept: Float, values: ArrayLike, hidden: float) -> Float:
+    """Return `values`, with `hidden` where they are not `kept`."""
+    whole = np.asarray(values)
+    return np.where(kept, whole, np.asarray(hidden, whole.dtype))
+
+
 def _single(value: Any, extended: bool) -> Float:
     return np.asarray(value, np.longdouble if extended else np.float64)
 
 
 def _widen(values: ArrayLike) -> Float:
-    return np.asarray(values).astype(np.float64).astype(np.longdouble)
+    given = np.asarray(values)
+    if given.dtype == np.longdouble:
+        return given
+    return given.astype(np.float64).astype(np.longdouble)
 
 
 def _softmax_rows(x: Float) -> Float:

@@ -53,10 +53,11 @@ constexpr int kGroup = CSM_GROUP;      // elements of the widest access of these
 constexpr int kLanes = CSM_LANES;      // lanes that share a row, or a chunk of it; column: lanes side by side over rows
 constexpr int kItems = CSM_ITEMS;      // elements a lane holds; column: of each of its rows
 constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
-constexpr int kDims = CSM_DIMS;        // folded dimensions that the layout has room for, rows and columns each
-constexpr int kStage = CSM_STAGE;      // which launch, of a pattern with several: see its header
-constexpr bool kParks = CSM_PARKS;     // whether chunks are kept in shared memory too
-constexpr int kSlots = CSM_SLOTS;      // selected elements a lane holds: see core/picks.cuh; 0 where none are
+// Folded dimensions that the layout has room for: to count rows by, and of a row.
+constexpr int kBatchDims = CSM_BATCH_DIMS, kRowDims = CSM_ROW_DIMS;
+constexpr int kStage = CSM_STAGE;   // which launch, of a pattern with several: see its header
+constexpr bool kParks = CSM_PARKS;  // whether chunks are kept in shared memory too
+constexpr int kSlots = CSM_SLOTS;   // selected elements a lane holds: see core/picks.cuh; 0 where none are
 
 // What an operation needs to know of a row: sums relative to its maximum, plain sums, and values picked out of it.
 constexpr int kNeeds[] = {CSM_NEEDS};
@@ -66,10 +67,22 @@ constexpr int kNodeWords = 1 + 2 * kSums + kPicked;  // see core/monoid.cuh
 
 // What variants of an operation do besides, chosen at compile time; its file says what they mean there.
 namespace feature {
-enum { soft = 1, smooth = 2, capped = 4 };
+enum { soft = 1, smooth = 2, capped = 4, scaled = 8, biased = 16, masked = 32, causal = 64 };
 }
 CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 0; }
 constexpr int kOptions = CSM_OPTIONS;  // numbers that come with a call, see Layout
+
+// Numbers of a call of a kernel with any of these features: |scale| in two words, its sign, and over how many rows a
+// causal order goes.
+enum LogitOption { kFactor, kFactorLow, kSign, kQueries };
+
+// Whether elements may be hidden: by a mask, the last of the inputs, or because they come after their row's own place.
+constexpr bool kMasked = has(feature::masked), kCausal = has(feature::causal), kHides = kMasked || kCausal;
+constexpr int kHeld = kInputs - kMasked;  // inputs whose values a thread keeps: a mask is used up in reading
+
+// Inputs that repeat one element along the row, as bits: strides of 0 there.
+template <int Operand>
+constexpr bool kRepeated = (CSM_REPEATED >> Operand & 1) != 0;
 
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;
@@ -98,8 +111,8 @@ struct Layout {
   // Segment pattern only: rows of a column, and blocks that look at the offsets.
   i64 segments, checkers;
   i64 inner_stride[kOperands];
-  i64 batch_size[kDims], reduce_size[kDims];
-  i64 batch_stride[kOperands][kDims], reduce_stride[kOperands][kDims];
+  i64 batch_size[kBatchDims], reduce_size[kRowDims];
+  i64 batch_stride[kOperands][kBatchDims], reduce_stride[kOperands][kRowDims];
   // Numbers of the call that the operation takes: integers as they are, others as the bits of an Acc.
   i64 option[kOptions > 0 ? kOptions : 1];
 
@@ -110,9 +123,10 @@ struct Layout {
 };
 
 // Byte offset of the index-th point of a box of `dims` dimensions, the last one fastest.
-CSM_DEVICE i64 offset_of(i64 index, const i64 (&size)[kDims], const i64 (&stride)[kDims], i64 dims) {
+template <int Dims>
+CSM_DEVICE i64 offset_of(i64 index, const i64 (&size)[Dims], const i64 (&stride)[Dims], i64 dims) {
   i64 offset = 0;
-  if constexpr (kDims > 1) {
+  if constexpr (Dims > 1) {
 #pragma unroll 1  // 64-bit divisions are long, and every access has its own
     for (i64 d = dims - 1; d > 0; --d) {
       const i64 rest = index / size[d];

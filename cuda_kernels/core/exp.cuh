@@ -1,4 +1,4 @@
-// exp(x − m) for x ≤ m, of any finite size.
+// exp(x − m) for x ≤ m, of any finite size; a little above m does no harm.
 //
 // Three sources of error matter, each magnified by |x − m|: the rounding of x − m itself, of its reduction by ln 2,
 // and that of the exponential. The first is carried as a second word, the second done in two steps (Cody and Waite),
@@ -39,7 +39,7 @@ struct ExpConstants<double> {
 
 using ExpC = ExpConstants<Acc>;
 
-// a · 2^k, k an integer ≤ 0 that was made by adding kRound.
+// a · 2^k, k an integer ≤ 2 that was made by adding kRound.
 CSM_DEVICE float scale_by_power(float a, float rounded) {
   return a * bits_to_float((float_to_bits(rounded) << 23) + 0x3f800000u);
 }
@@ -60,12 +60,16 @@ struct Exponential {
   CSM_DEVICE bool vanishes() const { return distance < ExpC::kSmallest; }
 };
 
-template <bool Second>
-CSM_DEVICE Exponential exp_reduced(Acc x, Acc m) {
+// x − m, exactly (two-sum).
+CSM_DEVICE Wide difference(Acc x, Acc m) {
   const Acc d = x - m;
-  // x − m = d + lost, exactly (two-sum).
   const Acc of_m = d - x;
-  const Acc lost = (x - (d - of_m)) - (m + of_m);
+  return {d, (x - (d - of_m)) - (m + of_m)};
+}
+
+template <bool Second>
+CSM_DEVICE Exponential exp_reduced(Wide distance) {
+  const Acc d = distance.hi, lost = distance.lo;
   const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
   const Acc k = rounded - ExpC::kRound;
   const Acc r = fused(k, -ExpC::kLn2, d);  // exact
@@ -86,14 +90,19 @@ CSM_DEVICE Exponential exp_reduced(Acc x, Acc m) {
 // For 16-bit outputs of float arithmetic. −∞ gives 0 and NaN stays NaN by themselves.
 CSM_DEVICE float exp_fast(float x, float m) { return exp2_approx((x - m) * ExpConstants<float>::kLog2e); }
 
-// One element: e^(x − m) to about 0.6 ulp of Acc, or as exp_fast.
-CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
+// One element: e^d to about 0.6 ulp of Acc, or as exp_fast.
+CSM_DEVICE Acc exp_of(Wide d) {
   if constexpr (!kCompensated && kSingle) {
-    return exp_fast(x, m);
+    return exp2_approx(d.hi * ExpConstants<float>::kLog2e);
   } else {
-    const Exponential e = exp_reduced<false>(x, m);
+    const Exponential e = exp_reduced<false>(d);
     return zero_if_less(scale_by_power(e.mantissa.hi, e.rounded), e.distance, ExpC::kSmallest);
   }
+}
+
+CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
+  if constexpr (!kCompensated && kSingle) return exp_fast(x, m);
+  else return exp_of(difference(x, m));
 }
 
 // e^(x − m) · factor, for what scales many elements: exactly `factor` for x = m. The power of two comes last: before,
@@ -103,7 +112,7 @@ CSM_DEVICE Wide exp_difference_times(Acc x, Acc m, Wide factor) {
   if constexpr (!kCompensated) {
     return widen_exactly(x == m ? factor.hi : exp_difference(x, m) * factor.hi);
   } else {
-    const Exponential e = exp_reduced<true>(x, m);
+    const Exponential e = exp_reduced<true>(difference(x, m));
     const Wide product = normalised(settled(multiply(e.mantissa, settled(factor))));
     if (e.vanishes()) return widen_exactly(Acc(0) * factor.hi);
     return {scale_by_power(product.hi, e.rounded), scale_by_power(product.lo, e.rounded)};

@@ -95,6 +95,7 @@ struct Place {
 struct Given : Values<kRowInputs> {
   const Arguments* args;
   i64 row, n;
+  i64 kept;  // where later elements are hidden: how many are not
   i64 whole[kRowInputs > 0 ? kRowInputs : 1];
   Values<kTables> found;  // of the tables, if the operation looks up something for the row
 
@@ -109,12 +110,41 @@ struct Given : Values<kRowInputs> {
 };
 
 // What most operations leave alone: `begin` when a row's values have been read, `enter` when an element has, and
-// `pick`, which sets a value that the element at one place has.
+// `pick`, which sets a value that the element at one place has; `hidden` is what a hidden element gives.
 struct Plain {
   CSM_DEVICE static void begin(Given&) {}
   CSM_DEVICE static void enter(Element&, Place, const Given&) {}
   CSM_DEVICE static void pick(const Element&, Place, const Given&, Values<kPicked>&) {}
+  CSM_DEVICE static Acc hidden() { return Acc(0); }
 };
+
+// What an input's elements are read as where there are none: zeros, of those that the operation does not name.
+template <class Op>
+CSM_DEVICE constexpr Neutral neutral_of(int input) {
+  constexpr int kNamed = sizeof(Op::kNeutral) / sizeof(Neutral);
+  return input < kNamed ? Op::kNeutral[input < kNamed ? input : 0] : Neutral::zero;
+}
+template <class Op>
+CSM_DEVICE Acc neutral(int input) {
+  return neutral_of<Op>(input) == Neutral::lowest ? negative_infinity() : Acc(0);
+}
+
+// Whether an element is hidden: if its mask is 0, or it is not `seen`. It then becomes the neutral one.
+template <class Op>
+CSM_DEVICE bool hides(Element& e, bool seen) {
+  bool kept = seen;
+  if constexpr (kMasked) kept = kept && e[kInputs - 1] != Acc(0);
+#pragma unroll
+  for (int k = 0; k < kHeld; ++k) e[k] = kept ? e[k] : neutral<Op>(k);
+  return !kept;
+}
+
+// The results of a hidden element.
+template <class Op>
+CSM_DEVICE void hide(Values<kOutputs>& result) {
+#pragma unroll
+  for (int k = 0; k < kOutputs; ++k) result[k] = Op::hidden();
+}
 
 // Base of an operation with no value of a row among its results: nothing to finish.
 struct WritesElements : Plain {

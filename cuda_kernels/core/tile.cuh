@@ -39,7 +39,7 @@ CSM_DEVICE Row row_at(const Arguments& args, i64 row) {
 // Byte offset of an element of a row. The last of the row's dimensions is contiguous.
 template <int Operand>
 CSM_DEVICE i64 element_offset(const Arguments& args, i64 index) {
-  if constexpr (kDims == 1) return index * static_cast<i64>(sizeof(Type<Operand>));
+  if constexpr (kRowDims == 1) return index * static_cast<i64>(sizeof(Type<Operand>));
   else return offset_of(index, args.layout.reduce_size, args.layout.reduce_stride[Operand], args.layout.reduce_dims);
 }
 
@@ -53,12 +53,20 @@ CSM_DEVICE void read_given(const Row& row, bool wanted, Given& given) {
     read_given<Which + 1>(row, wanted, given);
   }
 }
+// How many elements a row may see of itself: as many as its place among the queries allows. The last query sees all.
+CSM_DEVICE i64 kept_of(const Arguments& args, i64 number) {
+  const i64 queries = args.layout.option[kQueries], n = args.layout.n;
+  const i64 kept = number % queries + 1 + (n - queries);
+  return kept > 0 ? kept : 0;
+}
+
 template <class Op>
 CSM_DEVICE Given given_of(const Arguments& args, const Row& row, i64 number, bool wanted = true) {
   Given given = {};
   given.args = &args;
   given.row = number;
   given.n = args.layout.n;
+  if constexpr (kCausal) given.kept = kept_of(args, number);
   read_given(row, wanted, given);
   Op::begin(given);
   return given;
@@ -97,12 +105,23 @@ class RowTile {
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
   }
 
-  // Elements beyond the row's end are read as the operation's neutral value, and do not enter.
+  // Elements beyond the row's end are read as the operation's neutral value, and do not enter; hidden ones become it.
   CSM_DEVICE void read(const Arguments& args, const Row& row, const Given& given) {
+    if constexpr (kCausal) {
+      const i64 more = given.kept - index_;
+      seen_ = static_cast<int>(more < 0 ? 0 : more < kChunk ? more : kChunk);
+    }
     read_inputs(args, row);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       if (wanted(i / kVec)) Op::enter(item_[i], place_of(i), given);
+    }
+    if constexpr (kHides) {
+      kept_ = 0;
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        if (!hides<Op>(item_[i], !kCausal || step_of(i) < seen_)) kept_ |= 1u << i;
+      }
     }
   }
 
@@ -121,7 +140,10 @@ class RowTile {
       for (int v = block / kVec; v < (block + kGroup) / kVec; ++v) {
         Values<kOutputs> result[kVec];
 #pragma unroll
-        for (int i = 0; i < kVec; ++i) Op::map(item_[v * kVec + i], scale, place_of(v * kVec + i), result[i]);
+        for (int i = 0; i < kVec; ++i) {
+          Op::map(item_[v * kVec + i], scale, place_of(v * kVec + i), result[i]);
+          if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide<Op>(result[i]);
+        }
         store_outputs(args, row, v, result);
       }
     }
@@ -130,7 +152,7 @@ class RowTile {
   // Maximum and sum of the chunk, the same in all its lanes; the elements become what the map needs of them.
   CSM_DEVICE Node reduce(const Given& given) {
     Node node = nothing();
-    node.m = maximum_of();
+    node.m = maximum_of(given);
     node.picked = picked_of(given);
     Wide partial[kPartials][kGroup];
     terms(node.m, given, partial);
@@ -144,7 +166,7 @@ class RowTile {
 
   // What reduce() does to the elements, without the sum. Returns the maximum.
   CSM_DEVICE Acc prepare(const Given& given) {
-    const Acc m = maximum_of();
+    const Acc m = maximum_of(given);
     Wide unused[kPartials][kGroup];
     terms(m, given, unused);
     return m;
@@ -156,43 +178,59 @@ class RowTile {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
-      for (int k = 0; k < kInputs; ++k) slot.store(parked_at(i, k), item_[i][k]);
+      for (int k = 0; k < kHeld; ++k) slot.store(parked_at(i, k), item_[i][k]);
     }
+    if constexpr (kHides) slot.store(parked_at(kItems, 0), from_bits(kept_));
   }
   CSM_DEVICE void unpark(Shared<Acc> slot) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
-      for (int k = 0; k < kInputs; ++k) item_[i][k] = slot.load(parked_at(i, k));
+      for (int k = 0; k < kHeld; ++k) item_[i][k] = slot.load(parked_at(i, k));
     }
+    if constexpr (kHides) kept_ = to_bits(slot.load(parked_at(kItems, 0)));
   }
-  static constexpr int kParked = kChunk * kInputs;  // words of a parked chunk
+  static constexpr int kParked = kChunk * kHeld + (kHides ? kLanes : 0);  // words of a parked chunk
 
  protected:
   Element item_[kItems];
   i64 index_;  // this lane's first element in the row
   int left_;   // elements of the chunk that the row has; none if not positive
+  // Where elements may be hidden: those from here on, counted from this lane's first; and a bit for each that is not.
+  int seen_;
+  unsigned kept_;
+  static_assert(!kHides || kItems <= 32, "a bit for each of a lane's elements");
 
   CSM_DEVICE i64 index_of(int v) const { return index_ + v * (kLanes * kVec); }
-  CSM_DEVICE Place place_of(int i) const { return {index_, i / kVec * (kLanes * kVec) + i % kVec}; }
+  CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
+  CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
   // kVec divides the length of the row's last dimension: a vector is inside whole or not at all.
   CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) + (thread_index() % kLanes) * kVec < left_; }
+  // Whether it is read, too: of a vector that hidden elements begin in, all are.
+  CSM_DEVICE bool seen(int v) const { return wanted(v) && (!kCausal || step_of(v * kVec) < seen_); }
   // Whether the row reaches the items [i, i + kGroup), in any lane: they are kGroup·kLanes neighbouring elements. Lanes
   // of a row agree, so work on items beyond the row's end is skipped at the price of a branch: a row one element longer
   // than a chunk costs a warp of kGroup items a lane, not of kItems.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
 
  private:
-  CSM_DEVICE static int parked_at(int i, int k) { return (i * kInputs + k) * kLanes + thread_index() % kLanes; }
+  CSM_DEVICE static int parked_at(int i, int k) { return (i * kHeld + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) {
     if constexpr (Operand < kInputs) {
+      Acc same[1];
+      if constexpr (kRepeated<Operand>) load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand], seen(0), same);
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
         Acc got[kVec];
-        load<Type<Operand>, Op::kNeutral[Operand]>(row.start[Operand] + element_offset<Operand>(args, index_of(v)),
-                                                   wanted(v), got);
+        if constexpr (kRepeated<Operand>) {
+#pragma unroll
+          for (int i = 0; i < kVec; ++i) got[i] = wanted(v) ? same[0] : neutral<Op>(Operand);
+        } else {
+          load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + element_offset<Operand>(args, index_of(v)),
+                                                       seen(v), got);
+        }
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
       }
@@ -213,11 +251,11 @@ class RowTile {
     }
   }
 
-  CSM_DEVICE Acc maximum_of() const {
+  CSM_DEVICE Acc maximum_of(const Given& given) const {
     Acc m = negative_infinity();
     if constexpr (kMaximum) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) m = maximum(m, Op::key(item_[i]));
+      for (int i = 0; i < kItems; ++i) m = maximum(m, Op::key(item_[i], given));
 #pragma unroll
       for (int mask = 1; mask < kLanes; mask *= 2) m = maximum(m, shuffle_xor(m, mask, kLanes));
     }

@@ -57,6 +57,14 @@ CSM_DEVICE Acc negative_infinity() {
   return bits_to_double(0xfff0000000000000ull);
 }
 
+// 32 bits on their way through memory that holds numbers.
+CSM_DEVICE Acc from_bits(unsigned bits) {
+  if constexpr (kSingle) return bits_to_float(bits);
+  else return bits_to_double(bits);
+}
+CSM_DEVICE unsigned to_bits(float bits) { return float_to_bits(bits); }
+CSM_DEVICE unsigned to_bits(double bits) { return static_cast<unsigned>(double_to_bits(bits)); }
+
 CSM_DEVICE Acc not_a_number() { return negative_infinity() - negative_infinity(); }
 
 // Two neighbours of a 16-bit dtype, from the word that they are loaded in: taken apart by the conversion itself.

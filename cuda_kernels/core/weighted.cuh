@@ -1,24 +1,28 @@
-// Elements x with weights b, where the operation has a second input; else every weight is 1.
+// Logits with weights b, where the operation has them as its second input; else every weight is 1.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "core/logit.cuh"
 
 namespace csm {
 
 template <class Base>
 struct Weighted : Base {
-  static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, b
+  static constexpr Neutral kNeutral[] = {Neutral::lowest};  // x; no weight
+  static constexpr bool kWeights = kHeld - kBiased > 1;
 
   CSM_DEVICE static Acc weight(const Element& e) {
-    if constexpr (kInputs == 1) return Acc(1);
-    else return e[kInputs - 1];
+    if constexpr (kWeights) return e[1];
+    else return Acc(1);
   }
 
+  CSM_DEVICE static void enter(Element& e, Place, const Given& given) { enter_logit(e, given); }
   // An element of weight 0 counts for nothing, whatever it is.
-  CSM_DEVICE static Acc key(const Element& e) { return weight(e) == Acc(0) ? negative_infinity() : e[0]; }
+  CSM_DEVICE static Acc key(const Element& e, const Given& given) {
+    return weight(e) == Acc(0) ? negative_infinity() : logit(e, factor_of(given)).hi;
+  }
   CSM_DEVICE static Acc weighted(const Element& e, Acc term) {
-    if constexpr (kInputs == 1) return term;
-    else return weight(e) == Acc(0) ? Acc(0) : weight(e) * term;
+    if constexpr (kWeights) return weight(e) == Acc(0) ? Acc(0) : weight(e) * term;
+    else return term;
   }
 };
 

@@ -61,7 +61,7 @@ struct Op : Plain {
     if constexpr (!kSoft) picked[0] = place.is(given.whole[0]) ? e[0] : picked[0];
   }
 
-  CSM_DEVICE static Acc key(const Element& e) { return e[0]; }
+  CSM_DEVICE static Acc key(const Element& e, const Given&) { return e[0]; }
 
   // Where a weight is 0 the logit counts for nothing, not even −inf.
   CSM_DEVICE static Acc weighted(Acc weight, Acc x) { return weight == Acc(0) ? Acc(0) : weight * x; }

@@ -1,30 +1,38 @@
-// log_softmax: y_i = x_i − m − ln Σ_j exp(x_j − m), m = max_j x_j.
+// log_softmax: y_i = z_i − m − ln Σ_j exp(z_j − m), m = max_j z_j, where z = x or as core/logit.cuh says.
 #pragma once
 
 #include "core/log.cuh"
-#include "core/monoid.cuh"
+#include "core/logit.cuh"
 
 namespace csm {
 
 struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
 
-  CSM_DEVICE static Acc key(const Element& x) { return x[0]; }
-  CSM_DEVICE static void terms(Element& x, Acc shift, Place, const Given&, Values<1>& term) {
-    term[0] = exp_difference(x[0], shift);
+  CSM_DEVICE static Acc hidden() { return negative_infinity(); }
+  CSM_DEVICE static void enter(Element& e, Place, const Given& given) { enter_logit(e, given); }
+  CSM_DEVICE static Acc key(const Element& e, const Given& given) { return logit(e, factor_of(given)).hi; }
+  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given& given, Values<1>& term) {
+    term[0] = exp_logit(e, shift, factor_of(given));
   }
 
-  // Both parts of y are ≤ 0, so no digits cancel. A row of −inf alone has x − m = NaN.
+  // Both parts of y are ≤ 0, so no digits cancel, but for those of a second word. A row of −inf alone has z − m = NaN.
   struct Scale {
     Acc maximum;
     Wide minus_log;
+    Wide factor;
   };
-  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) {
+  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given& given) {
     const Wide log = logarithm(row.s[0]);
-    return {row.m, {-log.hi, -log.lo}};
+    return {row.m, {-log.hi, -log.lo}, factor_of(given)};
   }
-  CSM_DEVICE static void map(const Element& x, const Scale& row, Place, Values<1>& y) {
-    y[0] = plus(x[0] - row.maximum, row.minus_log);
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& y) {
+    if constexpr (kPlainLogits) {
+      y[0] = plus(e[0] - row.maximum, row.minus_log);
+    } else {
+      const Wide d = below_maximum(logit(e, row.factor), row.maximum);
+      y[0] = plus(d.hi, {row.minus_log.hi, d.lo == d.lo ? row.minus_log.lo + d.lo : Acc(0)});
+    }
   }
 };
 

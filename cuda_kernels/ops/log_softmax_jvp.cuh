@@ -1,7 +1,7 @@
 // Change of log_softmax along a change ẋ of its input: ẋ − ⟨exp(ℓ), ẋ⟩, where ℓ = log_softmax(x).
 #pragma once
 
-#include "core/monoid.cuh"
+#include "core/logit.cuh"
 
 namespace csm {
 
@@ -12,9 +12,16 @@ struct Op : WritesElements {
     term[0] = exp_difference(e[0], Acc(0)) * e[1];
   }
 
-  using Scale = Wide;  // ⟨y, ẋ⟩
-  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) { return settled(row.s[0]); }
-  CSM_DEVICE static void map(const Element& e, Scale dot, Place, Values<1>& change) { change[0] = minus(e[1], dot); }
+  struct Scale {
+    Wide dot;  // ⟨y, ẋ⟩
+    Acc factor;
+  };
+  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given& given) {
+    return {settled(row.s[0]), scale_of(given)};
+  }
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
+    change[0] = rescaled(minus(e[1], row.dot), row.factor);
+  }
 };
 
 }  // namespace csm

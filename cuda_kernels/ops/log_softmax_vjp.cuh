@@ -1,7 +1,7 @@
 // Gradient through log_softmax: dx = dy − exp(ℓ) Σ_j dy_j, where ℓ = log_softmax(x).
 #pragma once
 
-#include "core/monoid.cuh"
+#include "core/logit.cuh"
 
 namespace csm {
 
@@ -10,15 +10,18 @@ struct Op : WritesElements {
 
   CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<1>& term) { term[0] = e[1]; }
 
-  using Scale = Wide;  // −Σ dy
-  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) {
+  struct Scale {
+    Wide minus_sum;  // −Σ dy
+    Acc factor;
+  };
+  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given& given) {
     const Wide sum = settled(normalised(settled(row.s[0])));
-    return {-sum.hi, -sum.lo};
+    return {{-sum.hi, -sum.lo}, scale_of(given)};
   }
-  CSM_DEVICE static void map(const Element& e, Scale minus_sum, Place, Values<1>& dx) {
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
     const Acc y = exp_difference(e[0], Acc(0));
-    if constexpr (kCompensated) dx[0] = fused(y, minus_sum.hi, fused(y, minus_sum.lo, e[1]));
-    else dx[0] = fused(y, minus_sum.hi, e[1]);
+    const Acc low = kCompensated ? fused(y, row.minus_sum.lo, e[1]) : e[1];
+    dx[0] = rescaled(fused(y, row.minus_sum.hi, low), row.factor);
   }
 };
 

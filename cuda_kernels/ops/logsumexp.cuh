@@ -11,8 +11,10 @@ namespace csm {
 
 struct Op : Weighted<WritesRows> {
   // The term of +inf is +inf, and not the NaN of its difference to itself: then so is the result.
-  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given&, Values<1>& term) {
-    term[0] = weighted(e, e[0] == -negative_infinity() ? e[0] : exp_difference(e[0], shift));
+  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given& given, Values<1>& term) {
+    const Wide factor = factor_of(given);
+    const Acc z = logit(e, factor).hi;
+    term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, shift, factor));
   }
 
   CSM_DEVICE static void finish(const Node& row, const Given&, Values<kRowOutputs>& value) {

@@ -8,8 +8,8 @@
 namespace csm {
 
 struct Op : Weighted<WritesElements> {
-  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given&, Values<1>& term) {
-    term[0] = e[0] = weighted(e, exp_difference(e[0], shift));  // stays in its place
+  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given& given, Values<1>& term) {
+    term[0] = e[0] = weighted(e, exp_logit(e, shift, factor_of(given)));  // stays in its place
   }
 
   struct Scale {
@@ -18,7 +18,7 @@ struct Op : Weighted<WritesElements> {
   };
   CSM_DEVICE static Scale scale(Acc chunk_maximum, const Node& row, const Given& given) {
     const Wide inverse = normalised(reciprocal_of(row.s[0]));
-    return {exp_difference_times(chunk_maximum, shift_of(row.m), inverse), given[0]};
+    return {exp_difference_times(chunk_maximum, shift_of(row.m), inverse), rescaled(given[0], scale_of(given))};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
     dx[0] = scaled(e[0], row.factor) * row.upstream;

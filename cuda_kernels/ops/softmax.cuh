@@ -1,17 +1,18 @@
-// softmax: y_i = exp(x_i − m) / Σ_j exp(x_j − m), m = max_j x_j.
+// softmax: y_i = exp(z_i − m) / Σ_j exp(z_j − m), m = max_j z_j, where z = x or as core/logit.cuh says.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "core/logit.cuh"
 
 namespace csm {
 
 struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};  // no maximum, and adds nothing
 
-  CSM_DEVICE static Acc key(const Element& x) { return x[0]; }
+  CSM_DEVICE static void enter(Element& e, Place, const Given& given) { enter_logit(e, given); }
+  CSM_DEVICE static Acc key(const Element& e, const Given& given) { return logit(e, factor_of(given)).hi; }
   // The element's exponential stays in its place: one exponential an element.
-  CSM_DEVICE static void terms(Element& x, Acc shift, Place, const Given&, Values<1>& term) {
-    term[0] = x[0] = exp_difference(x[0], shift);
+  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given& given, Values<1>& term) {
+    term[0] = e[0] = exp_logit(e, shift, factor_of(given));
   }
 
   // What turns exp(x − m_chunk) into y: exp(m_chunk − m) / s. A row of −inf alone has s = 0 and becomes NaN.

@@ -1,9 +1,10 @@
 // Jacobian-vector product of softmax: with J = diag(y) − y yᵀ, J v = y ∘ (v − ⟨y, v⟩).
 //
-// J is symmetric, so this is the product backward (v = dy) and forward (v = ẋ).
+// J is symmetric, so this is the product backward (v = dy) and forward (v = ẋ). Of softmax(scale · x) it is `scale`
+// times that.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "core/logit.cuh"
 
 namespace csm {
 
@@ -12,10 +13,15 @@ struct Op : WritesElements {
 
   CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<1>& term) { term[0] = e[0] * e[1]; }
 
-  using Scale = Wide;  // ⟨y, v⟩
-  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) { return settled(row.s[0]); }
-  CSM_DEVICE static void map(const Element& e, Scale dot, Place, Values<1>& product) {
-    product[0] = e[0] * minus(e[1], dot);
+  struct Scale {
+    Wide dot;  // ⟨y, v⟩
+    Acc factor;
+  };
+  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given& given) {
+    return {settled(row.s[0]), scale_of(given)};
+  }
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& product) {
+    product[0] = rescaled(e[0], row.factor) * minus(e[1], row.dot);
   }
 };
 

@@ -10,7 +10,7 @@ namespace csm {
 struct Op : Plain {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
 
-  CSM_DEVICE static Acc key(const Element& x) { return x[0]; }
+  CSM_DEVICE static Acc key(const Element& x, const Given&) { return x[0]; }
   CSM_DEVICE static Acc term(Acc x, Acc shift) { return exp_difference(x, shift); }
   CSM_DEVICE static void terms(const Element& x, Acc shift, Place, const Given&, Values<kSums>& sum) {
     sum[0] = term(x[0], shift);

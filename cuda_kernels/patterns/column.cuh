@@ -33,13 +33,23 @@ class ColumnTile {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) Op::enter(item_[i][c], {first_, i}, given[c]);
     }
+    if constexpr (kHides) {
+      kept_ = 0;
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+#pragma unroll
+        for (int c = 0; c < kVec; ++c) {
+          if (!hides<Op>(item_[i][c], !kCausal || first_ + i < given[c].kept)) kept_ |= 1u << (i * kVec + c);
+        }
+      }
+    }
   }
 
   CSM_DEVICE Node reduce(int column, const Given& given) {
     Node node = nothing();
     if constexpr (kMaximum) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) node.m = maximum(node.m, Op::key(item_[i][column]));
+      for (int i = 0; i < kItems; ++i) node.m = maximum(node.m, Op::key(item_[i][column], given));
     }
     const Acc shift = shift_of(node.m);
     if constexpr (kPicked > 0) {
@@ -66,7 +76,10 @@ class ColumnTile {
     for (int i = 0; i < kItems; ++i) {
       Values<kOutputs> result[kVec];
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) Op::map(item_[i][c], scale[c], {first_, i}, result[c]);
+      for (int c = 0; c < kVec; ++c) {
+        Op::map(item_[i][c], scale[c], {first_, i}, result[c]);
+        if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide<Op>(result[c]);
+      }
       store_outputs(args, row, i, result);
     }
   }
@@ -74,6 +87,8 @@ class ColumnTile {
  private:
   Element item_[kItems][kVec];
   i64 first_, n_;
+  unsigned kept_;  // where elements may be hidden: a bit for each that is not
+  static_assert(!kHides || kItems * kVec <= 32, "a bit for each of a thread's elements");
 
   CSM_DEVICE bool wanted(int i) const { return first_ + i < n_; }
   template <int Operand>
@@ -87,7 +102,7 @@ class ColumnTile {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         Acc got[kVec];
-        load<Type<Operand>, Op::kNeutral[Operand]>(row.start[Operand] + down<Operand>(args, i), wanted(i), got);
+        load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + down<Operand>(args, i), wanted(i), got);
 #pragma unroll
         for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
       }
