@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import cusoftmax as cs
+from cusoftmax import _family_logits as transformed
 from cusoftmax import _family_losses as losses
 from cusoftmax import reference
 from cusoftmax._checks import Axis, resolve_axes
@@ -87,6 +88,9 @@ class Member:
         operation = OPERATIONS[self.op]
         drawn = []
         for name in operation.read:
+            if name in operation.beside:
+                drawn.append(transformed.draw_beside(name, rng, shape, kind))
+                continue
             values = rng.standard_normal(shape if name in operation.inputs else kept)
             if kind.name not in FLOATS:  # no sign, for unsigned dtypes
                 values = np.abs(values * SPREAD)
@@ -260,6 +264,24 @@ def _ext(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
 _FOUR_U = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
 _SOFTMAX = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
+_SCALED = {"float16": 1.0, "bfloat16": 1.0, "float32": 5.0, "float64": 5.0}  # one product more
+_WEIGHTED_VJP = {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0}
+
+
+def _of_logits(op: str) -> Member:
+    magnitude = transformed.magnitude(op)
+    bound = {"logsumexp_vjp": _WEIGHTED_VJP, "softmax": _SOFTMAX}.get(
+        OPERATIONS[op].source, _SCALED
+    )
+    return Member(
+        op,
+        transformed.call(op),
+        transformed.exact(op),
+        "ulp" if magnitude is None else "u",
+        bound,
+        magnitude,
+        floor=2.0**-22 if OPERATIONS[op].source == "log_softmax" else 0.0,  # as log_softmax
+    )
 
 
 def _selection(op: str, normalise: Any, most: int = 8) -> Member:
@@ -360,7 +382,7 @@ FAMILY = {
                 x, dy, axis, b, keepdims=True, extended=True
             ),
             "u",
-            {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0},
+            _WEIGHTED_VJP,
             _weighted_vjp,
         ),
         *(
@@ -393,5 +415,6 @@ FAMILY = {
         ),
         _selection("topk_softmax", "row"),
         _selection("topk_softmax_gates", "topk"),
+        *(_of_logits(op) for op in OPERATIONS if transformed.transforms(op)),
     )
 }

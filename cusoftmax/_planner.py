@@ -93,11 +93,11 @@ class _Maker:
         # The operands that are walked along the rows, and the sizes of their elements.
         along = [(i, o) for i, o in enumerate(problem.operands) if self.operation.along_rows(i)]
         # The widest access that any layout of these dtypes allows; the order of summation is in it.
-        self.group = ACCESS_BYTES // max(ITEMSIZE[o.dtype] for _, o in along)
+        self.along = [(o, ITEMSIZE[o.dtype]) for _, o in along]
+        self.group = ACCESS_BYTES // max(size for _, size in self.along)
         # Inputs that repeat one element along the row are no hindrance to wide accesses of it.
         same = [i for i, o in along if self._repeats(i, o)]
-        self.along = [o for i, o in along if i not in same]
-        self.sizes = [ITEMSIZE[o.dtype] for o in self.along]
+        self.stepping = [(o, ITEMSIZE[o.dtype]) for i, o in along if i not in same]
         self.repeated = sum(1 << i for i in same)
         self.values = self.operation.held  # of an element, in registers
         held = tuned.WORDS_IN_REGISTERS.value // (self.values * self.acc_words)
@@ -108,7 +108,10 @@ class _Maker:
         if self.acc == "float64":
             self.max_warps = tuned.BLOCK_WARPS_DOUBLE.value
         elif out == "float32":
-            self.max_warps = tuned.BLOCK_WARPS_FLOAT.value
+            widened = min(size for _, size in self.along) < 4
+            self.max_warps = (
+                tuned.BLOCK_WARPS_WIDENED.value if widened else tuned.BLOCK_WARPS_FLOAT.value
+            )
         else:
             self.max_warps = tuned.BLOCK_WARPS.value
         operation = self.operation
@@ -117,6 +120,8 @@ class _Maker:
                 self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
             elif operation.plain:
                 self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
+        if "biased" in operation.features:
+            self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_BIASED.value)
         if len(problem.reduce_shape) > 1:
             self.max_warps = tuned.GENERAL_WARPS.value
 
@@ -138,9 +143,7 @@ class _Maker:
 
     @property
     def row_is_contiguous(self) -> bool:
-        return self.problem.n == 1 or all(
-            o.reduce_strides[-1] == size for o, size in zip(self.along, self.sizes, strict=True)
-        )
+        return self.problem.n == 1 or all(o.reduce_strides[-1] == size for o, size in self.stepping)
 
     @cached_property
     def row_vector(self) -> int:
@@ -152,7 +155,7 @@ class _Maker:
                 o.alignment % (vector * size) == 0
                 and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
                 and all(s % (vector * size) == 0 for s in o.reduce_strides[:-1])
-                for o, size in zip(self.along, self.sizes, strict=True)
+                for o, size in self.stepping
             )
 
         return self._widest(self.group, fits)
@@ -165,7 +168,7 @@ class _Maker:
             return self.row_is_contiguous and all(
                 o.alignment % (vector * size) == 0
                 and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides))
-                for o, size in zip(self.along, self.sizes, strict=True)
+                for o, size in self.stepping
             )
 
         return self._widest(self.group, fits)
@@ -179,7 +182,7 @@ class _Maker:
                 and o.alignment % (vector * size) == 0
                 and all(s % (vector * size) == 0 for s in self._steps(o.batch_strides)[:-1])
                 and all(s % (vector * size) == 0 for s in o.reduce_strides)
-                for o, size in zip(self.along, self.sizes, strict=True)
+                for o, size in self.along
             )
 
         return self._widest(min(self.group, tuned.COLUMN_VECTOR.value // self.acc_words), fits)

@@ -24,7 +24,7 @@ _PADDING = 4  # elements between neighbouring rows in shared memory: kPitch in t
 def topk(make: _Maker) -> Plan:
     """Choose the launches for selecting k elements of each row."""
     problem, device = make.problem, make.device
-    rows, n, item = problem.rows, problem.n, make.sizes[0]
+    rows, n, item = problem.rows, problem.n, make.along[0][1]
     lanes, _, _ = _lanes_and_slots(make)
     if make.row_is_contiguous:
         if n <= make.chunk:
@@ -98,7 +98,7 @@ def _split(make: _Maker) -> Plan:
 
 
 def _column(make: _Maker) -> Plan:
-    problem, item = make.problem, make.sizes[0]
+    problem, item = make.problem, make.along[0][1]
     # As many rows side by side, a warp for each, as the 32 bytes that memory gives hold; but for
     # 16-bit dtypes half of them where a thread needs more than 128 registers.
     warps = tuned.TOPK_WARPS.value * (2 if _is_small(make) else 1)
@@ -160,7 +160,7 @@ def _selected(make: _Maker) -> int:
 
 
 def _is_small(make: _Maker) -> bool:
-    return make.acc == "float32" and make.sizes[0] == 2 and _slots(make) == 1
+    return make.acc == "float32" and make.along[0][1] == 2 and _slots(make) == 1
 
 
 def _slots(make: _Maker) -> int:
@@ -179,6 +179,6 @@ def _vector(make: _Maker) -> int:
 
 def _list_bytes(make: _Maker, places: int = 0) -> int:
     """Bytes of a list of candidates, each a key and an index, and of its node."""
-    key = 8 if make.sizes[0] == 8 else 4
+    key = 8 if make.along[0][1] == 8 else 4
     node = make.node_bytes if make.operation.relative else 0
     return (places or _slots(make) * WARP) * (_INDEX_BYTES + key) + node

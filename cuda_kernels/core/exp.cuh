@@ -39,6 +39,8 @@ struct ExpConstants<double> {
 
 using ExpC = ExpConstants<Acc>;
 
+constexpr bool kFastExp = kSingle && !kCompensated;  // 16-bit outputs of float arithmetic
+
 // a · 2^k, k an integer ≤ 2 that was made by adding kRound.
 CSM_DEVICE float scale_by_power(float a, float rounded) {
   return a * bits_to_float((float_to_bits(rounded) << 23) + 0x3f800000u);
@@ -92,7 +94,7 @@ CSM_DEVICE float exp_fast(float x, float m) { return exp2_approx((x - m) * ExpCo
 
 // One element: e^d to about 0.6 ulp of Acc, or as exp_fast.
 CSM_DEVICE Acc exp_of(Wide d) {
-  if constexpr (!kCompensated && kSingle) {
+  if constexpr (kFastExp) {
     return exp2_approx(d.hi * ExpConstants<float>::kLog2e);
   } else {
     const Exponential e = exp_reduced<false>(d);
@@ -101,7 +103,7 @@ CSM_DEVICE Acc exp_of(Wide d) {
 }
 
 CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
-  if constexpr (!kCompensated && kSingle) return exp_fast(x, m);
+  if constexpr (kFastExp) return exp_fast(x, m);
   else return exp_of(difference(x, m));
 }
 

@@ -41,11 +41,24 @@ CSM_DEVICE Wide logit(const Element& e, Wide factor) {
   return z;
 }
 
-// z − m in two words, where m is the largest of the first words of some z. Of a z so large that the second word reaches
-// 1 (2^24, or 2^53) it is cut there, as is what infinities make of it: so z − m stays below about 1.
+// What the largest is sought of, and the largest first word of a z that follows from it: without a bias x will do,
+// since z grows with it.
+CSM_DEVICE Acc logit_key(const Element& e, const Given& given) {
+  return kBiased ? logit(e, factor_of(given)).hi : e[0];
+}
+CSM_DEVICE Acc largest_logit(Acc key, const Given& given) {
+  return kScaled && !kBiased ? key * given.number(kFactor) : key;
+}
+
+CSM_DEVICE Acc cut_at_one(Acc low) { return -maximum(-maximum(low, Acc(-1)), Acc(-1)); }
+
+// z − m, where m is the largest of the first words of some z; in two words unless the exponential is a fast one. Of a z
+// so large that the second word reaches 1 (2^24, or 2^53) it is cut there, as is what infinities make of it: so z − m
+// stays below about 1.
 CSM_DEVICE Wide below_maximum(Wide z, Acc m) {
+  if constexpr (kFastExp) return widen_exactly((z.hi - m) + cut_at_one(z.lo));
   const Wide d = difference(z.hi, m);
-  const Acc low = -maximum(-maximum(d.lo + z.lo, Acc(-1)), Acc(-1));
+  const Acc low = cut_at_one(d.lo + z.lo);
   const Acc hi = d.hi + low;
   return {hi, low - (hi - d.hi)};
 }

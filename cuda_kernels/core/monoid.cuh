@@ -110,12 +110,14 @@ struct Given : Values<kRowInputs> {
 };
 
 // What most operations leave alone: `begin` when a row's values have been read, `enter` when an element has, and
-// `pick`, which sets a value that the element at one place has; `hidden` is what a hidden element gives.
+// `pick`, which sets a value that the element at one place has; `hidden` is what a hidden element gives, `largest` the
+// maximum that sums are relative to, from the largest key.
 struct Plain {
   CSM_DEVICE static void begin(Given&) {}
   CSM_DEVICE static void enter(Element&, Place, const Given&) {}
   CSM_DEVICE static void pick(const Element&, Place, const Given&, Values<kPicked>&) {}
   CSM_DEVICE static Acc hidden() { return Acc(0); }
+  CSM_DEVICE static Acc largest(Acc key, const Given&) { return key; }
 };
 
 // What an input's elements are read as where there are none: zeros, of those that the operation does not name.

@@ -10,7 +10,7 @@ namespace csm {
 
 // e^d − 1 for d ≤ 0, to about one unit in the last place.
 CSM_DEVICE Acc exp_minus_one(Acc d) {
-  if constexpr (!kCompensated && kSingle) {
+  if constexpr (kFastExp) {
     return exp_fast(d, Acc(0)) - Acc(1);
   } else {
     if (d < Acc(-80)) d = Acc(-80);  // −1 to the last bit, and NaN stays

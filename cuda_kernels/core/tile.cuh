@@ -258,6 +258,7 @@ class RowTile {
       for (int i = 0; i < kItems; ++i) m = maximum(m, Op::key(item_[i], given));
 #pragma unroll
       for (int mask = 1; mask < kLanes; mask *= 2) m = maximum(m, shuffle_xor(m, mask, kLanes));
+      m = Op::largest(m, given);
     }
     return m;
   }

@@ -18,8 +18,9 @@ struct Weighted : Base {
   CSM_DEVICE static void enter(Element& e, Place, const Given& given) { enter_logit(e, given); }
   // An element of weight 0 counts for nothing, whatever it is.
   CSM_DEVICE static Acc key(const Element& e, const Given& given) {
-    return weight(e) == Acc(0) ? negative_infinity() : logit(e, factor_of(given)).hi;
+    return weight(e) == Acc(0) ? negative_infinity() : logit_key(e, given);
   }
+  CSM_DEVICE static Acc largest(Acc key, const Given& given) { return largest_logit(key, given); }
   CSM_DEVICE static Acc weighted(const Element& e, Acc term) {
     if constexpr (kWeights) return weight(e) == Acc(0) ? Acc(0) : weight(e) * term;
     else return term;

@@ -9,7 +9,8 @@ struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};  // no maximum, and adds nothing
 
   CSM_DEVICE static void enter(Element& e, Place, const Given& given) { enter_logit(e, given); }
-  CSM_DEVICE static Acc key(const Element& e, const Given& given) { return logit(e, factor_of(given)).hi; }
+  CSM_DEVICE static Acc key(const Element& e, const Given& given) { return logit_key(e, given); }
+  CSM_DEVICE static Acc largest(Acc key, const Given& given) { return largest_logit(key, given); }
   // The element's exponential stays in its place: one exponential an element.
   CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given& given, Values<1>& term) {
     term[0] = e[0] = exp_logit(e, shift, factor_of(given));

@@ -50,6 +50,7 @@ class ColumnTile {
     if constexpr (kMaximum) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) node.m = maximum(node.m, Op::key(item_[i][column], given));
+      node.m = Op::largest(node.m, given);
     }
     const Acc shift = shift_of(node.m);
     if constexpr (kPicked > 0) {
