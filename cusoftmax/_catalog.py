@@ -10,20 +10,22 @@ not here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 from cusoftmax._device import DeviceSpec
 from cusoftmax._ops import OPERATIONS
 from cusoftmax._plan import Kernel
 from cusoftmax._planner import plan
-from cusoftmax._problem import Problem, problem_for
+from cusoftmax._problem import Operand, Problem, problem_for
 
 # One dtype for all inputs and the default output, or input->output.
 DTYPES = ("float16", "bfloat16", "float32", "float64", "float16->float32", "int32")
 
 # rows: contiguous rows of up to 131072 elements, many of them. few: also longer ones, and few rows.
 # column: the softmax axis is not the last. strided: rows whose dimensions do not merge into one.
-LAYOUTS = ("rows", "few", "column", "strided")
+# batched: contiguous rows that are not evenly apart, such as those of a mask for each batch.
+LAYOUTS = ("rows", "few", "column", "strided", "batched")
 
 LONGEST = 131072  # the row length up to which binaries are counted
 _LONGER = 1 << 21
@@ -173,6 +175,10 @@ def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
     if OPERATIONS[op].segmented:  # contiguous, or columns side by side
         shapes = [(_LONGER,)] if layout in ("rows", "few") else [(_LONGER, 3), (1, 3)]
         return tuple(problem_of(op, dtype, shape, 0) for shape in shapes)
+    if layout == "batched":
+        if OPERATIONS[op].selects or "map" in OPERATIONS[op].patterns:
+            return ()  # these follow all strides in any layout
+        return tuple(_apart(problem_of(op, dtype, *shape)) for shape in _batched())
     many = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
     if not OPERATIONS[op].selects:
         return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
@@ -218,6 +224,25 @@ def _strided() -> _Shapes:
     for k in range(_LONGER.bit_length()):
         for inner in _inner():
             yield (3, 2, 1 << k, inner), (0, 2)
+
+
+def _batched() -> _Shapes:
+    for n in _lengths(_LONGER, _STEPS // 2):
+        for rows in (2, 20, 1000):
+            yield (3, rows, n), -1
+
+
+def _apart(problem: Problem) -> Problem:
+    """Return a problem of three batches of rows with as many bytes between them as in them."""
+
+    def spread(operand: Operand) -> Operand:
+        (step,) = operand.batch_strides
+        return replace(operand, batch_strides=(2 * step * rows, step))
+
+    rows = problem.rows // 3
+    return replace(
+        problem, batch_shape=(3, rows), operands=tuple(spread(o) for o in problem.operands)
+    )
 
 
 def _inner() -> set[int]:
