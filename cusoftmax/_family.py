@@ -83,13 +83,14 @@ class Member:
         if OPERATIONS[self.op].segmented:  # one after the other along the first axis
             return self._draw_segments(rng, shape, kind)
         kept = list(shape)
-        for a in resolve_axes(self.op, axis, len(shape)):
+        axes = resolve_axes(self.op, axis, len(shape))
+        for a in axes:
             kept[a] = 1
         operation = OPERATIONS[self.op]
         drawn = []
         for name in operation.read:
             if name in operation.beside:
-                drawn.append(transformed.draw_beside(name, rng, shape, kind))
+                drawn.append(transformed.draw_beside(name, rng, shape, axes, kind))
                 continue
             values = rng.standard_normal(shape if name in operation.inputs else kept)
             if kind.name not in FLOATS:  # no sign, for unsigned dtypes

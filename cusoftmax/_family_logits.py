@@ -29,11 +29,19 @@ def transforms(op: str) -> bool:
 
 
 def draw_beside(
-    name: str, rng: np.random.Generator, shape: tuple[int, ...], kind: np.dtype[Any]
+    name: str,
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    kind: np.dtype[Any],
 ) -> Array:
-    """Return a random mask or bias."""
+    """Return a random bias, or a mask that hides some elements, and all of one row of several."""
     if name == "mask":
-        return np.asarray(rng.random(shape) < SHOWN)
+        mask = np.asarray(rng.random(shape) < SHOWN)
+        several = [d for d in range(len(shape)) if d not in axes and shape[d] > 1]
+        if several:
+            mask[(slice(None),) * several[-1] + (1,)] = False
+        return mask
     return np.asarray(np.abs(rng.standard_normal(shape) * BIAS)).astype(kind)
 
 
