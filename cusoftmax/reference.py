@@ -685,6 +685,8 @@ def seen(x: ArrayLike, mask: ArrayLike | None, causal: bool) -> Float:
 def shown(kept: Float, values: ArrayLike, hidden: float) -> Float:
     """Return `values`, with `hidden` where they are not `kept`."""
     whole = np.asarray(values)
+    if whole.shape != kept.shape:
+        raise ValueError(f"shapes {[kept.shape, whole.shape]} differ; give arrays of one shape")
     return np.where(kept, whole, np.asarray(hidden, whole.dtype))
 
 
