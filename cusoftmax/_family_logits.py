@@ -103,9 +103,9 @@ def magnitude(op: str) -> Callable[..., Array] | None:
         seen, z = _seen(op, given, axis)
         if kind == "log_softmax":
             y = exact(op)(*arrays)
-            # Next to 0, where the digits of the two parts cancel, of their second words.
-            largest = np.abs(np.where(seen, z, 0)).max(axis, keepdims=True, initial=0)
-            return np.asarray(np.where(np.isinf(y), 0, np.abs(y)) + 2.0**-24 * largest)
+            # The largest term is not 1 to the last bit, as it is without scale and bias: its
+            # rounding stays in results next to 0.
+            return np.asarray(np.where(np.isinf(y), 0, np.abs(y)) + 1)
         if kind in ("logsumexp", "logsumexp_vjp"):
             weights = np.where(seen, np.abs(given["b"]), 0)
             gross = reference.logsumexp(z, axis, weights, keepdims=True)

@@ -20,7 +20,8 @@ struct Op : WritesElements {
     term[0] = kShifted ? exp_of(widen_exactly(e[0])) : exp_logit(e, shift, factor_of(given));
   }
 
-  // Both parts of y are ≤ 0, so no digits cancel, but for those of a second word. A row of −inf alone has z − m = NaN.
+  // Both parts of y are ≤ 0, so no digits cancel: but of other logits than x alone the largest term is not exactly 1,
+  // and its rounding stays in results next to 0. A row of −inf alone has z − m = NaN.
   struct Scale {
     Acc maximum;
     Wide minus_log;
