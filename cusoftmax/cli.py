@@ -82,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="compare every dtype, pattern and operation")
     _machine_options(check)
-    check.add_argument("--quick", action="store_true", help="two operations whole, one case of the others")
+    quick = "two operations whole, one case of the others"
+    check.add_argument("--quick", action="store_true", help=quick)
     check.set_defaults(run=_check)
 
     info = commands.add_parser("info", help="say what is installed, found and missing")
