@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.exceptions import AxisError
 
-from cusoftmax._ops import FLOATS, ITEMSIZE, Operation, find
+from cusoftmax._ops import FLOATS, ITEMSIZE, MASK, Operation, find
 
 Array = Any  # cupy.ndarray, which must not be imported here
 Axis = int | tuple[int, ...] | None
@@ -320,7 +320,8 @@ def may_be_in_place(operation: Operation, result: int, other: int) -> bool:
     values of a row are read by many threads, and results share nothing with each other.
     """
     elements = result < len(operation.outputs) and other < len(operation.inputs)
-    return elements and not operation.repeated
+    mask = elements and operation.inputs[other] == MASK  # never of a result's dtype
+    return elements and not mask and not operation.repeated
 
 
 def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> None:

@@ -271,9 +271,8 @@ _WEIGHTED_VJP = {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0
 
 def _of_logits(op: str) -> Member:
     magnitude = transformed.magnitude(op)
-    bound = {"logsumexp_vjp": _WEIGHTED_VJP, "softmax": _SOFTMAX}.get(
-        OPERATIONS[op].source, _SCALED
-    )
+    special = {"logsumexp_vjp": _WEIGHTED_VJP, "softmax": _SOFTMAX, "log_softmax": _SOFTMAX}
+    bound = special.get(OPERATIONS[op].source, _SCALED)
     return Member(
         op,
         transformed.call(op),

@@ -7,17 +7,17 @@ but the bias, of which the result they are given knows all.
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
 
 from cusoftmax import _launch
-from cusoftmax._checks import Array, Axis, plain_axis, plain_bool
+from cusoftmax._checks import Array, Axis, plain_axis, plain_bool, resolve_axes
 from cusoftmax._ops import find, logits_name
 
-# Sizes of a scale that float32 arithmetic holds with room for the product.
-_SMALLEST, _LARGEST = 2.0**-126, 2.0**126
+# Sizes of a scale of which float32 arithmetic holds two words, with room for products.
+_SMALLEST, _LARGEST = 2.0**-64, 2.0**64
 
 
 def run(
@@ -62,11 +62,14 @@ def _scale(op: str, scale: Any) -> float:
     ):
         kind = type(scale).__name__
         raise TypeError(f"{op}: scale is a {kind}; give a number, known to the host")
-    number = float(scale)
+    try:
+        number = float(scale)
+    except OverflowError:
+        number = inf
     if not isfinite(number) or (number and not _SMALLEST <= abs(number) <= _LARGEST):
         raise ValueError(
-            f"{op}: scale={number} is not accepted; give 0, or a number of a size between 2**-126 "
-            f"and 2**126"
+            f"{op}: scale={number} is not accepted; give 0, or a number of a size between 2**-64 "
+            f"and 2**64"
         )
     return number
 
@@ -81,6 +84,7 @@ def _queries(op: str, name: str, array: Array, axis: Axis) -> int:
             f"{op}: causal=True needs the axes of queries and keys, and {name} has shape {shape}; "
             f"give it at least two dimensions"
         )
+    resolve_axes(op, axis, len(shape))
     axis = plain_axis(op, axis)
     if (axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis) not in (
         -1,

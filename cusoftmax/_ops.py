@@ -150,9 +150,15 @@ class Operation:
         return "masked" in self.features or "causal" in self.features
 
     @property
+    def maximum_words(self) -> int:
+        """Words of a row's maximum: as many as a logit has, and one where there is none."""
+        wide = "scaled" in self.features or "biased" in self.features
+        return 2 if self.relative and wide else 1
+
+    @property
     def node_words(self) -> int:
         """Words of a partial result: the maximum, two for each sum, the picked."""
-        return 1 + 2 * (self.relative + self.plain) + self.picked
+        return self.maximum_words + 2 * (self.relative + self.plain) + self.picked
 
     @property
     def precision(self) -> int:

@@ -309,7 +309,9 @@ def _block(make: _Maker, chunks: int) -> Plan | None:
         cluster *= 2
     most = make.max_warps
     if chunks > most * cluster:
-        most = min(most, tuned.PARK_WARPS.value)
+        biased = "biased" in make.operation.features
+        parks = tuned.PARK_WARPS_BIASED if biased else tuned.PARK_WARPS
+        most = min(most, parks.value)
     warps = min(ceil_div(chunks, cluster), most)
     parked = ceil_div(chunks, warps * cluster) - 1  # chunks a warp, beside the one in registers
     slots = 0  # chunks parked in the first block, which has the most

@@ -35,7 +35,8 @@ class _Rules:
         compensated = int(kernel["CSM_COMPENSATED"])
         # Shuffles that pass one node from lane to lane: of maximum, sums, and their second words.
         sums = (operation.relative + operation.plain) * (1 + compensated)
-        self.words = ((operation.relative > 0) + sums + operation.picked) * acc
+        maximum = operation.maximum_words if operation.relative else 0
+        self.words = (maximum + sums + operation.picked) * acc
 
     def rounds(self, loop: Loop) -> float | None:
         moves = loop.has("LDG") or loop.has("STG")

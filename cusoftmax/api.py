@@ -50,7 +50,7 @@ def softmax(
         Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
     scale : float, optional
-        Factor of the logits: the inverse of a temperature. 0, or of a size from 2**-126 to 2**126.
+        Factor of the logits: the inverse of a temperature. 0, or of a size from 2**-64 to 2**64.
     mask : cupy.ndarray of bool, optional
         True where an element takes part. It broadcasts to `x`, by strides and without a copy.
     bias : cupy.ndarray, optional
@@ -79,8 +79,10 @@ def softmax(
     A NaN or a +inf makes its row NaN, as do entries that are all -inf; single entries of -inf give
     0.
 
-    With `scale` and `bias` the softmax is that of ``scale * x + bias``, which is not rounded to the
-    dtype of the arithmetic in between: the error bound stays. Elements that `mask` or `causal`
+    With `scale` and `bias` the softmax is that of ``z = scale * x + bias``, which is carried in two
+    words: the error bound stays while ``abs(scale * x)`` and ``abs(bias)`` are below 2^22 (float64:
+    2^50), and beyond that z has the error of its words, 2^-48 (2^-106) of their size. What
+    overflows, or is infinite, follows the rules of floating point. Elements that `mask` or `causal`
     hide are exact zeros and count for nothing, whatever they are; a row of nothing else is all
     zeros.
 

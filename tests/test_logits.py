@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.exceptions import AxisError
 from support import DTYPES, KINDS, assert_plan, bits, case, dtype_of, plan_of
 
 import cusoftmax as cs
@@ -304,7 +305,7 @@ def test_gradient_of_logsumexp_of_hidden_rows(device: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scale", [0.0, -1.0, 1e-30, 3.0, 1e30])
+@pytest.mark.parametrize("scale", [0.0, -1.0, 2.0**-60, 3.0, 2.0**60])
 def test_scales(device: Any, dtype: str, scale: float) -> None:
     """0 makes all seen entries equal, however large; a row of equal logits is never lost."""
     for n in (9, 1500):
@@ -334,7 +335,71 @@ def test_words_of_a_product_that_cancel(device: Any) -> None:
     assert_softmax(y, half, options)
 
 
+LARGE: dict[str, tuple[np.ndarray, Options]] = {
+    "an additive mask of all": (np.array([3.0, 1, -2, 0]), {"bias": np.finfo(np.float32).min}),
+    "an additive mask of 1e9": (np.array([3.0, 1, -2, 0]), {"bias": np.float32(-1e9)}),
+    "scaled from afar": (2.0**30 + 128 * np.arange(4), {"scale": 0.1}),
+    "scaled from 2^28": (2.0**28 + 32 * np.arange(4), {"scale": 0.1}),
+    "scaled to 1e37": (1e30 * np.arange(1, 5), {"scale": 1e7}),
+    "all alike": (np.full(5, 3e37), {"scale": -0.3}),
+    "one alone": (np.array([7.3]), {"scale": 0.37}),
+    "one far above": (np.array([50.3, 0.0]), {"scale": 0.37}),
+    "cancelling": (np.array([0.3, -50.0]), {"scale": 1 / 3, "bias": np.array([-0.1, 0])}),
+    "cancelling at 1e5": (
+        1e5 + np.arange(40) / 8,
+        {"scale": 0.1, "bias": -1e4 + np.arange(40) / 64},
+    ),
+    "the smallest scale": (-20 * 2.0**63 * np.arange(5) * 1.5, {"scale": 2.0**-64 * 4 / 3}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_two_words_of_large_logits(device: Any, name: str, dtype: str) -> None:
+    """One word, or a second one that is cut, gives each of these wrong digits."""
+    values, options = LARGE[name]
+    x = values.astype(dtype)[None]
+    for copies in (1, 700):  # in one chunk and in several
+        wide = np.tile(x, copies)
+        given = dict(options)
+        if "bias" in given:
+            bias = np.broadcast_to(np.asarray(given["bias"], dtype), x.shape)
+            given["bias"] = np.ascontiguousarray(np.tile(bias, copies))
+        # A bias that is the same for all changes nothing; longdouble has no bits for the sum.
+        same = name.startswith("an additive mask")
+        exact = {} if same else dict(given)
+        if dtype == "float64" and name.startswith(("scaled", "cancelling", "the smallest")):
+            continue  # nor has it any for these products
+        y = device.asnumpy(cs.softmax(device.asarray(wide), **on(device, given)))
+        assert_softmax(y, wide, exact)
+        log = device.asnumpy(cs.log_softmax(device.asarray(wide), **on(device, given)))
+        truth = reference.log_softmax(wide, **exact, extended=True)
+        assert (log <= 0).all()
+        bound = FAMILY["log_softmax"].bound[dtype]
+        assert reference.ulp_error(log, truth, flush_to_zero=dtype == "float32").max() <= bound
+        if same:
+            continue
+        total = device.asnumpy(cs.logsumexp(device.asarray(wide), **on(device, given)))
+        whole = reference.logsumexp(wide, **exact, extended=True)
+        z, _ = reference.logits(wide, exact.get("scale", 1.0), bias=exact.get("bias"))
+        size = np.abs(z.max(-1)) + np.abs(whole - z.max(-1))
+        with np.errstate(all="ignore"):
+            units = np.abs(total - whole) / (reference.unit_roundoff(dtype) * size)
+        assert np.nan_to_num(units).max() <= 4
+
+
 # -------------------------------------------------------------------------------------- derivatives
+
+
+def test_scale_multiplies_what_is_a_number_already(device: Any) -> None:
+    x, dy = device.asarray(np.array([0, -40e-10], np.float32)), device.asarray(np.float32(1e30))
+    dx = device.asnumpy(cs.logsumexp_vjp(x, dy, scale=1e10))
+    np.testing.assert_allclose(dx[1], 1e40 * np.exp(-40), rtol=1e-5)
+    y = device.asarray(np.array([1, 1e-35], np.float32))
+    v = device.asarray(np.array([0, 1e10], np.float32))
+    np.testing.assert_allclose(
+        device.asnumpy(cs.softmax_vjp(y, v, scale=1e-5))[1], 1e-30, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -405,9 +470,11 @@ BAD: dict[str, tuple[Options, type[Exception], str]] = {
     "scale too large": ({"scale": -1e60}, ValueError, "scale=-1e.60 is not accepted"),
     "scale of an array": ({"scale": X}, TypeError, "scale is a .*ndarray; give a number"),
     "scale of bool": ({"scale": True}, TypeError, "scale is a bool"),
+    "scale of too many digits": ({"scale": 10**400}, ValueError, "scale=inf is not accepted"),
     "scale of text": ({"scale": "2"}, TypeError, "scale is a str"),
     "causal of an array": ({"causal": X > 0}, TypeError, "causal is a .*; give True or False"),
     "causal down": ({"causal": True, "axis": 0}, ValueError, "causal=True with axis=0"),
+    "causal of no axis": ({"causal": True, "axis": 5}, AxisError, "axis 5 is out of bounds"),
     "causal over all": ({"causal": True, "axis": None}, ValueError, "causal=True with axis=None"),
 }
 
@@ -419,6 +486,14 @@ def test_bad_options(device: Any, bad: str) -> None:
     with pytest.raises(error, match=f"^softmax: {said}"):
         cs.softmax(device.asarray(X), out=out, **on(device, options))
     assert (device.asnumpy(out) == 7).all()
+
+
+def test_out_over_a_mask_is_refused(device: Any) -> None:
+    mask = device.asarray(np.zeros((4, 24), bool))
+    with pytest.raises(
+        ValueError, match=r"^softmax: out overlaps mask; give out memory of its own"
+    ):
+        cs.softmax(device.asarray(X), mask=mask[:, :6], out=mask.view(np.float32))
 
 
 def test_bad_options_elsewhere(device: Any) -> None:

@@ -59,17 +59,19 @@ constexpr int kStage = CSM_STAGE;   // which launch, of a pattern with several: 
 constexpr bool kParks = CSM_PARKS;  // whether chunks are kept in shared memory too
 constexpr int kSlots = CSM_SLOTS;   // selected elements a lane holds: see core/picks.cuh; 0 where none are
 
-// What an operation needs to know of a row: sums relative to its maximum, plain sums, and values picked out of it.
-constexpr int kNeeds[] = {CSM_NEEDS};
-constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
-constexpr bool kMaximum = kRelative > 0;             // whether the maximum is needed
-constexpr int kNodeWords = 1 + 2 * kSums + kPicked;  // see core/monoid.cuh
-
 // What variants of an operation do besides, chosen at compile time; its file says what they mean there.
 namespace feature {
 enum { soft = 1, smooth = 2, capped = 4, scaled = 8, biased = 16, masked = 32, causal = 64 };
 }
 CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 0; }
+
+// What an operation needs to know of a row: sums relative to its maximum, plain sums, and values picked out of it.
+constexpr int kNeeds[] = {CSM_NEEDS};
+constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
+constexpr bool kMaximum = kRelative > 0;  // whether the maximum is needed
+constexpr bool kWideMaximum = kMaximum && (has(feature::scaled) || has(feature::biased));  // in two words
+constexpr int kNodeWords = 1 + kWideMaximum + 2 * kSums + kPicked;                         // see core/monoid.cuh
+
 constexpr int kOptions = CSM_OPTIONS;  // numbers that come with a call, see Layout
 
 // Numbers of a call of a kernel with any of these features: |scale| in two words, its sign, and over how many rows a

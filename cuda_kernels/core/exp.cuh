@@ -107,14 +107,27 @@ CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
   else return exp_of(difference(x, m));
 }
 
+CSM_DEVICE Acc exp_difference(Acc x, Wide m) { return exp_difference(x, m.hi); }
+
+// x − m of numbers in two words, for x ≤ m. What infinities make of the second words counts for nothing.
+CSM_DEVICE Wide difference(Wide x, Wide m) {
+  const Wide d = difference(x.hi, m.hi);
+  const Acc lost = d.lo + (x.lo - m.lo);
+  const Acc low = lost == lost ? lost : Acc(0);
+  const Acc hi = d.hi + low;
+  return {hi, low - (hi - d.hi)};
+}
+
 // e^(x − m) · factor, for what scales many elements: exactly `factor` for x = m. The power of two comes last: before,
 // it could make the product's second word subnormal, and flushed. Where e^(x − m) vanishes, an infinite factor (a row
 // of −∞ has no sum) or a NaN still gives NaN.
-CSM_DEVICE Wide exp_difference_times(Acc x, Acc m, Wide factor) {
+CSM_DEVICE Wide exp_difference_times(Wide x, Wide m, Wide factor) {
   if constexpr (!kCompensated) {
-    return widen_exactly(x == m ? factor.hi : exp_difference(x, m) * factor.hi);
+    const bool same = x.hi == m.hi && (!kWideMaximum || x.lo == m.lo);
+    const Acc exponential = kWideMaximum ? exp_of(difference(x, m)) : exp_difference(x.hi, m.hi);
+    return widen_exactly(same ? factor.hi : exponential * factor.hi);
   } else {
-    const Exponential e = exp_reduced<true>(difference(x, m));
+    const Exponential e = exp_reduced<true>(kWideMaximum ? difference(x, m) : difference(x.hi, m.hi));
     const Wide product = normalised(settled(multiply(e.mantissa, settled(factor))));
     if (e.vanishes()) return widen_exactly(Acc(0) * factor.hi);
     return {scale_by_power(product.hi, e.rounded), scale_by_power(product.lo, e.rounded)};

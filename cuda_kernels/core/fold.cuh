@@ -48,14 +48,16 @@ class TreeFold {
 // Calls `visit(field, word)` with each word of a node that is in use.
 template <class AnyNode, class Visit>
 CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
-  visit(0, node.m);
+  constexpr int kMaximumWords = 1 + kWideMaximum;
+  visit(0, node.m.hi);
+  if constexpr (kWideMaximum) visit(1, node.m.lo);
 #pragma unroll
   for (int k = 0; k < kSums; ++k) {
-    visit(1 + 2 * k, node.s[k].hi);
-    if constexpr (kCompensated) visit(2 + 2 * k, node.s[k].lo);
+    visit(kMaximumWords + 2 * k, node.s[k].hi);
+    if constexpr (kCompensated) visit(kMaximumWords + 1 + 2 * k, node.s[k].lo);
   }
 #pragma unroll
-  for (int k = 0; k < kPicked; ++k) visit(1 + 2 * kSums + k, node.picked[k]);
+  for (int k = 0; k < kPicked; ++k) visit(kMaximumWords + 2 * kSums + k, node.picked[k]);
 }
 
 // Nodes in shared memory, one array a field, so that neighbouring lanes meet no bank conflict.

@@ -136,8 +136,8 @@ CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k) {
 template <class Op>
 CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& picks, const Node& whole, bool wanted) {
   const Layout& layout = args.layout;
-  const Acc m = kSums > 0 ? whole.m : value_of(picks.get(0).key);
-  const Acc shift = shift_of(m);
+  const Acc m = kSums > 0 ? whole.m.hi : value_of(picks.get(0).key);
+  const Acc shift = shift_of(widen_exactly(m)).hi;
   Acc term[kSlots];
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {

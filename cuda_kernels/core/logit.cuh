@@ -22,10 +22,6 @@ CSM_DEVICE Wide factor_of(const Given& given) {
 CSM_DEVICE Acc rescaled(Acc x, Acc scale) { return kScaled ? x * scale : x; }
 CSM_DEVICE Acc scale_of(const Given& given) { return kScaled ? given.number(kFactor) * given.number(kSign) : Acc(1); }
 
-CSM_DEVICE void enter_logit(Element& e, const Given& given) {
-  if constexpr (kScaled) e[0] *= given.number(kSign);
-}
-
 CSM_DEVICE Wide logit(const Element& e, Wide factor) {
   Wide z = {e[0], Acc(0)};
   if constexpr (kScaled) {
@@ -37,36 +33,48 @@ CSM_DEVICE Wide logit(const Element& e, Wide factor) {
     z.hi = x + b;
     const Acc of_b = z.hi - x;
     z.lo += (x - (z.hi - of_b)) + (b - of_b);
+    // Where x and b cancel, the second word may be the larger. Infinities leave it a NaN.
+    const Acc hi = z.hi + z.lo;
+    const bool finite = hi - hi == Acc(0);
+    z = {finite ? hi : z.hi, finite ? z.lo - (hi - z.hi) : Acc(0)};
   }
   return z;
 }
 
-// What the largest is sought of, and the largest first word of a z that follows from it: without a bias x will do,
-// since z grows with it.
-CSM_DEVICE Acc logit_key(const Element& e, const Given& given) {
-  return kBiased ? logit(e, factor_of(given)).hi : e[0];
-}
-CSM_DEVICE Acc largest_logit(Acc key, const Given& given) {
-  return kScaled && !kBiased ? key * given.number(kFactor) : key;
-}
-
-CSM_DEVICE Acc cut_at_one(Acc low) { return -maximum(-maximum(low, Acc(-1)), Acc(-1)); }
-
-// z − m, where m is the largest of the first words of some z; in two words unless the exponential is a fast one. Of a z
-// so large that the second word reaches 1 (2^24, or 2^53) it is cut there, as is what infinities make of it: so z − m
-// stays below about 1.
-CSM_DEVICE Wide below_maximum(Wide z, Acc m) {
-  if constexpr (kFastExp) return widen_exactly((z.hi - m) + cut_at_one(z.lo));
-  const Wide d = difference(z.hi, m);
-  const Acc low = cut_at_one(d.lo + z.lo);
-  const Acc hi = d.hi + low;
-  return {hi, low - (hi - d.hi)};
+// z − m, in two words unless the exponential is a fast one. m is the largest z, in two words, so this is at most 0, and
+// exactly 0 for that one.
+CSM_DEVICE Wide below_maximum(Wide z, Wide m) {
+  if constexpr (kFastExp) {
+    const Acc low = z.lo - m.lo;
+    return widen_exactly((z.hi - m.hi) + (low == low ? low : Acc(0)));
+  } else {
+    return difference(z, m);
+  }
 }
 
 // e^(z − m).
-CSM_DEVICE Acc exp_logit(const Element& e, Acc m, Wide factor) {
+CSM_DEVICE Acc exp_logit(const Element& e, Wide m, Wide factor) {
   if constexpr (kPlainLogits) return exp_difference(e[0], m);
   else return exp_of(below_maximum(logit(e, factor), m));
 }
+
+// Base of operations that take exponentials of logits. Of a scale alone the largest z is that of the largest x, since z
+// grows with it.
+template <class Base>
+struct OfLogits : Base {
+  static constexpr bool kSecondKey = kBiased;
+
+  CSM_DEVICE static void enter(Element& e, Place, const Given& given) {
+    if constexpr (kScaled) e[0] *= given.number(kSign);
+  }
+  CSM_DEVICE static Acc key(const Element& e, const Given& given) {
+    return kBiased ? logit(e, factor_of(given)).hi : e[0];
+  }
+  CSM_DEVICE static Acc second_key(const Element& e, Acc largest, const Given& given) {
+    const Wide z = logit(e, factor_of(given));
+    return z.hi == largest ? z.lo : negative_infinity();
+  }
+  CSM_DEVICE static Wide largest(Acc key, const Given& given) { return settled(logit({key}, factor_of(given))); }
+};
 
 }  // namespace csm

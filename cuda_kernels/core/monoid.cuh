@@ -11,13 +11,13 @@
 namespace csm {
 
 struct Node {
-  Acc m;
+  Wide m;                         // its second word where terms follow from numbers of two: kWideMaximum
   Wide s[kSums > 0 ? kSums : 1];  // the relative ones first
   Values<kPicked> picked;         // each that of at most one element, else 0: exact, however they are added
 };
 
 CSM_DEVICE Node nothing() {
-  Node node = {negative_infinity(), {}};
+  Node node = {widen_exactly(negative_infinity()), {}};
 #pragma unroll
   for (int k = 0; k < kSums; ++k) node.s[k] = {Acc(0), Acc(0)};
 #pragma unroll
@@ -26,19 +26,19 @@ CSM_DEVICE Node nothing() {
 }
 
 // What to subtract from elements whose maximum is m: nothing if they are all −inf, since −inf − (−inf) is NaN.
-CSM_DEVICE Acc shift_of(Acc m) { return m == negative_infinity() ? Acc(0) : m; }
+CSM_DEVICE Wide shift_of(Wide m) { return m.hi == negative_infinity() ? widen_exactly(Acc(0)) : m; }
 
 // The union of two sets. Symmetric, bit for bit, and merging `nothing()` changes no bit: so a tree of merges gives the
 // same bits whoever does them and however many empty leaves pad it.
 //   (−inf, 0) and (−inf, 0): the maxima are equal, no exponential is formed, the sum stays 0.
 //   +inf or NaN among the elements: their chunk's sum is NaN already, and NaN it stays.
 CSM_DEVICE Node merge(Node a, Node b) {
-  const bool exchange = kMaximum && a.m < b.m;
+  const bool exchange = kMaximum && (a.m.hi < b.m.hi || (kWideMaximum && a.m.hi == b.m.hi && a.m.lo < b.m.lo));
   Node high = exchange ? b : a;
   const Node low = exchange ? a : b;
 #pragma unroll
   for (int k = 0; k < kSums; ++k) {
-    const bool rescale = k < kRelative && low.m != high.m;
+    const bool rescale = k < kRelative && (low.m.hi != high.m.hi || (kWideMaximum && low.m.lo != high.m.lo));
     high.s[k] = add(high.s[k], rescale ? exp_difference_times(low.m, high.m, low.s[k]) : low.s[k]);
   }
 #pragma unroll
@@ -49,7 +49,8 @@ CSM_DEVICE Node merge(Node a, Node b) {
 // The node that `pass` makes of each word in use.
 template <class Pass>
 CSM_DEVICE Node with_words(Node a, Pass pass) {
-  if constexpr (kMaximum) a.m = pass(a.m);
+  if constexpr (kMaximum) a.m.hi = pass(a.m.hi);
+  if constexpr (kWideMaximum) a.m.lo = pass(a.m.lo);
 #pragma unroll
   for (int k = 0; k < kSums; ++k) {
     a.s[k].hi = pass(a.s[k].hi);
@@ -110,14 +111,16 @@ struct Given : Values<kRowInputs> {
 };
 
 // What most operations leave alone: `begin` when a row's values have been read, `enter` when an element has, and
-// `pick`, which sets a value that the element at one place has; `hidden` is what a hidden element gives, `largest` the
-// maximum that sums are relative to, from the largest key.
+// `pick`, which sets a value that the element at one place has; `hidden` is what a hidden element gives, `second_key`
+// and `largest` make the maximum that sums are relative to, from the largest key.
 struct Plain {
   CSM_DEVICE static void begin(Given&) {}
   CSM_DEVICE static void enter(Element&, Place, const Given&) {}
   CSM_DEVICE static void pick(const Element&, Place, const Given&, Values<kPicked>&) {}
   CSM_DEVICE static Acc hidden() { return Acc(0); }
-  CSM_DEVICE static Acc largest(Acc key, const Given&) { return key; }
+  static constexpr bool kSecondKey = false;
+  CSM_DEVICE static Acc second_key(const Element&, Acc, const Given&) { return Acc(0); }
+  CSM_DEVICE static Wide largest(Acc key, const Given&) { return widen_exactly(key); }
 };
 
 // What an input's elements are read as where there are none: zeros, of those that the operation does not name.
@@ -156,7 +159,7 @@ struct WritesElements : Plain {
 // Base of an operation whose results are values of a row alone: nothing to map.
 struct WritesRows : Plain {
   struct Scale {};
-  CSM_DEVICE static Scale scale(Acc, const Node&, const Given&) { return {}; }
+  CSM_DEVICE static Scale scale(Wide, const Node&, const Given&) { return {}; }
   CSM_DEVICE static void map(const Element&, Scale, Place, Values<kOutputs>&) {}
 };
 

@@ -45,7 +45,7 @@ CSM_DEVICE void write_stretch(const Arguments& args, const Row& row, Stretch str
   for (i64 round = stretch.rounds - 1; round >= 0; --round) {
     RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
     tile.read(args, row, given);
-    const Acc m = tile.prepare(given);
+    const Wide m = tile.prepare(given);
     tile.write(args, row, Op::scale(m, whole, given));
   }
 }

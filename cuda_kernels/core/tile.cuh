@@ -165,8 +165,8 @@ class RowTile {
   }
 
   // What reduce() does to the elements, without the sum. Returns the maximum.
-  CSM_DEVICE Acc prepare(const Given& given) {
-    const Acc m = maximum_of(given);
+  CSM_DEVICE Wide prepare(const Given& given) {
+    const Wide m = maximum_of(given);
     Wide unused[kPartials][kGroup];
     terms(m, given, unused);
     return m;
@@ -251,16 +251,22 @@ class RowTile {
     }
   }
 
-  CSM_DEVICE Acc maximum_of(const Given& given) const {
+  CSM_DEVICE Wide maximum_of(const Given& given) const {
     Acc m = negative_infinity();
     if constexpr (kMaximum) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) m = maximum(m, Op::key(item_[i], given));
 #pragma unroll
       for (int mask = 1; mask < kLanes; mask *= 2) m = maximum(m, shuffle_xor(m, mask, kLanes));
-      m = Op::largest(m, given);
+      if constexpr (!Op::kSecondKey) return Op::largest(m, given);
+      Acc low = negative_infinity();
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) low = maximum(low, Op::second_key(item_[i], m, given));
+#pragma unroll
+      for (int mask = 1; mask < kLanes; mask *= 2) low = maximum(low, shuffle_xor(low, mask, kLanes));
+      return {m, low == negative_infinity() ? Acc(0) : low};
     }
-    return m;
+    return widen_exactly(m);
   }
 
   CSM_DEVICE Values<kPicked> picked_of(const Given& given) const {
@@ -278,8 +284,8 @@ class RowTile {
   }
 
   // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).
-  CSM_DEVICE void terms(Acc m, const Given& given, Wide (&partial)[kPartials][kGroup]) {
-    const Acc shift = shift_of(m);
+  CSM_DEVICE void terms(Wide m, const Given& given, Wide (&partial)[kPartials][kGroup]) {
+    const Wide shift = shift_of(m);
 #pragma unroll
     for (int block = 0; block < kItems; block += kGroup) {
       if (block > 0 && !reached(block)) continue;

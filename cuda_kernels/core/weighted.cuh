@@ -6,7 +6,8 @@
 namespace csm {
 
 template <class Base>
-struct Weighted : Base {
+struct Weighted : OfLogits<Base> {
+  using Logits = OfLogits<Base>;
   static constexpr Neutral kNeutral[] = {Neutral::lowest};  // x; no weight
   static constexpr bool kWeights = kHeld - kBiased > 1;
 
@@ -15,12 +16,13 @@ struct Weighted : Base {
     else return Acc(1);
   }
 
-  CSM_DEVICE static void enter(Element& e, Place, const Given& given) { enter_logit(e, given); }
   // An element of weight 0 counts for nothing, whatever it is.
   CSM_DEVICE static Acc key(const Element& e, const Given& given) {
-    return weight(e) == Acc(0) ? negative_infinity() : logit_key(e, given);
+    return weight(e) == Acc(0) ? negative_infinity() : Logits::key(e, given);
   }
-  CSM_DEVICE static Acc largest(Acc key, const Given& given) { return largest_logit(key, given); }
+  CSM_DEVICE static Acc second_key(const Element& e, Acc largest, const Given& given) {
+    return weight(e) == Acc(0) ? negative_infinity() : Logits::second_key(e, largest, given);
+  }
   CSM_DEVICE static Acc weighted(const Element& e, Acc term) {
     if constexpr (kWeights) return weight(e) == Acc(0) ? Acc(0) : weight(e) * term;
     else return term;

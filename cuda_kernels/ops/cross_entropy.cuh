@@ -66,7 +66,7 @@ struct Op : Plain {
   // Where a weight is 0 the logit counts for nothing, not even −inf.
   CSM_DEVICE static Acc weighted(Acc weight, Acc x) { return weight == Acc(0) ? Acc(0) : weight * x; }
 
-  CSM_DEVICE static void terms(Element& e, Acc shift, Place place, const Given& given, Values<kSums>& term) {
+  CSM_DEVICE static void terms(Element& e, Wide shift, Place place, const Given& given, Values<kSums>& term) {
     const Acc x = e[0];
     term[kExponentials] = exp_difference(x, shift);
     if constexpr (kSoft) {
@@ -117,15 +117,15 @@ struct Op : Plain {
     const Wide log = log_sum(row);
     Acc loss;
     if constexpr (kSoft) {
-      loss = below(row.m, log, settled(row.s[kWeightSum]), settled(row.s[kProducts]));
+      loss = below(row.m.hi, log, settled(row.s[kWeightSum]), settled(row.s[kProducts]));
     } else {
-      loss = target_weight(given) * below_target(row.m, log, row.picked[0]);
+      loss = target_weight(given) * below_target(row.m.hi, log, row.picked[0]);
       if constexpr (kSmooth) {
         const Wide products = settled(row.s[kProducts]);
-        loss = fused(given.number(kShare), below(row.m, log, class_weights(row, given), products), loss);
+        loss = fused(given.number(kShare), below(row.m.hi, log, class_weights(row, given), products), loss);
       }
     }
-    const Acc z = given.number(kZ), whole = plus(row.m, log);
+    const Acc z = given.number(kZ), whole = plus(row.m.hi, log);
     if (z != Acc(0)) loss = fused(z * whole, whole, loss);
     if (!exists(given)) loss = not_a_number();
     if (ignored(given)) loss = Acc(0);
@@ -142,14 +142,14 @@ struct Op : Plain {
     bool ignored;
   };
 
-  CSM_DEVICE static Scale scale(Acc chunk_maximum, const Node& row, const Given& given) {
+  CSM_DEVICE static Scale scale(Wide chunk_maximum, const Node& row, const Given& given) {
     Scale found = {};
     if constexpr (kGradient) {
       Acc upstream = given.number(kFactor);
       if constexpr (kUpstream) upstream *= given[kRowInputs - 1];
       Acc excess = Acc(0);  // what multiplies q beside the target's weight
       const Acc z = given.number(kZ);
-      if (z != Acc(0)) excess = Acc(2) * z * plus(row.m, log_sum(row));
+      if (z != Acc(0)) excess = Acc(2) * z * plus(row.m.hi, log_sum(row));
       const Wide inverse = normalised(reciprocal_of(row.s[kExponentials]));
       Acc total;
       if constexpr (kSoft) {
@@ -169,7 +169,7 @@ struct Op : Plain {
         total = weight + excess;
         // q_t − 1 without cancellation: q_t above ½ belongs to the maximum, whose exponential in the sum is 1 exactly.
         const Acc x = row.picked[0];
-        const bool largest = x == row.m;
+        const bool largest = x == row.m.hi;
         const Acc q = largest ? inverse.hi : exp_difference(x, shift_of(row.m)) * inverse.hi;
         const Wide sum = normalised(row.s[kExponentials]);
         const Acc others = largest ? ((sum.hi - Acc(1)) + sum.lo) * inverse.hi : Acc(1) - q;
@@ -178,10 +178,10 @@ struct Op : Plain {
         found.share = upstream * share;
         found.target = given.whole[0];
       }
-      const Acc top = shift_of(row.m);
+      const Wide top = shift_of(row.m);
       const Wide factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
       found.factor = multiply(factor, widen_exactly(upstream * total));
-      found.maximum = top;
+      found.maximum = top.hi;
       found.per_cap = given.number(kPerCap);
       found.ignored = ignored(given);
     }

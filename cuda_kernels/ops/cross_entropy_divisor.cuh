@@ -20,7 +20,7 @@ struct Op : WritesRows {
       e[0] = counts ? Acc(1) : Acc(0);
     }
   }
-  CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<1>& term) { term[0] = e[0]; }
+  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<1>& term) { term[0] = e[0]; }
   CSM_DEVICE static void finish(const Node& row, const Given&, Values<kRowOutputs>& value) {
     const Wide sum = settled(row.s[0]);
     value[0] = reciprocal(sum.hi + sum.lo);

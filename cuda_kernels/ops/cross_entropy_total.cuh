@@ -9,7 +9,7 @@ namespace csm {
 struct Op : WritesRows {
   static constexpr Neutral kNeutral[] = {Neutral::zero};
 
-  CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<1>& term) { term[0] = e[0]; }
+  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<1>& term) { term[0] = e[0]; }
   CSM_DEVICE static void finish(const Node& row, const Given& given, Values<kRowOutputs>& value) {
     const Wide sum = settled(row.s[0]);
     value[0] = (sum.hi + sum.lo) * given.number(0);

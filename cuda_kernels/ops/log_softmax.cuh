@@ -6,35 +6,32 @@
 
 namespace csm {
 
-struct Op : WritesElements {
+struct Op : OfLogits<WritesElements> {
   // Whether elements become z less their chunk's maximum, for the compiler not to keep the words of z for the map.
   static constexpr bool kShifted = !kPlainLogits && kFastExp;
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
 
   CSM_DEVICE static Acc hidden() { return negative_infinity(); }
-  CSM_DEVICE static void enter(Element& e, Place, const Given& given) { enter_logit(e, given); }
-  CSM_DEVICE static Acc key(const Element& e, const Given& given) { return logit_key(e, given); }
-  CSM_DEVICE static Acc largest(Acc key, const Given& given) { return largest_logit(key, given); }
-  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given& given, Values<1>& term) {
+  CSM_DEVICE static void terms(Element& e, Wide shift, Place, const Given& given, Values<1>& term) {
     if constexpr (kShifted) e[0] = below_maximum(logit(e, factor_of(given)), shift).hi;
     term[0] = kShifted ? exp_of(widen_exactly(e[0])) : exp_logit(e, shift, factor_of(given));
   }
 
-  // Both parts of y are ≤ 0, so no digits cancel: but of other logits than x alone the largest term is not exactly 1,
-  // and its rounding stays in results next to 0. A row of −inf alone has z − m = NaN.
+  // Both parts of y are ≤ 0, so no digits cancel. A row of −inf alone has z − m = NaN.
   struct Scale {
-    Acc maximum;
+    Wide maximum;
     Wide minus_log;
     Wide factor;
   };
-  CSM_DEVICE static Scale scale(Acc chunk_maximum, const Node& row, const Given& given) {
+  CSM_DEVICE static Scale scale(Wide chunk_maximum, const Node& row, const Given& given) {
     const Wide log = logarithm(row.s[0]);
-    const Acc maximum = kShifted ? row.m - shift_of(chunk_maximum) : row.m;
+    // Shifted elements lack the chunk's maximum already.
+    const Wide maximum = kShifted ? below_maximum(row.m, shift_of(chunk_maximum)) : row.m;
     return {maximum, {-log.hi, -log.lo}, factor_of(given)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& y) {
     if constexpr (kPlainLogits || kShifted) {
-      y[0] = plus(e[0] - row.maximum, row.minus_log);
+      y[0] = plus(e[0] - row.maximum.hi, row.minus_log);
     } else {
       const Wide d = below_maximum(logit(e, row.factor), row.maximum);
       y[0] = plus(d.hi, {row.minus_log.hi, d.lo == d.lo ? row.minus_log.lo + d.lo : Acc(0)});

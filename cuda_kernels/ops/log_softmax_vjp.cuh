@@ -8,13 +8,13 @@ namespace csm {
 struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero};  // ℓ, dy
 
-  CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<1>& term) { term[0] = e[1]; }
+  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<1>& term) { term[0] = e[1]; }
 
   struct Scale {
     Wide minus_sum;  // −Σ dy
     Acc factor;
   };
-  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given& given) {
+  CSM_DEVICE static Scale scale(Wide, const Node& row, const Given& given) {
     const Wide sum = settled(normalised(settled(row.s[0])));
     return {{-sum.hi, -sum.lo}, scale_of(given)};
   }

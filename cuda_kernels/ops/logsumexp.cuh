@@ -11,7 +11,7 @@ namespace csm {
 
 struct Op : Weighted<WritesRows> {
   // The term of +inf is +inf, and not the NaN of its difference to itself: then so is the result.
-  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given& given, Values<1>& term) {
+  CSM_DEVICE static void terms(Element& e, Wide shift, Place, const Given& given, Values<1>& term) {
     const Wide factor = factor_of(given);
     const Acc z = logit(e, factor).hi;
     term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, shift, factor));
@@ -21,7 +21,9 @@ struct Op : Weighted<WritesRows> {
     const Wide sum = settled(normalised(settled(row.s[0])));
     const bool negative = sum.hi < Acc(0);
     if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
-    value[0] = plus(row.m, logarithm(negative ? Wide{-sum.hi, -sum.lo} : sum));
+    Wide log = logarithm(negative ? Wide{-sum.hi, -sum.lo} : sum);
+    log.lo += row.m.lo;
+    value[0] = plus(row.m.hi, log);
     if (kRowOutputs == 1 && negative) value[0] = not_a_number();
   }
 };

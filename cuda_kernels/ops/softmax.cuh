@@ -5,20 +5,17 @@
 
 namespace csm {
 
-struct Op : WritesElements {
+struct Op : OfLogits<WritesElements> {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};  // no maximum, and adds nothing
 
-  CSM_DEVICE static void enter(Element& e, Place, const Given& given) { enter_logit(e, given); }
-  CSM_DEVICE static Acc key(const Element& e, const Given& given) { return logit_key(e, given); }
-  CSM_DEVICE static Acc largest(Acc key, const Given& given) { return largest_logit(key, given); }
   // The element's exponential stays in its place: one exponential an element.
-  CSM_DEVICE static void terms(Element& e, Acc shift, Place, const Given& given, Values<1>& term) {
+  CSM_DEVICE static void terms(Element& e, Wide shift, Place, const Given& given, Values<1>& term) {
     term[0] = e[0] = exp_logit(e, shift, factor_of(given));
   }
 
   // What turns exp(x − m_chunk) into y: exp(m_chunk − m) / s. A row of −inf alone has s = 0 and becomes NaN.
   using Scale = Wide;
-  CSM_DEVICE static Scale scale(Acc chunk_maximum, const Node& row, const Given&) {
+  CSM_DEVICE static Scale scale(Wide chunk_maximum, const Node& row, const Given&) {
     return exp_difference_times(chunk_maximum, shift_of(row.m), normalised(reciprocal_of(row.s[0])));
   }
   CSM_DEVICE static void map(const Element& e, Scale scale, Place, Values<1>& y) { y[0] = scaled(e[0], scale); }

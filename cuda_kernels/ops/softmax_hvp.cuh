@@ -12,7 +12,7 @@ namespace csm {
 struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, v
 
-  CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<3>& term) {
+  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<3>& term) {
     term[0] = e[0] * e[1];
     term[1] = e[0] * e[2];
     term[2] = term[1] * e[1];
@@ -21,7 +21,7 @@ struct Op : WritesElements {
   struct Scale {
     Wide dot_dy, dot_v, both;  // both: ⟨ẏ, dy⟩
   };
-  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) {
+  CSM_DEVICE static Scale scale(Wide, const Node& row, const Given&) {
     const Wide dy = settled(row.s[0]), v = settled(row.s[1]), product = multiply(dy, v);
     return {dy, v, settled(add(settled(row.s[2]), {-product.hi, -product.lo}))};
   }

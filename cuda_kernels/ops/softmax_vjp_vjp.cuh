@@ -11,7 +11,7 @@ namespace csm {
 struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, g
 
-  CSM_DEVICE static void terms(Element& e, Acc, Place, const Given&, Values<2>& term) {
+  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<2>& term) {
     term[0] = e[0] * e[1];
     term[1] = e[0] * e[2];
   }
@@ -19,7 +19,7 @@ struct Op : WritesElements {
   struct Scale {
     Wide dot_dy, dot_g;
   };
-  CSM_DEVICE static Scale scale(Acc, const Node& row, const Given&) { return {settled(row.s[0]), settled(row.s[1])}; }
+  CSM_DEVICE static Scale scale(Wide, const Node& row, const Given&) { return {settled(row.s[0]), settled(row.s[1])}; }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& gradient) {
     gradient[0] = fused(e[2], minus(e[1], row.dot_dy), -scaled(e[1], row.dot_g));
     gradient[1] = e[0] * minus(e[2], row.dot_g);

@@ -12,8 +12,8 @@ struct Op : Plain {
 
   CSM_DEVICE static Acc key(const Element& x, const Given&) { return x[0]; }
   CSM_DEVICE static Acc term(Acc x, Acc shift) { return exp_difference(x, shift); }
-  CSM_DEVICE static void terms(const Element& x, Acc shift, Place, const Given&, Values<kSums>& sum) {
-    sum[0] = term(x[0], shift);
+  CSM_DEVICE static void terms(const Element& x, Wide shift, Place, const Given&, Values<kSums>& sum) {
+    sum[0] = term(x[0], shift.hi);
   }
 
   // A row of −inf alone has s = 0 and becomes NaN, as in softmax.

@@ -49,10 +49,17 @@ class ColumnTile {
     Node node = nothing();
     if constexpr (kMaximum) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) node.m = maximum(node.m, Op::key(item_[i][column], given));
-      node.m = Op::largest(node.m, given);
+      for (int i = 0; i < kItems; ++i) node.m.hi = maximum(node.m.hi, Op::key(item_[i][column], given));
+      if constexpr (Op::kSecondKey) {
+        Acc low = negative_infinity();
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) low = maximum(low, Op::second_key(item_[i][column], node.m.hi, given));
+        node.m.lo = low == negative_infinity() ? Acc(0) : low;
+      } else {
+        node.m = Op::largest(node.m.hi, given);
+      }
     }
-    const Acc shift = shift_of(node.m);
+    const Wide shift = shift_of(node.m);
     if constexpr (kPicked > 0) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, given, node.picked);
@@ -70,7 +77,7 @@ class ColumnTile {
   }
 
   // What reduce() does to the elements, without the sum. Returns the maximum.
-  CSM_DEVICE Acc prepare(int column, const Given& given) { return reduce(column, given).m; }
+  CSM_DEVICE Wide prepare(int column, const Given& given) { return reduce(column, given).m; }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale (&scale)[kVec]) const {
 #pragma unroll
@@ -206,7 +213,7 @@ CSM_DEVICE void walk(const Arguments& args) {
       continue;
     }
 
-    Acc m[kVec];
+    Wide m[kVec];
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
       const Node node = tile.reduce(c, given[c]);

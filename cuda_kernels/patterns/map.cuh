@@ -18,7 +18,7 @@ CSM_DEVICE void run(const Arguments& args) {
     RowTile<Op> tile((unit - number * chunks) * kChunk, layout.n);
     const Given given = given_of<Op>(args, row, number);
     tile.read(args, row, given);
-    tile.write(args, row, Op::scale(Acc(0), nothing(), given));
+    tile.write(args, row, Op::scale(Wide{}, nothing(), given));
   }
 }
 

@@ -255,7 +255,7 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
   const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
   StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
   tile.fetch(area, place);
-  const Acc m = tile.prepare(only_length(piece.length));
+  const Wide m = tile.prepare(only_length(piece.length));
   tile.give(area, place, Op::scale(m, whole, only_length(piece.length)));
   block_barrier();
   area.write(args, column);
