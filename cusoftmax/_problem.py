@@ -90,7 +90,7 @@ class Problem:
         have strides of 0 along it, and tables strides of 0 alone. Offsets have their own as the
         only one of `reduce_strides`; values of selected elements that from one to the next.
     options : tuple of numbers
-        The operation's options, in its order: integers, or floats in the arithmetic's dtype.
+        Those of the operation's options that the plan depends on: how many elements are selected.
     segments : int
         Where rows are of unequal length, how many of them `n` elements are divided into; there are
         then `rows` such columns.
@@ -324,7 +324,7 @@ def problem_for(
     """
     operation = find(op)
     op = operation.public or op
-    options: tuple[float, ...] = (1.0,) * len(operation.options)
+    options: tuple[float, ...] = ()
     shape = tuple(operator.index(size) for size in shape)
     if any(size < 0 for size in shape):
         raise ValueError(f"{op}: shape {shape} has a negative size")
