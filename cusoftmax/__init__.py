@@ -19,6 +19,7 @@ from cusoftmax.api import (
     warmup,
 )
 from cusoftmax.losses import cross_entropy, cross_entropy_vjp
+from cusoftmax.sampling import gumbel_softmax, sample
 
 __version__ = "0.1.0"
 
@@ -27,11 +28,13 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_vjp",
     "explain",
+    "gumbel_softmax",
     "log_softmax",
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
     "logsumexp_vjp",
+    "sample",
     "segment_softmax",
     "segment_softmax_vjp",
     "softmax",

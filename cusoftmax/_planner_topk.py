@@ -180,5 +180,7 @@ def _vector(make: _Maker) -> int:
 def _list_bytes(make: _Maker, places: int = 0) -> int:
     """Bytes of a list of candidates, each a key and an index, and of its node."""
     key = 8 if make.sizes[0] == 8 else 4
+    if "noisy" in make.operation.features:  # what is compared is no longer as stored
+        key = make.acc_bytes
     node = make.node_bytes if make.operation.relative else 0
     return (places or _slots(make) * WARP) * (_INDEX_BYTES + key) + node

@@ -66,7 +66,7 @@ constexpr int kNodeWords = 1 + 2 * kSums + kPicked;  // see core/monoid.cuh
 
 // What variants of an operation do besides, chosen at compile time; its file says what they mean there.
 namespace feature {
-enum { soft = 1, smooth = 2, capped = 4 };
+enum { soft = 1, smooth = 2, capped = 4, noisy = 8 };
 }
 CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 0; }
 constexpr int kOptions = CSM_OPTIONS;  // numbers that come with a call, see Layout

@@ -101,8 +101,10 @@ class RowTile {
   CSM_DEVICE void read(const Arguments& args, const Row& row, const Given& given) {
     read_inputs(args, row);
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      if (wanted(i / kVec)) Op::enter(item_[i], place_of(i), given);
+    for (int v = 0; v < kVectors; ++v) {  // under one condition, so that neighbours share what they have in common
+      if (!wanted(v)) continue;
+#pragma unroll
+      for (int i = v * kVec; i < (v + 1) * kVec; ++i) Op::enter(item_[i], place_of(i), given);
     }
   }
 
