@@ -62,10 +62,13 @@ def gumbel(seed: int, rows: Words, n: int, single: bool) -> Float:
     numpy.ndarray of longdouble, shape (R, n)
     """
     if single:
-        bits, count = row_words(seed, rows, n), 32
-    else:
-        pairs = row_words(seed, rows, 2 * n).reshape(len(rows), n, 2)
-        bits, count = (pairs[..., 1] << np.uint64(32) | pairs[..., 0]) >> np.uint64(11), 53
+        return gumbel_of_bits(row_words(seed, rows, n), 32)
+    pairs = row_words(seed, rows, 2 * n).reshape(len(rows), n, 2)
+    return gumbel_of_bits((pairs[..., 1] << np.uint64(32) | pairs[..., 0]) >> np.uint64(11), 53)
+
+
+def gumbel_of_bits(bits: Words, count: int) -> Float:
+    """Return the noise of ``u = (bits + 1/2) / 2**count``, from the smaller of u and 1 - u."""
     above = bits >> np.uint64(count - 1) == 1
     rest = np.where(above, bits ^ np.uint64((1 << count) - 1), bits)
     smaller = np.ldexp(rest.astype(np.longdouble) + np.longdouble(0.5), -count)  # of u and 1 - u

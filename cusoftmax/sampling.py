@@ -7,6 +7,7 @@ The noise of an element follows from the seed, the row's number and the element'
 from __future__ import annotations
 
 from math import inf
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from cusoftmax import _checks, _launch
@@ -181,10 +182,13 @@ def _seed(op: str, seed: Any) -> int:
 
 
 def _temperature(op: str, temperature: Any) -> float:
+    if not isinstance(temperature, Real):  # an array would have to be waited for
+        kind = type(temperature).__name__
+        raise TypeError(f"{op}: temperature is a {kind}; give a number")
     try:
         given = float(temperature)
-    except (TypeError, ValueError):
-        raise TypeError(f"{op}: temperature={temperature!r} is not a number") from None
+    except OverflowError:
+        given = inf
     if not 0 <= given < inf:
         raise ValueError(
             f"{op}: temperature={given} is not accepted; give a finite number that is not negative"
