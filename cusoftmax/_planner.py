@@ -113,6 +113,8 @@ class _Maker:
                 self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
             elif operation.plain:
                 self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
+        if "seed" in operation.options and out == "float32":
+            self.max_warps = tuned.BLOCK_WARPS_NOISE_FLOAT.value
         if max(len(problem.batch_shape), len(problem.reduce_shape)) > 1:
             self.max_warps = tuned.GENERAL_WARPS.value
 

@@ -29,6 +29,7 @@ BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials spill at 64 registers"
 # Several things to know of a row beside relative sums, as a loss needs them.
 BLOCK_WARPS_LOSS = Tuned(24, None, "a plain sum beside them spills at 64 registers")
 BLOCK_WARPS_LOSS_FLOAT = Tuned(16, None, "sums of two words and a target spill at 80 registers")
+BLOCK_WARPS_NOISE_FLOAT = Tuned(16, None, "noise beside sums of two words spills at 80 registers")
 PARK_WARPS = Tuned(28, None, "with parked chunks, a bfloat16 kernel spills at 64 registers")
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
 CAP_WARPS = Tuned(16, None, "128 registers a thread, where blocks are smaller: no spills")
