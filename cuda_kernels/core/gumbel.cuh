@@ -1,9 +1,9 @@
 // Standard Gumbel noise of a place in a row: g = −ln(−ln u), with u uniform in (0, 1) from random words.
 //
-// u is a multiple of 2^-32 and a half (float) or of 2^-53 and a half (double), so neither 0 nor 1, and the noise of one
-// place is −ln E of an exponential variable E = −ln u. Where u is near 1, which makes the largest g, E is nearly 1 − u:
-// what is kept of u is therefore the smaller of u and 1 − u. Only rounded arithmetic is used and no approximate
-// instruction, whose bits are a GPU's own: the same place has the same noise everywhere. Error: 3u·(1 + |g|).
+// u is (bits + ½)·2^-32 (float) or 2^-53 (double), so neither 0 nor 1, and E = −ln u an exponential variable. Where u
+// is near 1, which makes the largest g, E is nearly 1 − u: what is kept of u is therefore the smaller of u and 1 − u.
+// Only rounded arithmetic is used and no approximate instruction, whose bits are a GPU's own: the same place has the
+// same noise everywhere. Its error is at most three unit roundoffs of 1 + |g|.
 #pragma once
 
 #include "core/log.cuh"
@@ -12,9 +12,9 @@
 
 namespace csm {
 
-// ln(2^k·(1 + t)), with 1 + t in [√½, √2), to about one unit in the last place. In float by a polynomial,
-// ln(1 + t) = t + t²·q(t), q by Lawson's weighted least squares: relative error 2^-27.8. In double 2 artanh(t / (2 +
-// t)).
+// ln(2^k·(1 + t)), with 1 + t in [√½, √2), to about one unit in the last place. In float ln(1 + t) = t + t²·q(t), with
+// a polynomial q by Lawson's weighted least squares: relative error 2^-27.8. In double 2 artanh z, z = t / (2 + t), by
+// the series of core/log.cuh.
 CSM_DEVICE Acc log_of_parts(Acc k, Acc t) {
   Acc log;
   if constexpr (kSingle) {
