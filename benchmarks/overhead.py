@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import cupy
-import numpy as np
 
 from benchmarks.contest import Bench, Entry, Inputs, contenders, enter, record, records, said
 from benchmarks.contest import measure as measure_device
@@ -50,7 +49,7 @@ def calls(bench: Bench, cell: Cell) -> list[Measurement]:
     def bare(allocating: bool) -> Made:
         if len(made.launches) != 1:
             raise ValueError(f"{len(made.launches)} launches make no bare call")
-        (launch,), struct = made.launches, np.asarray(_launch.layout_of(made))
+        (launch,), struct = made.launches, _launch.as_struct(_launch.layout_of(made))
         kernel, layout = device.bare(launch.kernel), _launch._backends[-1].by_value(struct)
         grid, block, shared = (launch.grid,), (launch.block,), launch.shared_bytes
         (target,) = inputs.outputs()

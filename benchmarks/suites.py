@@ -13,6 +13,7 @@ import cusoftmax as cs
 from cusoftmax import _ops
 from cusoftmax._device import DeviceSpec
 from cusoftmax._family import FAMILY, Arrays, Member
+from cusoftmax._family_sampling import SEED, TEMPERATURE
 from cusoftmax._ops import ITEMSIZE, find
 from cusoftmax._plan import Plan
 from cusoftmax._planner import plan
@@ -58,7 +59,9 @@ class Operation:
     def call(self, inputs: Sequence[Any], axis: int, out: Any = None) -> Any:
         """Call the public function; values of a row keep their axis."""
         values = bool(self.table.row_inputs or self.table.row_outputs)
-        options = {"keepdims": True} if values else {}
+        options: dict[str, Any] = {"keepdims": True} if values else {}
+        if "seed" in self.table.options:  # with which the truth is known
+            options |= {"seed": SEED, "temperature": TEMPERATURE}
         return getattr(cs, self.name)(*inputs, axis=axis, out=out, **options)
 
     def worst(self, inputs: Arrays, results: Arrays) -> float:

@@ -18,6 +18,7 @@ from cusoftmax.logarithms import (
     logsumexp_vjp,
 )
 from cusoftmax.losses import cross_entropy, cross_entropy_vjp
+from cusoftmax.sampling import gumbel_softmax, sample
 from cusoftmax.segments import segment_softmax, segment_softmax_vjp
 from cusoftmax.selection import topk_softmax
 
@@ -28,11 +29,13 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_vjp",
     "explain",
+    "gumbel_softmax",
     "log_softmax",
     "log_softmax_jvp",
     "log_softmax_vjp",
     "logsumexp",
     "logsumexp_vjp",
+    "sample",
     "segment_softmax",
     "segment_softmax_vjp",
     "softmax",

@@ -190,9 +190,15 @@ def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
         problem_of(op, dtype, shape, axis, k)
         for shape, axis in many
         if isinstance(axis, int)
-        for k in (_SELECTED if shape[axis] <= _SHORT else _SELECTED[::3])
+        for k in _selected(op, shape[axis])
         if k <= shape[axis]
     )
+
+
+def _selected(op: str, n: int) -> tuple[int, ...]:
+    if not OPERATIONS[op].selects_many:
+        return _SELECTED[:1]
+    return _SELECTED if n <= _SHORT else _SELECTED[::3]
 
 
 _Shapes = Iterator[tuple[tuple[int, ...], int | tuple[int, ...]]]

@@ -232,10 +232,21 @@ def one_of(op: str, name: str, value: Any, known: dict[str, str]) -> str:
     return found
 
 
-def check_selection(op: str, k: float, shape: tuple[int, ...], axis: Any) -> None:
-    """Refuse to select more elements than a row has, or than the kernels have room for."""
+def check_one_axis(op: str, axis: Any) -> None:
+    """Refuse several axes where an element has one place in its row."""
     if axis is None or isinstance(axis, tuple):
         raise TypeError(f"{op}: axis={axis} is not accepted; give an int, the axis of the rows")
+
+
+def check_choice(op: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    """Refuse to choose an element of rows that have none."""
+    if any(shape[d] == 0 for d in axes):
+        raise ValueError(f"{op}: x has shape {shape}, and a row no element; give it at least one")
+
+
+def check_selection(op: str, k: float, shape: tuple[int, ...], axis: Any) -> None:
+    """Refuse to select more elements than a row has, or than the kernels have room for."""
+    check_one_axis(op, axis)
     if not shape:
         raise ValueError(f"{op}: x has no dimensions; give it at least one")
     if not 1 <= k <= MOST_SELECTED:

@@ -20,6 +20,7 @@ import numpy as np
 import cusoftmax as cs
 from cusoftmax import _family_logits as transformed
 from cusoftmax import _family_losses as losses
+from cusoftmax import _family_sampling as sampling
 from cusoftmax import reference
 from cusoftmax._checks import Axis, resolve_axes
 from cusoftmax._ops import FLOATS, OPERATIONS, compute_dtype
@@ -60,6 +61,10 @@ class Member:
         tuple where it is not the same for all results.
     floor : float
         Absolute error that a 16-bit result of float32 sums is allowed beside.
+    beside : callable, optional
+        Absolute error that each element is allowed beside, ``beside(*inputs, axis)``.
+    judged : callable, optional
+        Where comparing is not enough: the errors of the result, ``judged(*inputs, axis, result)``.
     """
 
     op: str
@@ -69,6 +74,8 @@ class Member:
     bound: dict[str, float]
     magnitude: Callable[..., Array | Arrays] | None = None
     floor: float = 0.0
+    beside: Callable[..., Array] | None = None
+    judged: Callable[..., Array] | None = None
 
     def draw(
         self, rng: np.random.Generator, shape: tuple[int, ...], axis: Axis, dtype: Any
@@ -122,6 +129,8 @@ class Member:
 
         A sign or an index must be right: its error is 0 or infinite.
         """
+        if self.judged is not None:
+            return (self.judged(*inputs, axis, *results),)
         exact = self.exact(*inputs, axis)
         truths = exact if isinstance(exact, tuple) else (exact,)
         scales: Any = None
@@ -141,7 +150,9 @@ class Member:
                 found.append(np.where(wrong, np.inf, 0.0))
             else:
                 mine = factor.reshape(truth.shape) if factor.size == truth.size else factor
-                found.append(self._errors(inputs, result, truth, scales and scales[k], mine))
+                beside = self.beside(*inputs, axis) if self.beside else None
+                scale = scales and scales[k]
+                found.append(self._errors(inputs, result, truth, scale, mine, beside))
         return tuple(found)
 
     def _factor(self, inputs: Arrays, axis: Axis) -> Array:
@@ -159,17 +170,24 @@ class Member:
         return np.asarray(most)
 
     def _errors(
-        self, inputs: Arrays, result: Array, truth: Array, scale: Array | None, factor: Array
+        self,
+        inputs: Arrays,
+        result: Array,
+        truth: Array,
+        scale: Array | None,
+        factor: Array,
+        beside: Array | None,
     ) -> Array:
         counted = (a for i, a in enumerate(inputs) if OPERATIONS[self.op].counts(i))
         single = computes_in_single(*counted, result)
         ulps = reference.ulp_error(result, truth, flush_to_zero=single)
-        if scale is None and not self.floor:
+        if scale is None and not self.floor and beside is None:
             return ulps
         name = result.dtype.name
         with np.errstate(all="ignore"):
             error: Any = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
             excess: Any = error - (self.floor if name in NARROW else 0.0)
+            excess = excess if beside is None else excess - beside
             if scale is None:
                 units = ulps * (excess / error)
             else:
@@ -415,6 +433,22 @@ FAMILY = {
         ),
         _selection("topk_softmax", "row"),
         _selection("topk_softmax_gates", "topk"),
+        Member(
+            "gumbel_softmax",
+            sampling.softmax,
+            sampling.softmax_exact,
+            "ulp",
+            _SOFTMAX,
+            beside=sampling.softmax_beside,
+        ),
+        Member(
+            "sample",
+            sampling.sample,
+            sampling.sample_exact,
+            "u",
+            {"int64": 4.0},
+            judged=sampling.sample_errors,
+        ),
         *(_of_logits(op) for op in OPERATIONS if transformed.transforms(op)),
     )
 }

@@ -17,6 +17,7 @@ import numpy as np
 from cusoftmax import _source
 from cusoftmax._checks import Array, Axis, as_outs, check_outs
 from cusoftmax._device import DeviceSpec
+from cusoftmax._ops import KERNELS, find
 from cusoftmax._plan import Kernel, Plan
 from cusoftmax._planner import plan
 from cusoftmax._problem import Prepared, build, k_order, problem_for, signature
@@ -135,11 +136,15 @@ class _Call:
         `absent`.
     absent : tuple of None
         For the results, in the launches before the last.
-    layout, struct
-        `csm::Layout` as an argument, and the memory that it is in.
+    layout : tuple
+        `csm::Layout` as the last call had it: the call's numbers, the memory that it is in, and the
+        argument. Calls that only differ in these numbers, such as a seed, differ in nothing else.
     """
 
     __slots__ = (
+        "_acc",
+        "_by_value",
+        "_numbers",
         "absent",
         "allocate",
         "allocate_workspace",
@@ -149,10 +154,9 @@ class _Call:
         "parts",
         "reaches",
         "several",
-        "struct",
     )
 
-    def __init__(self, prepared: Prepared, backend: Backend) -> None:
+    def __init__(self, prepared: Prepared, backend: Backend, options: tuple[float, ...]) -> None:
         made = plan(prepared.problem, backend.device)
         makers = [_allocator(r.shape, r.strides, r.dtype) for r in prepared.results]
         self.several = len(makers) > 1
@@ -161,14 +165,27 @@ class _Call:
         self.reaches = prepared.reaches
         self.absent = (None,) * len(makers)
         self.parts = not all(launch.kernel.writes_all for launch in made.launches)
+        self.layout: tuple[tuple[float, ...], Any, Any] = (options, None, None)
         if made.launches:
-            self.struct = np.asarray(layout_of(made))
-            self.layout = backend.by_value(self.struct)
+            self._numbers, self._by_value = layout_of(made), backend.by_value
+            self._acc = made.launches[0].kernel["CSM_ACC"]
+            self.layout = self.layout_with(options)
         steps = [
             (backend.load(s.kernel), (s.grid,), (s.block,), s.shared_bytes) for s in made.launches
         ]
         self.before = steps[:-1]
         self.last = steps[-1] if steps else None
+
+    def layout_with(self, options: tuple[float, ...]) -> tuple[tuple[float, ...], Any, Any]:
+        """Return `layout` with other numbers of the call, in memory of its own.
+
+        Another thread may be launching with the last one.
+        """
+        numbers = self._numbers.copy()
+        if options:
+            numbers[-len(options) :] = encoded(options, self._acc)
+        struct = as_struct(numbers)
+        return options, struct, self._by_value(struct)
 
 
 def _allocator(
@@ -185,8 +202,11 @@ def _allocator(
     return lambda: cupy.ndarray(shape, dtype, cupy.cuda.alloc(size), strides)
 
 
-def layout_of(made: Plan) -> Any:
-    """Return the by-value argument `csm::Layout` (core/config.cuh) of a plan's kernels."""
+def layout_of(made: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the words of `csm::Layout` (core/config.cuh) of a plan's kernels.
+
+    The last of them, the numbers that come with a call, are 0.
+    """
     problem = made.problem
     kernel = made.launches[0].kernel
     batch_dims, row_dims = int(kernel["CSM_BATCH_DIMS"]), int(kernel["CSM_ROW_DIMS"])
@@ -216,8 +236,13 @@ def layout_of(made: Plan) -> Any:
         numbers += padded(strides, batch_dims)
     for operand in problem.operands:
         numbers += padded(operand.reduce_strides, row_dims)
-    numbers += encoded(problem.options, kernel["CSM_ACC"]) or [0]
-    return np.array(numbers, np.int64).view(f"V{8 * len(numbers)}")[0]
+    numbers += [0] * max(1, len(KERNELS[made.op].options))
+    return np.array(numbers, np.int64)
+
+
+def as_struct(words: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a copy of words as one value, which a launch takes as it is."""
+    return np.asarray(words.view(f"V{words.nbytes}")[0])
 
 
 class Rest(float):
@@ -246,18 +271,20 @@ def run(
     """
     backend = _backends[-1]
     outs = () if out is None else as_outs(op, out) if type(out) is tuple else (out,)
-    sign = signature(op, inputs, axis, dtype, outs, keepdims, options)
+    # Of the numbers that come with a call, the plan depends on how many elements are selected.
+    planned = options[:1] if options and find(op).selects else ()
+    sign = signature(op, inputs, axis, dtype, outs, keepdims, planned)
     try:
         key = (sign, backend.key)
     except Exception:
         # A mistake in the call is told before a missing GPU.
-        build(op, inputs, axis, dtype, outs, keepdims, options)
+        build(op, inputs, axis, dtype, outs, keepdims, planned)
         raise
     call = _calls.get(key)
     if call is None:
-        prepared = build(op, inputs, axis, dtype, outs, keepdims, options)
+        prepared = build(op, inputs, axis, dtype, outs, keepdims, planned)
         backend.check_place(op, inputs[0])
-        call = _Call(prepared, backend)
+        call = _Call(prepared, backend, options)
         if len(_calls) >= _CALLS_KEPT:
             _calls.clear()
         _calls[key] = call
@@ -267,9 +294,12 @@ def run(
         made = call.allocate()
         outs = made if call.several else (made,)
     if call.last is not None:
-        workspace = _run_before_last(call, inputs, outs) if call.before else None
+        layout = call.layout
+        if layout[0] != options:
+            call.layout = layout = call.layout_with(options)
+        workspace = _run_before_last(call, inputs, outs, layout[2]) if call.before else None
         kernel, grid, block, shared = call.last
-        kernel(grid, block, (*inputs, *outs, workspace, call.layout), shared)
+        kernel(grid, block, (*inputs, *outs, workspace, layout[2]), shared)
     return outs if call.several else outs[0]
 
 
@@ -317,14 +347,16 @@ def repeated(op: str, name: str, array: Array) -> Array:
         return array  # no array of CuPy's: what checks it says so
 
 
-def _run_before_last(call: _Call, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> Any:
+def _run_before_last(
+    call: _Call, inputs: tuple[Array, ...], outs: tuple[Array, ...], layout: Any
+) -> Any:
     """Run all launches but the last; return the workspace that they write."""
     # Of this call alone, so calls on other streams cannot meet in it; CuPy's pool hands it on only
     # to work that is later on the same stream.
     workspace = call.allocate_workspace()
     given = outs if call.parts else call.absent
     for kernel, grid, block, shared in call.before:
-        kernel(grid, block, (*inputs, *given, workspace, call.layout), shared)
+        kernel(grid, block, (*inputs, *given, workspace, layout), shared)
     return workspace
 
 

@@ -55,8 +55,8 @@ class Operation:
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
     selects : bool
-        Whether the row outputs have k values for each row, of k elements that are selected, k being
-        the first option: the first result in the dtype that is asked for, then indices.
+        Whether the row outputs are of k elements that are selected of each row, k being the first
+        option: k values in the dtype that is asked for, then k indices; or one index alone.
     relative, plain : int
         Sums over the row that the kernel forms: of terms relative to the row's maximum, which is
         then found too, and of others.
@@ -125,6 +125,11 @@ class Operation:
         return range(len(self.inputs) + len(self.row_inputs), len(self.read))
 
     @property
+    def selects_many(self) -> bool:
+        """Whether there is a dimension of selected elements in the results."""
+        return self.selects and len(self.row_outputs) > 1
+
+    @property
     def segmented(self) -> bool:
         """Whether rows are of unequal length: the last of `read` then says where they begin."""
         return self.patterns == ("segment",)
@@ -176,7 +181,8 @@ class Operation:
 
     def fixed_dtype(self, operand: int) -> str | None:
         """Return the only dtype that an operand can have, or None if the call decides."""
-        return "int64" if self.selects and operand > len(self.read) else None
+        last = len(self.read) + len(self.written) - 1
+        return "int64" if self.selects and operand == last else None
 
     def along_rows(self, operand: int) -> bool:
         """Whether an operand has a value for each element of a row, not one for the row."""
@@ -220,6 +226,19 @@ _TOPK = Operation(
     formula="the k largest exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
     patterns=SELECTIONS,
     relative=1,
+)
+_SAMPLE = Operation(
+    name="sample",
+    inputs=("x",),
+    outputs=(),
+    row_outputs=("indices",),
+    selects=True,
+    options=("k", "seed", "of_logits", "of_noise"),
+    formula="the i of the largest x_i / T + g_i, with g Gumbel noise",
+    patterns=SELECTIONS,
+    ordered=True,
+    features=("noisy",),
+    precise_as="x",
 )
 
 OPERATIONS = {
@@ -330,6 +349,16 @@ OPERATIONS = {
             source="topk_softmax",
             public="topk_softmax",
         ),
+        Operation(
+            name="gumbel_softmax",
+            inputs=("x",),
+            formula="y_i = exp(z_i - m) / sum_j exp(z_j - m), with m = max_j z_j, "
+            "z = (x + g) / T and g Gumbel noise",
+            relative=1,
+            ordered=True,
+            options=("seed", "per_temperature"),
+        ),
+        _SAMPLE,
     )
 }
 
@@ -425,6 +454,18 @@ _TOTAL = Operation(
 PARTS = _CROSS_ENTROPY | {
     operation.name: operation
     for operation in (
+        # Without noise; and what gumbel_softmax is of a temperature of 0.
+        replace(_SAMPLE, name="sample_argmax", source="sample", public="sample", features=()),
+        replace(_SAMPLE, name="gumbel_argmax", source="sample", public="gumbel_softmax"),
+        Operation(
+            name="one_hot",
+            inputs=("x",),
+            row_inputs=("indices",),
+            indices=("indices",),
+            formula="y_i = delta_ij, with j the row's index",
+            patterns=("map",),
+            public="gumbel_softmax",
+        ),
         _DIVISOR,
         replace(
             _DIVISOR,

@@ -120,6 +120,8 @@ class _Maker:
                 self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
             elif operation.plain:
                 self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
+        if "seed" in operation.options and out == "float32":
+            self.max_warps = tuned.BLOCK_WARPS_NOISE_FLOAT.value
         if "biased" in operation.features:
             self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_BIASED.value)
         if len(problem.reduce_shape) > 1:

@@ -160,7 +160,9 @@ def _selected(make: _Maker) -> int:
 
 
 def _is_small(make: _Maker) -> bool:
-    return make.acc == "float32" and make.along[0][1] == 2 and _slots(make) == 1
+    # Noise for an element at a time takes more than 128 registers too.
+    noisy = "noisy" in make.operation.features
+    return make.acc == "float32" and make.along[0][1] == 2 and _slots(make) == 1 and not noisy
 
 
 def _slots(make: _Maker) -> int:
@@ -180,5 +182,7 @@ def _vector(make: _Maker) -> int:
 def _list_bytes(make: _Maker, places: int = 0) -> int:
     """Bytes of a list of candidates, each a key and an index, and of its node."""
     key = 8 if make.along[0][1] == 8 else 4
+    if "noisy" in make.operation.features:  # what is compared is no longer as stored
+        key = make.acc_bytes
     node = make.node_bytes if make.operation.relative else 0
     return (places or _slots(make) * WARP) * (_INDEX_BYTES + key) + node

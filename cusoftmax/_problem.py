@@ -24,6 +24,7 @@ from cusoftmax._checks import (
     accepted_name,
     as_dtype,
     check_agreement,
+    check_choice,
     check_offsets,
     check_same_dtype,
     check_selection,
@@ -91,7 +92,7 @@ class Problem:
         have strides of 0 along it, and tables strides of 0 alone. Offsets have their own as the
         only one of `reduce_strides`; values of selected elements that from one to the next.
     options : tuple of numbers
-        The operation's options, in its order: integers, or floats in the arithmetic's dtype.
+        Those of the operation's options that the plan depends on: how many elements are selected.
     segments : int
         Where rows are of unequal length, how many of them `n` elements are divided into; there are
         then `rows` such columns.
@@ -212,9 +213,11 @@ def build(
     segments = check_offsets(said, views[-1].shape, shape) if operation.segmented else 0
     axes = resolve_axes(said, axis, len(shape))
     shapes = (shape, reduced_shape(shape, axes, keepdims))
-    if operation.selects:
+    if operation.selects_many:
         check_selection(said, options[0], shape, axis)
         shapes = (shape, selected_shape(shape, axes, options))
+    elif operation.selects:
+        check_choice(said, shape, axes)
 
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
@@ -245,7 +248,7 @@ def build(
     along = [
         View(shape, (0,) * len(shape), view.dtype, view.pointer)  # they move with no dimension
         if i in operation.table_operands or (operation.segmented and i == operation.valued)
-        else _along(view, shape, axes, keepdims, operation.selects)
+        else _along(view, shape, axes, keepdims, operation.selects_many)
         for i, view in enumerate(views)
     ]
     problem = fold(operation, along, axes, options)
@@ -327,9 +330,8 @@ def problem_for(
     """
     operation = find(op)
     op = operation.public or op
+    options: tuple[float, ...] = ()
     shape = tuple(operator.index(size) for size in shape)
-    whole = {"queries": shape[-2] if len(shape) > 1 else 1}
-    options: tuple[float, ...] = tuple(whole.get(name, 1.0) for name in operation.options)
     if any(size < 0 for size in shape):
         raise ValueError(f"{op}: shape {shape} has a negative size")
     if order not in ("C", "F"):
@@ -348,7 +350,10 @@ def problem_for(
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))
-    if operation.selects:
+    if operation.selects and not operation.selects_many:
+        check_choice(op, shape, axes)
+        options = (1,)
+    elif operation.selects:
         k = max(1, min(8, *(shape[d] for d in axes))) if k is None else k
         check_selection(op, k, shape, axis)
         options = (k,)
@@ -361,7 +366,7 @@ def problem_for(
     for i, name in enumerate(names):
         along = operation.along_rows(i)
         has = shape if along else reduced_shape(shape, axes, True)
-        if operation.selects and not along:
+        if operation.selects_many and not along:
             has = selected_shape(shape, axes, options)
         if operation.repeated and i < len(operation.inputs):
             has = (*shape[:-2], 1, *shape[-1:])
@@ -369,7 +374,7 @@ def problem_for(
         if has[-2:-1] != shape[-2:-1] and along:
             strides[-2] = 0
         view = View(shape if along else has, tuple(strides), name)
-        views.append(view if along else _along(view, shape, axes, True, operation.selects))
+        views.append(view if along else _along(view, shape, axes, True, operation.selects_many))
     for i in operation.table_operands:
         views[i] = View(shape, (0,) * len(shape), views[i].dtype)
     problem = fold(operation, views, axes, options)

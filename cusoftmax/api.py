@@ -95,7 +95,7 @@ def softmax(
     >>> cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0])).round(4)
     array([0.1025, 0.7573, 0.1025, 0.0377])
     """
-    if scale is mask is bias is None and causal is False:
+    if scale is None and mask is None and bias is None and causal is False:
         return _launch.run("softmax", (x,), axis, dtype, out)
     return _logits.run(
         "softmax", (x,), axis, dtype, out, scale=scale, mask=mask, bias=bias, causal=causal
@@ -155,7 +155,7 @@ def softmax_vjp(
     >>> cusoftmax.softmax_vjp(y, cupy.asarray([0.0, 1.0, 0.0, 0.0])).round(4)  # a row of J
     array([-0.0776,  0.1838, -0.0776, -0.0286])
     """
-    if scale is mask is None and causal is False:
+    if scale is None and mask is None and causal is False:
         return _launch.run("softmax_vjp", (y, dy), axis, None, out)
     return _logits.run(
         "softmax_vjp", (y, dy), axis, None, out, scale=scale, mask=mask, causal=causal
@@ -208,7 +208,7 @@ def softmax_jvp(
     >>> bool(abs(cusoftmax.softmax_jvp(y, cupy.ones(4))).max() < 1e-15)  # rows of J sum to 0
     True
     """
-    if scale is mask is None and causal is False:
+    if scale is None and mask is None and causal is False:
         return _launch.run("softmax_jvp", (y, xt), axis, None, out)
     return _logits.run(
         "softmax_jvp", (y, xt), axis, None, out, scale=scale, mask=mask, causal=causal

@@ -57,7 +57,7 @@ def log_softmax(
     >>> cusoftmax.log_softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0])).round(4)
     array([-2.278, -0.278, -2.278, -3.278])
     """
-    if scale is mask is bias is None and causal is False:
+    if scale is None and mask is None and bias is None and causal is False:
         return _launch.run("log_softmax", (x,), axis, dtype, out)
     return _logits.run(
         "log_softmax", (x,), axis, dtype, out, scale=scale, mask=mask, bias=bias, causal=causal
@@ -110,7 +110,7 @@ def log_softmax_vjp(
     >>> cusoftmax.log_softmax_vjp(logy, cupy.asarray([0.0, 1.0, 0.0, 0.0])).round(4)
     array([-0.1025,  0.2427, -0.1025, -0.0377])
     """
-    if scale is mask is None and causal is False:
+    if scale is None and mask is None and causal is False:
         return _launch.run("log_softmax_vjp", (logy, dy), axis, None, out)
     return _logits.run(
         "log_softmax_vjp", (logy, dy), axis, None, out, scale=scale, mask=mask, causal=causal
@@ -162,7 +162,7 @@ def log_softmax_jvp(
     >>> bool(abs(cusoftmax.log_softmax_jvp(logy, cupy.ones(4))).max() < 1e-15)  # a shift of all
     True
     """
-    if scale is mask is None and causal is False:
+    if scale is None and mask is None and causal is False:
         return _launch.run("log_softmax_jvp", (logy, xt), axis, None, out)
     return _logits.run(
         "log_softmax_jvp", (logy, xt), axis, None, out, scale=scale, mask=mask, causal=causal
@@ -239,7 +239,7 @@ def logsumexp(
     """
     weights = () if b is None else (_launch.broadcast("logsumexp", "b", b, "x", x),)
     name = ("logsumexp_b" if weights else "logsumexp") + ("_sign" if return_sign else "")
-    if scale is mask is bias is None and causal is False:
+    if scale is None and mask is None and bias is None and causal is False:
         return _launch.run(name, (x, *weights), axis, dtype, out, keepdims)
     return _logits.run(
         *(name, (x, *weights), axis, dtype, out),
@@ -307,7 +307,7 @@ def logsumexp_vjp(
     """
     weights = () if b is None else (_launch.broadcast("logsumexp_vjp", "b", b, "x", x),)
     name = "logsumexp_b_vjp" if weights else "logsumexp_vjp"
-    if scale is mask is bias is None and causal is False:
+    if scale is None and mask is None and bias is None and causal is False:
         return _launch.run(name, (x, *weights, dy), axis, None, out, keepdims)
     return _logits.run(
         *(name, (x, *weights), axis, None, out),

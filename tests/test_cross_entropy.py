@@ -91,6 +91,16 @@ def test_every_combination(
     np.testing.assert_allclose(device.asnumpy(got), want, rtol=3e-15, atol=3e-15)
 
 
+def test_calls_that_differ_in_numbers_alone(device: Any) -> None:
+    x, target, _ = drawn(np.float64)
+    for ignored, smoothing, cap in ((0, 0.1, 3.0), (1, 0.2, 3.0), (1, 0.1, 4.0), (0, 0.1, 3.0)):
+        options = {"ignore_index": ignored, "label_smoothing": smoothing, "softcap": cap}
+        for reduction in REDUCTIONS:
+            got = run(device, x, target, reduction=reduction, **options)
+            want = reference.cross_entropy(x, target, reduction=reduction, **options)[0]
+            np.testing.assert_allclose(got, want, rtol=3e-15, atol=3e-15)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_narrow_dtypes_sum_before_they_round(device: Any, dtype: str) -> None:
     rng = np.random.default_rng(3)

@@ -20,7 +20,7 @@ PATTERNS = ("group", "block", "split", "column")
 # These have tests of their own.
 APART = (
     "softmax", "softmax_vjp", "softmax_jacobian", "segment_softmax", "segment_softmax_vjp",
-    "topk_softmax", "topk_softmax_gates",
+    "topk_softmax", "topk_softmax_gates", "gumbel_softmax", "sample",
 )  # fmt: skip
 OPS = tuple(op for op in FAMILY if op not in APART and not op.startswith("cross_entropy"))
 

@@ -12,11 +12,13 @@ from types import FrameType
 from typing import Any
 
 import cupy
+import numpy as np
 import pytest
 
 import cusoftmax as cs
 from cusoftmax import _launch, _source
 from cusoftmax._device import DeviceSpec
+from cusoftmax._ops import KERNELS
 from cusoftmax.emulator import _build, _memory
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -25,14 +27,14 @@ PACKAGE = str(pathlib.Path(cs.__file__).parent)
 # Bytecode instructions of this package in one repeated call, as CPython 3.11 counts them, and what
 # other versions may add.
 INSTRUCTIONS = {
-    "softmax(x)": 157,
-    "softmax(x, axis=0)": 157,
-    "softmax(x, out=out)": 246,
-    "softmax(x, out=x)": 253,
-    "softmax(long)": 200,
-    "softmax_vjp(y, x)": 184,
-    "softmax_vjp(y, x, out=out)": 298,
-    "softmax_jvp(y, x)": 184,
+    "softmax(x)": 183,
+    "softmax(x, axis=0)": 183,
+    "softmax(x, out=out)": 270,
+    "softmax(x, out=x)": 279,
+    "softmax(long)": 234,
+    "softmax_vjp(y, x)": 208,
+    "softmax_vjp(y, x, out=out)": 318,
+    "softmax_jvp(y, x)": 208,
 }
 MARGIN = 1.15
 
@@ -145,6 +147,24 @@ def test_a_repeated_call_plans_nothing(nothing: Nothing, monkeypatch: pytest.Mon
         cs.softmax(names["x"][1:])
 
 
+def test_numbers_of_a_call_are_no_other_call(nothing: Nothing) -> None:
+    logits, target = cupy.empty((4, 32), "float32"), cupy.empty(4, "int64")
+    for k in range(1000):
+        cs.cross_entropy(logits, target, ignore_index=k, z_loss=k / 7, reduction="none")
+    assert len(_launch._calls) == 1
+    words = [np.frombuffer(launch[2][-1].tobytes(), np.int64) for launch in nothing.launches]
+    count = len(KERNELS["cross_entropy"].options)
+    assert [int(w[-count]) for w in words] == [*range(1000)]
+    z = np.array([w[5 - count] for w in words], np.int32).view(np.float32)
+    np.testing.assert_array_equal(z, np.arange(1000, dtype=np.float32) / np.float32(7))
+    # All the rest of the struct is the same, and of each launch's own memory.
+    assert len({w[:-count].tobytes() for w in words}) == 1
+    # The elements that are selected are what a plan depends on.
+    for k in (3, 4, 3, 4):
+        assert cs.topk_softmax(logits, k)[0].shape == (4, k)
+    assert len(_launch._calls) == 3
+
+
 def test_a_call_allocates_its_result_and_its_workspace(nothing: Nothing) -> None:
     names = arrays()
     for call in INSTRUCTIONS:
@@ -178,7 +198,7 @@ _launch.push_backend(driver.backend())
 x = [cupy.empty((3, 4, 32), "f4").transpose(1, 0, 2) for _ in range(2)]
 for op, given in (("softmax", x[:1]), ("softmax_vjp", x)):
     y = getattr(cs, op)(*given)
-    struct = next(reversed(_launch._calls.values())).struct
+    struct = next(reversed(_launch._calls.values())).layout[1]
     count = len(given) + 2
     copies = driver.copy_arguments([8] * count + [struct.nbytes])
     launches = driver.launches

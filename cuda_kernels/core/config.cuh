@@ -61,7 +61,7 @@ constexpr int kSlots = CSM_SLOTS;   // selected elements a lane holds: see core/
 
 // What variants of an operation do besides, chosen at compile time; its file says what they mean there.
 namespace feature {
-enum { soft = 1, smooth = 2, capped = 4, scaled = 8, biased = 16, masked = 32, causal = 64 };
+enum { soft = 1, smooth = 2, capped = 4, scaled = 8, biased = 16, masked = 32, causal = 64, noisy = 128 };
 }
 CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 0; }
 

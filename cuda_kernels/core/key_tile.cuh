@@ -14,7 +14,7 @@ class KeyTile {
     length_ = static_cast<int>(more < kChunk ? more : kChunk);
   }
 
-  CSM_DEVICE void read(const Arguments& args, const Row& row) {
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const Given& given) {
 #pragma unroll
     for (int v = 0; v < kItems / kVec; ++v) {
       const int place = place_of(v * kVec);
@@ -22,17 +22,17 @@ class KeyTile {
       const Vec<In, kVec> got =
           global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, Vec<In, kVec>{});
 #pragma unroll
-      for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = Order<In>::key(got.item[i]);
+      for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = key_of(got.item[i], v * kVec + i, given);
       left_ |= wanted ? kVectorMask << (v * kVec) : 0u;
     }
   }
 
   // The same of elements that are at hand: get(place) is that at a place of the chunk.
   template <class Get>
-  CSM_DEVICE void fill(Get get) {
+  CSM_DEVICE void fill(const Given& given, Get get) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      key_[i] = Order<In>::key(get(place_of(i)));
+      key_[i] = key_of(get(place_of(i)), i, given);
       left_ |= place_of(i) < length_ ? 1u << i : 0u;
     }
   }
@@ -82,6 +82,10 @@ class KeyTile {
   int length_;     // elements of the chunk that the row has; none if not positive
   unsigned left_;  // bit i: whether this lane's i-th element is there, and not taken
 
+  CSM_DEVICE Key key_of(In x, int item, const Given& given) const {
+    const Place place = {first_ + thread_index() % kLanes * kVec, item / kVec * (kLanes * kVec) + item % kVec};
+    return Order<Compared>::key(Op::compared(x, place, given));
+  }
   CSM_DEVICE static int place_of(int item) {
     return item / kVec * (kLanes * kVec) + thread_index() % kLanes * kVec + item % kVec;
   }
@@ -133,8 +137,24 @@ CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k) {
   }
 }
 
+constexpr int kLast = kOperands - 1;  // the indices
+
+// Writes the indices, where they are the only result.
 template <class Op>
-CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& picks, const Node& whole, bool wanted) {
+CSM_DEVICE void write_indices(const Arguments& args, const Row& row, const Picks& picks, bool wanted) {
+  const Layout& layout = args.layout;
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    const i64 place = Picks::place_of(s);
+    const bool there = wanted && place < layout.option[0];
+    global_store(row.start[kLast] + place * layout.reduce_stride[kLast][0], Type<kLast>(Op::index(picks.slot(s))),
+                 there);
+  }
+}
+
+template <class Op>
+CSM_DEVICE void write_values_and_indices(const Arguments& args, const Row& row, const Picks& picks, const Node& whole,
+                                         bool wanted) {
   const Layout& layout = args.layout;
   const Acc m = kSums > 0 ? whole.m.hi : value_of(picks.get(0).key);
   const Acc shift = shift_of(widen_exactly(m)).hi;
@@ -161,8 +181,14 @@ CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& 
     const i64 place = Picks::place_of(s);
     const bool there = wanted && place < layout.option[0];
     global_store(row.start[1] + place * layout.reduce_stride[1][0], narrow<Type<1>>(Op::value(term[s], scale)), there);
-    global_store(row.start[2] + place * layout.reduce_stride[2][0], Type<2>(picks.slot(s).index), there);
+    global_store(row.start[kLast] + place * layout.reduce_stride[kLast][0], Type<kLast>(picks.slot(s).index), there);
   }
+}
+
+template <class Op>
+CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& picks, const Node& whole, bool wanted) {
+  if constexpr (kRowOutputs == 1) return write_indices<Op>(args, row, picks, wanted);
+  else write_values_and_indices<Op>(args, row, picks, whole, wanted);
 }
 
 }  // namespace csm

@@ -55,8 +55,10 @@ struct Order<double> {
 };
 
 using In = Type<0>;
-using Key = Order<In>::Key;
+// What is compared of an element: itself, or what it becomes with noise.
+using Compared = Pick<has(feature::noisy), In, Acc>::type;
+using Key = Order<Compared>::Key;
 
-CSM_DEVICE Acc value_of(Key key) { return widen(Order<In>::stored(key)); }
+CSM_DEVICE Acc value_of(Key key) { return widen(Order<Compared>::stored(key)); }
 
 }  // namespace csm

@@ -81,11 +81,12 @@ CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {
   }
 }
 
-// Picks from the row's elements [first, first + length), `length` being layout.rounds chunks for each warp. The result
-// is warp 0's: the picks, and the returned node. Shared memory: a list for each warp, then a node for each.
+// Picks from the elements [first, first + length) of a row, `length` being layout.rounds chunks for each warp. The
+// result is warp 0's: the picks, and the returned node. Shared memory: a list for each warp, then a node for each.
 template <class Op>
-CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 first, Picks& picks) {
+CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 number, i64 first, Picks& picks) {
   const Layout& layout = args.layout;
+  const Given given = given_of<Op>(args, row, number);
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const SharedPicks lists(0, warps);
   const SharedNodes nodes(warps * SharedPicks::kBytes, warps);
@@ -93,7 +94,7 @@ CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 first, P
   first += warp * layout.rounds * kChunk;
   for (i64 round = 0; round < layout.rounds && first + round * kChunk < layout.n; ++round) {
     KeyTile<Op> tile(first + round * kChunk, layout.n);
-    tile.read(args, row);
+    tile.read(args, row, given);
     if constexpr (kSums > 0) fold.push(tile.reduce(args));
     pick_into(picks, tile, static_cast<int>(layout.option[0]));
   }

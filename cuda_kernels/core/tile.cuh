@@ -113,8 +113,10 @@ class RowTile {
     }
     read_inputs(args, row);
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      if (wanted(i / kVec)) Op::enter(item_[i], place_of(i), given);
+    for (int v = 0; v < kVectors; ++v) {  // under one condition, so that neighbours share what they have in common
+      if (!wanted(v)) continue;
+#pragma unroll
+      for (int i = v * kVec; i < (v + 1) * kVec; ++i) Op::enter(item_[i], place_of(i), given);
     }
     if constexpr (kHides) {
       kept_ = 0;

@@ -10,6 +10,10 @@ namespace csm {
 struct Op : Plain {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
 
+  template <class In>
+  CSM_DEVICE static In compared(In x, Place, const Given&) {
+    return x;
+  }
   CSM_DEVICE static Acc key(const Element& x, const Given&) { return x[0]; }
   CSM_DEVICE static Acc term(Acc x, Acc shift) { return exp_difference(x, shift); }
   CSM_DEVICE static void terms(const Element& x, Wide shift, Place, const Given&, Values<kSums>& sum) {

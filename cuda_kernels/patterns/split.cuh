@@ -15,8 +15,8 @@ namespace csm {
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   const int warps = block_threads() / kWarp;
-  const i64 segment_length = i64(kChunk) * warps * layout.rounds;
-  const i64 segments = (layout.n + segment_length - 1) / segment_length;
+  const i64 segment_chunks = layout.rounds * warps;
+  const i64 segments = (layout.n + segment_chunks * kChunk - 1) / (segment_chunks * kChunk);
   const SharedNodes nodes(0, 2 * warps + 1);
   const GlobalNodes workspace(args.workspace);
 
@@ -31,7 +31,7 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 number = unit / segments;
     const Row row = row_at(args, number);
     const Given given = given_of<Op>(args, row, number);
-    const Stretch segment = {(unit - number * segments) * segment_length, layout.rounds};
+    const Stretch segment = {(unit - number * segments) * segment_chunks * kChunk, layout.rounds};
     if constexpr (kStage == 0) {
       reduce_stretch(args, row, segment, given, nodes);
       if (thread_index() == 0) workspace.store(unit, nodes.load(2 * warps), true);

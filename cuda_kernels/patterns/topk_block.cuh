@@ -16,7 +16,7 @@ CSM_DEVICE void run(const Arguments& args) {
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
     Picks picks;
-    const Node whole = pick_stretch<Op>(args, row, 0, picks);
+    const Node whole = pick_stretch<Op>(args, row, number, 0, picks);
     if (thread_index() < kWarp) write_picks<Op>(args, row, picks, whole, true);
     if (number + grid_blocks() < layout.rows) block_barrier();  // the lists have been read
   }

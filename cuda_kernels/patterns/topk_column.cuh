@@ -41,6 +41,7 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 number = first_row + warp, length = number < layout.rows ? layout.n : 0;
     const i64 first = segment * segment_length;
     const i64 end = first + segment_length < layout.n ? first + segment_length : layout.n;
+    const Given given = given_of<Op>(args, from, number);
     Picks picks;
     TreeFold fold;
     for (i64 start = first; start < end; start += kChunk) {
@@ -56,7 +57,7 @@ CSM_DEVICE void run(const Arguments& args) {
       }
       block_barrier();
       KeyTile<Op> tile(start, length);
-      tile.fill([&](int place) { return staged.load(warp * kPitch + place); });
+      tile.fill(given, [&](int place) { return staged.load(warp * kPitch + place); });
       block_barrier();  // all of it has been read
       if constexpr (kSums > 0) fold.push(tile.reduce(args));
       pick_into(picks, tile, k);

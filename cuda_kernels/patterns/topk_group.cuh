@@ -17,7 +17,7 @@ CSM_DEVICE void run(const Arguments& args) {
     const bool present = number < layout.rows;
     const Row row = row_at(args, present ? number : base);
     KeyTile<Op> tile(0, present ? layout.n : 0);
-    tile.read(args, row);
+    tile.read(args, row, given_of<Op>(args, row, number, present));
     const Node whole = tile.reduce(args);
     Picks picks;
     if constexpr (kLanes == kWarp) pick_into(picks, tile, k);

@@ -14,16 +14,16 @@ CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   // Both launches have the same blocks, and so count the same segments.
-  const i64 segment_length = i64(kChunk) * warps * layout.rounds;
-  const i64 segments = (layout.n + segment_length - 1) / segment_length;
+  const i64 segment_chunks = layout.rounds * warps;
+  const i64 segments = (layout.n + segment_chunks * kChunk - 1) / (segment_chunks * kChunk);
   const GlobalPicks workspace(args.workspace, layout.rows * segments, layout.option[0]);
 
   if constexpr (kStage == 0) {
     for (i64 unit = block_index(); unit < layout.rows * segments; unit += grid_blocks()) {
       const i64 number = unit / segments;
       Picks picks;
-      const Node node =
-          pick_stretch<Op>(args, row_at(args, number), (unit - number * segments) * segment_length, picks);
+      const Node node = pick_stretch<Op>(args, row_at(args, number), number,
+                                         (unit - number * segments) * segment_chunks * kChunk, picks);
       if (warp == 0) {
         workspace.store(unit, picks);
         if constexpr (kSums > 0) workspace.nodes().store(unit, node, thread_index() == 0);

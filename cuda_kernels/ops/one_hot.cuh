@@ -1,0 +1,25 @@
+// 1 at the place that a row is given, 0 elsewhere; NaN in rows that are given none (−1).
+//
+// The elements of the input are not looked at: it is there for its shape, and a compiler drops its loads.
+#pragma once
+
+#include "core/monoid.cuh"
+
+namespace csm {
+
+struct Op : WritesElements {
+  static constexpr Neutral kNeutral[] = {Neutral::zero};
+
+  struct Scale {
+    i64 place;
+    Acc elsewhere;
+  };
+  CSM_DEVICE static Scale scale(Wide, const Node&, const Given& given) {
+    return {given.whole[0], given.whole[0] < 0 ? not_a_number() : Acc(0)};
+  }
+  CSM_DEVICE static void map(const Element&, const Scale& row, Place place, Values<1>& y) {
+    y[0] = place.is(row.place) ? Acc(1) : row.elsewhere;
+  }
+};
+
+}  // namespace csm
