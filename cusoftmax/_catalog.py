@@ -57,14 +57,23 @@ def planned_kernels(
     """
     device = DeviceSpec.known(arch)
     found = {
-        launch.kernel
+        kernel
         for op in ops or OPERATIONS
         for dtype in dtypes or DTYPES
         for layout in layouts
-        for problem in _problems(op, dtype, layout)
-        for launch in plan(problem, device).launches
+        for kernel in _planned(device, op, dtype, layout)
     }
     return tuple(sorted(found, key=lambda kernel: kernel.name))
+
+
+@cache
+def _planned(device: DeviceSpec, op: str, dtype: str, layout: str) -> frozenset[Kernel]:
+    # Past the planner's own cache, which holds fewer problems than there are here.
+    make = plan.__wrapped__
+    problems = _problems(op, dtype, layout)
+    return frozenset(
+        launch.kernel for problem in problems for launch in make(problem, device).launches
+    )
 
 
 def problem_of(

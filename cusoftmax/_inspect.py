@@ -51,6 +51,10 @@ _MIXED = DTYPES[4:]
 # one with a second input, and elsewhere where registers run out first.
 _FIRST_OPS = ("softmax", "softmax_vjp")
 _FULLEST = ("float16", "float32")
+# For each other architecture, with each operation what it finds harder: bfloat16 is float16 but for
+# its conversions, of which two inputs have more; and an exponential of float64 is the longest code.
+_ELSEWHERE = {"softmax": (*_FULLEST, "float64"), "softmax_vjp": (*_FULLEST, "bfloat16")}
+_ALIKE_ONES = {"softmax": ("float16",), "softmax_vjp": ("float32",)}
 # How much worse than recorded passes: a change elsewhere in a kernel has moved its schedule by 9 %,
 # and every release of a compiler schedules differently.
 _SLACK = _SLACK_OTHER_NVRTC = 1.25  # until all figures are recorded anew with the present operands
@@ -59,31 +63,47 @@ _SLACK = _SLACK_OTHER_NVRTC = 1.25  # until all figures are recorded anew with t
 def selected(arch: int, op: str, dtype: str) -> bool:
     """Whether a quick run has any kernel of an operation and dtype for an architecture."""
     if op in _FIRST_OPS:
-        return arch == _THOROUGH or dtype in (_FULLEST if arch in _ALIKE else DTYPES[:4])
-    variant = bool(OPERATIONS[op].source) and not OPERATIONS[op].segmented
+        return arch == _THOROUGH or dtype in (_ALIKE_ONES if arch in _ALIKE else _ELSEWHERE)[op]
     if arch == _THOROUGH:
         return dtype in _FULLEST
-    return arch == _OLDEST and dtype == "float32" and not variant
+    return arch == _OLDEST and dtype == "float32" and not _is_variant(op)
+
+
+def _is_variant(op: str) -> bool:
+    return bool(OPERATIONS[op].source) and not OPERATIONS[op].segmented
+
+
+def _is_column(kernel: Kernel) -> bool:
+    return (kernel["CSM_PATTERN"], kernel["CSM_STAGE"]) == ("column", "0")
 
 
 def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
     """Return the kernels that stand for all in a quick run."""
 
-    def extremes(layout: str) -> tuple[Kernel, ...]:
-        return representative(planned_kernels(arch, [op], [dtype], [layout]))
+    def extremes(*layouts: str) -> tuple[Kernel, ...]:
+        return representative(planned_kernels(arch, [op], [dtype], layouts))
 
-    def widest(layout: str) -> tuple[Kernel, ...]:
-        return tuple(kernel for kernel in extremes(layout) if kernel["CSM_VEC"] != "1")
+    def widest(*layouts: str) -> tuple[Kernel, ...]:
+        return tuple(kernel for kernel in extremes(*layouts) if kernel["CSM_VEC"] != "1")
 
     if not selected(arch, op, dtype):
         return ()
-    if op in _FIRST_OPS and arch == _THOROUGH and dtype not in _MIXED:
+    if op in _FIRST_OPS and arch == _THOROUGH and dtype in _FULLEST:
         rows = planned_kernels(arch, [op], [dtype], ["rows", "few"])
         found = rows + extremes("column") + widest("strided")
-    elif op in _FIRST_OPS and arch not in (*_ALIKE, _THOROUGH) and dtype in _FULLEST:
-        found = extremes("rows") + extremes("few") + extremes("column")
+    elif op in _FIRST_OPS and arch == _THOROUGH and dtype not in _MIXED:
+        # Of the sizes between, bfloat16 has those of float16, and float64 those of float32.
+        found = extremes("rows", "few", "column") + widest("strided")
+    elif op in _FIRST_OPS and arch not in (*_ALIKE, _THOROUGH) and dtype == "float32":
+        # With narrow accesses only registers can run short, and float32 takes the most: its sums
+        # are compensated, and its values the same words of a thread as those of float16.
+        found = extremes("rows", "few", "column")
     else:
-        found = widest("rows") + widest("few") + widest("column")
+        found = widest("rows", "few", "column")
+    if _is_variant(op) and dtype == "float16":
+        # Where registers are short: blocks have a lower cap than in float32, and columns on the
+        # chip take 124 of 128. Elsewhere no variant takes more than 100; float32 has them all.
+        found = tuple(k for k in found if k["CSM_PATTERN"] == "block" or _is_column(k))
     return tuple(sorted(set(found), key=lambda kernel: kernel.name))
 
 

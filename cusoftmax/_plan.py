@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import update_wrapper
 from math import prod
+from typing import Concatenate, ParamSpec
 
 from cusoftmax._device import DeviceSpec
 from cusoftmax._ops import ITEMSIZE, KERNELS, Operation
@@ -162,6 +165,33 @@ def features_of(operation: Operation) -> str:
     return "|".join(f"csm::feature::{name}" for name in operation.features) or "0"
 
 
+_Kind = ParamSpec("_Kind")
+
+
+def _once_for_alike(
+    make: Callable[Concatenate[Problem, _Kind], Kernel],
+) -> Callable[Concatenate[Problem, _Kind], Kernel]:
+    """Remember what `make` returned, by all that a binary follows from.
+
+    To enumerate them plans thousands of problems for a few dozen binaries: half the time went into
+    their names and options.
+    """
+    known: dict[tuple[object, ...], Kernel] = {}
+
+    def remembered(problem: Problem, /, *args: _Kind.args, **kind: _Kind.kwargs) -> Kernel:
+        dtypes = tuple([operand.dtype for operand in problem.operands])
+        dims = len(problem.batch_shape), len(problem.reduce_shape)
+        key = (problem.op, dtypes, *dims, *args, *kind.items())
+        found = known.get(key)
+        if found is None:
+            found = known[key] = make(problem, *args, **kind)
+        return found
+
+    update_wrapper(remembered, make)
+    return remembered
+
+
+@_once_for_alike
 def make_kernel(
     problem: Problem,
     acc: str,
