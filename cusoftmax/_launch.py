@@ -303,6 +303,19 @@ def run(
     return outs if call.several else outs[0]
 
 
+def check(
+    op: str,
+    inputs: tuple[Array, ...],
+    axis: Axis,
+    dtype: Any,
+    out: Array | tuple[Array, ...] | None,
+) -> None:
+    """Raise what `run` would, for a function that runs something else before."""
+    outs = () if out is None else as_outs(op, out)
+    prepared = build(op, inputs, axis, dtype, outs)
+    check_outs(op, inputs, outs, prepared.reaches)
+
+
 def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Array:
     """Return `array` as a view of the shape of `model`; ValueError if it cannot be one."""
     try:

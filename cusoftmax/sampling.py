@@ -70,8 +70,8 @@ def gumbel_softmax(
     See Also
     --------
     sample : the index of the largest element, without the row itself.
-    softmax_vjp : divided by `temperature`, the gradient with respect to `x`: with ``y`` the result,
-        ``softmax_vjp(y, dy) / temperature``.
+    softmax_vjp : of the result ``y`` gives the gradient with respect to `x`, as
+        ``softmax_vjp(y, dy, axis, scale=1 / temperature)``.
 
     Notes
     -----
@@ -98,6 +98,7 @@ def gumbel_softmax(
     t = _temperature("gumbel_softmax", temperature)
     if t >= _COLDEST:
         return _launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / t))
+    _launch.check("gumbel_softmax", (x,), axis, dtype, out)  # before the first of two launches
     largest = _launch.run("gumbel_argmax", (x,), axis, None, None, options=(1, key, 1.0, 1.0))
     return _launch.run("one_hot", (x, largest), axis, dtype, out)
 

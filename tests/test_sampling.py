@@ -499,3 +499,16 @@ def test_traffic_of_gumbel_softmax(emulated: Any, shape: tuple[int, int], axis: 
         cs.gumbel_softmax(emulated.asarray(x), axis, seed=1)
     assert counted.launches == 1
     assert counted.global_bytes_read == counted.global_bytes_written == x.nbytes
+
+
+def test_cold_softmax_refuses_before_its_first_launch(device: Any) -> None:
+    x = device.asarray(np.zeros((3, 8), np.float32))
+    bad = device.asarray(np.full((3, 9), 7, np.float32))
+    launched = []
+    run, _launch.run = _launch.run, lambda *args, **options: launched.append(args)
+    try:
+        with pytest.raises(ValueError, match=r"^gumbel_softmax: out has shape \(3, 9\)"):
+            cs.gumbel_softmax(x, seed=1, temperature=0, out=bad)
+    finally:
+        _launch.run = run
+    assert not launched and (device.asnumpy(bad) == 7).all()

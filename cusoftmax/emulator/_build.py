@@ -30,14 +30,6 @@ _OPTIONS = (
     "-fvisibility=hidden",
     "-w",
 )
-# No library of C++ and no plug-in of the linker: a build takes 0.182 s of CPU and not 0.195 s.
-_GCC_OPTIONS = (
-    "-fno-gnu-unique",
-    "-nodefaultlibs",
-    "-fno-use-linker-plugin",
-    "-fno-asynchronous-unwind-tables",
-)
-_GCC_LIBRARIES = ("-lc", "-lgcc")
 
 
 class CompilerNotFound(RuntimeError):
@@ -86,7 +78,7 @@ def compiler_version() -> str:
 
 @functools.cache
 def _machine_options() -> tuple[str, ...]:
-    options = ["-nostdlib++", "-fno-sanitize=all"] if _is_clang() else [*_GCC_OPTIONS]
+    options = ["-nostdlib++", "-fno-sanitize=all"] if _is_clang() else ["-fno-gnu-unique"]
     if platform.machine() in ("x86_64", "AMD64"):
         try:
             has_fma = " fma " in pathlib.Path("/proc/cpuinfo").read_text()
@@ -178,7 +170,7 @@ def _compile(command: Sequence[str], library: pathlib.Path) -> None:
     fresh = pathlib.Path(name)
     try:
         done = subprocess.run(
-            [*command, "-o", name, "-lm", *(() if _is_clang() else _GCC_LIBRARIES)],
+            [*command, "-o", name, "-lm"],
             capture_output=True,
             text=True,
             check=False,
