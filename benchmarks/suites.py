@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 import cusoftmax as cs
-from cusoftmax import _ops
+from cusoftmax import _operation, _ops
 from cusoftmax._device import DeviceSpec
 from cusoftmax._family import FAMILY, Arrays, Member
 from cusoftmax._family_sampling import SEED, TEMPERATURE
-from cusoftmax._ops import ITEMSIZE, find
+from cusoftmax._operation import ITEMSIZE
+from cusoftmax._ops import find
 from cusoftmax._plan import Plan
 from cusoftmax._planner import plan
 from cusoftmax._problem import problem_for
@@ -78,7 +79,7 @@ OPERATIONS = {
         *(
             n
             for n, o in _ops.OPERATIONS.items()
-            if not o.public and set(_ops.REDUCTIONS) & {*o.patterns}
+            if not o.public and set(_operation.REDUCTIONS) & {*o.patterns}
         ),
         *_ops.SAME_KERNEL,
     )

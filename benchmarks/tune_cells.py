@@ -12,7 +12,7 @@ from typing import Any
 from cusoftmax import _launch, _planner
 from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE
+from cusoftmax._operation import ITEMSIZE
 from cusoftmax._plan import Plan
 from cusoftmax._problem import problem_for
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.exceptions import AxisError
 
-from cusoftmax._ops import FLOATS, ITEMSIZE, MASK, Operation, find
+from cusoftmax._operation import FLOATS, ITEMSIZE, MASK, Operation
+from cusoftmax._ops import find
 
 Array = Any  # cupy.ndarray, which must not be imported here
 Axis = int | tuple[int, ...] | None

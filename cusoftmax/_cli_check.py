@@ -23,7 +23,8 @@ import cusoftmax as cs
 from cusoftmax._checks import as_dtype
 from cusoftmax._cli_machine import Machine, first_line, machine
 from cusoftmax._family import CORRECTLY_ROUNDED, FAMILY, NARROW, Arrays, Member
-from cusoftmax._ops import FLOATS, INPUTS, OPERATIONS, PATTERNS
+from cusoftmax._operation import FLOATS, INPUTS, PATTERNS
+from cusoftmax._ops import OPERATIONS
 from cusoftmax._plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cusoftmax._ops import ITEMSIZE, KERNELS
+from cusoftmax._operation import ITEMSIZE
+from cusoftmax._ops import KERNELS
 
 if TYPE_CHECKING:
     from cusoftmax._plan import Plan

@@ -23,7 +23,8 @@ from cusoftmax import _family_losses as losses
 from cusoftmax import _family_sampling as sampling
 from cusoftmax import reference
 from cusoftmax._checks import Axis, resolve_axes
-from cusoftmax._ops import FLOATS, OPERATIONS, compute_dtype
+from cusoftmax._operation import FLOATS, compute_dtype
+from cusoftmax._ops import OPERATIONS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = tuple[Array, ...]

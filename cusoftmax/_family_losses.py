@@ -14,7 +14,8 @@ import numpy as np
 import cusoftmax as cs
 from cusoftmax import reference
 from cusoftmax._checks import Axis, resolve_axes
-from cusoftmax._ops import FLOATS, KERNELS
+from cusoftmax._operation import FLOATS
+from cusoftmax._ops import KERNELS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

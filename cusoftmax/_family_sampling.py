@@ -8,7 +8,7 @@ import numpy as np
 
 import cusoftmax as cs
 from cusoftmax import reference
-from cusoftmax._ops import compute_dtype
+from cusoftmax._operation import compute_dtype
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,7 +37,7 @@ def softmax_beside(x: Array, axis: int) -> Array:
     """
     z, restore = reference.perturbed(x, axis, SEED, _single(x))
     g, _ = reference.perturbed(np.zeros_like(x), axis, SEED, _single(x))
-    y, _ = reference._rows(softmax_exact(x, axis), axis=axis)
+    y, _ = reference.rows_of(softmax_exact(x, axis), axis=axis)
     with np.errstate(all="ignore"):
         moved = np.where(np.isfinite(z), (1 + abs(g) + abs(z)) / TEMPERATURE, 0)
         moved = 3 * _roundoff(x) * moved

@@ -32,7 +32,8 @@ from cusoftmax._catalog import (
     writes_elements,
 )
 from cusoftmax._device import ARCHITECTURES
-from cusoftmax._ops import ITEMSIZE, KERNELS, OPERATIONS, Operation
+from cusoftmax._operation import ITEMSIZE, Operation
+from cusoftmax._ops import KERNELS, OPERATIONS
 from cusoftmax._plan import TYPES, Kernel, features_of, roles_of
 from cusoftmax._sass import Compiled, inspect, inspect_all, missing, nvrtc_version
 from cusoftmax._source import kernel_root

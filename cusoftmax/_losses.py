@@ -24,15 +24,8 @@ from cusoftmax._checks import (
     check_types,
     resolve_axes,
 )
-from cusoftmax._ops import (
-    FLOATS,
-    INDICES,
-    INPUTS,
-    PARTS,
-    compute_dtype,
-    cross_entropy_name,
-    output_dtype,
-)
+from cusoftmax._operation import FLOATS, INDICES, INPUTS, compute_dtype, output_dtype
+from cusoftmax._ops import PARTS, cross_entropy_name
 
 REDUCTIONS = ("none", "mean", "sum")
 _LARGEST = 2**63 - 1

@@ -9,7 +9,8 @@ from math import prod
 from typing import Concatenate, ParamSpec
 
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, KERNELS, Operation
+from cusoftmax._operation import ITEMSIZE, Operation
+from cusoftmax._ops import KERNELS
 from cusoftmax._problem import Problem
 
 WARP = 32

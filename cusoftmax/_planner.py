@@ -13,7 +13,8 @@ from typing import Any
 
 from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import ITEMSIZE, KERNELS, REDUCTIONS, Operation, compute_dtype
+from cusoftmax._operation import ITEMSIZE, REDUCTIONS, Operation, compute_dtype
+from cusoftmax._ops import KERNELS
 from cusoftmax._plan import MAX_DIMS, MAX_GRID, WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax._problem import Operand, Problem
 

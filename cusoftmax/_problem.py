@@ -39,7 +39,7 @@ from cusoftmax._checks import (
     resolve_axes,
     view_of,
 )
-from cusoftmax._ops import (
+from cusoftmax._operation import (
     FLOATS,
     INDICES,
     INPUTS,
@@ -47,9 +47,9 @@ from cusoftmax._ops import (
     MASK,
     OFFSETS,
     Operation,
-    find,
     output_dtype,
 )
+from cusoftmax._ops import find
 
 SUPPOSED_LENGTH = 64  # of a segment, where none is known
 

@@ -22,7 +22,8 @@ from cusoftmax import _launch
 from cusoftmax._checks import resolve_axes
 from cusoftmax._cli_machine import Machine, UserError, machine
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import FLOATS, find
+from cusoftmax._operation import FLOATS
+from cusoftmax._ops import find
 from cusoftmax._plan import Plan
 from cusoftmax._planner import ceil_div, plan
 from cusoftmax._problem import problem_for

@@ -10,7 +10,8 @@ import numpy as np
 
 from cusoftmax._cli_machine import UserError, machine
 from cusoftmax._device import DeviceSpec
-from cusoftmax._ops import FLOATS, find
+from cusoftmax._operation import FLOATS
+from cusoftmax._ops import find
 from cusoftmax._plan import Plan
 from cusoftmax._profile import Work
 

@@ -17,7 +17,8 @@ from numpy.lib.stride_tricks import as_strided
 import cusoftmax
 from cusoftmax._checks import View, check_overlap, resolve_axes
 from cusoftmax._device import ARCHITECTURES, DeviceSpec
-from cusoftmax._ops import FLOATS, INPUTS, OPERATIONS, compute_dtype, find, output_dtype
+from cusoftmax._operation import FLOATS, INPUTS, compute_dtype, output_dtype
+from cusoftmax._ops import OPERATIONS, find
 from cusoftmax._problem import Problem, alignment, build, fold, k_order, problem_for, signature
 from cusoftmax._source import kernel_root
 

@@ -6,7 +6,7 @@ import pytest
 from support import OPS
 
 from benchmarks.traffic import CASES, Case, Traffic, measure
-from cusoftmax._ops import ITEMSIZE
+from cusoftmax._operation import ITEMSIZE
 from cusoftmax._planner import ceil_div
 
 DTYPES = ("float16", "float32", "float64")

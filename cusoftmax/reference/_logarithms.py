@@ -1,0 +1,205 @@
+"""log_softmax and logsumexp, with their derivatives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cusoftmax._checks import Axis
+from cusoftmax.reference._logits import logits, seen, shown
+from cusoftmax.reference._rows import (
+    Float,
+    log_of_sum,
+    rows_of,
+    shift_of,
+    softmax_rows,
+    weighted_sum,
+    widen,
+)
+
+
+def log_softmax(
+    x: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
+    """Logarithm of softmax, ``x_i - m - log sum_j exp(x_j - m)``.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits of any shape and real dtype.
+    axis : int, tuple of int or None
+        Axes that are normalised together.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    numpy.ndarray
+        Accurate to the last bits also where it is nearly 0. NaN as in `softmax`. Hidden elements
+        are -inf.
+    """
+    z, kept = logits(x, scale, mask, bias, causal)
+    rows, restore = rows_of(z, axis=axis)
+    x_ = rows[0]
+    if x_.size == 0:
+        return restore(x_, extended)
+    with np.errstate(all="ignore"):
+        log = x_ - x_.max(axis=-1, keepdims=True) - log_of_sum(x_)[:, None]
+    return shown(kept, restore(log, extended), -np.inf)
+
+
+def log_softmax_vjp(
+    logy: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
+    """Gradient through `log_softmax`, ``dy - exp(logy) * sum_j dy_j``.
+
+    Parameters
+    ----------
+    logy, dy : array_like
+        The result of `log_softmax` and the gradient with respect to it, of one shape.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    kept = seen(logy, mask, causal)
+    (logy_, dy_), restore = rows_of(shown(kept, logy, 0), shown(kept, dy, 0), axis=axis)
+    with np.errstate(all="ignore"):
+        product = dy_ - np.exp(logy_) * dy_.sum(axis=-1, keepdims=True)
+        return shown(kept, restore(widen(scale) * product, extended), 0)
+
+
+def log_softmax_jvp(
+    logy: ArrayLike,
+    xt: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
+    """Change of `log_softmax` along `xt`, ``xt - sum_j exp(logy_j) xt_j``.
+
+    Parameters
+    ----------
+    logy, xt : array_like
+        The result of `log_softmax` and the tangent of its input, of one shape.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    kept = seen(logy, mask, causal)
+    (logy_, xt_), restore = rows_of(shown(kept, logy, -np.inf), shown(kept, xt, 0), axis=axis)
+    with np.errstate(all="ignore"):
+        product = xt_ - (np.exp(logy_) * xt_).sum(axis=-1, keepdims=True)
+        return shown(kept, restore(widen(scale) * product, extended), 0)
+
+
+def logsumexp(
+    x: ArrayLike,
+    axis: Axis = -1,
+    b: ArrayLike | None = None,
+    *,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Any:
+    """``log(sum_j b_j exp(x_j))``, for one row of any length; meaning as in `scipy.special`.
+
+    Parameters
+    ----------
+    x : array_like
+        Of any shape and real dtype.
+    axis : int, tuple of int or None
+        Axes that are summed over.
+    b : array_like, optional
+        Weights, of the shape of `x`; an element of weight 0 counts for nothing, even +inf.
+    keepdims : bool
+        Whether the axes stay, with size 1.
+    return_sign : bool
+        Whether to return the logarithm of the sum's magnitude, and its sign, as a pair.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    numpy.ndarray, or two
+        -inf for an empty sum; NaN for a negative one without `return_sign`.
+    """
+    z, _ = logits(x, scale, mask, bias, causal)
+    given = (z,) if b is None else (z, b)
+    rows, restore = rows_of(*given, axis=axis)
+    with np.errstate(all="ignore"):
+        m, s = weighted_sum(*rows)
+        log = np.log(np.abs(s))
+        if b is None and rows[0].shape[1]:
+            log = np.where(np.isfinite(m), log_of_sum(rows[0]), log)
+        value, sign = m + log, np.sign(s)
+    if return_sign:
+        return tuple(restore.values(v, extended, keepdims) for v in (value, sign))
+    with np.errstate(all="ignore"):
+        return restore.values(np.where(sign < 0, np.nan, value), extended, keepdims)
+
+
+def logsumexp_vjp(
+    x: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    b: ArrayLike | None = None,
+    *,
+    keepdims: bool = False,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
+    """Gradient through `logsumexp`, ``dy * b_i exp(x_i) / sum_j b_j exp(x_j)``.
+
+    Parameters
+    ----------
+    x : array_like
+        The input of `logsumexp`.
+    dy : array_like
+        Gradient with respect to its result, of the shape of that.
+    axis, b, keepdims
+        As given to `logsumexp`.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    z, kept = logits(x, scale, mask, bias, causal)
+    given = (z,) if b is None else (z, b)
+    rows, restore = rows_of(*given, axis=axis)
+    upstream = widen(dy).reshape(-1, 1)
+    if rows[0].size == 0:
+        return restore(rows[0], extended)
+    if b is None:
+        dx = softmax_rows(rows[0]) * upstream
+        return shown(kept, restore(widen(scale) * dx, extended), 0)
+    with np.errstate(all="ignore"):
+        m, s = weighted_sum(*rows)
+        e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - shift_of(m)[:, None]))
+        dx = e / s[:, None] * upstream
+        return shown(kept, restore(widen(scale) * dx, extended), 0)

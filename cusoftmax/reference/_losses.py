@@ -1,0 +1,102 @@
+"""Cross-entropy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cusoftmax.reference._rows import Float, log_of_sum, rows_of, single, softmax_rows, widen
+
+
+def cross_entropy(
+    logits: ArrayLike,
+    target: ArrayLike,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    reduction: str = "mean",
+    dloss: ArrayLike | None = None,
+    *,
+    extended: bool = False,
+) -> tuple[Float, Float]:
+    """Cross-entropy and its gradient with respect to `logits`; meaning as in `torch`.
+
+    Parameters
+    ----------
+    logits : array_like
+        Of any shape and real dtype, the classes along `axis`.
+    target : array_like
+        Integers, of the shape of `logits` without `axis`: classes. Or floats, of the shape of
+        `logits`: probabilities.
+    axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction
+        As in `cusoftmax.cross_entropy`.
+    dloss : array_like, optional
+        For ``reduction="none"``, what the gradient of each row is multiplied by.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    loss, gradient : numpy.ndarray
+        A row whose target is neither a class nor `ignore_index` is NaN in both.
+    """
+    (x,), restore = rows_of(logits, axis=axis)
+    rows, classes = x.shape
+    w = np.ones(classes, np.longdouble) if weight is None else widen(weight)
+    hard = np.asarray(target)
+    soft = hard.dtype.kind not in "iu"
+    e = np.longdouble(label_smoothing)
+    if soft:
+        y = rows_of(target, axis=axis)[0][0]
+        ignored = bad = np.zeros(rows, bool)
+        p = w * ((1 - e) * y + e / max(classes, 1))
+        total = np.longdouble(rows)
+    else:
+        t = hard.reshape(-1).astype(object)
+        ignored = np.array([k == ignore_index for k in t], bool)
+        bad = ~ignored & np.array([not 0 <= k < classes for k in t], bool)
+        place = np.array([k if 0 <= k < classes else 0 for k in t], np.int64)
+        own = np.arange(classes) == place[:, None]
+        p = (1 - e) * np.where(own, w, 0) + e / max(classes, 1) * w
+        total = (w[place] * ~(ignored | bad)).sum() if classes else np.longdouble(0)
+    with np.errstate(all="ignore"):
+        slope = np.ones_like(x)
+        if softcap is not None:
+            cap = np.longdouble(softcap)
+            slope = 1 / np.cosh(x / cap) ** 2
+            x = cap * np.tanh(x / cap)
+        m = x.max(axis=-1, initial=-np.inf)
+        m = np.where(np.isnan(x).any(axis=-1), np.nan, m)
+        log = log_of_sum(x) if classes else np.full(rows, -np.inf)
+        below = np.where(p == 0, 0, p * ((m[:, None] - x) + log[:, None])).sum(axis=-1)
+        # NaN, and rows of nothing but -inf, also where no weight asks for their logarithm.
+        below = np.where(np.isnan(m) | ~np.isfinite(m), np.nan, below)
+        z = 2 * np.longdouble(z_loss) * (m + log) if z_loss else np.zeros(rows)
+        loss = below + z / 2 * (m + log)
+        q = softmax_rows(x)
+        one = (p.sum(axis=-1) + z)[:, None]
+        # q - 1 of a target next to 1 is less the others' sum.
+        rest, lowered = q.copy(), np.zeros_like(q)
+        if classes:
+            top = q.argmax(axis=-1)[:, None]
+            near = np.take_along_axis(q, top, -1) > 0.5
+            np.put_along_axis(rest, top, 0, -1)
+            others = -rest.sum(axis=-1)[:, None]
+            np.put_along_axis(rest, top, np.where(near, others, np.take_along_axis(q, top, -1)), -1)
+            np.put_along_axis(lowered, top, near, -1)
+        gradient = one * rest - (p - one * lowered)
+        gradient = gradient * slope
+    for values in (loss, gradient):
+        values[bad], values[ignored] = np.nan, 0
+    if dloss is not None:
+        gradient = np.where(ignored[:, None], 0, gradient * widen(dloss).reshape(-1, 1))
+    with np.errstate(all="ignore"):
+        if reduction == "mean":
+            gradient = np.where(ignored[:, None], 0, gradient / total)
+            return single(loss.sum() / total, extended), restore(gradient, extended)
+        if reduction == "sum":
+            return single(loss.sum(), extended), restore(gradient, extended)
+    return restore.values(loss, extended, False), restore(gradient, extended)

@@ -1,0 +1,103 @@
+"""Arrays as rows in extended precision, and what the references make of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cusoftmax._checks import Axis, resolve_axes
+
+Float = np.ndarray[Any, np.dtype[Any]]
+
+
+def widen(values: ArrayLike) -> Float:
+    given = np.asarray(values)
+    if given.dtype == np.longdouble:
+        return given
+    return given.astype(np.float64).astype(np.longdouble)
+
+
+def single(value: Any, extended: bool) -> Float:
+    return np.asarray(value, np.longdouble if extended else np.float64)
+
+
+def softmax_rows(x: Float) -> Float:
+    if x.size == 0:
+        return x
+    with np.errstate(all="ignore"):
+        e = exponentials(x, x.max(axis=-1, keepdims=True))
+        return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def exponentials(x: Float, m: Float) -> Float:
+    """Return ``exp(x - m)``, which magnifies what the difference loses to rounding: put it back."""
+    d = x - m
+    back = d - x
+    lost = (x - (d - back)) - (m + back)
+    e = np.exp(d)
+    e += e * np.where(np.isfinite(lost), lost, 0)
+    return np.asarray(e)
+
+
+def shift_of(m: Float) -> Float:
+    return np.where(np.isneginf(m), 0, m)
+
+
+def log_of_sum(x: Float) -> Float:
+    """Return ``log sum_j exp(x_j - m)`` of each row, accurate next to 0 too."""
+    top = x.argmax(axis=-1)[:, None]
+    m = np.take_along_axis(x, top, -1)
+    others = exponentials(x, m)
+    first = np.take_along_axis(others, top, -1)[:, 0]  # 1, or NaN among infinities
+    np.put_along_axis(others, top, 0, -1)
+    return np.asarray(np.log1p(others.sum(axis=-1) + (first - 1)))
+
+
+def weighted_sum(x: Float, b: Float | None = None) -> tuple[Float, Float]:
+    """Return the maximum of each row's elements with a weight, and the sum relative to it."""
+    if b is None:
+        b = np.ones_like(x)
+    counted = np.where(b == 0, -np.inf, x)
+    m = counted.max(axis=-1, initial=-np.inf)
+    m = np.where(np.isnan(counted).any(axis=-1), np.nan, m)
+    with np.errstate(all="ignore"):
+        e = np.where(np.isposinf(counted), np.inf, exponentials(counted, shift_of(m)[:, None]))
+    return m, np.where(b == 0, 0, b * e).sum(axis=-1)
+
+
+class Restore:
+    """Takes rows back to the shape that they were cut from."""
+
+    def __init__(
+        self, shape: tuple[int, ...], order: tuple[int, ...], axes: tuple[int, ...]
+    ) -> None:
+        self.kept = tuple(1 if d in axes else size for d, size in enumerate(shape))
+        self.reduced = tuple(size for d, size in enumerate(shape) if d not in axes)
+        self.moved = tuple(shape[d] for d in order)
+        self.inverse = tuple(int(d) for d in np.argsort(order))
+
+    def values(self, rows: Float, extended: bool, keepdims: bool) -> Float:
+        """Take one value a row to the shape of what a reduction leaves."""
+        whole = rows.reshape(self.kept if keepdims else self.reduced)
+        return whole.astype(np.longdouble if extended else np.float64)
+
+    def __call__(self, rows: Float, extended: bool) -> Float:
+        whole = rows.reshape(self.moved).transpose(self.inverse)
+        with np.errstate(all="ignore"):
+            return whole.astype(np.longdouble if extended else np.float64, order="C")
+
+
+def rows_of(*arrays: ArrayLike, axis: Axis) -> tuple[list[Float], Restore]:
+    """Return arrays as contiguous rows, over which NumPy sums in pairs and not one by one."""
+    wide = [widen(a) for a in arrays]
+    shape = wide[0].shape
+    if any(w.shape != shape for w in wide):
+        raise ValueError(f"shapes {[w.shape for w in wide]} differ; give arrays of one shape")
+    axes = resolve_axes("reference", axis, len(shape))
+    order = (*(d for d in range(len(shape)) if d not in axes), *axes)
+    length = int(np.prod([shape[d] for d in axes], dtype=np.int64))
+    rows = int(np.prod([shape[d] for d in order[: len(shape) - len(axes)]], dtype=np.int64))
+    cut = [np.ascontiguousarray(w.transpose(order)).reshape(rows, length) for w in wide]
+    return cut, Restore(shape, order, axes)

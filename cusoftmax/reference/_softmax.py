@@ -1,0 +1,181 @@
+"""softmax and its derivatives, first and second."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cusoftmax._checks import Axis
+from cusoftmax.reference._logits import logits, seen, shown
+from cusoftmax.reference._rows import Float, rows_of, softmax_rows, widen
+
+
+def softmax(
+    x: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
+    """Softmax by its definition, ``exp(x_i - m) / sum_j exp(x_j - m)``.
+
+    Parameters
+    ----------
+    x : array_like
+        Logits of any shape and real dtype.
+    axis : int, tuple of int or None
+        Axes that are normalised together.
+    scale, mask, bias, causal
+        As for `logits`, of which this is the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    numpy.ndarray
+        Softmax of `x`, accurate to the last bits of its dtype. A row with a NaN, a +inf or nothing
+        but -inf is NaN. Hidden elements are 0.
+    """
+    z, kept = logits(x, scale, mask, bias, causal)
+    rows, restore = rows_of(z, axis=axis)
+    return shown(kept, restore(softmax_rows(rows[0]), extended), 0)
+
+
+def softmax_vjp(
+    y: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
+    """Product of softmax's Jacobian with a vector, ``y * (dy - sum_j y_j dy_j)``.
+
+    Parameters
+    ----------
+    y, dy : array_like
+        Softmax's result and the gradient with respect to it, of one shape.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    scale, mask, causal
+        As given to `softmax`.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    numpy.ndarray
+        The gradient with respect to softmax's input.
+    """
+    kept = seen(y, mask, causal)
+    (y_, dy_), restore = rows_of(shown(kept, y, 0), shown(kept, dy, 0), axis=axis)
+    with np.errstate(all="ignore"):
+        product = y_ * (dy_ - (y_ * dy_).sum(axis=-1, keepdims=True))
+        return shown(kept, restore(widen(scale) * product, extended), 0)
+
+
+def softmax_jvp(
+    y: ArrayLike,
+    xt: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> Float:
+    """Product of softmax's Jacobian with a tangent: `softmax_vjp`, the Jacobian being symmetric."""
+    return softmax_vjp(y, xt, axis, scale=scale, mask=mask, causal=causal, extended=extended)
+
+
+def softmax_vjp_vjp(
+    y: ArrayLike, dy: ArrayLike, g: ArrayLike, axis: Axis = -1, *, extended: bool = False
+) -> tuple[Float, Float]:
+    """Gradients of `softmax_vjp` with respect to `y` and `dy`, contracted with `g`.
+
+    Parameters
+    ----------
+    y, dy, g : array_like
+        The inputs of `softmax_vjp` and the gradient with respect to its result, of one shape.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    (y_, dy_, g_), restore = rows_of(y, dy, g, axis=axis)
+    with np.errstate(all="ignore"):
+        of_dy = (y_ * dy_).sum(axis=-1, keepdims=True)
+        of_g = (y_ * g_).sum(axis=-1, keepdims=True)
+        return (
+            restore(g_ * (dy_ - of_dy) - dy_ * of_g, extended),
+            restore(y_ * (g_ - of_g), extended),
+        )
+
+
+def softmax_hvp(
+    y: ArrayLike, dy: ArrayLike, v: ArrayLike, axis: Axis = -1, *, extended: bool = False
+) -> Float:
+    """Hessian of ``<dy, softmax(x)>`` applied to `v`: `softmax_vjp` of a changing `y`.
+
+    Parameters
+    ----------
+    y, dy, v : array_like
+        Softmax's result, the weights of its sum, and the tangent of softmax's input.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+    """
+    (y_, dy_, v_), restore = rows_of(y, dy, v, axis=axis)
+    with np.errstate(all="ignore"):
+        yt = y_ * (v_ - (y_ * v_).sum(axis=-1, keepdims=True))
+        inner = dy_ - (y_ * dy_).sum(axis=-1, keepdims=True)
+        return restore(yt * inner - y_ * (yt * dy_).sum(axis=-1, keepdims=True), extended)
+
+
+def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
+    """Jacobian of softmax over the last axis as ``diag(y) - outer(y, y)``.
+
+    Parameters
+    ----------
+    y : array_like, shape (..., n)
+        Softmax's result.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    numpy.ndarray, shape (..., n, n)
+        ``J[..., i, j]``, the derivative of ``y_i`` with respect to ``x_j``. Symmetric, and its rows
+        and columns sum to 0.
+    """
+    y_ = widen(y) if extended else np.asarray(y, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        diagonal = np.where(np.eye(y_.shape[-1], dtype=bool), y_[..., None], 0)
+        return np.asarray(diagonal - y_[..., :, None] * y_[..., None, :])
+
+
+def softmax_jacobian_entries(y: ArrayLike) -> Float:
+    """Jacobian of one row, entry by entry: ``y_i (1 - y_i)`` where i = j, else ``-y_i y_j``.
+
+    Parameters
+    ----------
+    y : array_like, shape (n,)
+        Softmax's result.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n, n)
+        The same as `softmax_jacobian`, by the two cases of the derivation.
+    """
+    y_ = np.asarray(y, dtype=np.float64)
+    jacobian = np.empty((y_.size, y_.size))
+    for i, y_i in enumerate(y_):
+        for j, y_j in enumerate(y_):
+            jacobian[i, j] = y_i * (1 - y_i) if i == j else -y_i * y_j
+    return jacobian
