@@ -215,13 +215,15 @@ def check_offsets(op: str, offsets: tuple[int, ...], shape: tuple[int, ...]) -> 
 
 
 def plain_count(op: str, name: str, value: Any) -> int:
-    """Return an argument that counts something as an int; True and 1.0 equal 1 but are none."""
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise TypeError(f"{op}: {name}={value!r} is not accepted; give an int")
+    """Return an argument that counts something as an int; True and 1.0 equal 1 but are none.
+
+    Nor is an array of one, which would have to be waited for.
+    """
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    plain = type(value).__module__ == "builtins"  # to print another might copy it from the device
+    given = repr(value) if plain else f"<{type(value).__name__}>"
+    raise TypeError(f"{op}: {name}={given} is not accepted; give an int")
 
 
 def one_of(op: str, name: str, value: Any, known: dict[str, str]) -> str:

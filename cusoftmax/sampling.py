@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import cupy
     from numpy.typing import DTypeLike
 
-# Below, 1 / T times a logit may overflow, and what is not the largest has no part that floats hold.
-_COLDEST = 2.0**-100
-_SMALLEST = 2.0**-126  # a factor that float32 does not flush to zero: -inf times it is -inf
+# Below, 1 / T times a logit may overflow, and what is not the largest has no part that floats hold;
+# above, 1 / T would be flushed to zero, and of logits nothing is left but by float64's largest.
+_COLDEST, _HOTTEST = 2.0**-100, 2.0**100
 
 
 def gumbel_softmax(
@@ -46,8 +46,8 @@ def gumbel_softmax(
     seed : int
         From 0 to 2**64 - 1. The same seed gives the same noise; take another for each call.
     temperature : float
-        Not negative. 0 stands for the limit: 1 at the largest ``x + g``, the first of equal ones,
-        and 0 elsewhere. So does what is below 2**-100.
+        From 0 to 2**100. 0, and what is below 2**-100, stands for the limit: 1 at the largest
+        ``x + g``, the first of equal ones, and 0 elsewhere.
     dtype : dtype, optional
         Dtype of the result, any of the floats. By default that of `x`, or of `out`; float64 for
         integers and bool.
@@ -81,7 +81,7 @@ def gumbel_softmax(
     of 0 it is that of the dtype of `x`, whatever the result's.
 
     For temperature 1 the largest element is where ``sample(x, axis, seed=seed)`` says, as far as
-    the result's dtype can tell elements apart.
+    the result's dtype can tell elements apart, unless that has the arithmetic be in float64.
 
     -inf has the probability 0. A NaN, a +inf, or nothing but -inf makes a row NaN, and so does an
     ``(x + g) / temperature`` beyond the largest number.
@@ -96,8 +96,10 @@ def gumbel_softmax(
     _checks.check_one_axis("gumbel_softmax", axis)
     key = _seed("gumbel_softmax", seed)
     t = _temperature("gumbel_softmax", temperature)
-    if t >= _COLDEST:
-        return _launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / t))
+    if t >= _COLDEST or not getattr(x, "size", 1):
+        return _launch.run(
+            "gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / (t or 1.0))
+        )
     _launch.check("gumbel_softmax", (x,), axis, dtype, out)  # before the first of two launches
     largest = _launch.run("gumbel_argmax", (x,), axis, None, None, options=(1, key, 1.0, 1.0))
     return _launch.run("one_hot", (x, largest), axis, dtype, out)
@@ -126,8 +128,8 @@ def sample(
     seed : int
         From 0 to 2**64 - 1. The same seed gives the same draws; take another for each call.
     temperature : float
-        Not negative. 0 stands for the limit, and is deterministic: the index of the largest logit,
-        the first of equal ones, as of `numpy.argmax`.
+        From 0 to 2**100. 0, and what is below 2**-100, stands for the limit, and is deterministic:
+        the index of the largest logit, the first of equal ones, as of `numpy.argmax`.
     out : cupy.ndarray, optional
         Where to write the result: an int64 array of its shape, any strides.
 
@@ -168,9 +170,9 @@ def sample(
     _checks.check_one_axis("sample", axis)
     key = _seed("sample", seed)
     t = _temperature("sample", temperature)
-    if t == 0:
+    if t < _COLDEST:
         return _launch.run("sample_argmax", (x,), axis, None, out, options=(1, 0, 1.0, 0.0))
-    factors = max(1.0 / max(t, 1.0), _SMALLEST), min(t, 1.0)
+    factors = 1.0 / max(t, 1.0), min(t, 1.0)
     return _launch.run("sample", (x,), axis, None, out, options=(1, key, *factors))
 
 
@@ -183,15 +185,16 @@ def _seed(op: str, seed: Any) -> int:
 
 
 def _temperature(op: str, temperature: Any) -> float:
-    if not isinstance(temperature, Real):  # an array would have to be waited for
+    real = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not real:  # an array would have to be waited for
         kind = type(temperature).__name__
         raise TypeError(f"{op}: temperature is a {kind}; give a number")
     try:
         given = float(temperature)
     except OverflowError:
         given = inf
-    if not 0 <= given < inf:
+    if not 0 <= given <= _HOTTEST:
         raise ValueError(
-            f"{op}: temperature={given} is not accepted; give a finite number that is not negative"
+            f"{op}: temperature={given} is not accepted; give a number from 0 to 2**100"
         )
     return given

@@ -388,6 +388,28 @@ def test_two_words_of_large_logits(device: Any, name: str, dtype: str) -> None:
         assert np.nan_to_num(units).max() <= 4
 
 
+@pytest.mark.parametrize("n", [3, 2500])
+def test_products_that_overflow(device: Any, n: int) -> None:
+    """The usual fill of masked logits, times a scale: -inf, as floating point has it."""
+    for kind, out in (("bfloat16", None), ("float32", "float16"), ("float32", None)):
+        x = np.zeros((2, n), dtype_of(kind))
+        x[:, 1], x[:, 2] = 1, np.finfo(np.float32).min if kind == "float32" else -3.3e38
+        x[1, 3:] = x[1, 2]
+        given, dy = device.asarray(x), device.asarray(np.ones(2, x.dtype))
+        exact = reference.softmax(np.where(x < -1e38, -np.inf, x.astype(float)), scale=2.0)
+        y = device.asnumpy(cs.softmax(given, scale=2.0, dtype=out)).astype(float)
+        np.testing.assert_allclose(y, exact, rtol=0.01)
+        log = device.asnumpy(cs.log_softmax(given, scale=2.0, dtype=out)).astype(float)
+        with np.errstate(divide="ignore"):
+            np.testing.assert_allclose(log, np.log(exact), rtol=0.01, atol=0.01)
+        total = device.asnumpy(cs.logsumexp(given, scale=2.0, dtype=out)).astype(float)
+        expected = np.log(np.exp(np.where(x < -1e38, -np.inf, 2 * x.astype(float))).sum(-1))
+        np.testing.assert_allclose(total, expected, rtol=0.01)
+        if out is None:
+            dx = device.asnumpy(cs.logsumexp_vjp(given, dy, scale=2.0)).astype(float)
+            np.testing.assert_allclose(dx, 2 * exact, rtol=0.01)
+
+
 # -------------------------------------------------------------------------------------- derivatives
 
 

@@ -392,7 +392,7 @@ def test_the_largest_numbers(device: Any) -> None:
     x = np.array([[top, -top, top / 2, 0]], np.float32)
     for temperature in (0, 1e-45, 1e-10, 0.3, 1.0, 1e10):
         np.testing.assert_array_equal(draw(device, x, temperature=temperature), [0])
-    assert draw(device, x, temperature=1.7e308).shape == (1,)  # any of them: their noise decides
+    assert draw(device, x, temperature=2.0**100).shape == (1,)  # any of them: their noise decides
     y = soften(device, np.array([[0, -1, 5, 4]], np.float32), temperature=1e-40)
     np.testing.assert_array_equal(np.sort(y), [[0, 0, 0, 1]])
 
@@ -432,7 +432,7 @@ def test_refusals(device: Any, name: str) -> None:
     for seed in (1.0, None, True, "1"):
         with pytest.raises(TypeError, match=rf"{name}: seed=.* is not accepted; give an int"):
             call(x, seed=seed)
-    for temperature in (-1, -1e-300, inf, nan, 10**400):
+    for temperature in (-1, -1e-300, 1e31, inf, nan, 10**400):
         with pytest.raises(ValueError, match=rf"{name}: temperature=.* is not accepted"):
             call(x, seed=1, temperature=temperature)
     for temperature in (None, "warm", x):
@@ -512,3 +512,26 @@ def test_cold_softmax_refuses_before_its_first_launch(device: Any) -> None:
     finally:
         _launch.run = run
     assert not launched and (device.asnumpy(bad) == 7).all()
+
+
+def test_cold_softmax_of_empty_rows(device: Any) -> None:
+    for temperature in (0, 1.0):
+        assert soften(device, np.zeros((3, 0), np.float32), temperature=temperature).shape == (3, 0)
+
+
+def test_equal_logits_are_drawn_alike_at_any_temperature(device: Any) -> None:
+    x = np.zeros((400, 2), np.float32)
+    for temperature in (2.0**-90, 1e-10, 1.0, 2.0**100):
+        assert 0.4 < draw(device, x, temperature=temperature).mean() < 0.6
+    x[:, 1] = 2.0**100
+    p = reference.softmax(x[0], scale=2.0**-100)[1]
+    assert abs(draw(device, x, temperature=2.0**100).mean() - p) < 0.07
+
+
+def test_a_device_array_is_no_seed(device: Any) -> None:
+    x = device.asarray(np.zeros((3, 4), np.float32))
+    for options in ({"seed": device.asarray(np.int64(3))}, {"seed": True}):
+        with pytest.raises(TypeError, match=r"^sample: seed=.* give an int"):
+            cs.sample(x, **options)
+    with pytest.raises(TypeError, match=r"^sample: temperature is a bool"):
+        cs.sample(x, seed=1, temperature=True)

@@ -45,8 +45,8 @@ CSM_DEVICE Wide logit(const Element& e, Wide factor) {
 // exactly 0 for that one.
 CSM_DEVICE Wide below_maximum(Wide z, Wide m) {
   if constexpr (kFastExp) {
-    const Acc low = z.lo - m.lo;
-    return widen_exactly((z.hi - m.hi) + (low == low ? low : Acc(0)));
+    const Acc low = z.lo - m.lo;  // NaN or infinite where the product has overflowed
+    return widen_exactly((z.hi - m.hi) + (low - low == Acc(0) ? low : Acc(0)));
   } else {
     return difference(z, m);
   }
