@@ -52,6 +52,8 @@ _MIXED = DTYPES[4:]
 # one with a second input, and elsewhere where registers run out first.
 _FIRST_OPS = ("softmax", "softmax_vjp")
 _FULLEST = ("float16", "float32")
+# Of these every kernel of contiguous rows; of the other of the two those that stand for them.
+_WHOLE = (("softmax", "float16"), ("softmax_vjp", "float32"))
 # For each other architecture, with each operation what it finds harder: bfloat16 is float16 but for
 # its conversions, of which two inputs have more; and an exponential of float64 is the longest code.
 _ELSEWHERE = {"softmax": (*_FULLEST, "float64"), "softmax_vjp": (*_FULLEST, "bfloat16")}
@@ -66,16 +68,21 @@ def selected(arch: int, op: str, dtype: str) -> bool:
     if op in _FIRST_OPS:
         return arch == _THOROUGH or dtype in (_ALIKE_ONES if arch in _ALIKE else _ELSEWHERE)[op]
     if arch == _THOROUGH:
-        return dtype in _FULLEST
+        return dtype == "float32" or (dtype == "float16" and not _has_one_feature(op))
     return arch == _OLDEST and dtype == "float32" and not _is_variant(op)
+
+
+def _has_one_feature(op: str) -> bool:
+    """Whether another operation has the same features of logits and more."""
+    return len(OPERATIONS[op].features) == 1 and OPERATIONS[op].source == "softmax"
 
 
 def _is_variant(op: str) -> bool:
     return bool(OPERATIONS[op].source) and not OPERATIONS[op].segmented
 
 
-def _is_column(kernel: Kernel) -> bool:
-    return (kernel["CSM_PATTERN"], kernel["CSM_STAGE"]) == ("column", "0")
+def _is_resident(kernel: Kernel) -> bool:
+    return kernel["CSM_PATTERN"] != "split" and kernel["CSM_STAGE"] == "0"
 
 
 def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
@@ -89,12 +96,12 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
 
     if not selected(arch, op, dtype):
         return ()
-    if op in _FIRST_OPS and arch == _THOROUGH and dtype in _FULLEST:
+    if arch == _THOROUGH and (op, dtype) in _WHOLE:
         rows = planned_kernels(arch, [op], [dtype], ["rows", "few"])
         found = rows + extremes("column") + widest("strided", "batched")
     elif op in _FIRST_OPS and arch == _THOROUGH and dtype not in _MIXED:
-        # Of the sizes between, bfloat16 has those of float16, and float64 those of float32.
-        found = extremes("rows", "few", "column") + widest("strided")
+        # Of the sizes between the layouts are those of the two above.
+        found = extremes("rows", "few", "column") + widest("strided", "batched")
     elif op in _FIRST_OPS and arch not in (*_ALIKE, _THOROUGH) and dtype == "float32":
         # With narrow accesses only registers can run short, and float32 takes the most: its sums
         # are compensated, and its values the same words of a thread as those of float16.
@@ -103,10 +110,11 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
         # A mask or bias for each batch makes rows uneven, most often.
         batched = ("batched",) if _BESIDE in op and dtype == "float32" else ()
         found = widest("rows", "few", "column", *batched)
-    if _is_variant(op) and dtype == "float16":
-        # Where registers are short: blocks have a lower cap than in float32, and columns on the
-        # chip take 124 of 128. Elsewhere no variant takes more than 100; float32 has them all.
-        found = tuple(k for k in found if k["CSM_PATTERN"] == "block" or _is_column(k))
+    if op not in _FIRST_OPS and (dtype == "float16" or arch == _OLDEST):
+        # Rows on the chip are where registers are short: blocks have a lower cap than in float32,
+        # and columns on the chip take 124 of 128. Elsewhere none takes more than 100, but in
+        # float32 on sm_90, which has them all.
+        found = tuple(k for k in found if _is_resident(k) or OPERATIONS[op].segmented)
     return tuple(sorted(set(found), key=lambda kernel: kernel.name))
 
 

@@ -390,6 +390,7 @@ def _map(make: _Maker) -> Plan:
     threads = tuned.GROUP_THREADS.value
     contiguous = make.row_is_contiguous
     vector = make.row_vector if contiguous else 1
+    warps = make.max_warps if contiguous else tuned.GENERAL_WARPS.value
     kernel = make.kernel(
         "map",
         vector=vector,
@@ -397,6 +398,7 @@ def _map(make: _Maker) -> Plan:
         lanes=lanes,
         items=items,
         general=not contiguous,
+        threads=min(warps, tuned.CAP_WARPS.value) * WARP,
     )
     grid = min(ceil_div(units, threads // lanes), MAX_GRID)
     return make.plan(

@@ -81,6 +81,7 @@ def test_the_catalogue_is_complete(arch: int, op: str) -> None:
     device, rng = DeviceSpec.known(arch), random.Random(f"{arch} {op}")
     for dtype in _catalog.DTYPES if op in FIRST_OPS else ("float16", "float32"):
         known = set(_catalog.planned_kernels(arch, [op], [dtype]))
+        assert len({kernel.name for kernel in known}) == len(known)
         for _ in range(400):
             n, rows, outer = (int(2 ** rng.uniform(0, top)) for top in (21, 20, 3))
             shape, axis = rng.choice(
