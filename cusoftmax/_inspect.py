@@ -82,7 +82,7 @@ def _is_variant(op: str) -> bool:
 
 
 def _is_resident(kernel: Kernel) -> bool:
-    return kernel["CSM_PATTERN"] != "split" and kernel["CSM_STAGE"] == "0"
+    return kernel["CSM_PATTERN"] not in ("group", "stream", "split") and kernel["CSM_STAGE"] == "0"
 
 
 def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
@@ -100,8 +100,8 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
         rows = planned_kernels(arch, [op], [dtype], ["rows", "few"])
         found = rows + extremes("column") + widest("strided", "batched")
     elif op in _FIRST_OPS and arch == _THOROUGH and dtype not in _MIXED:
-        # Of the sizes between the layouts are those of the two above.
-        found = extremes("rows", "few", "column") + widest("strided", "batched")
+        # Of the sizes between the layouts are those of the two above, and of narrow accesses.
+        found = widest("rows", "few", "column", "strided", "batched")
     elif op in _FIRST_OPS and arch not in (*_ALIKE, _THOROUGH) and dtype == "float32":
         # With narrow accesses only registers can run short, and float32 takes the most: its sums
         # are compensated, and its values the same words of a thread as those of float16.
@@ -111,9 +111,9 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
         batched = ("batched",) if _BESIDE in op and dtype == "float32" else ()
         found = widest("rows", "few", "column", *batched)
     if op not in _FIRST_OPS and (dtype == "float16" or arch == _OLDEST):
-        # Rows on the chip are where registers are short: blocks have a lower cap than in float32,
-        # and columns on the chip take 124 of 128. Elsewhere none takes more than 100, but in
-        # float32 on sm_90, which has them all.
+        # Rows of a whole block are where registers are short: these have a lower cap than in
+        # float32, and columns on the chip take 124 of 128. Elsewhere none takes more than 100, but
+        # in float32 on sm_90, which has them all.
         found = tuple(k for k in found if _is_resident(k) or OPERATIONS[op].segmented)
     return tuple(sorted(set(found), key=lambda kernel: kernel.name))
 

@@ -229,6 +229,8 @@ KINDS = {
     "column x8": ("sm_90", 3),
     "column long": ("sm_80", 3),
 }
+# For operations that add nothing to how a row is laid over threads: of clusters that of eight.
+MAIN_KINDS = tuple(k for k in KINDS if not k.endswith(("x2", "x4")))
 LONGEST = 1 << 20
 
 

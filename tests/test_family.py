@@ -13,7 +13,7 @@ import cusoftmax as cs
 from cusoftmax._family import FAMILY, Arrays, Member
 from cusoftmax._family_logits import transforms
 from cusoftmax._ops import OPERATIONS
-from tests.support import DTYPES, KINDS, assert_plan, bits, case, dtype_of, planned
+from tests.support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 PATTERNS = ("group", "block", "split", "column")
 
@@ -50,15 +50,13 @@ def cases() -> Iterator[tuple[str, str, str]]:
         for dtype in DTYPES:
             if OPERATIONS[op].source and dtype not in ("float16", "float64"):
                 continue
-            for wanted in KINDS:
+            for wanted in MAIN_KINDS:
                 if transforms(
                     op
                 ):  # all features in all patterns; one by one in tests/test_logits.py
                     if len(OPERATIONS[op].features) > 2 and wanted in PATTERNS:
                         yield op, dtype, wanted
                     continue
-                if wanted.endswith(("x2", "x4")):
-                    continue  # of clusters that of eight stands for all
                 if "parked" in wanted and not OPERATIONS[op].outputs:
                     continue  # nothing is kept where nothing is read again
                 if dtype == "float32" or wanted in PATTERNS:
