@@ -54,6 +54,7 @@ _FIRST_OPS = ("softmax", "softmax_vjp")
 _FULLEST = ("float16", "float32")
 # Of these every kernel of contiguous rows; of the other of the two those that stand for them.
 _WHOLE = (("softmax", "float16"), ("softmax_vjp", "float32"))
+_NARROW = (75, 100)  # where narrow accesses are looked at too: the oldest and another family
 # For each other architecture, with each operation what it finds harder: bfloat16 is float16 but for
 # its conversions, of which two inputs have more; and an exponential of float64 is the longest code.
 _ELSEWHERE = {"softmax": (*_FULLEST, "float64"), "softmax_vjp": (*_FULLEST, "bfloat16")}
@@ -102,7 +103,7 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
     elif op in _FIRST_OPS and arch == _THOROUGH and dtype not in _MIXED:
         # Of the sizes between the layouts are those of the two above, and of narrow accesses.
         found = widest("rows", "few", "column", "strided", "batched")
-    elif op in _FIRST_OPS and arch not in (*_ALIKE, _THOROUGH) and dtype == "float32":
+    elif op in _FIRST_OPS and arch in _NARROW and dtype == "float32":
         # With narrow accesses only registers can run short, and float32 takes the most: its sums
         # are compensated, and its values the same words of a thread as those of float16.
         found = extremes("rows", "few", "column")

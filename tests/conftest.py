@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,14 +13,6 @@ import pytest
 from cusoftmax import _launch, emulator
 from cusoftmax._device import DeviceSpec
 from cusoftmax._launch import gpu_is_present
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Answer ``-n auto``: one worker more than processors, since each waits for compilers at times.
-
-    On two processors that use was 80 % with two workers.
-    """
-    return len(os.sched_getaffinity(0)) + 1
 
 
 class EmulatedDevice:
