@@ -126,7 +126,7 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
       for (int i = block; i < block + kGroup; ++i) {
 #pragma unroll
         for (int k = 0; k < kInputs; ++k) {
-          this->item_[i][k] = Op::kNeutral[k] == Neutral::lowest ? negative_infinity() : Acc(0);
+          this->item_[i][k] = neutral<Op>(k);
           if (any && this->wanted(i)) this->item_[i][k] = staged.get(k, place + i * kLanes);
         }
       }
