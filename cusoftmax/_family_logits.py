@@ -14,6 +14,7 @@ import numpy as np
 import cusoftmax as cs
 from cusoftmax import reference
 from cusoftmax._checks import Axis
+from cusoftmax._operation import FLOATS
 from cusoftmax._ops import KERNELS, LOGIT_FEATURES
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -42,7 +43,8 @@ def draw_beside(
         if several:
             mask[(slice(None),) * several[-1] + (1,)] = False
         return mask
-    return np.asarray(np.abs(rng.standard_normal(shape) * BIAS)).astype(kind)
+    drawn = rng.standard_normal(shape) * BIAS
+    return np.asarray(drawn if kind.name in FLOATS else np.abs(drawn)).astype(kind)
 
 
 def call(op: str) -> Callable[..., Any]:
