@@ -15,7 +15,7 @@
 #define CSM_CLUSTER_ATTRIBUTE
 #endif
 
-// A pointer for each operand, in the order of core/config.cuh: a kernel takes as many as its operation has.
+// A pointer for each operand, in the order of machine/config.cuh: a kernel takes as many as its operation has.
 #define CSM_EACH_2(of) of(0), of(1)
 #define CSM_EACH_3(of) CSM_EACH_2(of), of(2)
 #define CSM_EACH_4(of) CSM_EACH_3(of), of(3)

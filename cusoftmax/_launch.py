@@ -203,7 +203,7 @@ def _allocator(
 
 
 def layout_of(made: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the words of `csm::Layout` (core/config.cuh) of a plan's kernels.
+    """Return the words of `csm::Layout` (machine/config.cuh) of a plan's kernels.
 
     The last of them, the numbers that come with a call, are 0.
     """

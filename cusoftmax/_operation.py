@@ -67,7 +67,7 @@ class Operation:
         Whether the kernel needs to know where a row stands: rows are then numbered in the order of
         the arrays' dimensions, not in that of memory.
     features : tuple of str
-        Names in ``csm::feature`` (``core/config.cuh``): what a variant does besides.
+        Names in ``csm::feature`` (``machine/config.cuh``): what a variant does besides.
     options : tuple of str
         Numbers that come with a call, in the kernel's order.
     precise_as : str

@@ -1,6 +1,6 @@
 """The random words and the Gumbel noise of `gumbel_softmax` and `sample`, in NumPy.
 
-The twin of ``cuda_kernels/core/philox.cuh`` and ``gumbel.cuh``: the same words, and of them the
+The twin of ``cuda_kernels/numeric/philox.cuh`` and ``gumbel.cuh``: the same words, and of them the
 same uniform numbers, whose noise is then exact to the digits of `numpy.longdouble`.
 """
 

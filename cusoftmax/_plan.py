@@ -222,7 +222,7 @@ def make_kernel(
     pattern : str
         File in ``cuda_kernels/patterns``.
     vector, group, lanes, items, cluster, stage, parks
-        As ``core/config.cuh`` says.
+        As ``machine/config.cuh`` says.
     threads : int
         The cap on registers: as many threads as are to share a multiprocessor.
     batch_dims : int, optional

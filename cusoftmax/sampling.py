@@ -1,7 +1,7 @@
 """Softmax with Gumbel noise, and draws from it: the public functions.
 
 The noise of an element follows from the seed, the row's number and the element's place in the row
-(``cuda_kernels/core/gumbel.cuh``), and from nothing else.
+(``cuda_kernels/numeric/gumbel.cuh``), and from nothing else.
 """
 
 from __future__ import annotations

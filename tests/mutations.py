@@ -158,7 +158,7 @@ MUTATIONS = (
     Mutation(
         "fold: shuffle width halved",
         SHUFFLE,
-        "core/fold.cuh",
+        "reduce/fold.cuh",
         "shuffle_xor(node, mask, kWarp)",
         "shuffle_xor(node, mask, kWarp / 2)",
         (_CLUSTER,),
@@ -166,7 +166,7 @@ MUTATIONS = (
     Mutation(
         "tile: maximum over half of the lanes",
         BOUND,
-        "core/tile.cuh",
+        "reduce/tile.cuh",
         "for (int mask = 1; mask < kLanes; mask *= 2) m = maximum",
         "for (int mask = 1; mask < kLanes / 2; mask *= 2) m = maximum",
         (_GROUP,),
@@ -174,7 +174,7 @@ MUTATIONS = (
     Mutation(
         "tile: bound off by one",
         MEMORY,
-        "core/tile.cuh",
+        "reduce/tile.cuh",
         "kVec < left_; }",
         "kVec <= left_; }",
         (_GROUP,),
@@ -182,7 +182,7 @@ MUTATIONS = (
     Mutation(
         "tile: each second access writes its neighbour's place",
         MEMORY,
-        "core/tile.cuh",
+        "reduce/tile.cuh",
         "element_offset<kOperand>(args, index_of(v)), wanted(v), give);",
         "element_offset<kOperand>(args, index_of(v / 2 * 2)), wanted(v), give);",
         (_GROUP,),
@@ -190,7 +190,7 @@ MUTATIONS = (
     Mutation(
         "tile: one step of the sum in another order for narrow accesses",
         BITS,
-        "core/tile.cuh",
+        "reduce/tile.cuh",
         "for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum",
         "for (int bit = 1; bit < kSwapped; bit *= 2) sum",
         (replace(_HALF, misalign=2, twin=_HALF),),
@@ -230,7 +230,7 @@ MUTATIONS = (
     Mutation(
         "exp: factors of many elements not normalised",
         BOUND,
-        "core/wide.cuh",
+        "numeric/wide.cuh",
         "const Acc hi = a.hi + a.lo;",
         "const Acc hi = a.hi;",
         (Probe("block", "softmax", "float32", (48, 4096), rows="steep"),),
@@ -238,7 +238,7 @@ MUTATIONS = (
     Mutation(
         "merge: sums not rescaled to the larger maximum",
         BOUND,
-        "core/monoid.cuh",
+        "reduce/node.cuh",
         "exp_difference_times(low.m, high.m, low.s[k])",
         "low.s[k]",
         (_BLOCK,),
@@ -246,7 +246,7 @@ MUTATIONS = (
     Mutation(
         "shift_of: no guard for a chunk of −inf",
         BOUND,
-        "core/monoid.cuh",
+        "reduce/node.cuh",
         "return m.hi == negative_infinity() ? widen_exactly(Acc(0)) : m;",
         "return m;",
         (replace(_BLOCK, rows="masked"),),
@@ -254,7 +254,7 @@ MUTATIONS = (
     Mutation(
         "exp: the rounding error of x − m dropped",
         BOUND,
-        "core/exp.cuh",
+        "numeric/exp.cuh",
         "fused(k, -ExpC::kLn2Low, lost)",
         "k * -ExpC::kLn2Low",
         (replace(_GROUP, rows="wide"),),
@@ -262,7 +262,7 @@ MUTATIONS = (
     Mutation(
         "sum: low part of the running sum dropped",
         BOUND,
-        "core/wide.cuh",
+        "numeric/wide.cuh",
         "a.lo + ((a.hi - (sum - of_b)) + (b - of_b))",
         "a.lo",
         (_TALL,),
@@ -270,7 +270,7 @@ MUTATIONS = (
     Mutation(
         "sum: low part of the tree's sums dropped",
         BOUND,
-        "core/wide.cuh",
+        "numeric/wide.cuh",
         "(a.lo + b.lo) + (small - (sum - large))",
         "a.lo + b.lo",
         (_TALL,),
@@ -286,7 +286,7 @@ MUTATIONS = (
     Mutation(
         "fold: barrier between groups of nodes and the rest dropped",
         RACE,
-        "core/fold.cuh",
+        "reduce/fold.cuh",
         "    block_barrier();\n  }\n  int width",
         "  }\n  int width",
         (Probe("block x8", "softmax", "float32", (2, 40000)),),
@@ -294,7 +294,7 @@ MUTATIONS = (
     Mutation(
         "fold: the last group of nodes left out",
         BOUND,
-        "core/fold.cuh",
+        "reduce/fold.cuh",
         "left = (count + kWarp - 1) / kWarp;",
         "left = count / kWarp;",
         (Probe("block x8", "softmax", "float32", (2, 40000)),),
@@ -302,7 +302,7 @@ MUTATIONS = (
     Mutation(
         "log: no second word of the sum",
         BOUND,
-        "core/log.cuh",
+        "numeric/log.cuh",
         "s.lo * (fraction * reciprocal(s.hi))",
         "Acc(0)",
         (Probe("group", "log_softmax", "float32", (64, 7)),),
@@ -350,7 +350,7 @@ MUTATIONS = (
     Mutation(
         "stream: one buffer of nodes instead of two",
         RACE,
-        "core/stretch.cuh",
+        "reduce/stretch.cuh",
         "static_cast<int>(round & 1) * warps",
         "0",
         (_STREAM,),
@@ -358,7 +358,7 @@ MUTATIONS = (
     Mutation(
         "fold: digits of the counter folded from the top",
         BITS,
-        "core/fold.cuh",
+        "reduce/fold.cuh",
         "for (int level = 0; (count_ >> level) != 0; ++level) {",
         "for (int level = 31; level >= 0; --level) {",
         (_DIGITS,),
@@ -390,7 +390,7 @@ MUTATIONS = (
     Mutation(
         "topk: barrier before a warp's list is merged dropped",
         RACE,
-        "core/pick_stretch.cuh",
+        "select/pick_stretch.cuh",
         "    block_barrier();\n    if (warp % (2 * step) == 0",
         "    if (warp % (2 * step) == 0",
         (_SELECTED,),
@@ -414,7 +414,7 @@ MUTATIONS = (
     Mutation(
         "topk: lists merged without turning one round",
         BOUND,
-        "core/picks.cuh",
+        "select/picks.cuh",
         "reversed[s] = exchange(other.at_[kSlots - 1 - s], kLanes - 1);",
         "reversed[s] = other.at_[s];",
         (_SELECTED,),
@@ -422,7 +422,7 @@ MUTATIONS = (
     Mutation(
         "topk: an element taken twice",
         BOUND,
-        "core/key_tile.cuh",
+        "select/key_tile.cuh",
         "left_ &= ~(1u << (item_of(found.index) & 31));",
         "(void)found;",
         (Probe("topk_group", "topk_softmax", "float32", (70, 61)),),
@@ -430,7 +430,7 @@ MUTATIONS = (
     Mutation(
         "topk: a split row's second list left out",
         BOUND,
-        "core/pick_stretch.cuh",
+        "select/pick_stretch.cuh",
         "for (i64 list = warp; list < count; list += warps)",
         "for (i64 list = warp; list < count; list += 2 * warps)",
         (Probe("topk_split", "topk_softmax", "float16", (1, 1 << 17)),),
@@ -438,7 +438,7 @@ MUTATIONS = (
     Mutation(
         "masks: what a parked chunk hides is forgotten",
         BOUND,
-        "core/tile.cuh",
+        "reduce/tile.cuh",
         "kept_ = to_bits(slot.load(parked_at(kItems, 0)));",
         "kept_ = ~0u;",
         (Probe("block parked", "softmax_masked", "float16", (3, 37000), arch="sm_80"),),
@@ -446,7 +446,7 @@ MUTATIONS = (
     Mutation(
         "masks: a hidden element of a column stays in its sum",
         BOUND,
-        "core/monoid.cuh",
+        "reduce/node.cuh",
         "e[k] = kept ? e[k] : neutral<Op>(k);",
         "e[k] = kept || kVec == 2 ? e[k] : neutral<Op>(k);",
         (Probe("column", "softmax_masked", "float32", (100, 64), axis=0),),
@@ -454,7 +454,7 @@ MUTATIONS = (
     Mutation(
         "causal: one key too few",
         BOUND,
-        "core/tile.cuh",
+        "reduce/tile.cuh",
         "number % queries + 1 + (n - queries)",
         "number % queries + (n - queries)",
         (Probe("group", "softmax_causal", "float32", (70, 61)),),
@@ -462,7 +462,7 @@ MUTATIONS = (
     Mutation(
         "causal: the vector in which hidden elements begin is not read",
         BOUND,
-        "core/tile.cuh",
+        "reduce/tile.cuh",
         "step_of(v * kVec) < seen_)",
         "step_of(v * kVec + kVec - 1) < seen_)",
         (Probe("group", "softmax_causal", "float32", (64, 64)),),
@@ -470,7 +470,7 @@ MUTATIONS = (
     Mutation(
         "scale: one word of it",
         BOUND,
-        "core/logit.cuh",
+        "logits/logit.cuh",
         "fused(e[0], factor.lo, fused(e[0], factor.hi, -z.hi))",
         "fused(e[0], factor.hi, -z.hi)",
         (Probe("group", "softmax_scaled", "float32", (70, 61)),),
@@ -478,7 +478,7 @@ MUTATIONS = (
     Mutation(
         "scale: its sign lost",
         BOUND,
-        "core/logit.cuh",
+        "logits/logit.cuh",
         "e[0] *= given.number(kSign);",
         "(void)e;",
         (Probe("group", "softmax_scaled", "float32", (70, 61)),),
@@ -486,7 +486,7 @@ MUTATIONS = (
     Mutation(
         "bias: what its sum lost",
         BOUND,
-        "core/logit.cuh",
+        "logits/logit.cuh",
         "z.lo += (x - (z.hi - of_b)) + (b - of_b);",
         "",
         (Probe("group", "softmax_biased", "float32", (70, 61)),),
@@ -494,7 +494,7 @@ MUTATIONS = (
     Mutation(
         "philox: a round too few",
         BOUND,
-        "core/philox.cuh",
+        "numeric/philox.cuh",
         "round < 10;",
         "round < 9;",
         (Probe("group", "gumbel_softmax", "float16", (70, 61)),),
@@ -502,7 +502,7 @@ MUTATIONS = (
     Mutation(
         "gumbel: the digits of 1 − u lost where u is near 1",
         BOUND,
-        "core/gumbel.cuh",
+        "numeric/gumbel.cuh",
         "u.exponent == Acc(0) ? -smaller : u.fraction - Acc(1)",
         "u.fraction - Acc(1)",
         (Probe("block", "gumbel_softmax", "float32", (3, 2000)),),
@@ -518,7 +518,7 @@ MUTATIONS = (
     Mutation(
         "offsets of 32 bits",
         MEMORY,
-        "core/config.cuh",
+        "machine/config.cuh",
         "return offset + index * stride[0];",
         "return offset + static_cast<int>(index * stride[0]);",
         (Probe("group", "softmax", "float32", (2**19 + 8, 1024), rows="zeros", only=(-1,)),),

@@ -124,7 +124,7 @@ def test_the_noise_at_the_ends() -> None:
     chosen = Mutation(
         "words of one's choice",
         (),
-        "core/gumbel.cuh",
+        "numeric/gumbel.cuh",
         "const u32 bits = words[words.index];",
         f"constexpr u32 kEnds[] = {{{words}}}; const u32 bits = kEnds[place % {len(ENDS)}];",
         (),

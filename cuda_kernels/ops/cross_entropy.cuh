@@ -12,9 +12,9 @@
 // upstream gradient of a row; the weights as a table, for w_t; the gradient and the loss, of which one may be missing.
 #pragma once
 
-#include "core/log.cuh"
-#include "core/monoid.cuh"
-#include "core/softcap.cuh"
+#include "numeric/log.cuh"
+#include "reduce/node.cuh"
+#include "numeric/softcap.cuh"
 
 namespace csm {
 

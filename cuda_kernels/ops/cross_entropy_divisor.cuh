@@ -2,7 +2,7 @@
 // 1 / their number. The targets are the elements of the one row; those that name no class count for nothing.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

@@ -2,7 +2,7 @@
 // is read from memory if there is a row input.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

@@ -1,8 +1,8 @@
 // gumbel_softmax: softmax of z = (x + g) / T, with g standard Gumbel noise of a seed, the row and the place in it.
 #pragma once
 
-#include "core/gumbel.cuh"
-#include "core/monoid.cuh"
+#include "numeric/gumbel.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

@@ -1,8 +1,8 @@
-// log_softmax: y_i = z_i − m − ln Σ_j exp(z_j − m), m = max_j z_j, where z = x or as core/logit.cuh says.
+// log_softmax: y_i = z_i − m − ln Σ_j exp(z_j − m), m = max_j z_j, where z = x or as logits/logit.cuh says.
 #pragma once
 
-#include "core/log.cuh"
-#include "core/logit.cuh"
+#include "numeric/log.cuh"
+#include "logits/logit.cuh"
 
 namespace csm {
 

@@ -1,7 +1,7 @@
 // Change of log_softmax along a change ẋ of its input: ẋ − ⟨exp(ℓ), ẋ⟩, where ℓ = log_softmax(x).
 #pragma once
 
-#include "core/logit.cuh"
+#include "logits/logit.cuh"
 
 namespace csm {
 

@@ -1,7 +1,7 @@
 // Gradient through log_softmax: dx = dy − exp(ℓ) Σ_j dy_j, where ℓ = log_softmax(x).
 #pragma once
 
-#include "core/logit.cuh"
+#include "logits/logit.cuh"
 
 namespace csm {
 

@@ -4,8 +4,8 @@
 // without that, a negative sum has no logarithm and gives NaN.
 #pragma once
 
-#include "core/log.cuh"
-#include "core/weighted.cuh"
+#include "numeric/log.cuh"
+#include "logits/weighted.cuh"
 
 namespace csm {
 

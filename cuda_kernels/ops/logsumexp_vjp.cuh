@@ -3,7 +3,7 @@
 // dL, the gradient with respect to the result, is a value of the row. The weights are there if there is a second input.
 #pragma once
 
-#include "core/weighted.cuh"
+#include "logits/weighted.cuh"
 
 namespace csm {
 

@@ -3,7 +3,7 @@
 // The elements of the input are not looked at: it is there for its shape, and a compiler drops its loads.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

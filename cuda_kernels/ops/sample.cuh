@@ -4,9 +4,9 @@
 // What is compared is z, or T z where that is less, T < 1: neither overflows, and the largest is the same element's.
 #pragma once
 
-#include "core/gumbel.cuh"
-#include "core/monoid.cuh"
-#include "core/picks.cuh"
+#include "numeric/gumbel.cuh"
+#include "reduce/node.cuh"
+#include "select/picks.cuh"
 
 namespace csm {
 

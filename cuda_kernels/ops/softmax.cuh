@@ -1,7 +1,7 @@
-// softmax: y_i = exp(z_i − m) / Σ_j exp(z_j − m), m = max_j z_j, where z = x or as core/logit.cuh says.
+// softmax: y_i = exp(z_i − m) / Σ_j exp(z_j − m), m = max_j z_j, where z = x or as logits/logit.cuh says.
 #pragma once
 
-#include "core/logit.cuh"
+#include "logits/logit.cuh"
 
 namespace csm {
 

@@ -5,7 +5,7 @@
 // so that three sums over the same pass are enough.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

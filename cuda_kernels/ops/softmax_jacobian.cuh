@@ -4,7 +4,7 @@
 // fused multiply-add rounds once.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

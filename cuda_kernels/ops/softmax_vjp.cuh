@@ -4,7 +4,7 @@
 // times that.
 #pragma once
 
-#include "core/logit.cuh"
+#include "logits/logit.cuh"
 
 namespace csm {
 

@@ -4,7 +4,7 @@
 //   with respect to dy:  y ∘ (g − ⟨y, g⟩)
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

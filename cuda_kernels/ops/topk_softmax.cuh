@@ -3,7 +3,7 @@
 // s is the sum of the exponentials of the row or, for an operation with no sum over it, of the k.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

@@ -10,8 +10,8 @@
 // An operation with values of a row alone parks nothing.
 #pragma once
 
-#include "core/fold.cuh"
-#include "core/tile.cuh"
+#include "reduce/fold.cuh"
+#include "reduce/tile.cuh"
 
 namespace csm {
 

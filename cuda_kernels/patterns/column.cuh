@@ -3,7 +3,7 @@
 // A thread walks down kVec neighbouring rows, kItems elements of each, all in registers. A warp is kLanes threads side
 // by side, so that its accesses are contiguous, times 32 / kLanes further down. A block is several such warps one below
 // the other: a power of two of walkers for each row. A walker's stretch is a leaf; leaves are folded as the binary tree
-// of core/fold.cuh, by groups of lanes, through shared memory.
+// of reduce/fold.cuh, by groups of lanes, through shared memory.
 //
 //   stage 0   the row is on the chip: a leaf for each walker of kCluster blocks, one below the other;
 //   stage 1   longer rows, first of three launches: each block folds its leaves and writes the node to the workspace;
@@ -14,7 +14,7 @@
 // for each row. Workspace: a node for each segment of each row, then the rows' nodes.
 #pragma once
 
-#include "core/stretch.cuh"
+#include "reduce/stretch.cuh"
 
 namespace csm {
 

@@ -4,7 +4,7 @@
 // among its own lanes. A block is as many warps as launched, which share nothing: no shared memory, no barrier.
 #pragma once
 
-#include "core/tile.cuh"
+#include "reduce/tile.cuh"
 
 namespace csm {
 

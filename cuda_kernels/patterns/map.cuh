@@ -4,7 +4,7 @@
 // block as many warps as launched, which share nothing: no shared memory, no barrier, no shuffle.
 #pragma once
 
-#include "core/tile.cuh"
+#include "reduce/tile.cuh"
 
 namespace csm {
 

@@ -15,16 +15,16 @@
 //   stage 2   the nodes of kFold pieces of a row are folded into one, by the block with the first of them;
 //   stage 3   the pieces of the tile are staged again, and written.
 //
-// Stages 2 and 3 are launched only where there may be a longer row. Every stage adds in the order of core/tile.cuh and
-// core/fold.cuh, so that a row has the bits that the other patterns would give it, wherever it stands.
+// Stages 2 and 3 are launched only where there may be a longer row. Every stage adds in the order of reduce/tile.cuh
+// and reduce/fold.cuh, so that a row has the bits that the other patterns would give it, wherever it stands.
 //
 // Shared memory: what is staged, nodes, and for each warp a list of rows longer than a chunk. Workspace: the words of
 // stage 0, the tiles' first rows, then two nodes for each tile and column: of the row that ends there, and of the one
 // that begins.
 #pragma once
 
-#include "core/fold.cuh"
-#include "core/staged.cuh"
+#include "reduce/fold.cuh"
+#include "reduce/staged.cuh"
 
 namespace csm {
 

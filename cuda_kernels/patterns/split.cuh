@@ -8,7 +8,7 @@
 // Shared memory: as reduce_stretch needs. Workspace: a node for each segment of each row.
 #pragma once
 
-#include "core/stretch.cuh"
+#include "reduce/stretch.cuh"
 
 namespace csm {
 

@@ -7,7 +7,7 @@
 // Shared memory: as reduce_stretch needs.
 #pragma once
 
-#include "core/stretch.cuh"
+#include "reduce/stretch.cuh"
 
 namespace csm {
 

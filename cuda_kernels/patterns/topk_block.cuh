@@ -7,7 +7,7 @@
 // Shared memory: as pick_stretch needs.
 #pragma once
 
-#include "core/pick_stretch.cuh"
+#include "select/pick_stretch.cuh"
 
 namespace csm {
 

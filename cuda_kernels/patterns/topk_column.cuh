@@ -12,7 +12,7 @@
 // Shared memory: a chunk for each warp, rows kPitch elements apart; in stage 2 a list for each warp.
 #pragma once
 
-#include "core/pick_stretch.cuh"
+#include "select/pick_stretch.cuh"
 
 namespace csm {
 

@@ -4,7 +4,7 @@
 // pick by shuffles. A block is as many warps as launched, which share nothing: no shared memory, no barrier.
 #pragma once
 
-#include "core/key_tile.cuh"
+#include "select/key_tile.cuh"
 
 namespace csm {
 

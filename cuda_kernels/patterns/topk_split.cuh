@@ -6,7 +6,7 @@
 // Shared memory: as pick_stretch needs. Workspace: k candidates and a node for each segment of each row.
 #pragma once
 
-#include "core/pick_stretch.cuh"
+#include "select/pick_stretch.cuh"
 
 namespace csm {
 

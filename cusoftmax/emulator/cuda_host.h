@@ -1,4 +1,4 @@
-// The machine under the kernels, on a CPU: the twin of cuda_kernels/core/platform.cuh.
+// The machine under the kernels, on a CPU: the twin of cuda_kernels/machine/platform.cuh.
 //
 // One function or class here for each one there, with the same name and meaning; collectives and memory accesses also
 // take the place they were called from, so that an error can name it.

@@ -1,5 +1,5 @@
 // Small kernels that do nothing wrong. CSM_BODY names the one to build.
-#include "core/platform.cuh"
+#include "machine/platform.cuh"
 
 using namespace csm;
 

@@ -1,5 +1,5 @@
 // Small kernels, each wrong in one way that the emulator has to report. CSM_BODY names the one to build.
-#include "core/platform.cuh"
+#include "machine/platform.cuh"
 
 using namespace csm;
 

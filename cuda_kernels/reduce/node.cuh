@@ -5,8 +5,8 @@
 // have in common, seen from the patterns.
 #pragma once
 
-#include "core/exp.cuh"
-#include "core/vec.cuh"
+#include "numeric/exp.cuh"
+#include "numeric/vec.cuh"
 
 namespace csm {
 

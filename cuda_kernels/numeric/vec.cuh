@@ -1,10 +1,10 @@
 // One global access: kVec neighbouring elements, converted between the stored dtype and Acc.
 //
-// How many they are follows from the array that takes or gives them: kVec of core/config.cuh but where that was told
+// How many they are follows from the array that takes or gives them: kVec of machine/config.cuh but where that was told
 // otherwise.
 #pragma once
 
-#include "core/config.cuh"
+#include "machine/config.cuh"
 
 namespace csm {
 

@@ -4,7 +4,7 @@
 // and float64 has no room for all 64-bit integers. All NaNs are alike and above all numbers; −0 and +0 are alike.
 #pragma once
 
-#include "core/vec.cuh"
+#include "numeric/vec.cuh"
 
 namespace csm {
 

@@ -12,7 +12,7 @@
 // Where a bit lives, in the item's number or in the lane's, is what kVec decides; only who adds depends on it.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

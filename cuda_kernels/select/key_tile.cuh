@@ -1,8 +1,8 @@
-// A chunk of one row as keys in the registers of kLanes lanes, laid out as core/tile.cuh says; picking from it.
+// A chunk of one row as keys in the registers of kLanes lanes, laid out as reduce/tile.cuh says; picking from it.
 #pragma once
 
-#include "core/picks.cuh"
-#include "core/tile.cuh"
+#include "select/picks.cuh"
+#include "reduce/tile.cuh"
 
 namespace csm {
 

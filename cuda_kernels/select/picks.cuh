@@ -4,7 +4,7 @@
 // order, so the best k of a set are the same whoever picks them, in whatever parts.
 #pragma once
 
-#include "core/keys.cuh"
+#include "select/keys.cuh"
 
 namespace csm {
 

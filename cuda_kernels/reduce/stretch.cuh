@@ -4,8 +4,8 @@
 // and a power of two of them, is a subtree of the fold.
 #pragma once
 
-#include "core/fold.cuh"
-#include "core/tile.cuh"
+#include "reduce/fold.cuh"
+#include "reduce/tile.cuh"
 
 namespace csm {
 

@@ -4,7 +4,7 @@
 // missing leaves count as nothing(). Whoever holds the 2^k leaves of an aligned subtree may fold them alone.
 #pragma once
 
-#include "core/monoid.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

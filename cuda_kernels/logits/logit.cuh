@@ -5,8 +5,8 @@
 // absolute value after that: an element that is not there stays at −∞.
 #pragma once
 
-#include "core/exp.cuh"
-#include "core/monoid.cuh"
+#include "numeric/exp.cuh"
+#include "reduce/node.cuh"
 
 namespace csm {
 

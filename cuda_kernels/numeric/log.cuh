@@ -6,8 +6,8 @@
 // 2^-57 (double) of the whole.
 #pragma once
 
-#include "core/exp.cuh"
-#include "core/vec.cuh"
+#include "numeric/exp.cuh"
+#include "numeric/vec.cuh"
 
 namespace csm {
 

@@ -5,8 +5,8 @@
 // several to a row.
 #pragma once
 
-#include "core/fold.cuh"
-#include "core/key_tile.cuh"
+#include "reduce/fold.cuh"
+#include "select/key_tile.cuh"
 
 namespace csm {
 

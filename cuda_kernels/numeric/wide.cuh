@@ -4,7 +4,7 @@
 // multiply-add. Their order of operations is the point of them: compile without contraction or reassociation.
 #pragma once
 
-#include "core/config.cuh"
+#include "machine/config.cuh"
 
 namespace csm {
 

@@ -1,7 +1,7 @@
 // Logits with weights b, where the operation has them as its second input; else every weight is 1.
 #pragma once
 
-#include "core/logit.cuh"
+#include "logits/logit.cuh"
 
 namespace csm {
 

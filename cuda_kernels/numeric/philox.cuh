@@ -2,7 +2,7 @@
 // generator. There is no state, so it does not matter who asks, in what order, or how often.
 #pragma once
 
-#include "core/config.cuh"
+#include "machine/config.cuh"
 
 namespace csm {
 

@@ -7,7 +7,7 @@
 // 2^-27.9 (float, degree 4) and 2^-56.6 (double, degree 9).
 #pragma once
 
-#include "core/wide.cuh"
+#include "numeric/wide.cuh"
 
 namespace csm {
 

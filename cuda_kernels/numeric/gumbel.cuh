@@ -6,15 +6,15 @@
 // same noise everywhere. Its error is at most three unit roundoffs of 1 + |g|.
 #pragma once
 
-#include "core/log.cuh"
-#include "core/monoid.cuh"
-#include "core/philox.cuh"
+#include "numeric/log.cuh"
+#include "reduce/node.cuh"
+#include "numeric/philox.cuh"
 
 namespace csm {
 
 // ln(2^k·(1 + t)), with 1 + t in [√½, √2), to about one unit in the last place. In float ln(1 + t) = t + t²·q(t), with
 // a polynomial q by Lawson's weighted least squares: relative error 2^-27.8. In double 2 artanh z, z = t / (2 + t), by
-// the series of core/log.cuh.
+// the series of numeric/log.cuh.
 CSM_DEVICE Acc log_of_parts(Acc k, Acc t) {
   Acc log;
   if constexpr (kSingle) {

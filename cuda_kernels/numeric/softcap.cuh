@@ -4,7 +4,7 @@
 // float arithmetic by ex2.approx, whose error is as small beside the result's as that of the exponentials after it.
 #pragma once
 
-#include "core/exp.cuh"
+#include "numeric/exp.cuh"
 
 namespace csm {
 

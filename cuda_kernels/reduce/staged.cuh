@@ -5,7 +5,7 @@
 // results take the place of the first input's.
 #pragma once
 
-#include "core/tile.cuh"
+#include "reduce/tile.cuh"
 
 namespace csm {
 

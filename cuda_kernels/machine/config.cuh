@@ -3,7 +3,7 @@
 // No other file but row_kernel.cu reads a CSM_* option.
 #pragma once
 
-#include "core/platform.cuh"
+#include "machine/platform.cuh"
 
 namespace csm {
 
@@ -57,7 +57,7 @@ constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
 constexpr int kBatchDims = CSM_BATCH_DIMS, kRowDims = CSM_ROW_DIMS;
 constexpr int kStage = CSM_STAGE;   // which launch, of a pattern with several: see its header
 constexpr bool kParks = CSM_PARKS;  // whether chunks are kept in shared memory too
-constexpr int kSlots = CSM_SLOTS;   // selected elements a lane holds: see core/picks.cuh; 0 where none are
+constexpr int kSlots = CSM_SLOTS;   // selected elements a lane holds: see select/picks.cuh; 0 where none are
 
 // What variants of an operation do besides, chosen at compile time; its file says what they mean there.
 namespace feature {
@@ -70,7 +70,7 @@ constexpr int kNeeds[] = {CSM_NEEDS};
 constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
 constexpr bool kMaximum = kRelative > 0;  // whether the maximum is needed
 constexpr bool kWideMaximum = kMaximum && (has(feature::scaled) || has(feature::biased));  // in two words
-constexpr int kNodeWords = 1 + kWideMaximum + 2 * kSums + kPicked;                         // see core/monoid.cuh
+constexpr int kNodeWords = 1 + kWideMaximum + 2 * kSums + kPicked;                         // see reduce/node.cuh
 
 constexpr int kOptions = CSM_OPTIONS;  // numbers that come with a call, see Layout
 

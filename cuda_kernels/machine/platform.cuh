@@ -168,7 +168,7 @@ CSM_DEVICE unsigned short float_to_bfloat(float value) {
   return static_cast<unsigned short>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);  // ties to even
 #endif
 }
-// Rounding toward zero, for rounding twice without harm (see core/vec.cuh).
+// Rounding toward zero, for rounding twice without harm (see numeric/vec.cuh).
 CSM_DEVICE float double_to_float_toward_zero(double value) { return __double2float_rz(value); }
 
 }  // namespace csm
