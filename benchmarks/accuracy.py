@@ -27,14 +27,14 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from cusoftmax._family import CORRECTLY_ROUNDED, FAMILY
+from cusoftmax._family import NARROW as SIXTEEN_BITS
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import reference
-from cusoftmax._family import CORRECTLY_ROUNDED, FAMILY
-from cusoftmax._family import NARROW as SIXTEEN_BITS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Maker = Callable[..., Array]

@@ -9,6 +9,8 @@ from typing import Any
 
 import cupy
 import numpy as np
+from cusoftmax._cli_machine import first_line
+from cusoftmax._plan import Plan
 
 from benchmarks.devices import EVICT, Array, Device
 from benchmarks.peers import BFLOAT16, Peer
@@ -16,8 +18,6 @@ from benchmarks.results import COPY, OURS, Chosen, Measurement, WorstError
 from benchmarks.suites import OPERATIONS, Cell
 from benchmarks.timing import Contender, Effort, on_device, quantiles
 from cusoftmax import reference
-from cusoftmax._cli_machine import first_line
-from cusoftmax._plan import Plan
 
 CHECKED = 1 << 15  # elements of a result that are judged, in at least one row and at most 8
 MOST_SETS = 16

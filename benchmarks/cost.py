@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks import cost_peers
-from cusoftmax import _sass
 from cusoftmax._chips import Chip
 from cusoftmax._cost import KernelCost, cost
 from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Plan
 from cusoftmax._planner import plan
 from cusoftmax._problem import problem_for
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import cost_peers
+from cusoftmax import _sass
 
 OPERATIONS = ("softmax", "softmax_vjp")
 ELEMENTS = 1 << 27  # of a batch: 256 MiB of float16

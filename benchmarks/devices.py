@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-
-from cusoftmax import _launch, _source
 from cusoftmax._device import DeviceSpec
 from cusoftmax._plan import Kernel
+
+from cusoftmax import _launch, _source
 
 Array = Any  # cupy.ndarray
 Call = Callable[[], Any]

@@ -36,11 +36,11 @@ from benchmarks import null_driver
 DRIVER = null_driver.install()
 
 import cupy  # noqa: E402  (only now that the launch has been replaced)
+from cusoftmax._checks import check_outs  # noqa: E402
+from cusoftmax._problem import signature  # noqa: E402
 
 import cusoftmax as cs  # noqa: E402
 from cusoftmax import _launch  # noqa: E402
-from cusoftmax._checks import check_outs  # noqa: E402
-from cusoftmax._problem import signature  # noqa: E402
 
 BATCH_SECONDS = 2e-3
 SMALL, LARGE, LONG = (1, 32), (4096, 32000), (1, 1 << 20)

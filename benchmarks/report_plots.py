@@ -8,6 +8,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from cusoftmax._family import FAMILY
+from cusoftmax._ops import find
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
@@ -27,8 +29,6 @@ from benchmarks.report_style import (
 )
 from benchmarks.report_targets import power_of_two, windows
 from benchmarks.results import COPY
-from cusoftmax._family import FAMILY
-from cusoftmax._ops import find
 
 STAMP = "dry run on the emulator: times mean nothing"
 ZERO_ERROR = 1e-2  # an error of 0 has no place on a log axis: it is drawn here

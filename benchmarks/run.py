@@ -21,6 +21,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the checkout is what runs, whatever is installed
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from cusoftmax._device import DeviceSpec
+from cusoftmax._launch import gpu_is_present
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -31,8 +33,6 @@ from benchmarks.overhead import measure
 from benchmarks.results import OURS, Measurement, Results, save
 from benchmarks.suites import DEFAULT_OPS, DTYPES, OPERATIONS, SCALES, SUITES, Cell, cells
 from benchmarks.timing import Effort
-from cusoftmax._device import DeviceSpec
-from cusoftmax._launch import gpu_is_present
 
 HERE = Path(__file__).resolve().parent
 SAVED_EVERY = 5.0  # seconds

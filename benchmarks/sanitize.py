@@ -21,14 +21,14 @@ if __package__ in (None, ""):  # run as a file: the checkout is what runs, whate
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-
-from cusoftmax import _launch
 from cusoftmax._cli_machine import first_line
 from cusoftmax._device import DeviceSpec
 from cusoftmax._family import FAMILY
 from cusoftmax._ops import OPERATIONS
 from cusoftmax._planner import plan
 from cusoftmax._problem import problem_for
+
+from cusoftmax import _launch
 from tests.conftest import CudaDevice, EmulatedDevice
 from tests.support import DTYPES, OPS, dtype_of, kind, logits, run
 

@@ -8,9 +8,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-
-import cusoftmax as cs
-from cusoftmax import _operation, _ops
 from cusoftmax._device import DeviceSpec
 from cusoftmax._family import FAMILY, Arrays, Member
 from cusoftmax._family_sampling import SEED, TEMPERATURE
@@ -19,6 +16,9 @@ from cusoftmax._ops import find
 from cusoftmax._plan import Plan
 from cusoftmax._planner import plan
 from cusoftmax._problem import problem_for
+
+import cusoftmax as cs
+from cusoftmax import _operation, _ops
 
 MIB = 1 << 20
 DTYPES = ("float16", "bfloat16", "float32", "float64")

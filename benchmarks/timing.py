@@ -12,10 +12,10 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+from cusoftmax._cli_machine import first_line
 
 from benchmarks.devices import Call, Device
 from benchmarks.results import Times
-from cusoftmax._cli_machine import first_line
 
 WARM_UP = 3
 FIRST_LEAD, LONGEST_LEAD = 50e-6, 20e-3  # seconds that the GPU waits for the host

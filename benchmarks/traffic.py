@@ -13,15 +13,15 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
+from cusoftmax._device import DeviceSpec
+from cusoftmax._plan import Plan
+from cusoftmax._planner import plan
+from cusoftmax._problem import problem_for
 from rich.console import Console
 from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import emulator
-from cusoftmax._device import DeviceSpec
-from cusoftmax._plan import Plan
-from cusoftmax._planner import plan
-from cusoftmax._problem import problem_for
 
 SECTOR = 32
 

@@ -22,6 +22,8 @@ if __package__ in (None, ""):  # run as a file: the checkout is what runs, whate
 
 import ml_dtypes
 import numpy as np
+from cusoftmax._cli_machine import first_line
+from cusoftmax._family import FAMILY
 
 import cusoftmax as cs
 from benchmarks.devices import Device, open_device
@@ -39,8 +41,6 @@ from benchmarks.tune_cells import (
 )
 from cusoftmax import _launch
 from cusoftmax import _tuning as tuned
-from cusoftmax._cli_machine import first_line
-from cusoftmax._family import FAMILY
 
 DRY = "dry run on the emulator: times mean nothing"
 DRY_LARGEST = 1 << 17  # bytes of an array on the emulator

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import product, zip_longest
 from typing import Any
 
-from cusoftmax import _launch, _planner
-from cusoftmax import _tuning as tuned
 from cusoftmax._device import DeviceSpec
 from cusoftmax._operation import ITEMSIZE
 from cusoftmax._plan import Plan
 from cusoftmax._problem import problem_for
+
+from cusoftmax import _launch, _planner
+from cusoftmax import _tuning as tuned
 
 MIB = 1 << 20
 LARGEST = 256 * MIB  # of one array

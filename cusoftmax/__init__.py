@@ -1,26 +1,25 @@
 """Softmax and its derivatives on CuPy arrays, by hand-written CUDA kernels."""
 
-from cusoftmax.api import (
-    explain,
-    softmax,
-    softmax_hvp,
-    softmax_jacobian,
-    softmax_jvp,
-    softmax_vjp,
-    softmax_vjp_vjp,
-    warmup,
-)
-from cusoftmax.logarithms import (
+from cusoftmax.functions.explain import explain, warmup
+from cusoftmax.functions.logarithms import (
     log_softmax,
     log_softmax_jvp,
     log_softmax_vjp,
     logsumexp,
     logsumexp_vjp,
 )
-from cusoftmax.losses import cross_entropy, cross_entropy_vjp
-from cusoftmax.sampling import gumbel_softmax, sample
-from cusoftmax.segments import segment_softmax, segment_softmax_vjp
-from cusoftmax.selection import topk_softmax
+from cusoftmax.functions.losses import cross_entropy, cross_entropy_vjp
+from cusoftmax.functions.sampling import gumbel_softmax, sample
+from cusoftmax.functions.segments import segment_softmax, segment_softmax_vjp
+from cusoftmax.functions.selection import topk_softmax
+from cusoftmax.functions.softmax import (
+    softmax,
+    softmax_hvp,
+    softmax_jacobian,
+    softmax_jvp,
+    softmax_vjp,
+    softmax_vjp_vjp,
+)
 
 __version__ = "0.1.0"
 

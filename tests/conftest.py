@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cusoftmax import _launch, emulator
-from cusoftmax._device import DeviceSpec
-from cusoftmax._launch import gpu_is_present
+from cusoftmax import emulator
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.runtime import backend
+from cusoftmax.runtime.backend import gpu_is_present
 
 
 class EmulatedDevice:
@@ -23,7 +24,7 @@ class EmulatedDevice:
     @property
     def spec(self) -> DeviceSpec:
         """The GPU that is planned for."""
-        return _launch.present_device()
+        return backend.present_device()
 
     @property
     def arch(self) -> str:

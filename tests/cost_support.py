@@ -6,13 +6,14 @@ from functools import cache
 
 import pytest
 
-from cusoftmax import _cost, _sass
-from cusoftmax._catalog import problem_of
-from cusoftmax._device import DeviceSpec
-from cusoftmax._flow import Loop
-from cusoftmax._opcodes import Instruction
-from cusoftmax._plan import Plan
-from cusoftmax._planner import plan
+from cusoftmax.machine_code import cost
+from cusoftmax.machine_code import sass as machine_code
+from cusoftmax.machine_code.catalog import problem_of
+from cusoftmax.machine_code.flow import Loop
+from cusoftmax.machine_code.opcodes import Instruction
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.planner import plan
 
 
 def sass(text: str) -> list[Instruction]:
@@ -30,7 +31,7 @@ def plan_of(op: str, dtype: str, shape: tuple[int, ...], axis: int, arch: int) -
     return plan(problem_of(op, dtype, shape, axis), DeviceSpec.known(arch))
 
 
-compiled = cache(_cost.compiled)
+compiled = cache(cost.compiled)
 
 
 def once(loop: Loop) -> float:
@@ -38,6 +39,6 @@ def once(loop: Loop) -> float:
 
 
 def need_tools() -> None:
-    reason = _sass.missing()
+    reason = machine_code.missing()
     if reason:
         pytest.skip(reason)

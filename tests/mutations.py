@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cusoftmax import _launch, _source
 from cusoftmax.emulator import _backend, _run
+from cusoftmax.runtime import launch, source
 from tests.probes import Probe, finding
 
 
@@ -44,19 +44,19 @@ class Mutation:
 def broken(mutation: Mutation | None) -> Iterator[None]:
     """Run everything on a copy of the kernels with that break in it."""
     _run.runtime()  # from the usual cache; what is built below is gone afterwards
-    root_of, cache = _source.kernel_root, os.environ.get("CUSOFTMAX_CACHE_DIR")
+    root_of, cache = source.kernel_root, os.environ.get("CUSOFTMAX_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / "cuda_kernels"
         shutil.copytree(root_of(), copy)
         if mutation is not None:
             mutation.apply(copy)
-        _source.kernel_root = lambda: copy  # type: ignore[assignment]
+        source.kernel_root = lambda: copy  # type: ignore[assignment]
         os.environ["CUSOFTMAX_CACHE_DIR"] = str(pathlib.Path(folder) / "cache")
         _forget()
         try:
             yield
         finally:
-            _source.kernel_root = root_of
+            source.kernel_root = root_of
             os.environ.pop("CUSOFTMAX_CACHE_DIR")
             if cache is not None:
                 os.environ["CUSOFTMAX_CACHE_DIR"] = cache
@@ -64,10 +64,10 @@ def broken(mutation: Mutation | None) -> Iterator[None]:
 
 
 def _forget() -> None:
-    _source.code.cache_clear()
-    _source.digest.cache_clear()
+    source.code.cache_clear()
+    source.digest.cache_clear()
     _backend._host_kernel.cache_clear()
-    _launch._calls.clear()
+    launch._calls.clear()
 
 
 def caught_by(mutation: Mutation) -> str | None:

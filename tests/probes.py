@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 import cusoftmax as cs
-from cusoftmax import _launch, emulator, reference
-from cusoftmax._family import FAMILY
+from cusoftmax import emulator, reference
+from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.runtime import launch
 from tests.support import bits, check_softmax, check_vjp, dtype_of, kind, planned
 
 # What the emulator says, and what that is called. The first that fits.
@@ -193,7 +194,7 @@ def _results(probe: Probe, seed: int) -> tuple[np.ndarray, tuple[np.ndarray, ...
 
 def _of_family(probe: Probe) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Draw, call and judge as the family's table says."""
-    member, rng = FAMILY[probe.op], np.random.default_rng(0)
+    member, rng = CONTRACTS[probe.op], np.random.default_rng(0)
     inputs = member.draw(rng, probe.shape, probe.axis, dtype_of(probe.dtype))
     got = member.call(*(emulator.asarray(a) for a in inputs), axis=probe.axis)
     results = tuple(emulator.asnumpy(a) for a in (got if isinstance(got, tuple) else (got,)))
@@ -226,18 +227,18 @@ def _judge(probe: Probe, result: np.ndarray, inputs: tuple[np.ndarray, ...]) -> 
 @contextlib.contextmanager
 def _grid_of(blocks: int) -> Iterator[None]:
     """Launch that many blocks: the planner gives each row its own, and none sees a second."""
-    planner = _launch.plan
+    planner = launch.plan
 
     def smaller(*args: Any) -> Any:
         made = planner(*args)
         steps = tuple(dataclasses.replace(s, grid=blocks) for s in made.launches)
         return dataclasses.replace(made, launches=steps)
 
-    _launch._calls.clear()
+    launch._calls.clear()
     if blocks:
-        _launch.plan = smaller  # type: ignore[assignment]
+        launch.plan = smaller  # type: ignore[assignment]
     try:
         yield
     finally:
-        _launch.plan = planner
-        _launch._calls.clear()
+        launch.plan = planner
+        launch._calls.clear()

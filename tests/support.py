@@ -15,10 +15,10 @@ import numpy as np
 
 import cusoftmax as cs
 from cusoftmax import reference
-from cusoftmax._device import DeviceSpec
-from cusoftmax._plan import Plan
-from cusoftmax._planner import plan as make_plan
-from cusoftmax._problem import build, problem_for
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.planner import plan as make_plan
+from cusoftmax.planning.prepare import prepare, problem_for
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 OPS = ("softmax", "softmax_vjp")
@@ -189,7 +189,7 @@ def plan_of(
 ) -> Plan:
     """Return the plan of a call with these arrays, of any strides."""
     return make_plan(
-        build(op, arrays, axis, dtype, () if out is None else (out,)).problem, device.spec
+        prepare(op, arrays, axis, dtype, () if out is None else (out,)).problem, device.spec
     )
 
 

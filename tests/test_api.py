@@ -14,7 +14,9 @@ from numpy.exceptions import AxisError
 from support import DTYPES, KINDS, OPS, bits, case, dtype_of, kind, logits
 
 import cusoftmax as cs
-from cusoftmax import _launch, _planner, emulator
+from cusoftmax import emulator
+from cusoftmax.planning import planner
+from cusoftmax.runtime import backend, launch
 
 # ------------------------------------------------------------------------------- nothing and little
 
@@ -225,21 +227,21 @@ def test_explain_refuses() -> None:
 
 
 def test_warmup_loads_what_the_calls_need(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = _launch._backends[-1]
+    machine = backend.backends[-1]
     loaded = []
-    original = type(backend).load
+    original = type(machine).load
 
     def load(self: Any, kernel: Any) -> Any:
         loaded.append(kernel.name)
         return original(self, kernel)
 
-    monkeypatch.setattr(type(backend), "load", load)
+    monkeypatch.setattr(type(machine), "load", load)
     shapes = [(3, 100), (2, 70001), (0, 4)]
     cs.warmup(shapes=shapes, dtypes=["float16", dtype_of("bfloat16")])
     warm = set(loaded)
     assert warm and all(name.startswith("csm_softmax") for name in warm)
     loaded.clear()
-    _launch._calls.clear()
+    launch._calls.clear()
     for shape, dtype in itertools.product(shapes, ("float16", "bfloat16")):
         x = device.asarray(logits(shape, dtype))
         cs.softmax_vjp(cs.softmax(x), x)
@@ -254,10 +256,10 @@ def test_repeated_calls_plan_once(device: Any) -> None:
     for seed in range(4):
         x = device.asarray(logits((5, 900), "float32", seed=seed))
         cs.softmax_vjp(cs.softmax(x), x, out=x)
-        counts.append((len(_launch._calls), _planner.plan.cache_info()))
+        counts.append((len(launch._calls), planner.plan.cache_info()))
     assert counts == [counts[0]] * 4
     cs.softmax(x, axis=0)
-    assert len(_launch._calls) == counts[0][0] + 1
+    assert len(launch._calls) == counts[0][0] + 1
 
 
 def test_cached_calls_are_not_confused(device: Any) -> None:

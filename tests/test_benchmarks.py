@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cusoftmax._device import DeviceSpec
 
 from benchmarks import contest, overhead, run, suites, timing
 from benchmarks.contest import Bench, Pool
@@ -34,7 +35,6 @@ from benchmarks.results import (
 from benchmarks.suites import DRY, FULL, MIB, QUICK, Cell, Scale, cells, changes
 from benchmarks.timing import Contender, Effort
 from cusoftmax import reference
-from cusoftmax._device import DeviceSpec
 
 H100 = DeviceSpec.known(90)
 LITTLE = Effort(runs=3, seconds=10.0, batch=2, warm=0.0)

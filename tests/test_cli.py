@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 import cusoftmax
-from cusoftmax import _cli_info, _cli_machine, _launch, cli
-from cusoftmax._cli_check import compare, find_case
-from cusoftmax._cli_machine import machine
-from cusoftmax._family import FAMILY
-from cusoftmax._ops import OPERATIONS
+from cusoftmax.cli import info
+from cusoftmax.cli import main as cli
+from cusoftmax.cli.check import compare, find_case
+from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.machine import first_line, machine
+from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.runtime import backend
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -59,7 +61,7 @@ def test_errors_are_one_line(
 def test_no_gpu_to_run_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_launch, "gpu_is_present", lambda: False)
+    monkeypatch.setattr(backend, "gpu_is_present", lambda: False)
     status, _, err = run(capsys, "demo", "--device", "cuda")
     assert status == 2
     assert "no GPU" in err
@@ -80,7 +82,7 @@ def test_no_cupy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 def test_no_compiler(tmp_path: Path) -> None:
     # In a process of its own: the compiler is looked for once.
-    hide = "import sys; sys.modules['ziglang'] = None; from cusoftmax.cli import main; "
+    hide = "import sys; sys.modules['ziglang'] = None; from cusoftmax.cli.main import main; "
     done = subprocess.run(
         [sys.executable, "-c", hide + "sys.exit(main(['demo', '--device', 'emulator']))"],
         env={**os.environ, "PATH": str(tmp_path), "CXX": ""},
@@ -132,7 +134,7 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     def broken() -> str:
         raise RuntimeError("the driver is\nof another age")
 
-    monkeypatch.setattr(_cli_info, "_driver", broken)
+    monkeypatch.setattr(info, "_driver", broken)
     status, out, _ = run(capsys, "info")
     assert status == 0
     assert "not found: the driver is" in out
@@ -164,10 +166,10 @@ def test_check_reaches_every_pattern(op: str, pattern: str) -> None:
 def test_check_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
     with machine("emulator") as on:
         case = find_case("softmax", "float32", "group", on, None)
-        right = FAMILY["softmax"]
+        right = CONTRACTS["softmax"]
 
         def called(call: Any) -> None:
-            monkeypatch.setitem(FAMILY, "softmax", replace(right, call=call))
+            monkeypatch.setitem(CONTRACTS, "softmax", replace(right, call=call))
 
         # The maximum subtracted nowhere, as if: scaled by a little more than the bound allows.
         called(lambda x, axis: _scaled(right.call(x, axis=axis)))
@@ -189,15 +191,13 @@ def _scaled(y: object) -> object:
 
 
 def test_first_line_prefers_what_the_compiler_said() -> None:
-    assert (
-        _cli_machine.first_line(RuntimeError("g++ x.cu\nx.cu:1: error: no")) == "x.cu:1: error: no"
-    )
-    assert _cli_machine.first_line(ValueError()) == "ValueError"
+    assert first_line(RuntimeError("g++ x.cu\nx.cu:1: error: no")) == "x.cu:1: error: no"
+    assert first_line(ValueError()) == "ValueError"
 
 
 def test_module_and_version() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cusoftmax.cli", "--version"],
+        [sys.executable, "-m", "cusoftmax", "--version"],
         capture_output=True,
         text=True,
         check=True,

@@ -1,7 +1,7 @@
 """Every planned kernel as compiled: how many there are, and that none spills or loses its vectors.
 
 No GPU is needed: NVRTC compiles for all architectures. The kernels of one case are a selection (see
-`cusoftmax._inspect.selection`); ``python -m cusoftmax._inspect --full`` compiles them all.
+`cusoftmax.machine_code.gate.selection`); ``cusoftmax kernels --full`` compiles them all.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import cache
 
 import pytest
 
-from cusoftmax import _catalog, _inspect
-from cusoftmax._device import ARCHITECTURES, DeviceSpec
-from cusoftmax._ops import OPERATIONS
-from cusoftmax._planner import plan
-from cusoftmax._sass import Compiled
+from cusoftmax.machine_code import catalog, gate
+from cusoftmax.machine_code.sass import Compiled
+from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from cusoftmax.planning.planner import plan
 
 MOST_BINARIES = 60  # "a few dozen" for an operation and dtype
 
@@ -26,7 +26,7 @@ def compiled_together(arch: int, op: str) -> list[tuple[str, ...]]:
 
     Those are cases of their own, for the workers to share.
     """
-    dtypes = tuple(d for d in _catalog.DTYPES if _inspect.selected(arch, op, d))
+    dtypes = tuple(d for d in catalog.DTYPES if gate.selected(arch, op, d))
     return [(d,) for d in dtypes] if arch == 90 and op in FIRST_OPS else [dtypes] * bool(dtypes)
 
 
@@ -43,7 +43,7 @@ CASES = [
 
 @cache
 def unavailable() -> str | None:
-    return _inspect.missing()
+    return gate.missing()
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ PLANNED = [
     (arch, op, dtype)
     for arch in ARCHITECTURES
     for op in OPERATIONS
-    for dtype in _catalog.DTYPES
+    for dtype in catalog.DTYPES
     if op in FIRST_OPS or (arch == 90 and dtype in ("float16", "float32"))
 ]
 
 
 @pytest.mark.parametrize(("arch", "op", "dtype"), PLANNED)
 def test_a_few_dozen_binaries_cover_contiguous_rows(arch: int, op: str, dtype: str) -> None:
-    kernels = _catalog.planned_kernels(arch, [op], [dtype], ["rows"])
+    kernels = catalog.planned_kernels(arch, [op], [dtype], ["rows"])
     least = 4 if OPERATIONS[op].segmented else 12
     assert least <= len(kernels) <= MOST_BINARIES, [kernel.name for kernel in kernels]
 
@@ -79,8 +79,8 @@ def test_a_few_dozen_binaries_cover_contiguous_rows(arch: int, op: str, dtype: s
 )
 def test_the_catalogue_is_complete(arch: int, op: str) -> None:
     device, rng = DeviceSpec.known(arch), random.Random(f"{arch} {op}")
-    for dtype in _catalog.DTYPES if op in FIRST_OPS else ("float16", "float32"):
-        known = set(_catalog.planned_kernels(arch, [op], [dtype]))
+    for dtype in catalog.DTYPES if op in FIRST_OPS else ("float16", "float32"):
+        known = set(catalog.planned_kernels(arch, [op], [dtype]))
         assert len({kernel.name for kernel in known}) == len(known)
         for _ in range(400):
             n, rows, outer = (int(2 ** rng.uniform(0, top)) for top in (21, 20, 3))
@@ -93,7 +93,7 @@ def test_the_catalogue_is_complete(arch: int, op: str) -> None:
                     ((outer, 2, n, rows % 300 + 1), (0, 2)),
                 )
             )
-            planned = plan(_catalog.problem_of(op, dtype, shape, axis), device)
+            planned = plan(catalog.problem_of(op, dtype, shape, axis), device)
             for launch in planned.launches:
                 assert launch.kernel in known, (launch.kernel.name, dtype, shape, axis)
 
@@ -101,9 +101,9 @@ def test_the_catalogue_is_complete(arch: int, op: str) -> None:
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(("arch", "op", "dtypes"), CASES)
 def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, ...]) -> None:
-    budget = _inspect.Budget.load(_inspect.budget_path())
-    kernels = [k for dtype in dtypes for k in _inspect.selection(arch, op, dtype)]
-    results, wrong = _inspect.check(arch, kernels, budget)
+    budget = gate.Budget.load(gate.budget_path())
+    kernels = [k for dtype in dtypes for k in gate.selection(arch, op, dtype)]
+    results, wrong = gate.check(arch, kernels, budget)
     assert not wrong, tell(wrong)
     unrecorded = [
         result.kernel.name
@@ -111,7 +111,7 @@ def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, .
         if result.per_element is not None
         and result.arch not in budget.figures.get(result.kernel.name, {})
     ]
-    assert not unrecorded, "no figures: run `python -m cusoftmax._inspect --record`"
+    assert not unrecorded, "no figures: run `python -m cusoftmax.machine_code.gate --record`"
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,9 @@ def vector_kernel() -> Compiled:
     reason = unavailable()
     if reason:
         pytest.skip(reason)
-    problem = _catalog.problem_of("softmax", "float16", (64, 1024), -1)
+    problem = catalog.problem_of("softmax", "float16", (64, 1024), -1)
     (launch,) = plan(problem, DeviceSpec.known(90)).launches
-    return _inspect.inspect(launch.kernel, 90)
+    return gate.inspect(launch.kernel, 90)
 
 
 def test_what_is_read_of_a_binary(vector_kernel: Compiled) -> None:
@@ -148,13 +148,13 @@ def test_what_is_read_of_a_binary(vector_kernel: Compiled) -> None:
     ],
 )
 def test_the_gate_sees(vector_kernel: Compiled, broken: dict[str, object], complaint: str) -> None:
-    assert _inspect.faults(vector_kernel) == []
-    (said,) = _inspect.faults(replace(vector_kernel, **broken))  # type: ignore[arg-type]
+    assert gate.faults(vector_kernel) == []
+    (said,) = gate.faults(replace(vector_kernel, **broken))  # type: ignore[arg-type]
     assert complaint in said
 
 
 def test_the_budget_sees_more_instructions(vector_kernel: Compiled) -> None:
-    budget = _inspect.Budget("", {}).updated([vector_kernel])
+    budget = gate.Budget("", {}).updated([vector_kernel])
     assert budget.faults(vector_kernel) == []
     assert vector_kernel.per_element is not None
     worse = replace(vector_kernel, per_element=vector_kernel.per_element * 1.1)
@@ -166,5 +166,5 @@ def test_a_kernel_that_does_not_compile_is_reported(vector_kernel: Compiled) -> 
     macros = tuple(
         (k, "csm::f17,csm::f17" if k == "CSM_TYPES" else v) for k, v in vector_kernel.kernel.macros
     )
-    (result,) = _inspect.inspect_all([replace(vector_kernel.kernel, macros=macros)], 90)
+    (result,) = gate.inspect_all([replace(vector_kernel.kernel, macros=macros)], 90)
     assert isinstance(result, str) and "does not compile for sm_90" in result and "f17" in result

@@ -20,8 +20,8 @@ from support import DTYPES, OPS, bits, dtype_of, kind, planned
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
-from cusoftmax._plan import Plan
 from cusoftmax.emulator._memory import view_of
+from cusoftmax.planning.plan import Plan
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 BATCHES = (1, 2, 63, 1000)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cusoftmax import _cost, _limits, _measured, _sass
-from cusoftmax._chips import CHIPS, Chip
-from cusoftmax._device import ARCHITECTURES, DeviceSpec
-from cusoftmax._flow import walk
-from cusoftmax.cli import main
+from cusoftmax.cli.main import main
+from cusoftmax.machine_code import cost, limits, measured
+from cusoftmax.machine_code import sass as machine_code
+from cusoftmax.machine_code.chips import CHIPS, Chip
+from cusoftmax.machine_code.flow import walk
+from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
 from tests.cost_support import need_tools, once, plan_of, sass
 
 H100, DEVICE = CHIPS[90], DeviceSpec.known(90)
@@ -42,7 +43,7 @@ def test_occupancy(
     arch: int, registers: int, threads: int, shared: int, blocks: int, limit: str
 ) -> None:
     chip = CHIPS[arch]
-    got = _limits.occupancy(chip, DeviceSpec.known(arch), registers, threads, shared)
+    got = limits.occupancy(chip, DeviceSpec.known(arch), registers, threads, shared)
     assert (got.blocks, got.limit) == (blocks, limit)
     assert got.warps == blocks * threads // 32 and got.share == got.warps / chip.warps
 
@@ -60,32 +61,32 @@ def test_bytes_in_flight_end_where_a_result_is_needed() -> None:
         EXIT
         """
     )
-    assert _limits.in_flight(walk(code, once)) == 16 + 16 + 8
+    assert limits.in_flight(walk(code, once)) == 16 + 16 + 8
     serial = sass("LDG.E R4, [R2.64]\nFADD R1, R1, R4\nLDG.E R5, [R2.64]\nFADD R1, R1, R5\nEXIT")
-    assert _limits.in_flight(walk(serial, once)) == 4
+    assert limits.in_flight(walk(serial, once)) == 4
 
 
 def test_a_lone_warp_waits_for_what_it_needs() -> None:
     chain = walk(sass("FADD R1, R1, R2\nFADD R1, R1, R2\nFADD R1, R1, R2\nEXIT"), once)
-    assert _limits.alone(chain, 500) == 1 + 4 + 4 + 1
+    assert limits.alone(chain, 500) == 1 + 4 + 4 + 1
     free = walk(sass("FADD R1, R5, R2\nFADD R3, R5, R2\nFADD R4, R5, R2\nEXIT"), once)
-    assert _limits.alone(free, 500) == 4
+    assert limits.alone(free, 500) == 4
     loads = walk(sass("LDG.E R1, [R4.64]\nLDG.E R2, [R6.64]\nFADD R3, R1, R2\nEXIT"), once)
-    assert _limits.alone(loads, 500) == 501 + 1 + 1  # the second starts a cycle later
+    assert limits.alone(loads, 500) == 501 + 1 + 1  # the second starts a cycle later
 
 
 def test_littles_law() -> None:
     # 3.0 TB/s × 479 cycles at 1.98 GHz, over 132 multiprocessors.
-    assert _limits.needed_in_flight(H100, DEVICE) == pytest.approx(5498, abs=1)
+    assert limits.needed_in_flight(H100, DEVICE) == pytest.approx(5498, abs=1)
 
 
 # ----------------------------------------------------------------------------------------- limiters
 
 
-def constructed(body: str, *, registers: int = 32, moved: float = 0.0) -> _cost.KernelCost:
+def constructed(body: str, *, registers: int = 32, moved: float = 0.0) -> cost.KernelCost:
     """Cost of a kernel of many small blocks whose code is `body`, a hundred times over."""
-    code = _cost.Code(tuple(sass("\n".join([body] * 100) + "\nEXIT")), 0, registers, 0, 0)
-    return _cost.kernel_cost(
+    code = cost.Code(tuple(sass("\n".join([body] * 100) + "\nEXIT")), 0, registers, 0, 0)
+    return cost.kernel_cost(
         "constructed", code, once, H100, DEVICE, grid=132 * 1000, threads=256, shared_bytes=0,
         elements=132 * 1000 * 256, memory_bytes=lambda resident: moved,
     )  # fmt: skip
@@ -122,8 +123,8 @@ def test_memory_is_the_limiter_where_bytes_take_longest() -> None:
 
 def test_spills_that_no_cache_holds_are_memory_traffic() -> None:
     def moved(stack: int) -> float:
-        code = _cost.Code(tuple(sass("STL [R1], R4\nLDL.64 R4, [R1]\nEXIT")), 0, 32, 0, stack)
-        return _cost.kernel_cost(
+        code = cost.Code(tuple(sass("STL [R1], R4\nLDL.64 R4, [R1]\nEXIT")), 0, 32, 0, stack)
+        return cost.kernel_cost(
             "spills", code, once, H100, DEVICE, grid=132 * 8, threads=256, shared_bytes=0,
             elements=1, memory_bytes=lambda resident: 1000.0,
         ).memory_bytes  # fmt: skip
@@ -145,7 +146,7 @@ def test_too_few_resident_blocks_leave_latency_uncovered() -> None:
 
 def test_fp64_is_the_limiter_where_the_chip_has_few_units() -> None:
     need_tools()
-    wide = _cost.cost(plan_of("softmax", "float64", (1 << 16, 1024), -1, 89))
+    wide = cost.cost(plan_of("softmax", "float64", (1 << 16, 1024), -1, 89))
     assert wide.slowest.limiter == "double" and wide.limiter == "float64 units"
     assert wide.fraction_of_copy < 0.5
 
@@ -154,12 +155,12 @@ def test_fp64_is_the_limiter_where_the_chip_has_few_units() -> None:
 
 
 @pytest.fixture(scope="module")
-def group() -> _cost.Cost:
+def group() -> cost.Cost:
     need_tools()
-    return _cost.cost(plan_of("softmax", "float16", (1 << 17, 1024), -1, 90))
+    return cost.cost(plan_of("softmax", "float16", (1 << 17, 1024), -1, 90))
 
 
-def test_a_real_kernel(group: _cost.Cost) -> None:
+def test_a_real_kernel(group: cost.Cost) -> None:
     (launch,) = group.launches
     assert launch.name == "csm_softmax_group_f16_v8_l32i32"
     assert launch.per_element["global memory"] == 8 / 32  # 4 loads, 4 stores, 32 elements a thread
@@ -174,9 +175,9 @@ def test_a_real_kernel(group: _cost.Cost) -> None:
     assert group.seconds == pytest.approx(group.plan.least_bytes / 3.0e12)
 
 
-def test_path_and_compile_gate_count_alike(group: _cost.Cost) -> None:
+def test_path_and_compile_gate_count_alike(group: cost.Cost) -> None:
     """Straight-line code: the gate's static count, but for the entry and the one loop's end."""
-    static = _sass.inspect(group.plan.launches[0].kernel, 90).per_element
+    static = machine_code.inspect(group.plan.launches[0].kernel, 90).per_element
     assert static is not None
     assert group.launches[0].instructions == pytest.approx(static, rel=0.1)
 
@@ -186,9 +187,9 @@ def test_a_second_reading_comes_from_memory_or_from_the_cache() -> None:
     one, many = rows_of[1], rows_of[128]
     assert (one.pattern, many.pattern) == ("split", "stream")
     row = 2 << 20
-    assert [_cost.memory_bytes(one, launch, 128) for launch in one.launches] == [row, row]
+    assert [cost.memory_bytes(one, launch, 128) for launch in one.launches] == [row, row]
     cached = 25 * 1024 * 1024 / (128 * row)
-    moved = _cost.memory_bytes(many, many.launches[0], 128)
+    moved = cost.memory_bytes(many, many.launches[0], 128)
     assert moved == pytest.approx(128 * row * (1 + (1 - cached) + 1))
 
 
@@ -224,21 +225,21 @@ def results(seconds: float, gpu: str = "NVIDIA H100 80GB HBM3", **change: object
     return {"dry_run": False, "machine": machine, "measurements": [other, entry]}
 
 
-def test_the_prediction_is_held_against_the_measurement(group: _cost.Cost) -> None:
-    (found,) = _measured.compare(group, results(2 * group.seconds), "float16", -1)
+def test_the_prediction_is_held_against_the_measurement(group: cost.Cost) -> None:
+    (found,) = measured.compare(group, results(2 * group.seconds), "float16", -1)
     assert found.error == pytest.approx(-0.5) and found.fraction_of_copy == 0.8
     for change in ({"n": 1023}, {"dtype": "bfloat16"}, {"axis": 0}, {"times": None}):
-        assert _measured.compare(group, results(1.0, **change), "float16", -1) == []
+        assert measured.compare(group, results(1.0, **change), "float16", -1) == []
 
 
 def test_a_dry_run_is_no_measurement(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(results(1.0) | {"dry_run": True}))
     with pytest.raises(ValueError, match="dry run"):
-        _measured.load(path)
+        measured.load(path)
     path.write_text("[]")
     with pytest.raises(ValueError, match="not a results file"):
-        _measured.load(path)
+        measured.load(path)
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from cusoftmax import _cost
-from cusoftmax._flow import Loop, Walk, walk
-from cusoftmax._opcodes import kind_of, registers_of
-from cusoftmax._trips import trips_of
+from cusoftmax.machine_code import cost
+from cusoftmax.machine_code.flow import Loop, Walk, walk
+from cusoftmax.machine_code.loop_counts import loop_counts_of
+from cusoftmax.machine_code.opcodes import kind_of, registers_of
 from tests.cost_support import compiled, need_tools, once, plan_of, sass
 
 # ------------------------------------------------------------------------------------------ opcodes
@@ -169,7 +169,7 @@ def test_loops_run_as_often_as_the_plan_says(
     units = max(1.0, chosen.rows / (launch.grid / launch.kernel.cluster))
     if chosen.pattern == "group":
         units = 1
-    found = walk(code.instructions, trips_of(chosen, launch), code.base)
+    found = walk(code.instructions, loop_counts_of(chosen, launch), code.base)
     assert found.unknown == 0
     assert stems(found)[opcode] == pytest.approx(each * units, rel=0.001)
 
@@ -188,6 +188,6 @@ def test_no_opcode_and_no_loop_is_unknown(
     arch: int, dtype: str, shape: tuple[int, ...], axis: int
 ) -> None:
     need_tools()
-    for launch in _cost.cost(plan_of("softmax", dtype, shape, axis, arch)).launches:
+    for launch in cost.cost(plan_of("softmax", dtype, shape, axis, arch)).launches:
         assert "other" not in launch.per_element, launch.name
         assert launch.unknown_loops == 0, launch.name

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cusoftmax.operations.variants import CROSS_ENTROPY_RESULTS, cross_entropy_name
 from numpy.exceptions import AxisError
 from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
-from cusoftmax._family import FAMILY
-from cusoftmax._ops import CROSS_ENTROPY_RESULTS, KERNELS, OPERATIONS, cross_entropy_name
+from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.table import KERNELS, OPERATIONS
 
 INF = np.inf
 OPS = tuple(op for op in OPERATIONS if op.startswith("cross_entropy"))
@@ -147,7 +148,7 @@ def alone(op: str, number: int, array: np.ndarray, axis: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("op", "dtype", "wanted"), cases())
 def test_each_kind_of_plan(device: Any, op: str, dtype: str, wanted: str) -> None:
-    member, found = FAMILY[op], case(wanted, op, dtype)
+    member, found = CONTRACTS[op], case(wanted, op, dtype)
     rng = np.random.default_rng(zlib.crc32(f"{op} {wanted}".encode()))
     inputs = member.draw(rng, found.shape, found.axis, dtype_of(dtype))
     with device.on(found.arch):

@@ -10,7 +10,7 @@ from support import DTYPES, check_softmax, check_vjp, dtype_of, logits, plan_of,
 
 import cusoftmax as cs
 from cusoftmax import reference
-from cusoftmax._operation import INPUTS, INTEGERS, output_dtype
+from cusoftmax.operations.dtypes import INPUTS, INTEGERS, output_dtype
 
 SHAPES = (((5, 37), -1), ((3, 2100), -1), ((70, 12), 0))
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from cusoftmax import emulator
-from cusoftmax._source import kernel_root
 from cusoftmax.emulator import _build, _run
+from cusoftmax.runtime.source import kernel_root
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = HERE / "kernels"
 
 
-def build(file: str, body: str, ctype: str = "float", cluster: int = 1) -> _run.HostKernel:
+def prepare(file: str, body: str, ctype: str = "float", cluster: int = 1) -> _run.HostKernel:
     macros = [("CSM_BODY", body), ("CSM_TYPE", ctype), ("CSM_ACC", ctype)]
     return _run.HostKernel(
         KERNELS / file, f"csm_test_{body}", macros, [kernel_root()], cluster=cluster
@@ -28,7 +28,7 @@ def build(file: str, body: str, ctype: str = "float", cluster: int = 1) -> _run.
 
 
 def right(body: str, ctype: str = "float", cluster: int = 1) -> _run.HostKernel:
-    return build("right.cu", body, ctype, cluster)
+    return prepare("right.cu", body, ctype, cluster)
 
 
 def like(array: Any, fill: float = 0) -> Any:
@@ -78,7 +78,7 @@ WRONG = {
 @pytest.mark.parametrize("body", WRONG)
 def test_wrong_kernel_is_reported(body: str) -> None:
     cluster, message = WRONG[body]
-    kernel = build("wrong.cu", body, cluster=cluster)
+    kernel = prepare("wrong.cu", body, cluster=cluster)
     for seed in range(10):
         x = emulator.asarray(np.ones(GRID * BLOCK, np.float32))
         with pytest.raises(emulator.KernelError, match=message) as raised:

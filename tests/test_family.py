@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import cusoftmax as cs
-from cusoftmax._family import FAMILY, Arrays, Member
-from cusoftmax._family_logits import transforms
-from cusoftmax._ops import OPERATIONS
+from cusoftmax.contract.logits import transforms
+from cusoftmax.contract.table import CONTRACTS, Arrays, OperationContract
+from cusoftmax.operations.table import OPERATIONS
 from tests.support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 PATTERNS = ("group", "block", "split", "column")
@@ -22,23 +22,25 @@ APART = (
     "softmax", "softmax_vjp", "softmax_jacobian", "segment_softmax", "segment_softmax_vjp",
     "topk_softmax", "topk_softmax_gates", "gumbel_softmax", "sample",
 )  # fmt: skip
-OPS = tuple(op for op in FAMILY if op not in APART and not op.startswith("cross_entropy"))
+OPS = tuple(op for op in CONTRACTS if op not in APART and not op.startswith("cross_entropy"))
 
 
-def run(device: Any, member: Member, inputs: Arrays, axis: int) -> Arrays:
+def run(device: Any, member: OperationContract, inputs: Arrays, axis: int) -> Arrays:
     """Return the results of a call on a device as NumPy arrays."""
     got = member.call(*(device.asarray(a) for a in inputs), axis=axis)
     return tuple(device.asnumpy(r) for r in (got if isinstance(got, tuple) else (got,)))
 
 
-def judge(member: Member, inputs: Arrays, axis: int, results: Arrays, dtype: str) -> None:
+def judge(
+    member: OperationContract, inputs: Arrays, axis: int, results: Arrays, dtype: str
+) -> None:
     assert all(r.dtype == dtype_of(dtype) for r in results)
     worst = member.worst(inputs, axis, results)
     assert worst <= 1, f"{member.op} of {dtype}: {worst:.4g} of the bound"
 
 
 def test_every_operation_is_in_the_family() -> None:
-    assert set(FAMILY) == set(OPERATIONS)
+    assert set(CONTRACTS) == set(OPERATIONS)
 
 
 def cases() -> Iterator[tuple[str, str, str]]:
@@ -65,7 +67,7 @@ def cases() -> Iterator[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("op", "dtype", "wanted"), [*cases()])
 def test_each_kind_of_plan(device: Any, op: str, dtype: str, wanted: str) -> None:
-    member = FAMILY[op]
+    member = CONTRACTS[op]
     found = case(wanted, op, dtype)
     rng = np.random.default_rng(zlib.crc32(f"{op} {wanted}".encode()))
     inputs = member.draw(rng, found.shape, found.axis, dtype_of(dtype))
@@ -107,7 +109,7 @@ def test_special_logits(device: Any, op: str, dtype: str, n: int) -> None:
         inputs: Arrays = (x, np.ones((len(x), 1), x.dtype))
     else:
         inputs = (x,)
-    member = FAMILY[op]
+    member = CONTRACTS[op]
     results = run(device, member, inputs, -1)
     exact = member.exact(*inputs, -1)
     first = exact[0] if isinstance(exact, tuple) else exact
@@ -120,7 +122,7 @@ def test_special_logits(device: Any, op: str, dtype: str, n: int) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_in_place(device: Any, op: str) -> None:
-    member, operation = FAMILY[op], OPERATIONS[op]
+    member, operation = CONTRACTS[op], OPERATIONS[op]
     if not operation.outputs:
         pytest.skip("its result has another shape than its inputs")
     inputs = member.draw(np.random.default_rng(5), (6, 1500), -1, np.float32)

@@ -9,10 +9,10 @@ import pytest
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
-from cusoftmax._family import FAMILY
+from cusoftmax.contract.table import CONTRACTS
 from tests.support import DTYPES, dtype_of
 
-JACOBIAN = FAMILY["softmax_jacobian"]
+JACOBIAN = CONTRACTS["softmax_jacobian"]
 
 
 def rows_of_softmax(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:

@@ -17,8 +17,8 @@ from support import OPS, assert_plan, check_softmax, check_vjp, dtype_of, logits
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
-from cusoftmax._planner import Plan
 from cusoftmax.emulator._memory import view_of
+from cusoftmax.planning.plan import Plan
 
 HALF = 2**31
 Pair = tuple[Any, ...]

@@ -27,7 +27,7 @@ from support import (
 
 import cusoftmax as cs
 from cusoftmax import reference
-from cusoftmax._plan import Plan
+from cusoftmax.planning.plan import Plan
 
 
 def assert_direction(plan: Plan, expected: str) -> None:

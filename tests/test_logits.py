@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cusoftmax.operations.variants import LOGIT_FEATURES, logits_name
 from numpy.exceptions import AxisError
 from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, plan_of
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
-from cusoftmax._family import FAMILY
-from cusoftmax._ops import LOGIT_FEATURES, logits_name
+from cusoftmax.contract.table import CONTRACTS
 
 SCALE = -0.37
 Options = dict[str, Any]
@@ -47,7 +47,7 @@ def assert_softmax(y: np.ndarray, x: np.ndarray, options: Options, axis: int = -
     exact = reference.softmax(x, axis, **options, extended=True)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(exact))
     single = y.dtype.itemsize < 8
-    bound = FAMILY["softmax"].bound[y.dtype.name]
+    bound = CONTRACTS["softmax"].bound[y.dtype.name]
     assert np.nanmax(reference.ulp_error(y, exact, flush_to_zero=single), initial=0) <= bound
     hidden = ~reference.seen(x, options.get("mask"), options.get("causal", False))
     assert not y[hidden].any()
@@ -381,7 +381,7 @@ def test_two_words_of_large_logits(device: Any, name: str, dtype: str) -> None:
         log = device.asnumpy(cs.log_softmax(device.asarray(wide), **on(device, given)))
         truth = reference.log_softmax(wide, **exact, extended=True)
         assert (log <= 0).all()
-        bound = FAMILY["log_softmax"].bound[dtype]
+        bound = CONTRACTS["log_softmax"].bound[dtype]
         assert reference.ulp_error(log, truth, flush_to_zero=dtype == "float32").max() <= bound
         if same:
             continue

@@ -58,7 +58,7 @@ def test_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
         if line.startswith("Requires-Dist") and "extra ==" not in line
     ]
     assert sorted(need.partition(">")[0] for need in needs) == ["ml-dtypes", "numpy", "rich"]
-    assert "cusoftmax = cusoftmax.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "cusoftmax = cusoftmax.cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cusoftmax._device import ARCHITECTURES, DeviceSpec
-from cusoftmax._plan import Kernel, Plan
-from cusoftmax._planner import plan
-from cusoftmax._problem import problem_for
+from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from cusoftmax.planning.plan import Kernel, Plan
+from cusoftmax.planning.planner import plan
+from cusoftmax.planning.prepare import problem_for
 
 GOLDEN = pathlib.Path(__file__).with_name("golden_plans.json")
 OPS = ("softmax", "softmax_vjp")

@@ -15,12 +15,21 @@ from numpy.exceptions import AxisError
 from numpy.lib.stride_tricks import as_strided
 
 import cusoftmax
-from cusoftmax._checks import View, check_overlap, resolve_axes
-from cusoftmax._device import ARCHITECTURES, DeviceSpec
-from cusoftmax._operation import FLOATS, INPUTS, compute_dtype, output_dtype
-from cusoftmax._ops import OPERATIONS, find
-from cusoftmax._problem import Problem, alignment, build, fold, k_order, problem_for, signature
-from cusoftmax._source import kernel_root
+from cusoftmax.operations.dtypes import FLOATS, INPUTS, compute_dtype, output_dtype
+from cusoftmax.operations.table import OPERATIONS, find
+from cusoftmax.planning.checks import resolve_axes
+from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from cusoftmax.planning.overlap import check_overlap
+from cusoftmax.planning.prepare import prepare, problem_for
+from cusoftmax.planning.problem import (
+    Problem,
+    View,
+    alignment,
+    fold,
+    k_order,
+)
+from cusoftmax.runtime.launch import run, signature
+from cusoftmax.runtime.source import kernel_root
 
 cupy = pytest.importorskip("cupy")
 
@@ -46,7 +55,7 @@ def outs(out: Any) -> tuple[Any, ...]:
 
 
 def folded(array: Any, axis: Any, out: Any = None) -> Problem:
-    return build("softmax", (on_host(array),), axis, None, outs(out)).problem
+    return prepare("softmax", (on_host(array),), axis, None, outs(out)).problem
 
 
 # --------------------------------------------------------------------------------------- operations
@@ -143,7 +152,7 @@ LAYOUTS: dict[str, Any] = {
 def test_layouts(layout: str) -> None:
     view, axis, batch, reduce = LAYOUTS[layout]
     array = view(np.zeros((4, 5, 6), np.float32))
-    prepared = build("softmax", (on_host(array),), axis, None, (on_host(array),))  # in place
+    prepared = prepare("softmax", (on_host(array),), axis, None, (on_host(array),))  # in place
     problem, operand = prepared.problem, prepared.problem.operands[0]
     assert (problem.batch_shape, operand.batch_strides) == batch
     assert (problem.reduce_shape, operand.reduce_strides) == reduce
@@ -165,7 +174,7 @@ def test_merging_needs_every_operand() -> None:
 
 
 def test_output_takes_the_memory_order_of_the_first_input() -> None:
-    prepared = build("softmax", (on_host(np.zeros((4, 5, 6), np.float32).T),), 0, "float16")
+    prepared = prepare("softmax", (on_host(np.zeros((4, 5, 6), np.float32).T),), 0, "float16")
     assert prepared.results[0].dtype == np.float16
     assert prepared.results[0].shape == (6, 5, 4)
     assert prepared.results[0].strides == (2, 12, 60)
@@ -204,7 +213,7 @@ def test_problem_for_is_that_of_contiguous_arrays() -> None:
     for order, layout in (("C", x), ("F", np.asfortranarray(x))):
         array = on_host(layout)
         got = problem_for("softmax", (4, 5, 6), "float16", (0, 2), order=order)
-        assert got == build("softmax", (array,), (0, 2), None).problem
+        assert got == prepare("softmax", (array,), (0, 2), None).problem
     mixed = problem_for("softmax_jvp", [2, 3], ("float16", "bfloat16"), out_dtype="float64")
     assert [o.dtype for o in mixed.operands] == ["float16", "bfloat16", "float64"]
     assert mixed.op == "softmax_vjp"
@@ -321,17 +330,17 @@ def test_arrays_that_are_not_cupys(monkeypatch: pytest.MonkeyPatch) -> None:
         (jax, "x is a jaxlib._jax.ArrayImpl", "pass cupy.from_dlpack(x)"),
     ]
     for value, what, how in cases:
-        for function in (signature, build):
+        for function in (run, prepare):
             with pytest.raises(TypeError) as error:
-                function("softmax", (value,), -1, None, (), False)
+                function("softmax", (value,), -1, None, None if function is run else (), False)
             assert str(error.value) == f"softmax: {what}, and only CuPy arrays are accepted; {how}"
     with pytest.raises(TypeError, match="softmax_jvp: xt is a list"):
-        signature("softmax_jvp", (host(3), [1]), -1, None, (), False)
+        run("softmax_jvp", (host(3), [1]), -1, None, None)
     with pytest.raises(TypeError, match=r"out is a numpy.ndarray.*give a cupy.ndarray to"):
-        signature("softmax", (host(3),), -1, None, (np.zeros(3),), False)
+        run("softmax", (host(3),), -1, None, np.zeros(3))
     monkeypatch.delitem(sys.modules, "cupy")
     with pytest.raises(TypeError, match="only CuPy arrays"):
-        build("softmax", (np.zeros(3),), -1, None)
+        prepare("softmax", (np.zeros(3),), -1, None)
 
 
 REFUSED = [np.complex64, np.complex128, ml_dtypes.float8_e4m3fn, ml_dtypes.int4, ">f4"]
@@ -345,13 +354,13 @@ def test_input_dtypes_refused(dtype: Any) -> None:
     except (TypeError, ValueError):
         pytest.skip(f"CuPy itself has no {fake}")
     with pytest.raises(TypeError, match=r"x has dtype .*, which is not accepted; the dtypes are "):
-        build("softmax", (x,), -1, None)
+        prepare("softmax", (x,), -1, None)
 
 
 @pytest.mark.parametrize("dtype", INPUTS)
 def test_input_dtypes_accepted(dtype: str) -> None:
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
-    prepared = build("softmax", (host(3, dtype=kind),), -1, None)
+    prepared = prepare("softmax", (host(3, dtype=kind),), -1, None)
     assert prepared.problem.operands[0].dtype == dtype
     assert prepared.results[0].dtype.name == (dtype if dtype in FLOATS else "float64")
 
@@ -359,7 +368,7 @@ def test_input_dtypes_accepted(dtype: str) -> None:
 def fails(error: type[Exception], match: str, *args: Any, op: str = "softmax") -> None:
     inputs, axis, dtype, out = args
     with pytest.raises(error, match=match):
-        build(op, inputs, axis, dtype, outs(out))
+        prepare(op, inputs, axis, dtype, outs(out))
 
 
 def test_output_dtypes() -> None:
@@ -378,8 +387,8 @@ def test_output_dtypes() -> None:
     )
     out = host(3, dtype=np.float16)
     fails(ValueError, "dtype=float32 contradicts out, which is float16", (x,), -1, "float32", out)
-    assert build("softmax", (x,), -1, "float16", (out,)).results[0].dtype == np.float16
-    assert build("softmax", (x,), -1, "bfloat16").results[0].dtype == ml_dtypes.bfloat16
+    assert prepare("softmax", (x,), -1, "float16", (out,)).results[0].dtype == np.float16
+    assert prepare("softmax", (x,), -1, "bfloat16").results[0].dtype == ml_dtypes.bfloat16
 
 
 def test_axes() -> None:
@@ -414,10 +423,10 @@ def test_out_with_elements_that_share_memory() -> None:
         if verdicts[-1]:
             fails(ValueError, "elements of out share memory", (x,), -1, None, out)
         else:
-            assert build("softmax", (x,), -1, None, outs(out)).results[0].strides == strides
+            assert prepare("softmax", (x,), -1, None, outs(out)).results[0].strides == strides
     assert {*verdicts} == {True, False}
     # Strides that no order of the dimensions nests, and yet no two elements meet.
-    build("softmax", (x,), -1, None, (on_host(as_strided(base, (3, 4), (8, 12))),))
+    prepare("softmax", (x,), -1, None, (on_host(as_strided(base, (3, 4), (8, 12))),))
 
 
 def test_overlap() -> None:

@@ -16,11 +16,16 @@ import pytest
 from profile_samples import DENIED, GPU_TRACE, raw_page
 
 import cusoftmax as cs
-from cusoftmax import _cli_profile, _launch, _profile, _profile_tools, cli, emulator
-from cusoftmax._cli_machine import Machine
-from cusoftmax._device import DeviceSpec
-from cusoftmax._profile import Times, Work
-from cusoftmax._profile_emulated import emulate, fewer_rows
+from cusoftmax import emulator
+from cusoftmax.cli import main as cli
+from cusoftmax.cli import profile as cli_profile
+from cusoftmax.cli import profiled
+from cusoftmax.machine import Machine
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.profiling import profile, tools
+from cusoftmax.profiling.emulated import emulate, fewer_rows
+from cusoftmax.profiling.profile import Times, Work
+from cusoftmax.runtime import backend
 
 # ---------------------------------------------------------------------------- child and emulator
 
@@ -33,9 +38,9 @@ from cusoftmax._profile_emulated import emulate, fewer_rows
     ],
 )
 def test_child_on_the_emulator(arguments: list[str], said: str, tmp_path: Path) -> None:
-    command = [*_profile_tools.child(arguments, 2), "--emulator"]
+    command = [*tools.child(arguments, 2), "--emulator"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=_profile_tools.environment(), capture_output=True, text=True,
+        command, cwd=tmp_path, env=tools.environment(), capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -46,8 +51,8 @@ def test_child_on_the_emulator(arguments: list[str], said: str, tmp_path: Path) 
 def test_child_without_a_gpu(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_launch, "gpu_is_present", lambda: False)
-    assert _profile.main(["softmax", "4x5"]) == 2
+    monkeypatch.setattr(backend, "gpu_is_present", lambda: False)
+    assert profiled.main(["softmax", "4x5"]) == 2
     assert "no GPU" in capsys.readouterr().err
 
 
@@ -60,12 +65,12 @@ def test_range_is_warmed_up_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
         yield
         events.append("end")
 
-    monkeypatch.setattr(_profile, "_profiled", noting)
-    monkeypatch.setattr(_profile, "_named", noting)
+    monkeypatch.setattr(profile, "_profiled", noting)
+    monkeypatch.setattr(profile, "_named", noting)
     monkeypatch.setattr(Work, "call", lambda self, arrays, out=None: events.append("call"))
     with emulator.activate():
         on = Machine(DeviceSpec.known(90), False, emulator.asarray, emulator.asnumpy)
-        name = _profile.run_range(Work("softmax", (3, 5), "float32"), on, 2)
+        name = profile.run_range(Work("softmax", (3, 5), "float32"), on, 2)
     assert events[:5] == ["call", "call", "call", "profiled", name]
     assert events[5:] == ["call", "call", "end", "end"]
     assert "csm_softmax_group_f32" in name
@@ -100,24 +105,24 @@ def test_measure_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy.cuda, "get_elapsed_time", lambda start, end: end.at - start.at)
     monkeypatch.setattr(cupy.cuda, "get_current_stream", mock.MagicMock())
     monkeypatch.setattr(cupy, "get_default_memory_pool", pool := mock.MagicMock())
-    monkeypatch.setattr(_profile, "_copy", copy)
+    monkeypatch.setattr(profile, "_copy", copy)
     monkeypatch.setattr(Work, "call", timed)
     work = Work("softmax", (3, 100), "float32")
     with emulator.activate():
         on = Machine(DeviceSpec.known(90), False, emulator.asarray, emulator.asnumpy)
-        times = _profile.measure(work, on)
+        times = profile.measure(work, on)
     assert (times.copy_seconds, times.seconds) == (1e-3, 3e-3)
     assert times.fraction_of_copy == pytest.approx(1 / 3)
     assert times.least_bytes == 2 * 3 * 100 * 4
-    runs = _profile.WARM_UP + _profile.RUNS
-    assert times.sets == _profile.MOST_SETS  # tiny arrays: the cache could hold them all
+    runs = profile.WARM_UP + profile.RUNS
+    assert times.sets == profile.MOST_SETS  # tiny arrays: the cache could hold them all
     assert len(set(copied)) == len(copied) == runs < times.sets
     assert len(set(called)) == runs + 1  # and None, for the calls that make the results
     pool.return_value.free_all_blocks.assert_called_once()
 
 
 def test_inputs_are_random_and_never_constant() -> None:
-    drawn = _profile.random_floats((3, 1000), "bfloat16", 0).astype(np.float32)
+    drawn = profile.random_floats((3, 1000), "bfloat16", 0).astype(np.float32)
     assert len(np.unique(drawn)) > 100
     assert not (drawn[0] == drawn[1]).all()
     assert 2 < drawn.std() < 4
@@ -165,7 +170,7 @@ def test_emulated_traffic_of_fewer_rows_is_that_of_all(
     got = emulate(work, "sm_90")
     assert got.ran.rows < got.plan.rows == np.prod(shape) // shape[axis]
     with emulator.activate(arch="sm_90"):
-        arrays = [emulator.asarray(_profile.random_floats(shape, "float16", 5))] * (
+        arrays = [emulator.asarray(profile.random_floats(shape, "float16", 5))] * (
             1 + (op != "softmax")
         )
         with emulator.trace() as whole:
@@ -213,7 +218,7 @@ def test_emulator_output(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_gpu_or_profiler(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_launch, "gpu_is_present", lambda: False)
+    monkeypatch.setattr(backend, "gpu_is_present", lambda: False)
     status, out, err = run(capsys, "softmax", "64x1024", "--dtype", "float16")
     assert (status, err) == (0, "")
     for words in ("group: ", "nothing is measured", "command ncu", "command nsys", "1.000 x"):
@@ -238,7 +243,7 @@ def test_errors_are_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     arguments: list[str], said: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(_launch, "gpu_is_present", lambda: False)
+    monkeypatch.setattr(backend, "gpu_is_present", lambda: False)
     status, _, err = run(capsys, *arguments)
     assert status == 2
     assert said in err
@@ -258,11 +263,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         Path(folder, "timeline.nsys-rep").touch()
         return 0, says[command[0]]
 
-    monkeypatch.setattr(_launch, "gpu_is_present", lambda: True)
-    monkeypatch.setattr(_cli_profile, "machine", machine)
-    monkeypatch.setattr(_cli_profile, "measure", lambda w, on: Times(400e-6, 300e-6, 4 << 20, 1))
-    monkeypatch.setattr(_profile_tools, "find_tool", lambda name: name if name in says else None)
-    monkeypatch.setattr(_profile_tools, "execute", execute)
+    monkeypatch.setattr(backend, "gpu_is_present", lambda: True)
+    monkeypatch.setattr(cli_profile, "machine", machine)
+    monkeypatch.setattr(cli_profile, "measure", lambda w, on: Times(400e-6, 300e-6, 4 << 20, 1))
+    monkeypatch.setattr(tools, "find_tool", lambda name: name if name in says else None)
+    monkeypatch.setattr(tools, "execute", execute)
     return says
 
 
@@ -317,7 +322,7 @@ def test_no_emulator_on_a_gpu(
     def broken(*_: object) -> None:
         raise RuntimeError("no compiler\nat all")
 
-    monkeypatch.setattr(_cli_profile, "emulate", broken)
+    monkeypatch.setattr(cli_profile, "emulate", broken)
     status, out, _ = run(capsys, "softmax", "64x1024", "--tool", "none")
     assert status == 0
     assert "emulated     nothing: no compiler\n" in out

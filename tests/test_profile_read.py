@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from profile_samples import DENIED, GPU_TRACE, IDENTITY, METRICS, NVPROF_TRACE, csv_line, raw_page
 
-from cusoftmax import _profile_words
-from cusoftmax._profile_read import (
+from cusoftmax.profiling import words
+from cusoftmax.profiling.read import (
     NCU,
     NVPROF,
     Counters,
@@ -129,20 +129,20 @@ def test_keys_of_either_profiler_are_the_same() -> None:
 def test_limiter(
     values: dict[str, float], fraction: float, over: float, said: str, unsaid: str
 ) -> None:
-    text = _profile_words.limiter(Counters("k", dict(values)), fraction, over)
+    text = words.limiter(Counters("k", dict(values)), fraction, over)
     assert said in text
     assert unsaid not in text
 
 
 def test_every_stall_reason_has_words() -> None:
     reasons = {key.partition(".")[2] for key in NCU if key.startswith("stall.")}
-    assert reasons == set(_profile_words.STALLS)
+    assert reasons == set(words.STALLS)
 
 
 def test_occupancy_in_words() -> None:
     first, second = read_ncu(raw_page())
-    assert _profile_words.occupancy(first) == (
+    assert words.occupancy(first) == (
         "48 % of the warps that fit, 50 % possible, 1 block on a multiprocessor "
         "(limited by registers)"
     )
-    assert _profile_words.occupancy(second) is None
+    assert words.occupancy(second) is None

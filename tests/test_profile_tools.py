@@ -9,9 +9,9 @@ import pytest
 from profile_samples import DENIED, STALL, raw_page
 
 import cusoftmax as cs
-from cusoftmax import _profile_tools
-from cusoftmax._cli_machine import UserError
-from cusoftmax._profile import Work
+from cusoftmax.machine import UserError
+from cusoftmax.profiling import tools
+from cusoftmax.profiling.profile import Work
 
 FOUND = {name: f"/opt/{name}" for name in ("nvprof", "ncu", "nsys")}
 WORK = Work("softmax", (8192, 32000), "float16")
@@ -34,13 +34,13 @@ WORK = Work("softmax", (8192, 32000), "float16")
 def test_choice(
     wanted: str, arch: int, cuda: int, kernel_only: bool, counters: str, timeline: str
 ) -> None:
-    choice = _profile_tools.choose(wanted, arch, cuda, FOUND, kernel_only)
+    choice = tools.choose(wanted, arch, cuda, FOUND, kernel_only)
     assert (choice.counters, choice.timeline) == (counters, timeline)
 
 
 def test_choice_of_what_is_not_there() -> None:
-    choose = _profile_tools.choose
-    assert choose("auto", 90, 13, {}) == _profile_tools.Choice()
+    choose = tools.choose
+    assert choose("auto", 90, 13, {}) == tools.Choice()
     assert choose("auto", 75, 12, {"nvprof": "/n"}).timeline == "nvprof"
     with pytest.raises(UserError, match=r"developer\.nvidia\.com/nsight-compute"):
         choose("ncu", 90, 13, {"ncu": None})
@@ -51,11 +51,11 @@ def test_choice_of_what_is_not_there() -> None:
 
 
 def test_advice() -> None:
-    ncu, nsys = _profile_tools.advice(90, 13, {})
+    ncu, nsys = tools.advice(90, 13, {})
     assert "command ncu" in ncu
     assert "command nsys" in nsys
-    assert _profile_tools.advice(70, 12, {})[0].startswith("nvprof")
-    assert _profile_tools.advice(90, 13, FOUND) == []
+    assert tools.advice(70, 12, {})[0].startswith("nvprof")
+    assert tools.advice(90, 13, FOUND) == []
 
 
 def test_commands() -> None:
@@ -63,8 +63,8 @@ def test_commands() -> None:
     assert arguments == ["softmax", "8192x32000", "--dtype", "float16", "--axis=-1"]
     assert Work("softmax", (2, 3), axis=None).arguments[-1] == "--axis=none"
     assert Work("softmax", (2, 3, 4), axis=(-2, -1)).arguments[-1] == "--axis=-2,-1"
-    child = [sys.executable, "-m", "cusoftmax._profile", *arguments]
-    ncu = _profile_tools.ncu_command("/opt/ncu", ["a.sum", "b.pct"], arguments)
+    child = [sys.executable, "-m", "cusoftmax.cli.profiled", *arguments]
+    ncu = tools.ncu_command("/opt/ncu", ["a.sum", "b.pct"], arguments)
     assert ncu[0] == "/opt/ncu"
     for option, value in (
         ("--profile-from-start", "off"), ("--clock-control", "none"), ("--page", "raw"),
@@ -73,22 +73,22 @@ def test_commands() -> None:
         assert ncu[ncu.index(option) + 1] == value
     assert "--csv" in ncu
     assert ncu[-len(child) - 2 :] == [*child, "--calls", "1"]
-    nvprof = _profile_tools.nvprof_command("/opt/nvprof", arguments)
+    nvprof = tools.nvprof_command("/opt/nvprof", arguments)
     assert nvprof[nvprof.index("--metrics") + 1].startswith("dram_read_bytes,dram_write_bytes")
     assert "--csv" in nvprof
     assert nvprof[nvprof.index("--profile-from-start") + 1] == "off"
-    assert "--print-gpu-trace" in _profile_tools.nvprof_command("n", arguments, timeline=True)
-    record, show = _profile_tools.nsys_commands("/opt/nsys", arguments)
+    assert "--print-gpu-trace" in tools.nvprof_command("n", arguments, timeline=True)
+    record, show = tools.nsys_commands("/opt/nsys", arguments)
     assert "--capture-range=cudaProfilerApi" in record
-    assert record[-2:] == ["--calls", str(_profile_tools.CALLS)]
+    assert record[-2:] == ["--calls", str(tools.CALLS)]
     assert show[show.index("--report") + 1] == "cuda_gpu_trace"
     assert show[show.index("--format") + 1] == "csv"
 
 
 def test_names_by_architecture() -> None:
-    assert _profile_tools.ncu_names(90)["dram_read"][0] == "dram__bytes_read.sum"
-    assert _profile_tools.ncu_names(100)["dram_read"][0] == "dram__bytes_op_read.sum"
-    assert _profile_tools.ncu_names(120)["busy.DRAM"] == _profile_tools.ncu_names(90)["busy.DRAM"]
+    assert tools.ncu_names(90)["dram_read"][0] == "dram__bytes_read.sum"
+    assert tools.ncu_names(100)["dram_read"][0] == "dram__bytes_op_read.sum"
+    assert tools.ncu_names(120)["busy.DRAM"] == tools.ncu_names(90)["busy.DRAM"]
 
 
 def test_unknown_counters_are_asked_for_by_their_other_name(
@@ -104,8 +104,8 @@ def test_unknown_counters_are_asked_for_by_their_other_name(
                 return 1, rf"==ERROR== Failed to find metric regex:^{name.split('.')[0]}(\.sum)?$"
         return 0, raw_page("dram__throughput")
 
-    monkeypatch.setattr(_profile_tools, "execute", execute)
-    counters, command = _profile_tools.count("ncu", "ncu", 100, WORK.arguments)
+    monkeypatch.setattr(tools, "execute", execute)
+    counters, command = tools.count("ncu", "ncu", 100, WORK.arguments)
     assert counters[0].get("dram_read") == 524300000
     assert len(asked) == 4
     assert "dram__bytes_read.sum" in asked[1]
@@ -128,13 +128,13 @@ def test_unknown_counters_are_asked_for_by_their_other_name(
     ],
 )
 def test_refusals_are_one_line(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_profile_tools, "execute", lambda command, folder: (1, text))
+    monkeypatch.setattr(tools, "execute", lambda command, folder: (1, text))
     for tool in ("ncu", "nvprof"):
-        with pytest.raises(_profile_tools.Refused, match=said) as refused:
-            _profile_tools.count(tool, tool, 90, WORK.arguments)
+        with pytest.raises(tools.Refused, match=said) as refused:
+            tools.count(tool, tool, 90, WORK.arguments)
         assert "\n" not in str(refused.value)
-    with pytest.raises(_profile_tools.Refused, match=said):
-        _profile_tools.trace("nsys", "nsys", WORK.arguments)
+    with pytest.raises(tools.Refused, match=said):
+        tools.trace("nsys", "nsys", WORK.arguments)
 
 
 def test_execute_finds_the_package_and_gives_up(
@@ -146,11 +146,11 @@ def test_execute_finds_the_package_and_gives_up(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "lib")  # relative: the child runs in another folder
     code = "import beside, cusoftmax; print(cusoftmax.__file__)"
-    status, text = _profile_tools.execute([sys.executable, "-c", code], str(tmp_path / "elsewhere"))
+    status, text = tools.execute([sys.executable, "-c", code], str(tmp_path / "elsewhere"))
     assert (status, text.split()) == (0, ["beside", str(cs.__file__)])
-    assert str(tmp_path / "lib") in _profile_tools.by_hand(["ncu"])
-    monkeypatch.setattr(_profile_tools, "_SECONDS", 0.2)
-    status, text = _profile_tools.execute(["sh", "-c", "echo begun; sleep 30"], str(tmp_path))
+    assert str(tmp_path / "lib") in tools.by_hand(["ncu"])
+    monkeypatch.setattr(tools, "_SECONDS", 0.2)
+    status, text = tools.execute(["sh", "-c", "echo begun; sleep 30"], str(tmp_path))
     assert status == 1
     assert "begun" in text
     assert "more than 0.2 seconds" in text
@@ -162,7 +162,7 @@ def test_find_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(_profile_tools, "_FOLDERS", ("{cuda}/bin",))
+    monkeypatch.setattr(tools, "_FOLDERS", ("{cuda}/bin",))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert _profile_tools.find_tool("ncu") == str(tool)
-    assert _profile_tools.find_tool("nsys") is None
+    assert tools.find_tool("ncu") == str(tool)
+    assert tools.find_tool("nsys") is None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cusoftmax import reference as ref
-from cusoftmax._checks import Axis
+from cusoftmax.planning.checks import Axis
 
 scipy_special = pytest.importorskip("scipy.special")
 

@@ -14,12 +14,14 @@ from scipy import stats
 from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 import cusoftmax as cs
-from cusoftmax import _launch, _philox, emulator, reference
-from cusoftmax._device import DeviceSpec
-from cusoftmax._family import FAMILY
-from cusoftmax._planner import plan as make_plan
-from cusoftmax._problem import problem_for
+from cusoftmax import emulator, reference
+from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.emulator._memory import view_of
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.planner import plan as make_plan
+from cusoftmax.planning.prepare import problem_for
+from cusoftmax.reference import philox
+from cusoftmax.runtime import launch
 from tests.mutations import Mutation, broken
 from tests.test_topk import CASES
 
@@ -36,7 +38,7 @@ def draw(device: Any, x: np.ndarray, seed: int = 1, axis: int = -1, **options: A
 
 
 def judge(op: str, x: np.ndarray, axis: int, result: np.ndarray) -> None:
-    worst = FAMILY[op].worst((x,), axis, (result,))
+    worst = CONTRACTS[op].worst((x,), axis, (result,))
     assert worst <= 1, f"{op} of {x.dtype.name}: {worst:.4g} of the bound"
 
 
@@ -61,15 +63,15 @@ KNOWN = (
 def test_known_answers_of_philox() -> None:
     for key, counter, words in KNOWN:
         low, high = (np.uint64(counter[i] + (counter[i + 1] << 32)) for i in (0, 2))
-        got = _philox.philox(key[0] + (key[1] << 32), np.asarray(high), np.asarray(low))
+        got = philox.philox(key[0] + (key[1] << 32), np.asarray(high), np.asarray(low))
         assert tuple(int(w) for w in got) == words
 
 
 def test_the_words_of_a_row() -> None:
     rows = np.array([0, 1, 2**32, 2**32 + 1], np.uint64)
-    words = _philox.row_words(7, rows, 10)
+    words = philox.row_words(7, rows, 10)
     for row, of_row in zip(rows, words, strict=True):
-        each = [_philox.philox(7, row, np.asarray(np.uint64(k // 4)))[k % 4] for k in range(10)]
+        each = [philox.philox(7, row, np.asarray(np.uint64(k // 4)))[k % 4] for k in range(10)]
         np.testing.assert_array_equal(of_row, each)
     assert len({tuple(of_row) for of_row in words}) == 4  # the high word of a row's number counts
 
@@ -93,7 +95,7 @@ def test_the_noise_is_that_of_the_reference(dtype: str) -> None:
     with broken(NOISE), emulator.activate():
         for seed in SEEDS:
             got = emulator.asnumpy(cs.gumbel_softmax(emulator.asarray(x), seed=seed))
-            exact = _philox.gumbel(seed, rows, x.shape[1], dtype == "float32")
+            exact = philox.gumbel(seed, rows, x.shape[1], dtype == "float32")
             assert np.all(np.abs(got - exact) <= 3 * u * (1 + np.abs(exact)))
             # Mean and variance of the distribution: within 4 standard errors.
             assert abs(got.mean() - np.euler_gamma) < 4 * np.sqrt(np.pi**2 / 6 / x.size)
@@ -132,10 +134,10 @@ def test_the_noise_at_the_ends() -> None:
     with broken(NOISE), broken(chosen), emulator.activate():
         x = emulator.asarray(np.zeros((1, 256), np.float32))
         got = emulator.asnumpy(cs.gumbel_softmax(x, seed=0))[0, : len(ENDS)]
-    exact = _philox.gumbel_of_bits(np.array(ENDS, np.uint64), 32)
+    exact = philox.gumbel_of_bits(np.array(ENDS, np.uint64), 32)
     assert np.isfinite(exact).all() and exact.min() < -3.1 and exact.max() > 22.8
     assert np.all(np.abs(got - exact) <= 3 * 2.0**-24 * (1 + np.abs(exact)))
-    ends = _philox.gumbel_of_bits(np.array([0, 2**53 - 1], np.uint64), 53)
+    ends = philox.gumbel_of_bits(np.array([0, 2**53 - 1], np.uint64), 53)
     assert -3.7 < ends[0] < -3.6 and 37 < ends[1] < 38
 
 
@@ -157,7 +159,7 @@ def test_each_kind_of_plan(device: Any, dtype: str, wanted: str) -> None:
     x = logits(found.shape, dtype_of(dtype))
     with device.on(found.arch):
         assert_plan(planned("gumbel_softmax", dtype, found.shape, found.axis, found.arch), wanted)
-        member = FAMILY["gumbel_softmax"]
+        member = CONTRACTS["gumbel_softmax"]
         y = device.asnumpy(member.call(device.asarray(x), axis=found.axis))
         assert y.dtype == x.dtype
         judge("gumbel_softmax", x, found.axis, y)
@@ -173,7 +175,7 @@ def test_every_short_length(device: Any, dtype: str) -> None:
     for n in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129):
         x = logits((5, n), dtype)
         for op in ("gumbel_softmax", "sample"):
-            got = device.asnumpy(FAMILY[op].call(device.asarray(x), axis=-1))
+            got = device.asnumpy(CONTRACTS[op].call(device.asarray(x), axis=-1))
             judge(op, x, -1, got)
 
 
@@ -233,7 +235,7 @@ def test_every_pattern_draws(device: Any, name: str, dtype: str) -> None:
     if device.name == "emulator":
         made = make_plan(problem_for("sample", shape, x.dtype, axis), DeviceSpec.known(90))
         assert made.pattern == name.split()[0]
-    got = device.asnumpy(FAMILY["sample"].call(device.asarray(x), axis=axis))
+    got = device.asnumpy(CONTRACTS["sample"].call(device.asarray(x), axis=axis))
     assert got.dtype == np.int64 and got.shape == x.sum(axis).shape
     judge("sample", x, axis, got)
 
@@ -243,7 +245,7 @@ def test_integers(device: Any, dtype: str) -> None:
     for n in (40, 700, 5000):
         x = np.random.default_rng(n).integers(0, 2, (4, n)).astype(dtype)
         for op in ("gumbel_softmax", "sample"):
-            got = device.asnumpy(FAMILY[op].call(device.asarray(x), axis=-1))
+            got = device.asnumpy(CONTRACTS[op].call(device.asarray(x), axis=-1))
             judge(op, x, -1, got)
         np.testing.assert_array_equal(draw(device, x, temperature=0), x.argmax(-1))
 
@@ -324,7 +326,7 @@ def test_rows_beyond_2_to_the_32(emulated: Any) -> None:
     with emulator.only_blocks((-1,)):
         cs.gumbel_softmax(x, seed=9, out=out)
     numbers = np.arange(rows - 3, rows, dtype=np.uint64)
-    exact = reference.softmax(_philox.gumbel(9, numbers, 2, True))
+    exact = reference.softmax(philox.gumbel(9, numbers, 2, True))
     np.testing.assert_allclose(view_of(out)[-3:].astype(float), exact, rtol=2e-3)
 
 
@@ -475,9 +477,9 @@ def test_refused_results_of_sample(device: Any) -> None:
 
 def test_a_thousand_seeds_are_one_kind_of_call(emulated: Any) -> None:
     x = emulated.asarray(np.zeros((1, 4), np.float32))
-    _launch._calls.clear()
+    launch._calls.clear()
     drawn = [int(emulated.asnumpy(cs.sample(x, seed=seed))[0]) for seed in range(1000)]
-    assert len(_launch._calls) == 1
+    assert len(launch._calls) == 1
     assert stats.chisquare(np.bincount(drawn)).pvalue > 1e-3
     want = [int(reference.sample(np.zeros((1, 4)), seed=seed)[0]) for seed in range(50)]
     assert drawn[:50] == want
@@ -511,12 +513,12 @@ def test_cold_softmax_refuses_before_its_first_launch(device: Any) -> None:
     x = device.asarray(np.zeros((3, 8), np.float32))
     bad = device.asarray(np.full((3, 9), 7, np.float32))
     launched = []
-    run, _launch.run = _launch.run, lambda *args, **options: launched.append(args)
+    run, launch.run = launch.run, lambda *args, **options: launched.append(args)
     try:
         with pytest.raises(ValueError, match=r"^gumbel_softmax: out has shape \(3, 9\)"):
             cs.gumbel_softmax(x, seed=1, temperature=0, out=bad)
     finally:
-        _launch.run = run
+        launch.run = run
     assert not launched and (device.asnumpy(bad) == 7).all()
 
 

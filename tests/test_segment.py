@@ -10,10 +10,10 @@ import pytest
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
-from cusoftmax._family import FAMILY, Arrays
-from cusoftmax._plan import Plan
-from cusoftmax._problem import problem_for
+from cusoftmax.contract.table import CONTRACTS, Arrays
 from cusoftmax.emulator._memory import view_of
+from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.prepare import problem_for
 from tests.support import DTYPES, bits, dtype_of, plan_of
 from tests.support import planned as planned_as
 
@@ -48,7 +48,7 @@ def row(device: Any, op: str, inputs: Arrays) -> Any:
 
 
 def judge(op: str, inputs: Arrays, offsets: np.ndarray, result: np.ndarray) -> None:
-    worst = FAMILY[op].worst((*inputs, offsets), 0, (result,))
+    worst = CONTRACTS[op].worst((*inputs, offsets), 0, (result,))
     assert worst <= 1, f"{op} of {result.dtype}: {worst:.4g} of the bound"
 
 
@@ -270,7 +270,7 @@ def test_dtypes(device: Any, given: str, wanted: str | None) -> None:
     got = cs.segment_softmax(device.asarray(x), device.asarray(offsets), dtype=dtype)
     result = device.asnumpy(got)
     assert result.dtype == (dtype or np.float64)
-    assert FAMILY["segment_softmax"].worst((x, offsets), 0, (result,)) <= 1
+    assert CONTRACTS["segment_softmax"].worst((x, offsets), 0, (result,)) <= 1
     # Integers in offsets do not decide what is computed in.
     plan = plan_of(device, "segment_softmax", device.asarray(x), device.asarray(offsets), axis=0)
     assert plan.launches[0].kernel["CSM_ACC"] == ("float" if given == "float16" else "double") or (

@@ -14,11 +14,11 @@ from support import DTYPES, FLUSHES, SOFTMAX_ULP, bits, dtype_of
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
-from cusoftmax._device import DeviceSpec
-from cusoftmax._plan import Plan
-from cusoftmax._planner import plan as make_plan
-from cusoftmax._problem import problem_for
 from cusoftmax.emulator._memory import view_of
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.planner import plan as make_plan
+from cusoftmax.planning.prepare import problem_for
 
 KS = (1, 2, 7, 8, 9, 17, 32, 33, 63, 64)
 NORMALISE = ("row", "topk")

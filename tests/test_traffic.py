@@ -6,8 +6,8 @@ import pytest
 from support import OPS
 
 from benchmarks.traffic import CASES, Case, Traffic, measure
-from cusoftmax._operation import ITEMSIZE
-from cusoftmax._planner import ceil_div
+from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.planning.builder import ceil_div
 
 DTYPES = ("float16", "float32", "float64")
 RESIDENT = ("group", "block", "block x8", "column", "column, clusters")

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from cusoftmax._device import DeviceSpec
 
 from benchmarks import report, sanitize, tune, tune_cells
 from benchmarks.report_plots import STAMP
 from cusoftmax import _launch
 from cusoftmax import _tuning as tuned
-from cusoftmax._device import DeviceSpec
 from tests.support import KINDS
 
 SESSION = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu_session.sh"

@@ -1,4 +1,4 @@
-"""The emulator in place of the GPU, behind the seam that ``_launch`` offers."""
+"""The emulator in place of the GPU, behind the seam that ``runtime.backend`` offers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import cupy
 
-from cusoftmax import _launch, _source
-from cusoftmax._device import DeviceSpec
-from cusoftmax._launch import Loaded
-from cusoftmax._plan import Kernel
 from cusoftmax.emulator import _memory, _run
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Kernel
+from cusoftmax.runtime import source
+from cusoftmax.runtime.backend import Loaded, pop_backend, push_backend
 
 
 class EmulatorBackend:
@@ -79,9 +79,9 @@ class EmulatorBackend:
 
 @functools.cache
 def _host_kernel(kernel: Kernel) -> _run.HostKernel:
-    root = _source.kernel_root()
+    root = source.kernel_root()
     return _run.HostKernel(
-        root / _source.UNIT,
+        root / source.UNIT,
         kernel.name,
         kernel.macros,
         (root,),
@@ -106,11 +106,11 @@ def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
     """
     backend = EmulatorBackend(arch, seed)
     with cupy.cuda.using_allocator(_memory.allocate):
-        _launch.push_backend(backend)
+        push_backend(backend)
         try:
             yield backend
         finally:
-            _launch.pop_backend(backend)
+            pop_backend(backend)
 
 
 @contextlib.contextmanager

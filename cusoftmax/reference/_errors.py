@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cusoftmax._checks import Axis
+from cusoftmax.planning.checks import Axis
 from cusoftmax.reference._rows import Float, rows_of, widen
 
 # Bits of the stored significand and exponent of the smallest normal number.

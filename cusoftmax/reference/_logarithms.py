@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cusoftmax._checks import Axis
+from cusoftmax.planning.checks import Axis
 from cusoftmax.reference._logits import logits, seen, shown
 from cusoftmax.reference._rows import (
     Float,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cusoftmax._checks import Axis, resolve_axes
+from cusoftmax.planning.checks import Axis, resolve_axes
 
 Float = np.ndarray[Any, np.dtype[Any]]
 

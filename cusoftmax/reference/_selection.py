@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cusoftmax._philox import gumbel
 from cusoftmax.reference._rows import Float, Restore, rows_of, softmax_rows
 from cusoftmax.reference._softmax import softmax
+from cusoftmax.reference.philox import gumbel
 
 
 def topk_softmax(

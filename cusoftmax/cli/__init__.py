@@ -1,0 +1,1 @@
+"""The command line: ``cusoftmax demo | check | info | explain | cost | profile | kernels``."""

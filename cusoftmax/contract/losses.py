@@ -1,0 +1,157 @@
+"""What it takes to try the variants of cross_entropy that are in the table of operations.
+
+Options that are not the variant's own are the same for all: they are run-time numbers of one
+kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import cusoftmax as cs
+from cusoftmax import reference
+from cusoftmax.operations.dtypes import FLOATS
+from cusoftmax.operations.table import KERNELS
+from cusoftmax.planning.checks import Axis, resolve_axes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SPREAD = 4.0  # standard deviation of the logits that are drawn
+SMOOTHING, CAP = 0.1, 6.0
+IGNORED = -100
+LARGEST = 16.0  # weight or gradient from above
+
+
+def draw(
+    op: str, rng: np.random.Generator, shape: tuple[int, ...], axis: Axis, kind: np.dtype[Any]
+) -> tuple[Array, ...]:
+    """Return random inputs: logits, targets of which some are ignored, positive weights."""
+    (place,) = resolve_axes(op, axis, len(shape))
+    kept = tuple(1 if d == place else size for d, size in enumerate(shape))
+    real = kind if kind.name in FLOATS else np.dtype(np.float64)
+    classes = shape[place]
+    weight = rng.uniform(0.5, 2, classes).astype(real)
+    operation, found = KERNELS[op], []
+    for number, name in enumerate(operation.read):
+        if name == "logits":
+            values = rng.standard_normal(shape) * SPREAD
+            found.append((np.abs(values) if kind.name not in FLOATS else values).astype(kind))
+        elif name == "weight":
+            along = weight.reshape([classes if d == place else 1 for d in range(len(shape))])
+            table = number in operation.table_operands
+            found.append(weight if table else np.broadcast_to(along, shape))
+        elif name == "dloss":
+            found.append(rng.standard_normal(kept).astype(real))
+        elif "soft" in operation.features:
+            found.append(reference.softmax(rng.standard_normal(shape), place).astype(real))
+        else:
+            classes_of = rng.integers(0, classes, kept)
+            found.append(np.where(rng.random(kept) < 0.1, IGNORED, classes_of))
+    return tuple(found)
+
+
+def _options(op: str, inputs: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return inputs by name (a weight is given twice: the last is a vector), and the options."""
+    features = KERNELS[op].features
+    options: dict[str, Any] = {}
+    if "capped" in features:
+        options["softcap"] = CAP
+    if "smooth" in features or "soft" in features:
+        options["label_smoothing"] = SMOOTHING
+    return dict(zip(KERNELS[op].read, inputs, strict=True)), options
+
+
+def _by_rows(op: str, given: dict[str, Any], axis: int) -> dict[str, Any]:
+    """Take away the axis of what has one value a row, and of the weights all but their own."""
+    found = dict(given)
+    for name in KERNELS[op].row_inputs:
+        found[name] = given[name].squeeze(axis)
+    weight = given.get("weight")
+    if weight is not None and weight.ndim > 1:
+        found["weight"] = weight[tuple(slice(None) if d == axis else 0 for d in _dims(weight))]
+    return found
+
+
+def _dims(array: Any) -> range:
+    return range(array.ndim)
+
+
+def call(op: str) -> Callable[..., Any]:
+    """Return the public function as a call with the operation's inputs."""
+
+    def run(*inputs: Any, axis: int) -> Any:
+        given, options = _options(op, inputs)
+        given = _by_rows(op, given, axis % inputs[0].ndim)
+        if KERNELS[op].public == "cross_entropy_vjp":
+            return cs.cross_entropy_vjp(**given, axis=axis, **options)
+        grad = bool(KERNELS[op].outputs)
+        got = cs.cross_entropy(**given, axis=axis, reduction="none", grad=grad, **options)
+        return got[::-1] if isinstance(got, tuple) else got
+
+    return run
+
+
+def exact(op: str) -> Callable[..., Any]:
+    """Return the reference, in extended precision."""
+
+    def run(*inputs: Any, **_: Any) -> Any:
+        *arrays, axis = inputs
+        given, options = _options(op, tuple(arrays))
+        given = _by_rows(op, given, axis % arrays[0].ndim)
+        loss, gradient = reference.cross_entropy(
+            **given, axis=axis, reduction="none", extended=True, **options
+        )
+        return _chosen(op, gradient, loss)
+
+    return run
+
+
+def magnitude(op: str) -> Callable[..., Any]:
+    """Return what the formulas round: of the gradient, and of the loss.
+
+    A class as target rounds its results alone; weights for all classes, the sum of their products
+    with the logits; a cap, the logits themselves, and so their exponentials as often as it is high.
+    """
+
+    def run(*inputs: Any) -> Any:
+        *arrays, axis = inputs
+        given, options = _options(op, tuple(arrays))
+        given = _by_rows(op, given, axis % arrays[0].ndim)
+        soft, capped = "soft" in KERNELS[op].features, "softcap" in options
+        if not soft:
+            given["target"] = given["target"].astype(np.int64)
+        loss, gradient = (
+            np.abs(part)
+            for part in reference.cross_entropy(**given, axis=axis, reduction="none", **options)
+        )
+        if capped:
+            logits = CAP * np.tanh(given["logits"] / CAP)
+            lost = 1 + 2 * CAP
+            weights = given.get("weight")
+            most = 1.0 if weights is None else float(np.max(weights))
+            shares = float(np.mean(weights)) if weights is not None else 1.0
+            up = given.get("dloss")
+            scale = 1.0 if up is None else np.expand_dims(np.abs(up), axis)
+            gradient = gradient + (most + shares) * reference.softmax(logits, axis) * lost * scale
+            aimed = np.ones_like(logits)  # what the cap's slope, near 0, is right to a roundoff of
+            if not soft:
+                place = np.expand_dims(given["target"], axis)
+                classes = np.arange(logits.shape[axis])
+                classes = classes.reshape(
+                    [-1 if d == axis % logits.ndim else 1 for d in _dims(logits)]
+                )
+                aimed = np.where(classes == place, 1, SMOOTHING)
+            gradient = gradient + 2 * most * scale * aimed
+            loss = loss + (most + shares) * 3 * CAP
+        return _chosen(op, gradient, loss)
+
+    return run
+
+
+def _chosen(op: str, gradient: Array, loss: Array) -> Any:
+    if not KERNELS[op].outputs:
+        return loss
+    return (gradient, loss) if KERNELS[op].row_outputs else gradient

@@ -1,0 +1,1 @@
+"""The public functions: they resolve options, name the operation and launch it."""

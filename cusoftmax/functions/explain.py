@@ -1,0 +1,119 @@
+"""What a call will run, and how to compile it ahead: no array is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cusoftmax.planning.checks import Axis
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.explain import Explanation
+from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.planner import plan
+from cusoftmax.planning.prepare import problem_for
+from cusoftmax.runtime.backend import backends, present_device
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+
+def explain(
+    op: str,
+    *,
+    shape: Sequence[int],
+    dtype: DTypeLike | tuple[DTypeLike, ...] = "float32",
+    axis: Axis = -1,
+    arch: str | int | None = None,
+    out_dtype: DTypeLike | None = None,
+    order: str = "C",
+    k: int | None = None,
+) -> Plan:
+    """Say how a call would run, without running it: the plan for contiguous arrays of `shape`.
+
+    Parameters
+    ----------
+    op : str
+        Name of a function of this package: ``"softmax"``, ``"softmax_vjp"``, ``"logsumexp"``, …
+    shape : sequence of int
+        Shape of the inputs.
+    dtype : dtype or tuple of dtypes
+        Dtype of every input, or one for each.
+    axis : int, tuple of int or None
+        As in the function itself.
+    arch : str or int, optional
+        Architecture to plan for, such as ``"sm_90"``. By default the current device, or sm_90 where
+        there is none.
+    out_dtype : dtype, optional
+        Dtype of the result. By default the one that the function would choose.
+    order : {"C", "F"}
+        Memory order of the arrays.
+    k : int, optional
+        That of `topk_softmax`. By default 8, or the length of a row where that is less.
+
+    Returns
+    -------
+    Plan
+        What would be launched, and why. ``print`` it for the plan in words.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not accepted, or `axis` is not made of integers.
+    ValueError
+        If `op`, `arch` or `order` is not known, a size is negative, or `axis` is out of range or
+        repeated.
+
+    Examples
+    --------
+    >>> import cusoftmax
+    >>> cusoftmax.explain("softmax", shape=(4096, 32000), dtype="float16", arch="sm_90").pattern
+    'block'
+    """
+    problem = problem_for(op, shape, dtype, axis, out_dtype, order, k)
+    device = DeviceSpec.known(arch) if arch is not None else present_device()
+    return Explanation(**vars(plan(problem, device)))
+
+
+def warmup(
+    ops: Sequence[str] = ("softmax", "softmax_vjp"),
+    *,
+    shapes: Sequence[Sequence[int]],
+    dtypes: Sequence[DTypeLike] = ("float32",),
+    axis: Axis = -1,
+    k: int | None = None,
+) -> None:
+    """Compile the kernels for contiguous arrays ahead of their first use, on the current device.
+
+    Call it before a CUDA graph is captured or a request is timed. CuPy keeps compiled kernels on
+    disk, so that a later process only loads them.
+
+    Parameters
+    ----------
+    ops : sequence of str
+        Names of functions of this package.
+    shapes : sequence of shapes
+        Shapes that will be used. Shapes with the same plan share their kernels.
+    dtypes : sequence of dtypes
+        Dtypes of the inputs; each is paired with each operation and shape.
+    axis : int, tuple of int or None
+        As in the functions.
+    k : int, optional
+        As in `explain`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `explain`.
+
+    Examples
+    --------
+    >>> import cusoftmax
+    >>> cusoftmax.warmup(shapes=[(4096, 32000)], dtypes=["float16", "bfloat16"])
+    """
+    backend = backends[-1]
+    for op in ops:
+        for shape in shapes:
+            for dtype in dtypes:
+                problem = problem_for(op, shape, dtype, axis, k=k)
+                for step in plan(problem, backend.device).launches:
+                    backend.load(step.kernel)

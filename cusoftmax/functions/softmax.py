@@ -1,0 +1,348 @@
+"""softmax and its derivatives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cusoftmax.functions import _logits
+from cusoftmax.runtime import arrays, launch
+
+if TYPE_CHECKING:
+    import cupy
+    from numpy.typing import DTypeLike
+
+
+Axis = int | tuple[int, ...] | None
+
+
+def softmax(
+    x: cupy.ndarray,
+    axis: Axis = -1,
+    dtype: DTypeLike | None = None,
+    out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
+) -> cupy.ndarray:
+    """Softmax along one or more axes, in one pass over memory wherever a row fits on chip.
+
+    ``y_i = exp(x_i) / sum_j exp(x_j)`` ('Derivative of the Softmax Function', eq. 1), computed as
+    ``exp(x_i - m) / sum_j exp(x_j - m)`` with ``m = max_j x_j``, so that nothing overflows.
+
+    Parameters
+    ----------
+    x : cupy.ndarray
+        Any shape and any strides. float16, bfloat16, float32 or float64; integers and bool, which
+        compute in float64.
+    axis : int, tuple of int or None
+        The axes that are normalised together: all of them for None, each element alone for ``()``.
+    dtype : dtype, optional
+        Dtype of the result, any of the floats. By default that of `x`, or of `out`; float64 for
+        integers and bool.
+    out : cupy.ndarray, optional
+        Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
+        itself.
+    scale : float, optional
+        Factor of the logits: the inverse of a temperature. 0, or of a size from 2**-64 to 2**64.
+    mask : cupy.ndarray of bool, optional
+        True where an element takes part. It broadcasts to `x`, by strides and without a copy.
+    bias : cupy.ndarray, optional
+        Added to the scaled logits, of an accepted dtype; broadcasts as `mask` does. The dtype of
+        the result does not follow it.
+    causal : bool
+        Whether row i of the last two axes, of q rows of n elements, takes its first i + 1 + n - q
+        alone: the last query sees all keys. `axis` must be the last.
+
+    Returns
+    -------
+    cupy.ndarray
+        The result, of the shape of `x`; `out` if it was given.
+
+    Raises
+    ------
+    TypeError
+        If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
+    ValueError
+        If `out` has another shape, device or dtype than is asked for, has elements that share
+        memory, or overlaps `x` without being it; if `axis` is out of range
+        (`numpy.exceptions.AxisError`) or names an axis twice.
+
+    Notes
+    -----
+    A NaN or a +inf makes its row NaN, as do entries that are all -inf; single entries of -inf give
+    0.
+
+    With `scale` and `bias` the softmax is that of ``z = scale * x + bias``, which is carried in two
+    words: the error bound stays while ``abs(scale * x)`` and ``abs(bias)`` are below 2^22 (float64:
+    2^50), and beyond that z has the error of its words, 2^-48 (2^-106) of their size. What
+    overflows, or is infinite, follows the rules of floating point. Elements that `mask` or `causal`
+    hide are exact zeros and count for nothing, whatever they are; a row of nothing else is all
+    zeros.
+
+    A row of no elements gives no elements; SciPy refuses it, for want of a maximum. An array of no
+    dimensions is one row of one element, for any `axis` of None, (), 0 or -1, as in SciPy.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0])).round(4)
+    array([0.1025, 0.7573, 0.1025, 0.0377])
+    """
+    if scale is None and mask is None and bias is None and causal is False:
+        return launch.run("softmax", (x,), axis, dtype, out)
+    return _logits.run(
+        "softmax", (x,), axis, dtype, out, scale=scale, mask=mask, bias=bias, causal=causal
+    )
+
+
+def softmax_vjp(
+    y: cupy.ndarray,
+    dy: cupy.ndarray,
+    axis: Axis = -1,
+    out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    causal: bool = False,
+) -> cupy.ndarray:
+    """Gradient of a loss with respect to softmax's input: the vector-Jacobian product.
+
+    ``dx = J^T dy = y * (dy - sum_j y_j dy_j)``, the contraction of ``dy_i/dx_j = y_i (delta_ij -
+    y_j)`` ('Derivative of the Softmax Function', eq. 5) with `dy`. With a `scale` it is that many
+    times this. The gradient with respect to a bias is this without the scale, summed over the axes
+    along which the bias was broadcast.
+
+    Parameters
+    ----------
+    y : cupy.ndarray
+        The result of `softmax`, of any shape, strides and accepted dtype.
+    dy : cupy.ndarray
+        Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
+    axis : int, tuple of int or None
+        The `axis` that was given to `softmax`.
+    out : cupy.ndarray, optional
+        Where to write the result: same shape, a float dtype, any strides. It may be `y` or `dy`
+        itself.
+    scale, mask, causal
+        As given to `softmax`. A bias has no part in this: what it did is in `y`.
+
+    Returns
+    -------
+    cupy.ndarray
+        The gradient. Its dtype is that of `out` if given, else the wider of the inputs' floats
+        (float32 for float16 with bfloat16; float64 if an input holds integers or bool).
+
+    Raises
+    ------
+    TypeError
+        If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
+    ValueError
+        If `y` and `dy` differ in shape or device; if `out` does, has elements that share memory, or
+        overlaps an input without being it; if `axis` is out of range (`numpy.exceptions.AxisError`)
+        or names an axis twice.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> y = cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0]))
+    >>> cusoftmax.softmax_vjp(y, cupy.asarray([0.0, 1.0, 0.0, 0.0])).round(4)  # a row of J
+    array([-0.0776,  0.1838, -0.0776, -0.0286])
+    """
+    if scale is None and mask is None and causal is False:
+        return launch.run("softmax_vjp", (y, dy), axis, None, out)
+    return _logits.run(
+        "softmax_vjp", (y, dy), axis, None, out, scale=scale, mask=mask, causal=causal
+    )
+
+
+def softmax_jvp(
+    y: cupy.ndarray,
+    xt: cupy.ndarray,
+    axis: Axis = -1,
+    out: cupy.ndarray | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    causal: bool = False,
+) -> cupy.ndarray:
+    """Change of softmax's result along a change of its input: the Jacobian-vector product.
+
+    ``dyt = J xt = y * (xt - sum_j y_j xt_j)``. The Jacobian of softmax is symmetric, so this is the
+    computation of `softmax_vjp`, under the name that forward-mode differentiation gives it.
+
+    Parameters
+    ----------
+    y : cupy.ndarray
+        The result of `softmax`, of any shape, strides and accepted dtype.
+    xt : cupy.ndarray
+        Tangent of softmax's input. Same shape; its dtype may differ.
+    axis : int, tuple of int or None
+        The `axis` that was given to `softmax`.
+    out : cupy.ndarray, optional
+        Where to write the result: same shape, a float dtype, any strides. It may be `y` or `xt`
+        itself.
+    scale, mask, causal
+        As given to `softmax`. A bias has no part in this: what it did is in `y`.
+
+    Returns
+    -------
+    cupy.ndarray
+        The tangent of softmax's result, in the dtype that `softmax_vjp` would give.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> y = cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0]))
+    >>> bool(abs(cusoftmax.softmax_jvp(y, cupy.ones(4))).max() < 1e-15)  # rows of J sum to 0
+    True
+    """
+    if scale is None and mask is None and causal is False:
+        return launch.run("softmax_jvp", (y, xt), axis, None, out)
+    return _logits.run(
+        "softmax_jvp", (y, xt), axis, None, out, scale=scale, mask=mask, causal=causal
+    )
+
+
+def softmax_jacobian(
+    y: cupy.ndarray, dtype: DTypeLike | None = None, out: cupy.ndarray | None = None
+) -> cupy.ndarray:
+    """Jacobian of softmax over the last axis, ``diag(y) - y y^T``, in one pass of writing.
+
+    ``J_ij = dy_i/dx_j = y_i (delta_ij - y_j)`` ('Derivative of the Softmax Function', eq. 5): on
+    the diagonal ``y_i (1 - y_i)``, off it ``-y_i y_j``. It is symmetric, and its rows and columns
+    sum to 0. For products with vectors `softmax_vjp` needs no matrix.
+
+    Parameters
+    ----------
+    y : cupy.ndarray, shape (..., n)
+        The result of `softmax`, of any strides and accepted dtype.
+    dtype : dtype, optional
+        Dtype of the result, any of the floats. By default that of `y`, or of `out`.
+    out : cupy.ndarray, shape (..., n, n), optional
+        Where to write the result: a float dtype, any strides.
+
+    Returns
+    -------
+    cupy.ndarray, shape (..., n, n)
+        The matrix of each row; `out` if it was given.
+
+    Raises
+    ------
+    TypeError
+        If an array is not a CuPy array, or a dtype is not accepted.
+    ValueError
+        If `y` has no dimensions; if `out` has another shape, device or dtype than is asked for, has
+        elements that share memory, or overlaps `y`.
+
+    Notes
+    -----
+    Each entry is rounded once (16-bit dtypes: from float32, where it was rounded before).
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> y = cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0]))
+    >>> cusoftmax.softmax_jacobian(y)[1].round(4)
+    array([-0.0776,  0.1838, -0.0776, -0.0286])
+    """
+    rows = arrays.repeated("softmax_jacobian", "y", y)
+    return launch.run("softmax_jacobian", (rows, y), -1, dtype, out)
+
+
+def softmax_vjp_vjp(
+    y: cupy.ndarray,
+    dy: cupy.ndarray,
+    g: cupy.ndarray,
+    axis: Axis = -1,
+    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+) -> tuple[cupy.ndarray, cupy.ndarray]:
+    """Gradients of a loss with respect to both inputs of `softmax_vjp`: its own VJP.
+
+    With ``dx = y * (dy - sum_j y_j dy_j)`` and `g` the gradient with respect to ``dx``:
+    ``gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j`` and ``gdy = y * (g - sum_j y_j g_j)``,
+    both in one pass over memory.
+
+    Parameters
+    ----------
+    y, dy : cupy.ndarray
+        The inputs of `softmax_vjp`.
+    g : cupy.ndarray
+        Gradient of the loss with respect to its result. Same shape; dtypes may differ.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    out : pair of cupy.ndarray, optional
+        Where to write the results: same shape, a float dtype, any strides. Each may be one of the
+        inputs itself.
+
+    Returns
+    -------
+    pair of cupy.ndarray
+        The gradients with respect to `y` and to `dy`, in the widest of the inputs' floats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_vjp`; ValueError also if the results overlap each other.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> y = cusoftmax.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0]))
+    >>> e = cupy.eye(4)
+    >>> gy, gdy = cusoftmax.softmax_vjp_vjp(y, e[1], e[0])
+    >>> gdy.round(4)  # J is symmetric: row 0 of it
+    array([ 0.092 , -0.0776, -0.0105, -0.0039])
+    """
+    return launch.run("softmax_vjp_vjp", (y, dy, g), axis, None, out)  # type: ignore[no-any-return]
+
+
+def softmax_hvp(
+    y: cupy.ndarray,
+    dy: cupy.ndarray,
+    v: cupy.ndarray,
+    axis: Axis = -1,
+    out: cupy.ndarray | None = None,
+) -> cupy.ndarray:
+    """Product of a vector with the Hessian of ``x -> sum_i dy_i softmax(x)_i``.
+
+    It is the change of `softmax_vjp`'s result along a change `v` of softmax's input: with
+    ``yt = y * (v - sum_j y_j v_j)``, ``yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j``. The last
+    sum is ``sum_j y_j v_j dy_j`` less the product of the other two, so one pass is enough.
+
+    Parameters
+    ----------
+    y, dy : cupy.ndarray
+        The inputs of `softmax_vjp`.
+    v : cupy.ndarray
+        Tangent of softmax's input. Same shape; dtypes may differ.
+    axis : int, tuple of int or None
+        The axes of the softmax.
+    out : cupy.ndarray, optional
+        Where to write the result: same shape, a float dtype, any strides. It may be an input
+        itself.
+
+    Returns
+    -------
+    cupy.ndarray
+        The product, in the widest of the inputs' floats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> y = cusoftmax.softmax(cupy.asarray([0.0, 0.0]))
+    >>> cusoftmax.softmax_hvp(y, cupy.asarray([1.0, 0.0]), cupy.asarray([1.0, 0.0]))
+    array([0., 0.])
+    """
+    return launch.run("softmax_hvp", (y, dy, v), axis, None, out)

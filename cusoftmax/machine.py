@@ -1,0 +1,89 @@
+"""Where the command line's examples run: on the GPU, or on the emulator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.runtime import backend
+
+KINDS = ("auto", "cuda", "emulator")
+EMULATED_ARCH = "sm_90"  # where none is asked for
+
+
+class UserError(Exception):
+    """Something that the user can put right; the message, of one line, says how."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the public functions run, and how arrays get there and back."""
+
+    device: DeviceSpec
+    emulated: bool
+    asarray: Callable[[np.ndarray[Any, Any]], Any]
+    asnumpy: Callable[[Any], np.ndarray[Any, Any]]
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        arch = f"sm_{self.device.arch}"
+        if self.emulated:
+            return f"the emulator: the CUDA kernels on this CPU, planned for {arch}"
+        return f"the GPU: {self.device.name} ({arch})"
+
+
+def require_cupy() -> None:
+    """Refuse, with what to install, where CuPy is not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy warns of a missing CUDA toolkit; none is needed
+        try:
+            import cupy  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f'CuPy cannot be imported ({first_line(error)}): pip install "cusoftmax[cuda13]"'
+            ) from None
+
+
+@contextmanager
+def machine(kind: str = "auto", arch: str | None = None, seed: int = 0) -> Iterator[Machine]:
+    """Run the public functions on a GPU or on the emulator within the block.
+
+    Parameters
+    ----------
+    kind : {"auto", "cuda", "emulator"}
+        ``"auto"`` is the GPU if there is one.
+    arch : str, optional
+        The architecture that the emulator plans for; asking for one asks for the emulator.
+    seed : int
+        Of the emulator's thread order and of its approximate instructions.
+    """
+    require_cupy()
+    present = backend.gpu_is_present()
+    if kind == "cuda" and not present:
+        raise UserError("there is no GPU: run on the CPU with --device emulator")
+    if kind == "cuda" and arch is not None:
+        raise UserError("a GPU has one architecture: use --arch with --device emulator")
+    if kind == "cuda" or (kind == "auto" and present and arch is None):
+        import cupy
+
+        yield Machine(DeviceSpec.current(), False, cupy.asarray, cupy.asnumpy)
+        return
+    from cusoftmax import emulator
+
+    arch = arch or EMULATED_ARCH
+    with emulator.activate(arch=arch, seed=seed):
+        yield Machine(DeviceSpec.known(arch), True, emulator.asarray, emulator.asnumpy)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the line of an error's message that says most, or its type where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if "error: " in line]  # a compiler's, after its command line
+    return (said or lines or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""What the compiler made of the kernels: registers, spills, instructions, predicted cost."""

@@ -1,0 +1,266 @@
+"""Every binary that the planner can ask for: what the compile gate compiles and the report lists.
+
+A binary follows from pattern, dtypes, access width and a few powers of two, not from the row
+length, so a sample of problems finds all of them: between two thresholds of the planner nothing
+changes but the alignment. The sample takes several lengths in each octave, each with every
+alignment. `tests/test_compiled.py` draws problems at random and fails if one plans a kernel that is
+not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+
+from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Kernel
+from cusoftmax.planning.planner import plan
+from cusoftmax.planning.prepare import problem_for
+from cusoftmax.planning.problem import Operand, Problem
+
+# One dtype for all inputs and the default output, or input->output.
+DTYPES = ("float16", "bfloat16", "float32", "float64", "float16->float32", "int32")
+
+# rows: contiguous rows of up to 131072 elements, many of them. few: also longer ones, and few rows.
+# column: the softmax axis is not the last. strided: rows whose dimensions do not merge into one.
+# batched: contiguous rows that are not evenly apart, such as those of a mask for each batch.
+LAYOUTS = ("rows", "few", "column", "strided", "batched")
+
+LONGEST = 131072  # the row length up to which binaries are counted
+_LONGER = 1 << 21
+_MANY = 10**6  # rows: more than any GPU has multiprocessors
+_FEW = (1, 3, 20, 40)  # one, and enough for clusters of every size
+# How many elements are selected: each more than 8, 16 or 32 lanes have in one slot, and longer rows
+# always have 32.
+_SELECTED = (1, 9, 17, 33)
+_SHORT = 1024
+_STEPS = 8  # sampled lengths in an octave
+
+
+def planned_kernels(
+    arch: str | int,
+    ops: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    layouts: Sequence[str] = LAYOUTS,
+) -> tuple[Kernel, ...]:
+    """Return the distinct kernels that the planner can choose on an architecture, by name.
+
+    Parameters
+    ----------
+    arch : str or int
+        ``"sm_90"`` or 90; the representative GPU of `DeviceSpec.known` stands for it.
+    ops, dtypes : sequence of str, optional
+        Kernel operations, and entries of `DTYPES`; all by default.
+    layouts : sequence of str
+        Entries of `LAYOUTS`.
+    """
+    device = DeviceSpec.known(arch)
+    found = {
+        kernel
+        for op in ops or OPERATIONS
+        for dtype in dtypes or DTYPES
+        for layout in layouts
+        for kernel in _planned(device, op, dtype, layout)
+    }
+    return tuple(sorted(found, key=lambda kernel: kernel.name))
+
+
+@cache
+def _planned(device: DeviceSpec, op: str, dtype: str, layout: str) -> frozenset[Kernel]:
+    # Past the planner's own cache, which holds fewer problems than there are here.
+    make = plan.__wrapped__
+    problems = _problems(op, dtype, layout)
+    return frozenset(
+        launch.kernel for problem in problems for launch in make(problem, device).launches
+    )
+
+
+def problem_of(
+    op: str,
+    dtype: str,
+    shape: Sequence[int],
+    axis: int | tuple[int, ...],
+    k: int | None = None,
+) -> Problem:
+    """Return the problem of contiguous arrays, `dtype` being an entry of `DTYPES`.
+
+    Of several axes, an operation that selects elements along one takes the last.
+    """
+    given, _, out = dtype.partition("->")
+    if OPERATIONS[op].selects and isinstance(axis, tuple):
+        axis = axis[-1]
+    return problem_for(op, tuple(shape), given, axis, out or None, k=k)
+
+
+def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
+    """Keep, of kernels that differ only in size, those with the widest and the narrowest accesses.
+
+    Of each pattern, stage and kind that is the one that holds the most elements in a thread and has
+    the most lanes and the largest cluster: where registers run out first.
+    """
+    chosen: dict[tuple[str, ...], Kernel] = {}
+    widest: dict[tuple[str, ...], int] = {}
+
+    def kind(kernel: Kernel) -> tuple[str, ...]:
+        same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS", "SLOTS")
+        dims = (kernel["CSM_BATCH_DIMS"], kernel["CSM_ROW_DIMS"])
+        return (*(kernel[f"CSM_{macro}"] for macro in same), str(kernel.cluster > 1), *dims)
+
+    def size(kernel: Kernel) -> tuple[int, int, int]:
+        return int(kernel["CSM_ITEMS"]), int(kernel["CSM_LANES"]), kernel.cluster
+
+    for kernel in kernels:
+        widest[kind(kernel)] = max(widest.get(kind(kernel), 1), int(kernel["CSM_VEC"]))
+    for kernel in kernels:
+        if kernel["CSM_VEC"] in ("1", str(widest[kind(kernel)])):
+            key = (*kind(kernel), kernel["CSM_VEC"])
+            if key not in chosen or size(kernel) > size(chosen[key]):
+                chosen[key] = kernel
+    return tuple(chosen.values())
+
+
+def reads_elements(kernel: Kernel) -> bool:
+    """Whether the launch reads elements; some fold nodes only, or look at offsets."""
+    at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+    outputs = int(kernel["CSM_ROLES"].split(",")[3])
+    if at == ("split", "1") and not outputs:
+        return False
+    return at not in (
+        ("column", "2"),
+        ("segment", "0"),
+        ("segment", "2"),
+        ("topk_split", "1"),
+        ("topk_column", "2"),
+    )
+
+
+def writes_elements(kernel: Kernel) -> bool:
+    """Whether the launch writes the output, not just nodes to the workspace."""
+    at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+    outputs = int(kernel["CSM_ROLES"].split(",")[3])
+    return outputs > 0 and at not in (
+        ("split", "0"), ("column", "1"), ("column", "2"), ("segment", "0"), ("segment", "2")
+    )  # fmt: skip
+
+
+def uses_workspace(kernel: Kernel) -> bool:
+    """Whether the launch reads or writes nodes in the workspace too."""
+    return kernel["CSM_PATTERN"] in ("split", "segment", "topk_split") or kernel["CSM_STAGE"] != "0"
+
+
+def elements_held(kernel: Kernel) -> int:
+    """Return how many elements of an input the code of a thread names.
+
+    Those of one tile; of two where the kernel has one in registers and parks others. None is named
+    where rows are of unequal length: those of several tiles, of which few are ever met.
+    """
+    if not reads_elements(kernel) or not kernel.writes_all:
+        return 0
+    if kernel["CSM_PATTERN"] == "topk_column":
+        return min(int(kernel["CSM_ITEMS"]), 16)  # in a loop
+    columns = int(kernel["CSM_VEC"]) if kernel["CSM_PATTERN"] == "column" else 1
+    return int(kernel["CSM_ITEMS"]) * columns * (2 if kernel["CSM_PARKS"] == "1" else 1)
+
+
+@cache
+def _lengths(limit: int, steps: int) -> tuple[int, ...]:
+    """Return sampled lengths up to `limit`: on either side of each point, in every alignment."""
+    found = set(range(1, 65))
+    octave = 64
+    while octave <= limit:
+        for step in range(steps):
+            point = octave + octave * step // steps
+            found.add(point - 1)
+            for align in (1, 2, 4, 8):  # the next odd multiple of it, and of 16 any
+                found.add(point + (align - point) % (2 * align))
+            found.add(point + -point % 16)
+        octave *= 2
+    return tuple(sorted(n for n in found if n <= limit))
+
+
+@cache
+def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
+    if OPERATIONS[op].segmented:  # contiguous, or columns side by side
+        shapes = [(_LONGER,)] if layout in ("rows", "few") else [(_LONGER, 3), (1, 3)]
+        return tuple(problem_of(op, dtype, shape, 0) for shape in shapes)
+    if layout == "batched":
+        if OPERATIONS[op].selects or "map" in OPERATIONS[op].patterns:
+            return ()  # these follow all strides in any layout
+        return tuple(_apart(problem_of(op, dtype, *shape)) for shape in _batched())
+    many = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
+    if not OPERATIONS[op].selects:
+        return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
+    if layout == "strided":  # rows lie along one axis: these layouts are among the others
+        return ()
+    if layout == "column":  # the columns of one matrix are another layout than those of several
+        many += [(shape[1:], 0) for shape, _ in many]
+    return tuple(
+        problem_of(op, dtype, shape, axis, k)
+        for shape, axis in many
+        if isinstance(axis, int)
+        for k in _selected(op, shape[axis])
+        if k <= shape[axis]
+    )
+
+
+def _selected(op: str, n: int) -> tuple[int, ...]:
+    if not OPERATIONS[op].selects_many:
+        return _SELECTED[:1]
+    return _SELECTED if n <= _SHORT else _SELECTED[::3]
+
+
+_Shapes = Iterator[tuple[tuple[int, ...], int | tuple[int, ...]]]
+
+
+def _rows() -> _Shapes:
+    for n in _lengths(LONGEST, _STEPS):
+        yield (_MANY, n), -1
+
+
+def _few() -> _Shapes:
+    for n in _lengths(_LONGER, _STEPS // 2):
+        for rows in (*_FEW, _MANY) if n > LONGEST else _FEW:
+            yield (rows, n), -1
+
+
+def _columns() -> _Shapes:
+    for k in range(_LONGER.bit_length()):
+        for inner in _inner():
+            yield (3, 1 << k, inner), 1
+
+
+def _strided() -> _Shapes:
+    for n in _lengths(_LONGER, _STEPS // 2):
+        for rows in (2, 3, 20, 1000):
+            yield (3, rows, n), (0, 2)
+            if n <= 64:  # where a factor of 3 steps over a power of two
+                yield (2, rows, n), (0, 2)
+    for k in range(_LONGER.bit_length()):
+        for inner in _inner():
+            yield (3, 2, 1 << k, inner), (0, 2)
+
+
+def _batched() -> _Shapes:
+    for n in _lengths(_LONGER, _STEPS // 2):
+        for rows in (2, 20, 1000):
+            yield (3, rows, n), -1
+
+
+def _apart(problem: Problem) -> Problem:
+    """Return a problem of three batches of rows with as many bytes between them as in them."""
+
+    def spread(operand: Operand) -> Operand:
+        (step,) = operand.batch_strides
+        return replace(operand, batch_strides=(2 * step * rows, step))
+
+    rows = problem.rows // 3
+    return replace(
+        problem, batch_shape=(3, rows), operands=tuple(spread(o) for o in problem.operands)
+    )
+
+
+def _inner() -> set[int]:
+    """Rows side by side: each width of access, times each power of two of lanes."""
+    return {vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33)}

@@ -1,0 +1,290 @@
+"""What a plan should cost on a GPU, from its machine code: no GPU is needed.
+
+The instructions on a warp's path (`flow`, `loop_counts`) and the resources that the compiler
+reports give, for each launch, the time that each resource of the chip needs: memory, issue slots,
+arithmetic units, and the latency that too few resident blocks leave uncovered. The longest is the
+predicted time, and its resource the predicted limiter. docs/cost.md says what the model leaves out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from cusoftmax.machine_code import sass
+from cusoftmax.machine_code.chips import Chip
+from cusoftmax.machine_code.flow import LoopCounts, walk
+from cusoftmax.machine_code.limits import (
+    LIMITERS,
+    Occupancy,
+    in_flight,
+    limits,
+    needed_in_flight,
+    occupancy,
+    spilled_bytes,
+)
+from cusoftmax.machine_code.loop_counts import loop_counts_of
+from cusoftmax.machine_code.opcodes import CLASSES, Instruction, kind_of
+from cusoftmax.operations.table import KERNELS
+from cusoftmax.planning.builder import ceil_div
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import WARP, Launch, Plan
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """One launch.
+
+    Attributes
+    ----------
+    name : str
+        The kernel's.
+    registers, spills, shared_bytes, threads, grid : int
+        Of a thread; instructions that touch local memory; of a block; of a block; blocks.
+    occupancy : Occupancy
+        Resident blocks.
+    per_element : dict of str to float
+        Threads' instructions for an element of a row, by class: a warp's counts 32.
+    in_flight_thread : int
+        Bytes that a thread has loading at once, at most.
+    in_flight : int
+        The same of a multiprocessor with its resident threads.
+    memory_bytes : float
+        Bytes that the launch moves from and to memory.
+    times : dict of str to float
+        Seconds that each resource of `LIMITERS` needs.
+    unknown_loops : int
+        Loops whose rounds are not known and counted as one.
+    """
+
+    name: str
+    registers: int
+    spills: int
+    shared_bytes: int
+    threads: int
+    grid: int
+    occupancy: Occupancy
+    per_element: dict[str, float]
+    in_flight_thread: int
+    in_flight: int
+    memory_bytes: float
+    times: dict[str, float]
+    unknown_loops: int
+
+    @property
+    def instructions(self) -> float:
+        """Instructions for an element, all classes."""
+        return sum(self.per_element.values())
+
+    @property
+    def limiter(self) -> str:
+        """Key in `LIMITERS` of the resource that needs longest."""
+        return max(self.times, key=lambda key: self.times[key])
+
+    @property
+    def seconds(self) -> float:
+        """Predicted time."""
+        return max(self.times.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A plan's cost on a chip."""
+
+    plan: Plan
+    chip: Chip
+    launches: tuple[KernelCost, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Predicted time of all launches."""
+        return sum(launch.seconds for launch in self.launches)
+
+    @property
+    def copy_seconds(self) -> float:
+        """Time of a copy that moves the least bytes the problem needs."""
+        return self.plan.least_bytes / self.chip.copy_bandwidth
+
+    @property
+    def fraction_of_copy(self) -> float:
+        """Predicted speed over that of such a copy."""
+        return self.copy_seconds / self.seconds if self.launches else 1.0
+
+    @property
+    def slowest(self) -> KernelCost:
+        """The launch that takes longest."""
+        return max(self.launches, key=lambda launch: launch.seconds)
+
+    @property
+    def limiter(self) -> str:
+        """The predicted limiter in words: that of the launch that takes longest."""
+        return LIMITERS[self.slowest.limiter] if self.launches else "nothing is launched"
+
+    @property
+    def instructions(self) -> float:
+        """Instructions for an element, all launches."""
+        return sum(launch.instructions for launch in self.launches)
+
+    @property
+    def needed_in_flight(self) -> float:
+        """Bytes that must be loading in each multiprocessor: bandwidth × latency (Little's law)."""
+        return needed_in_flight(self.chip, self.plan.device)
+
+
+def cost(plan: Plan, chip: Chip | None = None) -> Cost:
+    """Predict the cost of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        What `cusoftmax.explain` returns.
+    chip : Chip, optional
+        By default the plan's device, or the representative chip of its architecture.
+
+    Raises
+    ------
+    ToolError
+        If NVRTC, cuobjdump or nvdisasm is absent, or a kernel does not compile.
+    """
+    chip = chip or Chip.of(plan.device)
+    return Cost(plan, chip, _launches(plan, chip, compiled(plan)))
+
+
+@dataclass(frozen=True)
+class Code:
+    """A kernel's machine code, its base address in the listing, and what it takes of a thread."""
+
+    instructions: tuple[Instruction, ...]
+    base: int
+    registers: int
+    shared: int  # static
+    stack: int  # bytes of local memory
+
+
+def read_code(binaries: Sequence[bytes], arch: int) -> list[Code]:
+    """Disassemble cubins, of one kernel each. One call for many is quicker than many."""
+    texts = [sass._text(binary) for binary in binaries]
+    result, base = [], 0
+    for binary, text, listed in zip(binaries, texts, sass._disassemble(texts, arch), strict=True):
+        if len(listed) * sass._INSTRUCTION != len(text):
+            raise sass.ToolError("nvdisasm wrote lines that this version does not understand")
+        used = sass._resources(binary)
+        shared = used["SHARED"] % 1024 if arch >= 90 else used["SHARED"]
+        instructions = tuple(Instruction(*line) for line in listed)
+        stack = max(used["STACK"], used["LOCAL"])
+        result.append(Code(instructions, base, used["REG"], shared, stack))
+        base += len(text)
+    return result
+
+
+def compiled(plan: Plan) -> list[Code]:
+    """Compile and read a plan's kernels, in the order of the launches."""
+    arch, binaries = plan.device.arch, []
+    for launch in plan.launches:
+        binary = sass._attempt(launch.kernel, arch)
+        if isinstance(binary, str):
+            raise sass.ToolError(f"{launch.kernel.name}: {binary}")
+        binaries.append(binary)
+    return read_code(binaries, arch)
+
+
+def _launches(plan: Plan, chip: Chip, codes: Sequence[Code]) -> tuple[KernelCost, ...]:
+    return tuple(
+        kernel_cost(
+            launch.kernel.name,
+            code,
+            loop_counts_of(plan, launch),
+            chip,
+            plan.device,
+            grid=launch.grid,
+            threads=launch.block,
+            shared_bytes=launch.shared_bytes,
+            elements=plan.rows * plan.n,
+            memory_bytes=partial(memory_bytes, plan, launch),
+        )
+        for launch, code in zip(plan.launches, codes, strict=True)
+    )
+
+
+def kernel_cost(
+    name: str,
+    code: Code,
+    trips: LoopCounts,
+    chip: Chip,
+    device: DeviceSpec,
+    *,
+    grid: int,
+    threads: int,
+    shared_bytes: int,
+    elements: int,
+    memory_bytes: Callable[[int], float],
+) -> KernelCost:
+    """Predict the cost of one launch of any kernel.
+
+    Parameters
+    ----------
+    name, code, trips, chip, device
+        What it is, its machine code, the rounds of its loops, and where it runs.
+    grid, threads, shared_bytes : int
+        Blocks, threads of a block, dynamic shared memory of a block.
+    elements : int
+        Elements of the problem, for instructions per element.
+    memory_bytes : callable
+        Bytes that the launch moves, from the number of blocks resident on the whole chip.
+    """
+    found = walk(code.instructions, trips, code.base)
+    shared = shared_bytes + code.shared
+    held = occupancy(chip, device, code.registers, threads, shared)
+    resident = min(grid, max(1, held.blocks) * device.sm_count)
+    moved = memory_bytes(resident)
+    if code.stack:  # spills, as far as no cache holds them
+        share = device.l2_bytes / 2 / (code.stack * threads * resident)
+        moved += spilled_bytes(found) * threads * grid * max(0.0, 1 - share)
+    warps = ceil_div(threads, WARP)
+    classes: defaultdict[str, float] = defaultdict(float)
+    for instruction, weight in found.path:
+        classes[kind_of(instruction).name] += weight
+    scale = grid * warps * WARP / elements
+    loading = in_flight(found)
+    return KernelCost(
+        name,
+        code.registers,
+        sum(x.stem in ("LDL", "STL") for x in code.instructions),
+        shared,
+        threads,
+        grid,
+        held,
+        {name: classes[name] * scale for name in CLASSES if classes[name]},
+        loading,
+        loading * threads * min(held.blocks, ceil_div(grid, device.sm_count)),
+        moved,
+        limits(found, chip, device, held, grid, warps, moved),
+        found.unknown,
+    )
+
+
+def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
+    """Return the bytes that a launch moves from and to memory.
+
+    A second reading comes from the level 2 cache as far as half of it holds what was read in
+    between: of a row's pass back for each resident block (stream), or of the whole input (a later
+    launch).
+    """
+    count = len(KERNELS[plan.op].read)
+    read, output = sum(plan.operand_bytes[:count]), sum(plan.operand_bytes[count:])
+    cache = plan.device.l2_bytes / 2
+    stage = int(launch.kernel["CSM_STAGE"])
+    if plan.pattern == "stream":
+        between = resident * read / plan.rows
+        missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0
+        return read + read * missed + output
+    again = read if read > cache and plan.reads > 1 else 0
+    if plan.pattern == "split":
+        return read if stage == 0 else again + output
+    if plan.pattern == "column" and stage:
+        if stage == 2:
+            return plan.workspace_bytes
+        return read if stage == 1 else again + output
+    return read + output

@@ -1,0 +1,161 @@
+"""How often each loop of a kernel runs in a launch, from the plan.
+
+A loop is recognised by what it holds: accesses to global memory, and shuffles of either kind. A
+compiler may put two rounds of the source's loop into one of its own, so rounds are those of the
+machine code: the accesses or shuffles that a warp must make, over those of one round.
+
+Figures are means over a launch's warps: a fold that the first of 16 warps does counts a sixteenth.
+"""
+
+from __future__ import annotations
+
+from math import log2
+
+from cusoftmax.machine_code.flow import Loop, LoopCounts
+from cusoftmax.operations.table import KERNELS
+from cusoftmax.planning.builder import ceil_div, power_of_two
+from cusoftmax.planning.plan import WARP, Launch, Plan
+
+
+def loop_counts_of(plan: Plan, launch: Launch) -> LoopCounts:
+    """Return the rounds of each loop of a launch's kernel."""
+    rules = _Rules(plan, launch)
+    return rules.rounds
+
+
+class _Rules:
+    def __init__(self, plan: Plan, launch: Launch) -> None:
+        self.plan, self.launch, kernel = plan, launch, launch.kernel
+        self.pattern, self.stage = kernel["CSM_PATTERN"], int(kernel["CSM_STAGE"])
+        self.warps = launch.block / WARP
+        self.chunks = ceil_div(plan.n, plan.chunk)
+        self.lanes, self.columns = int(kernel["CSM_LANES"]), int(kernel["CSM_VEC"])
+        acc = 2 if kernel["CSM_ACC"] == "double" else 1
+        operation = KERNELS[plan.op]
+        compensated = int(kernel["CSM_COMPENSATED"])
+        # Shuffles that pass one node from lane to lane: of maximum, sums, and their second words.
+        sums = (operation.relative + operation.plain) * (1 + compensated)
+        maximum = operation.maximum_words if operation.relative else 0
+        self.words = (maximum + sums + operation.picked) * acc
+
+    def rounds(self, loop: Loop) -> float | None:
+        moves = loop.has("LDG") or loop.has("STG")
+        if loop.depth == 0 and (moves or loop.has("LDS")):
+            return self._units()
+        if loop.has("SHFL.IDX") or loop.has("SHFL.BFLY"):
+            folds = not loop.has("STG") and (not moves or self._folds_workspace())
+            if folds:
+                return self._fold(loop)
+        if moves:
+            return self._stretch()
+        if self.pattern == "column" and loop.has("ST"):  # nodes to the other blocks
+            return 1.0
+        if loop.has("VOTE"):  # sm_75: until the warp is together, which it is
+            return 1.0
+        one_dimension = self.launch.kernel["CSM_BATCH_DIMS"] == "1"
+        if one_dimension and (self.pattern == "block" or self._folds_workspace()):
+            nodes, share = self._nodes()  # the width of a fold: doubled until it is enough
+            if self.pattern == "block" and nodes > WARP:
+                nodes = ceil_div(nodes, WARP)
+            return share * log2(min(WARP, power_of_two(nodes)))
+        return None
+
+    def _folds_workspace(self) -> bool:
+        return (self.pattern, self.stage) in (("split", 1), ("column", 2))
+
+    def _folds_rows(self) -> bool:
+        """Whether a warp folds a row, instead of the first of a block for all of it."""
+        values_only = not KERNELS[self.plan.op].outputs
+        return self._folds_workspace() and (self.pattern == "column" or values_only)
+
+    def _units(self) -> float:
+        """Return the rows, or units of work, that a block takes one after the other."""
+        plan, launch, kernel = self.plan, self.launch, self.launch.kernel
+        clusters = launch.grid / kernel.cluster
+        if self.pattern == "group":
+            return max(1.0, plan.rows / (launch.grid * (launch.block // self.lanes)))
+        if self._folds_rows():
+            return max(1.0, plan.rows / (launch.grid * self.warps))
+        if self.pattern == "split":
+            per_row = ceil_div(plan.n, plan.chunk * int(self.warps) * plan.rounds)
+            return max(1.0, plan.rows * per_row / clusters)
+        if self.pattern == "column":
+            inner = plan.problem.batch_shape[-1]
+            tiles = plan.rows // inner * ceil_div(inner, self.lanes * self.columns)
+            return max(1.0, tiles * self._segments() / clusters)
+        return max(1.0, plan.rows / clusters)
+
+    def _segments(self) -> int:
+        """Return into how many blocks or clusters a row of the column pattern is cut."""
+        length = self.plan.chunk * (self.launch.block // self.lanes) * self.launch.kernel.cluster
+        return ceil_div(self.plan.n, length)
+
+    def _stretch(self) -> float:
+        """Return the chunks that a warp takes in a loop over them."""
+        if self.pattern == "stream":
+            return ceil_div(self.chunks, int(self.warps))
+        if self.pattern == "split":
+            return self.plan.rounds
+        if self.pattern == "block":  # those parked in shared memory; the first is in registers
+            return max(0.0, self.chunks / (self.warps * self.launch.kernel.cluster) - 1)
+        return 1.0
+
+    def _fold(self, loop: Loop) -> float | None:
+        """Return the rounds of a loop that folds nodes."""
+        if self.pattern == "block":
+            return self._fold_in_block(loop)
+        nodes, share = self._nodes()
+        lanes = loop.per_round("SHFL.BFLY")
+        if self.pattern == "column" and self.stage != 2:
+            return self._fold_columns(loop)
+        if (self.pattern, self.stage) in (("stream", 0), ("split", 0)):  # warp 0, for all warps
+            return share * (log2(nodes) * self.words / lanes if lanes else 1.0)
+        within = loop.parent is not None and self._is_tree(loop.parent)
+        if self._is_tree(loop):  # 32 nodes at a time
+            return share * ceil_div(nodes, WARP) if nodes > WARP else 0.0
+        if loop.has("SHFL.BFLY"):
+            width = WARP if within else min(WARP, power_of_two(nodes))
+            steps = log2(width) * self.words / max(1, lanes)
+            return steps if within else share * steps
+        # The digits of the binary counter: one carry for each number pushed, in the mean; at the
+        # end as many as it has digits.
+        if within:
+            return 1.0
+        return share * log2(ceil_div(nodes, WARP) + 1) if nodes > WARP else 0.0
+
+    @staticmethod
+    def _is_tree(loop: Loop) -> bool:
+        """Whether the loop folds 32 nodes and pushes the result: both kinds of shuffle."""
+        return not loop.has("STG") and loop.has("SHFL.BFLY") and loop.has("SHFL.IDX")
+
+    def _nodes(self) -> tuple[int, float]:
+        """Return how many nodes a fold has, and the share of the warps that do it."""
+        if self.pattern == "block":
+            return self.chunks, 1.0
+        if self.pattern == "column":
+            return self._segments(), 1.0
+        if self.pattern == "split" and self.stage == 1:
+            per_row = self.plan.chunk * int(self.warps) * self.plan.rounds
+            return ceil_div(self.plan.n, per_row), 1.0 if self._folds_rows() else 1 / self.warps
+        return int(self.warps), 1 / self.warps
+
+    def _fold_in_block(self, loop: Loop) -> float | None:
+        """Return the rounds of a block's fold: of groups of 32 nodes, and of lanes."""
+        groups, many = ceil_div(self.chunks, WARP), self.chunks > WARP
+        if any(child.has("SHFL.BFLY") for child in loop.children):
+            return groups / self.warps if many else 0.0
+        of_groups = loop.parent is not None and loop.parent.depth > 0
+        width = WARP if of_groups else power_of_two(groups if many else self.chunks)
+        return log2(width) * self.words / max(1, loop.per_round("SHFL.BFLY"))
+
+    def _fold_columns(self, loop: Loop) -> float | None:
+        """Return the rounds of the column pattern's fold: of strides, of places, of lanes."""
+        cluster = self.launch.kernel.cluster
+        # The larger of the two folds, that within a block.
+        parts = max(cluster, self.launch.block // self.lanes)
+        if loop.has("BAR"):
+            return max(1.0, -(-log2(parts) // 5)) if parts > 1 else 0.0
+        if any(child.has("SHFL.BFLY") for child in loop.children):
+            places = parts * self.lanes * self.columns
+            return max(1.0, places / self.launch.block)
+        return log2(min(WARP, parts)) * self.words / max(1, loop.per_round("SHFL.BFLY"))

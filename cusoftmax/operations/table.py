@@ -1,0 +1,304 @@
+"""The table of operations.
+
+A kernel of this package computes one *operation* over every row of its inputs. What the planner,
+the wrappers and the documentation need to know of an operation is one entry of `OPERATIONS`; its
+arithmetic is ``cuda_kernels/ops``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cusoftmax.operations.operation import SELECTIONS, Operation
+from cusoftmax.operations.variants import (
+    LOGIT_FEATURES,
+    cross_entropy_variants,
+    logit_variants,
+    logits_name,
+    of_logits,
+)
+
+_LOGSUMEXP = Operation(
+    name="logsumexp",
+    inputs=("x",),
+    outputs=(),
+    row_outputs=("out",),
+    formula="m + log sum_j exp(x_j - m), with m = max_j x_j",
+    relative=1,
+)
+_WEIGHTED = Operation(
+    name="logsumexp_b",
+    inputs=("x", "b"),
+    outputs=(),
+    row_outputs=("out",),
+    formula="m + log sum_j b_j exp(x_j - m), with m = max_j x_j where b_j != 0",
+    relative=1,
+    source="logsumexp",
+    public="logsumexp",
+)
+_LOGSUMEXP_VJP = Operation(
+    name="logsumexp_vjp",
+    inputs=("x",),
+    row_inputs=("dy",),
+    formula="dx = dy * exp(x - m) / sum_j exp(x_j - m), with m = max_j x_j",
+    relative=1,
+)
+_TOPK = Operation(
+    name="topk_softmax",
+    inputs=("x",),
+    outputs=(),
+    row_outputs=("values", "indices"),
+    selects=True,
+    options=("k",),
+    formula="the k largest exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
+    patterns=SELECTIONS,
+    relative=1,
+)
+_SAMPLE = Operation(
+    name="sample",
+    inputs=("x",),
+    outputs=(),
+    row_outputs=("indices",),
+    selects=True,
+    options=("k", "seed", "of_logits", "of_noise"),
+    formula="the i of the largest x_i / T + g_i, with g Gumbel noise",
+    patterns=SELECTIONS,
+    ordered=True,
+    features=("noisy",),
+    precise_as="x",
+)
+
+OPERATIONS = {
+    operation.name: operation
+    for operation in (
+        Operation(
+            name="softmax",
+            inputs=("x",),
+            formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
+            relative=1,
+        ),
+        Operation(
+            name="softmax_vjp",
+            inputs=("y", "dy"),
+            formula="dx = y * (dy - sum_j y_j dy_j)",
+            plain=1,
+        ),
+        Operation(
+            name="softmax_jacobian",
+            inputs=("y",),
+            row_inputs=("y_i",),
+            formula="J_ij = y_i (delta_ij - y_j)",
+            patterns=("map",),
+            ordered=True,
+            repeated=True,
+        ),
+        Operation(
+            name="softmax_vjp_vjp",
+            inputs=("y", "dy", "g"),
+            outputs=("gy", "gdy"),
+            formula="gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j; "
+            "gdy = y * (g - sum_j y_j g_j)",
+            plain=2,
+        ),
+        Operation(
+            name="softmax_hvp",
+            inputs=("y", "dy", "v"),
+            formula="yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j, "
+            "with yt = y * (v - sum_j y_j v_j)",
+            plain=3,
+        ),
+        Operation(
+            name="log_softmax",
+            inputs=("x",),
+            formula="y_i = x_i - m - log sum_j exp(x_j - m), with m = max_j x_j",
+            relative=1,
+            exact_sums=True,
+        ),
+        Operation(
+            name="log_softmax_vjp",
+            inputs=("logy", "dy"),
+            formula="dx = dy - exp(logy) * sum_j dy_j",
+            plain=1,
+            sum_inputs=("dy",),
+        ),
+        Operation(
+            name="log_softmax_jvp",
+            inputs=("logy", "xt"),
+            formula="dyt = xt - sum_j exp(logy_j) xt_j",
+            plain=1,
+            map_inputs=("xt",),
+        ),
+        _LOGSUMEXP,
+        replace(
+            _LOGSUMEXP,
+            name="logsumexp_sign",
+            row_outputs=("out", "sign"),
+            source="logsumexp",
+            public="logsumexp",
+        ),
+        _WEIGHTED,
+        replace(_WEIGHTED, name="logsumexp_b_sign", row_outputs=("out", "sign")),
+        _LOGSUMEXP_VJP,
+        replace(
+            _LOGSUMEXP_VJP,
+            name="logsumexp_b_vjp",
+            inputs=("x", "b"),
+            formula="dx = dy * b exp(x - m) / sum_j b_j exp(x_j - m)",
+            source="logsumexp_vjp",
+            public="logsumexp_vjp",
+        ),
+        Operation(
+            name="segment_softmax",
+            inputs=("x",),
+            row_inputs=("offsets",),
+            formula="y_i = exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j, over a segment",
+            relative=1,
+            indices=("offsets",),
+            patterns=("segment",),
+            source="softmax",
+        ),
+        Operation(
+            name="segment_softmax_vjp",
+            inputs=("y", "dy"),
+            row_inputs=("offsets",),
+            formula="dx = y * (dy - sum_j y_j dy_j), over a segment",
+            plain=1,
+            indices=("offsets",),
+            patterns=("segment",),
+            source="softmax_vjp",
+        ),
+        _TOPK,
+        replace(
+            _TOPK,
+            name="topk_softmax_gates",
+            relative=0,
+            formula="exp(x_i - m) / sum_j exp(x_j - m) of the k largest x_i, j over these k",
+            source="topk_softmax",
+            public="topk_softmax",
+        ),
+        Operation(
+            name="gumbel_softmax",
+            inputs=("x",),
+            formula="y_i = exp(z_i - m) / sum_j exp(z_j - m), with m = max_j z_j, "
+            "z = (x + g) / T and g Gumbel noise",
+            relative=1,
+            ordered=True,
+            options=("seed", "per_temperature"),
+        ),
+        _SAMPLE,
+    )
+}
+
+_DIVISOR = Operation(
+    name="cross_entropy_divisor",
+    inputs=("target",),
+    outputs=(),
+    row_outputs=("out",),
+    formula="1 / sum_i w_(t_i)",
+    plain=1,
+    public="cross_entropy",
+    options=("ignore_index", "stride", "classes"),
+)
+_TOTAL = Operation(
+    name="cross_entropy_total",
+    inputs=("loss",),
+    outputs=(),
+    row_outputs=("out",),
+    formula="factor * sum_i loss_i",
+    plain=1,
+    public="cross_entropy",
+    options=("factor",),
+)
+# The launches that a public function of many options is made of; the gates go over those of them
+# that are in `OPERATIONS`.
+PARTS = {operation.name: operation for operation in cross_entropy_variants()} | {
+    operation.name: operation
+    for operation in (
+        # Without noise; and what gumbel_softmax is of a temperature of 0.
+        replace(_SAMPLE, name="sample_argmax", source="sample", public="sample", features=()),
+        replace(_SAMPLE, name="gumbel_argmax", source="sample", public="gumbel_softmax"),
+        Operation(
+            name="one_hot",
+            inputs=("x",),
+            row_inputs=("indices",),
+            indices=("indices",),
+            formula="y_i = delta_ij, with j the row's index",
+            patterns=("map",),
+            public="gumbel_softmax",
+        ),
+        _DIVISOR,
+        replace(
+            _DIVISOR,
+            name="cross_entropy_divisor_weight",
+            tables=("weight",),
+            source=_DIVISOR.name,
+        ),
+        _TOTAL,
+        replace(_TOTAL, name="cross_entropy_total_by", row_inputs=("divisor",), source=_TOTAL.name),
+    )
+}
+# The plainest, and those that hold the most.
+OPERATIONS |= {
+    name: PARTS[name]
+    for name in (
+        "cross_entropy",
+        "cross_entropy_grad",
+        "cross_entropy_weight_smooth_capped_grad",
+        "cross_entropy_soft_weight_capped_grad",
+        "cross_entropy_vjp",
+    )
+}
+
+# The operations of logits: with a bias those that read them; the others read what came of it.
+_OF_LOGITS = (
+    *("softmax", "log_softmax", "logsumexp", "logsumexp_sign", "logsumexp_b", "logsumexp_b_sign"),
+    *("logsumexp_vjp", "logsumexp_b_vjp"),
+)
+_OF_RESULTS = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp")
+
+
+PARTS |= {
+    operation.name: operation
+    for op in (*_OF_LOGITS, *_OF_RESULTS)
+    for features in logit_variants(biased=op in _OF_LOGITS)
+    for operation in (of_logits(OPERATIONS[op], features, OPERATIONS[op].public or op),)
+}
+# One of each feature, and of all of them.
+OPERATIONS |= {
+    name: PARTS[name]
+    for name in (
+        "softmax_scaled",
+        "softmax_biased",
+        "softmax_masked",
+        "softmax_causal",
+        *(logits_name(op, LOGIT_FEATURES) for op in ("softmax", "log_softmax", "logsumexp_b_sign")),
+        logits_name("logsumexp_b_vjp", LOGIT_FEATURES),
+        *(f"{op}_scaled_masked_causal" for op in _OF_RESULTS),
+    )
+}
+KERNELS = OPERATIONS | PARTS
+
+# Public functions that run another function's kernel: the Jacobian of softmax is symmetric.
+SAME_KERNEL = {
+    "softmax_jvp": replace(
+        OPERATIONS["softmax_vjp"],
+        inputs=("y", "xt"),
+        formula="dyt = y * (xt - sum_j y_j xt_j)",
+    )
+}
+SAME_KERNEL |= {
+    logits_name("softmax_jvp", features): of_logits(
+        replace(SAME_KERNEL["softmax_jvp"], name="softmax_vjp"), features, "softmax_jvp"
+    )
+    for features in logit_variants(biased=False)
+}
+
+
+def find(op: str) -> Operation:
+    """Return the operation of the public function `op`; ValueError if there is none."""
+    operation = KERNELS.get(op) or SAME_KERNEL.get(op)
+    if operation is None:
+        named = [operation.name for operation in OPERATIONS.values() if not operation.public]
+        known = ", ".join((*named, "softmax_jvp"))
+        raise ValueError(f"there is no operation {op!r}; the operations are {known}")
+    return operation

@@ -1,0 +1,224 @@
+"""One operation on random data: timed beside a copy, or run in the range that a profiler watches.
+
+``python -m cusoftmax.cli.profiled softmax 8192x32000 --dtype float16`` is the child that a profiler
+starts; it sees what lies between ``cudaProfilerStart`` and ``cudaProfilerStop``, and no clock runs
+there. `measure` times the same calls, and a copy of as many bytes, in a process of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import cusoftmax as cs
+from cusoftmax.machine import Machine, UserError
+from cusoftmax.operations.dtypes import FLOATS
+from cusoftmax.operations.table import find
+from cusoftmax.planning.builder import ceil_div
+from cusoftmax.planning.checks import resolve_axes
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.planner import plan
+from cusoftmax.planning.prepare import problem_for
+
+Axis = int | tuple[int, ...] | None
+
+WARM_UP = 3
+RUNS = 30
+PERIOD = 4194301  # random numbers before they repeat: a prime, so that rows differ
+COLD = 3  # arrays are taken in turn until this many times the L2 cache lies between two uses
+MOST_SETS = 64
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call: a public function on contiguous arrays of one float dtype."""
+
+    op: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    axis: Axis = -1
+
+    def __post_init__(self) -> None:
+        if find(self.op).public:
+            raise UserError(f"{self.op} is a variant: profile {find(self.op).public}")
+        if self.dtype not in FLOATS:
+            raise UserError(f"profile takes one of {', '.join(FLOATS)}, not {self.dtype!r}")
+
+    def plan(self, device: DeviceSpec) -> Plan:
+        """Return the plan on a device."""
+        return plan(problem_for(self.op, self.shape, self.dtype, self.axis), device)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The call as arguments of the command line."""
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        axis = ",".join("none" if a is None else str(a) for a in axes)
+        shape = "x".join(str(size) for size in self.shape)
+        return [self.op, shape, "--dtype", self.dtype, f"--axis={axis}"]
+
+    def arrays(self, on: Machine) -> tuple[Any, ...]:
+        """Upload the inputs: normal numbers, and what the family makes of them; never zeros."""
+        operation = find(self.op)
+        if operation.repeated:  # a row for each matrix
+            shape = self.shape[:-1]
+            return (cs.softmax(on.asarray(random_floats(shape, self.dtype, 0))),)
+        kept = list(self.shape)
+        for axis in resolve_axes(self.op, self.axis, len(kept)):
+            kept[axis] = 1
+        made = []
+        for seed, name in enumerate(operation.read):
+            shape = self.shape if name in operation.inputs else tuple(kept)
+            array = on.asarray(random_floats(shape, self.dtype, seed))
+            make = {"y": cs.softmax, "logy": cs.log_softmax}.get(name)
+            made.append(make(array, self.axis) if make else array)
+        return tuple(made)
+
+    def call(self, arrays: Sequence[Any], out: Any = None) -> Any:
+        """Run the public function; values of a row keep their axis."""
+        operation, options = find(self.op), {}
+        if operation.row_inputs or operation.row_outputs:
+            options["keepdims"] = True
+        if operation.repeated:
+            return cs.softmax_jacobian(arrays[0], out=out)
+        return getattr(cs, self.op)(*arrays, axis=self.axis, out=out, **options)
+
+
+def random_floats(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray[Any, Any]:
+    """Return normal numbers that repeat only after `PERIOD`: drawing more takes long."""
+    import ml_dtypes
+
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    drawn = np.random.default_rng(seed).standard_normal(min(PERIOD, math.prod(shape)), np.float32)
+    return np.resize((3 * drawn).astype(kind), shape)
+
+
+# ------------------------------------------------------------------------------- the profiled child
+
+
+def run_range(work: Work, on: Machine, calls: int) -> str:
+    """Run the call some times in the profiled range, after a warm-up; return the range's name."""
+    made = work.plan(on.device)
+    kernels = ", ".join(step.kernel.name for step in made.launches)
+    name = f"{' '.join(work.arguments)}: {made.pattern}, {kernels or 'no launch'}"
+    arrays = work.arrays(on)
+    out = work.call(arrays)
+    for _ in range(WARM_UP - 1):
+        work.call(arrays, out)
+    with contextlib.nullcontext() if on.emulated else _profiled(), _named(name):
+        for _ in range(calls):
+            work.call(arrays, out)
+    return name
+
+
+@contextlib.contextmanager
+def _profiled() -> Iterator[None]:
+    import cupy
+
+    cupy.cuda.runtime.deviceSynchronize()
+    cupy.cuda.runtime.profilerStart()
+    try:
+        yield
+        cupy.cuda.runtime.deviceSynchronize()
+    finally:
+        cupy.cuda.runtime.profilerStop()
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name what runs within, for a timeline: an NVTX range, which needs no driver."""
+    from cupy.cuda import nvtx
+
+    if not nvtx.available:
+        yield
+        return
+    nvtx.RangePush(name)
+    try:
+        yield
+    finally:
+        nvtx.RangePop()
+
+
+# ------------------------------------------------------------------------------------------- timing
+
+
+@dataclass(frozen=True)
+class Times:
+    """Medians by CUDA events, with no profiler attached.
+
+    Attributes
+    ----------
+    seconds, copy_seconds : float
+        Of a call, and of a device-to-device copy that moves the least bytes of the call.
+    least_bytes : int
+        Each input read once, the output written once.
+    sets : int
+        Sets of arrays that were taken in turn, so that the L2 cache held none of them.
+    """
+
+    seconds: float
+    copy_seconds: float
+    least_bytes: int
+    sets: int
+
+    @property
+    def fraction_of_copy(self) -> float:
+        """Speed of the call over that of the copy."""
+        return self.copy_seconds / self.seconds
+
+
+def measure(work: Work, on: Machine) -> Times:
+    """Time the call and a copy of as many bytes, in turn, on the current device."""
+    import cupy
+
+    try:
+        return _measure(work, on)
+    finally:
+        cupy.get_default_memory_pool().free_all_blocks()  # the profiled child needs as much
+
+
+def _measure(work: Work, on: Machine) -> Times:
+    import cupy
+
+    least = work.plan(on.device).least_bytes
+    half = max(least // 2, 1)
+    sets = min(MOST_SETS, ceil_div(COLD * on.device.l2_bytes, max(least, 1)))
+    inputs = [work.arrays(on) for _ in range(sets)]
+    outs = [work.call(arrays) for arrays in inputs]
+    noise = np.resize(np.random.default_rng(2).integers(0, 256, PERIOD, np.uint8), half)
+    sources = [on.asarray(noise) for _ in range(sets)]
+    targets = [cupy.empty(half, np.uint8) for _ in range(sets)]
+    stream = cupy.cuda.get_current_stream()
+
+    def copy(i: int) -> None:
+        _copy(targets[i], sources[i], half, stream)
+
+    def call(i: int) -> None:
+        work.call(inputs[i], outs[i])
+
+    # All are queued before any is waited for: the GPU is busy with the one before when the host
+    # prepares the next, whose own time is then no part of what the events see.
+    spans: dict[str, list[tuple[Any, Any]]] = {"copy": [], "call": []}
+    for run in range(WARM_UP + RUNS):
+        for name, action in (("copy", copy), ("call", call)):
+            start, end = cupy.cuda.Event(), cupy.cuda.Event()
+            start.record()
+            action(run % sets)
+            end.record()
+            spans[name].append((start, end))
+    stream.synchronize()
+
+    def median(name: str) -> float:
+        took = [cupy.cuda.get_elapsed_time(*span) for span in spans[name][WARM_UP:]]
+        return float(np.median(took)) / 1e3
+
+    return Times(median("call"), median("copy"), least, sets)
+
+
+def _copy(target: Any, source: Any, size: int, stream: Any) -> None:
+    target.data.copy_from_device_async(source.data, size, stream)

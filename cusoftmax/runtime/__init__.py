@@ -1,0 +1,1 @@
+"""From a plan to launches: sources, backends, arguments."""

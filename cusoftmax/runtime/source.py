@@ -1,0 +1,54 @@
+"""Where the CUDA sources are, what identifies them, and the options they are compiled with."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from cusoftmax.planning.plan import Kernel
+
+UNIT = "row_kernel.cu"
+
+# No contraction into fused multiply-adds but where the source says so: the two-sums would lose
+# their meaning, and the bits of a row could differ between patterns.
+FLAGS = ("-std=c++17", "-fmad=false")
+
+
+@cache
+def kernel_root() -> Path:
+    """Return the folder of the CUDA sources: in an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for root in (package / "cuda_kernels", package.parent / "cuda_kernels"):
+        if (root / UNIT).is_file():
+            return root
+    raise FileNotFoundError(
+        f"the CUDA sources are missing: no {UNIT} in {package / 'cuda_kernels'}; "
+        "reinstall cusoftmax"
+    )
+
+
+@cache
+def code() -> str:
+    """Return the translation unit."""
+    return (kernel_root() / UNIT).read_text(encoding="utf-8")
+
+
+@cache
+def digest() -> str:
+    """Return a digest of every source file: CuPy's cache does not see what a source includes."""
+    sha = hashlib.sha256()
+    for path in sorted(kernel_root().rglob("*.cu*")):
+        sha.update(path.relative_to(kernel_root()).as_posix().encode() + b"\0")
+        sha.update(path.read_bytes() + b"\0")
+    return sha.hexdigest()[:16]
+
+
+def definitions(kernel: Kernel) -> tuple[str, ...]:
+    """Return the ``-D`` options that make the unit this kernel."""
+    return tuple(f"-D{macro}={value}" for macro, value in kernel.macros)
+
+
+def options(kernel: Kernel) -> tuple[str, ...]:
+    """Return NVRTC's options, all but the architecture; CuPy appends ``-ftz=true``."""
+    return (*FLAGS, f"-I{kernel_root()}", f"-DCSM_DIGEST=0x{digest()}", *definitions(kernel))
