@@ -105,8 +105,8 @@ def rows_of_problem(
     chosen = plan(problem_for(op, problem.shape, dtype, problem.axis), device)
     predicted = cost(chosen)
     where = (pattern_of(chosen), "×".join(map(str, problem.shape)), str(problem.axis))
-    cells = _cells(predicted.launches, predicted.fraction_of_copy)
-    found, refused = [(*where, "cusoftmax", *cells)], []
+    columns = _columns(predicted.launches, predicted.fraction_of_copy)
+    found, refused = [(*where, "cusoftmax", *columns)], []
     if problem.axis != -1 or peer_cost.missing():
         return ProblemRows(found, refused)
     rows, n = problem.shape
@@ -119,11 +119,11 @@ def rows_of_problem(
             refused.append(f"{peer} is missing: {error}")
         else:
             share = predicted.copy_seconds / theirs.seconds
-            found.append((*where, peer, *_cells([theirs], share)))
+            found.append((*where, peer, *_columns([theirs], share)))
     return ProblemRows(found, refused)
 
 
-def _cells(launches: Sequence[KernelCost], share: float) -> Row:
+def _columns(launches: Sequence[KernelCost], share: float) -> Row:
     slowest = max(launches, key=lambda launch: launch.seconds)
 
     def instructions(classes: Sequence[str]) -> float:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import run
+from benchmarks import import_time, run
 from benchmarks.measuring import timing
 from benchmarks.measuring.devices import CudaDevice, EmulatedDevice, open_device
 from benchmarks.measuring.results import (
@@ -51,7 +53,28 @@ from cusoftmax import reference
 from cusoftmax._device import DeviceSpec
 
 H100 = DeviceSpec.known(90)
+FOLDER = Path(run.__file__).parent
+COMMANDS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 SHORT = Effort(runs=3, seconds=10.0, batch=2, warm=0.0)
+
+
+# ----------------------------------------------------------------------------------- the commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_run_as_the_readme_says(name: str) -> None:
+    assert f"python -m benchmarks.{name}" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
+
+
+def test_import_time_is_of_what_is_imported_beyond_numpy() -> None:
+    numpy_seconds, seconds, modules = import_time.measure()
+    assert numpy_seconds > 0 and seconds > 0
+    assert "cusoftmax" in modules
+    assert "numpy" not in modules
 
 
 # ------------------------------------------------------------------------------------ the results

@@ -86,16 +86,16 @@ def verdicts(sheet: GpuSheet) -> list[Verdict]:
         made = sheet.measurement(cell)
         return made is not None and made.bytes >= LARGE_BYTES and cell.n <= LONGEST_ROW
 
-    def up_to_32_bits(cell: MeasuredCell) -> bool:
+    def large_16_or_32_bit(cell: MeasuredCell) -> bool:
         return cell.dtype != "float64" and cell.op in DEFAULT_OPS and large_enough(cell)
 
     def speed_over(who: str, *suites: str) -> Iterator[TargetSample]:
         """Speed over that of `who`, in every cell timed on the GPU."""
         for cell in sheet.on_device(*suites):
-            against = sheet.best_peer(cell) if who == BEST_PEER else sheet.compare(cell, who)
+            comparison = sheet.best_peer(cell) if who == BEST_PEER else sheet.compare(cell, who)
             made = sheet.measurement(cell)
-            if against is not None:
-                yield TargetSample(against.ratio, f"{cell} ({against.who})")
+            if comparison is not None:
+                yield TargetSample(comparison.ratio, f"{cell} ({comparison.who})")
             elif who == BEST_PEER and made and made.failed and sheet.contenders([cell]):
                 yield TargetSample(0.0, f"{cell}: {made.failed}")
 
@@ -104,21 +104,21 @@ def verdicts(sheet: GpuSheet) -> list[Verdict]:
         return (s for s in map(sample_of, cells) if s is not None)
 
     def over_torch(cell: MeasuredCell) -> TargetSample | None:
-        against = sheet.compare(cell, "torch")
-        return TargetSample(against.ratio, str(cell)) if against else None
+        comparison = sheet.compare(cell, "torch")
+        return TargetSample(comparison.ratio, str(cell)) if comparison else None
 
     fast_float64 = any(name in sheet.gpu for name in FAST_FLOAT64_GPUS)
     return [
         _at_least(
             f"N a power of two up to {LONGEST_ROW}, 256 MiB or more, 16 and 32-bit: "
             "at least 95 % of copy bandwidth",
-            copy_fractions(lambda c: up_to_32_bits(c) and power_of_two(c.n), "sweep"),
+            copy_fractions(lambda c: large_16_or_32_bit(c) and power_of_two(c.n), "sweep"),
             0.95,
             percent,
         ),
         _at_least(
             f"every other N up to {LONGEST_ROW}: at least 90 % of copy bandwidth",
-            copy_fractions(lambda c: up_to_32_bits(c) and not power_of_two(c.n), "sweep"),
+            copy_fractions(lambda c: large_16_or_32_bit(c) and not power_of_two(c.n), "sweep"),
             0.90,
             percent,
         ),
