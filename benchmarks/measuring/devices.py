@@ -1,8 +1,8 @@
 """What a measurement runs on: the GPU, or the emulator for a dry run of the same code.
 
-A device lends memory, exchanges arrays with other libraries, and times one call. On the GPU
-everything, peers included, is on the legacy default stream, which is the current one of CuPy and of
-PyTorch unless told otherwise: the events of one stream are then around the work of all.
+A device provides memory, shares arrays with other libraries, and times one call. On the GPU all
+work, the peers' too, is on the legacy default stream, the current stream of CuPy and PyTorch unless
+changed: so events of that one stream enclose everybody's work.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from cusoftmax._device import DeviceSpec
-from cusoftmax._plan import Kernel
 
-from cusoftmax import _launch, _source
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Kernel
+from cusoftmax.runtime import backend, source
 
 Array = Any  # cupy.ndarray
 Call = Callable[[], Any]
 
-# Waits on the GPU until the host has enqueued what is to be timed, so that the host's own time is
-# not in it; and reads what fills the L2 cache before, so that nothing of the inputs is left there.
-PAUSE = r"""
+# Runs before a timed call. It reads an array as large as the L2 cache several times over, so that
+# no input is left in the cache; and it keeps the GPU busy while the host enqueues the call, so that
+# the host's time is not measured.
+WAIT_KERNEL = r"""
 extern "C" __global__ void bench_pause(const uint4* filler, unsigned long long words,
                                        unsigned long long nanoseconds, unsigned* sink) {
     unsigned long long start, now;
@@ -36,13 +37,13 @@ extern "C" __global__ void bench_pause(const uint4* filler, unsigned long long w
         const uint4 word = filler[i];
         seen ^= word.x ^ word.y ^ word.z ^ word.w;
     }
-    if (seen == 0x9e3779b9u) *sink = seen;  // so that the loads are not dropped
+    if (seen == 0x9e3779b9u) *sink = seen;  // keeps the compiler from dropping the loads
     do {
         asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
     } while (now - start < nanoseconds);
 }
 """
-EVICT = 4  # times the L2 cache that must pass between two uses of the same memory
+EVICTION_FACTOR = 4  # sizes of the L2 cache to read between two uses of the same memory
 
 
 class Device(Protocol):
@@ -50,41 +51,41 @@ class Device(Protocol):
 
     spec: DeviceSpec
     emulated: bool
-    how: str  # the `how` of results whose times are from `sample`
+    how: str  # the `how` of measurements made by `time_call`
 
     def upload(self, values: np.ndarray[Any, Any]) -> Array:
-        """Copy a NumPy array there."""
+        """Copy a NumPy array to the device."""
 
-    def move(self, target: int, source: int, nbytes: int) -> None:
+    def copy_bytes(self, target: int, source: int, nbytes: int) -> None:
         """Copy within the device's memory, from address to address."""
 
-    def poison(self, array: Array) -> None:
-        """Set all bytes to 0xFF, a NaN in each float."""
+    def fill_with_nan(self, array: Array) -> None:
+        """Set all bytes to 0xFF, which is NaN in every floating dtype."""
 
-    def rows(self, array: Any, axis: int, chosen: Sequence[int]) -> np.ndarray[Any, Any]:
-        """Fetch some rows along `axis` of a matrix, each as a row of the result."""
+    def fetch_rows(self, array: Any, axis: int, chosen: Sequence[int]) -> np.ndarray[Any, Any]:
+        """Copy some rows along `axis` of a matrix to the host, each as a row of the result."""
 
-    def exchange(self, array: Array) -> Any:
-        """Return the array as what other libraries import by DLPack, with no copy."""
+    def dlpack_source(self, array: Array) -> Any:
+        """Return an object over the same memory that other libraries can import by DLPack."""
 
-    def adopt(self, foreign: Any) -> Any:
-        """Take another library's array by DLPack, with no copy."""
+    def from_dlpack(self, foreign: Any) -> Any:
+        """Return an array over the memory of another library's array."""
 
-    def bare(self, kernel: Kernel) -> Callable[..., None]:
-        """Return the kernel as a user would launch it: ``f(grid, block, args, shared_bytes)``."""
+    def raw_kernel(self, kernel: Kernel) -> Callable[..., None]:
+        """Return the kernel as a `cupy.RawKernel`: ``f(grid, block, args, shared_bytes)``."""
 
-    def sample(self, call: Call, lead: float, evict: bool) -> tuple[float, float]:
-        """Return the seconds that a call takes, and those in which the host enqueued it.
+    def time_call(self, call: Call, lead: float, evict: bool) -> tuple[float, float]:
+        """Return the seconds that a call takes, and the seconds that the host took to enqueue it.
 
         `lead` is how long the GPU is kept waiting while the host enqueues; `evict` is whether to
-        drive everything out of the L2 cache first.
+        empty the L2 cache of the inputs first.
         """
 
     def synchronize(self) -> None:
-        """Wait for all work; raises what went wrong in it."""
+        """Wait for all work; raises if any of it failed."""
 
-    def tidy(self) -> None:
-        """Give cached memory back."""
+    def free_cached_memory(self) -> None:
+        """Return unused memory of the pool to the driver."""
 
 
 class CudaDevice:
@@ -99,27 +100,27 @@ class CudaDevice:
         self.cupy = cupy
         self.spec = DeviceSpec.current()
         self._start, self._end = cupy.cuda.Event(), cupy.cuda.Event()
-        self._pause = cupy.RawKernel(PAUSE, "bench_pause", options=("-std=c++17",))
-        self._filler: Array = None  # made when first needed: it is large
+        self._pause = cupy.RawKernel(WAIT_KERNEL, "bench_pause", options=("-std=c++17",))
+        self._filler: Array = None  # large, so allocated at first use
         self._sink = cupy.empty(1, np.uint32)
 
     def upload(self, values: np.ndarray[Any, Any]) -> Array:
-        # Not cupy.asarray, so that a dtype is only bytes here.
+        # Copies bytes: unlike cupy.asarray, this is the same for every dtype.
         source = np.ascontiguousarray(values)
         made = self.cupy.empty(source.shape, source.dtype)
         made.data.copy_from_host(ctypes.c_void_p(source.ctypes.data), source.nbytes)
         return made
 
-    def move(self, target: int, source: int, nbytes: int) -> None:
+    def copy_bytes(self, target: int, source: int, nbytes: int) -> None:
         runtime = self.cupy.cuda.runtime
         stream = self.cupy.cuda.get_current_stream().ptr
         runtime.memcpyAsync(target, source, nbytes, runtime.memcpyDeviceToDevice, stream)
 
-    def poison(self, array: Array) -> None:
+    def fill_with_nan(self, array: Array) -> None:
         stream = self.cupy.cuda.get_current_stream().ptr
         self.cupy.cuda.runtime.memsetAsync(array.data.ptr, 0xFF, array.nbytes, stream)
 
-    def rows(self, array: Array, axis: int, chosen: Sequence[int]) -> np.ndarray[Any, Any]:
+    def fetch_rows(self, array: Array, axis: int, chosen: Sequence[int]) -> np.ndarray[Any, Any]:
         self.synchronize()
         if not array.flags.c_contiguous:
             raise ValueError(f"a result with strides {array.strides} for shape {array.shape}")
@@ -128,21 +129,21 @@ class CudaDevice:
         size, (n, width) = array.dtype.itemsize, array.shape
         fetched = np.empty((len(chosen), n), array.dtype)
         for row, column in zip(fetched, chosen, strict=True):
-            # A column as n pieces of one element, `width` elements apart.
+            # A column is n pieces of one element each, `width` elements apart.
             self.cupy.cuda.runtime.memcpy2D(
                 row.ctypes.data, size, array.data.ptr + column * size, width * size, size, n,
                 self.cupy.cuda.runtime.memcpyDeviceToHost,
             )  # fmt: skip
         return fetched
 
-    def exchange(self, array: Array) -> Any:
+    def dlpack_source(self, array: Array) -> Any:
         return array
 
-    def adopt(self, foreign: Any) -> Any:
+    def from_dlpack(self, foreign: Any) -> Any:
         return self.cupy.from_dlpack(foreign)
 
-    def bare(self, kernel: Kernel) -> Callable[..., None]:
-        raw = self.cupy.RawKernel(_source.code(), kernel.name, options=_source.options(kernel))
+    def raw_kernel(self, kernel: Kernel) -> Callable[..., None]:
+        raw = self.cupy.RawKernel(source.code(), kernel.name, options=source.options(kernel))
         raw.max_dynamic_shared_size_bytes = self.spec.shared_per_block
 
         def launch(grid: Any, block: Any, args: Any, shared_bytes: int) -> None:
@@ -150,9 +151,11 @@ class CudaDevice:
 
         return launch
 
-    def sample(self, call: Call, lead: float, evict: bool) -> tuple[float, float]:
+    def time_call(self, call: Call, lead: float, evict: bool) -> tuple[float, float]:
         if self._filler is None:
-            self._filler = self.upload(np.arange(EVICT * self.spec.l2_bytes // 8, dtype=np.uint64))
+            self._filler = self.upload(
+                np.arange(EVICTION_FACTOR * self.spec.l2_bytes // 8, dtype=np.uint64)
+            )
         blocks, threads = (self.spec.sm_count * 4, 512) if evict else (1, 1)
         words = np.uint64(self._filler.nbytes // 16 if evict else 0)
         wait = np.uint64(max(0, int(lead * 1e9)))
@@ -169,7 +172,7 @@ class CudaDevice:
     def synchronize(self) -> None:
         self.cupy.cuda.runtime.deviceSynchronize()
 
-    def tidy(self) -> None:
+    def free_cached_memory(self) -> None:
         self.cupy.get_default_memory_pool().free_all_blocks()
 
 
@@ -188,33 +191,33 @@ class EmulatedDevice:
     def upload(self, values: np.ndarray[Any, Any]) -> Array:
         return self._memory.asarray(values)
 
-    def move(self, target: int, source: int, nbytes: int) -> None:
+    def copy_bytes(self, target: int, source: int, nbytes: int) -> None:
         ctypes.memmove(target, source, nbytes)
 
-    def poison(self, array: Array) -> None:
+    def fill_with_nan(self, array: Array) -> None:
         ctypes.memset(array.data.ptr, 0xFF, array.nbytes)
 
-    def rows(self, array: Any, axis: int, chosen: Sequence[int]) -> np.ndarray[Any, Any]:
+    def fetch_rows(self, array: Any, axis: int, chosen: Sequence[int]) -> np.ndarray[Any, Any]:
         seen = array if isinstance(array, np.ndarray) else self._memory.view_of(array)
         return np.stack([seen[i] if axis else seen[:, i] for i in chosen])
 
-    def exchange(self, array: Array) -> Any:
+    def dlpack_source(self, array: Array) -> Any:
         return self._memory.view_of(array)
 
-    def adopt(self, foreign: Any) -> Any:
+    def from_dlpack(self, foreign: Any) -> Any:
         return np.from_dlpack(foreign)
 
-    def bare(self, kernel: Kernel) -> Callable[..., None]:
-        return _launch._backends[-1].load(kernel)
+    def raw_kernel(self, kernel: Kernel) -> Callable[..., None]:
+        return backend.backends[-1].load(kernel)
 
-    def sample(self, call: Call, lead: float, evict: bool) -> tuple[float, float]:
+    def time_call(self, call: Call, lead: float, evict: bool) -> tuple[float, float]:
         begun = time.perf_counter()
         call()
         return time.perf_counter() - begun, 0.0
 
     def synchronize(self) -> None: ...
 
-    def tidy(self) -> None: ...
+    def free_cached_memory(self) -> None: ...
 
 
 @contextlib.contextmanager

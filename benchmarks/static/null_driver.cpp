@@ -1,8 +1,8 @@
-// Functions that do nothing, in place of those by which CuPy reaches the CUDA runtime and driver.
+// Functions that do nothing, in place of those through which CuPy calls the CUDA runtime and driver.
 //
 // CuPy's modules call each other through tables of C functions (Cython's __pyx_capi__), whose
-// signatures null_driver.py checks. Names here are those of the tables with "null_" before.
-// Memory is taken from the host and never touched.
+// signatures null_driver.py checks. A name here is that of the table with the prefix "null_".
+// Memory is allocated on the host and never accessed.
 
 #include <cstdint>
 #include <cstdlib>
@@ -10,14 +10,14 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Of Python's C API, without its headers, which not every machine has.
+// From Python's C API, declared here because not every machine has its headers.
 struct _object;
 extern "C" void Py_IncRef(_object*);
 extern "C" _object _Py_NoneStruct;
 
 namespace {
 long launches = 0;
-const size_t* sizes = nullptr;  // of the arguments to copy; ends with 0
+const size_t* sizes = nullptr;  // of the arguments to copy; the last one is 0
 unsigned char* copies = nullptr;
 
 _object* none() {
@@ -46,7 +46,7 @@ EXPORT _object* null_free(intptr_t pointer, int) {
   return none();
 }
 
-// Nothing is loaded, so any handle but 0 will do.
+// Nothing is loaded, so any handle other than 0 serves.
 EXPORT intptr_t null_moduleLoad(_object*, int) { return 1; }
 EXPORT _object* null_moduleUnload(intptr_t, int) { return none(); }
 EXPORT intptr_t null_moduleGetFunction(intptr_t, _object*, int) { return 1; }

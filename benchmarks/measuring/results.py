@@ -1,7 +1,7 @@
-"""The results file of a benchmark run: its fields as dataclasses, written and read here alone.
+"""The results file of a benchmark run: its fields as dataclasses, and how it is read and written.
 
-Times are in seconds, sizes in bytes. A run that is cut off leaves a file with what was measured:
-`save` puts the new file in the place of the old one in a single step.
+Times are in seconds, sizes in bytes. `save` replaces the previous file in a single step, so a run
+that is cut off leaves a complete file of what it had measured.
 """
 
 from __future__ import annotations
@@ -16,18 +16,25 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
-OURS, COPY = "cusoftmax", "copy"  # `who` of this package, and of the copy that is the yardstick
-HOWS = ("events", "graph", "host")
-UNITS = ("ulp", "u")
+# `who` of this package, and of the device-to-device copy that all are compared with.
+OURS, COPY = "cusoftmax", "copy"
+# More of them where whole calls are timed: this package without allocation, the same kernel
+# launched by hand without and with allocation of the result, and first calls with a full cache.
+OURS_OUT = f"{OURS}, out="
+RAW_KERNEL, RAW_KERNEL_ALLOCATING = "rawkernel", "rawkernel, empty_like"
+OURS_CACHED = f"{OURS}, cached"
+TIMING_METHODS = ("events", "graph", "host")
+ERROR_UNITS = ("ulp", "u")
+DRY_RUN_STAMP = "dry run on the emulator: times mean nothing"
 
 
 class ResultsError(ValueError):
-    """A results file that does not say what it should; the message names the field."""
+    """A results file with a wrong, missing or unknown field; the message names it."""
 
 
 @dataclass
 class Clocks:
-    """Clocks as they were found after the first cell, and the highest that the GPU has."""
+    """Clocks after the first cell, and the highest that the GPU allows."""
 
     sm_mhz: int
     memory_mhz: int
@@ -37,7 +44,7 @@ class Clocks:
 
 @dataclass
 class Machine:
-    """What the run was on. On the emulator `gpu` and `arch` are those planned for."""
+    """The machine of a run. On the emulator, `gpu` and `arch` are the emulated GPU's."""
 
     gpu: str
     arch: str
@@ -51,7 +58,7 @@ class Machine:
 
 
 @dataclass
-class Chosen:
+class PlanSummary:
     """The plan of cusoftmax for a problem."""
 
     pattern: str
@@ -79,7 +86,7 @@ class Times:
 
 @dataclass
 class WorstError:
-    """Largest error of a few rows, in ulp or in unit roundoffs of the sum of magnitudes."""
+    """Largest error in a few rows, in ulp, or in unit roundoffs times a sum of magnitudes."""
 
     value: float
     unit: str
@@ -87,28 +94,28 @@ class WorstError:
 
 @dataclass
 class Measurement:
-    """One problem as computed by one of the contenders.
+    """One contender's result for one problem.
 
     Attributes
     ----------
     suite, op, dtype : str
-        Suite that asked for it, public function, NumPy name of the dtype.
+        Suite that the problem belongs to, public function, NumPy name of the dtype.
     rows, n, axis : int
         Rows, elements of a row, and the axis (-1, or 0 for rows down a matrix).
     sigma : float
         Standard deviation of the logits.
     who : str
-        ``"cusoftmax"``, ``"copy"`` (as many bytes moved by a device-to-device copy) or a peer.
-    plan : Chosen or None
+        ``"cusoftmax"``, ``"copy"`` (a device-to-device copy of as many bytes) or a peer.
+    plan : PlanSummary or None
         How cusoftmax computed it; None for the others.
     how : str
         ``"events"``: on the GPU, between CUDA events; ``"host"``: the whole call, by the host's
         clock; ``"graph"``: replay of a CUDA graph.
     times : Times or None
     bytes : int
-        The least that must be moved: each input read once, each output written once.
+        Least traffic: each input read once, each output written once.
     gb_per_s, copy_gb_per_s, fraction_of_copy : float or None
-        `bytes` over the median time; the same of the copy in the same rounds; their ratio.
+        `bytes` over the median time; the same for the copy in the same rounds; their ratio.
     worst_error : WorstError or None
     failed : str or None
         One line on why it could not be measured.
@@ -122,7 +129,7 @@ class Measurement:
     axis: int
     sigma: float
     who: str
-    plan: Chosen | None
+    plan: PlanSummary | None
     how: str
     times: Times | None
     bytes: int
@@ -178,7 +185,7 @@ class Results:
 
 
 def save(results: Results, path: str | Path) -> Path:
-    """Check the results and write them in place of `path`, whole or not at all."""
+    """Validate the results and write them to `path`; if that fails, the old file stays."""
     path = Path(path)
     validate(results)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +200,7 @@ def save(results: Results, path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> Results:
-    """Read a results file; `ResultsError` names the first field that is not as it should be."""
+    """Read a results file; `ResultsError` names the first invalid field."""
     try:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)
@@ -211,55 +218,57 @@ def load(path: str | Path) -> Results:
 
 
 def validate(results: Results) -> None:
-    """Raise `ResultsError` for what the types cannot say."""
+    """Raise `ResultsError` for values that the fields' types allow but a results file does not."""
     for name, peer in results.peers.items():
         if set(peer) not in ({"version"}, {"missing"}):
             raise ResultsError(f"peers.{name}: {sorted(peer)} is neither a version nor missing")
     for number, m in enumerate(results.measurements):
         where = f"measurements[{number}]"
-        if m.how not in HOWS:
-            raise ResultsError(f"{where}.how: {m.how!r} is not one of {', '.join(HOWS)}")
+        if m.how not in TIMING_METHODS:
+            raise ResultsError(f"{where}.how: {m.how!r} is not one of {', '.join(TIMING_METHODS)}")
         if m.axis not in (-1, 0):
             raise ResultsError(f"{where}.axis: {m.axis} is neither -1 nor 0")
         if (m.times is None) == (m.failed is None):
             raise ResultsError(f"{where}: either times or failed must be given, and not both")
         if m.times is not None and not 0 < m.times.min <= m.times.median <= m.times.q90:
             raise ResultsError(f"{where}.times: not ordered, or not positive")
-        if m.worst_error is not None and m.worst_error.unit not in UNITS:
+        if m.worst_error is not None and m.worst_error.unit not in ERROR_UNITS:
             raise ResultsError(f"{where}.worst_error.unit: {m.worst_error.unit!r} is not known")
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _field_types(of: Any) -> dict[str, Any]:
+    return get_type_hints(of)
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """Return JSON `value` as `kind`, a dataclass or a plain type."""
-    origin, inner = get_origin(kind), get_args(kind)
+def _read(wanted: Any, value: Any, where: str) -> Any:
+    """Convert the JSON `value` of field `where` to `wanted`, a dataclass or a plain type."""
+    origin, inner = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
-        (kind,) = [k for k in inner if k is not type(None)]
-        return _read(kind, value, where)
+        (wanted,) = [k for k in inner if k is not type(None)]
+        return _read(wanted, value, where)
     if origin is list and isinstance(value, list):
         return [_read(inner[0], each, f"{where}[{i}]") for i, each in enumerate(value)]
     if origin is dict and isinstance(value, dict):
         return {k: _read(inner[1], v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
+    if isinstance(wanted, type) and is_dataclass(wanted) and isinstance(value, dict):
         prefix = f"{where}." if where else ""
         given = {}
-        for f in fields(kind):
+        for f in fields(wanted):
             if f.name in value:
-                given[f.name] = _read(_hints(kind)[f.name], value[f.name], f"{prefix}{f.name}")
+                given[f.name] = _read(
+                    _field_types(wanted)[f.name], value[f.name], f"{prefix}{f.name}"
+                )
             elif f.default is MISSING and f.default_factory is MISSING:
                 raise ResultsError(f"{prefix}{f.name} is missing")
         unknown = sorted(set(value) - set(given))
         if unknown:
             raise ResultsError(f"{prefix}{unknown[0]} is not a field of this schema")
-        return kind(**given)
-    if kind is float and type(value) is int:
+        return wanted(**given)
+    if wanted is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:
-        raise ResultsError(f"{where}: {value!r} is not {getattr(kind, '__name__', kind)}")
+    if type(value) is not wanted:
+        raise ResultsError(f"{where}: {value!r} is not {getattr(wanted, '__name__', wanted)}")
     return value

@@ -1,19 +1,23 @@
-"""The page of a report, in Markdown: where the numbers are from, the targets, and every cell."""
+"""The page of a report in Markdown: sources of the numbers, targets, and every cell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from benchmarks.report_cells import Cell, Sheet, Source
-from benchmarks.report_plots import STAMP
-from benchmarks.report_targets import LAUNCHES, percent, ranges, verdicts, windows
-from benchmarks.report_targets import times as as_times
-from benchmarks.results import COPY, OURS, Measurement
+from benchmarks.measuring.results import COPY, DRY_RUN_STAMP, OURS, Measurement
+from benchmarks.reporting.sheets import GpuSheet, MeasuredCell, ResultsFile
+from benchmarks.reporting.targets import (
+    HOST_CALL_PAIRS,
+    neighbour_runs,
+    percent,
+    sigma_differences,
+    verdicts,
+)
+from benchmarks.reporting.targets import times as as_times
 
-Pictures = Sequence[tuple[str, str]]  # file names and captions
-SUITES = ("sweep", "axis0", "few_rows", "cliffs", "range", "overhead", "cold")
-TITLES = {
+SavedPictures = Sequence[tuple[str, str]]  # file names and captions
+SUITE_TITLES = {
     "sweep": "Sweep over the length of a row",
     "axis0": "Softmax along axis 0",
     "few_rows": "Few and long rows",
@@ -24,38 +28,40 @@ TITLES = {
 }
 
 
-def page(sheets: Sequence[tuple[Sheet, Pictures]]) -> str:
-    """Return the whole page: a section for each kind of GPU."""
+def markdown_page(sheets: Sequence[tuple[GpuSheet, SavedPictures]]) -> str:
+    """Return the page: a section for each kind of GPU."""
     parts = ["# Measurements"]
     if any(sheet.dry_run for sheet, _ in sheets):
-        parts.append(f"> **{STAMP.capitalize()}.** This page shows its own form, and no speed.")
+        parts.append(
+            f"> **{DRY_RUN_STAMP.capitalize()}.** This page shows its own form, and no speed."
+        )
     for sheet, pictures in sheets:
         parts += _section(sheet, pictures)
     return "\n\n".join(parts) + "\n"
 
 
-def _section(sheet: Sheet, pictures: Pictures) -> list[str]:
-    title = f"## {sheet.gpu}" + (f" ({STAMP})" if sheet.dry_run else "")
+def _section(sheet: GpuSheet, pictures: SavedPictures) -> list[str]:
+    title = f"## {sheet.gpu}" + (f" ({DRY_RUN_STAMP})" if sheet.dry_run else "")
     parts = [title, _sources(sheet.sources), _peers(sheet)]
-    if sheet.mixed:
+    if sheet.mixed_cells:
+        plural = "s" * (sheet.mixed_cells != 1)
         parts.append(
-            f"In {sheet.mixed} cell{'s' * (sheet.mixed != 1)} the contenders were measured in "
-            "different runs."
+            f"In {sheet.mixed_cells} cell{plural} the contenders were measured in different runs."
         )
     parts += ["### Targets", _targets(sheet)]
     if pictures:
         parts.append("### Pictures")
         parts += [f"![{caption}]({file})" for file, caption in pictures]
-    for suite in (*SUITES, *(s for s in sheet.suites if s not in SUITES)):
+    for suite in (*SUITE_TITLES, *(s for s in sheet.suites if s not in SUITE_TITLES)):
         cells = sheet.cells(suite)
         if cells:
-            parts += [f"### {TITLES.get(suite, suite)}", _suite(sheet, suite, cells)]
+            parts += [f"### {SUITE_TITLES.get(suite, suite)}", _suite(sheet, suite, cells)]
     failed = _failed(sheet)
     return [*parts, *failed]
 
 
-def _sources(sources: Sequence[Source]) -> str:
-    """Where the numbers are from, the newest first."""
+def _sources(sources: Sequence[ResultsFile]) -> str:
+    """Describe the results files, newest first."""
     rows, software = [], []
     for source in reversed(sources):
         run, machine = source.results, source.results.machine
@@ -84,28 +90,28 @@ def _sources(sources: Sequence[Source]) -> str:
     return "\n\n".join([table(heads, rows), *dict.fromkeys(software)])
 
 
-def _peers(sheet: Sheet) -> str:
+def _peers(sheet: GpuSheet) -> str:
     newest: dict[str, dict[str, str]] = {}
     for source in sheet.sources:
         newest |= source.results.peers
-    said = (
+    described = (
         f"{name} {what['version']}" if "version" in what else f"{name} missing ({what['missing']})"
         for name, what in newest.items()
     )
-    return "Peers: " + ("; ".join(said) or "none") + "."
+    return "Peers: " + ("; ".join(described) or "none") + "."
 
 
-def _targets(sheet: Sheet) -> str:
+def _targets(sheet: GpuSheet) -> str:
     rows = []
     for v in verdicts(sheet):
-        state = v.said(sheet.dry_run)
+        state = v.state_text(sheet.dry_run)
         state = f"**{state}**" if state in ("met", "missed") else state
         short = f"{v.short} of {v.cells}" if v.cells else ""
         rows.append((v.target, state, v.number, v.worst, short))
     return table(("target", "", "number", "worst cell", "cells short of it"), rows)
 
 
-def _suite(sheet: Sheet, suite: str, cells: list[Cell]) -> str:
+def _suite(sheet: GpuSheet, suite: str, cells: list[MeasuredCell]) -> str:
     if suite == "cliffs":
         return _cliffs(sheet, cells)
     if suite == "range":
@@ -118,11 +124,11 @@ def _suite(sheet: Sheet, suite: str, cells: list[Cell]) -> str:
     return text
 
 
-def _speeds(sheet: Sheet, cells: Iterable[Cell]) -> str:
+def _speeds(sheet: GpuSheet, cells: Iterable[MeasuredCell]) -> str:
     rows = []
     for cell in cells:
-        made = sheet.get(cell)
-        assert made is not None  # `cells` are those that this package was tried in
+        made = sheet.measurement(cell)
+        assert made is not None  # this package took part in all of `cells`
         best = sheet.best_peer(cell)
         fraction = percent(made.fraction_of_copy) if made.fraction_of_copy else ""
         rows.append(
@@ -143,10 +149,10 @@ def _speeds(sheet: Sheet, cells: Iterable[Cell]) -> str:
     return table((*heads, "from"), rows)
 
 
-def _cliffs(sheet: Sheet, cells: Iterable[Cell]) -> str:
+def _cliffs(sheet: GpuSheet, cells: Iterable[MeasuredCell]) -> str:
     rows = []
-    for run in windows(cells):
-        rates = {c.n: m.gb_per_s for c in run if (m := sheet.get(c)) and m.gb_per_s}
+    for run in neighbour_runs(cells):
+        rates = {c.n: m.gb_per_s for c in run if (m := sheet.measurement(c)) and m.gb_per_s}
         if len(rates) < 2:
             continue
         lengths = sorted(rates)
@@ -161,36 +167,36 @@ def _cliffs(sheet: Sheet, cells: Iterable[Cell]) -> str:
     return table(("operation", "N", "GB/s", "largest step", "where"), rows)
 
 
-def _range(sheet: Sheet, cells: Iterable[Cell]) -> str:
+def _range(sheet: GpuSheet, cells: Iterable[MeasuredCell]) -> str:
     rows = []
-    changes = {sample.where: sample.number for sample in ranges(sheet)}
+    changes = {sample.where: sample.number for sample in sigma_differences(sheet)}
     for cell in cells:
-        near = sheet.get(cell._replace(sigma=1.0))
-        far = sheet.get(cell)
+        near = sheet.measurement(cell._replace(sigma=1.0))
+        far = sheet.measurement(cell)
         where = f"{cell} σ {cell.sigma:g}"
         if near and far and where in changes:
             rows.append((where, _seconds(near), _seconds(far), percent(changes[where])))
     return table(("cell", "time, σ 1", "time", "difference"), rows)
 
 
-def _side_by_side(sheet: Sheet, cells: list[Cell]) -> str:
-    """All contenders' times, a column for each; then ratios of like with like."""
+def _side_by_side(sheet: GpuSheet, cells: list[MeasuredCell]) -> str:
+    """Return all contenders' times, then the ratios of comparable ones."""
     who = sheet.contenders(cells)
-    pairs = [(a, b) for a, b in (*LAUNCHES, (OURS, "torch")) if a in who and b in who]
+    pairs = [(a, b) for a, b in (*HOST_CALL_PAIRS, (OURS, "torch")) if a in who and b in who]
     rows = []
     for cell in cells:
-        shown = [_seconds(m) if (m := sheet.get(cell, w)) else "" for w in who]
+        shown = [_seconds(m) if (m := sheet.measurement(cell, w)) else "" for w in who]
         times = [(sheet.seconds(cell, a), sheet.seconds(cell, b)) for a, b in pairs]
         ratios = [f"{a / b:.2f}" if a and b else "" for a, b in times]
         rows.append((str(cell), *shown, *ratios))
     return table(("cell", *who, *(f"{a} / {b}" for a, b in pairs)), rows)
 
 
-def _failed(sheet: Sheet) -> list[str]:
-    """What could not be measured, and what was left out."""
+def _failed(sheet: GpuSheet) -> list[str]:
+    """List what could not be measured, and what was left out."""
     rows = [
         (str(cell), who, made.failed)
-        for cell, by_who in sorted(sheet.found.items(), key=lambda item: item[0].order)
+        for cell, by_who in sorted(sheet.newest.items(), key=lambda item: item[0].order)
         for who, (made, _) in by_who.items()
         if made.failed
     ]
@@ -210,13 +216,13 @@ def _pattern(made: Measurement) -> str:
     return f"{made.plan.pattern}{cluster}, {made.plan.vector} a load"
 
 
-def _source(sheet: Sheet, cell: Cell) -> str:
-    names = {source.name for who, (_, source) in sheet.found[cell].items() if who != COPY}
+def _source(sheet: GpuSheet, cell: MeasuredCell) -> str:
+    names = {source.name for who, (_, source) in sheet.newest[cell].items() if who != COPY}
     return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 def _seconds(made: Measurement) -> str:
-    """Median time, and half the range that the middle half of the runs is in."""
+    """Format the median and half of the interquartile range."""
     if made.times is None:
         return ""
     unit, name = next(
@@ -229,8 +235,8 @@ def _seconds(made: Measurement) -> str:
 def table(heads: Sequence[str], rows: Iterable[Sequence[str | None]]) -> str:
     """Return a Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
 
 
-def _plain(text: str | None) -> str:
+def _escaped(text: str | None) -> str:
     return (text or "").replace("|", "\\|").replace("\n", " ")

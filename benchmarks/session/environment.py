@@ -1,4 +1,4 @@
-"""What a results file says of the machine, the software and the checkout of its run."""
+"""The machine, software and commit of a run, as a results file records them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from benchmarks.devices import Device
-from benchmarks.results import Clocks, Machine
+from benchmarks.measuring.devices import Device
+from benchmarks.measuring.results import Clocks, Machine
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def machine(device: Device) -> Machine:
-    """Describe the GPU; what the driver's management library does not tell is None."""
+    """Describe the GPU; a field is None where NVML does not say."""
     spec = device.spec
     made = Machine(
         gpu=spec.name,
@@ -30,24 +30,24 @@ def machine(device: Device) -> Machine:
         host_cpu=_host_cpu(),
     )
     if not device.emulated:
-        _ask_driver(made)
+        _add_driver_data(made)
     return made
 
 
-def _ask_driver(made: Machine) -> None:
-    """Read what NVML knows. It reads only: nothing of the GPU is set."""
+def _add_driver_data(made: Machine) -> None:
+    """Add what NVML knows. It only reads; no setting of the GPU is changed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pynvml
         pynvml.nvmlInit()
-    except Exception:  # not installed, or no driver that it knows
+    except Exception:  # not installed, or no driver
         return
 
     def ask(name: str, *arguments: Any) -> Any:
         try:
             return getattr(pynvml, name)(*arguments)
-        except Exception:  # this GPU, or this user, is not told
+        except Exception:  # not supported by this GPU, or not permitted
             return None
 
     import cupy
@@ -81,7 +81,7 @@ def _host_cpu() -> str:
 
 
 def versions(device: Device) -> dict[str, str | None]:
-    """Return the versions of what runs here; CUDA's as major.minor."""
+    """Return the versions of the libraries; CUDA's as major.minor."""
     import cupy
 
     import cusoftmax
@@ -89,7 +89,7 @@ def versions(device: Device) -> dict[str, str | None]:
     def quietly(get: Any) -> str | None:
         try:
             return str(get())
-        except Exception:  # a library that is not there
+        except Exception:  # a library that is missing
             return None
 
     def runtime() -> str:
@@ -106,14 +106,14 @@ def versions(device: Device) -> dict[str, str | None]:
     }
 
 
-def checkout(told: str | None = None) -> tuple[str | None, bool]:
+def checkout(described: str | None = None) -> tuple[str | None, bool]:
     """Return the commit of the checkout, and whether its files differ from it.
 
-    `told` is for a copy that git knows nothing of: what
-    ``git describe --always --dirty --abbrev=40 --exclude '*'`` said where it was made.
+    `described` is for a copy without its git repository: the output of
+    ``git describe --always --dirty --abbrev=40 --exclude '*'`` where the copy was made.
     """
-    if told:
-        return told.removesuffix("-dirty"), told.endswith("-dirty")
+    if described:
+        return described.removesuffix("-dirty"), described.endswith("-dirty")
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -123,5 +123,5 @@ def checkout(told: str | None = None) -> tuple[str | None, bool]:
 
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
-    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         return None, False

@@ -1,4 +1,4 @@
-"""How the pictures of a report look: colours, axes, panels and legends."""
+"""The look of a report's pictures: colours, axes, panels and legends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.results import OURS
+from benchmarks.measuring.results import OURS
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; shapes for those who print.
+# Okabe and Ito's colours, distinguishable by colour-blind readers; markers for black and white.
 STYLES: dict[str, tuple[str, str]] = {
     OURS: ("#D55E00", "o"),
     "torch": ("#0072B2", "s"),
@@ -27,14 +27,14 @@ STYLES: dict[str, tuple[str, str]] = {
     "jax": ("#8C7A00", "X"),
     "cupyx": ("#777777", "*"),
 }
-OTHERS = ("#5B3A8C", "#3F3F3F", "#7F2F2F")
+OTHER_COLOURS = ("#5B3A8C", "#3F3F3F", "#7F2F2F")
 COPY_COLOUR = "black"
 PLAIN = FuncFormatter(lambda number, _: f"{number:g}")
 
 
 def style(who: str, number: int = 0) -> dict[str, Any]:
-    """Colour, marker and width of a contender: the same in all plots."""
-    colour, marker = STYLES.get(who, (OTHERS[number % len(OTHERS)], "h"))
+    """Colour, marker and line width of a contender, the same in all plots."""
+    colour, marker = STYLES.get(who, (OTHER_COLOURS[number % len(OTHER_COLOURS)], "h"))
     ours = who == OURS
     return {
         "color": colour,
@@ -47,7 +47,7 @@ def style(who: str, number: int = 0) -> dict[str, Any]:
 
 
 def length(n: float, _: object = None) -> str:
-    """A row length in few letters: 32, 1K, 50257, 1M."""
+    """Abbreviate a row length: 32, 1K, 50257, 1M."""
     whole = round(n)
     for unit, letter in ((1 << 20, "M"), (1 << 10, "K")):
         if whole >= unit and whole % unit == 0:
@@ -55,12 +55,12 @@ def length(n: float, _: object = None) -> str:
     return str(whole)
 
 
-def split(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def unzip(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """Panels in rows of `columns`, each of a size in inches; spare ones are not drawn."""
+    """Make panels in rows of `columns`, each of a size in inches; unused ones are left blank."""
     columns = min(columns, count)
     lines = -(-count // columns)
     figure, grid = plt.subplots(
@@ -85,16 +85,16 @@ def length_axis(axis: Axes) -> None:
 
 
 def log_axis(axis: Axes, digits: tuple[float, ...]) -> None:
-    """Make the y axis logarithmic, with plain numbers at these digits of each decade."""
+    """Make the y axis logarithmic, with labels at these digits of each decade."""
     axis.set_yscale("log")
-    axis.autoscale(axis="y")  # a lower end of 0 was set, or none
+    axis.autoscale(axis="y")  # a lower limit of 0 may be set
     axis.yaxis.set_major_locator(LogLocator(base=10, subs=digits, numticks=12))
     axis.yaxis.set_major_formatter(PLAIN)
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def outer_labels(axes: Sequence[Axes], columns: int, x: str, y: str) -> None:
-    """Name an axis once for a line or column of panels."""
+    """Label the axes only at the left and lower edge of the panels."""
     for number, axis in enumerate(axes):
         if number % columns == 0:
             axis.set_ylabel(y)
@@ -103,7 +103,7 @@ def outer_labels(axes: Sequence[Axes], columns: int, x: str, y: str) -> None:
 
 
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, below them."""
+    """Draw one legend for all panels, below them."""
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -1,4 +1,4 @@
-"""The peers' kernels, compiled by Triton's own compiler with no driver, and their cost."""
+"""Predicted cost of the peers' kernels, compiled by Triton's own compiler without a driver."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cusoftmax._chips import Chip
-from cusoftmax._cost import KernelCost, kernel_cost, read_code
-from cusoftmax._device import DeviceSpec
-from cusoftmax._flow import Loop
-from cusoftmax._plan import WARP
+from cusoftmax.machine_code.chips import Chip
+from cusoftmax.machine_code.cost import KernelCost, kernel_cost, read_code
+from cusoftmax.machine_code.flow import Loop
+from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import WARP
 
-TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "float64": "*fp64"}
-SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+POINTER_TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "float64": "*fp64"}
 
 
-class Refusal(Exception):
-    """Why a peer has no kernel for a problem."""
+class NoKernel(Exception):
+    """The reason why a peer has no kernel for a problem."""
 
 
 @dataclass(frozen=True)
-class Launch:
-    """A peer's kernel and how its own host code would launch it."""
+class PeerLaunch:
+    """A peer's kernel, with the launch parameters that its own host code would choose."""
 
     function: Any
-    arguments: tuple[str, ...]  # "p" a pointer, "n" a multiple of the row length, "r" rows
+    arguments: tuple[str, ...]  # "p": a pointer; "n": row length or stride; "r": rows
     constants: dict[str, int]
     warps: int
     grid: int
-    row_rounds: float  # rows that a block takes one after the other
+    row_rounds: float  # rows per block, one after the other
 
 
 def missing() -> str | None:
-    """Return why no peer can be compiled here, or None."""
+    """Return the reason why no peer can be compiled here, or None."""
     try:
         importlib.import_module("triton")
     except ImportError as error:
@@ -44,54 +44,56 @@ def missing() -> str | None:
     return None
 
 
-def _triton(op: str, rows: int, n: int, device: DeviceSpec) -> Launch:
-    kernels = importlib.import_module("benchmarks.triton_kernels")
+def _triton(op: str, rows: int, n: int, device: DeviceSpec) -> PeerLaunch:
+    kernels = importlib.import_module("benchmarks.peers.triton_kernels")
     if n > kernels.WIDEST:
-        raise Refusal(f"its rows are one block of at most {kernels.WIDEST}")
+        raise NoKernel(f"its rows are one block of at most {kernels.WIDEST}")
     chosen = kernels.settings(n)
     warps = chosen.pop("num_warps")
     forward = op == "softmax"
     function = kernels.softmax_forward if forward else kernels.softmax_backward
     pointers = 2 if forward else 3
-    grid = min(rows, device.sm_count * max(1, 2048 // (WARP * warps)))  # as kernels.run
+    grid = min(rows, device.sm_count * max(1, 2048 // (WARP * warps)))  # as in kernels.run
     arguments = ("p",) * pointers + ("n",) * pointers + ("r", "n")
-    return Launch(function, arguments, chosen, warps, grid, rows / grid)
+    return PeerLaunch(function, arguments, chosen, warps, grid, rows / grid)
 
 
-def _liger(op: str, rows: int, n: int, device: DeviceSpec) -> Launch:
+def _liger(op: str, rows: int, n: int, device: DeviceSpec) -> PeerLaunch:
     kernels = importlib.import_module("liger_kernel.ops.softmax")
     settings = importlib.import_module("liger_kernel.ops.utils").calculate_settings
     try:
         block, warps = settings(n)
-    except RuntimeError:  # says how wide its block may be, at length
-        raise Refusal("its rows are one block of at most 65536") from None
+    except RuntimeError:  # its own message is several lines long
+        raise NoKernel("its rows are one block of at most 65536") from None
     if op == "softmax":
         function, arguments = kernels._softmax_single_block_forward_kernel, ("p", "n") * 2 + ("n",)
     else:
         function, arguments = kernels._softmax_single_block_backward_kernel, ("p", "n") * 3 + ("n",)
-    return Launch(function, arguments, {"BLOCK_SIZE": block}, warps, rows, 1.0)
+    return PeerLaunch(function, arguments, {"BLOCK_SIZE": block}, warps, rows, 1.0)
 
 
-PEERS: dict[str, Callable[[str, int, int, DeviceSpec], Launch]] = {
+PEERS: dict[str, Callable[[str, int, int, DeviceSpec], PeerLaunch]] = {
     "Triton": _triton,
     "Liger": _liger,
 }
 
 
-def cost(peer: str, op: str, dtype: str, rows: int, n: int, chip: Chip, device: DeviceSpec) -> Any:
-    """Return the `KernelCost` of a peer for contiguous rows; `Refusal` if it has no kernel."""
+def cost(
+    peer: str, op: str, dtype: str, rows: int, n: int, chip: Chip, device: DeviceSpec
+) -> KernelCost:
+    """Return the cost of a peer's kernel for contiguous rows, or raise `NoKernel`."""
     launch = PEERS[peer](op, rows, n, device)
     binary, shared, name = _compiled(peer, op, dtype, n, rows, device.arch)
     (code,) = read_code([binary], device.arch)
-    moved = rows * n * SIZES[dtype] * (2 if op == "softmax" else 3)
+    moved = rows * n * ITEMSIZE[dtype] * (2 if op == "softmax" else 3)
 
-    def rounds(loop: Loop) -> float | None:
+    def iterations(loop: Loop) -> float | None:
         return launch.row_rounds if loop.depth == 0 and loop.has("STG") else None
 
     found: KernelCost = kernel_cost(
         name,
         code,
-        rounds,
+        iterations,
         chip,
         device,
         grid=launch.grid,
@@ -107,8 +109,11 @@ def cost(peer: str, op: str, dtype: str, rows: int, n: int, chip: Chip, device: 
 def _compiled(
     peer: str, op: str, dtype: str, n: int, rows: int, arch: int
 ) -> tuple[bytes, int, str]:
-    """Return cubin, shared memory and name. Multiples of 16 are known to be, as in a call."""
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what it has done so far
+    """Return cubin, shared memory and name.
+
+    As in a call, the compiler is told which arguments are multiples of 16.
+    """
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton's default so far
     triton = importlib.import_module("triton")
     compiler = importlib.import_module("triton.compiler")
     backend = importlib.import_module("triton.backends.compiler")
@@ -116,7 +121,7 @@ def _compiled(
     names = launch.function.arg_names
     signature, hints = {}, {}
     for place, (name, kind) in enumerate(zip(names, launch.arguments, strict=False)):
-        signature[name] = TYPES[dtype] if kind == "p" else "i32"
+        signature[name] = POINTER_TYPES[dtype] if kind == "p" else "i32"
         if kind == "p" or {"n": n, "r": rows}[kind] % 16 == 0:
             hints[(place,)] = [["tt.divisibility", 16]]
     signature |= dict.fromkeys(launch.constants, "constexpr")
@@ -124,7 +129,7 @@ def _compiled(
         source = compiler.ASTSource(launch.function, signature, launch.constants, hints)
         target = backend.GPUTarget("cuda", arch, WARP)
         built = triton.compile(source, target=target, options={"num_warps": launch.warps})
-    except Exception as error:  # Triton's errors have no common type
+    except Exception as error:  # Triton's errors have no common base class
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise Refusal(f"does not compile: {lines[-1]}") from None
+        raise NoKernel(f"does not compile: {lines[-1]}") from None
     return built.asm["cubin"], built.metadata.shared, built.metadata.name

@@ -1,4 +1,4 @@
-"""The pictures of a report. Each is of one kind of GPU, and says which."""
+"""The pictures of a report. Each shows one kind of GPU, named in its title."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from cusoftmax._family import FAMILY
-from cusoftmax._ops import find
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from benchmarks.report_cells import Cell, Sheet, Versus, dtype_order
-from benchmarks.report_style import (
+from benchmarks.measuring.results import COPY, DRY_RUN_STAMP
+from benchmarks.reporting.sheets import Comparison, GpuSheet, MeasuredCell, dtype_order
+from benchmarks.reporting.style import (
     COPY_COLOUR,
     PLAIN,
     legend,
@@ -24,30 +23,30 @@ from benchmarks.report_style import (
     log_axis,
     outer_labels,
     panels,
-    split,
     style,
+    unzip,
 )
-from benchmarks.report_targets import power_of_two, windows
-from benchmarks.results import COPY
+from benchmarks.reporting.targets import neighbour_runs, power_of_two
+from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.table import find
 
-STAMP = "dry run on the emulator: times mean nothing"
-ZERO_ERROR = 1e-2  # an error of 0 has no place on a log axis: it is drawn here
-WIDE = 8  # neighbouring rows that the widest access takes in
-OPEN = {"sweep": "N no power of two", "axis0": "odd number of columns"}
-HEAT_LIMIT = 2.0  # ratios beyond this, and below its inverse, have the strongest colour
+ZERO_ERROR = 1e-2  # where an error of 0 is drawn on a logarithmic axis
+WIDEST_ACCESS = 8  # elements of float16 in the widest access
+OPEN_MARKERS = {"sweep": "N no power of two", "axis0": "odd number of columns"}
+HEAT_LIMIT = 2.0  # the strongest colours are this ratio and its inverse
 
 
 class Pictures:
-    """Draws what a sheet has and saves it; `saved` lists name and caption of each picture."""
+    """Draws and saves the pictures of a sheet; `saved` has the name and caption of each."""
 
-    def __init__(self, sheet: Sheet, folder: Path, prefix: str) -> None:
+    def __init__(self, sheet: GpuSheet, folder: Path, prefix: str) -> None:
         self.sheet = sheet
         self.folder = folder
         self.prefix = prefix
         self.saved: list[tuple[str, str]] = []
 
     def draw(self) -> list[tuple[str, str]]:
-        """Draw all pictures that there are measurements for."""
+        """Draw every picture for which there are measurements."""
         for suite in self.sheet.suites:
             timed = self.sheet.on_device(suite)
             for op in dict.fromkeys(c.op for c in timed):
@@ -63,21 +62,21 @@ class Pictures:
                 self.heat(suite, timed)
         return self.saved
 
-    def bandwidth(self, suite: str, op: str, cells: list[Cell]) -> None:
+    def bandwidth(self, suite: str, op: str, cells: list[MeasuredCell]) -> None:
         dtypes = _dtypes(cells)
         figure, axes = panels(len(dtypes), columns=2, size=(6.4, 3.6))
         for axis, dtype in zip(axes, dtypes, strict=True):
             panel = [c for c in cells if c.dtype == dtype]
-            self._lines(axis, panel, joined=plain)
+            self._lines(axis, panel, joined=is_aligned)
             length_axis(axis)
             axis.set_title(dtype, loc="left", fontsize=11)
         outer_labels(axes, 2, "elements of a row, N", "bandwidth, GB/s")
         legend(figure, axes)
         what = f"{op}: bandwidth against N" + _suffix(suite)
-        what += f" (open: {OPEN[suite]})"
+        what += f" (open: {OPEN_MARKERS[suite]})"
         self._save(figure, f"{suite}-{op}-bandwidth", what)
 
-    def few_rows(self, op: str, cells: list[Cell]) -> None:
+    def few_rows(self, op: str, cells: list[MeasuredCell]) -> None:
         dtypes, rows = _dtypes(cells), sorted({c.rows for c in cells})
         figure, axes = panels(len(dtypes) * len(rows), columns=len(rows), size=(3.6, 2.7))
         places = [(d, r) for d in dtypes for r in rows]
@@ -91,9 +90,9 @@ class Pictures:
         legend(figure, axes)
         self._save(figure, f"few_rows-{op}-bandwidth", f"{op}: few and long rows")
 
-    def cliffs(self, op: str, cells: list[Cell]) -> None:
-        """A line of panels for each dtype, a panel for each run of neighbouring lengths."""
-        runs = sorted(windows(cells), key=lambda r: (r[0].axis, r[0].n))
+    def cliffs(self, op: str, cells: list[MeasuredCell]) -> None:
+        """Draw a row of panels per dtype, and a panel for each run of neighbouring lengths."""
+        runs = sorted(neighbour_runs(cells), key=lambda r: (r[0].axis, r[0].n))
         dtypes = _dtypes(cells)
         lines = [[r for r in runs if r[0].dtype == d] for d in dtypes]
         columns = max(map(len, lines))
@@ -123,21 +122,21 @@ class Pictures:
         what = f"{op}: neighbouring lengths around the planner's thresholds"
         self._save(figure, f"cliffs-{op}", what)
 
-    def error(self, suite: str, op: str, cells: list[Cell]) -> None:
-        """Each contender's worst error against its speed, a point for each cell."""
-        known = [c for c in cells if (m := self.sheet.get(c)) and m.worst_error]
+    def error(self, suite: str, op: str, cells: list[MeasuredCell]) -> None:
+        """Draw each contender's worst error against its speed, one point per cell."""
+        known = [c for c in cells if (m := self.sheet.measurement(c)) and m.worst_error]
         dtypes = _dtypes(known)
         if not known:
             return
         figure, axes = panels(len(dtypes), columns=2, size=(6.4, 3.6))
-        bounds = FAMILY[find(op).name].bound
+        bounds = CONTRACTS[find(op).name].bound
         units = set()
         for axis, dtype in zip(axes, dtypes, strict=True):
             panel = [c for c in known if c.dtype == dtype]
             for number, who in enumerate(self.sheet.contenders(panel)):
                 points = []
                 for cell in panel:
-                    made = self.sheet.get(cell, who)
+                    made = self.sheet.measurement(cell, who)
                     if made and made.worst_error and made.fraction_of_copy:
                         units.add(made.worst_error.unit)
                         error = max(made.worst_error.value, ZERO_ERROR)
@@ -159,25 +158,25 @@ class Pictures:
         what = f"{op}: worst error against speed, one point for each N" + _suffix(suite)
         self._save(figure, f"{suite}-{op}-error", what)
 
-    def heat(self, suite: str, cells: list[Cell]) -> None:
-        """Ratio to the best peer: a row for each operation and dtype, a column for each N."""
+    def heat(self, suite: str, cells: list[MeasuredCell]) -> None:
+        """Draw the ratio to the best peer, by operation and dtype (rows) and N (columns)."""
         found = [v for c in cells if (v := self.sheet.best_peer(c))]
         if not found:
             return
         with_rows = suite == "few_rows"
 
-        def line(v: Versus) -> tuple[str, int]:
+        def line(v: Comparison) -> tuple[str, int]:
             return (v.cell.op, dtype_order(v.cell.dtype))
 
-        def column(v: Versus) -> tuple[int, int, bool]:
-            odd = v.cell.axis == 0 and not plain(v.cell)
+        def column(v: Comparison) -> tuple[int, int, bool]:
+            odd = v.cell.axis == 0 and not is_aligned(v.cell)
             return (v.cell.rows if with_rows else 0, v.cell.n, odd)
 
         lines, columns = sorted({line(v) for v in found}), sorted({column(v) for v in found})
         names = {line(v): f"{v.cell.op} {v.cell.dtype}" for v in found}
         heads = [f"{r}×" * with_rows + length(n) + ", odd" * odd for r, n, odd in columns]
         ratios = np.full((len(lines), len(columns)), math.nan)
-        for v in found:  # the worst, where a length was measured more than once
+        for v in found:  # the worst, if a length was measured more than once
             at = lines.index(line(v)), columns.index(column(v))
             ratios[at] = np.nanmin([ratios[at], v.ratio])
         size = (2.6 + 0.55 * max(len(columns), 6), 1.9 + 0.36 * len(lines))
@@ -209,44 +208,44 @@ class Pictures:
     def _lines(
         self,
         axis: Axes,
-        cells: list[Cell],
-        joined: Callable[[Cell], bool] = lambda cell: True,
+        cells: list[MeasuredCell],
+        joined: Callable[[MeasuredCell], bool] = lambda cell: True,
         small: bool = False,
     ) -> None:
-        """A line for each contender, and the copy's, over the lengths of some cells.
+        """Draw a line for each contender and for the copy over the lengths of some cells.
 
-        Cells that are not to be joined are open markers: close beside others they would make the
-        line jump up and down on one spot.
+        Cells for which `joined` is False become open markers beside the line: their lengths lie so
+        close to others that the line would zigzag.
         """
         highest = 0.0
         for number, who in enumerate(self.sheet.contenders(cells)):
             look = style(who, number) | ({"markersize": 2.5} if small else {})
             series = self._series(cells, lambda c, w=who: self._rate(c, w))
             line = [(c.n, v) for c, v in series if joined(c)]
-            axis.plot(*split(line), **look)
-            loose = [(c.n, v) for c, v in series if not joined(c)]
+            axis.plot(*unzip(line), **look)
+            separate = [(c.n, v) for c, v in series if not joined(c)]
             open_look = {"linestyle": "none", "markerfacecolor": "white", "label": None}
-            axis.plot(*split(loose), **(look | open_look))
+            axis.plot(*unzip(separate), **(look | open_look))
             highest = max([highest, *(v for _, v in series)])
         copy = [(c.n, v) for c, v in self._series(cells, self._copy) if joined(c)]
         axis.plot(
-            *split(copy), color=COPY_COLOUR, linestyle="--", linewidth=1.5, label="copy", zorder=4,
+            *unzip(copy), color=COPY_COLOUR, linestyle="--", linewidth=1.5, label="copy", zorder=4,
             marker="_" if len(copy) == 1 else "", markersize=12,
         )  # fmt: skip
         axis.grid(alpha=0.25)
         axis.set_ylim(0, 1.08 * max([highest, *(v for _, v in copy)]) or 1.0)
 
     def _series(
-        self, cells: list[Cell], value: Callable[[Cell], float | None]
-    ) -> list[tuple[Cell, float]]:
+        self, cells: list[MeasuredCell], value: Callable[[MeasuredCell], float | None]
+    ) -> list[tuple[MeasuredCell, float]]:
         return [(c, v) for c in sorted(cells, key=lambda c: c.n) if (v := value(c))]
 
-    def _rate(self, cell: Cell, who: str) -> float | None:
-        made = self.sheet.get(cell, who)
+    def _rate(self, cell: MeasuredCell, who: str) -> float | None:
+        made = self.sheet.measurement(cell, who)
         return made.gb_per_s if made else None
 
-    def _copy(self, cell: Cell) -> float | None:
-        made = self.sheet.get(cell)
+    def _copy(self, cell: MeasuredCell) -> float | None:
+        made = self.sheet.measurement(cell)
         return self._rate(cell, COPY) or (made.copy_gb_per_s if made else None)
 
     def _save(self, figure: Figure, name: str, caption: str) -> None:
@@ -256,8 +255,8 @@ class Pictures:
         figure.suptitle(f"{caption}\n{self.sheet.gpu}, {date}{commit}", fontsize=11)
         if self.sheet.dry_run:
             figure.text(
-                0.5, 0.5, STAMP, rotation=20, fontsize=min(26.0, 2.2 * figure.get_figwidth()),
-                color="#C00000", alpha=0.45,
+                0.5, 0.5, DRY_RUN_STAMP, rotation=20,
+                fontsize=min(26.0, 2.2 * figure.get_figwidth()), color="#C00000", alpha=0.45,
                 ha="center", va="center", fontweight="bold", zorder=100,
             )  # fmt: skip
         file = f"{self.prefix}-{name}.png"
@@ -266,17 +265,17 @@ class Pictures:
         self.saved.append((file, caption))
 
 
-def plain(cell: Cell) -> bool:
-    """Whether a shape is as memory likes it: rows, or for axis 0 their number, a round number."""
-    return cell.rows % WIDE == 0 if cell.axis == 0 else power_of_two(cell.n)
+def is_aligned(cell: MeasuredCell) -> bool:
+    """True if N is a power of two; along axis 0, if the number of columns allows wide accesses."""
+    return cell.rows % WIDEST_ACCESS == 0 if cell.axis == 0 else power_of_two(cell.n)
 
 
 def _ratio(ratio: float) -> str:
-    """Two digits behind the point, but no 1.00 for what is below it."""
+    """Format with two decimals, or three where two would round a ratio below 1 up to 1.00."""
     return f"{ratio:.{3 if 0.995 <= ratio < 1 else 2 if ratio < 9.995 else 0}f}"
 
 
-def _dtypes(cells: Iterable[Cell]) -> list[str]:
+def _dtypes(cells: Iterable[MeasuredCell]) -> list[str]:
     return sorted({c.dtype for c in cells}, key=dtype_order)
 
 

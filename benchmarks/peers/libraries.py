@@ -1,92 +1,28 @@
-"""The peers: others' implementations of the same operations, each used where it is installed.
-
-A peer gets the very memory that cusoftmax reads, by DLPack, and runs on the same stream. bfloat16,
-which not every exchange knows, crosses as 16-bit integers. What a peer raises is recorded as its
-result; it never ends a run.
-"""
+"""Every library that cusoftmax is measured beside, each used where it is installed."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from benchmarks.devices import Call, Device
-
-FLOATS = ("float16", "bfloat16", "float32", "float64")
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-Inputs = Sequence[Any]  # cupy.ndarray
-
-
-class MissingPeer(Exception):
-    """Why a peer cannot take part."""
-
-
-class RefusedProblem(Exception):
-    """Why a peer does not take a problem that others do."""
-
-
-class Peer:
-    """One implementation.
-
-    `ops` names the operations that it has, `axes` the axes, `dtypes` the dtypes; what lies outside
-    is left out of a comparison without a word.
-    """
-
-    name: str
-    ops: tuple[str, ...] = ("softmax", "softmax_vjp")
-    dtypes: tuple[str, ...] = FLOATS
-    axes: tuple[int, ...] = (-1, 0)
-    needs_gpu = True
-
-    def probe(self, device: Device) -> str:
-        """Return the version, or raise `MissingPeer`."""
-        raise NotImplementedError
-
-    def supports(self, op: str, dtype: str, axis: int) -> bool:
-        return op in self.ops and dtype in self.dtypes and axis in self.axes
-
-    def prepare(self, device: Device, op: str, sets: Sequence[Inputs], axis: int) -> list[Call]:
-        """Return a call for each set of inputs; its result is for `result`."""
-        raise NotImplementedError
-
-    def result(self, device: Device, value: Any, dtype: np.dtype[Any]) -> Any:
-        """Return what a call gave as an array that `device.rows` reads."""
-        raise NotImplementedError
-
-
-def probe(peers: Sequence[Peer], device: Device) -> tuple[list[Peer], dict[str, dict[str, str]]]:
-    """Return the peers that are there, and of each its version or the reason why it is missing."""
-    there, told = [], {}
-    for peer in peers:
-        try:
-            if peer.needs_gpu and device.emulated:
-                raise MissingPeer("needs a GPU")
-            told[peer.name] = {"version": peer.probe(device)}
-            there.append(peer)
-        except MissingPeer as reason:
-            told[peer.name] = {"missing": str(reason)}
-        except Exception as error:  # a peer that is installed and broken is missing too
-            line = str(error).strip().splitlines()
-            told[peer.name] = {"missing": f"{type(error).__name__}: {line[0] if line else ''}"}
-    return there, told
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPeer(f"cannot be imported: {error}".splitlines()[0]) from None
+from benchmarks.measuring.devices import Call, Device
+from benchmarks.peers.peer import (
+    BFLOAT16,
+    InputArrays,
+    MissingPeer,
+    Peer,
+    RefusedProblem,
+    import_or_missing,
+)
 
 
 class CupyxPeer(Peer):
-    """CuPy's own."""
+    """CuPy's own softmax."""
 
     name = "cupyx"
     ops = ("softmax",)
@@ -94,10 +30,12 @@ class CupyxPeer(Peer):
     def probe(self, device: Device) -> str:
         import cupy
 
-        self.softmax = _import("cupyx.scipy.special").softmax
+        self.softmax = import_or_missing("cupyx.scipy.special").softmax
         return str(cupy.__version__)
 
-    def prepare(self, device: Device, op: str, sets: Sequence[Inputs], axis: int) -> list[Call]:
+    def prepare(
+        self, device: Device, op: str, sets: Sequence[InputArrays], axis: int
+    ) -> list[Call]:
         return [partial(self.softmax, x, axis=axis) for (x,) in sets]
 
     def result(self, device: Device, value: Any, dtype: np.dtype[Any]) -> Any:
@@ -105,13 +43,13 @@ class CupyxPeer(Peer):
 
 
 class TorchPeer(Peer):
-    """PyTorch, eager: what `torch.softmax` and its backward pass call."""
+    """PyTorch in eager mode: the functions behind `torch.softmax` and its backward pass."""
 
     name = "torch"
     needs_gpu = False
 
     def probe(self, device: Device) -> str:
-        torch = self.torch = _import("torch")
+        torch = self.torch = import_or_missing("torch")
         if not device.emulated:
             import cupy
 
@@ -125,21 +63,23 @@ class TorchPeer(Peer):
     def tensor(self, device: Device, array: Any) -> Any:
         """Return a tensor over the same memory."""
         if array.dtype == BFLOAT16:
-            bits = device.exchange(array.view(np.int16))
+            bits = device.dlpack_source(array.view(np.int16))
             return self.torch.from_dlpack(bits).view(self.torch.bfloat16)
-        return self.torch.from_dlpack(device.exchange(array))
+        return self.torch.from_dlpack(device.dlpack_source(array))
 
     def result(self, device: Device, value: Any, dtype: np.dtype[Any]) -> Any:
         if value.dtype == self.torch.bfloat16:
-            return device.adopt(value.view(self.torch.int16)).view(BFLOAT16)
-        return device.adopt(value)
+            return device.from_dlpack(value.view(self.torch.int16)).view(BFLOAT16)
+        return device.from_dlpack(value)
 
-    def prepare(self, device: Device, op: str, sets: Sequence[Inputs], axis: int) -> list[Call]:
+    def prepare(
+        self, device: Device, op: str, sets: Sequence[InputArrays], axis: int
+    ) -> list[Call]:
         function = self.function(device, op, axis)
         return [partial(function, *[self.tensor(device, a) for a in inputs]) for inputs in sets]
 
     def function(self, device: Device, op: str, axis: int) -> Callable[..., Any]:
-        """Return the operation on tensors, inputs in the order of cusoftmax."""
+        """Return the operation on tensors, with inputs in the same order as in cusoftmax."""
         torch = self.torch
         if op == "softmax":
             return lambda x: torch.softmax(x, axis)
@@ -148,20 +88,20 @@ class TorchPeer(Peer):
 
 
 class TorchCompilePeer(TorchPeer):
-    """The same through `torch.compile`, for each shape anew."""
+    """The same through `torch.compile`, recompiled for each shape."""
 
     name = "torch.compile"
-    needs_gpu = True  # it would work on a CPU, but compiles for a minute
+    needs_gpu = True  # it also runs on a CPU, but takes a minute to compile
 
     def probe(self, device: Device) -> str:
         version = super().probe(device)
-        _import("torch._dynamo")
+        import_or_missing("torch._dynamo")
         if not device.emulated:
-            _import("triton")
+            import_or_missing("triton")
         return version
 
     def function(self, device: Device, op: str, axis: int) -> Callable[..., Any]:
-        # Past a number of shapes it would quietly fall back to eager: forget the earlier ones.
+        # After a number of shapes it would silently fall back to eager mode.
         self.torch._dynamo.reset()
         eager = super().function(device, op, axis)
         compiled: Callable[..., Any] = self.torch.compile(eager, dynamic=False, fullgraph=True)
@@ -169,7 +109,7 @@ class TorchCompilePeer(TorchPeer):
 
 
 class TritonPeer(TorchPeer):
-    """Triton's fused softmax, written in the manner of its tutorial (triton_kernels.py)."""
+    """A fused softmax in Triton, as in its tutorial (triton_kernels.py)."""
 
     name = "triton"
     axes = (-1,)
@@ -177,11 +117,13 @@ class TritonPeer(TorchPeer):
 
     def probe(self, device: Device) -> str:
         super().probe(device)
-        version = str(_import("triton").__version__)
-        self.kernels = _import("benchmarks.triton_kernels")
+        version = str(import_or_missing("triton").__version__)
+        self.kernels = import_or_missing("benchmarks.peers.triton_kernels")
         return version
 
-    def prepare(self, device: Device, op: str, sets: Sequence[Inputs], axis: int) -> list[Call]:
+    def prepare(
+        self, device: Device, op: str, sets: Sequence[InputArrays], axis: int
+    ) -> list[Call]:
         n, widest = sets[0][0].shape[-1], self.kernels.WIDEST
         if n > widest:
             raise RefusedProblem(f"a row of {n} is more than one block of {widest} holds")
@@ -200,7 +142,7 @@ class TritonPeer(TorchPeer):
 
 
 class LigerPeer(TorchPeer):
-    """Liger-Kernel's, by the functions that its autograd class calls."""
+    """Liger-Kernel, by the functions that its autograd class calls."""
 
     name = "liger"
     axes = (-1,)
@@ -208,12 +150,14 @@ class LigerPeer(TorchPeer):
 
     def probe(self, device: Device) -> str:
         super().probe(device)
-        self.kernels = _import("liger_kernel.ops.softmax")
-        self.settings = _import("liger_kernel.ops.utils").calculate_settings
+        self.kernels = import_or_missing("liger_kernel.ops.softmax")
+        self.settings = import_or_missing("liger_kernel.ops.utils").calculate_settings
         return importlib.metadata.version("liger-kernel")
 
-    def prepare(self, device: Device, op: str, sets: Sequence[Inputs], axis: int) -> list[Call]:
-        self.chosen = self.settings(sets[0][0].shape[-1])  # raises for rows that it does not take
+    def prepare(
+        self, device: Device, op: str, sets: Sequence[InputArrays], axis: int
+    ) -> list[Call]:
+        self.chosen = self.settings(sets[0][0].shape[-1])  # raises for rows that are too long
         return super().prepare(device, op, sets, axis)
 
     def function(self, device: Device, op: str, axis: int) -> Callable[..., Any]:
@@ -225,22 +169,24 @@ class LigerPeer(TorchPeer):
 
 
 class QuackPeer(TorchPeer):
-    """QuACK's, by the functions that its autograd class calls."""
+    """QuACK, by the functions that its autograd class calls."""
 
     name = "quack"
     dtypes = ("float16", "bfloat16", "float32")
     axes = (-1,)
     needs_gpu = True
-    longest = 262144  # beyond, its cluster sizes have no entry
+    longest = 262144  # its table of cluster sizes ends here
 
     def probe(self, device: Device) -> str:
         super().probe(device)
         if device.spec.arch < 90:
             raise MissingPeer("needs sm_90 or later")
-        self.kernels = _import("quack.softmax")
+        self.kernels = import_or_missing("quack.softmax")
         return importlib.metadata.version("quack-kernels")
 
-    def prepare(self, device: Device, op: str, sets: Sequence[Inputs], axis: int) -> list[Call]:
+    def prepare(
+        self, device: Device, op: str, sets: Sequence[InputArrays], axis: int
+    ) -> list[Call]:
         n = sets[0][0].shape[-1]
         if n > self.longest:
             raise RefusedProblem(f"a row of {n} is longer than its table's {self.longest}")
@@ -255,11 +201,11 @@ class QuackPeer(TorchPeer):
 
 
 class JaxPeer(Peer):
-    """JAX, jitted: `jax.nn.softmax`, and the rule by which it is differentiated given its result.
+    """JAX, jitted: `jax.nn.softmax`, and its derivative as a function of the result.
 
-    JAX computes on a stream of its own. Each call therefore imports the inputs by DLPack, which
-    makes that stream wait for ours, and exports the result, which makes ours wait for it: so the
-    events on our stream are around its work, and the few microseconds of the waits are in its time.
+    JAX computes on its own stream. Each call therefore imports the inputs by DLPack, which makes
+    that stream wait for ours, and exports the result, which makes ours wait for it. Events on our
+    stream then enclose its work, at the cost of some microseconds for the waits.
     """
 
     name = "jax"
@@ -267,16 +213,18 @@ class JaxPeer(Peer):
 
     def probe(self, device: Device) -> str:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        jax = self.jax = _import("jax")
-        _import("jax.dlpack")
+        jax = self.jax = import_or_missing("jax")
+        import_or_missing("jax.dlpack")
         jax.config.update("jax_enable_x64", True)
         if not device.emulated and jax.default_backend() != "gpu":
             raise MissingPeer(f"it runs on {jax.default_backend()} and not on the GPU")
         return str(jax.__version__)
 
-    def prepare(self, device: Device, op: str, sets: Sequence[Inputs], axis: int) -> list[Call]:
+    def prepare(
+        self, device: Device, op: str, sets: Sequence[InputArrays], axis: int
+    ) -> list[Call]:
         jax, jnp, cast = self.jax, self.jax.numpy, self.jax.lax.bitcast_convert_type
-        take, narrow = jax.dlpack.from_dlpack, sets[0][0].dtype == BFLOAT16
+        import_array, narrow = jax.dlpack.from_dlpack, sets[0][0].dtype == BFLOAT16
 
         def compute(*arrays: Any) -> Any:
             if narrow:
@@ -291,18 +239,18 @@ class JaxPeer(Peer):
         jitted = jax.jit(compute)
 
         def call(*inputs: Any) -> Any:
-            return device.adopt(jitted(*[take(a) for a in inputs]))
+            return device.from_dlpack(jitted(*[import_array(a) for a in inputs]))
 
-        def lend(array: Any) -> Any:
-            return device.exchange(array.view(np.uint16) if narrow else array)
+        def export(array: Any) -> Any:
+            return device.dlpack_source(array.view(np.uint16) if narrow else array)
 
-        return [partial(call, *map(lend, inputs)) for inputs in sets]
+        return [partial(call, *map(export, inputs)) for inputs in sets]
 
     def result(self, device: Device, value: Any, dtype: np.dtype[Any]) -> Any:
         return value.view(BFLOAT16) if dtype == BFLOAT16 else value
 
 
-def every_peer() -> list[Peer]:
+def all_peers() -> list[Peer]:
     """Return all peers, in the order of reports."""
     return [
         CupyxPeer(), TorchPeer(), TorchCompilePeer(), TritonPeer(), LigerPeer(), QuackPeer(),

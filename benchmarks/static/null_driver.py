@@ -1,9 +1,9 @@
-"""All of CuPy's path of a call, on any machine, with the launch replaced by nothing.
+"""CuPy's own host code of a call, on any machine, with the launch itself replaced by nothing.
 
-CuPy's compiled modules reach the CUDA runtime and driver through tables of C functions. `install`
-puts functions that do nothing (null_driver.cpp) into those tables. From then on `cupy.empty_like`,
-the memory pool and the packing of a kernel's arguments run their true code, down to the call of
-`cuLaunchKernel`. Where there is a GPU only that call is replaced, else all that a launch needs.
+CuPy's compiled modules call the CUDA runtime and driver through tables of C functions. `install`
+replaces entries of these tables by functions that do nothing (null_driver.cpp). `cupy.empty_like`,
+the memory pool and the packing of kernel arguments then run unchanged, up to `cuLaunchKernel`.
+With a GPU only that function is replaced; without one, also what a launch needs before it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cusoftmax._device import DeviceSpec
-from cusoftmax._launch import CudaBackend, Loaded
-from cusoftmax._plan import Kernel
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Kernel
+from cusoftmax.runtime.backend import CudaBackend, Loaded
 
 SOURCE = pathlib.Path(__file__).with_name("null_driver.cpp")
 
 _HANDLE = "PyObject *(intptr_t, int __pyx_skip_dispatch)"
 _NUMBER = "int (int __pyx_skip_dispatch)"
-# What replaces the launch: the function's signature, as Cython writes it.
+# The launch: the function's signature as Cython writes it.
 _LAUNCH = {
     "launchKernel": f"PyObject *(intptr_t, {'unsigned int, ' * 7}intptr_t, intptr_t, intptr_t, "
     "int __pyx_skip_dispatch)",
 }
-# What replaces the rest of a driver, of one GPU.
+# Replaced only where there is no GPU: the driver then seems to have one.
 _RUNTIME = {
     "getDevice": _NUMBER,
     "getDeviceCount": _NUMBER,
@@ -44,7 +44,7 @@ _MODULES = {
 
 
 class NullDriver:
-    """What has been installed."""
+    """The functions installed in place of the driver's."""
 
     def __init__(self, library: ctypes.CDLL, gpu: bool) -> None:
         self.gpu = gpu
@@ -54,11 +54,11 @@ class NullDriver:
 
     @property
     def launches(self) -> int:
-        """Launches so far."""
+        """Number of launches so far."""
         return int(self._launches())
 
     def copy_arguments(self, sizes: Sequence[int]) -> ctypes.Array[ctypes.c_char]:
-        """Return memory in which each launch from now on leaves its first arguments, of `sizes`."""
+        """Return a buffer to which each later launch copies its first arguments, of these sizes."""
         self._sizes = (ctypes.c_size_t * (len(sizes) + 1))(*sizes, 0)
         self._copies = ctypes.create_string_buffer(sum(sizes))
         self._library.null_copy(self._sizes, self._copies)
@@ -70,11 +70,11 @@ class NullDriver:
 
         if self.gpu:
             return cupy.RawKernel('extern "C" __global__ void nothing() {}', "nothing")
-        # A file that is never read: loading it does nothing either.
+        # The file is never read, as loading it does nothing either.
         return cupy.RawModule(path="nothing.cubin").get_function("nothing")
 
     def backend(self, arch: str = "sm_90") -> CudaBackend:
-        """Return the package's own backend; without a GPU it plans for `arch` and loads nothing."""
+        """Return the package's CUDA backend; without a GPU it plans for `arch`, loads nothing."""
         return CudaBackend() if self.gpu else _NullBackend(arch, self.raw_kernel().kernel)
 
 
@@ -92,7 +92,7 @@ class _NullBackend(CudaBackend):
 
 
 def install() -> NullDriver:
-    """Replace the launch for the rest of this process; to be called before CuPy is imported."""
+    """Replace the launch for the rest of this process; must be called before CuPy is imported."""
     if "cupy" in sys.modules:
         raise RuntimeError("the launch can be replaced only before CuPy is imported")
     from cupy_backends.cuda.api import driver, runtime
@@ -110,7 +110,7 @@ def install() -> NullDriver:
 
 
 def _build() -> str:
-    # The emulator knows how to build and where to keep it, but imports CuPy: so in another process.
+    # In another process, as the emulator's build module imports CuPy.
     code = (
         "import pathlib, sys; from cusoftmax.emulator import _build;"
         "print(_build.build(pathlib.Path(sys.argv[1]), (), (), '-O2'))"
@@ -121,7 +121,7 @@ def _build() -> str:
 
 
 def _replace(module: Any, signatures: dict[str, str], library: ctypes.CDLL) -> None:
-    """Point entries of a module's table at the functions of `library`."""
+    """Replace entries of a module's function table by the functions of `library`."""
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype = ctypes.c_char_p
     api.PyCapsule_GetName.argtypes = (ctypes.py_object,)

@@ -1,4 +1,4 @@
-"""Times of contenders side by side: one sample of each in turn, in another order every round."""
+"""Times of contenders side by side: one sample of each per round, in random order."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import numpy as np
-from cusoftmax._cli_machine import first_line
+from benchmarks.measuring.devices import Call, Device
+from cusoftmax.machine import first_line
 
-from benchmarks.devices import Call, Device
-from benchmarks.results import Times
-
-WARM_UP = 3
-FIRST_LEAD, LONGEST_LEAD = 50e-6, 20e-3  # seconds that the GPU waits for the host
+WARM_UP_ROUNDS = 3
+FIRST_LEAD, LONGEST_LEAD = 50e-6, 20e-3  # seconds that the GPU waits while the host enqueues
 
 
 @dataclass
 class Contender:
-    """Who computes a problem, by calls that do the same on different memory.
+    """One implementation of a problem, as calls on different memory.
 
     Attributes
     ----------
     name : hashable
     calls : sequence of callable
-        One for each set of inputs. From sample to sample, whoever it is of, the next set is used.
+        One for each set of inputs. Every sample, of whichever contender, uses the next set.
     seconds : list of float
         The samples.
     failed : str or None
-        Why there are no more of them.
+        Why it was not timed any further.
+    lead : float
+        Seconds that the GPU waits before a sample, so that the host can enqueue all of the call.
     """
 
     name: Any
@@ -48,33 +47,33 @@ class Contender:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure: rounds, unless they take longer than `seconds`; never fewer than 3."""
+    """How much to measure: `runs` rounds, or as many as fit in `seconds`, but at least 3."""
 
     runs: int
     seconds: float
-    batch: int = 200  # calls of one sample by the host's clock
-    warm: float = 0.05  # seconds of untimed rounds at least: an idle GPU lowers its clocks
+    batch: int = 200  # calls per sample where the host's clock is used
+    warm: float = 0.05  # least seconds of untimed rounds: an idle GPU lowers its clocks
 
 
 def on_device(device: Device, contenders: Sequence[Contender], effort: Effort, evict: bool) -> None:
-    """Time each call on the device: what a stream is busy for, free of the host's part."""
+    """Time each call on the device, without the time that the host needs to enqueue it."""
 
     turns = count()
 
     def take(contender: Contender) -> float:
         for _ in range(8):
-            seconds, enqueued = device.sample(contender.call(next(turns)), contender.lead, evict)
+            seconds, enqueued = device.time_call(contender.call(next(turns)), contender.lead, evict)
             if enqueued <= contender.lead or contender.lead >= LONGEST_LEAD:
                 break
-            # The GPU may have stood idle while the host was still at it: wait longer, again.
+            # The GPU may have been idle while the host still enqueued: repeat with a longer wait.
             contender.lead = min(2 * enqueued, LONGEST_LEAD)
         return seconds
 
-    _rounds(contenders, take, effort)
+    _take_turns(contenders, take, effort)
 
 
 def on_host(device: Device, contenders: Sequence[Contender], effort: Effort) -> None:
-    """Time whole calls by the host's clock: until they return, not until the device is done."""
+    """Time whole calls by the host's clock: until they return, not until the device finishes."""
 
     def take(contender: Contender) -> float:
         device.synchronize()
@@ -84,17 +83,17 @@ def on_host(device: Device, contenders: Sequence[Contender], effort: Effort) -> 
             call()
         return (time.perf_counter() - begun) / effort.batch
 
-    _rounds(contenders, take, effort)
+    _take_turns(contenders, take, effort)
     device.synchronize()
 
 
-def _rounds(
+def _take_turns(
     contenders: Sequence[Contender], take: Callable[[Contender], float], effort: Effort
 ) -> None:
     order = random.Random(0)
     begun = time.perf_counter()
-    number = -WARM_UP
-    with _no_collector():
+    number = -WARM_UP_ROUNDS
+    with _no_garbage_collection():
         while number < effort.runs:
             spent = time.perf_counter() - begun
             if number > 2 and spent > effort.seconds:
@@ -114,7 +113,7 @@ def _rounds(
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def _no_garbage_collection() -> Iterator[None]:
     was = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -123,9 +122,3 @@ def _no_collector() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-def quantiles(seconds: Sequence[float]) -> Times:
-    """Return median and quantiles."""
-    q10, q25, median, q75, q90 = np.quantile(seconds, (0.1, 0.25, 0.5, 0.75, 0.9)).tolist()
-    return Times(median, q10, q25, q75, q90, float(min(seconds)), len(seconds))

@@ -1,8 +1,7 @@
-"""A run in a few lines, for its end; `report.py` says more."""
+"""The table at the end of a run; `benchmarks.report` makes the full report."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
@@ -10,12 +9,13 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import COPY, OURS, Measurement, Results
-from benchmarks.suites import Cell
+from benchmarks.measuring.averages import geometric_mean
+from benchmarks.measuring.results import COPY, OURS, Measurement, Results
+from benchmarks.suites.cells import Cell
 
 
 def seconds(value: float) -> str:
-    """Return a time in a unit that suits it."""
+    """Return a time with a suitable unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
@@ -23,7 +23,7 @@ def seconds(value: float) -> str:
 
 
 def best_peer(made: Sequence[Measurement], peers: Sequence[str]) -> tuple[float, str] | None:
-    """Return the fastest peer's time over ours, and its name: above 1 ours is the faster."""
+    """Return the fastest peer's time over ours, and its name; above 1, ours is faster."""
     ours = next((m for m in made if m.who == OURS and m.times), None)
     timed = [(m.times.median, m.who) for m in made if m.times and m.who in peers]
     if ours is None or ours.times is None or not timed:
@@ -33,19 +33,19 @@ def best_peer(made: Sequence[Measurement], peers: Sequence[str]) -> tuple[float,
 
 
 def line(cell: Cell, made: Sequence[Measurement]) -> str:
-    """Return what came of a cell as one line."""
-    said = [str(cell)]
+    """Return the times of a cell as one line."""
+    parts = [str(cell)]
     for m in made:
         if m.times is not None:
             share = f" {m.fraction_of_copy:.2f}" if m.fraction_of_copy and m.who != COPY else ""
-            said.append(f"{m.who} {seconds(m.times.median)}{share}")
+            parts.append(f"{m.who} {seconds(m.times.median)}{share}")
         else:
-            said.append(f"{m.who} failed: {(m.failed or '')[:80]}")
-    return "; ".join(said)
+            parts.append(f"{m.who} failed: {(m.failed or '')[:80]}")
+    return "; ".join(parts)
 
 
 def show(console: Console, results: Results) -> None:
-    """Print a table: a line for each suite, operation and dtype."""
+    """Print a table with a line for each suite, operation and dtype."""
     stamp = "DRY RUN: a CPU's times, which mean nothing. " if results.dry_run else ""
     table = Table(title=f"{stamp}Medians over cells; worst of them beside", title_justify="left")
     for heading in ("suite", "operation", "dtype"):
@@ -53,10 +53,10 @@ def show(console: Console, results: Results) -> None:
     for heading in ("cells", "time", "of copy", "worst", "at", "best peer / ours", "worst", "at"):
         table.add_column(heading, justify="right")
 
-    def group(m: Measurement) -> tuple[str, str, str]:
+    def table_line(m: Measurement) -> tuple[str, str, str]:
         return (m.suite, m.op, m.dtype)
 
-    for name, members in groupby(sorted(results.measurements, key=group), group):
+    for name, members in groupby(sorted(results.measurements, key=table_line), table_line):
         of_group = list(members)
         by_cell: dict[object, list[Measurement]] = {}
         for m in of_group:
@@ -72,17 +72,19 @@ def show(console: Console, results: Results) -> None:
             *name,
             str(len(by_cell)),
             seconds(median(m.times.median for m in ours if m.times)) if ours else "failed",
-            *_spread([s for s, _ in shares], min(shares, default=(0, ""))),
-            *_spread([r for r, _ in ratios], min(ratios, default=(0, "")), geometric=True),
+            *_middle_and_least([s for s, _ in shares], min(shares, default=(0, ""))),
+            *_middle_and_least(
+                [r for r, _ in ratios], min(ratios, default=(0, "")), geometric=True
+            ),
         )
     console.print(table)
 
 
-def _spread(
+def _middle_and_least(
     values: Sequence[float], worst: tuple[float, str], geometric: bool = False
 ) -> tuple[str, str, str]:
-    """Return the median or geometric mean of numbers, the least of them, and where it was."""
+    """Return the median or geometric mean of the values, the worst of them and its cell."""
     if not values:
         return "", "", ""
-    middle = math.exp(sum(map(math.log, values)) / len(values)) if geometric else median(values)
+    middle = geometric_mean(values) if geometric else median(values)
     return f"{middle:.3f}", f"{worst[0]:.3f}", worst[1]
