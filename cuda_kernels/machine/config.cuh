@@ -53,9 +53,8 @@ constexpr bool kSingle = sizeof(Acc) == 4;
 // arithmetic (README: Numbers).
 constexpr bool kCompensated = CSM_COMPENSATED;
 
-constexpr int kVec = CSM_VEC;  // elements of one global access
-constexpr int kMaxVec =
-    CSM_GROUP;  // elements of the widest access that any alignment of these dtypes allows; column: kVec
+constexpr int kVec = CSM_VEC;          // elements of one global access
+constexpr int kMaxVec = CSM_GROUP;     // the largest kVec that these dtypes allow, for any alignment; column: kVec
 constexpr int kLanes = CSM_LANES;      // lanes that share a row, or a chunk of it; column: lanes side by side over rows
 constexpr int kItems = CSM_ITEMS;      // elements that a lane holds; column: of each of its rows
 constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row

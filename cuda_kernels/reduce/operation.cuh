@@ -39,7 +39,7 @@ struct RowContext : Values<kRowInputs> {
   i64 integer[kRowInputs > 0 ? kRowInputs : 1];  // the row inputs again, as exact integers
   Values<kTables> looked_up;                     // what Op::begin has looked up in the tables
 
-  // Options of the call.
+  // An option of the call, as an integer and as an Acc.
   CSM_DEVICE i64 option(int k) const { return args->layout.option[k]; }
   CSM_DEVICE Acc number(int k) const { return args->layout.number(k); }
   // The value at a byte offset of a table; 0 if it is not wanted.
@@ -51,12 +51,12 @@ struct RowContext : Values<kRowInputs> {
 };
 
 // Base of all operations. The members may be hidden by an operation's own:
-//   begin       called when the row inputs have been read
-//   enter       called when an element has been read; may change it
-//   pick        adds an element's value to `picked`, if the element is one to be picked
-//   hidden      the result of a hidden element
-//   kHasLowKey  whether the maximum has a low word: the largest low_key among the elements with the largest key
-//   maximum_from  the maximum that the sums are relative to, from the largest key; used without a low key
+//   begin         is called when the row inputs have been read
+//   enter         is called when an element has been read, and may change it
+//   pick          sets the value in `picked` that this element supplies, if it supplies one
+//   hidden        is the result of a hidden element
+//   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
+//   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
   CSM_DEVICE static void begin(RowContext&) {}
   CSM_DEVICE static void enter(Element&, Place, const RowContext&) {}

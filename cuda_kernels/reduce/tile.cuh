@@ -17,7 +17,7 @@
 
 namespace csm {
 
-constexpr int kPartials = kSums > 0 ? kSums : 1;
+constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an entry for each sum
 
 // The segment pattern chooses lanes, items and access width itself, by the length of each row. Fewer items give a row
 // the same bits if they hold all of it, since items beyond the row's end add nothing.
