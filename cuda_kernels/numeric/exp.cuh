@@ -77,8 +77,8 @@ CSM_DEVICE Exponential exp_reduced(DoubleWord distance) {
   const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
   const Acc k = rounded - ExpC::kRound;
   const Acc r = fused(k, -ExpC::kLn2, d);  // exact
-  const Acc r_low = fused(k, -ExpC::kLn2Low, lost);
   const Acc q = exp_polynomial(r);
+  const Acc r_low = fused(k, -ExpC::kLn2Low, lost);
   // e^(r + r_low) = (1 + r) + (r²·q + r_low·e^r + the rounding error of 1 + r).
   const Acc square = r * r;
   const DoubleWord first = fast_two_sum(Acc(1), r);

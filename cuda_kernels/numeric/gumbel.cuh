@@ -25,9 +25,9 @@ CSM_DEVICE Acc log_of_parts(Acc k, Acc t) {
     for (int i = 7; i >= 0; --i) q = fused(q, t, Acc(kQ[i]));
     log = fused(t * t, q, t);
   } else {
-    const Acc z = t * reciprocal(Acc(2) + t), square = z * z;
+    const Acc z = t * reciprocal(Acc(2) + t), square = z * z, series = artanh_series(square);
     // 2z = t − tz, of which t is exact.
-    log = fused(z * square, artanh_series(square), fused(-t, z, t));
+    log = fused(z * square, series, fused(-t, z, t));
   }
   return fused(k, ExpC::kLn2, fused(k, ExpC::kLn2Low, log));
 }

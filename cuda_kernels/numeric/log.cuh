@@ -58,7 +58,8 @@ CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
   const Acc z = (t + low) * inverse;
   const Acc z_low = ((fused(-z, denominator.hi, t) + low) - z * denominator_low) * inverse;
   const Acc square = z * z;
-  const Acc small = fused(z * square, artanh_series(square), Acc(2) * z_low);
+  const Acc series = artanh_series(square);
+  const Acc small = fused(z * square, series, Acc(2) * z_low);
   // k ln 2 in three words, the largest first. Where it is not 0 it is larger than 2z, which is added to it.
   const Acc whole = exponent * ExpC::kLn2;
   const Acc whole_low = fused(exponent, ExpC::kLn2, -whole) + exponent * ExpC::kLn2Low;
