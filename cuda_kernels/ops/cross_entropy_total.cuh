@@ -2,18 +2,19 @@
 // is read from memory if there is a row input.
 #pragma once
 
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 
 namespace csm {
 
 struct Op : WritesRows {
   static constexpr Neutral kNeutral[] = {Neutral::zero};
+  enum Option { kFactor = option_named("factor", 0) };
 
-  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<1>& term) { term[0] = e[0]; }
-  CSM_DEVICE static void finish(const Node& row, const Given& given, Values<kRowOutputs>& value) {
-    const Wide sum = settled(row.s[0]);
-    value[0] = (sum.hi + sum.lo) * given.number(0);
-    if constexpr (kRowInputs > 0) value[0] *= given[0];
+  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) { term[0] = e[0]; }
+  CSM_DEVICE static void finish(const Node& row, const RowContext& context, Values<kRowOutputs>& value) {
+    const DoubleWord sum = drop_invalid_low(row.s[0]);
+    value[0] = (sum.hi + sum.lo) * context.number(kFactor);
+    if constexpr (kRowInputs > 0) value[0] *= context[0];
   }
 };
 

@@ -3,7 +3,7 @@
 // The elements of the input are not looked at: it is there for its shape, and a compiler drops its loads.
 #pragma once
 
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 
 namespace csm {
 
@@ -14,8 +14,8 @@ struct Op : WritesElements {
     i64 place;
     Acc elsewhere;
   };
-  CSM_DEVICE static Scale scale(Wide, const Node&, const Given& given) {
-    return {given.whole[0], given.whole[0] < 0 ? not_a_number() : Acc(0)};
+  CSM_DEVICE static Scale scale(DoubleWord, const Node&, const RowContext& context) {
+    return {context.integer[0], context.integer[0] < 0 ? not_a_number() : Acc(0)};
   }
   CSM_DEVICE static void map(const Element&, const Scale& row, Place place, Values<1>& y) {
     y[0] = place.is(row.place) ? Acc(1) : row.elsewhere;

@@ -5,19 +5,23 @@
 #pragma once
 
 #include "numeric/gumbel.cuh"
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 #include "select/picks.cuh"
 
 namespace csm {
 
-struct Op : Plain {
-  enum Option { kSelected, kSeed, kOfLogits, kOfNoise };  // min(1, 1/T) and min(1, T)
+struct Op : OperationBase {
+  enum Option {
+    kSeed = option_named("seed", 1),
+    kOfLogits = option_named("of_logits", 2),  // min(1, 1/T)
+    kOfNoise = option_named("of_noise", 3)     // min(1, T)
+  };
 
   template <class T>
-  CSM_DEVICE static Compared compared(T x, Place place, const Given& given) {
+  CSM_DEVICE static Compared compared(T x, Place place, const RowContext& context) {
     if constexpr (has(feature::noisy)) {
-      const Acc noise = gumbel(static_cast<u64>(given.option(kSeed)), given.row, place);
-      return fused(given.number(kOfLogits), widen(x), given.number(kOfNoise) * noise);
+      const Acc noise = gumbel(static_cast<u64>(context.option(kSeed)), context.row, place.start, place.step);
+      return fused(context.number(kOfLogits), widen(x), context.number(kOfNoise) * noise);
     } else {
       return x;
     }

@@ -5,25 +5,25 @@
 // so that three sums over the same pass are enough.
 #pragma once
 
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 
 namespace csm {
 
 struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, v
 
-  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<3>& term) {
+  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<3>& term) {
     term[0] = e[0] * e[1];
     term[1] = e[0] * e[2];
     term[2] = term[1] * e[1];
   }
 
   struct Scale {
-    Wide dot_dy, dot_v, both;  // both: ⟨ẏ, dy⟩
+    DoubleWord dot_dy, dot_v, both;  // both: ⟨ẏ, dy⟩
   };
-  CSM_DEVICE static Scale scale(Wide, const Node& row, const Given&) {
-    const Wide dy = settled(row.s[0]), v = settled(row.s[1]), product = multiply(dy, v);
-    return {dy, v, settled(add(settled(row.s[2]), {-product.hi, -product.lo}))};
+  CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
+    const DoubleWord dy = drop_invalid_low(row.s[0]), v = drop_invalid_low(row.s[1]), product = multiply(dy, v);
+    return {dy, v, drop_invalid_low(add(drop_invalid_low(row.s[2]), {-product.hi, -product.lo}))};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
     const Acc inner =

@@ -4,7 +4,7 @@
 // fused multiply-add rounds once.
 #pragma once
 
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 
 namespace csm {
 
@@ -15,7 +15,9 @@ struct Op : WritesElements {
     Acc y;
     i64 diagonal;
   };
-  CSM_DEVICE static Scale scale(Wide, const Node&, const Given& given) { return {given[0], given.row % given.n}; }
+  CSM_DEVICE static Scale scale(DoubleWord, const Node&, const RowContext& context) {
+    return {context[0], context.row % context.n};
+  }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place place, Values<1>& entry) {
     entry[0] = place.is(row.diagonal) ? fused(-row.y, row.y, row.y) : fused(-row.y, e[0], Acc(0));  // no −0
   }

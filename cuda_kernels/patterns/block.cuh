@@ -18,6 +18,9 @@ namespace csm {
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op>;
   const Layout& layout = args.layout;
+#ifdef CSM_PARKED_WORDS
+  static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
+#endif
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk that stays in registers
@@ -26,9 +29,9 @@ CSM_DEVICE void run(const Arguments& args) {
   const SharedNodes nodes(0, chunks);
   const SharedNodes of_groups(kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups);
   const auto slot = [&](int chunk) {
-    return Shared<Acc>(
-        static_cast<int>(sizeof(Acc)) *
-        (kNodeWords * (chunks + groups) + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
+    return Shared<Acc>(static_cast<int>(sizeof(Acc)) *
+                       (kNodeWords * (chunks + groups) + ((chunk - mine) / step - 1) * warps * Tile::kParkedWords +
+                        warp * Tile::kParkedWords));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -41,7 +44,7 @@ CSM_DEVICE void run(const Arguments& args) {
   const i64 first_row = block_index() / kCluster;
   for (i64 number = first_row; number < layout.rows; number += grid_blocks() / kCluster) {
     const Row row = row_at(args, number);
-    const Given given = given_of<Op>(args, row, number);
+    const RowContext context = row_context<Op>(args, row, number);
     // Before nodes are written, every block that they go to must live and have read the last row's.
     if constexpr (kCluster > 1) cluster_arrive();
     const auto ready = [&] {
@@ -53,14 +56,14 @@ CSM_DEVICE void run(const Arguments& args) {
       ready();
       for (int chunk = mine + step; chunk < chunks; chunk += step) {
         Tile tile(chunk * i64(kChunk), layout.n);
-        tile.read(args, row, given);
-        publish(chunk, tile.reduce(given));
+        tile.read(args, row, context);
+        publish(chunk, tile.reduce(context));
         tile.park(slot(chunk));
       }
     }
     Tile tile(mine * i64(kChunk), layout.n);
-    tile.read(args, row, given);
-    const Node node = tile.reduce(given);
+    tile.read(args, row, context);
+    const Node node = tile.reduce(context);
     if constexpr (!kParks) ready();
     if (mine < chunks) publish(mine, node);
 
@@ -71,13 +74,13 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
     }
     const Node whole = fold_in_block(chunks, nodes, of_groups);
-    tile.write(args, row, Op::scale(node.m, whole, given));
-    write_values<Op>(row, whole, given, mine == 0 && lane == 0);
+    tile.write(args, row, Op::scale(node.m, whole, context));
+    write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
       for (int chunk = mine + step; chunk < chunks; chunk += step) {
         Tile parked(chunk * i64(kChunk), layout.n);
         parked.unpark(slot(chunk));
-        parked.write(args, row, Op::scale(nodes.load(chunk).m, whole, given));
+        parked.write(args, row, Op::scale(nodes.load(chunk).m, whole, context));
       }
     }
   }

@@ -11,7 +11,7 @@
 //   stage 3   if there are, the leaves are read again, and written, and the row's values.
 //
 // Shared memory: a node for each walker and row, and for a cluster one more for each block and row; in stage 3 a node
-// for each row. Workspace: a node for each segment of each row, then the rows' nodes.
+// for each row. Workspace: a node for each piece of each row, then the rows' nodes.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -25,13 +25,13 @@ class ColumnTile {
   // Elements [first, first + kItems) of the rows; `n` is 0 for a thread with no rows.
   CSM_DEVICE ColumnTile(i64 first, i64 n) : first_(first), n_(n) {}
 
-  CSM_DEVICE void read(const Arguments& args, const Row& row, const Given (&given)[kVec]) {
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext (&context)[kVec]) {
     read_inputs(args, row);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       if (!wanted(i)) break;  // nor any below: so the compiler knows that those above are there
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) Op::enter(item_[i][c], {first_, i}, given[c]);
+      for (int c = 0; c < kVec; ++c) Op::enter(item_[i][c], {first_, i}, context[c]);
     }
     if constexpr (kHides) {
       kept_ = 0;
@@ -39,37 +39,38 @@ class ColumnTile {
       for (int i = 0; i < kItems; ++i) {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
-          if (!hides<Op>(item_[i][c], !kCausal || first_ + i < given[c].kept)) kept_ |= 1u << (i * kVec + c);
+          if (!hide_element<Op>(item_[i][c], !kCausal || first_ + i < context[c].visible))
+            kept_ |= 1u << (i * kVec + c);
         }
       }
     }
   }
 
-  CSM_DEVICE Node reduce(int column, const Given& given) {
-    Node node = nothing();
+  CSM_DEVICE Node reduce(int column, const RowContext& context) {
+    Node node = empty_node();
     if constexpr (kMaximum) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) node.m.hi = maximum(node.m.hi, Op::key(item_[i][column], given));
-      if constexpr (Op::kSecondKey) {
+      for (int i = 0; i < kItems; ++i) node.m.hi = maximum(node.m.hi, Op::key(item_[i][column], context));
+      if constexpr (Op::kHasLowKey) {
         Acc low = negative_infinity();
 #pragma unroll
-        for (int i = 0; i < kItems; ++i) low = maximum(low, Op::second_key(item_[i][column], node.m.hi, given));
+        for (int i = 0; i < kItems; ++i) low = maximum(low, Op::low_key(item_[i][column], node.m.hi, context));
         node.m.lo = low == negative_infinity() ? Acc(0) : low;
       } else {
-        node.m = Op::largest(node.m.hi, given);
+        node.m = Op::maximum_from(node.m.hi, context);
       }
     }
-    const Wide shift = shift_of(node.m);
+    const DoubleWord shift = shift_of(node.m);
     if constexpr (kPicked > 0) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, given, node.picked);
+      for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, context, node.picked);
     }
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      Op::terms(item_[i][column], shift, {first_, i}, given, term);
+      Op::terms(item_[i][column], shift, {first_, i}, context, term);
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) node.s[k] = i == 0 ? widen_exactly(term[k]) : add(node.s[k], term[k]);
+      for (int k = 0; k < kSums; ++k) node.s[k] = i == 0 ? as_double_word(term[k]) : add(node.s[k], term[k]);
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k].hi = node.s[k].hi + Acc(0);  // no −0, as in RowTile
@@ -77,7 +78,7 @@ class ColumnTile {
   }
 
   // What reduce() does to the elements, without the sum. Returns the maximum.
-  CSM_DEVICE Wide prepare(int column, const Given& given) { return reduce(column, given).m; }
+  CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return reduce(column, context).m; }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale (&scale)[kVec]) const {
 #pragma unroll
@@ -86,7 +87,7 @@ class ColumnTile {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         Op::map(item_[i][c], scale[c], {first_, i}, result[c]);
-        if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide<Op>(result[c]);
+        if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }
       store_outputs(args, row, i, result);
     }
@@ -136,6 +137,9 @@ constexpr int kColumns = kLanes * kVec;  // rows that a block works on
 // Nodes from a walker's to the next's: odd, so that 32 parts of a row meet no bank conflict, and fewer parts of several
 // rows few (at most four ways; the fold is a small part of the work).
 constexpr int kPitch = kColumns + 1;
+#ifdef CSM_PITCH
+static_assert(kPitch == CSM_PITCH, "the host spaces the nodes otherwise");
+#endif
 
 // Folds the first `parts` (a power of two) entries of each of the block's rows in place, into entry 0. Neighbouring
 // lanes take neighbouring parts. Called by the whole block, after a barrier; after it, too, all threads have met.
@@ -155,7 +159,7 @@ CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
 }
 
 // How rows are cut: `length` elements for each block or cluster that works on a row.
-CSM_DEVICE i64 segments_of(const Layout& layout) {
+CSM_DEVICE i64 pieces_of(const Layout& layout) {
   const i64 length = i64(kItems) * (block_threads() / kLanes) * kCluster;
   return (layout.n + length - 1) / length;
 }
@@ -165,16 +169,16 @@ CSM_DEVICE void walk(const Arguments& args) {
   const int walkers = block_threads() / kLanes, walker = thread_index() / kLanes, lane = thread_index() % kLanes;
   const int rank = kCluster > 1 ? cluster_rank() : 0;
   const i64 tiles = (layout.inner + kColumns - 1) / kColumns;
-  const i64 segments = segments_of(layout);
-  const i64 units = layout.rows / layout.inner * tiles * segments;
+  const i64 pieces = pieces_of(layout);
+  const i64 units = layout.rows / layout.inner * tiles * pieces;
   const SharedNodes nodes(0, kStage == 3 ? kPitch : walkers * kPitch);
   const SharedNodes of_blocks(kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kPitch, kCluster * kPitch);
   const GlobalNodes workspace(args.workspace);
 
   const i64 first_unit = block_index() / kCluster;
   for (i64 unit = first_unit; unit < units; unit += grid_blocks() / kCluster) {
-    const i64 segment = unit % segments, outer = unit / segments / tiles;
-    const i64 column = unit / segments % tiles * kColumns + lane * kVec;
+    const i64 piece = unit % pieces, outer = unit / pieces / tiles;
+    const i64 column = unit / pieces % tiles * kColumns + lane * kVec;
     const bool present = column < layout.inner;  // kVec divides inner: all of the thread's rows, or none
     const i64 number = outer * layout.inner + column;
     Row row = row_at(args, outer);
@@ -182,41 +186,41 @@ CSM_DEVICE void walk(const Arguments& args) {
 
     if constexpr (kCluster > 1) cluster_arrive();
     else if (unit != first_unit) block_barrier();  // the last rows' nodes have been read
-    Given given[kVec];
+    RowContext context[kVec];
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
       Row at = row;
       at.advance(layout, c);
-      given[c] = given_of<Op>(args, at, number + c, present);
+      context[c] = row_context<Op>(args, at, number + c, present);
     }
-    ColumnTile<Op> tile(((segment * kCluster + rank) * walkers + walker) * kItems, present ? layout.n : 0);
-    tile.read(args, row, given);
+    ColumnTile<Op> tile(((piece * kCluster + rank) * walkers + walker) * kItems, present ? layout.n : 0);
+    tile.read(args, row, context);
     typename Op::Scale scale[kVec];
     if constexpr (kStage == 3) {
       // One walker reads the rows' nodes for all.
       if (walker == 0) {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
-          nodes.store(c * kLanes + lane, workspace.load(layout.rows * segments + number + c, present));
+          nodes.store(c * kLanes + lane, workspace.load(layout.rows * pieces + number + c, present));
         }
       }
       block_barrier();
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         const Node whole = nodes.load(c * kLanes + lane);
-        scale[c] = Op::scale(tile.prepare(c, given[c]), whole, given[c]);
+        scale[c] = Op::scale(tile.prepare(c, context[c]), whole, context[c]);
         Row at = row;
         at.advance(layout, c);
-        write_values<Op>(at, whole, given[c], present && segment == 0 && walker == 0);
+        write_values<Op>(at, whole, context[c], present && piece == 0 && walker == 0);
       }
       tile.write(args, row, scale);
       continue;
     }
 
-    Wide m[kVec];
+    DoubleWord m[kVec];
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
-      const Node node = tile.reduce(c, given[c]);
+      const Node node = tile.reduce(c, context[c]);
       m[c] = node.m;
       nodes.store(walker * kPitch + c * kLanes + lane, node);
     }
@@ -226,7 +230,7 @@ CSM_DEVICE void walk(const Arguments& args) {
       if (walker == 0) {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
-          workspace.store((number + c) * segments + segment, nodes.load(c * kLanes + lane), present);
+          workspace.store((number + c) * pieces + piece, nodes.load(c * kLanes + lane), present);
         }
       }
       continue;
@@ -245,30 +249,30 @@ CSM_DEVICE void walk(const Arguments& args) {
       Row at = row;
       at.advance(layout, c);
       const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
-      scale[c] = Op::scale(m[c], whole, given[c]);
-      write_values<Op>(at, whole, given[c], present && rank == 0 && walker == 0);
+      scale[c] = Op::scale(m[c], whole, context[c]);
+      write_values<Op>(at, whole, context[c], present && rank == 0 && walker == 0);
     }
     tile.write(args, row, scale);
   }
 }
 
-// Stage 2. Launched with the blocks of stage 1, so that it counts the same segments.
-CSM_DEVICE void fold_segments(const Arguments& args) {
+// Stage 2. Launched with the blocks of stage 1, so that it counts the same pieces.
+CSM_DEVICE void fold_pieces(const Arguments& args) {
   const Layout& layout = args.layout;
-  const i64 segments = segments_of(layout);
+  const i64 pieces = pieces_of(layout);
   const GlobalNodes workspace(args.workspace);
-  fold_rows(args, segments, [&](i64 number, const Node& whole) {
+  fold_rows(args, pieces, [&](i64 number, const Node& whole) {
     const bool first = thread_index() % kWarp == 0;
-    if constexpr (kOutputs > 0) return workspace.store(layout.rows * segments + number, whole, first);
+    if constexpr (kOutputs > 0) return workspace.store(layout.rows * pieces + number, whole, first);
     const i64 outer = number / layout.inner;
     Row row = row_at(args, outer);
     row.advance(layout, number - outer * layout.inner);
-    write_values<Op>(row, whole, given_of<Op>(args, row, number), first);
+    write_values<Op>(row, whole, row_context<Op>(args, row, number), first);
   });
 }
 
 CSM_DEVICE void run(const Arguments& args) {
-  if constexpr (kStage == 2) fold_segments(args);
+  if constexpr (kStage == 2) fold_pieces(args);
   else walk(args);
 }
 

@@ -16,12 +16,12 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 number = base + thread_index() / kLanes;
     const bool present = number < layout.rows;
     const Row row = row_at(args, present ? number : base);
-    const Given given = given_of<Op>(args, row, number, present);
+    const RowContext context = row_context<Op>(args, row, number, present);
     RowTile<Op> tile(0, present ? layout.n : 0);
-    tile.read(args, row, given);
-    const Node node = tile.reduce(given);
-    tile.write(args, row, Op::scale(node.m, node, given));
-    write_values<Op>(row, node, given, present && thread_index() % kLanes == 0);
+    tile.read(args, row, context);
+    const Node node = tile.reduce(context);
+    tile.write(args, row, Op::scale(node.m, node, context));
+    write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
   }
 }
 

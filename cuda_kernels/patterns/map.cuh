@@ -16,9 +16,9 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 number = unit / chunks;
     const Row row = row_at(args, number);
     RowTile<Op> tile((unit - number * chunks) * kChunk, layout.n);
-    const Given given = given_of<Op>(args, row, number);
-    tile.read(args, row, given);
-    tile.write(args, row, Op::scale(Wide{}, nothing(), given));
+    const RowContext context = row_context<Op>(args, row, number);
+    tile.read(args, row, context);
+    tile.write(args, row, Op::scale(DoubleWord{}, empty_node(), context));
   }
 }
 

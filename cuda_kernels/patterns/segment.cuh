@@ -32,13 +32,20 @@ constexpr int kWarps = 4;  // of a block, in all stages but 0; a power of two: a
 constexpr int kTile = kWarps * kChunk;
 constexpr int kFold = 256;  // pieces that stage 2 folds: a power of two
 
-using Area = Staged<2 * kTile + kGroup>;  // rows that begin in a tile, the last of them up to kTile long
+using Area = Staged<2 * kTile + kMaxVec>;  // rows that begin in a tile, the last of them up to kTile long
 constexpr int kNodes = 4 * kWarps;   // chunks of rows longer than one, in 2 kTile elements: fewer than 2 · 2 kWarps
 constexpr int kListed = 2 * kWarps;  // such rows: fewer than 2 kWarps
 constexpr int kNodesAt = Area::kBytes;
 constexpr int kListsAt = kNodesAt + kNodes * kNodeWords * static_cast<int>(sizeof(Acc));
 
 constexpr int kWord = static_cast<int>(sizeof(int));
+#ifdef CSM_SEGMENT_TILE
+static_assert(kTile == CSM_SEGMENT_TILE, "the host cuts the elements and rows into other tiles");
+#endif
+#ifdef CSM_SEGMENT_SHARED_BYTES
+static_assert(kListsAt + kWarps * (2 * kListed + 1) * kWord == CSM_SEGMENT_SHARED_BYTES,
+              "the host gives stages 1 to 3 another amount of shared memory");
+#endif
 
 class Offsets {
   using T = Type<kInputs>;
@@ -100,10 +107,10 @@ CSM_DEVICE Piece piece_of(const Offsets& offsets, const Rows& rows, i64 tile, bo
 }
 
 // Nothing but its length is given with a row.
-CSM_DEVICE Given only_length(i64 length) {
-  Given given = {};
-  given.n = length;
-  return given;
+CSM_DEVICE RowContext only_length(i64 length) {
+  RowContext context = {};
+  context.n = length;
+  return context;
 }
 
 // --- rows that are staged whole --------------------------------------------------------------------------------------
@@ -117,10 +124,10 @@ CSM_DEVICE void finish_rows(const Area& area, unsigned mask, int place, int leng
     const int lane = mine ? lowest_bit(mine) : 0;
     const int from = shuffle(place, lane, kWarp), n = shuffle(length, lane, kWarp);
     StagedTile<Op, Lanes, Items> tile(0, mine ? n : 0);
-    tile.fetch(area, from);
-    const Given given = only_length(n);
-    const Node node = tile.reduce(given);
-    tile.give(area, from, Op::scale(node.m, node, given));
+    tile.load_elements(area, from);
+    const RowContext context = only_length(n);
+    const Node node = tile.reduce(context);
+    tile.store_results(area, from, Op::scale(node.m, node, context));
     for (int done = 0; done < kWarp / Lanes; ++done) mask &= mask - 1;
   }
 }
@@ -128,7 +135,7 @@ CSM_DEVICE void finish_rows(const Area& area, unsigned mask, int place, int leng
 // As many lanes as the group pattern has for the length: it decides the order of summation.
 template <int Lanes = 2>
 CSM_DEVICE void finish_short(const Area& area, int place, int length) {
-  constexpr int kAbove = Lanes == 2 ? 2 * kGroup : Lanes / 2 * kItems;
+  constexpr int kAbove = Lanes == 2 ? 2 * kMaxVec : Lanes / 2 * kItems;
   finish_rows<Lanes, kItems>(area, ballot(length > kAbove && length <= Lanes * kItems), place, length);
   if constexpr (Lanes < kWarp) finish_short<2 * Lanes>(area, place, length);
 }
@@ -179,7 +186,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Of
     const i64 start = offsets.at(first + lane, present);
     const int length = static_cast<int>(offsets.at(first + lane + 1, present) - start);
     const int place = area.place(start);
-    finish_rows<2, kGroup>(area, ballot(length > 0 && length <= 2 * kGroup), place, length);
+    finish_rows<2, kMaxVec>(area, ballot(length > 0 && length <= 2 * kMaxVec), place, length);
     finish_short(area, place, length);
     for (unsigned rest = ballot(length > kChunk); rest; rest &= rest - 1) {
       const int from = shuffle(place, lowest_bit(rest), kWarp), n = shuffle(length, lowest_bit(rest), kWarp);
@@ -192,18 +199,18 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Of
   using Tile = StagedTile<Op, kWarp, kItems>;
   longer.visit([&](int number, int, int first, int place, int length) {
     Tile tile(first, length);
-    tile.fetch(area, place + first);
+    tile.load_elements(area, place + first);
     const Node node = tile.reduce(only_length(length));
     if (lane == 0) nodes.store(number, node);
-    tile.keep(area, place + first);
+    tile.store_elements(area, place + first);
   });
   block_barrier();
   longer.visit([&](int number, int first_number, int first, int place, int length) {
     const int part = lane % kWarps;  // a row has kWarps chunks at most
     const Node whole = fold_lanes(nodes.load(first_number + part, part * kChunk < length), kWarps);
     Tile tile(first, length);
-    tile.fetch(area, place + first);
-    tile.give(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
+    tile.load_elements(area, place + first);
+    tile.store_results(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
   });
   block_barrier();
   area.write(args, column);
@@ -226,7 +233,7 @@ CSM_DEVICE void reduce_piece(const Arguments& args, const Row& column, const Pie
   block_barrier();
   const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
   StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
-  tile.fetch(area, place);
+  tile.load_elements(area, place);
   const Node whole = fold_warps(tile.reduce(only_length(piece.length)));
   nodes_of(args).store(slot, whole, thread_index() == 0);
 }
@@ -254,9 +261,9 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
   block_barrier();
   const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
   StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
-  tile.fetch(area, place);
-  const Wide m = tile.prepare(only_length(piece.length));
-  tile.give(area, place, Op::scale(m, whole, only_length(piece.length)));
+  tile.load_elements(area, place);
+  const DoubleWord m = tile.prepare(only_length(piece.length));
+  tile.store_results(area, place, Op::scale(m, whole, only_length(piece.length)));
   block_barrier();
   area.write(args, column);
 }

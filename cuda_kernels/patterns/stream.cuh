@@ -19,11 +19,11 @@ CSM_DEVICE void run(const Arguments& args) {
   const SharedNodes nodes(0, 2 * warps + 1);
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
-    const Given given = given_of<Op>(args, row, number);
-    reduce_stretch(args, row, whole_row, given, nodes);
+    const RowContext context = row_context<Op>(args, row, number);
+    reduce_stretch(args, row, whole_row, context, nodes);
     const Node whole = nodes.load(2 * warps);
-    if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, given);
-    write_values<Op>(row, whole, given, thread_index() == 0);
+    if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, context);
+    write_values<Op>(row, whole, context, thread_index() == 0);
   }
 }
 

@@ -10,14 +10,14 @@ namespace csm {
 
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
-  const int k = static_cast<int>(layout.option[0]), rows_at_once = block_threads() / kLanes;
+  const int k = static_cast<int>(layout.option[kSelected]), rows_at_once = block_threads() / kLanes;
   // The loop is the same for all threads of a block, so that every lane reaches every shuffle.
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
     const i64 number = base + thread_index() / kLanes;
     const bool present = number < layout.rows;
     const Row row = row_at(args, present ? number : base);
     KeyTile<Op> tile(0, present ? layout.n : 0);
-    tile.read(args, row, given_of<Op>(args, row, number, present));
+    tile.read(args, row, row_context<Op>(args, row, number, present));
     const Node whole = tile.reduce(args);
     Picks picks;
     if constexpr (kLanes == kWarp) pick_into(picks, tile, k);
