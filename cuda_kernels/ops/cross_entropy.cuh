@@ -1,15 +1,19 @@
-// cross_entropy: the loss of a row of logits x against weights p of its classes, and the loss's gradient. With
-// ℓ = ln Σ_j exp(x_j) and q = softmax(x),
+// cross_entropy: the loss of a row of logits x against weights p of its classes, and the gradient of the loss.
+//
+// With ℓ = ln Σ_j exp(x_j) and q = softmax(x),
 //
 //   loss = ℓ Σ_j p_j − Σ_j p_j x_j + z ℓ²,   ∂loss/∂x_j = (Σ_j p_j + 2 z ℓ) q_j − p_j.
 //
-// A hard target is a class t: p_j = (1 − ε) w_t [j = t] + (ε/C) w_j, of C classes with weights w. Then the loss is
-// (1 − ε) w_t (ℓ − x_t) + …, and the row's sums have to give x_t: where the gradient is written over the logits, memory
-// may have lost it by the time that it is needed. A soft target has a probability y_j for each class (feature soft):
-// p_j = w_j ((1 − ε) y_j + ε/C).
+// Hard targets: each row has a class t, and p_j = (1 − ε) w_t [j = t] + (ε/C) w_j for C classes with weights w and the
+// smoothing ε (feature smooth). Then the loss is (1 − ε) w_t (ℓ − x_t) + …
+// Soft targets (feature soft): each row has a probability y_j for each class, and p_j = w_j ((1 − ε) y_j + ε/C).
+// With the feature capped, x_j is replaced by cap · tanh(x_j / cap) when it is read.
 //
-// Operands: logits, soft targets, weights by element (soft, or hard with the feature smooth); the class and the
-// upstream gradient of a row; the weights as a table, for w_t; the gradient and the loss, of which one may be missing.
+// Summed over the row: exp(x_j − m), where m = max_j x_j. Soft targets also sum p_j x_j and p_j, smoothed hard ones
+// w_j x_j and w_j. x_t is picked out of the row in the same pass, because the gradient may overwrite the logits.
+//
+// Inputs: logits; soft targets; weights by element, for soft or smoothed targets. Values of a row: its class, if hard;
+// the upstream gradient. Table: the weights w, to look up w_t. Outputs: the gradient and the loss, or one of them.
 #pragma once
 
 #include "numeric/log.cuh"
@@ -21,12 +25,13 @@ namespace csm {
 struct Op : Plain {
   static constexpr bool kSoft = has(feature::soft), kSmooth = has(feature::smooth), kCapped = has(feature::capped);
   static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
-  static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // by element: the last of the inputs
+  static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
 
-  // Numbers of the call; `share` is ε/C, and `factor` of all gradients.
+  // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
+  // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kPerCap 1/cap; kFactor multiplies the whole gradient.
   enum Option { kIgnored, kStride, kKeep, kSmoothing, kShare, kZ, kCap, kPerCap, kFactor };
-  // Sums, the first one relative to the maximum: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w. x_t is picked out.
+  // The sums: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w.
   enum Sum { kExponentials, kProducts, kWeightSum };
 
   // ---- the row's target ----
@@ -41,7 +46,7 @@ struct Op : Plain {
       given.found[0] = given.look_up<0>(given.whole[0] * given.option(kStride), wanted);
     }
   }
-  // (1 − ε) w_t.
+  // (1 − ε) w_t, the weight of the loss at the target.
   CSM_DEVICE static Acc target_weight(const Given& given) {
     if constexpr (kTables > 0) return given.number(kKeep) * given.found[0];
     else return given.number(kKeep);
@@ -63,7 +68,7 @@ struct Op : Plain {
 
   CSM_DEVICE static Acc key(const Element& e, const Given&) { return e[0]; }
 
-  // Where a weight is 0 the logit counts for nothing, not even −inf.
+  // A logit of weight 0 contributes nothing, even if it is −inf.
   CSM_DEVICE static Acc weighted(Acc weight, Acc x) { return weight == Acc(0) ? Acc(0) : weight * x; }
 
   CSM_DEVICE static void terms(Element& e, Wide shift, Place place, const Given& given, Values<kSums>& term) {
@@ -78,7 +83,7 @@ struct Op : Plain {
     } else if constexpr (kSmooth) {
       term[kProducts] = place.before(given.n) ? x : Acc(0);
     }
-    // One exponential an element, but where the slope of the cap needs the logit again.
+    // Keep the exponential for map(), unless map() needs the logit for the slope of the cap.
     if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
   }
 
@@ -88,7 +93,8 @@ struct Op : Plain {
     return logarithm(settled(normalised(settled(row.s[kExponentials]))));
   }
 
-  // Σ w (ℓ − x), all of whose parts are positive: ℓ = m + ln s in two steps.
+  // Σ w (ℓ − x) = (m Σ w − Σ w x) + Σ w ln s, since ℓ = m + ln s. For weights ≥ 0 both parts are ≥ 0, so their sum does
+  // not cancel.
   CSM_DEVICE static Acc below(Acc m, Wide log, Wide weights, Wide products) {
     const Wide largest = multiply(weights, widen_exactly(m));
     const Acc rest = largest.lo - products.lo;
@@ -96,7 +102,8 @@ struct Op : Plain {
     return fused(weights.hi, log.hi, beyond);
   }
 
-  // ℓ − x_t = (m − x_t) + ln s: exact in its first part, and right next to 0 in the second.
+  // ℓ − x_t = (m − x_t) + ln s. The rounding error of the difference joins the low word of the logarithm, so that the
+  // result keeps its digits next to 0.
   CSM_DEVICE static Acc below_target(Acc m, Wide log, Acc x) {
     const Acc d = m - x;
     if constexpr (kCompensated) {
@@ -107,7 +114,7 @@ struct Op : Plain {
     return plus(d, log);
   }
 
-  // Σ_j w_j of a row of hard targets, and Σ_j w_j x_j.
+  // Σ_j w_j, for hard targets with smoothing.
   CSM_DEVICE static Wide class_weights(const Node& row, const Given& given) {
     if constexpr (kSmooth && kWeights) return settled(row.s[kWeightSum]);
     else return widen_exactly(static_cast<Acc>(given.n));
@@ -135,9 +142,9 @@ struct Op : Plain {
   // ---- the gradient ----
 
   struct Scale {
-    Wide factor;           // of an element's exponential
-    Acc at_target, share;  // the whole gradient there; what each weight takes off elsewhere
-    Acc maximum, per_cap;  // with a cap
+    Wide factor;           // times an element's exponential: the softmax part of its gradient
+    Acc at_target, share;  // the gradient at the target; what is subtracted elsewhere, per weight
+    Acc maximum, per_cap;  // used with a cap only
     i64 target;
     bool ignored;
   };
@@ -147,7 +154,7 @@ struct Op : Plain {
     if constexpr (kGradient) {
       Acc upstream = given.number(kFactor);
       if constexpr (kUpstream) upstream *= given[kRowInputs - 1];
-      Acc excess = Acc(0);  // what multiplies q beside the target's weight
+      Acc excess = Acc(0);  // the factor of q besides the target's weight
       const Acc z = given.number(kZ);
       if (z != Acc(0)) excess = Acc(2) * z * plus(row.m.hi, log_sum(row));
       const Wide inverse = normalised(reciprocal_of(row.s[kExponentials]));
@@ -167,7 +174,8 @@ struct Op : Plain {
           if constexpr (kTables > 0) here *= given.found[0];
         }
         total = weight + excess;
-        // q_t − 1 without cancellation: q_t above ½ belongs to the maximum, whose exponential in the sum is 1 exactly.
+        // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum, whose exponential
+        // is exactly 1: subtract that from the sum.
         const Acc x = row.picked[0];
         const bool largest = x == row.m.hi;
         const Acc q = largest ? inverse.hi : exp_difference(x, shift_of(row.m)) * inverse.hi;
@@ -205,7 +213,7 @@ struct Op : Plain {
     }
   }
 
-  // x · a − b.
+  // x · a − b
   CSM_DEVICE static Acc less(Acc x, Wide a, Acc b) {
     if constexpr (kCompensated) return fused(x, a.hi, fused(x, a.lo, -b));
     else return fused(x, a.hi, -b);

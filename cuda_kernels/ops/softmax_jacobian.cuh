@@ -1,7 +1,7 @@
-// Jacobian of softmax, a row of it at a time: ∂y_i/∂x_j = y_i (δ_ij − y_j).
+// softmax_jacobian: ∂y_i/∂x_j = y_i (δ_ij − y_j), where y = softmax(x).
 //
-// Row i of the matrix has the value y_i, and the elements y_j: off the diagonal −y_i y_j, on it y_i − y_i², which one
-// fused multiply-add rounds once.
+// Each row of the kernel is a row i of the matrix. Its value is y_i and its elements are y_j: off the diagonal −y_i
+// y_j, on it y_i − y_i², which one fused multiply-add rounds once. Nothing is summed.
 #pragma once
 
 #include "reduce/node.cuh"
@@ -17,7 +17,8 @@ struct Op : WritesElements {
   };
   CSM_DEVICE static Scale scale(Wide, const Node&, const Given& given) { return {given[0], given.row % given.n}; }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place place, Values<1>& entry) {
-    entry[0] = place.is(row.diagonal) ? fused(-row.y, row.y, row.y) : fused(-row.y, e[0], Acc(0));  // no −0
+    entry[0] =
+        place.is(row.diagonal) ? fused(-row.y, row.y, row.y) : fused(-row.y, e[0], Acc(0));  // + 0 turns −0 into 0
   }
 };
 

@@ -1,7 +1,9 @@
-// Second order: gradients through softmax's VJP, dx = y ∘ (dy − ⟨y, dy⟩), of a loss whose gradient in dx is g.
+// softmax_vjp_vjp: the gradients through dx = y ∘ (dy − ⟨y, dy⟩), softmax's VJP, of a loss whose gradient at dx is g:
 //
 //   with respect to y:   g ∘ (dy − ⟨y, dy⟩) − dy ⟨y, g⟩
 //   with respect to dy:  y ∘ (g − ⟨y, g⟩)
+//
+// Summed over the row: y_j dy_j and y_j g_j.
 #pragma once
 
 #include "reduce/node.cuh"
@@ -17,7 +19,7 @@ struct Op : WritesElements {
   }
 
   struct Scale {
-    Wide dot_dy, dot_g;
+    Wide dot_dy, dot_g;  // ⟨y, dy⟩, ⟨y, g⟩
   };
   CSM_DEVICE static Scale scale(Wide, const Node& row, const Given&) { return {settled(row.s[0]), settled(row.s[1])}; }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& gradient) {
