@@ -206,7 +206,7 @@ MUTATIONS = (
     Mutation(
         "softmax: the maximum not subtracted",
         BOUND,
-        "ops/softmax.cuh",
+        "logits/softmax.cuh",
         "exp_logit(e, shift, factor_of(context))",
         "exp_logit(e, DoubleWord{}, factor_of(context))",
         (replace(_GROUP, rows="far"),),
@@ -214,7 +214,7 @@ MUTATIONS = (
     Mutation(
         "softmax: chunks not rescaled to the row's maximum",
         BOUND,
-        "ops/softmax.cuh",
+        "logits/softmax.cuh",
         "exp_difference_times(chunk_maximum, shift_of(row.m), normalised(reciprocal_of(row.s[0])))",
         "normalised(reciprocal_of(row.s[0]))",
         (_BLOCK,),
@@ -222,7 +222,7 @@ MUTATIONS = (
     Mutation(
         "softmax: missing elements read as 0",
         BOUND,
-        "ops/softmax.cuh",
+        "logits/softmax.cuh",
         "{Neutral::lowest}",
         "{Neutral::zero}",
         (replace(_GROUP, shape=(5, 601)),),
@@ -278,7 +278,7 @@ MUTATIONS = (
     Mutation(
         "softmax_vjp: an overflowed sum keeps its low part",
         BOUND,
-        "ops/softmax_vjp.cuh",
+        "logits/subtracts_dot.cuh",
         "drop_invalid_low(row.s[0])",
         "row.s[0]",
         (Probe("group", "softmax_vjp", "float32", (3, 300), rows="infinite"),),

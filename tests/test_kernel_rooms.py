@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cusoftmax._source import UNIT, kernel_root
+from cusoftmax.runtime.source import UNIT, kernel_root
 
 # From the bottom up. Rooms on one floor do not include each other.
 FLOORS = (

@@ -1,15 +1,19 @@
-// cross_entropy: the loss of a row of logits x against weights p of its classes, and the loss's gradient. With
-// ℓ = ln Σ_j exp(x_j) and q = softmax(x),
+// cross_entropy: the loss of a row of logits x against weights p of its classes, and the gradient of the loss.
+//
+// With ℓ = ln Σ_j exp(x_j) and q = softmax(x),
 //
 //   loss = ℓ Σ_j p_j − Σ_j p_j x_j + z ℓ²,   ∂loss/∂x_j = (Σ_j p_j + 2 z ℓ) q_j − p_j.
 //
-// A hard target is a class t: p_j = (1 − ε) w_t [j = t] + (ε/C) w_j, of C classes with weights w. Then the loss is
-// (1 − ε) w_t (ℓ − x_t) + …, and the row's sums have to give x_t: where the gradient is written over the logits, memory
-// may have lost it by the time that it is needed. A soft target has a probability y_j for each class (feature soft):
-// p_j = w_j ((1 − ε) y_j + ε/C).
+// Hard targets: each row has a class t, and p_j = (1 − ε) w_t [j = t] + (ε/C) w_j for C classes with weights w and the
+// smoothing ε (feature smooth). Then the loss is (1 − ε) w_t (ℓ − x_t) + …
+// Soft targets (feature soft): each row has a probability y_j for each class, and p_j = w_j ((1 − ε) y_j + ε/C).
+// With the feature capped, x_j is replaced by cap · tanh(x_j / cap) when it is read.
 //
-// Operands: logits, soft targets, weights by element (soft, or hard with the feature smooth); the class and the
-// upstream gradient of a row; the weights as a table, for w_t; the gradient and the loss, of which one may be missing.
+// Summed over the row: exp(x_j − m), where m = max_j x_j. Soft targets also sum p_j x_j and p_j, smoothed hard ones
+// w_j x_j and w_j. x_t is picked out of the row in the same pass, because the gradient may overwrite the logits.
+//
+// Inputs: logits; soft targets; weights by element, for soft or smoothed targets. Values of a row: its class, if hard;
+// the upstream gradient. Table: the weights w, to look up w_t. Outputs: the gradient and the loss, or one of them.
 #pragma once
 
 #include "numeric/log.cuh"
@@ -21,10 +25,11 @@ namespace csm {
 struct Op : OperationBase {
   static constexpr bool kSoft = has(feature::soft), kSmooth = has(feature::smooth), kCapped = has(feature::capped);
   static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
-  static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // by element: the last of the inputs
+  static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
 
-  // Numbers of the call; `share` is ε/C, and `factor` of all gradients.
+  // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
+  // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kPerCap 1/cap; kFactor multiplies the whole gradient.
   enum Option {
     kIgnored = option_named("ignore_index", 0),
     kStride = option_named("stride", 1),
@@ -36,7 +41,7 @@ struct Op : OperationBase {
     kPerCap = option_named("per_cap", 7),
     kFactor = option_named("factor", 8)
   };
-  // Sums, the first one relative to the maximum: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w. x_t is picked out.
+  // The sums: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w.
   enum Sum { kExponentials, kProducts, kWeightSum };
 
   // ---- the row's target ----
@@ -53,7 +58,7 @@ struct Op : OperationBase {
       context.looked_up[0] = context.look_up<0>(context.integer[0] * context.option(kStride), wanted);
     }
   }
-  // (1 − ε) w_t.
+  // (1 − ε) w_t, the weight of the loss at the target.
   CSM_DEVICE static Acc target_weight(const RowContext& context) {
     if constexpr (kTables > 0) return context.number(kKeep) * context.looked_up[0];
     else return context.number(kKeep);
@@ -75,7 +80,7 @@ struct Op : OperationBase {
 
   CSM_DEVICE static Acc key(const Element& e, const RowContext&) { return e[0]; }
 
-  // Where a weight is 0 the logit counts for nothing, not even −inf.
+  // A logit of weight 0 contributes nothing, even if it is −inf.
   CSM_DEVICE static Acc weighted(Acc weight, Acc x) { return weight == Acc(0) ? Acc(0) : weight * x; }
 
   CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place place, const RowContext& context,
@@ -91,7 +96,7 @@ struct Op : OperationBase {
     } else if constexpr (kSmooth) {
       term[kProducts] = place.before(context.n) ? x : Acc(0);
     }
-    // One exponential an element, but where the slope of the cap needs the logit again.
+    // Keep the exponential for map(), unless map() needs the logit for the slope of the cap.
     if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
   }
 
@@ -101,7 +106,8 @@ struct Op : OperationBase {
     return logarithm(drop_invalid_low(normalised(drop_invalid_low(row.s[kExponentials]))));
   }
 
-  // Σ w (ℓ − x), all of whose parts are positive: ℓ = m + ln s in two steps.
+  // Σ w (ℓ − x) = (m Σ w − Σ w x) + Σ w ln s, since ℓ = m + ln s. For weights ≥ 0 both parts are ≥ 0, so their sum does
+  // not cancel.
   CSM_DEVICE static Acc below(Acc m, DoubleWord log, DoubleWord weights, DoubleWord products) {
     const DoubleWord largest = multiply(weights, as_double_word(m));
     const Acc rest = largest.lo - products.lo;
@@ -109,14 +115,15 @@ struct Op : OperationBase {
     return fused(weights.hi, log.hi, beyond);
   }
 
-  // ℓ − x_t = (m − x_t) + ln s: exact in its first part, and right next to 0 in the second.
+  // ℓ − x_t = (m − x_t) + ln s. The rounding error of the difference joins the low word of the logarithm, so that the
+  // result keeps its digits next to 0.
   CSM_DEVICE static Acc below_target(Acc m, DoubleWord log, Acc x) {
     const DoubleWord d = two_difference(m, x);
     if (kCompensated && d.lo == d.lo) log.lo += d.lo;
     return plus(d.hi, log);
   }
 
-  // Σ_j w_j of a row of hard targets, and Σ_j w_j x_j.
+  // Σ_j w_j, for hard targets with smoothing.
   CSM_DEVICE static DoubleWord class_weights(const Node& row, const RowContext& context) {
     if constexpr (kSmooth && kWeights) return drop_invalid_low(row.s[kWeightSum]);
     else return as_double_word(static_cast<Acc>(context.n));
@@ -144,9 +151,9 @@ struct Op : OperationBase {
   // ---- the gradient ----
 
   struct Scale {
-    DoubleWord factor;     // of an element's exponential
-    Acc at_target, share;  // the whole gradient there; what each weight takes off elsewhere
-    Acc maximum, per_cap;  // with a cap
+    DoubleWord factor;     // times an element's exponential: the softmax part of its gradient
+    Acc at_target, share;  // the gradient at the target; what is subtracted elsewhere, per weight
+    Acc maximum, per_cap;  // used with a cap only
     i64 target;
     bool ignored;
   };
@@ -156,7 +163,7 @@ struct Op : OperationBase {
     if constexpr (kGradient) {
       Acc upstream = context.number(kFactor);
       if constexpr (kUpstream) upstream *= context[kRowInputs - 1];
-      Acc excess = Acc(0);  // what multiplies q beside the target's weight
+      Acc excess = Acc(0);  // the factor of q besides the target's weight
       const Acc z = context.number(kZ);
       if (z != Acc(0)) excess = Acc(2) * z * plus(row.m.hi, log_sum(row));
       const DoubleWord inverse = normalised(reciprocal_of(row.s[kExponentials]));
@@ -176,7 +183,8 @@ struct Op : OperationBase {
           if constexpr (kTables > 0) here *= context.looked_up[0];
         }
         total = weight + excess;
-        // q_t − 1 without cancellation: q_t above ½ belongs to the maximum, whose exponential in the sum is 1 exactly.
+        // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum, whose exponential
+        // is exactly 1: subtract that from the sum.
         const Acc x = row.picked[0];
         const bool largest = x == row.m.hi;
         const Acc q = largest ? inverse.hi : exp_difference(x, shift_of(row.m)) * inverse.hi;
@@ -214,7 +222,7 @@ struct Op : OperationBase {
     }
   }
 
-  // x · a − b.
+  // x · a − b
   CSM_DEVICE static Acc less(Acc x, DoubleWord a, Acc b) {
     if constexpr (kCompensated) return fused(x, a.hi, fused(x, a.lo, -b));
     else return fused(x, a.hi, -b);

@@ -1,5 +1,7 @@
-// What the mean of cross_entropy multiplies by: 1 / Σ w_t over the targets t that are not ignored; without weights,
-// 1 / their number. The targets are the elements of the one row; those that name no class count for nothing.
+// cross_entropy_divisor: 1 / Σ w_t, by which the mean of cross_entropy multiplies the sum of the losses.
+//
+// The one row holds the targets t of all losses. Without weights each w_t is 1. Ignored targets, and those that name no
+// class, have weight 0. Summed over the row: w_t.
 #pragma once
 
 #include "reduce/operation.cuh"
@@ -14,7 +16,7 @@ struct Op : WritesRows {
     kClasses = option_named("classes", 2)
   };
 
-  // Arithmetic with integers is in double, which holds every number of classes exactly.
+  // Integer inputs are converted to double, which holds every class exactly.
   CSM_DEVICE static void enter(Element& e, Place, const RowContext& context) {
     const bool counts = e[0] >= Acc(0) && e[0] < static_cast<Acc>(context.option(kClasses)) &&
                         e[0] != static_cast<Acc>(context.option(kIgnored));

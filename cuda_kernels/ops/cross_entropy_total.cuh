@@ -1,5 +1,7 @@
-// The sum or the mean of the losses of rows: the elements of the one row, times a number of the call, and another that
-// is read from memory if there is a row input.
+// cross_entropy_total: the sum or the mean of the losses, times a factor.
+//
+// The one row holds the losses of all rows. The factor is an option of the call; a value of the row, where there is
+// one, is a second factor (the result of cross_entropy_divisor). Summed over the row: its elements.
 #pragma once
 
 #include "reduce/operation.cuh"

@@ -1,4 +1,7 @@
-// log_softmax: y_i = z_i − m − ln Σ_j exp(z_j − m), m = max_j z_j, where z = x or as logits/logit.cuh says.
+// log_softmax: y_i = z_i − m − ln Σ_j exp(z_j − m), where m = max_j z_j.
+//
+// The logits are z = x or, with the features scaled and biased, z = scale · x + bias (logits/logit.cuh).
+// Summed over the row: exp(z_j − m).
 #pragma once
 
 #include "numeric/log.cuh"
@@ -7,7 +10,7 @@
 namespace csm {
 
 struct Op : OfLogits<WritesElements> {
-  // Whether elements become z less their chunk's maximum, for the compiler not to keep the words of z for the map.
+  // If true, terms() replaces each element by z − m_chunk, so that map() need not form z again or keep it in registers.
   static constexpr bool kShifted = !kPlainLogits && kFastExp;
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
 
@@ -17,7 +20,7 @@ struct Op : OfLogits<WritesElements> {
     term[0] = kShifted ? exp_of(as_double_word(e[0])) : exp_logit(e, shift, factor_of(context));
   }
 
-  // Both parts of y are ≤ 0, so no digits cancel. A row of −inf alone has z − m = NaN.
+  // y is the sum of z − m and −ln s. Both are ≤ 0, so nothing cancels. In a row of −inf alone z − m is NaN.
   struct Scale {
     DoubleWord maximum;
     DoubleWord minus_log;
@@ -25,7 +28,7 @@ struct Op : OfLogits<WritesElements> {
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     const DoubleWord log = logarithm(row.s[0]);
-    // Shifted elements lack the chunk's maximum already.
+    // The chunk's maximum has already been subtracted from shifted elements.
     const DoubleWord maximum = kShifted ? below_maximum(row.m, shift_of(chunk_maximum)) : row.m;
     return {maximum, {-log.hi, -log.lo}, factor_of(context)};
   }

@@ -1,4 +1,6 @@
-// Gradient through log_softmax: dx = dy − exp(ℓ) Σ_j dy_j, where ℓ = log_softmax(x).
+// log_softmax_vjp: the gradient dx = dy − exp(ℓ) Σ_j dy_j with respect to x, where ℓ = log_softmax(x).
+//
+// For ℓ = log_softmax(scale · x) it is multiplied by the scale. Summed over the row: dy_j.
 #pragma once
 
 #include "logits/logit.cuh"
@@ -12,7 +14,7 @@ struct Op : WritesElements {
 
   struct Scale {
     DoubleWord minus_sum;  // −Σ dy
-    Acc factor;
+    Acc factor;            // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext& context) {
     const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[0])));

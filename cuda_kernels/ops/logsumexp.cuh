@@ -1,7 +1,9 @@
-// logsumexp: m + ln |Σ_j b_j exp(x_j − m)|, m the largest x_j whose weight b_j is not 0. A value of the row.
+// logsumexp: m + ln |Σ_j b_j exp(z_j − m)|, one value for each row.
 //
-// The weights are there if the operation has a second input, and the sum's sign is given if it has a second result;
-// without that, a negative sum has no logarithm and gives NaN.
+// m is the largest z_j whose weight b_j is not 0. The logits are z = x or, with the features scaled and biased,
+// z = scale · x + bias. The weights are the second input of an operation that has them; else each b_j is 1. The sign of
+// the sum is a second result; without it, a negative sum has no logarithm and gives NaN. Summed over the row: b_j
+// exp(z_j − m).
 #pragma once
 
 #include "numeric/log.cuh"
@@ -10,7 +12,7 @@
 namespace csm {
 
 struct Op : Weighted<WritesRows> {
-  // The term of +inf is +inf, and not the NaN of its difference to itself: then so is the result.
+  // For z = +inf, m is +inf too and z − m would be NaN: the term is +inf instead, and so is the result.
   CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<1>& term) {
     const DoubleWord factor = factor_of(context);
     const Acc z = logit(e, factor).hi;

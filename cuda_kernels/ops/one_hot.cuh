@@ -1,6 +1,7 @@
-// 1 at the place that a row is given, 0 elsewhere; NaN in rows that are given none (−1).
+// one_hot: 1 at the place that each row is given, 0 elsewhere; NaN in a row that is given none (−1).
 //
-// The elements of the input are not looked at: it is there for its shape, and a compiler drops its loads.
+// The place is a value of the row. The input is there for its shape only: its elements are not used, and the compiler
+// drops their loads. Nothing is summed.
 #pragma once
 
 #include "reduce/operation.cuh"

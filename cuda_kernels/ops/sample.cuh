@@ -1,7 +1,8 @@
-// sample: the index of the largest of z = x / T + g, with g standard Gumbel noise of a seed, the row and the place in
-// it: a draw from softmax(x / T). Without the feature noisy, of the largest x as stored.
+// sample: the index of the largest z_i = x_i / T + g_i, where g_i is standard Gumbel noise: a draw from softmax(x / T).
 //
-// What is compared is z, or T z where that is less, T < 1: neither overflows, and the largest is the same element's.
+// The noise follows from the seed, the row's number and the element's place in the row. Without the feature noisy, the
+// result is the index of the largest x_i as stored. Elements are compared by min(1, T) · z, which has its maximum at
+// the same place as z: for T < 1, x / T could overflow. Nothing is summed.
 #pragma once
 
 #include "numeric/gumbel.cuh"
@@ -27,7 +28,7 @@ struct Op : OperationBase {
     }
   }
 
-  // A row with a NaN or a +inf, which then is the largest, or of −inf alone has no distribution to draw from.
+  // −1 where there is no distribution to draw from: the largest is NaN or +inf, or every element is −inf.
   CSM_DEVICE static i64 index(const Candidate& best) {
     if constexpr (has(feature::noisy)) {
       const Acc z = value_of(best.key);

@@ -1,8 +1,8 @@
-// Second order: the Hessian of x ↦ ⟨dy, softmax(x)⟩ applied to v. With ẏ = y ∘ (v − ⟨y, v⟩),
+// softmax_hvp: the Hessian of x ↦ ⟨dy, softmax(x)⟩, applied to v. With y = softmax(x) and ẏ = y ∘ (v − ⟨y, v⟩) it is
 //
-//   ẏ ∘ (dy − ⟨y, dy⟩) − y ⟨ẏ, dy⟩,   and   ⟨ẏ, dy⟩ = Σ y v dy − ⟨y, v⟩⟨y, dy⟩,
+//   ẏ ∘ (dy − ⟨y, dy⟩) − y ⟨ẏ, dy⟩,   where   ⟨ẏ, dy⟩ = Σ_j y_j v_j dy_j − ⟨y, v⟩⟨y, dy⟩.
 //
-// so that three sums over the same pass are enough.
+// Summed over the row, in one pass: y_j dy_j, y_j v_j and y_j v_j dy_j.
 #pragma once
 
 #include "reduce/operation.cuh"
@@ -19,7 +19,7 @@ struct Op : WritesElements {
   }
 
   struct Scale {
-    DoubleWord dot_dy, dot_v, both;  // both: ⟨ẏ, dy⟩
+    DoubleWord dot_dy, dot_v, both;  // ⟨y, dy⟩, ⟨y, v⟩, ⟨ẏ, dy⟩
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
     const DoubleWord dy = drop_invalid_low(row.s[0]), v = drop_invalid_low(row.s[1]), product = multiply(dy, v);

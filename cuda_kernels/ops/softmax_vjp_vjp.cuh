@@ -1,7 +1,9 @@
-// Second order: gradients through softmax's VJP, dx = y ∘ (dy − ⟨y, dy⟩), of a loss whose gradient in dx is g.
+// softmax_vjp_vjp: the gradients through dx = y ∘ (dy − ⟨y, dy⟩), softmax's VJP, of a loss whose gradient at dx is g:
 //
 //   with respect to y:   g ∘ (dy − ⟨y, dy⟩) − dy ⟨y, g⟩
 //   with respect to dy:  y ∘ (g − ⟨y, g⟩)
+//
+// Summed over the row: y_j dy_j and y_j g_j.
 #pragma once
 
 #include "reduce/operation.cuh"
@@ -17,7 +19,7 @@ struct Op : WritesElements {
   }
 
   struct Scale {
-    DoubleWord dot_dy, dot_g;
+    DoubleWord dot_dy, dot_g;  // ⟨y, dy⟩, ⟨y, g⟩
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
     return {drop_invalid_low(row.s[0]), drop_invalid_low(row.s[1])};

@@ -1,6 +1,6 @@
-// topk_softmax: the k largest y_i = exp(x_i − m) / s of a row, m = max_j x_j, and their indices.
+// topk_softmax: the k largest y_i = exp(x_i − m) / s of a row, where m = max_j x_j, and their indices.
 //
-// s is the sum of the exponentials of the row or, for an operation with no sum over it, of the k.
+// s is Σ_j exp(x_j − m) over the row or, for a kernel that sums nothing over the row, over the k largest alone.
 #pragma once
 
 #include "reduce/operation.cuh"
@@ -20,7 +20,7 @@ struct Op : OperationBase {
     sum[0] = term(x[0], shift.hi);
   }
 
-  // A row of −inf alone has s = 0 and becomes NaN, as in softmax.
+  // 1 / s. A row of −inf alone has s = 0, and its results are NaN, as in softmax.
   using Scale = DoubleWord;
   CSM_DEVICE static Scale scale(DoubleWord sum) { return normalised(reciprocal_of(sum)); }
   CSM_DEVICE static Acc value(Acc term, Scale scale) { return scaled(term, scale); }

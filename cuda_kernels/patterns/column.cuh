@@ -1,17 +1,24 @@
-// column: the rows run down a strided axis, and neighbouring rows may lie side by side in memory.
+// column: rows run down a strided axis, and neighbouring rows may lie side by side in memory.
 //
-// A thread walks down kVec neighbouring rows, kItems elements of each, all in registers. A warp is kLanes threads side
-// by side, so that its accesses are contiguous, times 32 / kLanes further down. A block is several such warps one below
-// the other: a power of two of walkers for each row. A walker's stretch is a leaf; leaves are folded as the binary tree
-// of reduce/fold.cuh, by groups of lanes, through shared memory.
+// Thread: holds kItems successive elements of each of kVec neighbouring rows, in registers.
+// Warp: kLanes threads side by side across the rows, so that its accesses are contiguous, and 32 / kLanes of them one
+// below the other along the rows.
+// Block: its warps continue along the same rows. A row is shared by block_threads / kLanes threads, its walkers (a
+// power of two). Each walker reduces its part of the row to a node, a leaf of the binary tree of reduce/fold.cuh;
+// groups of lanes fold the leaves through shared memory.
 //
-//   stage 0   the row is on the chip: a leaf for each walker of kCluster blocks, one below the other;
-//   stage 1   longer rows, first of three launches: each block folds its leaves and writes the node to the workspace;
-//   stage 2   a warp folds the nodes of one row; writes the row's values, if there are no elements to write;
-//   stage 3   if there are, the leaves are read again, and written, and the row's values.
+//   stage 0   the row fits on the chip: the walkers of one block, or of kCluster blocks along it, hold all of it;
+//   stage 1   longer rows are cut into pieces, first of three launches: each block folds its leaves and writes the
+//             node of its piece to the workspace;
+//   stage 2   a warp folds the nodes of one row; if there are no elements to write, it writes the row's values;
+//   stage 3   if there are, each block reads its piece again and writes it, and the row's values.
 //
-// Shared memory: a node for each walker and row, and for a cluster one more for each block and row; in stage 3 a node
-// for each row. Workspace: a node for each piece of each row, then the rows' nodes.
+// Shared memory: a node for each walker and row; in a cluster also a node for each block and row; in stage 3 a node for
+// each row. Workspace: a node for each piece of each row, then a node for each row.
+//
+// Barriers, for each unit of work of a block: one after the leaves are stored, one after each level of the fold, and
+// one before shared memory is used for the next unit. In a cluster the last is a cluster barrier, which also makes sure
+// that every block has started before others write to it; another one follows the exchange of the blocks' nodes.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -29,7 +36,7 @@ class ColumnTile {
     read_inputs(args, row);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      if (!wanted(i)) break;  // nor any below: so the compiler knows that those above are there
+      if (!wanted(i)) break;  // later items are absent too, so the compiler can drop them
 #pragma unroll
       for (int c = 0; c < kVec; ++c) Op::enter(item_[i][c], {first_, i}, context[c]);
     }
@@ -77,7 +84,7 @@ class ColumnTile {
     return node;
   }
 
-  // What reduce() does to the elements, without the sum. Returns the maximum.
+  // Does to the elements what reduce() does, and returns the maximum; the compiler drops the sums.
   CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return reduce(column, context).m; }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale (&scale)[kVec]) const {
@@ -96,7 +103,7 @@ class ColumnTile {
  private:
   Element item_[kItems][kVec];
   i64 first_, n_;
-  unsigned kept_;  // where elements may be hidden: a bit for each that is not
+  unsigned kept_;  // if elements can be hidden: a bit for each element, set unless it is
   static_assert(!kHides || kItems * kVec <= 32, "a bit for each of a thread's elements");
 
   CSM_DEVICE bool wanted(int i) const { return first_ + i < n_; }
@@ -133,21 +140,22 @@ class ColumnTile {
   }
 };
 
-constexpr int kColumns = kLanes * kVec;  // rows that a block works on
-// Nodes from a walker's to the next's: odd, so that 32 parts of a row meet no bank conflict, and fewer parts of several
-// rows few (at most four ways; the fold is a small part of the work).
+constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
+// The distance between the nodes of successive walkers. It is odd, so that a warp that folds 32 parts of one row meets
+// no bank conflict; one that folds fewer parts of several rows meets conflicts of at most four ways, in a small part of
+// the work.
 constexpr int kPitch = kColumns + 1;
 #ifdef CSM_PITCH
 static_assert(kPitch == CSM_PITCH, "the host spaces the nodes otherwise");
 #endif
 
-// Folds the first `parts` (a power of two) entries of each of the block's rows in place, into entry 0. Neighbouring
-// lanes take neighbouring parts. Called by the whole block, after a barrier; after it, too, all threads have met.
+// Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place. Neighbouring
+// lanes take neighbouring parts. The whole block calls it, after a barrier, and it ends with a barrier.
 CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
   for (int stride = 1; stride < parts; stride *= kWarp) {
     const int left = parts / stride, width = left < kWarp ? left : kWarp;
     for (int base = thread_index() - thread_index() % kWarp; base < left * kColumns; base += block_threads()) {
-      const int place = base + thread_index() % kWarp;  // over the parts of a group, then rows, then groups
+      const int place = base + thread_index() % kWarp;  // counts parts of a group first, then rows, then groups
       const int group = place / width / kColumns, column = place / width % kColumns, part = place % width;
       const bool present = place < left * kColumns;
       const int at = (group * width + part) * stride * kPitch + column;
@@ -158,7 +166,7 @@ CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
   }
 }
 
-// How rows are cut: `length` elements for each block or cluster that works on a row.
+// The number of pieces of a row. A piece is what one block or cluster holds.
 CSM_DEVICE i64 pieces_of(const Layout& layout) {
   const i64 length = i64(kItems) * (block_threads() / kLanes) * kCluster;
   return (layout.n + length - 1) / length;
@@ -179,13 +187,13 @@ CSM_DEVICE void walk(const Arguments& args) {
   for (i64 unit = first_unit; unit < units; unit += grid_blocks() / kCluster) {
     const i64 piece = unit % pieces, outer = unit / pieces / tiles;
     const i64 column = unit / pieces % tiles * kColumns + lane * kVec;
-    const bool present = column < layout.inner;  // kVec divides inner: all of the thread's rows, or none
+    const bool present = column < layout.inner;  // kVec divides inner: all of the thread's rows exist, or none
     const i64 number = outer * layout.inner + column;
     Row row = row_at(args, outer);
     if (present) row.advance(layout, column);
 
     if constexpr (kCluster > 1) cluster_arrive();
-    else if (unit != first_unit) block_barrier();  // the last rows' nodes have been read
+    else if (unit != first_unit) block_barrier();  // the nodes of the last unit have been read
     RowContext context[kVec];
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
@@ -197,7 +205,7 @@ CSM_DEVICE void walk(const Arguments& args) {
     tile.read(args, row, context);
     typename Op::Scale scale[kVec];
     if constexpr (kStage == 3) {
-      // One walker reads the rows' nodes for all.
+      // Walker 0 of each row reads its node for all others.
       if (walker == 0) {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
@@ -256,7 +264,7 @@ CSM_DEVICE void walk(const Arguments& args) {
   }
 }
 
-// Stage 2. Launched with the blocks of stage 1, so that it counts the same pieces.
+// Stage 2. It is launched with blocks of the same size as stage 1, so that it counts the same pieces.
 CSM_DEVICE void fold_pieces(const Arguments& args) {
   const Layout& layout = args.layout;
   const i64 pieces = pieces_of(layout);

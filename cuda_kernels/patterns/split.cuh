@@ -1,11 +1,15 @@
-// split: few, long rows, each over many blocks, in two launches.
+// split: few, long rows, each cut into pieces for many blocks, in two launches.
 //
-// A block takes a piece of a row, in layout.rounds (a power of two) rounds of as many neighbouring chunks as it has
-// warps. A warp has one chunk at a time, a thread kItems elements of it. Launch 0 writes each piece's node to the
-// workspace; in launch 1 every block folds all nodes of its row again, and writes its piece. Where there are only
-// values of the row to write, a warp folds each row in launch 1.
+// Thread: holds kItems elements of a chunk.
+// Warp: has one chunk at a time.
+// Block: takes one piece of a row, in layout.rounds rounds (a power of two); a round is as many neighbouring chunks as
+// the block has warps. In launch 0 it reduces the piece and writes its node to the workspace. In launch 1 its warp 0
+// folds the nodes of the whole row, and then the block reads its piece again and writes the result. If there are only
+// values of a row to write, launch 1 instead has one warp fold each row and write them.
 //
-// Shared memory: as reduce_stretch needs. Workspace: a node for each piece of each row.
+// Shared memory: as reduce_stretch needs (reduce/stretch.cuh). Workspace: a node for each piece of each row.
+// Barriers: those of reduce_stretch; in launch 1 one before the other warps read the row's node; in both one between
+// two pieces, so that the node is not overwritten before it has been read.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -46,7 +50,7 @@ CSM_DEVICE void run(const Arguments& args) {
       write_stretch(args, row, piece, whole, context);
       write_values<Op>(row, whole, context, piece.first == 0 && thread_index() == 0);
     }
-    if (unit + grid_blocks() < layout.rows * pieces) block_barrier();  // the row's node has been read
+    if (unit + grid_blocks() < layout.rows * pieces) block_barrier();  // every warp has read the node
   }
 }
 

@@ -1,22 +1,25 @@
-// topk_column: the best elements of rows down a strided axis, neighbouring rows lying side by side in memory.
+// topk_column: selects the k largest elements of rows that run down a strided axis and lie side by side in memory.
 //
-// A block takes as many neighbouring rows as it has warps, chunk after chunk. Its threads read a chunk of all of them,
-// side by side as they lie, into shared memory; from there each warp takes its own row's, a thread kItems elements, as
-// in topk_block. Each element is read once from global memory.
+// Thread: holds kItems elements of a chunk. Each element is read from global memory once.
+// Warp: takes the chunks of one row from shared memory, one at a time, and selects as in topk_block.
+// Block: takes as many neighbouring rows as it has warps, chunk after chunk: all its threads read one chunk of all
+// these rows, in the order in which they lie in memory, into shared memory.
 //
 //   stage 0   a block passes over its rows from end to end;
-//   stage 1   few rows, first of two launches: a block takes a piece of them, layout.rounds (a power of two) chunks,
-//             and writes the best elements and the node of each row's to the workspace;
-//   stage 2   a block merges the lists of one row, and folds the nodes.
+//   stage 1   few rows, first of two launches: a block takes one piece of them, layout.rounds chunks (a power of two),
+//             and writes the list and the node of each row's piece to the workspace;
+//   stage 2   a block merges the lists of one row and folds its nodes.
 //
-// Shared memory: a chunk for each warp, rows kPitch elements apart; in stage 2 a list for each warp.
+// Shared memory: a chunk for each warp, kPitch elements apart; in stage 2 a list for each warp.
+// Barriers: one after a chunk has been stored, one after it has been taken and before the next is stored.
 #pragma once
 
 #include "select/pick_stretch.cuh"
 
 namespace csm {
 
-// Neighbouring rows of a chunk start four elements further on, so that stores down the chunks meet few bank conflicts.
+// Chunks of neighbouring rows are not a power of two apart but four elements more: a warp stores to several rows at
+// once, and so meets few bank conflicts.
 constexpr int kPitch = kChunk + 4;
 #ifdef CSM_PITCH
 static_assert(kPitch == CSM_PITCH, "the host spaces the staged rows otherwise");
@@ -38,7 +41,7 @@ CSM_DEVICE void run(const Arguments& args) {
   const i64 units = (layout.rows + warps - 1) / warps * pieces;
   for (i64 unit = block_index(); unit < units; unit += grid_blocks()) {
     const i64 first_row = unit / pieces * warps, piece = unit % pieces;
-    // A thread reads for the row `column`, and then works for the row of its warp.
+    // A thread reads elements of row first_row + column, but then selects from the row of its warp.
     const int column = thread_index() % warps;
     const bool present = first_row + column < layout.rows;
     const Row from = row_at(args, present ? first_row + column : first_row);
