@@ -52,6 +52,9 @@ constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales are double words (numeric/double_word.cuh): wherever the result is as precise as the
 // arithmetic (README: Numbers).
 constexpr bool kCompensated = CSM_COMPENSATED;
+// Whether relative sums without a second word are counts and sums (reduce/node.cuh): where a 16-bit result needs the
+// logarithm of the sum.
+constexpr bool kCountsOnes = CSM_COUNTS_ONES;
 
 constexpr int kVec = CSM_VEC;          // elements of one global access
 constexpr int kMaxVec = CSM_GROUP;     // the largest kVec that these dtypes allow, for any alignment; column: kVec

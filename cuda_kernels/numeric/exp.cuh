@@ -42,7 +42,7 @@ using ExpC = ExpConstants<Acc>;
 
 constexpr bool kFastExp = kSingle && !kCompensated;  // 16-bit outputs of float arithmetic
 
-// a · 2^k for an integer k ≤ 2, given as kRound + k.
+// a · 2^k for an integer k ≤ 2 (in double, of a size up to 2000), given as kRound + k.
 CSM_DEVICE float scale_by_power(float a, float rounded) {
   return a * bits_to_float((float_to_bits(rounded) << 23) + 0x3f800000u);
 }
@@ -52,6 +52,23 @@ CSM_DEVICE double scale_by_power(double a, double rounded) {
   const int half = k / 2;
   const auto power = [](int e) { return bits_to_double(static_cast<unsigned long long>(e + 1023) << 52); };
   return a * power(half) * power(k - half);
+}
+
+// a = fraction · 2^power, the size of the fraction in [1, 2). For 0, infinity and NaN the power is 0.
+struct FractionAndPower {
+  double fraction;
+  int power;
+};
+CSM_DEVICE FractionAndPower split_power(double a) {
+  int lowered = 0;
+  if (magnitude(a) < 0x1p-1022) {  // subnormal
+    a *= 0x1p54;
+    lowered = 54;
+  }
+  const unsigned long long bits = double_to_bits(a);
+  const int field = static_cast<int>(bits >> 52 & 0x7ff);
+  if (field == 0 || field == 0x7ff) return {a, 0};
+  return {bits_to_double((bits & 0x800fffffffffffffull) | 0x3ff0000000000000ull), field - 1023 - lowered};
 }
 
 // e^distance = mantissa · 2^k.
@@ -90,14 +107,19 @@ CSM_DEVICE Exponential exp_reduced(DoubleWord distance) {
 // For 16-bit outputs of float arithmetic. x = −∞ gives 0, and NaN stays NaN.
 CSM_DEVICE float exp_fast(float x, float m) { return exp2_approx((x - m) * ExpConstants<float>::kLog2e); }
 
-// e^d with an error of about 0.6 units in the last place, or that of exp_fast.
+// e^d · 2^raised with an error of about 0.6 units in the last place, or that of exp_fast. In double a large `raised`
+// keeps all digits of what would be subnormal otherwise; float has raised = 0.
+template <int raised = 0>
 CSM_DEVICE Acc exp_of(DoubleWord d) {
+  static_assert(raised == 0 || !kSingle, "2^raised is a double");
   if constexpr (kFastExp) {
     return exp2_approx(d.hi * ExpConstants<float>::kLog2e);
   } else {
     const Exponential e = exp_reduced<false>(d);
     // d = −∞ leaves NaN in the mantissa and is set to 0 here; NaN stays, as its comparison is false.
-    return zero_if_less(scale_by_power(e.mantissa.hi, e.rounded), e.distance, ExpC::kSmallest);
+    constexpr Acc kSmallest = ExpC::kSmallest - raised * ExpC::kLn2;
+    const Acc rounded = raised == 0 ? e.rounded : e.rounded + Acc(raised);
+    return zero_if_less(scale_by_power(e.mantissa.hi, rounded), e.distance, kSmallest);
   }
 }
 

@@ -1,10 +1,10 @@
 // The natural logarithm of a sum s ≥ 0, from a double word to a double word: used for log-softmax, logsumexp and the
 // cross-entropy loss; its parts also for Gumbel noise.
 //
-// With s = 2^k·(1 + δ) and 1 + δ in [√½, √2): ln s = k ln 2 + 2 artanh z, z = δ / (2 + δ). δ and z are double words, so
-// the result is accurate also for s near 1, where ln s is nearly δ: its error is a sixth of a unit roundoff. The series
-// artanh z = z + z³/3 + z⁵/5 + … ends where the rest is smaller than 2^-28 (float) or 2^-57 (double) of the whole, for
-// |z| ≤ 0.1716.
+// With s = 2^k·(1 + δ) and 1 + δ in [√½, √2): ln s = k ln 2 + 2 artanh z, 2z = δ / (1 + δ/2). δ and 2z are double
+// words, so the result is accurate also for s near 1, where ln s is nearly δ: its error is a sixth of a unit roundoff.
+// δ is never halved by itself, since half of it may be subnormal, and flushed. The series artanh z = z + z³/3 + z⁵/5 +
+// … ends where the rest is smaller than 2^-28 (float) or 2^-57 (double) of the whole, for |z| ≤ 0.1716.
 #pragma once
 
 #include "numeric/exp.cuh"
@@ -50,20 +50,20 @@ CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
   const auto [exponent_of, fraction] = split_at_root_half(s.hi);
   const Acc exponent = exponent_of - raised;
   // The low word, divided by the same power of two as the high one.
-  const Acc low = kCompensated ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
+  const Acc low = kCompensated || kCountsOnes ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
   const Acc t = fraction - Acc(1);  // exact
-  const DoubleWord denominator = fast_two_sum(Acc(2), t);
-  const Acc denominator_low = denominator.lo + low;
+  const DoubleWord denominator = fast_two_sum(Acc(1), Acc(0.5) * t);
+  const Acc denominator_low = fused(Acc(0.5), low, denominator.lo);
   const Acc inverse = reciprocal(denominator.hi);
-  const Acc z = (t + low) * inverse;
-  const Acc z_low = ((fused(-z, denominator.hi, t) + low) - z * denominator_low) * inverse;
+  const Acc twice = (t + low) * inverse, z = Acc(0.5) * twice;  // 2z and z
+  const Acc twice_low = ((fused(-twice, denominator.hi, t) + low) - twice * denominator_low) * inverse;
   const Acc square = z * z;
   const Acc series = artanh_series(square);
-  const Acc small = fused(z * square, series, Acc(2) * z_low);
+  const Acc small = fused(z * square, series, twice_low);
   // k ln 2 in three words, the largest first. Where it is not 0 it is larger than 2z, which is added to it.
   const Acc whole = exponent * ExpC::kLn2;
   const Acc whole_low = fused(exponent, ExpC::kLn2, -whole) + exponent * ExpC::kLn2Low;
-  const DoubleWord large = two_sum(whole, Acc(2) * z);
+  const DoubleWord large = two_sum(whole, twice);
   DoubleWord result = normalised({large.hi, large.lo + (whole_low + small)});
   if constexpr (!kCompensated) result.hi = large.hi + (whole_low + small);
   if (s.hi == Acc(0)) result = as_double_word(negative_infinity());

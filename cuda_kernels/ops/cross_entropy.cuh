@@ -29,7 +29,7 @@ struct Op : OperationBase {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
 
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
-  // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kPerCap 1/cap; kFactor multiplies the whole gradient.
+  // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kFourPerCap 4/cap; kFactor multiplies the whole gradient.
   enum Option {
     kIgnored = option_named("ignore_index", 0),
     kStride = option_named("stride", 1),
@@ -38,7 +38,7 @@ struct Op : OperationBase {
     kShare = option_named("share", 4),
     kZ = option_named("z_loss", 5),
     kCap = option_named("softcap", 6),
-    kPerCap = option_named("per_cap", 7),
+    kFourPerCap = option_named("four_per_cap", 7),
     kFactor = option_named("factor", 8)
   };
   // The sums: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w.
@@ -67,7 +67,7 @@ struct Op : OperationBase {
   // ---- elements ----
 
   CSM_DEVICE static void enter(Element& e, Place, const RowContext& context) {
-    if constexpr (kCapped) e[0] = capped(e[0], context.number(kCap), context.number(kPerCap));
+    if constexpr (kCapped) e[0] = capped(e[0], context.number(kCap), context.number(kFourPerCap));
     if constexpr (kSoft) {
       e[1] = fused(context.number(kKeep), e[1], context.number(kShare));
       if constexpr (kWeights) e[1] *= e[kInputs - 1];
@@ -103,7 +103,7 @@ struct Op : OperationBase {
   // ---- the loss ----
 
   CSM_DEVICE static DoubleWord log_sum(const Node& row) {
-    return logarithm(drop_invalid_low(normalised(drop_invalid_low(row.s[kExponentials]))));
+    return logarithm(drop_invalid_low(normalised(drop_invalid_low(collected(row.s[kExponentials])))));
   }
 
   // Σ w (ℓ − x) = (m Σ w − Σ w x) + Σ w ln s, since ℓ = m + ln s. For weights ≥ 0 both parts are ≥ 0, so their sum does
@@ -151,9 +151,9 @@ struct Op : OperationBase {
   // ---- the gradient ----
 
   struct Scale {
-    DoubleWord factor;     // times an element's exponential: the softmax part of its gradient
-    Acc at_target, share;  // the gradient at the target; what is subtracted elsewhere, per weight
-    Acc maximum, per_cap;  // used with a cap only
+    DoubleWord factor;          // times an element's exponential: the softmax part of its gradient
+    Acc at_target, share;       // the gradient at the target; what is subtracted elsewhere, per weight
+    Acc maximum, four_per_cap;  // used with a cap only
     i64 target;
     bool ignored;
   };
@@ -166,7 +166,8 @@ struct Op : OperationBase {
       Acc excess = Acc(0);  // the factor of q besides the target's weight
       const Acc z = context.number(kZ);
       if (z != Acc(0)) excess = Acc(2) * z * plus(row.m.hi, log_sum(row));
-      const DoubleWord inverse = normalised(reciprocal_of(row.s[kExponentials]));
+      const DoubleWord exponentials = collected(row.s[kExponentials]);
+      const DoubleWord inverse = normalised(reciprocal_of(exponentials));
       Acc total;
       if constexpr (kSoft) {
         const DoubleWord sum = drop_invalid_low(row.s[kWeightSum]);
@@ -188,7 +189,7 @@ struct Op : OperationBase {
         const Acc x = row.picked[0];
         const bool largest = x == row.m.hi;
         const Acc q = largest ? inverse.hi : exp_difference(x, shift_of(row.m)) * inverse.hi;
-        const DoubleWord sum = normalised(row.s[kExponentials]);
+        const DoubleWord sum = normalised(exponentials);
         const Acc others = largest ? ((sum.hi - Acc(1)) + sum.lo) * inverse.hi : Acc(1) - q;
         found.at_target = upstream * (fused(excess, q, -weight * others) - here);
         if (!exists(context)) found.at_target = total = not_a_number();
@@ -199,7 +200,7 @@ struct Op : OperationBase {
       const DoubleWord factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
       found.factor = multiply(factor, as_double_word(upstream * total));
       found.maximum = top.hi;
-      found.per_cap = context.number(kPerCap);
+      found.four_per_cap = context.number(kFourPerCap);
       found.ignored = ignored(context);
     }
     return found;
@@ -217,7 +218,7 @@ struct Op : OperationBase {
         g = scaled(exponential, row.factor);
       }
       if (!kSoft && place.is(row.target)) g = row.at_target;
-      if constexpr (kCapped) g *= capped_slope(e[0], row.per_cap);
+      if constexpr (kCapped) g *= capped_slope(e[0], row.four_per_cap);
       gradient[0] = !kSoft && row.ignored ? Acc(0) : g;
     }
   }

@@ -27,7 +27,7 @@ struct Op : OfLogits<WritesElements> {
     DoubleWord factor;
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
-    const DoubleWord log = logarithm(row.s[0]);
+    const DoubleWord log = logarithm(collected(row.s[0]));
     // The chunk's maximum has already been subtracted from shifted elements.
     const DoubleWord maximum = kShifted ? below_maximum(row.m, shift_of(chunk_maximum)) : row.m;
     return {maximum, {-log.hi, -log.lo}, factor_of(context)};

@@ -20,7 +20,7 @@ struct Op : Weighted<WritesRows> {
   }
 
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
-    const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[0])));
+    const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(collected(row.s[0]))));
     const bool negative = sum.hi < Acc(0);
     if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
     DoubleWord log = logarithm(negative ? DoubleWord{-sum.hi, -sum.lo} : sum);

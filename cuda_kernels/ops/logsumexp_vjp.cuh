@@ -2,7 +2,11 @@
 //
 // dL, the gradient with respect to the result, is a value of the row. The weights b are the second input of an
 // operation that has them; without them dx = dL · softmax(z). For z = scale · x + bias, dx is multiplied by the scale.
-// Summed over the row: b_j exp(z_j − m), where m is the largest z_j whose weight is not 0.
+// Summed over the row: b_j exp(z_j − m), where m is the largest z_j whose weight is not 0. If that is −inf, the sum is
+// that of nothing, logsumexp is −inf, and dx is 0.
+//
+// exp(z − m) may be smaller than the smallest double and dx not, if dL is large. So in double the factors of dx are
+// kept in range, and a power of two is multiplied last: a result is rounded once, also if it is subnormal.
 #pragma once
 
 #include "logits/weighted.cuh"
@@ -10,20 +14,61 @@
 namespace csm {
 
 struct Op : Weighted<WritesElements> {
+  static constexpr int kRaised = kSingle ? 0 : 1008;  // the exponentials that are kept for map() are times 2^kRaised
+
   CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<1>& term) {
-    term[0] = e[0] = weighted(e, exp_logit(e, shift, factor_of(context)));  // kept for map()
+    const Acc exponential = exp_logit<kRaised>(e, shift, factor_of(context));
+    if constexpr (kSingle) {
+      term[0] = e[0] = weighted(e, exponential);
+    } else {
+      term[0] = weighted(e, exponential * scale_by_power(Acc(1), ExpC::kRound - Acc(kRaised)));
+      e[0] = exponential;
+    }
   }
 
   struct Scale {
-    DoubleWord factor;  // exp(m_chunk − m) / s
-    Acc upstream, factor_of_x;
+    DoubleWord factor;  // dL · exp(m_chunk − m) / s in double, in float without dL
+    Acc last;           // dL; in double what is left of the power of two
+    Acc factor_of_x;    // the scale of scale · x, or 1; in double a part of the factor
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
-    const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
-    return {exp_difference_times(chunk_maximum, shift_of(row.m), inverse), context[0], scale_of(context)};
+    if (row.m.hi == negative_infinity() && row.s[0].hi == Acc(0)) return {};
+    const DoubleWord top = shift_of(row.m);
+    if constexpr (kSingle) {
+      const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
+      return {exp_difference_times(chunk_maximum, top, inverse), context[0], scale_of(context)};
+    } else {
+      return in_range(chunk_maximum, top, row.s[0], context);
+    }
   }
+
+  CSM_DEVICE static Scale in_range(DoubleWord chunk_maximum, DoubleWord top, DoubleWord sum,
+                                   const RowContext& context) {
+    const FractionAndPower s = split_power(sum.hi), upstream = split_power(context[0]),
+                           of_x = split_power(scale_of(context));
+    const DoubleWord inverse = normalised(reciprocal_of(
+        {static_cast<Acc>(s.fraction), scale_by_power(sum.lo, ExpC::kRound - static_cast<Acc>(s.power))}));
+    const Exponential chunk = exp_reduced<true>(kDoubleWordMaximum ? difference(chunk_maximum, top)
+                                                                   : two_difference(chunk_maximum.hi, top.hi));
+    const DoubleWord times = as_double_word(static_cast<Acc>(upstream.fraction * of_x.fraction));
+    DoubleWord factor = normalised(drop_invalid_low(multiply(chunk.mantissa, drop_invalid_low(inverse))));
+    int power = static_cast<int>(double_to_bits(chunk.rounded)) + upstream.power + of_x.power - s.power - kRaised;
+    if (chunk.distance < Acc(-3000)) {  // no dL makes up for that
+      factor = as_double_word(Acc(0) * inverse.hi);
+      power = 0;
+    }
+    factor = drop_invalid_low(multiply(factor, times));
+    // The part of the power that leaves the factor and its products with exponentials normal; the rest makes them 0.
+    const int inner = power > 12 ? 12 : power < -1018 ? -1012 : power;
+    const auto scaled_by = [](Acc a, int k) { return scale_by_power(a, ExpC::kRound + static_cast<Acc>(k)); };
+    return {{scaled_by(factor.hi, inner), scaled_by(factor.lo, inner)},
+            scaled_by(Acc(1), power - inner > -2000 ? power - inner : -2000),
+            Acc(1)};
+  }
+
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
-    dx[0] = rescaled(scaled(e[0], row.factor) * row.upstream, row.factor_of_x);
+    const Acc product = scaled(e[0], row.factor);
+    dx[0] = kSingle ? rescaled(product * row.last, row.factor_of_x) : weighted(e, product) * row.last;
   }
 };
 

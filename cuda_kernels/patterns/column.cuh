@@ -77,7 +77,7 @@ class ColumnTile {
       Values<kSums> term;
       Op::terms(item_[i][column], shift, {first_, i}, context, term);
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) node.s[k] = i == 0 ? as_double_word(term[k]) : add(node.s[k], term[k]);
+      for (int k = 0; k < kSums; ++k) add_term(k, node.s[k], node.s[k].hi, term[k], i == 0);
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k].hi = node.s[k].hi + Acc(0);  // no −0, as in RowTile

@@ -20,7 +20,7 @@ struct Values {
 
 struct Node {
   DoubleWord m;                         // its low word is used only if kDoubleWordMaximum
-  DoubleWord s[kSums > 0 ? kSums : 1];  // the relative sums first
+  DoubleWord s[kSums > 0 ? kSums : 1];  // the relative sums first; with kCountsOnes they are counts and sums
   Values<kPicked> picked;               // each is that of one element, or 0: their addition is exact
 };
 
@@ -33,6 +33,41 @@ CSM_DEVICE Node empty_node() {
   for (int k = 0; k < kPicked; ++k) node.picked[k] = Acc(0);
   return node;
 }
+
+// --- counts and sums -------------------------------------------------------------------------------------------------
+//
+// Where one term of a relative sum dominates, the logarithm of the sum is nearly the sum of the others, which is lost
+// beside the 1 that the maximum's own term is. A double word keeps it, but at six more instructions an element, which
+// 16-bit kernels have no time for. With kCountsOnes the first word counts the terms that are 1, and the second sums the
+// others: two more instructions.
+
+// Whether the k-th sum has a second word.
+CSM_DEVICE constexpr bool has_low_word(int k) { return kCompensated || (kCountsOnes && k < kRelative); }
+
+// Adds a term to the k-th sum, or makes it the first. Counts are exact in any order, so several sums may have one
+// count, `ones`: that of the first of them.
+CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first) {
+  if (kCountsOnes && k < kRelative) {
+    if (first) sum = {Acc(0), Acc(0)};
+    count_or_add(term, ones, sum.lo);
+  } else {
+    sum = first ? as_double_word(term) : add(sum, term);
+  }
+}
+
+// A relative sum as the double word that it is.
+CSM_DEVICE DoubleWord collected(DoubleWord sum) {
+  if constexpr (kCountsOnes) return two_sum(sum.hi, sum.lo);
+  return sum;
+}
+// `sum` relative to `to`, where it was relative to a smaller maximum.
+CSM_DEVICE DoubleWord relative_to(DoubleWord to, DoubleWord maximum, DoubleWord sum) {
+  const DoubleWord rescaled = exp_difference_times(maximum, to, collected(sum));
+  if constexpr (kCountsOnes) return {Acc(0), rescaled.hi};
+  return rescaled;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 // What to subtract from elements whose maximum is m: m, or 0 if all of them are −∞, since −∞ − (−∞) is NaN.
 CSM_DEVICE DoubleWord shift_of(DoubleWord m) { return m.hi == negative_infinity() ? as_double_word(Acc(0)) : m; }
@@ -48,7 +83,7 @@ CSM_DEVICE Node merge(Node a, Node b) {
 #pragma unroll
   for (int k = 0; k < kSums; ++k) {
     const bool rescale = k < kRelative && (low.m.hi != high.m.hi || (kDoubleWordMaximum && low.m.lo != high.m.lo));
-    high.s[k] = add(high.s[k], rescale ? exp_difference_times(low.m, high.m, low.s[k]) : low.s[k]);
+    high.s[k] = add(high.s[k], rescale ? relative_to(high.m, low.m, low.s[k]) : low.s[k]);
   }
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) high.picked[k] += low.picked[k];
@@ -64,7 +99,7 @@ CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
 #pragma unroll
   for (int k = 0; k < kSums; ++k) {
     visit(kMaximumWords + 2 * k, node.s[k].hi);
-    if constexpr (kCompensated) visit(kMaximumWords + 1 + 2 * k, node.s[k].lo);
+    if (has_low_word(k)) visit(kMaximumWords + 1 + 2 * k, node.s[k].lo);
   }
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) visit(kMaximumWords + 2 * kSums + k, node.picked[k]);

@@ -87,7 +87,7 @@ class RowTile {
     terms(node.m, context, partial);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      node.s[k] = sum_in_order(partial[k]);
+      node.s[k] = sum_in_order(partial[k], has_low_word(k));
       node.s[k].hi = node.s[k].hi + Acc(0);  // −0 becomes +0, as it would when merged with empty_node()
     }
     return node;
@@ -228,7 +228,7 @@ class RowTile {
         Op::terms(item_[block + i], shift, place_of(block + i), context, term);
 #pragma unroll
         for (int k = 0; k < kSums; ++k) {
-          partial[k][i] = block == 0 ? as_double_word(term[k]) : add(partial[k][i], term[k]);
+          add_term(k, partial[k][i], partial[k][0].hi, term[k], block == 0);
         }
       }
     }
@@ -238,7 +238,7 @@ class RowTile {
   // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
   // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
   // it; so each keeps half of the items, and that item bit becomes this lane bit.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec]) {
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], bool low_word) {
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll
@@ -255,7 +255,7 @@ class RowTile {
 #pragma unroll
       for (int h = 0; h < count; ++h) {
         const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add(upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes));
+        p[h * kVec] = add(upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
@@ -265,9 +265,9 @@ class RowTile {
     }
     DoubleWord sum = p[0];
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add(sum, shuffle_xor(sum, bit, kLanes));
+    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add(sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
-    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add(sum, shuffle_xor(sum, bit, kLanes));
+    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add(sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

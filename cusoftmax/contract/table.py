@@ -60,8 +60,6 @@ class OperationContract:
     magnitude : callable, optional
         For the unit ``"u"``: what the roundoffs are of, ``magnitude(*inputs, axis)`` in float64; a
         tuple where it is not the same for all results.
-    floor : float
-        Absolute error that a 16-bit result of float32 sums is allowed beside.
     beside : callable, optional
         Absolute error that each element is allowed beside, ``beside(*inputs, axis)``.
     judged : callable, optional
@@ -74,7 +72,6 @@ class OperationContract:
     unit: str
     bound: dict[str, float]
     magnitude: Callable[..., Array | Arrays] | None = None
-    floor: float = 0.0
     beside: Callable[..., Array] | None = None
     judged: Callable[..., Array] | None = None
 
@@ -182,13 +179,12 @@ class OperationContract:
         counted = (a for i, a in enumerate(inputs) if OPERATIONS[self.op].counts(i))
         single = computes_in_single(*counted, result)
         ulps = reference.ulp_error(result, truth, flush_to_zero=single)
-        if scale is None and not self.floor and beside is None:
+        if scale is None and beside is None:
             return ulps
         name = result.dtype.name
         with np.errstate(all="ignore"):
             error: Any = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
-            excess: Any = error - (self.floor if name in NARROW else 0.0)
-            excess = excess if beside is None else excess - beside
+            excess: Any = error if beside is None else error - beside
             if scale is None:
                 units = ulps * (excess / error)
             else:
@@ -299,7 +295,6 @@ def _of_logits(op: str) -> OperationContract:
         "ulp" if magnitude is None else "u",
         bound,
         magnitude,
-        floor=2.0**-22 if OPERATIONS[op].source == "log_softmax" else 0.0,  # as log_softmax
     )
 
 
@@ -347,7 +342,6 @@ CONTRACTS = {
             _ext(reference.log_softmax),
             "ulp",
             _SOFTMAX,
-            floor=2.0**-22,  # of the sum, in float32 without a second word
         ),
         OperationContract(
             "log_softmax_vjp",
@@ -416,7 +410,6 @@ CONTRACTS = {
                 *(losses.call(op), losses.exact(op), "u"),
                 _FOUR_U,
                 losses.magnitude(op),
-                floor=2.0**-22,  # of the logarithm, in float32 without a second word
             )
             for op in OPERATIONS
             if op.startswith("cross_entropy")

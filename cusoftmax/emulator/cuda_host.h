@@ -126,6 +126,10 @@ CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
 CSM_DEVICE float zero_if_less(float value, float a, float b) { return a < b ? 0.0f : value; }
 CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
+template <class T>
+CSM_DEVICE void count_or_add(T term, T& ones, T& others) {
+  (term == T(1) ? ones : others) += term;
+}
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
 
 // Conversions work on the bits: float32 arithmetic would flush subnormals, which the device's conversions do not.

@@ -7,18 +7,19 @@ but the bias, of which the result they are given knows all.
 
 from __future__ import annotations
 
-from math import inf, isfinite
 from typing import Any
-
-import numpy as np
 
 from cusoftmax.operations.table import find
 from cusoftmax.operations.variants import logits_name
-from cusoftmax.planning.checks import Array, Axis, plain_axis, plain_bool, resolve_axes
+from cusoftmax.planning.checks import (
+    Array,
+    Axis,
+    plain_axis,
+    plain_bool,
+    plain_number,
+    resolve_axes,
+)
 from cusoftmax.runtime import arrays, launch, layout
-
-# Sizes of a scale of which float32 arithmetic holds two words, with room for products.
-_SMALLEST, _LARGEST = 2.0**-64, 2.0**64
 
 
 def run(
@@ -39,7 +40,7 @@ def run(
     operation = find(op)
     said, first = operation.public or op, operation.inputs[0]
     features = []
-    number = 1.0 if scale is None else _scale(said, scale)
+    number = 1.0 if scale is None else plain_number(said, "scale", scale)
     if number != 1.0:
         features.append("scaled")
     for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
@@ -55,24 +56,6 @@ def run(
     options = (size, layout.LowWord(size), sign, queries) if features else ()
     name = logits_name(op, features)
     return launch.run(name, elements + rows, axis, dtype, out, keepdims, options)
-
-
-def _scale(op: str, scale: Any) -> float:
-    if isinstance(scale, (bool, np.bool_)) or not isinstance(
-        scale, (int, float, np.integer, np.floating)
-    ):
-        kind = type(scale).__name__
-        raise TypeError(f"{op}: scale is a {kind}; give a number, known to the host")
-    try:
-        number = float(scale)
-    except OverflowError:
-        number = inf
-    if not isfinite(number) or (number and not _SMALLEST <= abs(number) <= _LARGEST):
-        raise ValueError(
-            f"{op}: scale={number} is not accepted; give 0, or a number of a size between 2**-64 "
-            f"and 2**64"
-        )
-    return number
 
 
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from math import inf, isfinite, nan, prod
+from math import nan, prod
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from cusoftmax.planning.checks import (
     as_dtype,
     check_shape,
     check_types,
+    plain_number,
     resolve_axes,
 )
 from cusoftmax.runtime import arrays, backend, launch
@@ -43,7 +44,12 @@ class Options:
 
     @staticmethod
     def checked(
-        op: str, ignore_index: Any, label_smoothing: Any, z_loss: Any, softcap: Any
+        op: str,
+        arithmetic: str,
+        ignore_index: Any,
+        label_smoothing: Any,
+        z_loss: Any,
+        softcap: Any,
     ) -> Options:
         """Return what was given, or say what is wrong with it."""
         try:
@@ -52,18 +58,12 @@ class Options:
             raise TypeError(f"{op}: ignore_index={ignore_index!r} is not an integer") from None
         if not -_LARGEST - 1 <= ignored <= _LARGEST:
             raise ValueError(f"{op}: ignore_index={ignored} does not fit in an int64")
-        smoothing, z = (
-            _number(op, name, value)
-            for name, value in (("label_smoothing", label_smoothing), ("z_loss", z_loss))
+        return Options(
+            ignored,
+            plain_number(op, "label_smoothing", label_smoothing, arithmetic),
+            plain_number(op, "z_loss", z_loss, arithmetic),
+            None if softcap is None else plain_number(op, "softcap", softcap, arithmetic),
         )
-        if not 0 <= smoothing <= 1:
-            raise ValueError(f"{op}: label_smoothing={smoothing} is not between 0 and 1")
-        if not isfinite(z):
-            raise ValueError(f"{op}: z_loss={z} is not finite")
-        cap = None if softcap is None else _number(op, "softcap", softcap)
-        if cap is not None and not 0 < cap < inf:
-            raise ValueError(f"{op}: softcap={cap} is no limit; give a positive number, or None")
-        return Options(ignored, smoothing, z, cap)
 
     def numbers(self, classes: int, stride: int, factor: float) -> tuple[float, ...]:
         """Return them as the kernel takes them (`variants.CROSS_ENTROPY_OPTIONS`)."""
@@ -72,15 +72,8 @@ class Options:
         share = smoothing / max(classes, 1)
         return (
             *(self.ignore_index, stride),
-            *(1.0 - smoothing, smoothing, share, self.z_loss, cap, 1.0 / cap, factor),
+            *(1.0 - smoothing, smoothing, share, self.z_loss, cap, 4.0 / cap, factor),
         )
-
-
-def _number(op: str, name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{op}: {name}={value!r} is not a number") from None
 
 
 class _Rows:
@@ -192,15 +185,15 @@ def cross_entropy(
 ) -> Any:
     """Do what `cusoftmax.cross_entropy` says."""
     op = "cross_entropy"
-    options = Options.checked(op, ignore_index, label_smoothing, z_loss, softcap)
     if reduction not in REDUCTIONS:
         raise ValueError(f"{op}: reduction={reduction!r} is not known; give none, mean or sum")
     rows = _Rows(op, logits, target, axis, weight)
-    if check and not rows.soft:
-        rows.check_classes(options.ignore_index)
     given = as_dtype(op, output_dtype([rows.dtype]))
     # Losses that are still to be added keep the digits of the arithmetic.
     exact = as_dtype(op, compute_dtype(rows.counted, given.name))
+    options = Options.checked(op, exact.name, ignore_index, label_smoothing, z_loss, softcap)
+    if check and not rows.soft:
+        rows.check_classes(options.ignore_index)
     each = given if reduction == "none" else exact
     factor, divisor = 1.0, None
     if reduction == "mean" and rows.soft:
@@ -239,9 +232,14 @@ def cross_entropy_vjp(
 ) -> Any:
     """Do what `cusoftmax.cross_entropy_vjp` says."""
     op = "cross_entropy_vjp"
-    options = Options.checked(op, ignore_index, label_smoothing, z_loss, softcap)
     rows = _Rows(op, logits, target, axis, weight)
+    outs = () if out is None else (out,)
+    check_types(PARTS["cross_entropy_soft_vjp"], op, (logits, target, dloss), outs)
+    given = output_dtype([rows.dtype])
+    result = given if out is None else out.dtype.name
+    arithmetic = compute_dtype((*rows.counted, dloss.dtype.name), result)
+    options = Options.checked(op, arithmetic, ignore_index, label_smoothing, z_loss, softcap)
     if check and not rows.soft:
         rows.check_classes(options.ignore_index)
-    dtype = None if out is not None else as_dtype(op, output_dtype([rows.dtype]))
+    dtype = as_dtype(op, given) if out is None else None
     return rows.run(options, "vjp", dloss, 1.0, dtype, out)

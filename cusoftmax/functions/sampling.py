@@ -6,8 +6,6 @@ The noise of an element follows from the seed, the row's number and the element'
 
 from __future__ import annotations
 
-from math import inf
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from cusoftmax.planning import checks
@@ -17,9 +15,8 @@ if TYPE_CHECKING:
     import cupy
     from numpy.typing import DTypeLike
 
-# Below, 1 / T times a logit may overflow, and what is not the largest has no part that floats hold;
-# above, 1 / T would be flushed to zero, and of logits nothing is left but by float64's largest.
-_COLDEST, _HOTTEST = 2.0**-100, 2.0**100
+# Below, 1 / T times a logit may overflow, and what is not the largest has no part that floats hold.
+_COLDEST = 2.0**-100
 
 
 def gumbel_softmax(
@@ -96,7 +93,7 @@ def gumbel_softmax(
     """
     checks.check_one_axis("gumbel_softmax", axis)
     key = _seed("gumbel_softmax", seed)
-    t = _temperature("gumbel_softmax", temperature)
+    t = checks.plain_number("gumbel_softmax", "temperature", temperature)
     if t >= _COLDEST or not getattr(x, "size", 1):
         return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / (t or 1.0)))
     launch.check("gumbel_softmax", (x,), axis, dtype, out)  # before the first of two launches
@@ -168,7 +165,7 @@ def sample(
     """
     checks.check_one_axis("sample", axis)
     key = _seed("sample", seed)
-    t = _temperature("sample", temperature)
+    t = checks.plain_number("sample", "temperature", temperature)
     if t < _COLDEST:
         return launch.run("sample_argmax", (x,), axis, None, out, options=(1, 0, 1.0, 0.0))
     factors = 1.0 / max(t, 1.0), min(t, 1.0)
@@ -181,19 +178,3 @@ def _seed(op: str, seed: Any) -> int:
     if not 0 <= given < 1 << 64:
         raise ValueError(f"{op}: seed={given} is not accepted; give a number from 0 to 2**64 - 1")
     return given - (given >> 63 << 64)
-
-
-def _temperature(op: str, temperature: Any) -> float:
-    real = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if not real:  # an array would have to be waited for
-        kind = type(temperature).__name__
-        raise TypeError(f"{op}: temperature is a {kind}; give a number")
-    try:
-        given = float(temperature)
-    except OverflowError:
-        given = inf
-    if not 0 <= given <= _HOTTEST:
-        raise ValueError(
-            f"{op}: temperature={given} is not accepted; give a number from 0 to 2**100"
-        )
-    return given

@@ -35,6 +35,7 @@ class _Rules:
         compensated = int(kernel["CSM_COMPENSATED"])
         # Shuffles that pass one node from lane to lane: of maximum, sums, and their second words.
         sums = (operation.relative + operation.plain) * (1 + compensated)
+        sums += operation.relative * int(kernel["CSM_COUNTS_ONES"])
         maximum = operation.maximum_words if operation.relative else 0
         self.words = (maximum + sums + operation.picked) * acc
 

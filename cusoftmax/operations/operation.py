@@ -62,8 +62,11 @@ class Operation:
         Whether the inputs with elements are rows that each repeat along the dimension before the
         axis, to make a matrix.
     exact_sums : bool
-        Whether float64 sums carry their second word for narrower results too. float32 sums do where
-        the result is float32: a second word costs a 16-bit kernel more than memory leaves it.
+        Whether the results need the logarithm of the relative sum, and so what there is in it
+        beside the maximum's own 1: sums of narrower results than the arithmetic have a second word
+        too. In float64 it is that of a double word, as where the result is as precise as the
+        arithmetic. In float32 that would cost a 16-bit kernel more than memory leaves it: the
+        terms that are 1 are counted in one word, and the others summed in the second.
     sum_inputs, map_inputs : tuple of str
         The inputs that the sums need, and those that the results do, where that is not all: of a
         row that is read twice, a compiler drops the other loads.

@@ -25,6 +25,7 @@ _LOGSUMEXP = Operation(
     row_outputs=("out",),
     formula="m + log sum_j exp(x_j - m), with m = max_j x_j",
     relative=1,
+    exact_sums=True,
 )
 _WEIGHTED = Operation(
     name="logsumexp_b",

@@ -16,7 +16,7 @@ CROSS_ENTROPY_OPTIONS = (
     "share",  # label_smoothing / C
     "z_loss",
     "softcap",
-    "per_cap",
+    "four_per_cap",
     "factor",  # of the gradient
 )
 
@@ -63,7 +63,7 @@ def _cross_entropy(soft: bool, weight: bool, smooth: bool, capped: bool, result:
         ),
         options=CROSS_ENTROPY_OPTIONS,
         precise_as="logits",
-        exact_sums=True,  # of integers
+        exact_sums=True,
     )
 
 

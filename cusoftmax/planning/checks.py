@@ -10,7 +10,9 @@ import operator
 import sys
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Any
+from math import frexp, inf
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.exceptions import AxisError
@@ -25,6 +27,73 @@ Axis = int | tuple[int, ...] | None
 
 
 MOST_SELECTED = 64  # elements of a row: two for each lane of a warp
+
+
+class NumberRange(NamedTuple):
+    """The sizes that a number of a call may have besides 0, and whether it may be 0 or negative."""
+
+    smallest: float
+    largest: float
+    zero: bool = True
+    negative: bool = False
+
+
+# What each number of a call may be for the arithmetic, float32 or float64, to hold it and what the
+# kernels make of it. `smallest` is 0 where a number too small to matter may be flushed to 0.
+_EXPONENT = {"float32": 126, "float64": 1022}  # 2**-126 is the smallest normal number of float32
+_NUMBERS = {
+    arithmetic: {
+        # Two words of a scale and its products with logits are normal numbers.
+        "scale": NumberRange(2.0**-64, 2.0**64, negative=True),
+        # Above, 1 / T would be flushed to 0; of logits nothing is left but by float64's largest.
+        "temperature": NumberRange(0.0, 2.0**100),
+        "label_smoothing": NumberRange(0.0, 1.0),
+        "z_loss": NumberRange(0.0, 2.0**most, negative=True),  # twice it is in the gradient
+        "softcap": NumberRange(2.0 ** (1 - most), 2.0 ** (most + 1), zero=False),  # and 4 / softcap
+    }
+    for arithmetic, most in _EXPONENT.items()
+}
+
+
+def plain_number(op: str, name: str, value: Any, arithmetic: str = "float32") -> float:
+    """Return a number of a call as a float that is in its range for the `arithmetic`.
+
+    TypeError for what is no number that the host knows: an array would have to be waited for.
+    Every number that is no count is checked here, before anything of its call is launched.
+    """
+    real = isinstance(value, (float, int, np.integer, np.floating, Real))
+    if not real or isinstance(value, bool):
+        raise TypeError(f"{op}: {name} is a {type(value).__name__}; give a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = inf if value > 0 else -inf
+    accepted = _NUMBERS[arithmetic][name]
+    size = abs(number)
+    fits = accepted.zero if size == 0 else accepted.smallest <= size <= accepted.largest
+    if fits and (number >= 0 or accepted.negative):
+        return number
+    raise ValueError(f"{op}: {name}={number} is not accepted; give {_numbers_in(name, arithmetic)}")
+
+
+def _numbers_in(name: str, arithmetic: str) -> str:
+    """Say which numbers are accepted, and where there are more."""
+    accepted = _NUMBERS[arithmetic][name]
+    low, high = (_power(k) for k in (accepted.smallest, accepted.largest))
+    if accepted.negative:
+        words = f"a number of a size from {low} to {high}"
+    else:
+        words = f"a number from {low} to {high}"
+    if accepted.zero and accepted.smallest:
+        words = f"0, or {words}"
+    if accepted != _NUMBERS["float64"][name]:
+        wider = _power(_NUMBERS["float64"][name].largest)
+        words += f", the range of {arithmetic} arithmetic, or float64 logits (up to {wider})"
+    return words
+
+
+def _power(number: float) -> str:
+    return f"2**{frexp(number)[1] - 1}" if number not in (0.0, 1.0) else f"{number:.0f}"
 
 
 def plain_axis(op: str, axis: Any) -> Axis:

@@ -251,6 +251,9 @@ def make_kernel(
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),
         )
     )
+    compensated = ITEMSIZE[dtypes[operation.precision]] == ITEMSIZE[acc] or (
+        operation.exact_sums and acc == "float64"
+    )
     macros = {
         "CSM_NAME": name,
         "CSM_OP": operation.source or operation.name,
@@ -262,10 +265,8 @@ def make_kernel(
         "CSM_FEATURES": features_of(operation),
         "CSM_OPTIONS": len(operation.options),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
-        "CSM_COMPENSATED": int(
-            ITEMSIZE[dtypes[operation.precision]] == ITEMSIZE[acc]
-            or (operation.exact_sums and acc == "float64")
-        ),
+        "CSM_COMPENSATED": int(compensated),
+        "CSM_COUNTS_ONES": int(operation.exact_sums and not compensated),
         "CSM_VEC": vector,
         "CSM_GROUP": group,
         "CSM_LANES": lanes,

@@ -188,6 +188,11 @@ def logsumexp_vjp(
         As given to `logsumexp`.
     extended : bool
         Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    numpy.ndarray
+        0 for a row in which nothing but -inf has a weight: its sum is that of nothing.
     """
     z, kept = logits(x, scale, mask, bias, causal)
     given = (z,) if b is None else (z, b)
@@ -195,11 +200,13 @@ def logsumexp_vjp(
     upstream = widen(dy).reshape(-1, 1)
     if rows[0].size == 0:
         return restore(rows[0], extended)
-    if b is None:
-        dx = softmax_rows(rows[0]) * upstream
-        return shown(kept, restore(widen(scale) * dx, extended), 0)
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
-        e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - shift_of(m)[:, None]))
-        dx = e / s[:, None] * upstream
-        return shown(kept, restore(widen(scale) * dx, extended), 0)
+        if b is None:
+            y = softmax_rows(rows[0])
+        else:
+            e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - shift_of(m)[:, None]))
+            y = e / s[:, None]
+        empty = np.isneginf(m) & (s == 0)
+        dx = np.where(empty[:, None], 0, widen(scale) * y * upstream)
+        return shown(kept, restore(dx, extended), 0)
