@@ -192,7 +192,8 @@ def logsumexp_vjp(
     Returns
     -------
     numpy.ndarray
-        0 for a row in which nothing but -inf has a weight: its sum is that of nothing.
+        0 for a row in which nothing but -inf has a weight: its sum is that of nothing. NaN for one
+        in which +inf or a NaN has one.
     """
     z, kept = logits(x, scale, mask, bias, causal)
     given = (z,) if b is None else (z, b)
@@ -206,7 +207,7 @@ def logsumexp_vjp(
             y = softmax_rows(rows[0])
         else:
             e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - shift_of(m)[:, None]))
-            y = e / s[:, None]
+            y = np.where(np.isposinf(m)[:, None], np.nan, e / s[:, None])
         empty = np.isneginf(m) & (s == 0)
         dx = np.where(empty[:, None], 0, widen(scale) * y * upstream)
         return shown(kept, restore(dx, extended), 0)
