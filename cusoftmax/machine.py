@@ -13,7 +13,7 @@ import numpy as np
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend
 
-KINDS = ("auto", "cuda", "emulator")
+DEVICE_CHOICES = ("auto", "cuda", "emulator")
 EMULATED_ARCH = "sm_90"  # where none is asked for
 
 

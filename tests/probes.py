@@ -20,7 +20,7 @@ from cusoftmax.runtime import launch
 from tests.support import bits, check_softmax, check_vjp, dtype_of, kind, planned
 
 # What the emulator says, and what that is called. The first that fits.
-KINDS = (
+FAULT_KINDS = (
     ("race at", "race"),
     ("that nobody wrote", "read of unwritten shared memory"),
     ("leaves the group", "shuffle out of its group"),
@@ -155,7 +155,7 @@ def finding(probe: Probe) -> str | None:
                 if not np.array_equal(bits(both[0][:shared]), bits(both[1][:shared])):
                     return "bits of the same row elsewhere"
     except emulator.KernelError as error:
-        return next((kind for text, kind in KINDS if text in str(error)), str(error))
+        return next((kind for text, kind in FAULT_KINDS if text in str(error)), str(error))
     except AssertionError as error:
         text = str(error)
         finite = "inf ulp" not in text and ("allowed" in text or "of the bound" in text)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cusoftmax.operations.variants import LOGIT_FEATURES, logits_name
 from numpy.exceptions import AxisError
-from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, plan_of
+from support import DTYPES, MAIN_PLAN_KINDS, assert_plan, bits, case, dtype_of, plan_of
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.variants import LOGIT_FEATURES, logits_name
 
 SCALE = -0.37
 Options = dict[str, Any]
@@ -69,7 +69,7 @@ def test_every_combination(device: Any, features: tuple[str, ...], shape: tuple[
 # Each kind with and without a second word, and the other dtypes in what their sizes change.
 CASES = [
     (wanted, dtype)
-    for wanted in MAIN_KINDS
+    for wanted in MAIN_PLAN_KINDS
     for dtype in DTYPES
     if dtype in ("float16", "float32") or wanted in ("group", "block", "column")
 ]

@@ -37,19 +37,19 @@ def run(
 ) -> Any:
     """Run `op` of transformed logits: `elements` in its order, then `rows`, of a value a row."""
     operation = find(op)
-    said, first = operation.public or op, operation.inputs[0]
+    public, first = operation.public or op, operation.inputs[0]
     features = []
-    number = 1.0 if scale is None else _scale(said, scale)
+    number = 1.0 if scale is None else _scale(public, scale)
     if number != 1.0:
         features.append("scaled")
     for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
         if array is not None:
             features.append(feature)
-            elements += (arrays.broadcast(said, name, array, first, elements[0]),)
+            elements += (arrays.broadcast(public, name, array, first, elements[0]),)
     queries = 1
     if plain_bool(op, "causal", causal):
         features.append("causal")
-        queries = _queries(said, first, elements[0], axis)
+        queries = _queries(public, first, elements[0], axis)
     size = abs(number) or 1.0
     sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
     options = (size, layout.LowWord(size), sign, queries) if features else ()

@@ -30,7 +30,7 @@ class Operation:
         Inputs of one dimension that the kernel looks up by itself.
     indices : tuple of str
         The inputs that are integers used as they are: no arithmetic follows their dtype.
-    beside : tuple of str
+    auxiliary_inputs : tuple of str
         The inputs that the default dtype of the results does not follow.
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
@@ -75,7 +75,7 @@ class Operation:
     row_inputs: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     indices: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    auxiliary_inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("out",)
     row_outputs: tuple[str, ...] = ()
     selects: bool = False
@@ -115,7 +115,7 @@ class Operation:
         return self.patterns == ("segment",)
 
     @property
-    def valued(self) -> int:
+    def value_inputs(self) -> int:
         """How many of `read` hold values to compute with."""
         return len(self.read) - self.segmented
 
@@ -125,7 +125,7 @@ class Operation:
         return self.outputs + self.row_outputs
 
     @property
-    def held(self) -> int:
+    def register_inputs(self) -> int:
         """How many values of an element a thread keeps: a mask is used up in reading."""
         return len(self.inputs) - ("masked" in self.features)
 
@@ -151,13 +151,14 @@ class Operation:
         names = self.read + self.written
         return names.index(self.precise_as) if self.precise_as else len(self.read)
 
-    def counts(self, operand: int) -> bool:
+    def affects_compute_dtype(self, operand: int) -> bool:
         """Whether arithmetic follows the dtype of an operand."""
         return operand >= len(self.read) or self.read[operand] not in (*self.indices, MASK)
 
-    def decides(self, operand: int) -> bool:
+    def affects_output_dtype(self, operand: int) -> bool:
         """Whether the default dtype of the results follows that of an input with elements."""
-        return self.counts(operand) and self.read[operand] not in self.beside
+        auxiliary = self.read[operand] in self.auxiliary_inputs
+        return self.affects_compute_dtype(operand) and not auxiliary
 
     def fixed_dtype(self, operand: int) -> str | None:
         """Return the only dtype that an operand can have, or None if the call decides."""

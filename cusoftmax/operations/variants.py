@@ -94,7 +94,7 @@ def of_logits(operation: Operation, features: tuple[str, ...], public: str) -> O
         operation,
         name=logits_name(operation.name, features),
         inputs=operation.inputs + bias + mask,
-        beside=bias + mask,
+        auxiliary_inputs=bias + mask,
         source=operation.source or operation.name,
         public=public,
         features=features,

@@ -9,7 +9,7 @@ from typing import Any
 from cusoftmax.operations.dtypes import ITEMSIZE, compute_dtype
 from cusoftmax.operations.operation import REDUCTIONS, Operation
 from cusoftmax.operations.table import KERNELS
-from cusoftmax.planning import tuning as tuned
+from cusoftmax.planning import tuning
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax.planning.problem import Operand, Problem
@@ -21,7 +21,9 @@ def computes_in(problem: Problem) -> str:
     """Return the dtype of a problem's arithmetic; results beside the precise one follow it."""
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    read = [d for i, d in enumerate(dtypes[: len(operation.read)]) if operation.counts(i)]
+    read = [
+        d for i, d in enumerate(dtypes[: len(operation.read)]) if operation.affects_compute_dtype(i)
+    ]
     return compute_dtype(read, dtypes[operation.precision])
 
 
@@ -58,33 +60,31 @@ class PlanBuilder:
         same = [i for i, o in along if self._repeats(i, o)]
         self.stepping = [(o, ITEMSIZE[o.dtype]) for i, o in along if i not in same]
         self.repeated = sum(1 << i for i in same)
-        self.values = self.operation.held  # of an element, in registers
-        held = tuned.WORDS_IN_REGISTERS.value // (self.values * self.acc_words)
+        self.values = self.operation.register_inputs  # of an element, in registers
+        held = tuning.WORDS_IN_REGISTERS // (self.values * self.acc_words)
         self.items = max(power_of_two_below(held), self.group)
         self.chunk = WARP * self.items
         self.node_bytes = self.operation.node_words * self.acc_bytes
         # Warps of a block, which cap the registers of its threads.
         if self.acc == "float64":
-            self.max_warps = tuned.BLOCK_WARPS_DOUBLE.value
+            self.max_warps = tuning.BLOCK_WARPS_DOUBLE
         elif out == "float32":
             widened = min(size for _, size in self.along) < 4
-            self.max_warps = (
-                tuned.BLOCK_WARPS_WIDENED.value if widened else tuned.BLOCK_WARPS_FLOAT.value
-            )
+            self.max_warps = tuning.BLOCK_WARPS_WIDENED if widened else tuning.BLOCK_WARPS_FLOAT
         else:
-            self.max_warps = tuned.BLOCK_WARPS.value
+            self.max_warps = tuning.BLOCK_WARPS
         operation = self.operation
         if operation.relative and (operation.plain or operation.picked):
             if out == "float32":
-                self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
+                self.max_warps = tuning.BLOCK_WARPS_LOSS_FLOAT
             elif operation.plain:
-                self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
+                self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_LOSS)
         if "seed" in operation.options and out == "float32":
-            self.max_warps = tuned.BLOCK_WARPS_NOISE_FLOAT.value
+            self.max_warps = tuning.BLOCK_WARPS_NOISE_FLOAT
         if "biased" in operation.features:
-            self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_BIASED.value)
+            self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_BIASED)
         if len(problem.reduce_shape) > 1:
-            self.max_warps = tuned.GENERAL_WARPS.value
+            self.max_warps = tuning.GENERAL_WARPS
 
     def _repeats(self, number: int, operand: Operand) -> bool:
         few = self.problem.n < 2 or number >= len(self.operation.inputs)
@@ -146,7 +146,7 @@ class PlanBuilder:
                 for o, size in self.along
             )
 
-        return self._widest(min(self.group, tuned.COLUMN_VECTOR.value // self.acc_words), fits)
+        return self._widest(min(self.group, tuning.COLUMN_VECTOR // self.acc_words), fits)
 
     def _steps(self, batch_strides: tuple[int, ...]) -> tuple[int, ...]:
         return batch_strides if self.problem.rows > 1 else ()
@@ -168,7 +168,7 @@ class PlanBuilder:
             group=group,
             lanes=lanes,
             items=items,
-            **({"threads": min(self.max_warps, tuned.CAP_WARPS.value) * WARP} | kind),
+            **({"threads": min(self.max_warps, tuning.CAP_WARPS) * WARP} | kind),
             repeated=0 if pattern == "column" else self.repeated,
         )
 
@@ -215,10 +215,10 @@ class PlanBuilder:
         )
 
 
-def lanes_of(make: PlanBuilder) -> tuple[int, int]:
+def lanes_of(builder: PlanBuilder) -> tuple[int, int]:
     """Return the lanes that hold a row of at most a chunk, and the elements in each."""
-    n = make.problem.n
-    if n <= 2 * make.group:  # one access a lane
-        return power_of_two(ceil_div(n, make.group)), make.group
+    n = builder.problem.n
+    if n <= 2 * builder.group:  # one access a lane
+        return power_of_two(ceil_div(n, builder.group)), builder.group
     # As few lanes as can hold the row: fewer shuffles, and less of the last lanes idle.
-    return max(2, power_of_two(ceil_div(n, make.items))), make.items
+    return max(2, power_of_two(ceil_div(n, builder.items))), builder.items

@@ -155,7 +155,7 @@ def _accepted(operation: Operation, operand: int) -> tuple[str, ...]:
         fixed = operation.fixed_dtype(operand)
         return (fixed,) if fixed else tuple(FLOATS)
     name = operation.read[operand]
-    if operation.segmented and operand == operation.valued:
+    if operation.segmented and operand == operation.value_inputs:
         return OFFSETS
     if name == MASK:
         return ("bool",)

@@ -56,7 +56,7 @@ def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -
     threads. Results may share nothing with each other.
     """
     operation = find(op)
-    said = operation.public or op
+    public = operation.public or op
     for i, out in enumerate(outs):
         target = operation.written[i]
         for j, array in enumerate((*inputs, *outs[:i])):
@@ -68,10 +68,10 @@ def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -
             name = (*operation.read, *operation.written)[j]
             if in_place:
                 raise ValueError(
-                    f"{said}: {target} overlaps {name} without being the same elements; give "
+                    f"{public}: {target} overlaps {name} without being the same elements; give "
                     f"{name} itself, or memory of its own"
                 )
-            raise ValueError(f"{said}: {target} overlaps {name}; give {target} memory of its own")
+            raise ValueError(f"{public}: {target} overlaps {name}; give {target} memory of its own")
 
 
 class _Ghost:

@@ -129,7 +129,7 @@ class Plan:
         operation = KERNELS[self.op]
 
         def count(number: int) -> int:
-            if operation.segmented and number == operation.valued:
+            if operation.segmented and number == operation.value_inputs:
                 return self.problem.segments + 1
             o = self.problem.operands[number]
             steps = o.batch_strides + o.reduce_strides

@@ -60,59 +60,61 @@ def prepare(
         `numpy.exceptions.AxisError`.
     """
     operation = find(op)
-    said = operation.public or op
-    views, given = views_of(operation, said, inputs, outs)
+    public = operation.public or op
+    views, given = views_of(operation, public, inputs, outs)
     dtypes = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.written)
     chosen = [
-        None if each is None else float_name(said, "dtype=", as_dtype(said, each))
+        None if each is None else float_name(public, "dtype=", as_dtype(public, each))
         for each in dtypes
     ]
     first = operation.inputs[0]
     shape = views[0].shape
-    segments = check_offsets(said, views[-1].shape, shape) if operation.segmented else 0
-    axes = resolve_axes(said, axis, len(shape))
+    segments = check_offsets(public, views[-1].shape, shape) if operation.segmented else 0
+    axes = resolve_axes(public, axis, len(shape))
     shapes = (shape, reduced_shape(shape, axes, keepdims))
     if operation.selects_many:
-        check_selection(said, options[0], shape, axis)
+        check_selection(public, options[0], shape, axis)
         shapes = (shape, selected_shape(shape, axes, options))
     elif operation.selects:
-        check_choice(said, shape, axes)
+        check_choice(public, shape, axes)
 
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
 
-    for i, view in enumerate(views[: operation.valued - len(operation.tables)]):
-        check_shape(said, operation.read[i], view.shape, first, shape, expected(i))
+    for i, view in enumerate(views[: operation.value_inputs - len(operation.tables)]):
+        check_shape(public, operation.read[i], view.shape, first, shape, expected(i))
     for i, name in enumerate(operation.written, len(views)):
         fixed = operation.fixed_dtype(i)
         wanted = fixed or chosen[i - len(inputs)]
         if given:
             view = given[i - len(inputs)]
-            check_shape(said, name, view.shape, first, shape, expected(i))
-            check_target(said, name, view, wanted)
+            check_shape(public, name, view.shape, first, shape, expected(i))
+            check_target(public, name, view, wanted)
         else:
             found = wanted or output_dtype(
                 [
                     v.dtype
                     for k, v in enumerate(views[: len(operation.inputs)])
-                    if operation.decides(k)
+                    if operation.affects_output_dtype(k)
                 ]
             )
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
-    check_same_dtype(said, operation, views[len(inputs) :])
+    check_same_dtype(public, operation, views[len(inputs) :])
     along = [
         View(shape, (0,) * len(shape), view.dtype, view.pointer)  # they move with no dimension
-        if i in operation.table_operands or (operation.segmented and i == operation.valued)
+        if i in operation.table_operands or (operation.segmented and i == operation.value_inputs)
         else _along(view, shape, axes, keepdims, operation.selects_many)
         for i, view in enumerate(views)
     ]
     problem = fold(operation, along, axes, options)
     if operation.segmented:
-        problem = _divided(problem, segments, operation.valued, views[operation.valued].strides)
+        problem = _divided(
+            problem, segments, operation.value_inputs, views[operation.value_inputs].strides
+        )
     results = tuple(
-        Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
+        Result(as_dtype(public, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
     )
     reaches = tuple(
         tuple(
@@ -184,8 +186,8 @@ def problem_for(
         raise ValueError(f"{op}: shape {shape} has a negative size")
     if order not in ("C", "F"):
         raise ValueError(f"{op}: order={order!r} is not known; give 'C' or 'F'")
-    given = dtype if isinstance(dtype, tuple) else (dtype,) * operation.valued
-    given += ("int64",) * (operation.segmented and len(given) == operation.valued)
+    given = dtype if isinstance(dtype, tuple) else (dtype,) * operation.value_inputs
+    given += ("int64",) * (operation.segmented and len(given) == operation.value_inputs)
     if len(given) != len(operation.read):
         raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
     names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
@@ -194,7 +196,7 @@ def problem_for(
             names[i] = "bool" if name == MASK else "int64"
     if out_dtype is None:
         elements = enumerate(names[: len(operation.inputs)])
-        out_name = output_dtype([name for i, name in elements if operation.decides(i)])
+        out_name = output_dtype([name for i, name in elements if operation.affects_output_dtype(i)])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))
@@ -228,5 +230,7 @@ def problem_for(
     problem = fold(operation, views, axes, options)
     if operation.segmented:
         segments = -(-shape[0] // SUPPOSED_LENGTH)
-        return _divided(problem, segments, operation.valued, (ITEMSIZE[names[operation.valued]],))
+        return _divided(
+            problem, segments, operation.value_inputs, (ITEMSIZE[names[operation.value_inputs]],)
+        )
     return problem

@@ -6,16 +6,17 @@ not measured; its evidence says how.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
+class Tuned(int):
+    """A number, the GPU on which it was measured (None: not yet), and the evidence for it."""
 
-@dataclass(frozen=True)
-class Tuned:
-    """A number, the GPU on which it was measured (None: on none yet), and why it is what it is."""
-
-    value: int
     gpu: str | None
     evidence: str
+
+    def __new__(cls, value: int, gpu: str | None, evidence: str) -> Tuned:
+        tuned = super().__new__(cls, value)
+        tuned.gpu, tuned.evidence = gpu, evidence
+        return tuned
 
 
 GROUP_THREADS = Tuned(128, None, "4 warps: a last, partly filled block wastes little")
@@ -42,7 +43,7 @@ COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of 
 COLUMN_VECTOR = Tuned(2, None, "columns a thread, one of float64: four spill on some architectures")
 COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocessor")
 COLUMN_LONG_WARPS = Tuned(8, None, "rows that do not fit on chip: smaller blocks, more of them")
-SPLIT_SEGMENTS = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
+SPLIT_PIECES = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
 CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
 CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after the other")
 CHECKERS = Tuned(256, None, "words that each later block reads: eight a lane of a warp")
