@@ -17,8 +17,8 @@ from support import DTYPES, MAIN_PLAN_KINDS, assert_plan, bits, case, dtype_of, 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.options import CROSS_ENTROPY_RESULTS, cross_entropy_name
 from cusoftmax.operations.table import KERNELS, OPERATIONS
-from cusoftmax.operations.variants import CROSS_ENTROPY_RESULTS, cross_entropy_name
 
 INF = np.inf
 OPS = tuple(op for op in OPERATIONS if op.startswith("cross_entropy"))

@@ -13,7 +13,7 @@ from support import DTYPES, MAIN_PLAN_KINDS, assert_plan, bits, case, dtype_of, 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
-from cusoftmax.operations.variants import LOGIT_FEATURES, logits_name
+from cusoftmax.operations.options import LOGIT_FEATURES, logits_name
 
 SCALE = -0.37
 Options = dict[str, Any]

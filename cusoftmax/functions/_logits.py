@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from cusoftmax.operations.table import find
-from cusoftmax.operations.variants import logits_name
+from cusoftmax.operations.lookup import find
+from cusoftmax.operations.options import LowWord, logits_name
 from cusoftmax.planning.checks import Array, Axis, plain_axis, plain_bool, resolve_axes
-from cusoftmax.runtime import arrays, launch, layout
+from cusoftmax.runtime import arrays, launch
 
 # Sizes of a scale of which float32 arithmetic holds two words, with room for products.
 _SMALLEST, _LARGEST = 2.0**-64, 2.0**64
@@ -52,7 +52,7 @@ def run(
         queries = _queries(public, first, elements[0], axis)
     size = abs(number) or 1.0
     sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
-    options = (size, layout.LowWord(size), sign, queries) if features else ()
+    options = (size, LowWord(size), sign, queries) if features else ()
     name = logits_name(op, features)
     return launch.run(name, elements + rows, axis, dtype, out, keepdims, options)
 

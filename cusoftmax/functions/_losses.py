@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, output_dtype
-from cusoftmax.operations.table import PARTS
-from cusoftmax.operations.variants import cross_entropy_name
+from cusoftmax.operations.lookup import find
+from cusoftmax.operations.options import cross_entropy_name
 from cusoftmax.planning.checks import (
     Array,
     accepted_name,
@@ -66,7 +66,7 @@ class Options:
         return Options(ignored, smoothing, z, cap)
 
     def numbers(self, classes: int, stride: int, factor: float) -> tuple[float, ...]:
-        """Return them as the kernel takes them (`variants.CROSS_ENTROPY_OPTIONS`)."""
+        """Return them as the kernel takes them (`options.CROSS_ENTROPY_OPTIONS`)."""
         cap = 1.0 if self.softcap is None else self.softcap
         smoothing = self.label_smoothing
         share = smoothing / max(classes, 1)
@@ -89,7 +89,7 @@ class _Rows:
     def __init__(
         self, op: str, logits: Array, target: Array, axis: Any, weight: Array | None
     ) -> None:
-        check_types(PARTS["cross_entropy_soft"], op, (logits, target), ())
+        check_types(find("cross_entropy_soft"), op, (logits, target), ())
         self.op, self.logits, self.target, self.weight = op, logits, target, weight
         self.dtype = accepted_name(op, "logits has dtype", logits.dtype, INPUTS)
         if not logits.ndim:
@@ -108,7 +108,7 @@ class _Rows:
         check_shape(op, "target", target.shape, "logits", shape, expected)
         self.counted = [self.dtype, *([target.dtype.name] if self.soft else [])]
         if weight is not None:
-            check_types(PARTS["cross_entropy_weight"], op, (logits, target, weight), ())
+            check_types(find("cross_entropy_weight"), op, (logits, target, weight), ())
             self.counted.append(accepted_name(op, "weight has dtype", weight.dtype, FLOATS))
             if weight.shape != (self.classes,):
                 raise ValueError(

@@ -1,10 +1,8 @@
-"""The public losses; how their options become launches is in `_losses`."""
+"""The public losses; `_losses` turns their options into launches."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from cusoftmax.functions import _losses
 
 if TYPE_CHECKING:
     import cupy
@@ -101,6 +99,8 @@ def cross_entropy(
     >>> loss.round(4), dlogits.round(4)
     (array(0.278), array([[ 0.1025, -0.2427,  0.1025,  0.0377]]))
     """
+    from cusoftmax.functions import _losses  # here, as in runtime/launch.py
+
     return _losses.cross_entropy(
         logits,
         target,
@@ -160,6 +160,8 @@ def cross_entropy_vjp(
     >>> cusoftmax.cross_entropy_vjp(logits, cupy.asarray([1]), cupy.asarray([2.0])).round(4)
     array([[ 0.205 , -0.4854,  0.205 ,  0.0754]])
     """
+    from cusoftmax.functions import _losses
+
     return _losses.cross_entropy_vjp(
         logits,
         target,

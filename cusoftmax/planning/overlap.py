@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.operations.lookup import find
 from cusoftmax.operations.operation import MASK, Operation
-from cusoftmax.operations.table import find
 from cusoftmax.planning.checks import Array
 from cusoftmax.planning.problem import View
 
