@@ -1,8 +1,8 @@
-"""How scale, bias, mask and causal order of logits become a kernel's operands and numbers.
+"""Turns the options scale, bias, mask and causal of logits into a kernel's operands and options.
 
-The kernels of `table.PARTS` transform the logits as they read them: nothing is copied, and what is
-broadcast is so by strides. The functions of results (``softmax_vjp``, say) take the same options
-but the bias, of which the result they are given knows all.
+The kernels transform the logits while they read them: nothing is copied, and broadcasting is done
+by strides. Functions that take a result of softmax instead of logits, such as ``softmax_vjp``, have
+the same options except the bias, whose effect is in that result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cusoftmax.operations.options import LowWord, logits_name
 from cusoftmax.planning.checks import Array, Axis, plain_axis, plain_bool, resolve_axes
 from cusoftmax.runtime import arrays, launch
 
-# Sizes of a scale of which float32 arithmetic holds two words, with room for products.
+# Sizes of a scale that two float32 words hold, with room for products.
 _SMALLEST, _LARGEST = 2.0**-64, 2.0**64
 
 
@@ -35,7 +35,7 @@ def run(
     rows: tuple[Array, ...] = (),
     keepdims: bool = False,
 ) -> Any:
-    """Run `op` of transformed logits: `elements` in its order, then `rows`, of a value a row."""
+    """Run `op` of transformed logits; its inputs are `elements`, then `rows` (one value a row)."""
     operation = find(op)
     public, first = operation.public or op, operation.inputs[0]
     features = []
@@ -76,10 +76,10 @@ def _scale(op: str, scale: Any) -> float:
 
 
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:
-    """Return the length of the axis of queries; refuse what has none."""
+    """Return the length of the axis of queries; ValueError if there is none."""
     shape = getattr(array, "shape", None)
     if shape is None:
-        return 1  # no array of CuPy's: what checks it says so
+        return 1  # not a CuPy array; the checks of the call raise the error
     if len(shape) < 2:
         raise ValueError(
             f"{op}: causal=True needs the axes of queries and keys, and {name} has shape {shape}; "

@@ -1,4 +1,4 @@
-"""What all patterns share: the numbers of a problem, and how kernels and plans are made of them."""
+"""What the planner of every pattern needs: numbers derived from a problem, kernels and plans."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax.planning.problem import Operand, Problem
 
-ACCESS_BYTES = 16  # the widest global access of one thread
+ACCESS_BYTES = 16  # the widest global access of a thread
 
 
 def computes_in(problem: Problem) -> str:
-    """Return the dtype of a problem's arithmetic; results beside the precise one follow it."""
+    """Return the dtype of a problem's arithmetic."""
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
     read = [
@@ -40,7 +40,7 @@ def power_of_two_below(at_most: int) -> int:
 
 
 class PlanBuilder:
-    """The numbers that all patterns need, and the construction of kernels and plans from them."""
+    """Derives the numbers that all patterns need, and constructs kernels and plans from them."""
 
     def __init__(self, problem: Problem, device: DeviceSpec) -> None:
         self.problem = problem
@@ -51,21 +51,21 @@ class PlanBuilder:
         self.acc = computes_in(problem)
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
-        # The operands that are walked along the rows, and the sizes of their elements.
+        # The operands with a value for each element, and the sizes of those.
         along = [(i, o) for i, o in enumerate(problem.operands) if self.operation.along_rows(i)]
-        # The widest access that any layout of these dtypes allows; the order of summation is in it.
         self.along = [(o, ITEMSIZE[o.dtype]) for _, o in along]
+        # The widest access for these dtypes in any layout. It is part of the order of summation.
         self.group = ACCESS_BYTES // max(size for _, size in self.along)
-        # Inputs that repeat one element along the row are no hindrance to wide accesses of it.
+        # Inputs that repeat one element along the row do not limit the width of accesses.
         same = [i for i, o in along if self._repeats(i, o)]
         self.stepping = [(o, ITEMSIZE[o.dtype]) for i, o in along if i not in same]
         self.repeated = sum(1 << i for i in same)
-        self.values = self.operation.register_inputs  # of an element, in registers
+        self.values = self.operation.register_inputs  # values that registers hold of each element
         held = tuning.WORDS_IN_REGISTERS // (self.values * self.acc_words)
         self.items = max(power_of_two_below(held), self.group)
         self.chunk = WARP * self.items
         self.node_bytes = self.operation.node_words * self.acc_bytes
-        # Warps of a block, which cap the registers of its threads.
+        # Most warps of a block, which limits the registers of its threads.
         if self.acc == "float64":
             self.max_warps = tuning.BLOCK_WARPS_DOUBLE
         elif out == "float32":
@@ -94,12 +94,12 @@ class PlanBuilder:
 
     @property
     def parked_words(self) -> int:
-        """Words of a chunk in shared memory: its elements, and a word a lane of what is hidden."""
+        """Words of a chunk in shared memory: its elements, and a word of hidden bits a lane."""
         return self.chunk * self.values + (WARP if self.operation.hides else 0)
 
     @property
     def passes(self) -> int:
-        """How often a row that is not kept on the chip is read."""
+        """How often a row that is not kept on chip is read."""
         return 2 if self.operation.outputs else 1
 
     @property
@@ -108,7 +108,7 @@ class PlanBuilder:
 
     @cached_property
     def row_vector(self) -> int:
-        """Elements of one access: the most that every row of every operand is aligned to."""
+        """Elements of one access: as many as every row of every operand is aligned to."""
         problem = self.problem
 
         def fits(vector: int) -> bool:
@@ -123,7 +123,7 @@ class PlanBuilder:
 
     @cached_property
     def staged_vector(self) -> int:
-        """Elements of one access to a whole column, wherever its rows begin."""
+        """Elements of one access to segments, which may begin at any element of a column."""
 
         def fits(vector: int) -> bool:
             return self.row_is_contiguous and all(
@@ -135,7 +135,7 @@ class PlanBuilder:
         return self._widest(self.group, fits)
 
     def column_vector(self, inner: int) -> int:
-        """Neighbouring rows of one access."""
+        """Neighbouring rows that one access reads."""
 
         def fits(vector: int) -> bool:
             return inner % vector == 0 and all(
@@ -173,7 +173,7 @@ class PlanBuilder:
         )
 
     def chunk_kernel(self, pattern: str, **kind: Any) -> Kernel:
-        """A kernel whose warps take a chunk of a row each."""
+        """Return a kernel in which each warp takes a chunk of a row."""
         return self.kernel(
             pattern,
             vector=self.row_vector,
@@ -216,9 +216,9 @@ class PlanBuilder:
 
 
 def lanes_of(builder: PlanBuilder) -> tuple[int, int]:
-    """Return the lanes that hold a row of at most a chunk, and the elements in each."""
+    """Return how many lanes hold a row of at most one chunk, and how many elements each holds."""
     n = builder.problem.n
     if n <= 2 * builder.group:  # one access a lane
         return power_of_two(ceil_div(n, builder.group)), builder.group
-    # As few lanes as can hold the row: fewer shuffles, and less of the last lanes idle.
+    # As few lanes as can hold the row: fewer shuffles, and fewer idle elements in the last lanes.
     return max(2, power_of_two(ceil_div(n, builder.items))), builder.items

@@ -1,8 +1,9 @@
-"""From a problem and a GPU to launches: which pattern, which binary, how many blocks.
+"""From a problem and a GPU to launches: the pattern, the binaries, and the numbers of blocks.
 
-Pure Python, no CuPy: a plan can be made, read and tested anywhere. Nothing here may make the bits
-of a row depend on the number of rows: the chunk, the lanes and the summation order follow from
-operation, dtypes, row length and layout; rows and GPU only decide who computes a chunk.
+This is pure Python without CuPy, so that a plan can be made, read and tested anywhere. The bits of
+a row must not depend on the number of rows: chunk, lanes and order of summation follow from the
+operation, dtypes, row length and layout. The number of rows and the GPU only decide which warp
+computes a chunk.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _group(builder: PlanBuilder) -> Plan:
 
 
 def _long(builder: PlanBuilder) -> Plan:
-    """Rows of more than one chunk: on chip if they fit, and if that uses the GPU."""
+    """Rows longer than a chunk: on chip if they fit and there are enough of them, else split."""
     rows, device = builder.problem.rows, builder.device
     chunks = ceil_div(builder.problem.n, builder.chunk)
     resident = _block(builder, chunks)
@@ -93,11 +94,11 @@ def _long(builder: PlanBuilder) -> Plan:
 
 
 def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
-    """The block pattern, or None where the row does not fit on chip."""
+    """The block pattern, or None if the row does not fit on chip."""
     rows, device = builder.problem.rows, builder.device
     warps_needed = ceil_div(chunks, builder.max_warps)
     cluster = min(power_of_two(warps_needed), device.max_cluster)
-    # Few rows: widen the cluster, so that more multiprocessors work on each.
+    # With few rows, widen the cluster so that more multiprocessors work on each row.
     while (
         cluster < device.max_cluster
         and rows * cluster * 2 <= device.sm_count
@@ -110,14 +111,15 @@ def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
         parks = tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS
         most = min(most, parks)
     warps = min(ceil_div(chunks, cluster), most)
-    parked = ceil_div(chunks, warps * cluster) - 1  # chunks a warp, beside the one in registers
-    slots = 0  # chunks parked in the first block, which has the most
+    # Chunks that a warp parks in shared memory, in addition to the one in its registers.
+    parked = ceil_div(chunks, warps * cluster) - 1
+    slots = 0  # chunks parked in the first block, which parks the most
     if parked:
         slots = (parked - 1) * warps + min(warps, chunks - parked * warps * cluster)
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
     if parked and not builder.operation.outputs:
-        return None  # nothing is read again: nothing to keep
+        return None  # no element is needed again, so there is nothing to keep
     nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0)
     shared = nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
     if shared > device.shared_per_block:
@@ -134,7 +136,8 @@ def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
 
 
 def _stream(builder: PlanBuilder) -> Plan:
-    warps = min(tuning.STREAM_WARPS, builder.max_warps)  # a power of two: a subtree of the fold
+    # A power of two, so that a block folds a subtree.
+    warps = min(tuning.STREAM_WARPS, builder.max_warps)
     kernel = builder.chunk_kernel("stream")
     shared = (2 * warps + 1) * builder.node_bytes
     return builder.plan(
@@ -150,7 +153,7 @@ def _stream(builder: PlanBuilder) -> Plan:
 
 def _split(builder: PlanBuilder, resident_blocks: int) -> Plan:
     warps, rows = tuning.SPLIT_WARPS, builder.problem.rows
-    # Every block folds all nodes of its row: a limit to them, for rows of any length.
+    # Every block folds all nodes of its row, so their number is limited however long the row.
     all_rounds = ceil_div(builder.problem.n, warps * builder.chunk)
     rounds = power_of_two(ceil_div(all_rounds, tuning.SPLIT_PIECES))
     pieces = ceil_div(all_rounds, rounds)
@@ -205,13 +208,13 @@ def _map(builder: PlanBuilder) -> Plan:
 
 
 def _segment(builder: PlanBuilder) -> Plan:
-    """Rows of unequal length: as ``patterns/segment.cuh`` says, whose sizes are told again here."""
+    """Rows of unequal length; duplicates constants of ``patterns/segment.cuh``."""
     problem = builder.problem
     warps = 4
     tile = warps * builder.chunk
     tiles = ceil_div(problem.n + problem.segments, tile)
     units = tiles * problem.rows
-    seen = tuning.CHECK_THREADS * tuning.CHECKED  # offsets, by a block
+    seen = tuning.CHECK_THREADS * tuning.CHECKED  # offsets that a block checks
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
     staged = builder.values * (2 * tile + builder.group) * builder.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
@@ -252,7 +255,7 @@ def _segment(builder: PlanBuilder) -> Plan:
 
 
 def _column(builder: PlanBuilder) -> Plan:
-    """Rows down a strided axis. Their neighbours, if any, are the innermost batch dimension."""
+    """Rows along a strided axis. Neighbouring rows lie along the innermost batch dimension."""
     problem, device = builder.problem, builder.device
     inner = problem.batch_shape[-1]
     items = max(1, power_of_two_below(tuning.COLUMN_WORDS // (builder.values * builder.acc_words)))
@@ -261,7 +264,8 @@ def _column(builder: PlanBuilder) -> Plan:
     columns = lanes * vector
     tiles = problem.rows // inner * ceil_div(inner, columns)
     leaves = power_of_two(ceil_div(problem.n, items))
-    least, most = WARP // lanes, tuning.COLUMN_WARPS * WARP // lanes  # walkers of a block
+    # Walkers of a block: its threads down a row.
+    least, most = WARP // lanes, tuning.COLUMN_WARPS * WARP // lanes
 
     def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
         kernel = builder.kernel(
@@ -273,7 +277,7 @@ def _column(builder: PlanBuilder) -> Plan:
             threads=tuning.COLUMN_WARPS * WARP,
             cluster=cluster,
             stage=stage,
-            batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost is apart
+            batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
         )
         parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
         shared = parts * (columns + 1) * builder.node_bytes

@@ -1,10 +1,10 @@
-"""Plans of operations that pick the best k elements of each row.
+"""Plans of operations that select the best k elements of each row.
 
-Rows are read once, however long: what is kept of them is k candidates and a node. So there is no
-need to hold a row on the chip, and of the resident patterns only the one for short rows is left.
+A row is read once, however long it is, because only k candidates and a node are kept of it. So rows
+need not be held on chip, and only short ones are.
 
-The order of summation follows from the row length, dtypes, layout and k: lanes, chunk and slots do,
-and rows and GPU only decide who looks at a chunk.
+The order of summation follows from the row length, dtypes, layout and k, as do lanes, chunk and
+slots. The number of rows and the GPU only decide which warp reads a chunk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cusoftmax.planning.builder import PlanBuilder, ceil_div, lanes_of, power_of
 from cusoftmax.planning.checks import MOST_SELECTED
 from cusoftmax.planning.plan import MAX_GRID, WARP, Kernel, Launch, Plan
 
-SECTOR_BYTES = 32  # what global memory gives at the least
+SECTOR_BYTES = 32  # the least that is read of global memory
 _INDEX_BYTES = 8
 _PADDING = 4  # elements between neighbouring rows in shared memory: kPitch in topk_column.cuh
 
@@ -31,14 +31,14 @@ def topk(builder: PlanBuilder) -> Plan:
             return _group(builder)
         few = rows * tuning.SPLIT_FILL <= device.sm_count
         return (_split if few and n >= tuning.TOPK_SPLIT_LENGTH else _block)(builder)
-    # A warp that has fewer rows reads less than the 32 bytes that memory gives of each place.
+    # With fewer rows, a warp would use less than the 32 bytes that memory gives at each place.
     if n <= builder.chunk and WARP // lanes * item >= SECTOR_BYTES:
         return _group(builder)
     return _column(builder)
 
 
 def _lanes_and_slots(builder: PlanBuilder) -> tuple[int, int, int]:
-    """Return the lanes that hold a short row, the elements in each, and its slots for picks."""
+    """Return the lanes that hold a short row, the elements of a lane, and its slots for picks."""
     lanes, items = lanes_of(builder)
     few = tuning.TOPK_FEW
     if _selected(builder) <= max(few, lanes):
@@ -99,8 +99,8 @@ def _split(builder: PlanBuilder) -> Plan:
 
 def _column(builder: PlanBuilder) -> Plan:
     problem, item = builder.problem, builder.along[0][1]
-    # As many rows side by side, a warp for each, as the 32 bytes that memory gives hold; but for
-    # 16-bit dtypes half of them where a thread needs more than 128 registers.
+    # Rows side by side, a warp for each: as many as fill the 32 bytes that memory gives at once.
+    # For 16-bit dtypes only half as many, if a thread needs more than 128 registers.
     warps = tuning.TOPK_WARPS * (2 if _is_small(builder) else 1)
     tiles = ceil_div(problem.rows, warps)
     least = tuning.TOPK_COLUMN_ROUNDS
@@ -143,7 +143,7 @@ def _pieces(builder: PlanBuilder, all_rounds: int, tiles: int) -> tuple[int, int
 
 
 def _long(builder: PlanBuilder, pattern: str, stage: int | None) -> Kernel:
-    """A kernel whose warps take a chunk at a time, and keep the best so far."""
+    """Return a kernel whose warps take a chunk at a time, and keep the best elements so far."""
     capped = _is_small(builder) or (builder.acc == "float32" and pattern != "topk_column")
     warps = tuning.TOPK_WARPS * (2 if capped else 1)  # capped at 128 registers a thread
     return _kernel(
@@ -162,7 +162,7 @@ def _selected(builder: PlanBuilder) -> int:
 
 
 def _is_small(builder: PlanBuilder) -> bool:
-    # Noise for an element at a time takes more than 128 registers too.
+    # Noise, made for one element at a time, also takes more than 128 registers.
     noisy = "noisy" in builder.operation.features
     narrow = builder.acc == "float32" and builder.along[0][1] == 2
     return narrow and _slots(builder) == 1 and not noisy
@@ -173,7 +173,7 @@ def _slots(builder: PlanBuilder) -> int:
 
 
 def _kernel(builder: PlanBuilder, pattern: str, **kind: Any) -> Kernel:
-    # topk_column walks down rows of one dimension by its stride.
+    # topk_column handles the stride of one-dimensional rows itself.
     general = not builder.row_is_contiguous and pattern != "topk_column"
     return builder.kernel(
         pattern, vector=_vector(builder), group=builder.group, general=general, **kind
@@ -185,9 +185,9 @@ def _vector(builder: PlanBuilder) -> int:
 
 
 def _list_bytes(builder: PlanBuilder, places: int = 0) -> int:
-    """Bytes of a list of candidates, each a key and an index, and of its node."""
+    """Return the bytes of a list of candidates (a key and an index each) and of its node."""
     key = 8 if builder.along[0][1] == 8 else 4
-    if "noisy" in builder.operation.features:  # what is compared is no longer as stored
+    if "noisy" in builder.operation.features:  # the compared value is computed, not the stored one
         key = builder.acc_bytes
     node = builder.node_bytes if builder.operation.relative else 0
     return (places or _slots(builder) * WARP) * (_INDEX_BYTES + key) + node
