@@ -86,13 +86,8 @@ def log_softmax_vjp(
         The result of `log_softmax`, so at most 0; any shape, strides and accepted dtype.
     dy : cupy.ndarray
         Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
-    axis : int, tuple of int or None
-        The `axis` that was given to `log_softmax`.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be `logy` or `dy`
-        itself.
-    scale, mask, causal
-        As given to `log_softmax`. There is no `bias`, because its effect is in `logy`.
+    axis, out, scale, mask, causal
+        As for `softmax_vjp`.
 
     Returns
     -------
@@ -138,13 +133,8 @@ def log_softmax_jvp(
         The result of `log_softmax`, so at most 0; any shape, strides and accepted dtype.
     xt : cupy.ndarray
         Tangent of log_softmax's input. Same shape; its dtype may differ.
-    axis : int, tuple of int or None
-        The `axis` that was given to `log_softmax`.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be `logy` or `xt`
-        itself.
-    scale, mask, causal
-        As given to `log_softmax`. There is no `bias`, because its effect is in `logy`.
+    axis, out, scale, mask, causal
+        As for `softmax_vjp`.
 
     Returns
     -------

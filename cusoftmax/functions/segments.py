@@ -85,8 +85,7 @@ def segment_softmax_vjp(
     offsets : cupy.ndarray, shape (S + 1,)
         As given to `segment_softmax`.
     out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be `y` or `dy`
-        itself.
+        As for `softmax_vjp`.
 
     Returns
     -------

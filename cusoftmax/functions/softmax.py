@@ -180,13 +180,8 @@ def softmax_jvp(
         The result of `softmax`; any shape, strides and accepted dtype.
     xt : cupy.ndarray
         Tangent of softmax's input. Same shape; its dtype may differ.
-    axis : int, tuple of int or None
-        The `axis` that was given to `softmax`.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be `y` or `xt`
-        itself.
-    scale, mask, causal
-        As given to `softmax`. There is no `bias`, because its effect is in `y`.
+    axis, out, scale, mask, causal
+        As for `softmax_vjp`.
 
     Returns
     -------
@@ -324,11 +319,8 @@ def softmax_hvp(
         The inputs of `softmax_vjp`.
     v : cupy.ndarray
         Tangent of softmax's input. Same shape; the dtypes may differ.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be an input
-        itself.
+    axis, out
+        As for `softmax_vjp`.
 
     Returns
     -------
