@@ -2,7 +2,7 @@
 
 One launch over the logits gives every row's loss and gradient. A sum or mean takes a second launch
 over the losses. The mean is divided by the sum of the targets' weights, which the gradient needs
-when it is written: with integer targets an earlier launch, over the targets alone, computes it.
+when it is written. For integer targets an earlier launch, over the targets only, computes it.
 Intermediate results stay on the device.
 """
 
@@ -66,7 +66,7 @@ class Options:
         return Options(ignored, smoothing, z, cap)
 
     def numbers(self, classes: int, stride: int, factor: float) -> tuple[float, ...]:
-        """Return them as the kernel takes them (`options.CROSS_ENTROPY_OPTIONS`)."""
+        """Return the kernel's options, as `options.CROSS_ENTROPY_OPTIONS` names them."""
         cap = 1.0 if self.softcap is None else self.softcap
         smoothing = self.label_smoothing
         share = smoothing / max(classes, 1)

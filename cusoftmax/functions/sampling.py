@@ -74,7 +74,7 @@ def gumbel_softmax(
     The noise of an element depends on `seed`, the number of its row (in C order over the other
     axes) and its index along `axis`; not on the number of rows, the strides, the dtype of `x` or
     the GPU. The only exception is float64 arithmetic, whose noise has more digits. Whether it is
-    used depends on the dtypes of `x` and of the result; at temperature 0, on that of `x` alone.
+    used depends on the dtypes of `x` and of the result; at temperature 0, only on that of `x`.
 
     At temperature 1 the largest element is at the index that ``sample(x, axis, seed=seed)`` draws,
     unless several elements round to the largest one in the result's dtype, or the result's dtype

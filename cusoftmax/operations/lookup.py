@@ -1,4 +1,4 @@
-"""The operation of a name. The table is made at the first look, not when this is imported."""
+"""Finds an operation by its name. The first search imports the table, which takes a while."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ CROSS_ENTROPY_OPTIONS = (
     "factor",  # of the gradient
 )
 # What a variant computes: the loss; the loss and its gradient; the loss and the product of its
-# gradient with an upstream gradient; that product alone.
+# gradient with an upstream gradient; only that product.
 CROSS_ENTROPY_RESULTS = ("", "grad", "grad_up", "vjp")
 
 

@@ -12,7 +12,7 @@ from cusoftmax.operations.operation import MASK, Operation
 from cusoftmax.planning.checks import Array
 from cusoftmax.planning.problem import View
 
-# Steps after which NumPy's solver gives up, and takes two views to share an element.
+# Steps after which NumPy's solver gives up, and assumes that two views share an element.
 OVERLAP_WORK = 100_000
 
 

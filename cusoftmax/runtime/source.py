@@ -17,7 +17,7 @@ FLAGS = ("-std=c++17", "-fmad=false")
 
 @cache
 def kernel_root() -> Path:
-    """Return the folder of the CUDA sources: inside the package if installed, else beside it."""
+    """Return the folder of the CUDA sources: in the package if installed, else next to it."""
     package = Path(__file__).resolve().parents[1]
     for root in (package / "cuda_kernels", package.parent / "cuda_kernels"):
         if (root / UNIT).is_file():
