@@ -97,7 +97,7 @@ def measure(
     device: Device, name: str, values: Sequence[int], problem: Problem, effort: Effort
 ) -> tuple[Cell | None, dict[int, str]]:
     """Time all values on a problem; also return why some could not be."""
-    present = getattr(tuned, name)
+    present = getattr(tuned, name).value
     host = _inputs(problem)
     inputs, out = [device.upload(a) for a in host], device.upload(np.zeros_like(host[0]))
     failed: dict[int, str] = {}
@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(device: Device, given: argparse.Namespace) -> int:
-    name, present = given.name, getattr(tuned, given.name)
+    name, present = given.name, getattr(tuned, given.name).value
     values = sorted({present, *(given.values or (max(1, present // 2), present * 2))})
     problems = list(candidates(DRY_LARGEST if device.emulated else LARGEST))
     if given.values is None:  # those that were not asked for may turn out impossible

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product, zip_longest
 from typing import Any
 
@@ -58,7 +58,7 @@ def names() -> list[str]:
 def value_of(name: str, value: int) -> Iterator[None]:
     """Plan with another value within the block. No plan and no call of it is left afterwards."""
     before, calls = getattr(tuned, name), _launch._calls
-    setattr(tuned, name, tuned.Tuned(value, before.gpu, before.evidence))
+    setattr(tuned, name, replace(before, value=value))
     _launch._calls = {}
     _planner.plan.cache_clear()
     try:
