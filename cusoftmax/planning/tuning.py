@@ -18,6 +18,10 @@ class Tuned(int):
         tuned.gpu, tuned.evidence = gpu, evidence
         return tuned
 
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        """Copied and pickled plans have plain numbers."""
+        return int, (int(self),)
+
 
 GROUP_THREADS = Tuned(128, None, "4 warps: a last, partly filled block wastes little")
 # Another value would change the bits of every longer row: the chunk is the unit of summation.
