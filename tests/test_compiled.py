@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -108,8 +109,7 @@ def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, .
     unrecorded = [
         result.kernel.name
         for result in results
-        if result.per_element is not None
-        and result.arch not in budget.figures.get(result.kernel.name, {})
+        if result.per_element is not None and budget.recorded(result) is None
     ]
     assert not unrecorded, "no figures: run `python -m cusoftmax.machine_code.gate --record`"
 
@@ -154,11 +154,36 @@ def test_the_gate_sees(vector_kernel: Compiled, broken: dict[str, object], compl
 
 
 def test_the_budget_sees_more_instructions(vector_kernel: Compiled) -> None:
-    budget = gate.Budget("", {}).updated([vector_kernel])
+    budget = gate.Budget({}).updated([vector_kernel])
     assert budget.faults(vector_kernel) == []
     assert vector_kernel.per_element is not None
     worse = replace(vector_kernel, per_element=vector_kernel.per_element * 1.1)
     assert "instructions an element" in budget.faults(worse)[0]
+
+
+def test_to_record_one_figure_says_nothing_of_another(
+    vector_kernel: Compiled, tmp_path: Path
+) -> None:
+    kernel, value = vector_kernel.kernel.name, vector_kernel.per_element
+    assert value is not None
+    recorded = gate.Figure(round(value / 1.1, 2), "0.1")  # another compiler may differ by a quarter
+    before = gate.Budget({kernel: {"sm_90": recorded}, "another": {"sm_75": recorded}})
+    assert before.faults(vector_kernel) == []
+    other = replace(vector_kernel, kernel=replace(vector_kernel.kernel, name="another"))
+    path = tmp_path / "budget.json"
+    before.updated([other]).save(path)
+    after = gate.Budget.load(path)
+    assert after.figures[kernel] == {"sm_90": recorded}
+    assert after.recorded(other) == gate.Figure(round(value, 2), gate.nvrtc_version())
+    assert after.figures["another"]["sm_75"] == recorded
+    assert after.faults(vector_kernel) == []
+    assert after.faults(other) == []
+
+
+def test_the_budget_file_is_as_it_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "budget.json"
+    gate.Budget.load(gate.budget_path()).save(path)
+    assert path.read_text() == gate.budget_path().read_text()
 
 
 @pytest.mark.usefixtures("compiler")

@@ -12,11 +12,12 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
@@ -39,7 +40,7 @@ from cusoftmax.planning.device import ARCHITECTURES
 from cusoftmax.planning.plan import TYPES, Kernel, features_of, roles_of
 from cusoftmax.runtime.source import kernel_root
 
-__all__ = ["Budget", "Compiled", "check", "faults", "inspect", "inspect_all", "main", "missing"]
+__all__ = ["Budget", "Compiled", "Figure", "check", "faults", "inspect", "inspect_all", "main", "missing"]
 
 REGISTERS = 65536  # of a multiprocessor, on every architecture from sm_75 to sm_120
 _ALLOCATED = 8  # registers are given to a thread in units of this many
@@ -201,43 +202,67 @@ def faults(compiled: Compiled) -> list[str]:
     return found
 
 
+class Figure(NamedTuple):
+    """Recorded instructions an element of one binary, and the NVRTC that made it."""
+
+    value: float
+    nvrtc: str
+
+
 @dataclass(frozen=True)
 class Budget:
-    """Recorded instructions an element, by kernel and architecture, and the NVRTC they are of."""
+    """The recorded figures, by kernel and architecture.
 
-    nvrtc: str
-    figures: Mapping[str, Mapping[str, float]]
+    Each has the version of the compiler that it was recorded with: to record some anew says
+    nothing about the others. The file has the figures of each version together.
+    """
+
+    figures: Mapping[str, Mapping[str, Figure]]
 
     @staticmethod
     def load(path: Path) -> Budget:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Budget(content["nvrtc"], content["figures"])
+        figures: defaultdict[str, dict[str, Figure]] = defaultdict(dict)
+        for nvrtc, kernels in json.loads(path.read_text(encoding="utf-8")).items():
+            for kernel, by_arch in kernels.items():
+                for arch, value in by_arch.items():
+                    figures[kernel][arch] = Figure(value, nvrtc)
+        return Budget(figures)
 
     def save(self, path: Path) -> None:
-        lines = (f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self.figures.items()))
-        text = ",\n    ".join(lines)
-        path.write_text(
-            f'{{\n  "nvrtc": "{self.nvrtc}",\n  "figures": {{\n    {text}\n  }}\n}}\n',
-            encoding="utf-8",
+        versions: defaultdict[str, defaultdict[str, dict[str, float]]] = defaultdict(
+            lambda: defaultdict(dict)
         )
+        for kernel, by_arch in self.figures.items():
+            for arch, figure in by_arch.items():
+                versions[figure.nvrtc][kernel][arch] = figure.value
+        sections = []
+        for nvrtc, kernels in sorted(versions.items()):
+            lines = (f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(kernels.items()))
+            sections.append(f"  {json.dumps(nvrtc)}: {{\n" + ",\n".join(lines) + "\n  }")
+        path.write_text("{\n" + ",\n".join(sections) + "\n}\n", encoding="utf-8")
+
+    def recorded(self, compiled: Compiled) -> Figure | None:
+        """Return the figure of a kernel and architecture, if there is one."""
+        return self.figures.get(compiled.kernel.name, {}).get(compiled.arch)
 
     def updated(self, results: Iterable[Compiled]) -> Budget:
-        """Return the budget with the figures of `results`; others are kept."""
+        """Return the budget with the figures of `results`; others are kept as they are."""
         figures = {name: dict(by_arch) for name, by_arch in self.figures.items()}
         for c in results:
             if c.per_element is not None:
-                figures.setdefault(c.kernel.name, {})[c.arch] = round(c.per_element, 2)
-        return Budget(nvrtc_version(), figures)
+                figure = Figure(round(c.per_element, 2), nvrtc_version())
+                figures.setdefault(c.kernel.name, {})[c.arch] = figure
+        return Budget(figures)
 
     def faults(self, compiled: Compiled) -> list[str]:
         """Return a complaint where the binary takes more instructions an element than recorded."""
-        recorded = self.figures.get(compiled.kernel.name, {}).get(compiled.arch)
+        recorded = self.recorded(compiled)
         if recorded is None or compiled.per_element is None:
             return []
-        slack = _SLACK if self.nvrtc == nvrtc_version() else _SLACK_OTHER_NVRTC
-        if compiled.per_element <= recorded * slack:
+        slack = _SLACK if recorded.nvrtc == nvrtc_version() else _SLACK_OTHER_NVRTC
+        if compiled.per_element <= recorded.value * slack:
             return []
-        return [f"{compiled.per_element:.2f} instructions an element, recorded: {recorded}"]
+        return [f"{compiled.per_element:.2f} instructions an element, recorded: {recorded.value}"]
 
 
 def budget_path() -> Path:
@@ -296,7 +321,7 @@ def main_table(
     for name, said in wrong.items():
         console.print(f"{name}: {'; '.join(said)}", style="red", markup=False, soft_wrap=True)
     if record:
-        (budget or Budget("", {})).updated(results).save(path)
+        (budget or Budget({})).updated(results).save(path)
         console.print(f"recorded in {path}", markup=False)
     most = max((r.registers for r in results), default=0)
     spilled = sum(r.spills for r in results)
