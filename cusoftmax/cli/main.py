@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from cusoftmax import __version__
-from cusoftmax.cli.arguments import axis_of, shape_of
+from cusoftmax.cli.arguments import axis_of, names_of, shape_of
 from cusoftmax.machine import KINDS, first_line
 
 _FAILURE = 2
@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     _machine_options(check)
     quick = "two operations whole, one case of the others"
     check.add_argument("--quick", action="store_true", help=quick)
+    for option, what in (
+        ("--op", "operation"),
+        ("--dtype", "dtype of the inputs"),
+        ("--pattern", "pattern of the plan"),
+    ):
+        more = f"only this {what}; A,B or repeated for several"
+        check.add_argument(option, action="append", default=[], metavar="NAME", help=more)
     check.set_defaults(run=_check)
 
     info = commands.add_parser("info", help="say what is installed, found and missing")
@@ -141,9 +148,18 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from cusoftmax.operations.dtypes import INPUTS
+    from cusoftmax.operations.operation import PATTERNS
+    from cusoftmax.operations.table import OPERATIONS
+
+    # Names are looked at before the modules that need CuPy are imported.
+    ops = names_of("--op", arguments.op, OPERATIONS)
+    dtypes = names_of("--dtype", arguments.dtype, INPUTS)
+    patterns = names_of("--pattern", arguments.pattern, PATTERNS)
     module = importlib.import_module("cusoftmax.cli.check")
+    asked = module.Selection(ops, dtypes, patterns)
     status: int = module.check(
-        _console(), arguments.device, arguments.arch, arguments.seed, arguments.quick
+        _console(), arguments.device, arguments.arch, arguments.seed, arguments.quick, asked
     )
     return status
 

@@ -25,6 +25,7 @@ from cusoftmax.contract import sampling as sampling
 from cusoftmax.operations.dtypes import FLOATS, compute_dtype
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import Axis, resolve_axes
+from cusoftmax.planning.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = tuple[Array, ...]
@@ -41,8 +42,68 @@ SPREAD = 10.0  # standard deviation of the logits that are drawn
 
 
 @dataclass(frozen=True)
+class Worst:
+    """The element of a call's results that is furthest from the truth; as text, one block.
+
+    Attributes
+    ----------
+    op, dtype, shape, axis
+        The operation; dtype and shape of its first input; the axis.
+    result : str
+        Name of the result that has the element.
+    index : tuple of int
+        Where it is there; empty where the results have one element or none.
+    got, want
+        Its value, and the truth in extended precision; None where there is no element.
+    error, bound : float
+        In the unit of the bound.
+    unit : {"ulp", "u"}
+        Of both.
+    plan : Plan, optional
+        What ran.
+    seed : int, optional
+        Of the data and of the emulator.
+    """
+
+    op: str
+    dtype: str
+    shape: tuple[int, ...]
+    axis: Axis
+    result: str
+    index: tuple[int, ...]
+    got: Any
+    want: Any
+    error: float
+    bound: float
+    unit: str
+    plan: Plan | None = None
+    seed: int | None = None
+
+    @property
+    def over_bound(self) -> float:
+        """The error over the bound: at most 1 where the contract is kept."""
+        return self.error / self.bound
+
+    def __str__(self) -> str:
+        shape = " x ".join(str(n) for n in self.shape)
+        lines = [
+            f"{self.op} of {self.dtype}, {shape}, axis {self.axis}: {self.error:.4g} {self.unit}, "
+            f"{self.over_bound:.4g} times the bound of {self.bound:g}",
+            f"  {self.result}[{', '.join(str(i) for i in self.index)}]",
+            f"  got   {self.got}",
+            f"  want  {self.want}",
+        ]
+        if self.plan is not None:
+            kernels = ", ".join(launch.kernel.name for launch in self.plan.launches)
+            lines.append(f"  plan  {self.plan.pattern} on sm_{self.plan.device.arch}: {kernels}")
+        if self.seed is not None:
+            lines.append(f"  seed  {self.seed}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
 class OperationContract:
-    """One operation of the family.
+    """One operation's inputs, truth, and bound.
 
     Attributes
     ----------
@@ -125,21 +186,29 @@ class OperationContract:
         y = reference.segment_softmax(x, offsets) if kind.name in FLOATS else x
         return y.astype(kind), (x - SPREAD / 2).clip(*_range(kind)).astype(kind), offsets
 
-    def errors(self, inputs: Arrays, axis: Axis, results: Arrays) -> Arrays:
+    def truths(self, inputs: Arrays, axis: Axis) -> Arrays:
+        """Return each result in extended precision."""
+        exact = self.exact(*inputs, axis)
+        return exact if isinstance(exact, tuple) else (exact,)
+
+    def errors(
+        self, inputs: Arrays, axis: Axis, results: Arrays, truths: Arrays | None = None
+    ) -> Arrays:
         """Return the error of each element of each result, in the bound's unit.
 
-        A sign or an index must be right: its error is 0 or infinite.
+        A sign or an index must be right: its error is 0 or infinite. `truths` saves computing them
+        where they are at hand.
         """
         if self.judged is not None:
             return (self.judged(*inputs, axis, *results),)
-        exact = self.exact(*inputs, axis)
-        truths = exact if isinstance(exact, tuple) else (exact,)
-        scales: Any = None
+        truths = truths or self.truths(inputs, axis)
+        magnitudes: Any = None
         factor = self._factor(inputs, axis)
         if self.magnitude is not None:
             with np.errstate(all="ignore"):
-                scales = self.magnitude(*(a.astype(np.float64) for a in inputs), axis)
-            scales = scales if isinstance(scales, tuple) else (scales,) * len(truths)
+                magnitudes = self.magnitude(*(a.astype(np.float64) for a in inputs), axis)
+            if not isinstance(magnitudes, tuple):
+                magnitudes = (magnitudes,) * len(truths)
         found = []
         names = OPERATIONS[self.op].written
         for k, (result, truth) in enumerate(zip(results, truths, strict=True)):
@@ -150,10 +219,10 @@ class OperationContract:
                 wrong &= ~(np.isnan(result.astype(np.float64)) & np.isnan(truth))
                 found.append(np.where(wrong, np.inf, 0.0))
             else:
-                mine = factor.reshape(truth.shape) if factor.size == truth.size else factor
+                of_rows = factor.reshape(truth.shape) if factor.size == truth.size else factor
                 beside = self.beside(*inputs, axis) if self.beside else None
-                scale = scales and scales[k]
-                found.append(self._errors(inputs, result, truth, scale, mine, beside))
+                magnitude = magnitudes and magnitudes[k]
+                found.append(self._errors(inputs, result, truth, magnitude, of_rows, beside))
         return tuple(found)
 
     def _factor(self, inputs: Arrays, axis: Axis) -> Array:
@@ -203,9 +272,48 @@ class OperationContract:
 
     def worst(self, inputs: Arrays, axis: Axis, results: Arrays) -> float:
         """Return the worst error over the bound: at most 1 where the contract is kept."""
-        errors = self.errors(inputs, axis, results)
-        most = max(float(e.max(initial=0.0)) for e in errors)
+        most = max(float(e.max(initial=0.0)) for e in self.errors(inputs, axis, results))
         return most / self.bound[results[0].dtype.name]
+
+    def worst_element(
+        self,
+        inputs: Arrays,
+        axis: Axis,
+        results: Arrays,
+        plan: Plan | None = None,
+        seed: int | None = None,
+    ) -> Worst:
+        """Return the element whose error is largest, with what is needed to see it again.
+
+        Parameters
+        ----------
+        inputs, axis, results
+            Of the call; the results as NumPy arrays.
+        plan : Plan, optional
+            What ran.
+        seed : int, optional
+            Of the data and of the emulator.
+        """
+        truths = self.truths(inputs, axis)
+        errors = self.errors(inputs, axis, results, truths)
+        which = max(range(len(errors)), key=lambda k: errors[k].max(initial=0.0))
+        place = int(errors[which].argmax()) if errors[which].size else None
+        index = () if place is None else np.unravel_index(place, errors[which].shape)
+        return Worst(
+            op=self.op,
+            dtype=inputs[0].dtype.name,
+            shape=inputs[0].shape,
+            axis=axis,
+            result=OPERATIONS[self.op].written[which],
+            index=tuple(int(i) for i in index),
+            got=None if place is None else results[which].flat[place],
+            want=None if place is None else truths[which].flat[place],
+            error=0.0 if place is None else float(errors[which].flat[place]),
+            bound=self.bound[results[0].dtype.name],
+            unit=self.unit,
+            plan=plan,
+            seed=seed,
+        )
 
 
 def computes_in_single(*arrays: Array) -> bool:

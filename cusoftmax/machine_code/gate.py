@@ -40,7 +40,17 @@ from cusoftmax.planning.device import ARCHITECTURES
 from cusoftmax.planning.plan import TYPES, Kernel, features_of, roles_of
 from cusoftmax.runtime.source import kernel_root
 
-__all__ = ["Budget", "Compiled", "Figure", "check", "faults", "inspect", "inspect_all", "main", "missing"]
+__all__ = [
+    "Budget",
+    "Compiled",
+    "Figure",
+    "check",
+    "faults",
+    "inspect",
+    "inspect_all",
+    "main",
+    "missing",
+]
 
 REGISTERS = 65536  # of a multiprocessor, on every architecture from sm_75 to sm_120
 _ALLOCATED = 8  # registers are given to a thread in units of this many
