@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cusoftmax.machine_code import catalog, gate
+from cusoftmax.machine_code import catalog, gate, sass
 from cusoftmax.machine_code.sass import Compiled
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
@@ -133,6 +133,21 @@ def test_what_is_read_of_a_binary(vector_kernel: Compiled) -> None:
     assert 16 < vector_kernel.registers <= 255
     assert 32 < vector_kernel.main <= vector_kernel.instructions
     assert vector_kernel.per_element == vector_kernel.main / 32
+
+
+def test_runs_of_nops_are_not_counted(vector_kernel: Compiled) -> None:
+    kernel = vector_kernel.kernel
+    binary = sass._attempt(kernel, 90)
+    assert isinstance(binary, bytes)
+    (code,) = sass._disassemble([sass._text(binary)], 90)
+
+    def main_with_nops(count: int) -> int:
+        nops = [(False, "NOP", " ;")] * count
+        padded = [line for x in code for line in (x, *(nops if x[1] == "FADD.FTZ" else ()))]
+        return sass._read(kernel, 90, binary, padded).main
+
+    assert main_with_nops(0) == main_with_nops(4) == vector_kernel.main
+    assert main_with_nops(1) > vector_kernel.main
 
 
 @pytest.mark.parametrize(

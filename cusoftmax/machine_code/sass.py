@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from cusoftmax.machine_code.catalog import elements_held
@@ -54,7 +55,9 @@ class Compiled:
         All machine instructions, but the padding at the end.
     main : int
         Those from the entry to the first unconditional jump or exit after the last global store.
-        Out-of-line code is left out: division's slow path, shuffles of diverged warps.
+        Out-of-line code is left out: division's slow path, shuffles of diverged warps. So are runs
+        of NOPs: NVRTC up to 13.1 puts 4 after each float64 instruction for sm_120, while the
+        float64 unit is busy with it anyway.
     per_element : float or None
         `main` over the elements of one input that a thread holds in the code: those of one tile, or
         of two where the kernel has one in registers and parks others. Static: a loop over chunks or
@@ -269,6 +272,8 @@ def _read(kernel: Kernel, arch: int, binary: bytes, found: list[tuple[bool, str,
         ),
         len(found),
     )  # fmt: skip
+    nops = (len([*run]) for stem, run in groupby(stems[:main]) if stem == "NOP")
+    main -= sum(length for length in nops if length > 1)
     elements = elements_held(kernel)
     usage = _resources(binary)
     return Compiled(
