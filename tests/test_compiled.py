@@ -7,6 +7,8 @@ No GPU is needed: NVRTC compiles for all architectures. The kernels of one case 
 from __future__ import annotations
 
 import random
+import re
+import tomllib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -56,6 +58,42 @@ def compiler() -> None:
 
 def tell(wrong: dict[str, list[str]]) -> str:
     return "\n".join(f"{name}: {'; '.join(said)}" for name, said in wrong.items())
+
+
+def oldest_nvrtc(extra: str) -> str:
+    """Return the oldest compiler that an extra of the package allows, as in ``"12.8"``."""
+    path = gate.budget_path().parents[1] / "pyproject.toml"
+    extras = tomllib.loads(path.read_text())["project"]["optional-dependencies"]
+    (found,) = [
+        found for text in extras[extra] if (found := re.match(r".*nvrtc.*>=([\d.]+)", text))
+    ]
+    return found[1]
+
+
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
+def test_the_gate_was_tried_with_the_oldest_compiler_allowed(extra: str) -> None:
+    assert oldest_nvrtc(extra) in gate.TRIED_NVRTC
+
+
+def test_every_compiler_allowed_knows_every_architecture() -> None:
+    first = {
+        75: 10,
+        80: 11.0,
+        86: 11.1,
+        89: 11.8,
+        90: 11.8,
+        100: 12.8,
+        120: 12.8,
+    }  # NVRTC's release
+    needed = max(first[arch] for arch in ARCHITECTURES)
+    assert all(float(oldest_nvrtc(extra)) >= needed for extra in ("cuda12", "cuda13"))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_this_compiler_knows_every_architecture() -> None:
+    from cupy.cuda import nvrtc
+
+    assert set(ARCHITECTURES) <= set(nvrtc.getSupportedArchs())
 
 
 PLANNED = [
