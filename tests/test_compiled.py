@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from cusoftmax.machine_code import catalog, gate, sass
+from cusoftmax.machine_code.opcodes import Instruction
 from cusoftmax.machine_code.sass import Compiled
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
@@ -175,13 +176,13 @@ def test_what_is_read_of_a_binary(vector_kernel: Compiled) -> None:
 
 def test_runs_of_nops_are_not_counted(vector_kernel: Compiled) -> None:
     kernel = vector_kernel.kernel
-    binary = sass._attempt(kernel, 90)
+    binary = sass.compile_or_error(kernel, 90)
     assert isinstance(binary, bytes)
-    (code,) = sass._disassemble([sass._text(binary)], 90)
+    (code,) = sass.disassemble([sass.code_bytes(binary)], 90)
 
     def main_with_nops(count: int) -> int:
-        nops = [(False, "NOP", " ;")] * count
-        padded = [line for x in code for line in (x, *(nops if x[1] == "FADD.FTZ" else ()))]
+        nops = [Instruction(False, "NOP", " ;")] * count
+        padded = [line for x in code for line in (x, *(nops if x.opcode == "FADD.FTZ" else ()))]
         return sass._read(kernel, 90, binary, padded).main
 
     assert main_with_nops(0) == main_with_nops(4) == vector_kernel.main

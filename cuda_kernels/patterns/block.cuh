@@ -21,8 +21,6 @@ CSM_DEVICE void run(const Arguments& args) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk that stays in registers
-  // A row on the chip is short, so an element's number is an int: as an i64 its upper half takes a register all through
-  // the reading, and spilled one with NVRTC 12.8 to 13.0 (cross_entropy with weights and a cap, in clusters of 8).
   const int step = warps * kCluster;
   const int groups = chunks > kWarp ? (chunks + kWarp - 1) / kWarp : 0;
   const SharedNodes nodes(0, chunks);
