@@ -32,6 +32,7 @@ CSM_DEVICE void run(const Arguments& args) {
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
+      const int lane = reread_thread_index() % kWarp;
       if (lane < kCluster) nodes.store_remote(chunk, node, lane);
     } else {
       if (lane == 0) nodes.store(chunk, node);
@@ -52,13 +53,13 @@ CSM_DEVICE void run(const Arguments& args) {
     if constexpr (kParks) {
       ready();
       for (int chunk = mine + step; chunk < chunks; chunk += step) {
-        Tile tile(chunk * kChunk, layout.n);
+        Tile tile(chunk * i64(kChunk), layout.n);
         tile.read(args, row, given);
         publish(chunk, tile.reduce(given));
         tile.park(slot(chunk));
       }
     }
-    Tile tile(mine * kChunk, layout.n);
+    Tile tile(mine * i64(kChunk), layout.n);
     tile.read(args, row, given);
     const Node node = tile.reduce(given);
     if constexpr (!kParks) ready();
@@ -75,7 +76,7 @@ CSM_DEVICE void run(const Arguments& args) {
     write_values<Op>(row, whole, given, mine == 0 && lane == 0);
     if constexpr (kParks) {
       for (int chunk = mine + step; chunk < chunks; chunk += step) {
-        Tile parked(chunk * kChunk, layout.n);
+        Tile parked(chunk * i64(kChunk), layout.n);
         parked.unpark(slot(chunk));
         parked.write(args, row, Op::scale(nodes.load(chunk).m, whole, given));
       }

@@ -99,11 +99,8 @@ class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
 
  public:
-  // Places this lane's elements in the chunk that starts at element `first` of a row of n. A row that fits on the chip
-  // is numbered by ints: as i64 the upper half of index_ takes one more register, which NVRTC 12.8 to 13.0 spills in
-  // clusters of 8.
-  template <class Index>
-  CSM_DEVICE RowTile(Index first, i64 n) : index_(first + (thread_index() % kLanes) * kVec) {
+  // Places this lane's elements in the chunk that starts at element `first` of a row of n.
+  CSM_DEVICE RowTile(i64 first, i64 n) : index_(first + (thread_index() % kLanes) * kVec) {
     const i64 left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
   }
