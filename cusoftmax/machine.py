@@ -1,4 +1,4 @@
-"""Where the command line's examples run: on the GPU, or on the emulator."""
+"""Selects where commands run: on the GPU or on the emulator."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend
 
-KINDS = ("auto", "cuda", "emulator")
-EMULATED_ARCH = "sm_90"  # where none is asked for
+DEVICES = ("auto", "cuda", "emulator")
+EMULATED_ARCH = "sm_90"  # the default
 
 
 class UserError(Exception):
-    """Something that the user can put right; the message, of one line, says how."""
+    """An error that the user can correct; its message of one line says how."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Machine:
 
 
 def require_cupy() -> None:
-    """Refuse, with what to install, where CuPy is not."""
+    """Raise UserError, with what to install, if CuPy cannot be imported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy warns of a missing CUDA toolkit; none is needed
         try:
@@ -83,7 +83,7 @@ def machine(kind: str = "auto", arch: str | None = None, seed: int = 0) -> Itera
 
 
 def first_line(error: BaseException) -> str:
-    """Return the line of an error's message that says most, or its type where it has none."""
+    """Return the most telling line of an error's message, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if "error: " in line]  # a compiler's, after its command line
     return (said or lines or [type(error).__name__])[0]

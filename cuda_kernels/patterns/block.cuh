@@ -32,8 +32,9 @@ CSM_DEVICE void run(const Arguments& args) {
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
-      const int lane = reread_thread_index() % kWarp;
-      if (lane < kCluster) nodes.store_remote(chunk, node, lane);
+      // Rows of several dimensions have smaller blocks, with registers enough.
+      const int target = (kRowDims == 1 ? reread_thread_index() : thread_index()) % kWarp;
+      if (target < kCluster) nodes.store_remote(chunk, node, target);
     } else {
       if (lane == 0) nodes.store(chunk, node);
     }

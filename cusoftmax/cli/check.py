@@ -1,8 +1,7 @@
-"""``cusoftmax check``: every dtype, pattern and operation against the reference.
+"""``cusoftmax check``: compares every operation, dtype and pattern with the reference.
 
-The shapes come from the planner: for each case the smallest of some candidates whose plan has the
-wanted pattern, so that each pattern really runs. The bounds are the package's numerical contract
-(README.md).
+For each case the planner is asked for the smallest of some shapes whose plan has the pattern, so
+every pattern really runs. The bounds are the package's numerical contract (README.md).
 """
 
 from __future__ import annotations
@@ -37,15 +36,14 @@ from cusoftmax.planning.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Rows that the chip cannot hold are shortest on the smallest chip, and the emulator's time follows
-# their length.
+# The chip with the least shared memory, so rows that do not fit are short and the emulator is fast.
 SMALLEST_CHIP = "sm_75"
 WORKERS = os.cpu_count() or 1
 
-# One without a second input and one with; what all operations have in common is tried with them.
+# One with a single input and one with two: what all operations share is tried with these.
 _FIRST_OPS = ("softmax", "softmax_vjp")
 
-# Candidates by pattern, cheapest first: shape and axis.
+# Sizes to try, cheapest first.
 _ELEMENTS = 4096
 _LENGTHS = (61, 128, 600, 1000, 1500, 2500, 4100, 5001, 9001, 17000, 33001, 50257, 70000, 131072)
 _LONG = (150001, 262144, 400000, 600001, 1 << 20)
@@ -179,7 +177,7 @@ def selected_names(quick: bool, asked: Selection) -> list[tuple[str, str, str]]:
 
 
 def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None) -> CheckedCase:
-    """Return the first candidate whose plan has the pattern."""
+    """Return the first shape and axis whose plan has the pattern."""
     archs: list[str | None] = [f"sm_{on.device.arch}" if on.emulated else None]
     if small and pattern == "stream":
         archs.insert(0, small)
@@ -192,7 +190,7 @@ def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None)
 
 
 def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Yield shapes and axes that may have a pattern, small ones first."""
+    """Yield shapes and axes that may lead to a pattern, small ones first."""
     pattern = pattern.removeprefix("topk_")
     if pattern == "segment":
         yield (20000, 1), 0
@@ -200,18 +198,18 @@ def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int
     if pattern in ("column", "map"):
         yield ((3, 300, 37), 1) if pattern == "column" else ((5, 61, 61), -1)
         return
-    crowd = on.device.sm_count  # rows enough that no row is shared between blocks
+    many_rows = on.device.sm_count  # enough that no row is shared by blocks
     for n in (*_LENGTHS, *_LONG):
         if pattern == "split":
             yield (2, n), -1
         elif pattern == "stream" and n > max(_LENGTHS):
-            yield (crowd, n), -1
+            yield (many_rows, n), -1
         else:
             yield (max(5, _ELEMENTS // n), n), -1
 
 
 def build(console: Console, cases: list[CheckedCase], small: str | None, seed: int) -> None:
-    """Compile all kernels first, several at a time on the emulator."""
+    """Compile all kernels, several at a time."""
     with bar(console) as progress:
         task = progress.add_task("compiling", total=len(cases))
 
@@ -233,7 +231,7 @@ def _number(arch: str) -> int:
 
 
 def compare(case: CheckedCase, on: Machine, seed: int) -> Outcome:
-    """Run one case and judge it; whatever is raised is a failure with its message."""
+    """Run one case and compare it; an exception is a failure with its message."""
     try:
         rng = np.random.default_rng([seed, *case.shape])
         contract = CONTRACTS[case.op]
@@ -249,7 +247,7 @@ def compare(case: CheckedCase, on: Machine, seed: int) -> Outcome:
 
 
 def with_special_rows(x: Array, axis: int) -> Array:
-    """Return logits of which a row has some -inf, one a NaN, and one nothing but -inf."""
+    """Return logits with special rows: one with some -inf, one with a NaN, one all -inf."""
     values = x.copy()
     rows = np.moveaxis(values, axis, -1)
     rows = rows if rows.ndim == 2 else rows[0]

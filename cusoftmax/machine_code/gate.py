@@ -75,7 +75,7 @@ _DTYPES_ELSEWHERE = {
 }
 _DTYPES_OF_SAME_CODE = {"softmax": ("float16",), "softmax_vjp": ("float32",)}
 _BIASED_AND_MASKED = "biased_masked"  # part of the name of an operation
-# The oldest and the newest compiler that each extra of pyproject.toml allows, all of them tried: the
+# The oldest and the newest compiler that each extra of pyproject.toml allows. All were tried: the
 # newest on every kernel of a quick run, the others on the kernels that are short of registers.
 TRIED_NVRTC = ("12.8", "12.9", "13.0", "13.5")
 # A figure may exceed the recorded one by this factor: every compiler schedules differently.
