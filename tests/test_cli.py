@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import cusoftmax
-from cusoftmax.cli import info
+from cusoftmax.cli import check, info
 from cusoftmax.cli import main as cli
 from cusoftmax.cli.check import compare, find_case
 from cusoftmax.contract.table import CONTRACTS
@@ -44,6 +44,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["explain", "softmax", "4x5", "--arch", "sm_20"], "no architecture 'sm_20'"),
         (["explain", "softmax"], "required: shape"),
         (["demo", "--arch", "vega"], "no architecture 'vega'"),
+        (["check", "--op", "softmin"], "--op 'softmin' does not exist; there are softmax, "),
+        (["check", "--op", "softmax,"], "--op '' does not exist"),
+        (["check", "--pattern", "split,rows"], "--pattern 'rows' does not exist; there are group,"),
+        (["check", "--dtype", "half"], "--dtype 'half' does not exist; there are float16, "),
+        (["check", "--op", "softmax", "--pattern", "map"], "patterns group, block, stream"),
+        (["check", "--op", "log_softmax", "--dtype", "int32"], "dtypes float16, bfloat16, float32"),
+        (["check", "--op", "sample", "--dtype", "float64", "--quick"], "of --quick has operation"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "required"),
     ],
@@ -163,6 +170,47 @@ def test_check_reaches_every_pattern(op: str, pattern: str) -> None:
             assert compare(case, on, 0).passed
 
 
+def test_check_is_narrowed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--op", "softmax", "--pattern", "group,column", "--dtype", "float32")
+    status, out, err = run(capsys, "check", *asked, "--dtype", "int8", "--device", "emulator")
+    assert (status, err) == (0, "")
+    assert "4 passed, 0 failed" in out
+    assert out.count("│ softmax ") == 4
+    for words in ("float32", "int8", "group", "column"):
+        assert out.count(f"│ {words} ") == 2
+
+
+def test_check_without_names_takes_all_cases() -> None:
+    every = list(check.names_of_cases(False))
+    assert check.selected_names(False, check.Selection()) == every
+    assert {(op, p) for op, _, p in every} == {
+        (op, p) for op in OPERATIONS for p in OPERATIONS[op].patterns
+    }
+
+
+def test_check_says_where_a_result_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = CONTRACTS["softmax"]
+
+    def wrong_element(x: Any, axis: int) -> Any:
+        from cusoftmax import emulator
+
+        y = emulator.asnumpy(right.call(x, axis=axis))
+        y[0, 7] = 0.5
+        return emulator.asarray(y)
+
+    monkeypatch.setitem(CONTRACTS, "softmax", replace(right, call=wrong_element))
+    asked = ("--op", "softmax", "--pattern", "group", "--dtype", "float32", "--seed", "3")
+    status, out, _ = run(capsys, "check", *asked, "--device", "emulator")
+    assert status == 1
+    for words in (
+        "softmax of float32, 67 x 61, axis -1: ", " times the bound of 3", "out[0, 7]",
+        "got   0.5\n", "want  ", "plan  group on sm_90: csm_softmax_group_f32_v1_l", "seed  3\n",
+    ):  # fmt: skip
+        assert words in out, out
+
+
 def test_check_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
     with machine("emulator") as on:
         case = find_case("softmax", "float32", "group", on, None)
@@ -176,6 +224,8 @@ def test_check_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
         outcome = compare(case, on, 0)
         assert not outcome.passed
         assert "ulp" in outcome.text
+        assert outcome.worst is not None
+        assert outcome.worst.over_bound > 1
 
         def broken(x: object, axis: int) -> object:
             raise RuntimeError("a kernel did wrong")

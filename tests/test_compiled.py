@@ -7,12 +7,16 @@ No GPU is needed: NVRTC compiles for all architectures. The kernels of one case 
 from __future__ import annotations
 
 import random
+import re
+import tomllib
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
-from cusoftmax.machine_code import catalog, gate
+from cusoftmax.machine_code import catalog, gate, sass
+from cusoftmax.machine_code.opcodes import Instruction
 from cusoftmax.machine_code.sass import Compiled
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
@@ -55,6 +59,42 @@ def compiler() -> None:
 
 def tell(wrong: dict[str, list[str]]) -> str:
     return "\n".join(f"{name}: {'; '.join(said)}" for name, said in wrong.items())
+
+
+def oldest_nvrtc(extra: str) -> str:
+    """Return the oldest compiler that an extra of the package allows, as in ``"12.8"``."""
+    path = gate.budget_path().parents[1] / "pyproject.toml"
+    extras = tomllib.loads(path.read_text())["project"]["optional-dependencies"]
+    (found,) = [
+        found for text in extras[extra] if (found := re.match(r".*nvrtc.*>=([\d.]+)", text))
+    ]
+    return found[1]
+
+
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
+def test_the_gate_was_tried_with_the_oldest_compiler_allowed(extra: str) -> None:
+    assert oldest_nvrtc(extra) in gate.TRIED_NVRTC
+
+
+def test_every_compiler_allowed_knows_every_architecture() -> None:
+    first = {
+        75: 10,
+        80: 11.0,
+        86: 11.1,
+        89: 11.8,
+        90: 11.8,
+        100: 12.8,
+        120: 12.8,
+    }  # NVRTC's release
+    needed = max(first[arch] for arch in ARCHITECTURES)
+    assert all(float(oldest_nvrtc(extra)) >= needed for extra in ("cuda12", "cuda13"))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_this_compiler_knows_every_architecture() -> None:
+    from cupy.cuda import nvrtc
+
+    assert set(ARCHITECTURES) <= set(nvrtc.getSupportedArchs())
 
 
 PLANNED = [
@@ -108,8 +148,7 @@ def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, .
     unrecorded = [
         result.kernel.name
         for result in results
-        if result.per_element is not None
-        and result.arch not in budget.figures.get(result.kernel.name, {})
+        if result.per_element is not None and budget.recorded(result) is None
     ]
     assert not unrecorded, "no figures: run `python -m cusoftmax.machine_code.gate --record`"
 
@@ -135,6 +174,21 @@ def test_what_is_read_of_a_binary(vector_kernel: Compiled) -> None:
     assert vector_kernel.per_element == vector_kernel.main / 32
 
 
+def test_runs_of_nops_are_not_counted(vector_kernel: Compiled) -> None:
+    kernel = vector_kernel.kernel
+    binary = sass.compile_or_error(kernel, 90)
+    assert isinstance(binary, bytes)
+    (code,) = sass.disassemble([sass.code_bytes(binary)], 90)
+
+    def main_with_nops(count: int) -> int:
+        nops = [Instruction(False, "NOP", " ;")] * count
+        padded = [line for x in code for line in (x, *(nops if x.opcode == "FADD.FTZ" else ()))]
+        return sass._read(kernel, 90, binary, padded).main
+
+    assert main_with_nops(0) == main_with_nops(4) == vector_kernel.main
+    assert main_with_nops(1) > vector_kernel.main
+
+
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
@@ -154,11 +208,36 @@ def test_the_gate_sees(vector_kernel: Compiled, broken: dict[str, object], compl
 
 
 def test_the_budget_sees_more_instructions(vector_kernel: Compiled) -> None:
-    budget = gate.Budget("", {}).updated([vector_kernel])
+    budget = gate.Budget({}).updated([vector_kernel])
     assert budget.faults(vector_kernel) == []
     assert vector_kernel.per_element is not None
     worse = replace(vector_kernel, per_element=vector_kernel.per_element * 1.1)
     assert "instructions an element" in budget.faults(worse)[0]
+
+
+def test_to_record_one_figure_says_nothing_of_another(
+    vector_kernel: Compiled, tmp_path: Path
+) -> None:
+    kernel, value = vector_kernel.kernel.name, vector_kernel.per_element
+    assert value is not None
+    recorded = gate.Figure(round(value / 1.1, 2), "0.1")  # another compiler may differ by a quarter
+    before = gate.Budget({kernel: {"sm_90": recorded}, "another": {"sm_75": recorded}})
+    assert before.faults(vector_kernel) == []
+    other = replace(vector_kernel, kernel=replace(vector_kernel.kernel, name="another"))
+    path = tmp_path / "budget.json"
+    before.updated([other]).save(path)
+    after = gate.Budget.load(path)
+    assert after.figures[kernel] == {"sm_90": recorded}
+    assert after.recorded(other) == gate.Figure(round(value, 2), gate.nvrtc_version())
+    assert after.figures["another"]["sm_75"] == recorded
+    assert after.faults(vector_kernel) == []
+    assert after.faults(other) == []
+
+
+def test_the_budget_file_is_as_it_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "budget.json"
+    gate.Budget.load(gate.budget_path()).save(path)
+    assert path.read_text() == gate.budget_path().read_text()
 
 
 @pytest.mark.usefixtures("compiler")

@@ -68,11 +68,11 @@ def test_bytes_in_flight_end_where_a_result_is_needed() -> None:
 
 def test_a_lone_warp_waits_for_what_it_needs() -> None:
     chain = walk(sass("FADD R1, R1, R2\nFADD R1, R1, R2\nFADD R1, R1, R2\nEXIT"), once)
-    assert limits.alone(chain, 500) == 1 + 4 + 4 + 1
+    assert limits.lone_warp_cycles(chain, 500) == 1 + 4 + 4 + 1
     free = walk(sass("FADD R1, R5, R2\nFADD R3, R5, R2\nFADD R4, R5, R2\nEXIT"), once)
-    assert limits.alone(free, 500) == 4
+    assert limits.lone_warp_cycles(free, 500) == 4
     loads = walk(sass("LDG.E R1, [R4.64]\nLDG.E R2, [R6.64]\nFADD R3, R1, R2\nEXIT"), once)
-    assert limits.alone(loads, 500) == 501 + 1 + 1  # the second starts a cycle later
+    assert limits.lone_warp_cycles(loads, 500) == 501 + 1 + 1  # the second starts a cycle later
 
 
 def test_littles_law() -> None:
