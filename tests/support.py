@@ -233,6 +233,15 @@ KINDS = {
 MAIN_KINDS = tuple(k for k in KINDS if not k.endswith(("x2", "x4")))
 LONGEST = 1 << 20
 
+# Shape and axis of a short case of each pattern that selects, for every dtype and up to 64 picks.
+SELECTIONS = {
+    "topk_group": ((7, 200), -1),
+    "topk_block": ((5, 3001), -1),
+    "topk_split": ((2, 40001), -1),
+    "topk_column": ((1500, 19), 0),
+    "topk_column of segments": ((70001, 3), 0),
+}
+
 
 @cache
 def case(wanted: str, op: str, dtype: str) -> Case:

@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, check_softmax, check_vjp, dtype_of, logits, plan_of, run, softmax_error
 
 import cusoftmax as cs
 from cusoftmax import reference
 from cusoftmax.operations.dtypes import INPUTS, INTEGERS, output_dtype
+from tests.support import (
+    DTYPES,
+    check_softmax,
+    check_vjp,
+    dtype_of,
+    logits,
+    plan_of,
+    run,
+    softmax_error,
+)
 
 SHAPES = (((5, 37), -1), ((3, 2100), -1), ((70, 12), 0))
 

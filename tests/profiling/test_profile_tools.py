@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from profile_samples import DENIED, STALL, raw_page
 
 import cusoftmax as cs
 from cusoftmax.machine import UserError
 from cusoftmax.profiling import tools
 from cusoftmax.profiling.profile import Work
+from tests.profiling.profile_samples import DENIED, STALL, raw_page
 
 FOUND = {name: f"/opt/{name}" for name in ("nvprof", "ncu", "nsys")}
 WORK = Work("softmax", (8192, 32000), "float16")

@@ -13,12 +13,12 @@ from typing import Any
 import cupy
 import numpy as np
 import pytest
-from support import OPS, assert_plan, check_softmax, check_vjp, dtype_of, logits, plan_of
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.emulator._memory import view_of
 from cusoftmax.planning.plan import Plan
+from tests.support import OPS, assert_plan, check_softmax, check_vjp, dtype_of, logits, plan_of
 
 HALF = 2**31
 Pair = tuple[Any, ...]

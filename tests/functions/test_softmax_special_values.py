@@ -7,7 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from support import (
+
+import cusoftmax as cs
+from cusoftmax import reference
+from tests.support import (
     DTYPES,
     KINDS,
     OPS,
@@ -21,9 +24,6 @@ from support import (
     run_softmax,
     run_vjp,
 )
-
-import cusoftmax as cs
-from cusoftmax import reference
 
 INF = np.inf
 

@@ -11,12 +11,12 @@ import cupy
 import numpy as np
 import pytest
 from numpy.exceptions import AxisError
-from support import DTYPES, KINDS, OPS, bits, case, dtype_of, kind, logits
 
 import cusoftmax as cs
 from cusoftmax import emulator
 from cusoftmax.planning import planner
 from cusoftmax.runtime import backend, launch
+from tests.support import DTYPES, KINDS, OPS, bits, case, dtype_of, kind, logits
 
 # ------------------------------------------------------------------------------- nothing and little
 

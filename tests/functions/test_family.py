@@ -53,7 +53,7 @@ def cases() -> Iterator[tuple[str, str, str]]:
             if OPERATIONS[op].source and dtype not in ("float16", "float64"):
                 continue
             for wanted in MAIN_KINDS:
-                if transforms(op):  # all features together; one by one in tests/test_logits.py
+                if transforms(op):  # all features together; one by one in test_logits.py
                     if len(OPERATIONS[op].features) > 2 and wanted in PATTERNS:
                         yield op, dtype, wanted
                     continue

@@ -21,7 +21,7 @@ from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend, launch, source
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = str(pathlib.Path(cs.__file__).parent)
 
 # Bytecode instructions of this package in one repeated call, as CPython 3.11 counts them, and what

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from support import OPS
 
 from benchmarks.traffic import CASES, Case, Traffic, measure
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning.builder import ceil_div
+from tests.support import OPS
 
 DTYPES = ("float16", "float32", "float64")
 RESIDENT = ("group", "block", "block x8", "column", "column, clusters")

@@ -11,7 +11,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from scipy import stats
-from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
@@ -23,7 +22,7 @@ from cusoftmax.planning.prepare import problem_for
 from cusoftmax.reference import philox
 from cusoftmax.runtime import launch
 from tests.mutations import Mutation, broken
-from tests.test_topk import CASES
+from tests.support import DTYPES, MAIN_KINDS, SELECTIONS, assert_plan, bits, case, dtype_of, planned
 
 SEEDS = (0, 12345, 2**63 + 5, 2**64 - 1)
 inf, nan = np.inf, np.nan
@@ -228,9 +227,9 @@ def test_the_gradient_is_softmax_s(device: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SELECTIONS)
 def test_every_pattern_draws(device: Any, name: str, dtype: str) -> None:
-    shape, axis = CASES[name]
+    shape, axis = SELECTIONS[name]
     x = logits(shape, dtype_of(dtype))
     if device.name == "emulator":
         made = make_plan(problem_for("sample", shape, x.dtype, axis), DeviceSpec.known(90))
@@ -485,9 +484,9 @@ def test_a_thousand_seeds_are_one_kind_of_call(emulated: Any) -> None:
     assert drawn[:50] == want
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SELECTIONS)
 def test_traffic_of_sample(emulated: Any, name: str) -> None:
-    shape, axis = CASES[name]
+    shape, axis = SELECTIONS[name]
     x = logits(shape)
     with emulator.trace() as counted:
         cs.sample(emulated.asarray(x), axis, seed=1)

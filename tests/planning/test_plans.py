@@ -1,7 +1,8 @@
 """Plans: none changes by accident, none depends on the batch where the bits would, all fit the GPU.
 
 `golden_plans.json` holds the plans of a grid of problems. After a change that is meant, write it
-anew with ``python -m tests.test_plans --record``, and read the difference before committing it.
+anew with ``python -m tests.planning.test_plans --record``, and read the difference before you
+commit it.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ def test_planning_imports_no_cupy() -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=pathlib.Path(__file__).parent.parent,
+        cwd=pathlib.Path(__file__).parents[2],
     )
     assert done.stdout.strip() == "[]"
 
@@ -243,6 +244,6 @@ def test_nothing_to_do_plans_nothing() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--record"]:
-        sys.exit("usage: python -m tests.test_plans --record")
+        sys.exit("usage: python -m tests.planning.test_plans --record")
     GOLDEN.write_text(json.dumps(golden(), indent=0) + "\n", encoding="utf-8")
     print(f"recorded {len(golden())} plans in {GOLDEN}")

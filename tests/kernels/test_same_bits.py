@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import DTYPES, OPS, bits, dtype_of, kind, planned
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.emulator._memory import view_of
 from cusoftmax.planning.plan import Plan
+from tests.support import DTYPES, OPS, bits, dtype_of, kind, planned
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 BATCHES = (1, 2, 63, 1000)

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import (
+
+import cusoftmax as cs
+from cusoftmax import reference
+from cusoftmax.planning.plan import Plan
+from tests.support import (
     DTYPES,
     KINDS,
     OPS,
@@ -24,10 +28,6 @@ from support import (
     logits,
     plan_of,
 )
-
-import cusoftmax as cs
-from cusoftmax import reference
-from cusoftmax.planning.plan import Plan
 
 
 def assert_direction(plan: Plan, expected: str) -> None:

@@ -13,7 +13,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from profile_samples import DENIED, GPU_TRACE, raw_page
 
 import cusoftmax as cs
 from cusoftmax import emulator
@@ -26,6 +25,7 @@ from cusoftmax.profiling import profile, tools
 from cusoftmax.profiling.emulated import emulate, fewer_rows
 from cusoftmax.profiling.profile import Times, Work
 from cusoftmax.runtime import backend
+from tests.profiling.profile_samples import DENIED, GPU_TRACE, raw_page
 
 # ---------------------------------------------------------------------------- child and emulator
 

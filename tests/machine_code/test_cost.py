@@ -14,7 +14,7 @@ from cusoftmax.machine_code import sass as machine_code
 from cusoftmax.machine_code.chips import CHIPS, Chip
 from cusoftmax.machine_code.flow import walk
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
-from tests.cost_support import need_tools, once, plan_of, sass
+from tests.machine_code.cost_support import need_tools, once, plan_of, sass
 
 H100, DEVICE = CHIPS[90], DeviceSpec.known(90)
 

@@ -16,8 +16,7 @@ from cusoftmax import emulator
 from cusoftmax.emulator import _build, _run
 from cusoftmax.runtime.source import kernel_root
 
-HERE = pathlib.Path(__file__).resolve().parent
-KERNELS = HERE / "kernels"
+KERNELS = pathlib.Path(__file__).resolve().parent
 
 
 def prepare(file: str, body: str, ctype: str = "float", cluster: int = 1) -> _run.HostKernel:

@@ -10,7 +10,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from support import DTYPES, FLUSHES, SOFTMAX_ULP, bits, dtype_of
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
@@ -19,17 +18,10 @@ from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan as make_plan
 from cusoftmax.planning.prepare import problem_for
+from tests.support import DTYPES, FLUSHES, SELECTIONS, SOFTMAX_ULP, bits, dtype_of
 
 KS = (1, 2, 7, 8, 9, 17, 32, 33, 63, 64)
 NORMALISE = ("row", "topk")
-# Shape and axis of a short case of each pattern, for every dtype and up to 64 picks.
-CASES = {
-    "topk_group": ((7, 200), -1),
-    "topk_block": ((5, 3001), -1),
-    "topk_split": ((2, 40001), -1),
-    "topk_column": ((1500, 19), 0),
-    "topk_column of segments": ((70001, 3), 0),
-}
 
 
 def planned(x: np.ndarray, k: int, axis: int = -1, op: str = "topk_softmax") -> Plan:
@@ -118,9 +110,9 @@ def test_each_side_of_each_threshold(device: Any, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SELECTIONS)
 def test_every_pattern(device: Any, case: str, dtype: str) -> None:
-    shape, axis = CASES[case]
+    shape, axis = SELECTIONS[case]
     rng = np.random.default_rng(len(case))
     # Integers: many ties, between lanes, chunks and blocks.
     for k, values in ((1, rng.normal(0, 3, shape)), (8, rng.integers(-3, 4, shape))):
@@ -137,7 +129,7 @@ def test_every_pattern(device: Any, case: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("case", ["topk_group", "topk_block", "topk_column"])
 def test_every_k(device: Any, case: str) -> None:
-    shape, axis = CASES[case]
+    shape, axis = SELECTIONS[case]
     x = np.random.default_rng(3).integers(-9, 10, shape).astype(np.float32)
     for k in KS:
         check(device, x, k, axis, NORMALISE[k % 2])
@@ -178,9 +170,9 @@ def test_random_rows_as_numpy_sorts_them(device: Any) -> None:
 # ---- ties, and the order of what is stored ----
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SELECTIONS)
 def test_ties_go_to_the_lower_index(device: Any, case: str) -> None:
-    shape, axis = CASES[case]
+    shape, axis = SELECTIONS[case]
     n, k = shape[axis], 64
     equal = np.full(shape, 2.5, np.float16)
     _, indices = run(device, equal, k, axis)
@@ -263,7 +255,7 @@ def test_special_values(device: Any, n: int, dtype: str, normalise: str) -> None
 
 @pytest.mark.parametrize("case", ["topk_split", "topk_column", "topk_column of segments"])
 def test_special_values_in_long_rows(device: Any, case: str) -> None:
-    shape, axis = CASES[case]
+    shape, axis = SELECTIONS[case]
     x = np.random.default_rng(4).normal(0, 3, shape).astype(np.float32)
     rows = np.moveaxis(x, axis, -1)
     rows[0, 5000 % rows.shape[1] :] = -inf
@@ -352,9 +344,9 @@ def test_the_row_s_values_are_those_of_softmax(device: Any) -> None:
     np.testing.assert_allclose(gates.astype(np.float64).sum(-1), 1, atol=4e-7)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SELECTIONS)
 def test_traffic(emulated: Any, case: str) -> None:
-    shape, axis = CASES[case]
+    shape, axis = SELECTIONS[case]
     x = np.random.default_rng(2).normal(0, 3, shape).astype(np.float32)
     rows, k = x.size // shape[axis], 8
     with emulator.trace() as counted:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cusoftmax.operations.variants import LOGIT_FEATURES, logits_name
 from numpy.exceptions import AxisError
-from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, plan_of
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.variants import LOGIT_FEATURES, logits_name
+from tests.support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, plan_of
 
 SCALE = -0.37
 Options = dict[str, Any]

@@ -10,7 +10,7 @@ from cusoftmax.machine_code import cost
 from cusoftmax.machine_code.flow import Loop, Walk, walk
 from cusoftmax.machine_code.loop_counts import loop_counts_of
 from cusoftmax.machine_code.opcodes import kind_of, registers_of
-from tests.cost_support import compiled, need_tools, once, plan_of, sass
+from tests.machine_code.cost_support import compiled, need_tools, once, plan_of, sass
 
 # ------------------------------------------------------------------------------------------ opcodes
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import (
+
+import cusoftmax as cs
+from cusoftmax import reference
+from tests.support import (
     DTYPES,
     FLUSHES,
     KINDS,
@@ -26,9 +29,6 @@ from support import (
     run_repeated,
     underflow,
 )
-
-import cusoftmax as cs
-from cusoftmax import reference
 
 ROWS = 3
 WIDEST = 4096

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from profile_samples import DENIED, GPU_TRACE, IDENTITY, METRICS, NVPROF_TRACE, csv_line, raw_page
 
 from cusoftmax.profiling import words
 from cusoftmax.profiling.read import (
@@ -15,6 +14,15 @@ from cusoftmax.profiling.read import (
     read_nvprof,
     read_trace,
     summarise,
+)
+from tests.profiling.profile_samples import (
+    DENIED,
+    GPU_TRACE,
+    IDENTITY,
+    METRICS,
+    NVPROF_TRACE,
+    csv_line,
+    raw_page,
 )
 
 

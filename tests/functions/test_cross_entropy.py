@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cusoftmax.operations.variants import CROSS_ENTROPY_RESULTS, cross_entropy_name
 from numpy.exceptions import AxisError
-from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.operations.table import KERNELS, OPERATIONS
+from cusoftmax.operations.variants import CROSS_ENTROPY_RESULTS, cross_entropy_name
+from tests.support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 INF = np.inf
 OPS = tuple(op for op in OPERATIONS if op.startswith("cross_entropy"))
