@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 import cusoftmax as cs
@@ -22,6 +23,7 @@ from cusoftmax import reference
 from cusoftmax.contract import logits as transformed
 from cusoftmax.contract import losses as losses
 from cusoftmax.contract import sampling as sampling
+from cusoftmax.contract.verdict import Verdict
 from cusoftmax.operations.dtypes import FLOATS, compute_dtype
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import Axis, resolve_axes
@@ -130,10 +132,14 @@ class OperationContract:
 
         A sign or an index must be right: its error is 0 or infinite.
         """
-        if self.judged is not None:
-            return (self.judged(*inputs, axis, *results),)
+        return self._compared(inputs, axis, results)[0]
+
+    def _compared(self, inputs: Arrays, axis: Axis, results: Arrays) -> tuple[Arrays, Arrays]:
+        """Return `errors`, and the exact values."""
         exact = self.exact(*inputs, axis)
         truths = exact if isinstance(exact, tuple) else (exact,)
+        if self.judged is not None:
+            return (self.judged(*inputs, axis, *results),), truths
         scales: Any = None
         factor = self._factor(inputs, axis)
         if self.magnitude is not None:
@@ -154,7 +160,7 @@ class OperationContract:
                 beside = self.beside(*inputs, axis) if self.beside else None
                 scale = scales and scales[k]
                 found.append(self._errors(inputs, result, truth, scale, mine, beside))
-        return tuple(found)
+        return tuple(found), truths
 
     def _factor(self, inputs: Arrays, axis: Axis) -> Array:
         """Return, for each row, the largest number that a flushed one may be multiplied by."""
@@ -166,8 +172,13 @@ class OperationContract:
             if name not in ("x", "y", "logy", "offsets"):
                 wide = np.abs(array.astype(np.float64))
                 finite = np.where(np.isfinite(wide), wide, 0)
-                of_row = finite.max(initial=0) if segmented else finite.max(axis, keepdims=True)
+                along = None if segmented else axis
+                of_row = finite.max(along, keepdims=not segmented, initial=0)
                 most = np.maximum(most, of_row)
+        if self.op == "softmax_vjp":  # y_i is, of its own product alone
+            y, dy = (array.astype(np.float64) for array in inputs)
+            with np.errstate(all="ignore"):
+                most = np.minimum(most, np.abs(dy) + _sum(np.abs(y * dy), axis))
         return np.asarray(most)
 
     def _errors(
@@ -181,10 +192,15 @@ class OperationContract:
     ) -> Array:
         counted = (a for i, a in enumerate(inputs) if OPERATIONS[self.op].counts(i))
         single = computes_in_single(*counted, result)
-        ulps = reference.ulp_error(result, truth, flush_to_zero=single)
+        name = result.dtype.name
+        most = float(ml_dtypes.finfo(result.dtype).max)  # type: ignore[no-untyped-call]
+        with np.errstate(all="ignore"):  # what the dtype cannot hold is what rounding makes of it
+            rounded = truth.astype(result.dtype).astype(truth.dtype)
+            truth = np.where(np.abs(truth) > most, rounded, truth)
+        # float16 has subnormal numbers that are normal ones of float32.
+        ulps = reference.ulp_error(result, truth, flush_to_zero=single and name != "float16")
         if scale is None and not self.floor and beside is None:
             return ulps
-        name = result.dtype.name
         with np.errstate(all="ignore"):
             error: Any = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
             excess: Any = error - (self.floor if name in NARROW else 0.0)
@@ -194,18 +210,40 @@ class OperationContract:
             else:
                 if name in NARROW:  # the final rounding, half a unit in the last place
                     excess = excess - 0.5 * error / ulps
-                excess = excess - np.longdouble(0.5) * _SMALLEST[name]
-                if single:  # a subnormal operand or product may be flushed
-                    excess = excess - float(np.finfo(np.float32).tiny) * (1 + factor)
+                excess = excess - underflow(name, factor if single else None)
                 units = excess / (reference.unit_roundoff(name) * scale)
         fine = (ulps == 0) | (excess <= 0)
         return np.where(fine, 0.0, np.where(np.isnan(units), np.inf, units)).astype(np.float64)
 
+    def judge(self, inputs: Arrays, axis: Axis, results: Arrays) -> Verdict:
+        """Return the worst element of the results of a call."""
+        errors, truths = self._compared(inputs, axis, results)
+        most = [float(error.max(initial=0.0)) for error in errors]
+        k = most.index(max(most))
+        index: tuple[int, ...] = ()
+        got = want = np.nan
+        if errors[k].size:
+            index = tuple(map(int, np.unravel_index(int(errors[k].argmax()), errors[k].shape)))
+            got, want = float(results[k][index]), float(truths[k][index])
+        dtype = results[0].dtype.name
+        name = OPERATIONS[self.op].written[k]
+        return Verdict(
+            self.op, dtype, name, index, got, want, most[k], self.bound[dtype], self.unit
+        )
+
     def worst(self, inputs: Arrays, axis: Axis, results: Arrays) -> float:
         """Return the worst error over the bound: at most 1 where the contract is kept."""
-        errors = self.errors(inputs, axis, results)
-        most = max(float(e.max(initial=0.0)) for e in errors)
-        return most / self.bound[results[0].dtype.name]
+        return self.judge(inputs, axis, results).over
+
+
+def underflow(dtype: str, factor: Array | None) -> Array:
+    """Return the error that is allowed for what is too small for a dtype, beside the bound.
+
+    Half of the smallest number, and where float32 computes, what is too small for a normal number
+    of that and is flushed: a result, and an operand in front of its `factor`.
+    """
+    lost = np.asarray(np.longdouble(0.5) * _SMALLEST[dtype])
+    return lost if factor is None else lost + float(np.finfo(np.float32).tiny) * (1 + factor)
 
 
 def computes_in_single(*arrays: Array) -> bool:
