@@ -5,9 +5,10 @@ The bounds are the package's numerical contract; none is chosen here to let a te
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,7 @@ from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan as make_plan
 from cusoftmax.planning.prepare import prepare, problem_for
+from cusoftmax.runtime import launch
 from cusoftmax.runtime.backend import CudaBackend, Loaded
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -54,11 +56,11 @@ _launched: deque[tuple[Kernel, int | None]] = deque(maxlen=8)  # the last, and t
 
 def _noting(load: Callable[[Any, Kernel], Loaded]) -> Callable[[Any, Kernel], Loaded]:
     def noted(machine: Any, kernel: Kernel) -> Loaded:
-        launch = load(machine, kernel)
+        function = load(machine, kernel)
 
         def run(*arguments: Any) -> None:
             _launched.append((kernel, getattr(machine, "_seed", None)))
-            launch(*arguments)
+            function(*arguments)
 
         return run
 
@@ -262,13 +264,17 @@ def case(wanted: str, op: str, dtype: str) -> Case:
 
 
 def _depth(plan: Plan) -> tuple[Any, ...]:
-    """All of a plan that changes the way through its kernel, but for the width of an access."""
+    """All of a plan that changes the way through its kernel, but for the width of an access.
+
+    The number of pieces that rows are cut into is last.
+    """
     first = plan.launches[0]
     held = 0
     if plan.pattern == "block":
         held = -(-plan.n // (plan.chunk * (first.block // 32) * plan.cluster))
     walkers = first.block if plan.pattern == "column" else 0
-    return (kind(plan), held, walkers, len(plan.launches))
+    pieces = first.grid if len(plan.launches) > 1 else 0
+    return (kind(plan), held, walkers, len(plan.launches), plan.rounds, pieces)
 
 
 def boundaries(
@@ -277,24 +283,59 @@ def boundaries(
     """Yield row lengths on either side of each change of plan between `low` and `high`.
 
     The planner itself is asked: at lengths less than one unit of summation apart, since nothing
-    changes and changes back within one, and then between those that differ.
+    changes and changes back within one, and then between those that differ. Of the changes of the
+    number of pieces alone the first of each kind of plan is enough: the others are like it.
     """
+    cut: set[str] = set()  # the kinds of which it was met
 
     def at(n: int) -> Plan:
         shape, axis = ((n, rows), 0) if column else ((rows, n), -1)
         return planned(op, dtype, shape, axis, arch)
 
-    before, plan = low, at(low)
-    step = max(plan.chunk - 1, 63)
+    def depth(n: int) -> tuple[Any, ...]:
+        found = _depth(at(n))
+        return found[:-1] if found[0] in cut else found
+
+    before = low
+    step = max(at(low).chunk - 1, 63)
     for after in [*range(low + step, high, step), high]:
-        if _depth(at(after)) != _depth(plan):
+        while depth(before) != depth(after):
             left, right = before, after
             while right - left > 1:
                 middle = (left + right) // 2
-                if _depth(at(middle)) == _depth(plan):
+                if depth(middle) == depth(before):
                     left = middle
                 else:
                     right = middle
             yield left, at(left)
             yield right, at(right)
-        before, plan = after, at(after)
+            if _depth(at(left))[:-1] == _depth(at(right))[:-1]:
+                cut.add(kind(at(right)))
+            before = right
+        before = after
+
+
+@contextlib.contextmanager
+def blocks_of_each_launch(most: int) -> Iterator[list[Plan]]:
+    """Launch at most that many blocks, or clusters; 0 for as many as are planned.
+
+    The planner gives each piece of work a block of its own, so that none goes on to a second.
+    Yields the list of the plans that were made, as the planner made them.
+    """
+    planner, made = launch.plan, []
+
+    def fewer(*arguments: Any) -> Plan:
+        whole = planner(*arguments)
+        made.append(whole)
+        if not most:
+            return whole
+        steps = tuple(replace(s, grid=min(s.grid, most * s.kernel.cluster)) for s in whole.launches)
+        return replace(whole, launches=steps, checkers=min(whole.checkers, most))
+
+    launch._calls.clear()
+    launch.plan = fewer  # type: ignore[assignment]
+    try:
+        yield made
+    finally:
+        launch.plan = planner
+        launch._calls.clear()

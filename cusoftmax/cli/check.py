@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,15 +57,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison found: the worst error over its bound, in words, and whether it passed."""
+    """What a comparison found: the worst error over its bound, in words, and whether it passed.
+
+    `details` say where a failure is.
+    """
 
     passed: bool
     text: str
+    details: str = ""
 
 
 def check(console: Console, kind: str, arch: str | None, seed: int, quick: bool) -> int:
     """Run all comparisons, print a table; return the exit status."""
     failures = 0
+    details = []
     table = Table(title="against NumPy in extended precision", title_justify="left")
     for name in ("operation", "dtype", "pattern", "shape", "axis", "arch", "worst error", ""):
         table.add_column(name)
@@ -86,6 +91,8 @@ def check(console: Console, kind: str, arch: str | None, seed: int, quick: bool)
                     place = moved.enter_context(machine("emulator", small, seed))
                 outcome = compare(case, place, seed)
             failures += not outcome.passed
+            if outcome.details:
+                details.append(outcome.details)
             table.add_row(
                 case.op,
                 case.dtype,
@@ -98,6 +105,8 @@ def check(console: Console, kind: str, arch: str | None, seed: int, quick: bool)
             )
             progress.advance(task)
     console.print(table)
+    for found in details:
+        console.print(found, markup=False, highlight=False)
     console.print(f"{len(cases) - failures} passed, {failures} failed")
     return 1 if failures else 0
 
@@ -189,7 +198,12 @@ def compare(case: Case, on: Machine, seed: int) -> Outcome:
             inputs = (with_special_rows(inputs[0], case.axis), *inputs[1:])
         got = member.call(*(on.asarray(a) for a in inputs), axis=case.axis)
         results = tuple(on.asnumpy(a) for a in (got if isinstance(got, tuple) else (got,)))
-        return judge(member, inputs, case.axis, results)
+        outcome = judge(member, inputs, case.axis, results)
+        if outcome.passed:
+            return outcome
+        kernels = [step.kernel.name for step in case.plan.launches]
+        told = member.judge(inputs, case.axis, results).told(case.plan.pattern, kernels, seed)
+        return replace(outcome, details=told)
     except Exception as error:  # a kernel error of the emulator, a CUDA error, a refused build
         return Outcome(False, first_line(error))
 

@@ -23,6 +23,7 @@ from cusoftmax import reference
 from cusoftmax.contract import logits as transformed
 from cusoftmax.contract import losses as losses
 from cusoftmax.contract import sampling as sampling
+from cusoftmax.contract.special import SPECIAL, VECTORS, Rows
 from cusoftmax.contract.verdict import Verdict
 from cusoftmax.operations.dtypes import FLOATS, compute_dtype
 from cusoftmax.operations.table import OPERATIONS
@@ -51,7 +52,7 @@ class OperationContract:
     op : str
         Its name in `OPERATIONS`; arrays come in the order of ``read`` there.
     call : callable
-        The public function, ``call(*inputs, axis=)``.
+        The public function, ``call(*inputs, axis=)``; with ``out=`` if that has it.
     exact : callable
         The reference with extended precision, ``exact(*inputs, axis)``; a tuple where there are
         several results.
@@ -68,6 +69,9 @@ class OperationContract:
         Absolute error that each element is allowed beside, ``beside(*inputs, axis)``.
     judged : callable, optional
         Where comparing is not enough: the errors of the result, ``judged(*inputs, axis, result)``.
+    finite : tuple of str
+        Inputs of which an infinity makes results infinite or NaN, and the contract does not say
+        which.
     """
 
     op: str
@@ -79,6 +83,14 @@ class OperationContract:
     floor: float = 0.0
     beside: Callable[..., Array] | None = None
     judged: Callable[..., Array] | None = None
+    finite: tuple[str, ...] = ()
+
+    def special(self, name: str) -> Rows:
+        """Return the special values that an input may have, by what they are."""
+        rows = SPECIAL.get(name, VECTORS)
+        if name in self.finite:
+            return {what: row for what, row in rows.items() if not np.isinf(row).any()}
+        return rows
 
     def draw(
         self, rng: np.random.Generator, shape: tuple[int, ...], axis: Axis, dtype: Any
@@ -343,11 +355,11 @@ def _of_logits(op: str) -> OperationContract:
 
 def _selection(op: str, normalise: Any, most: int = 8) -> OperationContract:
     def k(x: Array, axis: int) -> int:
-        return min(most, int(x.shape[axis]))
+        return max(1, min(most, int(x.shape[axis])))
 
     return OperationContract(
         op,
-        lambda x, axis: cs.topk_softmax(x, k(x, axis), axis, normalise),
+        lambda x, axis, **out: cs.topk_softmax(x, k(x, axis), axis, normalise, **out),
         lambda x, axis: reference.topk_softmax(x, k(x, axis), axis, normalise, extended=True),
         "ulp",
         _SOFTMAX,
@@ -363,7 +375,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "softmax_jacobian",
-            lambda y, y_i, axis: cs.softmax_jacobian(y_i),
+            lambda y, y_i, axis, **out: cs.softmax_jacobian(y_i, **out),
             lambda y, y_i, axis: reference.softmax_jacobian(y_i, extended=True),
             "ulp",
             {"float16": 0.51, "bfloat16": 0.51, "float32": 0.5, "float64": 0.5},
@@ -377,7 +389,13 @@ CONTRACTS = {
             _vjp_vjp,
         ),
         OperationContract(
-            "softmax_hvp", cs.softmax_hvp, _ext(reference.softmax_hvp), "u", _FOUR_U, _hvp
+            "softmax_hvp",
+            cs.softmax_hvp,
+            _ext(reference.softmax_hvp),
+            "u",
+            _FOUR_U,
+            _hvp,
+            finite=("dy", "v"),
         ),
         OperationContract(
             "log_softmax",
@@ -408,7 +426,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_sign",
-            lambda x, axis: cs.logsumexp(x, axis, return_sign=True),
+            lambda x, axis, **out: cs.logsumexp(x, axis, return_sign=True, **out),
             _ext(reference.logsumexp, return_sign=True),
             "u",
             _FOUR_U,
@@ -416,7 +434,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_b",
-            lambda x, b, axis: cs.logsumexp(x, axis, b=b),
+            lambda x, b, axis, **out: cs.logsumexp(x, axis, b=b, **out),
             lambda x, b, axis: reference.logsumexp(x, axis, b, extended=True),
             "u",
             _FOUR_U,
@@ -424,7 +442,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_b_sign",
-            lambda x, b, axis: cs.logsumexp(x, axis, b=b, return_sign=True),
+            lambda x, b, axis, **out: cs.logsumexp(x, axis, b=b, return_sign=True, **out),
             lambda x, b, axis: reference.logsumexp(x, axis, b, return_sign=True, extended=True),
             "u",
             _FOUR_U,
@@ -432,7 +450,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_vjp",
-            lambda x, dy, axis: cs.logsumexp_vjp(x, dy, axis, keepdims=True),
+            lambda x, dy, axis, **out: cs.logsumexp_vjp(x, dy, axis, keepdims=True, **out),
             lambda x, dy, axis: reference.logsumexp_vjp(x, dy, axis, keepdims=True, extended=True),
             "u",
             _FOUR_U,
@@ -440,13 +458,14 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_b_vjp",
-            lambda x, b, dy, axis: cs.logsumexp_vjp(x, dy, axis, keepdims=True, b=b),
+            lambda x, b, dy, axis, **out: cs.logsumexp_vjp(x, dy, axis, keepdims=True, b=b, **out),
             lambda x, b, dy, axis: reference.logsumexp_vjp(
                 x, dy, axis, b, keepdims=True, extended=True
             ),
             "u",
             _WEIGHTED_VJP,
             _weighted_vjp,
+            finite=("b",),
         ),
         *(
             OperationContract(
@@ -455,20 +474,21 @@ CONTRACTS = {
                 _FOUR_U,
                 losses.magnitude(op),
                 floor=2.0**-22,  # of the logarithm, in float32 without a second word
+                finite=("dloss",),
             )
             for op in OPERATIONS
             if op.startswith("cross_entropy")
         ),
         OperationContract(
             "segment_softmax",
-            lambda x, offsets, axis: cs.segment_softmax(x, offsets),
+            lambda x, offsets, axis, **out: cs.segment_softmax(x, offsets, **out),
             lambda x, offsets, axis: reference.segment_softmax(x, offsets, extended=True),
             "ulp",
             _SOFTMAX,
         ),
         OperationContract(
             "segment_softmax_vjp",
-            lambda y, dy, offsets, axis: cs.segment_softmax_vjp(y, dy, offsets),
+            lambda y, dy, offsets, axis, **out: cs.segment_softmax_vjp(y, dy, offsets, **out),
             lambda y, dy, offsets, axis: reference.segment_softmax_vjp(
                 y, dy, offsets, extended=True
             ),

@@ -148,8 +148,8 @@ def logsumexp(
     numpy.ndarray, or two
         -inf for an empty sum; NaN for a negative one without `return_sign`.
     """
-    z, _ = logits(x, scale, mask, bias, causal)
-    given = (z,) if b is None else (z, b)
+    z, kept = logits(x, scale, mask, bias, causal)
+    given = (z,) if b is None else (z, shown(kept, b, 0))
     rows, restore = rows_of(*given, axis=axis)
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
@@ -190,7 +190,7 @@ def logsumexp_vjp(
         Whether to return `numpy.longdouble` instead of float64.
     """
     z, kept = logits(x, scale, mask, bias, causal)
-    given = (z,) if b is None else (z, b)
+    given = (z,) if b is None else (z, shown(kept, b, 0))
     rows, restore = rows_of(*given, axis=axis)
     upstream = widen(dy).reshape(-1, 1)
     if rows[0].size == 0:
@@ -201,5 +201,5 @@ def logsumexp_vjp(
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
         e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - shift_of(m)[:, None]))
-        dx = e / s[:, None] * upstream
+        dx = np.where(np.isposinf(m)[:, None], np.nan, e / s[:, None] * upstream)
         return shown(kept, restore(widen(scale) * dx, extended), 0)

@@ -40,7 +40,7 @@ def row_words(seed: int, rows: Words, count: int) -> Words:
     """Return the first `count` words of rows of given numbers, of which each counter gives four."""
     counters = np.arange(-(-count // 4), dtype=np.uint64)
     words = philox(seed, rows[:, None], counters)
-    return words.reshape(len(rows), -1)[:, :count]
+    return words.reshape(len(rows), 4 * len(counters))[:, :count]
 
 
 def gumbel(seed: int, rows: Words, n: int, single: bool) -> Float:

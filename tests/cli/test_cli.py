@@ -176,6 +176,9 @@ def test_check_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
         outcome = compare(case, on, 0)
         assert not outcome.passed
         assert "ulp" in outcome.text
+        told = outcome.details.splitlines()
+        assert told[0].startswith("softmax of float32: ") and len(told) < 10
+        assert f"group: {case.plan.launches[0].kernel.name}" in told[1]
 
         def broken(x: object, axis: int) -> object:
             raise RuntimeError("a kernel did wrong")

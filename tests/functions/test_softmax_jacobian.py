@@ -10,7 +10,7 @@ import pytest
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
-from tests.support import DTYPES, dtype_of
+from tests.support import DTYPES, assert_kept, dtype_of
 
 JACOBIAN = CONTRACTS["softmax_jacobian"]
 
@@ -23,7 +23,7 @@ def rows_of_softmax(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.nda
 def check(y: np.ndarray, got: np.ndarray) -> None:
     assert got.shape == (*y.shape, y.shape[-1])
     repeated = np.broadcast_to(y[..., None, :], got.shape)
-    assert JACOBIAN.worst((repeated, y), -1, (got,)) <= 1
+    assert_kept(JACOBIAN, (repeated, y), -1, (got,))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -69,13 +69,6 @@ def test_layouts(device: Any) -> None:
         out = device.asarray(np.zeros(shape, np.float64)).transpose(back)
         assert cs.softmax_jacobian(device.asarray(y), out=out) is out
         np.testing.assert_allclose(device.asnumpy(out), expected, rtol=1e-6)
-
-
-def test_special_values(device: Any) -> None:
-    y = np.array([[1.0, 0.0, 0.0], [np.nan, 0.5, 0.5]], np.float32)
-    got = device.asnumpy(cs.softmax_jacobian(device.asarray(y)))
-    np.testing.assert_array_equal(got[0], np.zeros((3, 3)))
-    np.testing.assert_array_equal(np.isnan(got[1]), np.isnan(reference.softmax_jacobian(y[1])))
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (1,), (1, 1)])

@@ -59,6 +59,24 @@ def test_derivatives_agree_with_finite_differences() -> None:
     np.testing.assert_allclose(ref.softmax_vjp(y, np.ones_like(y)), 0, atol=1e-16)
 
 
+@pytest.mark.skipif(not ref.EXTENDED, reason="longdouble is float64 on this platform")
+def test_the_diagonal_of_a_jacobian_next_to_one() -> None:
+    y = np.array([1 - 2.0**-40, 2.0**-40])
+    exact = 2.0**-40 * np.longdouble(1 - 2.0**-40)
+    assert ref.softmax_jacobian(y, extended=True)[0, 0] == exact
+
+
+def test_hidden_weights_and_infinite_logits_of_logsumexp() -> None:
+    """A hidden weight counts for nothing; a row with +inf is NaN with weights as without."""
+    x, b, mask = np.zeros((1, 3)), np.array([[1.0, np.nan, 2.0]]), np.array([[True, False, True]])
+    assert ref.logsumexp(x, b=b, mask=mask) == np.log(3)
+    np.testing.assert_allclose(
+        ref.logsumexp_vjp(x, np.ones(1), b=b, mask=mask), [[1 / 3, 0, 2 / 3]], rtol=1e-15
+    )
+    x[0, 0] = np.inf
+    assert np.isnan(ref.logsumexp_vjp(x, np.ones(1), b=np.ones((1, 3)))).all()
+
+
 def test_axes_of_derivatives() -> None:
     y, v = np.random.default_rng(2).normal(size=(2, 3, 4, 5))
     y_rows, v_rows = (a.transpose(1, 0, 2).reshape(4, 15) for a in (y, v))
