@@ -1,10 +1,11 @@
-"""What a plan is made of: kernels (one binary each), launches of them, and the plan itself."""
+"""A plan and its parts: kernels, of one binary each, and their launches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import update_wrapper
+from itertools import accumulate
 from math import prod
 from typing import Concatenate, ParamSpec
 
@@ -16,9 +17,9 @@ from cusoftmax.planning.problem import Problem
 
 WARP = 32
 MAX_GRID = 2**31 - 1
-MAX_DIMS = 32  # folded dimensions, batch and reduction each, that the general layout has room for
+MAX_DIMS = 32  # folded batch dimensions, and folded reduction dimensions, in a general layout
 
-# The dtype in C++, and in a kernel's name.
+# The name of a dtype in C++, and in a kernel's name.
 TYPES = {
     "float16": ("csm::f16", "f16"),
     "bfloat16": ("csm::bf16", "bf16"),
@@ -34,11 +35,11 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """One binary: the entry's name, the compiler's options, and what a launch must respect.
+    """One binary: the entry's name, the compiler's options, and the limits of its launches.
 
-    Its arguments are `reads` pointers to inputs, `writes` to results (null in launches that write
-    the workspace alone), the workspace's, and ``csm::Layout``. A launch writes every element of the
-    results, or some of them, no one twice.
+    Its arguments are `reads` pointers to inputs, `writes` pointers to results (null in launches
+    that write only the workspace), the pointer to the workspace, and ``csm::Layout``. A launch
+    writes no element of a result twice.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: blocks, threads a block, bytes of dynamic shared memory."""
+    """One launch: blocks, threads of a block, bytes of dynamic shared memory."""
 
     kernel: Kernel
     grid: int
@@ -76,28 +77,29 @@ class Plan:
     op : str
         The kernel's operation.
     pattern : str
-        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, ``"map"``, ``"segment"``,
-        or ``"empty"`` when there is nothing to compute and nothing is launched.
+        One of `operations.operation.PATTERNS`, or ``"empty"`` when there is nothing to compute and
+        nothing is launched.
     launches : tuple of Launch
         In order, on one stream.
     workspace_bytes : int
-        Device memory that the launches need beside the arrays, for the length of the call.
+        Device memory that the launches need in addition to the arrays, during the call.
     rows, n : int
         Rows, and elements of a row.
     problem : Problem
-        The folded problem, strides and all.
+        The folded problem, with its strides.
     device : DeviceSpec
         The GPU that the plan is for.
     vector : int
-        Elements of one global access of a thread.
+        Elements that a thread accesses at once in global memory.
     chunk : int
-        Elements that are summed as one unit, whatever the pattern.
+        Elements that are summed as one unit, in every pattern.
     reads : int
         How often each input element is read from global memory.
     rounds : int
-        Split pattern: rounds of chunks, one a warp, that a block makes over its segment.
+        In patterns that split rows: rounds that a block makes over its piece, a chunk for each warp
+        in each round.
     checkers : int
-        Segment pattern: blocks that look at the offsets.
+        Segment pattern: blocks that check the offsets.
     why : str
         The reason for the pattern, in words.
     """
@@ -124,12 +126,12 @@ class Plan:
 
     @property
     def operand_bytes(self) -> tuple[int, ...]:
-        """Bytes of each operand: places that strides of 0 repeat count once."""
+        """Bytes of each operand. An element that strides of 0 repeat counts once."""
         sizes = self.problem.batch_shape + self.problem.reduce_shape
         operation = KERNELS[self.op]
 
         def count(number: int) -> int:
-            if operation.segmented and number == operation.valued:
+            if operation.segmented and number == operation.value_inputs:
                 return self.problem.segments + 1
             o = self.problem.operands[number]
             steps = o.batch_strides + o.reduce_strides
@@ -141,12 +143,32 @@ class Plan:
 
     @property
     def cluster(self) -> int:
-        """Blocks of a cluster, 1 where there is none."""
+        """Blocks of a cluster; 1 without clusters."""
         return self.launches[0].kernel.cluster if self.launches else 1
 
 
+def layout_words(operands: int, batch_dims: int, row_dims: int, options: int) -> dict[str, int]:
+    """Return the fields of ``csm::Layout`` in order, each with its first word, and the end.
+
+    `runtime.layout` fills them by this table, and the compiler asserts that
+    ``machine/layout.cuh`` has them at these places.
+    """
+    lengths = dict.fromkeys(
+        ("n", "rows", "rounds", "batch_dims", "reduce_dims", "inner", "segments", "checkers"), 1
+    ) | {
+        "inner_stride": operands,
+        "batch_size": batch_dims,
+        "reduce_size": row_dims,
+        "batch_stride": operands * batch_dims,
+        "reduce_stride": operands * row_dims,
+        "option": max(1, options),
+    }
+    ends = accumulate(lengths.values())
+    return dict(zip((*lengths, "end"), (0, *ends), strict=True))
+
+
 def roles_of(operation: Operation) -> str:
-    """Return how many operands of each sort there are, as ``CSM_ROLES``."""
+    """Return ``CSM_ROLES``: how many operands of each sort there are."""
     sorts = (
         operation.inputs,
         operation.row_inputs,
@@ -158,37 +180,37 @@ def roles_of(operation: Operation) -> str:
 
 
 def features_of(operation: Operation) -> str:
-    """Return what a variant does besides, as ``CSM_FEATURES``."""
+    """Return ``CSM_FEATURES``: what a variant does in addition."""
     return "|".join(f"csm::feature::{name}" for name in operation.features) or "0"
 
 
-_Kind = ParamSpec("_Kind")
+_Parameters = ParamSpec("_Parameters")
 
 
-def _once_for_alike(
-    make: Callable[Concatenate[Problem, _Kind], Kernel],
-) -> Callable[Concatenate[Problem, _Kind], Kernel]:
-    """Remember what `make` returned, by all that a binary follows from.
+def _cached_by_binary(
+    make: Callable[Concatenate[Problem, _Parameters], Kernel],
+) -> Callable[Concatenate[Problem, _Parameters], Kernel]:
+    """Cache what `make` returns, with everything that a binary depends on as the key.
 
-    To enumerate them plans thousands of problems for a few dozen binaries: half the time went into
-    their names and options.
+    Enumerating all binaries plans thousands of problems that share a few dozen of them. Half of the
+    time went into making their names and options again.
     """
-    known: dict[tuple[object, ...], Kernel] = {}
+    kernels: dict[tuple[object, ...], Kernel] = {}
 
-    def remembered(problem: Problem, /, *args: _Kind.args, **kind: _Kind.kwargs) -> Kernel:
+    def cached(problem: Problem, /, *args: _Parameters.args, **kind: _Parameters.kwargs) -> Kernel:
         dtypes = tuple([operand.dtype for operand in problem.operands])
         dims = len(problem.batch_shape), len(problem.reduce_shape)
         key = (problem.op, dtypes, *dims, *args, *kind.items())
-        found = known.get(key)
-        if found is None:
-            found = known[key] = make(problem, *args, **kind)
-        return found
+        kernel = kernels.get(key)
+        if kernel is None:
+            kernel = kernels[key] = make(problem, *args, **kind)
+        return kernel
 
-    update_wrapper(remembered, make)
-    return remembered
+    update_wrapper(cached, make)
+    return cached
 
 
-@_once_for_alike
+@_cached_by_binary
 def make_kernel(
     problem: Problem,
     acc: str,
@@ -206,37 +228,41 @@ def make_kernel(
     general: bool = False,
     slots: int = 0,
     repeated: int = 0,
+    asserted: tuple[tuple[str, int], ...] = (),
 ) -> Kernel:
-    """Name a binary, and say by options what it is: the only writer of the ``CSM_*`` options.
+    """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
 
     Parameters
     ----------
     problem : Problem
         Operation, dtypes and folded dimensions.
     acc : str
-        ``"float32"`` or ``"float64"``: what the kernel computes in.
+        The dtype that the kernel computes in: ``"float32"`` or ``"float64"``.
     pattern : str
-        File in ``cuda_kernels/patterns``.
+        Name of a file in ``cuda_kernels/patterns``.
     vector, group, lanes, items, cluster, stage, parks
         As ``machine/config.cuh`` says.
     threads : int
-        The cap on registers: as many threads as are to share a multiprocessor.
+        Limits the registers of a thread: a multiprocessor must have room for this many threads.
     batch_dims : int, optional
-        Dimensions that the kernel counts rows by, if not all of the problem's.
+        Batch dimensions that the kernel numbers rows by, if not all of the problem's.
     general : bool
-        Whether offsets follow all strides, also of a row in one dimension.
+        Whether offsets are computed from all strides even if rows have one dimension.
     slots : int
-        Elements that a lane holds of those selected.
+        Selected elements that each lane holds.
     repeated : int
-        Inputs that repeat one element along a row, as bits.
+        A bit for each input; set for inputs that repeat one element along a row.
+    asserted : tuple of pairs
+        Options with numbers that the pattern computes too: the compiler asserts that they agree.
     """
     row_dims = MAX_DIMS if len(problem.reduce_shape) > 1 or general else 1
     several = row_dims > 1 or (batch_dims or len(problem.batch_shape)) > 1
     rows_by = MAX_DIMS if several else 1
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    told = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
-    tags = [TYPES[d][1] for d in (told[:1] if len(set(told)) == 1 else told)]
+    layout = layout_words(len(dtypes), rows_by, row_dims, len(operation.options))
+    chosen = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
+    tags = [TYPES[d][1] for d in (chosen[:1] if len(set(chosen)) == 1 else chosen)]
     name = "_".join(
         (
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",
@@ -264,6 +290,12 @@ def make_kernel(
         "CSM_NEEDS": f"{operation.relative},{operation.plain},{operation.picked}",
         "CSM_FEATURES": features_of(operation),
         "CSM_OPTIONS": len(operation.options),
+        "CSM_OPTION_NAMES": ",".join(operation.options),
+        "CSM_NODE_WORDS": operation.node_words,
+        "CSM_REGISTER_INPUTS": operation.register_inputs,
+        "CSM_WARP": WARP,
+        "CSM_LAYOUT_BYTES": 8 * layout["end"],
+        "CSM_LAYOUT_WORDS": ",".join(f"{name}={at}" for name, at in layout.items()),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
         "CSM_COMPENSATED": int(compensated),
         "CSM_COUNTS_ONES": int(operation.exact_sums and not compensated),
@@ -279,6 +311,6 @@ def make_kernel(
         "CSM_PARKS": int(parks),
         "CSM_SLOTS": slots,
         "CSM_MAX_THREADS": threads,
-    }
+    } | dict(asserted)
     options = tuple((k, str(v)) for k, v in macros.items())
     return Kernel(name, options, threads, cluster, len(operation.read), len(operation.written))

@@ -1,4 +1,4 @@
-"""log_softmax and logsumexp, with their derivatives."""
+"""log_softmax, logsumexp and their derivatives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cusoftmax.planning.checks import Axis
-from cusoftmax.reference._logits import logits, seen, shown
+from cusoftmax.reference._logits import derivative, logits, shown
 from cusoftmax.reference._rows import (
     Float,
     log_of_sum,
@@ -34,18 +34,13 @@ def log_softmax(
 
     Parameters
     ----------
-    x : array_like
-        Logits of any shape and real dtype.
-    axis : int, tuple of int or None
-        Axes that are normalised together.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    x, axis, scale, mask, bias, causal, extended
+        As for `softmax`.
 
     Returns
     -------
     numpy.ndarray
-        Accurate to the last bits also where it is nearly 0. NaN as in `softmax`. Hidden elements
-        are -inf.
+        Accurate to the last bits even close to 0. NaN as in `softmax`. Hidden elements are -inf.
     """
     z, kept = logits(x, scale, mask, bias, causal)
     rows, restore = rows_of(z, axis=axis)
@@ -73,16 +68,13 @@ def log_softmax_vjp(
     ----------
     logy, dy : array_like
         The result of `log_softmax` and the gradient with respect to it, of one shape.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    axis, scale, mask, causal, extended
+        As for `softmax`.
     """
-    kept = seen(logy, mask, causal)
-    (logy_, dy_), restore = rows_of(shown(kept, logy, 0), shown(kept, dy, 0), axis=axis)
-    with np.errstate(all="ignore"):
-        product = dy_ - np.exp(logy_) * dy_.sum(axis=-1, keepdims=True)
-        return shown(kept, restore(widen(scale) * product, extended), 0)
+    return derivative(
+        lambda logy, dy: dy - np.exp(logy) * dy.sum(axis=-1, keepdims=True),
+        *(logy, dy, axis, 0, scale, mask, causal, extended),
+    )
 
 
 def log_softmax_jvp(
@@ -101,16 +93,13 @@ def log_softmax_jvp(
     ----------
     logy, xt : array_like
         The result of `log_softmax` and the tangent of its input, of one shape.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    axis, scale, mask, causal, extended
+        As for `softmax`.
     """
-    kept = seen(logy, mask, causal)
-    (logy_, xt_), restore = rows_of(shown(kept, logy, -np.inf), shown(kept, xt, 0), axis=axis)
-    with np.errstate(all="ignore"):
-        product = xt_ - (np.exp(logy_) * xt_).sum(axis=-1, keepdims=True)
-        return shown(kept, restore(widen(scale) * product, extended), 0)
+    return derivative(
+        lambda logy, xt: xt - (np.exp(logy) * xt).sum(axis=-1, keepdims=True),
+        *(logy, xt, axis, -np.inf, scale, mask, causal, extended),
+    )
 
 
 def logsumexp(
@@ -126,30 +115,27 @@ def logsumexp(
     causal: bool = False,
     extended: bool = False,
 ) -> Any:
-    """``log(sum_j b_j exp(x_j))``, for one row of any length; meaning as in `scipy.special`.
+    """``log(sum_j b_j exp(x_j))`` of each row; meaning as in `scipy.special`.
 
     Parameters
     ----------
-    x : array_like
-        Of any shape and real dtype.
-    axis : int, tuple of int or None
-        Axes that are summed over.
+    x, axis, scale, mask, bias, causal, extended
+        As for `softmax`; the sum is over `axis`.
     b : array_like, optional
-        Weights, of the shape of `x`; an element of weight 0 counts for nothing, even +inf.
+        Weights, with the shape of `x`. An element of weight 0 does not take part, even if it is
+        +inf.
     keepdims : bool
         Whether the axes stay, with size 1.
     return_sign : bool
-        Whether to return the logarithm of the sum's magnitude, and its sign, as a pair.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+        Whether to return a pair: the logarithm of the sum's absolute value, and the sum's sign.
 
     Returns
     -------
-    numpy.ndarray, or two
+    numpy.ndarray, or a pair of them
         -inf for an empty sum; NaN for a negative one without `return_sign`.
     """
-    z, _ = logits(x, scale, mask, bias, causal)
-    given = (z,) if b is None else (z, b)
+    z, kept = logits(x, scale, mask, bias, causal)
+    given = (z,) if b is None else (z, shown(kept, b, 0))
     rows, restore = rows_of(*given, axis=axis)
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
@@ -183,20 +169,17 @@ def logsumexp_vjp(
     x : array_like
         The input of `logsumexp`.
     dy : array_like
-        Gradient with respect to its result, of the shape of that.
-    axis, b, keepdims
-        As given to `logsumexp`.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+        Gradient with respect to its result, with the shape of that.
+    axis, b, keepdims, scale, mask, bias, causal, extended
+        As for `logsumexp`.
 
     Returns
     -------
     numpy.ndarray
-        0 for a row in which nothing but -inf has a weight: its sum is that of nothing. NaN for one
-        in which +inf or a NaN has one.
+        0 for a row in which nothing but -inf has a weight, and NaN for one in which +inf has one.
     """
     z, kept = logits(x, scale, mask, bias, causal)
-    given = (z,) if b is None else (z, b)
+    given = (z,) if b is None else (z, shown(kept, b, 0))
     rows, restore = rows_of(*given, axis=axis)
     upstream = widen(dy).reshape(-1, 1)
     if rows[0].size == 0:

@@ -1,0 +1,343 @@
+"""Numbers at the ends of their range: empty sums, results next to 0 or subnormal, options."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cusoftmax as cs
+from cusoftmax import emulator, reference
+from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.planning.checks import plain_number
+from tests.support import DTYPES, MAIN_PLAN_KINDS, PLAN_KINDS, assert_plan, case, dtype_of, planned
+
+INF = np.inf
+
+
+def turned(x: np.ndarray, axis: int) -> np.ndarray:
+    """Return rows as they lie along `axis`."""
+    return np.ascontiguousarray(x.T) if axis == 0 else x
+
+
+# ------------------------------------------------------- logsumexp's gradient where there is nothing
+
+
+def empty_cases() -> Iterator[tuple[str, str, str]]:
+    for wanted in PLAN_KINDS:
+        if wanted != "block x8 parked":
+            yield "logsumexp_vjp", "float32", wanted
+    for op in ("logsumexp_vjp", "logsumexp_b_vjp"):
+        for dtype in DTYPES:
+            for wanted in ("group", "block", "split", "column", "column long"):
+                if (op, dtype) != ("logsumexp_vjp", "float32"):
+                    yield op, dtype, wanted
+
+
+@pytest.mark.parametrize(("op", "dtype", "wanted"), [*empty_cases()])
+def test_nothing_has_the_gradient_0(device: Any, op: str, dtype: str, wanted: str) -> None:
+    """Rows: nothing; one element left; a NaN or +inf beside -inf. Each upstream gradient there is.
+
+    With weights also a row whose only one is at -inf, one without any, and one of both signs.
+    """
+    found = case(wanted, op, dtype)
+    n = max(found.shape)
+    rows = [np.full(n, -INF) for _ in range(4)]
+    rows[1][n // 2] = 3
+    rows[2][n - 1], rows[3][0] = np.nan, INF
+    x = np.repeat(np.array(rows, dtype_of(dtype)), 4, 0)
+    dy = np.tile(np.array([2.0, 0.0, INF, np.nan], dtype_of(dtype)), 4)
+    weights = np.ones_like(x)
+    if op == "logsumexp_b_vjp":
+        weights[0] = weights[2] = 0
+        weights[0, n // 3] = 2
+        weights[3, ::2] = -1
+        x[:1] = np.where(weights[:1] == 0, 7, x[:1])  # whatever has no weight
+        x[2] = np.nan
+    with device.on(found.arch):
+        got = np.zeros(x.shape)
+        for some in (slice(k, k + 3) for k in (0, 3, 6, 9, 12, 13)):  # as many as the case has
+            given = {"b": device.asarray(turned(weights[some], found.axis))}
+            values = device.asnumpy(
+                cs.logsumexp_vjp(
+                    device.asarray(turned(x[some], found.axis)),
+                    device.asarray(dy[some]),
+                    axis=found.axis,
+                    **(given if op == "logsumexp_b_vjp" else {}),
+                )
+            )
+            got[some] = turned(values, found.axis).astype(float)
+    assert_plan(planned(op, dtype, found.shape, found.axis, found.arch), wanted)
+    assert (got[:4] == 0).all()
+    assert got[4, n // 2] == 2 and np.count_nonzero(got[4]) == 1
+    assert np.isnan(got[7:]).all()
+    b = weights if op == "logsumexp_b_vjp" else None
+    np.testing.assert_array_equal(got, reference.logsumexp_vjp(x, dy, -1, b))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_among_logits_that_are_transformed(device: Any, dtype: str) -> None:
+    x = np.full((4, 40), -INF, dtype_of(dtype))
+    x[3] = 1
+    bias = np.zeros_like(x)
+    bias[3] = -INF
+    options = {"scale": -0.5, "bias": bias, "causal": True, "mask": np.arange(40) > 2}
+    for chosen in (("scale",), ("bias",), ("scale", "bias"), (*options,)):
+        given = {k: options[k] for k in chosen}
+        rows = x if "bias" in chosen else x[:3]
+        if "scale" in chosen:
+            rows = -rows
+        arrays = {k: device.asarray(v) if np.ndim(v) else v for k, v in given.items()}
+        for with_b in (False, True):
+            b = {"b": device.asarray(np.full_like(rows, 3))} if with_b else {}
+            dy = device.asarray(np.full(len(rows), np.nan, x.dtype))
+            if "bias" in arrays:
+                arrays["bias"] = device.asarray(bias[: len(rows)])
+            got = cs.logsumexp_vjp(device.asarray(rows), dy, **arrays, **b)
+            assert (device.asnumpy(got).astype(float) == 0).all(), (chosen, with_b)
+
+
+# -------------------------------------------------------------------------- results that are nearly 0
+
+
+NEAR = [0.0, 1e-3, 2.0, 6.0, 9.0, 12.0, 15.5, 20.0, 40.0, 70.0, 86.0]
+
+
+def near_zero(n: int, dtype: str) -> np.ndarray:
+    """Rows in which one element dominates, first, last or inside, and the others fall far below."""
+    rng = np.random.default_rng(zlib.crc32(f"{n} {dtype}".encode()))
+    x = np.stack([rng.uniform(-1, 0, n) * min(gap, 1) - gap for gap in NEAR])
+    for row, values in enumerate(x):
+        values[(0, -1, n // 3)[row % 3]] = 0
+    return x.astype(dtype_of(dtype))
+
+
+NEAR_CASES = [
+    (op, dtype, wanted)
+    for op in ("log_softmax", "logsumexp", "cross_entropy", "cross_entropy_grad")
+    for wanted in MAIN_PLAN_KINDS
+    for dtype in DTYPES
+    if not ("parked" in wanted and op in ("logsumexp", "cross_entropy"))
+    and (dtype == "bfloat16" or wanted in ("group", "block", "column"))
+    and wanted != "block x8 parked"
+]
+
+
+@pytest.mark.parametrize(("op", "dtype", "wanted"), NEAR_CASES)
+def test_results_next_to_zero(device: Any, op: str, dtype: str, wanted: str) -> None:
+    found = case(wanted, op, dtype)
+    n = max(found.shape)
+    x = near_zero(n, dtype)
+    target = x.astype(np.float32).argmax(-1)
+    count = min(found.shape)
+    with device.on(found.arch):
+        assert_plan(planned(op, dtype, found.shape, found.axis, found.arch), wanted)
+        for first in range(0, len(x), count):
+            first = min(first, len(x) - count)
+            some = turned(x[first : first + count], found.axis)
+            inputs = (some,)
+            if op.startswith("cross_entropy"):
+                kept = target[first : first + count]
+                inputs += (kept[None, :] if found.axis == 0 else kept[:, None],)
+            for seed in (0, 1):
+                with device.on(found.arch, seed=seed):
+                    got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=found.axis)
+                    got = got if isinstance(got, tuple) else (got,)
+                    results = tuple(device.asnumpy(r) for r in got)
+                worst = CONTRACTS[op].worst(inputs, found.axis, results)
+                assert worst <= 1, f"{worst:.4g} of the bound"
+
+
+def test_the_values_of_the_issue(device: Any) -> None:
+    def lse(values: list[float], dtype: str) -> float:
+        return float(
+            device.asnumpy(cs.logsumexp(device.asarray(np.array(values, dtype_of(dtype)))))
+        )
+
+    assert lse([0], "float16") == 0 and lse([0], "bfloat16") == 0
+    assert lse([0, -20], "bfloat16") == pytest.approx(2.06115e-9, rel=2**-8)
+    x = np.array([0, -15.5, -15.4375, -15.4375, -15.5], dtype_of("bfloat16"))
+    got = device.asnumpy(cs.log_softmax(device.asarray(x))).astype(float)
+    np.testing.assert_allclose(got, reference.log_softmax(x), rtol=2**-8)
+    loss = cs.cross_entropy(device.asarray(x[None]), device.asarray(np.array([0])))
+    assert float(device.asnumpy(loss)) == pytest.approx(-reference.log_softmax(x)[0], rel=2**-8)
+    # float64 arithmetic for narrower results carries as much.
+    y = cs.logsumexp(device.asarray(np.array([0.0, -40.0])), dtype="float32")
+    assert float(device.asnumpy(y)) == pytest.approx(np.exp(-40), rel=2**-23)
+
+
+@pytest.mark.parametrize("gap", [87.0, 87.2, 87.3, 87.33])
+def test_float32_just_above_its_smallest_normal_number(device: Any, gap: float) -> None:
+    x = np.array([[0, -gap]], np.float32)
+    for op in ("log_softmax", "logsumexp", "cross_entropy"):
+        inputs = (x, np.array([[0]])) if op == "cross_entropy" else (x,)
+        got = device.asnumpy(CONTRACTS[op].call(*map(device.asarray, inputs), axis=-1))
+        want = CONTRACTS[op].exact(*inputs, -1)
+        at = (0, 0) if op == "log_softmax" else (0,)
+        assert abs(want[at]) >= 2.0**-126
+        assert reference.ulp_error(got, want)[at] <= 3, op
+
+
+@pytest.mark.parametrize("gap", [700.0, 708.0, 709.0, 720.0, 744.0])
+def test_float64_down_to_its_subnormal_numbers(device: Any, gap: float) -> None:
+    x = np.array([[0, -gap, -gap - 0.5, -gap]])
+    for op in ("softmax", "log_softmax", "logsumexp", "cross_entropy"):
+        inputs = (x, np.array([[0]])) if op == "cross_entropy" else (x,)
+        got = device.asnumpy(CONTRACTS[op].call(*map(device.asarray, inputs), axis=-1))
+        assert reference.ulp_error(got, CONTRACTS[op].exact(*inputs, -1)).max() <= 4, op
+
+
+VJP_KINDS = ("group", "block", "stream", "split", "column", "column long")
+
+
+@pytest.mark.parametrize("op", ["logsumexp_vjp", "logsumexp_b_vjp"])
+@pytest.mark.parametrize("wanted", VJP_KINDS)
+def test_float64_gradients_of_logsumexp_are_rounded_once(device: Any, op: str, wanted: str) -> None:
+    """Exponentials below the smallest double, and upstream gradients that bring them back."""
+    found = case(wanted, op, "float64")
+    n, count = max(found.shape), min(found.shape)
+    rng = np.random.default_rng(3)
+    for size in (1e-305, 1e-300, 0.7, 1e10, 1e300):
+        x = rng.uniform(-760, -600, (count, n)) * (1.7 if size > 1e200 else 1)
+        x[:, -1], x[:, n // 2] = 0, -1
+        dy = rng.uniform(0.5, 1, count) * size
+        inputs = [x, dy[:, None]]
+        if op == "logsumexp_b_vjp":
+            inputs.insert(1, rng.uniform(0.5, 2, x.shape))
+        inputs = [turned(a, found.axis) for a in inputs]
+        with device.on(found.arch):
+            assert_plan(planned(op, "float64", found.shape, found.axis, found.arch), wanted)
+            got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=found.axis)
+            worst = CONTRACTS[op].worst(tuple(inputs), found.axis, (device.asnumpy(got),))
+        assert worst <= 1, f"{worst:.4g} of the bound with dy of about {size}"
+
+
+# ---------------------------------------------------------------------------------------- soft caps
+
+
+CAPS = [2.0**-125, 1e-30, 1e-3, 0.5, 6.0, 1e3, 1e10, 1e20, 1e30, 1e35, 1e38, 2.0**127]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_soft_cap_of_any_size(device: Any, dtype: str, soft: bool) -> None:
+    rng = np.random.default_rng(4)
+    x = (rng.normal(0, 3, (6, 50)) * [[1], [1e-3], [1e-5], [1], [1], [4]]).astype(dtype_of(dtype))
+    target = reference.softmax(rng.normal(0, 1, x.shape)).astype(x.dtype) if soft else np.arange(6)
+    u = reference.unit_roundoff(dtype)
+    for cap in [*CAPS, *([1e-300, 1e300] if dtype == "float64" else [])]:
+        loss, gradient = cs.cross_entropy(
+            device.asarray(x), device.asarray(target), softcap=cap, reduction="none", grad=True
+        )
+        want, slope = reference.cross_entropy(x, target, softcap=cap, reduction="none")
+        # Logits are right to some roundoffs of themselves, which are at most the cap.
+        size = 1 + np.minimum(np.abs(x.astype(float)), cap).max()
+        error = np.abs(device.asnumpy(loss).astype(float) - want)
+        assert (error <= 8 * u * size).all(), cap
+        error = np.abs(device.asnumpy(gradient).astype(float) - slope)
+        assert (error <= 8 * u * size).all(), cap
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("over", [1e-30, 1e-4, 2.0**-9, 2.0**-6, 2.0**-5, 0.3, 1.0, 5.0])
+def test_a_capped_logit_is_right_relative_to_itself(device: Any, dtype: str, over: float) -> None:
+    """The loss of the other of two classes, of which one is 0 and the other capped, for x << 1."""
+    u = reference.unit_roundoff(dtype)
+    for cap in (1e-3, 1e3, 1e30):
+        x = np.array([[cap * over, -INF]], dtype_of(dtype))
+        # log(exp(x)) is x: z_loss adds the square of what the capped logit is.
+        (loss,) = device.asnumpy(
+            cs.cross_entropy(
+                device.asarray(x),
+                device.asarray(np.array([0])),
+                z_loss=1.0,
+                softcap=cap,
+                reduction="none",
+            )
+        )
+        with np.errstate(all="ignore"):
+            want = (np.longdouble(cap) * np.tanh(np.longdouble(x[0, 0]) / np.longdouble(cap))) ** 2
+        if 2.0**-120 < want < 2.0**120:
+            assert abs(loss - want) <= 16 * u * want, (cap, loss, want)
+
+
+# ------------------------------------------------------------------------------- numbers of a call
+
+
+def calls(device: Any, dtype: str, **options: Any) -> Iterator[Any]:
+    """Yield each way to call cross-entropy, as functions."""
+    x = device.asarray(np.zeros((3, 5), dtype_of(dtype)))
+    target = device.asarray(np.arange(3))
+    soft = device.asarray(np.full((3, 5), 0.2, dtype_of(dtype)))
+    for reduction in ("mean", "sum", "none"):
+        for aim in (target, soft):
+            for grad in (False, True):
+                yield lambda a=aim, r=reduction, g=grad: cs.cross_entropy(
+                    x, a, reduction=r, grad=g, **options
+                )
+    dloss = device.asarray(np.ones(3, dtype_of(dtype)))
+    yield lambda: cs.cross_entropy_vjp(x, target, dloss, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("softcap", 1e40), ("softcap", 1e-40), ("softcap", 10**400), ("z_loss", 1e40),
+     ("z_loss", -1e40), ("z_loss", INF), ("softcap", 0), ("softcap", -3.0), ("softcap", INF),
+     ("label_smoothing", 1.1), ("label_smoothing", -1e-9), ("label_smoothing", np.nan)],
+)  # fmt: skip
+def test_what_the_arithmetic_cannot_hold_is_refused_before_a_launch(
+    name: str, number: float
+) -> None:
+    only_float32 = name != "label_smoothing" and 1e-50 < abs(number) < 1e50
+    with emulator.activate(arch="sm_90"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for dtype in DTYPES:
+            if only_float32 and dtype == "float64":
+                for call in calls(emulator, dtype, **{name: number}):
+                    call()
+                continue
+            with emulator.trace() as report:
+                for call in calls(emulator, dtype, **{name: number}):
+                    with pytest.raises(ValueError, match=rf"cross_entropy\w*: {name}=.* give"):
+                        call()
+            assert not report.kernels
+
+
+def test_the_arithmetic_of_the_call_decides(device: Any) -> None:
+    """float64 anywhere in it makes room for more."""
+    x, target = device.asarray(np.zeros((3, 5), np.float32)), device.asarray(np.arange(3))
+    weight = device.asarray(np.ones(5))
+    assert np.isfinite(device.asnumpy(cs.cross_entropy(x, target, weight=weight, softcap=1e40)))
+    dloss = device.asarray(np.ones(3))
+    cs.cross_entropy_vjp(x, target, dloss, softcap=1e40)
+    out = device.asarray(np.zeros((3, 5)))
+    narrow = device.asarray(np.ones(3, np.float32))
+    cs.cross_entropy_vjp(x, target, narrow, softcap=1e40, out=out)
+    message = (
+        r"softcap=1e\+40 .* 2\*\*-125 to 2\*\*127, .*float32.*float64 logits \(up to 2\*\*1023"
+    )
+    with pytest.raises(ValueError, match=message):
+        cs.cross_entropy_vjp(x, target, narrow, softcap=1e40)
+
+
+def test_one_function_for_all_numbers() -> None:
+    largest = {"scale": 64, "temperature": 100, "label_smoothing": 0, "z_loss": 126, "softcap": 127}
+    for name, power in largest.items():
+        assert plain_number("op", name, 2.0**power) == 2.0**power
+        with pytest.raises(ValueError, match=rf"op: {name}=.* to (2\*\*{power}|1)"):
+            plain_number("op", name, 2.0**power * 1.01)
+        for wrong in ("1", b"1", None, True, np.bool_(True), np.ones(1), 1j):
+            with pytest.raises(TypeError, match=f"op: {name} is a {type(wrong).__name__}; give a"):
+                plain_number("op", name, wrong)
+        with pytest.raises(ValueError, match=f"op: {name}=nan is not accepted"):
+            plain_number("op", name, np.nan)
+    assert plain_number("op", "scale", -(2.0**64)) == -(2.0**64)
+    assert plain_number("op", "softcap", 1e300, "float64") == 1e300
+    with pytest.raises(
+        ValueError, match=r"scale=1e-30 .*give 0, or a number of a size from 2\*\*-64"
+    ):
+        plain_number("op", "scale", 1e-30)
