@@ -14,7 +14,9 @@
 namespace csm {
 
 struct Op : Weighted<WritesElements> {
-  static constexpr int kRaised = kSingle ? 0 : 1008;  // the exponentials that are kept for map() are times 2^kRaised
+  // The exponentials that are kept for map() are times 2^kRaised: as large as the smallest factor below allows, which
+  // with weights has to leave room for them.
+  static constexpr int kRaised = kSingle ? 0 : kWeights ? 700 : 1008;
 
   CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<1>& term) {
     const Acc exponential = exp_logit<kRaised>(e, shift, factor_of(context));
@@ -59,7 +61,7 @@ struct Op : Weighted<WritesElements> {
     }
     factor = drop_invalid_low(multiply(factor, times));
     // The part of the power that leaves the factor and its products with exponentials normal; the rest makes them 0.
-    const int inner = power > 12 ? 12 : power < -1018 ? -1012 : power;
+    const int inner = power > 12 ? 12 : power < -kRaised - 10 ? -kRaised - 4 : power;
     const auto scaled_by = [](Acc a, int k) { return scale_by_power(a, ExpC::kRound + static_cast<Acc>(k)); };
     return {{scaled_by(factor.hi, inner), scaled_by(factor.lo, inner)},
             scaled_by(Acc(1), power - inner > -2000 ? power - inner : -2000),
@@ -67,8 +69,9 @@ struct Op : Weighted<WritesElements> {
   }
 
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
-    const Acc product = scaled(e[0], row.factor);
-    dx[0] = kSingle ? rescaled(product * row.last, row.factor_of_x) : weighted(e, product) * row.last;
+    if constexpr (kSingle) dx[0] = rescaled(scaled(e[0], row.factor) * row.last, row.factor_of_x);
+    else if constexpr (!kWeights) dx[0] = scaled(e[0], row.factor) * row.last;
+    else dx[0] = weight(e) == Acc(0) ? Acc(0) : e[0] * scaled(weight(e), row.factor) * row.last;
   }
 };
 

@@ -323,11 +323,11 @@ def _condition(x: Array, b: Array, axis: Axis) -> Array:
 
 
 def _logsumexp_vjp_magnitude(x: Array, dy: Array, axis: Axis) -> Array:
-    return np.asarray(np.abs(reference.softmax(x, axis) * dy))
+    return np.abs(reference.logsumexp_vjp(x, dy, axis, keepdims=True, extended=True))
 
 
 def _weighted_vjp_magnitude(x: Array, b: Array, dy: Array, axis: Axis) -> Array:
-    gradient = np.abs(reference.logsumexp_vjp(x, dy, axis, b, keepdims=True))
+    gradient = np.abs(reference.logsumexp_vjp(x, dy, axis, b, keepdims=True, extended=True))
     return np.asarray(gradient * _condition(x, b, axis).reshape(dy.shape))
 
 

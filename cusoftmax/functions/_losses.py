@@ -233,13 +233,10 @@ def cross_entropy_vjp(
     """Implement `cusoftmax.cross_entropy_vjp`."""
     op = "cross_entropy_vjp"
     rows = _Rows(op, logits, target, axis, weight)
-    outs = () if out is None else (out,)
-    check_types(find("cross_entropy_soft_vjp"), op, (logits, target, dloss), outs)
-    given = output_dtype([rows.dtype])
-    result = given if out is None else out.dtype.name
-    arithmetic = compute_dtype((*rows.counted, dloss.dtype.name), result)
+    check_types(find("cross_entropy_soft_vjp"), op, (logits, target, dloss), ())
+    arithmetic = compute_dtype((*rows.counted, dloss.dtype.name), rows.dtype)
     options = Options.checked(op, arithmetic, ignore_index, label_smoothing, z_loss, softcap)
     if check and not rows.soft:
         rows.check_classes(options.ignore_index)
-    dtype = as_dtype(op, given) if out is None else None
+    dtype = None if out is not None else as_dtype(op, output_dtype([rows.dtype]))
     return rows.run(options, "vjp", dloss, 1.0, dtype, out)

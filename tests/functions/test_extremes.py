@@ -24,7 +24,7 @@ def turned(x: np.ndarray, axis: int) -> np.ndarray:
     return np.ascontiguousarray(x.T) if axis == 0 else x
 
 
-# ------------------------------------------------------- logsumexp's gradient where there is nothing
+# ------------------------------------------------------ logsumexp's gradient where there is nothing
 
 
 def empty_cases() -> Iterator[tuple[str, str, str]]:
@@ -101,7 +101,7 @@ def test_nothing_among_logits_that_are_transformed(device: Any, dtype: str) -> N
             assert (device.asnumpy(got).astype(float) == 0).all(), (chosen, with_b)
 
 
-# -------------------------------------------------------------------------- results that are nearly 0
+# ------------------------------------------------------------------------ results that are nearly 0
 
 
 NEAR = [0.0, 1e-3, 2.0, 6.0, 9.0, 12.0, 15.5, 20.0, 40.0, 70.0, 86.0]
@@ -201,8 +201,8 @@ def test_float64_gradients_of_logsumexp_are_rounded_once(device: Any, op: str, w
     found = case(wanted, op, "float64")
     n, count = max(found.shape), min(found.shape)
     rng = np.random.default_rng(3)
-    for size in (1e-305, 1e-300, 0.7, 1e10, 1e300):
-        x = rng.uniform(-760, -600, (count, n)) * (1.7 if size > 1e200 else 1)
+    for size in (1e-305, 1e-300, 0.7, 1e10, 1e200 if op == "logsumexp_b_vjp" else 1e300):
+        x = rng.uniform(-760, -600, (count, n)) * (1 + max(0, np.log10(size)) / 600)
         x[:, -1], x[:, n // 2] = 0, -1
         dy = rng.uniform(0.5, 1, count) * size
         inputs = [x, dy[:, None]]
@@ -245,11 +245,10 @@ def test_a_soft_cap_of_any_size(device: Any, dtype: str, soft: bool) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("over", [1e-30, 1e-4, 2.0**-9, 2.0**-6, 2.0**-5, 0.3, 1.0, 5.0])
 def test_a_capped_logit_is_right_relative_to_itself(device: Any, dtype: str, over: float) -> None:
-    """The loss of the other of two classes, of which one is 0 and the other capped, for x << 1."""
+    """Of one class the loss is 0, but for z_loss, which adds the square of the capped logit."""
     u = reference.unit_roundoff(dtype)
     for cap in (1e-3, 1e3, 1e30):
-        x = np.array([[cap * over, -INF]], dtype_of(dtype))
-        # log(exp(x)) is x: z_loss adds the square of what the capped logit is.
+        x = np.array([[cap * over]], dtype_of(dtype))
         (loss,) = device.asnumpy(
             cs.cross_entropy(
                 device.asarray(x),
@@ -265,7 +264,7 @@ def test_a_capped_logit_is_right_relative_to_itself(device: Any, dtype: str, ove
             assert abs(loss - want) <= 16 * u * want, (cap, loss, want)
 
 
-# ------------------------------------------------------------------------------- numbers of a call
+# -------------------------------------------------------------------------------- numbers of a call
 
 
 def calls(device: Any, dtype: str, **options: Any) -> Iterator[Any]:
@@ -292,7 +291,7 @@ def calls(device: Any, dtype: str, **options: Any) -> Iterator[Any]:
 def test_what_the_arithmetic_cannot_hold_is_refused_before_a_launch(
     name: str, number: float
 ) -> None:
-    only_float32 = name != "label_smoothing" and 1e-50 < abs(number) < 1e50
+    only_float32 = number in (1e40, -1e40, 1e-40)
     with emulator.activate(arch="sm_90"), warnings.catch_warnings():
         warnings.simplefilter("error")
         for dtype in DTYPES:
@@ -308,20 +307,19 @@ def test_what_the_arithmetic_cannot_hold_is_refused_before_a_launch(
 
 
 def test_the_arithmetic_of_the_call_decides(device: Any) -> None:
-    """float64 anywhere in it makes room for more."""
+    """float64 in any input makes room for more."""
     x, target = device.asarray(np.zeros((3, 5), np.float32)), device.asarray(np.arange(3))
     weight = device.asarray(np.ones(5))
     assert np.isfinite(device.asnumpy(cs.cross_entropy(x, target, weight=weight, softcap=1e40)))
     dloss = device.asarray(np.ones(3))
     cs.cross_entropy_vjp(x, target, dloss, softcap=1e40)
-    out = device.asarray(np.zeros((3, 5)))
+    out = device.asarray(np.zeros((3, 5)))  # the arithmetic does not follow it
     narrow = device.asarray(np.ones(3, np.float32))
-    cs.cross_entropy_vjp(x, target, narrow, softcap=1e40, out=out)
     message = (
         r"softcap=1e\+40 .* 2\*\*-125 to 2\*\*127, .*float32.*float64 logits \(up to 2\*\*1023"
     )
     with pytest.raises(ValueError, match=message):
-        cs.cross_entropy_vjp(x, target, narrow, softcap=1e40)
+        cs.cross_entropy_vjp(x, target, narrow, softcap=1e40, out=out)
 
 
 def test_one_function_for_all_numbers() -> None:
