@@ -3,9 +3,11 @@
     python -m benchmarks.accuracy [--quick] [--arch sm_90] [--device emulator|cuda] [--json FILE]
 
 Logits are normal with standard deviations 1, 10 and 30 around 0, 1000 and -10000, rounded to the
-dtype. In the derivative product, `dy` is drawn alike and `y` is the rounded exact softmax. On the
-emulator, approximate instructions err by as much as the PTX manual allows. The exit status is 1 if
-a bound of the numerical contract is exceeded.
+dtype. In the derivative product, `dy` is drawn alike and `y` is the rounded exact softmax. For
+log_softmax and logsumexp also rows are drawn in which one logit is 0 and the others are around
+-12, -20 or -60, so that results are nearly 0. On the emulator, approximate instructions err by as
+much as the PTX manual allows. The exit status is 1 if a bound of the numerical contract is
+exceeded.
 
 In float32 and bfloat16, results whose exact value is subnormal are left out, since the device may
 flush them to zero; so are elements of the derivative whose `y` is subnormal.
@@ -41,7 +43,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 ArrayFunction = Callable[..., Array]
 
 FLUSHED_DTYPES = ("bfloat16", "float32")
+OPS = (*DEFAULT_OPS, "log_softmax", "logsumexp")
+LOGARITHMS = OPS[len(DEFAULT_OPS) :]
 SIGMAS, MEANS = (1, 10, 30), (0, 1000, -10000)
+GAPS = (12, 20, 60)  # of the one logit that dominates a row, for the logarithms
 # Row length: rows of each draw; more of the short rows, so that every length has many elements.
 LENGTHS = {7: 1024, 128: 128, 4096: 8, 50257: 3, 131072: 2}
 QUICK_LENGTHS = {7: 256, 128: 32, 4096: 2}
@@ -87,11 +92,15 @@ def main() -> int:
     with _machine(args.device, args.arch) as (compute, title):
         console.print(f"cusoftmax on {title}; against {_versions(torch)}")
         peers = {
-            "softmax": {"SciPy": _scipy_softmax(), "PyTorch": _torch_softmax(torch)},
+            "softmax": {"SciPy": _scipy("softmax"), "PyTorch": _torch_softmax(torch)},
             "softmax_vjp": {"NumPy": _numpy_vjp, "PyTorch": _torch_vjp(torch)},
+            **{
+                op: {"SciPy": _scipy(op), "PyTorch": _torch_logarithm(torch, op)}
+                for op in LOGARITHMS
+            },
         }
         lengths = QUICK_LENGTHS if args.quick else LENGTHS
-        cells = list(itertools.product(DTYPES, lengths, DEFAULT_OPS))
+        cells = list(itertools.product(DTYPES, lengths, OPS))
         steps: Iterable[tuple[str, int, str]] = cells
         if console.is_terminal:
             steps = track(cells, console=console, transient=True)
@@ -155,16 +164,22 @@ def _measure(
     numpy_dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
     worst = WorstErrors(op, dtype, n, CONTRACTS[op].bound[dtype])
     rng = np.random.default_rng(zlib.crc32(f"{dtype} {n}".encode()))
-    for draw, (sigma, mean) in enumerate(itertools.product(SIGMAS, MEANS)):
+    kinds = [(sigma, mean, False) for sigma, mean in itertools.product(SIGMAS, MEANS)]
+    kinds += [(1, -gap, True) for gap in GAPS if op in LOGARITHMS]
+    for draw, (sigma, mean, dominated) in enumerate(kinds):
         logits = rng.normal(mean, sigma, (2, rows, n)).astype(numpy_dtype)
         x, dy = logits[0], logits[1]
         where = f"σ {sigma}, mean {mean}"
-        exact_y = reference.softmax(x, extended=True)
-        if op == "softmax":
-            inputs: tuple[Array, ...] = (x,)
-            judge = _softmax_judge(exact_y, dtype)
+        inputs: tuple[Array, ...] = (x,)
+        if dominated:
+            x[:, n // 2] = 0
+            where += ", one 0"
+        if op in LOGARITHMS:
+            judge = _contract_judge(op, x)
+        elif op == "softmax":
+            judge = _softmax_judge(reference.softmax(x, extended=True), dtype)
         else:
-            y = exact_y.astype(np.float64).astype(numpy_dtype)
+            y = reference.softmax(x).astype(numpy_dtype)
             inputs = (y, dy)
             judge = _vjp_judge(y, dy, dtype)
         got = compute(op, draw, *inputs)
@@ -177,6 +192,11 @@ def _measure(
         for who, peer in peers.items():
             worst.record(who, _largest(judge(peer(*inputs))) if peer else None, where)
     return worst
+
+
+def _contract_judge(op: str, x: Array) -> ArrayFunction:
+    contract = CONTRACTS[op]
+    return lambda got: contract.errors((x,), -1, (got,))[0]
 
 
 def _softmax_judge(exact: Array, dtype: str) -> ArrayFunction:
@@ -216,16 +236,16 @@ def _largest(error: Array) -> float:
     return float(np.nanmax(error, initial=0.0))
 
 
-def _scipy_softmax() -> ArrayFunction | None:
+def _scipy(op: str) -> ArrayFunction | None:
     special = _import("scipy.special")
     if special is None:
         return None
 
-    def softmax(x: Array) -> Array:
+    def run(x: Array) -> Array:
         with np.errstate(all="ignore"):
-            return np.asarray(special.softmax(x, axis=-1))
+            return np.asarray(getattr(special, op)(x, axis=-1))
 
-    return softmax
+    return run
 
 
 def _numpy_vjp(y: Array, dy: Array) -> Array:
@@ -249,6 +269,12 @@ def _torch_softmax(torch: Any) -> ArrayFunction | None:
     if torch is None:
         return None
     return lambda x: _from_torch(torch, torch.softmax(_to_torch(torch, x), -1))
+
+
+def _torch_logarithm(torch: Any, op: str) -> ArrayFunction | None:
+    if torch is None:
+        return None
+    return lambda x: _from_torch(torch, getattr(torch, op)(_to_torch(torch, x), -1))
 
 
 def _torch_vjp(torch: Any) -> ArrayFunction | None:
@@ -280,7 +306,10 @@ def _versions(torch: Any) -> str:
 
 
 def _print(console: Console, op: str, results: list[WorstErrors]) -> None:
-    unit = "ulp" if op == "softmax" else "u·|y|·(|dy| + Σ|y dy|), 16-bit: beyond the final rounding"
+    unit = "ulp"
+    if CONTRACTS[op].unit == "u":
+        magnitude = "u·(|m| + |log s|)" if op == "logsumexp" else "u·|y|·(|dy| + Σ|y dy|)"
+        unit = f"{magnitude}, 16-bit: beyond the final rounding"
     table = Table(title=f"{op}: worst error in {unit}", title_justify="left")
     for heading in ("dtype", "N"):
         table.add_column(heading, justify="right")

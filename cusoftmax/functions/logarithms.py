@@ -287,7 +287,9 @@ def logsumexp_vjp(
 
     Notes
     -----
-    A row is NaN if its weighted sum is 0, or if it has a NaN or a +inf. In float32 arithmetic the
+    A row in which nothing but -inf has a weight is a sum of nothing: its gradient is exactly 0,
+    even for a `dy` that is infinite or NaN, as of a row that is hidden whole. Another row is NaN if
+    its weighted sum is 0, or if an element with a weight is NaN or +inf. In float32 arithmetic the
     sum must lie between 2^-126 and 2^126 times the largest exponential.
 
     Examples

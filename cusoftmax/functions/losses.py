@@ -47,9 +47,11 @@ def cross_entropy(
     label_smoothing : float
         The part of each target, from 0 to 1, that is distributed evenly over all classes.
     z_loss : float
-        Adds ``z_loss * log(sum_j exp(x_j))**2`` to the loss of each row.
+        Adds ``z_loss * log(sum_j exp(x_j))**2`` to the loss of each row. Of a size up to 2**126, in
+        float64 arithmetic 2**1022.
     softcap : float, optional
-        Replaces the logits by ``softcap * tanh(logits / softcap)``.
+        Replaces the logits by ``softcap * tanh(logits / softcap)``. From 2**-125 to 2**127, in
+        float64 arithmetic 2**-1021 to 2**1023.
     reduction : {"mean", "sum", "none"}
         ``"none"`` gives the loss of each row. The mean is taken over the rows that are not ignored;
         with integer targets it is the sum of the losses divided by the sum of the targets' weights.
