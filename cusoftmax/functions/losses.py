@@ -2,12 +2,74 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
     import cupy
 
 
+@overload
+def cross_entropy(
+    logits: cupy.ndarray,
+    target: cupy.ndarray,
+    axis: int = ...,
+    weight: cupy.ndarray | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    z_loss: float = ...,
+    softcap: float | None = ...,
+    reduction: str = ...,
+    grad: Literal[False] = ...,
+    inplace: Literal[False] = ...,
+    check: bool = ...,
+) -> cupy.ndarray: ...
+@overload
+def cross_entropy(
+    logits: cupy.ndarray,
+    target: cupy.ndarray,
+    axis: int = ...,
+    weight: cupy.ndarray | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    z_loss: float = ...,
+    softcap: float | None = ...,
+    reduction: str = ...,
+    *,
+    grad: Literal[True],
+    inplace: bool = ...,
+    check: bool = ...,
+) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+@overload
+def cross_entropy(
+    logits: cupy.ndarray,
+    target: cupy.ndarray,
+    axis: int = ...,
+    weight: cupy.ndarray | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    z_loss: float = ...,
+    softcap: float | None = ...,
+    reduction: str = ...,
+    *,
+    grad: bool = ...,
+    inplace: Literal[True],
+    check: bool = ...,
+) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+@overload
+def cross_entropy(
+    logits: cupy.ndarray,
+    target: cupy.ndarray,
+    axis: int = ...,
+    weight: cupy.ndarray | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    z_loss: float = ...,
+    softcap: float | None = ...,
+    reduction: str = ...,
+    grad: bool = ...,
+    inplace: bool = ...,
+    check: bool = ...,
+) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
 def cross_entropy(
     logits: cupy.ndarray,
     target: cupy.ndarray,

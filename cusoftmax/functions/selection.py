@@ -78,7 +78,7 @@ def topk_softmax(
     (array([0.7573, 0.1025]), array([1, 0]))
     """
     named = {"row": "topk_softmax", "topk": "topk_softmax_gates"}
-    op = checks.one_of("topk_softmax", "normalise", normalise, named)
+    op = named[checks.plain_choice("topk_softmax", "normalise", normalise, named)]
     k = checks.plain_count("topk_softmax", "k", k)
     values, indices = launch.run(op, (x,), axis, dtype, out, options=(k,))
     return values, indices
