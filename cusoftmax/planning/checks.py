@@ -133,12 +133,14 @@ def plain_list(caller: str, name: str, value: Any, accepted: str) -> list[Any]:
 
 
 def plain_shape(caller: str, shape: Any) -> tuple[int, ...]:
-    """Return a shape as a tuple of ints; ValueError if a size is negative."""
+    """Return a shape as a tuple of ints; ValueError if a size is negative or no int64."""
     sizes = plain_list(caller, "shape", shape, "a tuple of ints")
     if not all(map(_is_int, sizes)):
         raise wrong_kind(caller, "shape", shape, "a tuple of ints")
     if any(size < 0 for size in sizes):
         raise ValueError(f"{caller}: shape {described(shape)} has a negative size")
+    if any(size >= 1 << 63 for size in sizes):
+        raise ValueError(f"{caller}: shape {described(shape)} has a size beyond an int64")
     return tuple(int(size) for size in sizes)
 
 

@@ -268,14 +268,17 @@ def problem_for(
         out_name = float_name(caller, "out_dtype=", as_dtype(caller, out_dtype, "out_dtype"))
     axes = resolve_axes(caller, axis, len(shape), not operation.one_axis)
     if operation.segmented:
+        check_offsets(caller, (1,), shape)
         axes = (0,)
+    if operation.repeated and len(shape) < 2:
+        raise ValueError(f"{caller}: shape {shape} is that of no matrices; give that of the result")
     if k is not None:
         k = plain_count(caller, "k", k)
     if operation.selects and not operation.selects_many:
         check_choice(caller, shape, axes)
         options = (1,)
     elif operation.selects:
-        k = max(1, min(8, *(shape[d] for d in axes))) if k is None else k
+        k = max(1, min([8, *(shape[d] for d in axes)])) if k is None else k
         check_selection(caller, k, shape, axes)
         options = (k,)
     results = range(len(names), len(names) + len(operation.written))

@@ -259,6 +259,7 @@ def test_numbers_of_numpy_are_numbers(recorder: Recorder) -> None:
     assert len(launch._calls) == 1
 
 
+UNREAD = f"<{Unread.__module__}.Unread>"
 MESSAGES: list[tuple[str, Arguments, str]] = [
     ("softmax", {"axis": True}, "axis=True is not accepted; give an int, a tuple of ints, or None"),
     ("softmax", {"axis": [0, 1]}, "axis=[0, 1] is not accepted; give an int, a tuple"),
@@ -268,14 +269,22 @@ MESSAGES: list[tuple[str, Arguments, str]] = [
     ("softmax", {"scale": "2"}, "scale='2' is not accepted; give a number"),
     ("softmax", {"causal": "no"}, "causal='no' is not accepted; give True or False"),
     ("logsumexp", {"return_sign": 1}, "return_sign=1 is not accepted; give True or False"),
-    ("logsumexp", {"axis": WRONG["device array"]}, "axis=<test_refusals.Unread> is not accepted"),
+    (
+        "logsumexp",
+        {"axis": WRONG["device array"]},
+        f"axis={UNREAD} is not",
+    ),
     ("softmax", {"mask": np.zeros(SHAPE, bool), "axis": 0.5}, "mask is a numpy.ndarray, and only"),
     ("logsumexp", {"return_sign": True, "axis": 0.5}, "axis=0.5 is not accepted"),
     ("topk_softmax", {"normalise": "topk", "axis": 0.5}, "axis=0.5 is not accepted; give an int"),
     ("topk_softmax", {"k": True}, "k=True is not accepted; give an int"),
     ("topk_softmax", {"k": 10**5000}, "k=<int of 16610 bits> is not accepted; give a number from"),
     ("sample", {"seed": 10**5000}, "seed=<int of 16610 bits> is not accepted; give a number"),
-    ("cross_entropy", {"reduction": WRONG["device array"]}, "reduction=<test_refusals.Unread> is"),
+    (
+        "cross_entropy",
+        {"reduction": WRONG["device array"]},
+        f"reduction={UNREAD} is not",
+    ),
     ("cross_entropy", {"reduction": ["sum"]}, "reduction=['sum'] is not accepted; give 'none', "),
     ("cross_entropy", {"z_loss": 10**400}, "z_loss=inf is not finite"),
     ("cross_entropy", {"softcap": b"1"}, "softcap=b'1' is not accepted; give a number"),
@@ -286,6 +295,14 @@ MESSAGES: list[tuple[str, Arguments, str]] = [
     ("explain", {"shape": 5}, "shape=5 is not accepted; give a tuple of ints"),
     ("explain", {"shape": (3.0, 2)}, "shape=(3.0, 2) is not accepted; give a tuple of ints"),
     ("explain", {"shape": "46"}, "shape='46' is not accepted"),
+    ("explain", {"shape": (3, 10**5000)}, "shape (3, <int of 16610 bits>) has a size beyond an"),
+    ("explain", {"op": "topk_softmax", "shape": ()}, "x has no dimensions; give it at least one"),
+    (
+        "explain",
+        {"op": "segment_softmax", "shape": ()},
+        "an array of no dimensions has no segments",
+    ),
+    ("explain", {"op": "softmax_jacobian", "shape": (6,)}, "shape (6,) is that of no matrices"),
     ("explain", {"op": ["softmax"]}, "op=['softmax'] is not accepted; give the name of a function"),
     ("explain", {"op": "softmin"}, "there is no operation 'softmin'; the operations are softmax, "),
     ("explain", {"k": 2.5}, "k=2.5 is not accepted; give an int"),
