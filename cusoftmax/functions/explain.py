@@ -58,7 +58,7 @@ def explain(
     Raises
     ------
     TypeError
-        If a dtype is not accepted, or `axis` is not made of integers.
+        If an argument is of the wrong kind.
     ValueError
         If `op`, `arch` or `order` is not known, a size is negative, or `axis` is out of range or
         repeated.

@@ -258,11 +258,13 @@ def logsumexp(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `b`, `mask` or `bias` does not broadcast to `x`; if `out` has the wrong shape, device or
-        dtype, has elements that share memory, or overlaps an input; if `axis` is out of range
-        (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range.
+        If an array is misaligned; if `b`, `mask` or `bias` does not broadcast to `x`; if `out` has
+        the wrong shape, device or dtype, has elements that share memory, or overlaps an input; if
+        `axis` is out of range (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of
+        range.
 
     Notes
     -----

@@ -135,11 +135,12 @@ def cross_entropy(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or an option is not a number.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If the shape of `target` or `weight` does not fit that of `logits`; if an option is out of
-        range; with `check`, if a target is neither a class nor `ignore_index`; if `axis` is out of
-        range (`numpy.exceptions.AxisError`).
+        If an array is misaligned; if the shape of `target` or `weight` does not fit that of
+        `logits`; if an option is out of range; with `check`, if a target is neither a class nor
+        `ignore_index`; if `axis` is out of range (`numpy.exceptions.AxisError`).
 
     Notes
     -----

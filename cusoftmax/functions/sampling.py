@@ -135,12 +135,12 @@ def sample(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, `seed` or `axis` is not an int, or
-        `temperature` is not a number.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `seed` or `temperature` is out of range; if `axis` is out of range
-        (`numpy.exceptions.AxisError`) or has no elements; if `out` has the wrong shape or device,
-        has elements that share memory, or overlaps `x`.
+        If an array is misaligned; if `seed` or `temperature` is out of range; if `axis` is out of
+        range (`numpy.exceptions.AxisError`) or has no elements; if `out` has the wrong shape or
+        device, has elements that share memory, or overlaps `x`.
 
     Notes
     -----
