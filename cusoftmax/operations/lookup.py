@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ def find(op: str, caller: str = "cusoftmax") -> Operation:
 
     ValueError if there is none; its message begins with the name of the function `caller`.
     """
+    from dataclasses import replace
+
     from cusoftmax.operations.table import KERNELS, OPERATIONS, SAME_KERNEL
 
     if op in KERNELS:
