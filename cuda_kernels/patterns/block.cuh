@@ -15,6 +15,10 @@
 
 namespace csm {
 
+// Threads that hold the most words have no register to spare, but where blocks are small: for rows of several
+// dimensions.
+constexpr bool kShortOfRegisters = kRowDims == 1 && kHeld * kItems * sizeof(Acc) >= 128;
+
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op>;
   const Layout& layout = args.layout;
@@ -32,8 +36,7 @@ CSM_DEVICE void run(const Arguments& args) {
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
-      // Rows of several dimensions have smaller blocks, with registers enough.
-      const int lane = (kRowDims == 1 ? reread_thread_index() : thread_index()) % kWarp;
+      const int lane = (kShortOfRegisters ? reread_thread_index() : thread_index()) % kWarp;
       if (lane < kCluster) nodes.store_remote(chunk, node, lane);
     } else {
       if (lane == 0) nodes.store(chunk, node);
