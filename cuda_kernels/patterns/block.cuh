@@ -15,9 +15,9 @@
 
 namespace csm {
 
-// Threads that hold the most words have no register to spare, but where blocks are small: for rows of several
-// dimensions.
-constexpr bool kShortOfRegisters = kRowDims == 1 && kHeld * kItems * sizeof(Acc) >= 128;
+// Whether a thread has no register to spare: where it holds the most words and takes exponentials. Rows of several
+// dimensions have smaller blocks, and so more registers.
+constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kHeld * kItems * sizeof(Acc) >= 128;
 
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op>;
