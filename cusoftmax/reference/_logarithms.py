@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ from numpy.typing import ArrayLike
 from cusoftmax.planning.checks import Axis
 from cusoftmax.reference._logits import logits, seen, shown
 from cusoftmax.reference._rows import (
+    Centred,
     Float,
     log_of_sum,
+    only,
     rows_of,
     shift_of,
     softmax_rows,
     weighted_sum,
     widen,
 )
+
+_HALF = -np.log(np.longdouble(2))  # the logarithm of one half
 
 
 def log_softmax(
@@ -79,10 +84,24 @@ def log_softmax_vjp(
         Whether to return `numpy.longdouble` instead of float64.
     """
     kept = seen(logy, mask, causal)
-    (logy_, dy_), restore = rows_of(shown(kept, logy, 0), shown(kept, dy, 0), axis=axis)
+    (logy_, dy_), restore = rows_of(shown(kept, logy, -np.inf), shown(kept, dy, 0), axis=axis)
     with np.errstate(all="ignore"):
-        product = dy_ - np.exp(logy_) * dy_.sum(axis=-1, keepdims=True)
+        product = _less_sum(logy_, dy_)
         return shown(kept, restore(widen(scale) * product, extended), 0)
+
+
+def _less_sum(logy: Float, dy: Float) -> Float:
+    """Return ``dy - exp(logy) sum_j dy_j``, right also where ``exp(logy)`` is next to 1."""
+    total = dy.sum(axis=-1, keepdims=True)
+    near = (dy - total) - np.expm1(logy) * total
+    return np.asarray(np.where(logy > _HALF, near, dy - np.exp(logy) * total))
+
+
+def _less_mean(logy: Float, xt: Float) -> Float:
+    """Return ``xt - sum_j exp(logy_j) xt_j``, right also where an ``exp(logy_j)`` is next to 1."""
+    dominant = only(logy > _HALF)
+    left = -np.where(dominant, np.expm1(logy), 0).sum(axis=-1, keepdims=True)
+    return np.asarray(Centred(np.exp(logy), xt, dominant, left).less_mean)
 
 
 def log_softmax_jvp(
@@ -109,8 +128,74 @@ def log_softmax_jvp(
     kept = seen(logy, mask, causal)
     (logy_, xt_), restore = rows_of(shown(kept, logy, -np.inf), shown(kept, xt, 0), axis=axis)
     with np.errstate(all="ignore"):
-        product = xt_ - (np.exp(logy_) * xt_).sum(axis=-1, keepdims=True)
+        product = _less_mean(logy_, xt_)
         return shown(kept, restore(widen(scale) * product, extended), 0)
+
+
+def log_softmax_value_and_vjp(
+    x: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> tuple[Float, Float]:
+    """Logarithm of the softmax of logits, and the gradient through it for the gradient `dy`.
+
+    Parameters
+    ----------
+    x, dy : array_like
+        Logits and the gradient with respect to their log_softmax, of one shape.
+    axis : int, tuple of int or None
+        Axes that are normalised together.
+    scale, mask, bias, causal
+        As for `logits`, of which this is the log_softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    logy, dx : numpy.ndarray
+        Hidden elements are -inf and 0.
+    """
+    return _value_and(_less_sum, x, dy, axis, (scale, mask, bias, causal), extended)
+
+
+def log_softmax_value_and_jvp(
+    x: ArrayLike,
+    xt: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> tuple[Float, Float]:
+    """Logarithm of the softmax of logits, and its change along `xt`.
+
+    The parameters and results are as for `log_softmax_value_and_vjp`.
+    """
+    return _value_and(_less_mean, x, xt, axis, (scale, mask, bias, causal), extended)
+
+
+def _value_and(
+    product: Callable[[Float, Float], Float],
+    x: ArrayLike,
+    v: ArrayLike,
+    axis: Axis,
+    options: tuple[Any, ...],
+    extended: bool,
+) -> tuple[Float, Float]:
+    z, kept = logits(x, *options)
+    logy = log_softmax(z, axis, extended=True)
+    (logy_, v_), restore = rows_of(logy, shown(kept, v, 0), axis=axis)
+    with np.errstate(all="ignore"):
+        change = restore(widen(options[0]) * product(logy_, v_), extended)
+    return shown(kept, restore(logy_, extended), -np.inf), shown(kept, change, 0)
 
 
 def logsumexp(
