@@ -62,7 +62,7 @@ class PlanBuilder:
         held = tuned.WORDS_IN_REGISTERS.value // (self.values * self.acc_words)
         self.items = max(power_of_two_below(held), self.group)
         self.chunk = WARP * self.items
-        self.node_bytes = self.operation.node_words * self.acc_bytes
+        self.node_bytes = self.operation.node_words(dtypes, self.acc) * self.acc_bytes
         # Warps of a block, which cap the registers of its threads.
         if self.acc == "float64":
             self.max_warps = tuned.BLOCK_WARPS_DOUBLE.value

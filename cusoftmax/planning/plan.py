@@ -235,6 +235,7 @@ def make_kernel(
     rows_by = MAX_DIMS if several else 1
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
+    needs = operation.needs(dtypes, acc)
     told = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
     tags = [TYPES[d][1] for d in (told[:1] if len(set(told)) == 1 else told)]
     name = "_".join(
@@ -258,14 +259,13 @@ def make_kernel(
         "CSM_OPERANDS": len(dtypes),
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
         "CSM_ROLES": roles_of(operation),
-        "CSM_NEEDS": f"{operation.relative},{operation.plain},{operation.picked}",
+        "CSM_NEEDS": f"{needs.relative},{needs.plain},{needs.picked}",
+        "CSM_PICK_RULE": needs.rule,
         "CSM_FEATURES": features_of(operation),
         "CSM_OPTIONS": len(operation.options),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
-        "CSM_COMPENSATED": int(
-            ITEMSIZE[dtypes[operation.precision]] == ITEMSIZE[acc]
-            or (operation.exact_sums and acc == "float64")
-        ),
+        "CSM_COMPENSATED": int(operation.compensated(dtypes, acc)),
+        "CSM_FAST_EXP": int(ITEMSIZE[dtypes[operation.precision]] < ITEMSIZE[acc] == 4),
         "CSM_VEC": vector,
         "CSM_GROUP": group,
         "CSM_LANES": lanes,
