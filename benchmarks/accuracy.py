@@ -1,14 +1,14 @@
 """Worst errors against exact arithmetic, beside SciPy, NumPy and PyTorch on the same data.
 
-    python benchmarks/accuracy.py [--quick] [--arch sm_90] [--device emulator|cuda] [--json FILE]
+    python -m benchmarks.accuracy [--quick] [--arch sm_90] [--device emulator|cuda] [--json FILE]
 
-Logits are normal, with standard deviations 1, 10 and 30 around 0, 1000 and -10000, rounded to the
-dtype; `dy` of the derivative product is drawn likewise, and its `y` is the exact softmax, rounded.
-On the emulator the approximate instructions err as far as the PTX manual lets them. The exit status
-is 1 if a bound of the numerical contract is exceeded.
+Logits are normal with standard deviations 1, 10 and 30 around 0, 1000 and -10000, rounded to the
+dtype. In the derivative product, `dy` is drawn alike and `y` is the rounded exact softmax. On the
+emulator, approximate instructions err by as much as the PTX manual allows. The exit status is 1 if
+a bound of the numerical contract is exceeded.
 
-Results whose exact value is subnormal are left out in float32 and bfloat16: there the device may
-flush to zero. In the derivative so are elements whose `y` is subnormal.
+In float32 and bfloat16, results whose exact value is subnormal are left out, since the device may
+flush them to zero; so are elements of the derivative whose `y` is subnormal.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from cusoftmax._family import CORRECTLY_ROUNDED, FAMILY
-from cusoftmax._family import NARROW as SIXTEEN_BITS
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import cusoftmax as cs
+from benchmarks.suites.operations import DEFAULT_OPS, DTYPES
 from cusoftmax import reference
+from cusoftmax.contract.table import CONTRACTS, CORRECTLY_ROUNDED
+from cusoftmax.contract.table import NARROW as SIXTEEN_BITS
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Maker = Callable[..., Array]
+ArrayFunction = Callable[..., Array]
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
-FLUSHED = ("bfloat16", "float32")
+FLUSHED_DTYPES = ("bfloat16", "float32")
 SIGMAS, MEANS = (1, 10, 30), (0, 1000, -10000)
-# Row length: rows of each draw. More rows of the short ones, so that all see some 10^4 elements.
+# Row length: rows of each draw; more of the short rows, so that every length has many elements.
 LENGTHS = {7: 1024, 128: 128, 4096: 8, 50257: 3, 131072: 2}
 QUICK_LENGTHS = {7: 256, 128: 32, 4096: 2}
 
 
 @dataclass
-class Worst:
-    """The worst of one operation, dtype and row length, and where it was met."""
+class WorstErrors:
+    """The worst errors for one operation, dtype and row length, and where ours occurred."""
 
     op: str
     dtype: str
@@ -60,7 +60,7 @@ class Worst:
     judged: int = 0
     rounded: int = 0
 
-    def see(self, who: str, error: float | None, where: str) -> None:
+    def record(self, who: str, error: float | None, where: str) -> None:
         before = self.error.get(who)
         if error is None:
             self.error.setdefault(who, None)
@@ -84,14 +84,14 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)  # a file has no width
     torch = _import("torch")
     started = time.perf_counter()
-    with _machine(args.device, args.arch) as (compute, told):
-        console.print(f"cusoftmax on {told}; against {_versions(torch)}")
+    with _machine(args.device, args.arch) as (compute, title):
+        console.print(f"cusoftmax on {title}; against {_versions(torch)}")
         peers = {
             "softmax": {"SciPy": _scipy_softmax(), "PyTorch": _torch_softmax(torch)},
             "softmax_vjp": {"NumPy": _numpy_vjp, "PyTorch": _torch_vjp(torch)},
         }
         lengths = QUICK_LENGTHS if args.quick else LENGTHS
-        cells = list(itertools.product(DTYPES, lengths, ("softmax", "softmax_vjp")))
+        cells = list(itertools.product(DTYPES, lengths, DEFAULT_OPS))
         steps: Iterable[tuple[str, int, str]] = cells
         if console.is_terminal:
             steps = track(cells, console=console, transient=True)
@@ -122,8 +122,8 @@ def _arguments() -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def _machine(device: str, arch: str) -> Iterator[tuple[Maker, str]]:
-    """Give a function that runs an operation on NumPy arrays, and say on what it runs."""
+def _machine(device: str, arch: str) -> Iterator[tuple[ArrayFunction, str]]:
+    """Yield a function that runs an operation on NumPy arrays, and where it runs."""
     if device == "cuda":
         import cupy
 
@@ -137,50 +137,55 @@ def _machine(device: str, arch: str) -> Iterator[tuple[Maker, str]]:
     from cusoftmax import emulator
 
     def on_host(op: str, draw: int, *inputs: Array) -> Array:
-        with emulator.activate(arch=arch, seed=draw):  # each draw with other errors of ex2.approx
+        with emulator.activate(arch=arch, seed=draw):  # the errors of ex2.approx depend on the seed
             return emulator.asnumpy(getattr(cs, op)(*(emulator.asarray(a) for a in inputs)))
 
     yield on_host, f"the emulator of {arch}"
 
 
 def _measure(
-    op: str, dtype: str, n: int, rows: int, compute: Maker, peers: dict[str, Maker | None]
-) -> Worst:
-    """Go through all draws of a row length."""
-    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    worst = Worst(op, dtype, n, FAMILY[op].bound[dtype])
+    op: str,
+    dtype: str,
+    n: int,
+    rows: int,
+    compute: ArrayFunction,
+    peers: dict[str, ArrayFunction | None],
+) -> WorstErrors:
+    """Return the worst errors over all draws of a row length."""
+    numpy_dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    worst = WorstErrors(op, dtype, n, CONTRACTS[op].bound[dtype])
     rng = np.random.default_rng(zlib.crc32(f"{dtype} {n}".encode()))
     for draw, (sigma, mean) in enumerate(itertools.product(SIGMAS, MEANS)):
-        logits = rng.normal(mean, sigma, (2, rows, n)).astype(kind)
+        logits = rng.normal(mean, sigma, (2, rows, n)).astype(numpy_dtype)
         x, dy = logits[0], logits[1]
         where = f"σ {sigma}, mean {mean}"
         exact_y = reference.softmax(x, extended=True)
         if op == "softmax":
             inputs: tuple[Array, ...] = (x,)
-            judge = _ulps(exact_y, dtype)
+            judge = _softmax_judge(exact_y, dtype)
         else:
-            y = exact_y.astype(np.float64).astype(kind)
+            y = exact_y.astype(np.float64).astype(numpy_dtype)
             inputs = (y, dy)
-            judge = _units(y, dy, dtype)
+            judge = _vjp_judge(y, dy, dtype)
         got = compute(op, draw, *inputs)
         error = judge(got)
-        worst.see("cusoftmax", _most(error), where)
+        worst.record("cusoftmax", _largest(error), where)
         if op == "softmax" and dtype in SIXTEEN_BITS:
-            counted = ~np.isnan(error) & (got != 0)  # what rounds to zero is no merit
+            counted = ~np.isnan(error) & (got != 0)  # zeros would only embellish the share
             worst.judged += int(counted.sum())
             worst.rounded += int((error[counted] <= 0.5).sum())
         for who, peer in peers.items():
-            worst.see(who, _most(judge(peer(*inputs))) if peer else None, where)
+            worst.record(who, _largest(judge(peer(*inputs))) if peer else None, where)
     return worst
 
 
-def _ulps(exact: Array, dtype: str) -> Maker:
+def _softmax_judge(exact: Array, dtype: str) -> ArrayFunction:
     skipped = _subnormal(exact, dtype)
     return lambda got: np.where(skipped, np.nan, reference.ulp_error(got, exact))
 
 
-def _units(y: Array, dy: Array, dtype: str) -> Maker:
-    """Errors in u · |y| · (|dy| + Σ|y dy|); for 16-bit dtypes beyond the rounding of the result."""
+def _vjp_judge(y: Array, dy: Array, dtype: str) -> ArrayFunction:
+    """Judge in u · |y| · (|dy| + Σ|y dy|); 16-bit results may in addition err by half an ulp."""
     exact = reference.softmax_vjp(y, dy, extended=True)
     unit = reference.vjp_bound(y, dy, u=reference.unit_roundoff(dtype))
     skipped = _subnormal(exact, dtype) | _subnormal(y.astype(np.float64), dtype)
@@ -196,7 +201,7 @@ def _units(y: Array, dy: Array, dtype: str) -> Maker:
 
 
 def _subnormal(exact: Array, dtype: str) -> Array:
-    if dtype not in FLUSHED:
+    if dtype not in FLUSHED_DTYPES:
         return np.zeros(exact.shape, bool)
     return np.abs(exact) < float(ml_dtypes.finfo(dtype).smallest_normal)
 
@@ -207,11 +212,11 @@ def _ulp_size(exact: Array, dtype: str) -> Array:
     return np.ldexp(np.longdouble(1), exponent - about.nmant)
 
 
-def _most(error: Array) -> float:
+def _largest(error: Array) -> float:
     return float(np.nanmax(error, initial=0.0))
 
 
-def _scipy_softmax() -> Maker | None:
+def _scipy_softmax() -> ArrayFunction | None:
     special = _import("scipy.special")
     if special is None:
         return None
@@ -240,14 +245,14 @@ def _from_torch(torch: Any, tensor: Any) -> Array:
     return np.asarray(tensor.float().numpy().astype(ml_dtypes.bfloat16))
 
 
-def _torch_softmax(torch: Any) -> Maker | None:
+def _torch_softmax(torch: Any) -> ArrayFunction | None:
     if torch is None:
         return None
     return lambda x: _from_torch(torch, torch.softmax(_to_torch(torch, x), -1))
 
 
-def _torch_vjp(torch: Any) -> Maker | None:
-    """The function that autograd calls, so that it gets the same `y`."""
+def _torch_vjp(torch: Any) -> ArrayFunction | None:
+    """PyTorch's derivative as a function of `y`, as autograd calls it."""
     if torch is None:
         return None
 
@@ -274,7 +279,7 @@ def _versions(torch: Any) -> str:
     )
 
 
-def _print(console: Console, op: str, results: list[Worst]) -> None:
+def _print(console: Console, op: str, results: list[WorstErrors]) -> None:
     unit = "ulp" if op == "softmax" else "u·|y|·(|dy| + Σ|y dy|), 16-bit: beyond the final rounding"
     table = Table(title=f"{op}: worst error in {unit}", title_justify="left")
     for heading in ("dtype", "N"):
@@ -287,16 +292,16 @@ def _print(console: Console, op: str, results: list[Worst]) -> None:
     for before, r in zip([None, *results], results, strict=False):
         if before is not None and before.dtype != r.dtype:
             table.add_section()
-        mine = _number(r.error["cusoftmax"])
+        mine = _error_text(r.error["cusoftmax"])
         cells = [r.dtype, str(r.n), f"{r.bound:g}", mine if r.holds else f"[red]{mine}", r.where]
-        cells += [_number(r.error[who]) for who in others]
+        cells += [_error_text(r.error[who]) for who in others]
         if op == "softmax":
             cells.append("" if r.share is None else f"{100 * r.share:.3f} %")
         table.add_row(*cells)
     console.print(table)
 
 
-def _number(error: float | None) -> str:
+def _error_text(error: float | None) -> str:
     if error is None:
         return "not installed"
     return f"{error:.3f}" if error < 100 else f"{error:.3g}"

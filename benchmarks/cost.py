@@ -1,10 +1,10 @@
 """Predicted cost of every pattern at typical widths, beside the peers' kernels. Needs no GPU.
 
-    python benchmarks/cost.py --arch sm_80 --arch sm_90 --arch sm_100 --markdown cost.md
+    python -m benchmarks.cost --arch sm_80 --arch sm_90 --arch sm_100 --markdown cost.md
 
-Instructions are threads' instructions per element of the input's shape; docs/cost.md says how they
-are counted and what the predictions leave out. Triton's and Liger's kernels are compiled by
-Triton's own compiler for the same architecture, where it is installed.
+Instructions are counted per thread and divided by the elements of the input's shape; docs/cost.md
+says how, and what the predictions leave out. Triton's and Liger's kernels are compiled by Triton's
+own compiler for the same architecture, where it is installed.
 """
 
 from __future__ import annotations
@@ -18,46 +18,50 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cusoftmax._chips import Chip
-from cusoftmax._cost import KernelCost, cost
-from cusoftmax._device import DeviceSpec
-from cusoftmax._plan import Plan
-from cusoftmax._planner import plan
-from cusoftmax._problem import problem_for
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cost_peers
-from cusoftmax import _sass
+from benchmarks.static import peer_cost
+from benchmarks.suites.operations import DEFAULT_OPS
+from cusoftmax.machine_code import sass
+from cusoftmax.machine_code.chips import Chip
+from cusoftmax.machine_code.cost import KernelCost, cost
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.planner import plan
+from cusoftmax.planning.prepare import problem_for
 
-OPERATIONS = ("softmax", "softmax_vjp")
-ELEMENTS = 1 << 27  # of a batch: 256 MiB of float16
+BATCH_ELEMENTS = 1 << 27  # 256 MiB of float16
 
 
 @dataclass(frozen=True)
-class Case:
-    """A row length, with as many rows as make a large batch; or one row, or rows down axis 0."""
+class TypicalProblem:
+    """A large batch of rows of one length, along the last axis or axis 0; or a single row."""
 
     n: int
-    few: bool = False
+    one_row: bool = False
     axis: int = -1
 
     @property
     def shape(self) -> tuple[int, int]:
-        rows = 1 if self.few else max(1, ELEMENTS // self.n)
+        rows = 1 if self.one_row else max(1, BATCH_ELEMENTS // self.n)
         return (rows, self.n) if self.axis == -1 else (self.n, rows)
 
 
-# Where each pattern is at home on one of the architectures.
-CASES = (
-    Case(128), Case(1024), Case(4096), Case(16384), Case(32768), Case(50257), Case(65536),
-    Case(131072), Case(262144), Case(1 << 20), Case(1 << 20, few=True), Case(512, axis=0),
-    Case(32768, axis=0),
-)  # fmt: skip
+# Each pattern is planned for some of these on one of the architectures.
+PROBLEMS = (
+    *(
+        TypicalProblem(n)
+        for n in (128, 1024, 4096, 16384, 32768, 50257, 65536, 131072, 262144, 1 << 20)
+    ),
+    TypicalProblem(1 << 20, one_row=True),
+    TypicalProblem(512, axis=0),
+    TypicalProblem(32768, axis=0),
+)
 
-# Columns of the table: classes together that mean the same to a reader.
-GROUPS = {
+# Columns of the table, each a sum over some classes of instructions.
+INSTRUCTION_COLUMNS = {
     "memory": ("global memory", "shared memory", "spill"),
     "shuffle": ("shuffle",),
     "convert": ("conversion",),
@@ -69,16 +73,16 @@ GROUPS = {
     "control": ("control", "other"),
 }
 HEADINGS = (
-    "pattern", "shape", "axis", "who", *GROUPS, "all", "registers", "spills", "occupancy",
-    "KiB loading", "of copy", "limiter",
+    "pattern", "shape", "axis", "who", *INSTRUCTION_COLUMNS, "all", "registers", "spills",
+    "occupancy", "KiB loading", "of copy", "limiter",
 )  # fmt: skip
 Row = tuple[str, ...]
-# Limiters in a word; `cusoftmax cost` has more of them.
-WORDS = {"fma": "float32", "alu": "integer, move", "imad": "multiply", "xu": "special"}
+# Short names of limiters; the others keep the name that `cusoftmax cost` prints.
+LIMITER_NAMES = {"fma": "float32", "alu": "integer, move", "imad": "multiply", "xu": "special"}
 
 
 def pattern_of(chosen: Plan) -> str:
-    """Say which pattern a plan is, in the words of the table."""
+    """Return the plan's pattern as the table names it."""
     kernel = chosen.launches[0].kernel
     cluster = f" ×{chosen.cluster}" if chosen.cluster > 1 else ""
     parked = " parked" if kernel["CSM_PARKS"] == "1" else ""
@@ -87,52 +91,54 @@ def pattern_of(chosen: Plan) -> str:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A case: the table's rows, ours and then each peer's, and what peers have no kernel for."""
+class ProblemRows:
+    """A problem's rows of the table, ours first, and why some peers have none."""
 
     rows: list[Row]
     refused: list[str]
 
 
-def of_case(case: Case, op: str, dtype: str, device: DeviceSpec) -> Compared:
-    """Predict a case."""
-    chosen = plan(problem_for(op, case.shape, dtype, case.axis), device)
+def rows_of_problem(
+    problem: TypicalProblem, op: str, dtype: str, device: DeviceSpec
+) -> ProblemRows:
+    """Predict the cost of a problem."""
+    chosen = plan(problem_for(op, problem.shape, dtype, problem.axis), device)
     predicted = cost(chosen)
-    where = (pattern_of(chosen), "×".join(map(str, case.shape)), str(case.axis))
-    cells = _cells(predicted.launches, predicted.fraction_of_copy)
-    found, refused = [(*where, "cusoftmax", *cells)], []
-    if case.axis != -1 or cost_peers.missing():
-        return Compared(found, refused)
-    rows, n = case.shape
-    for peer in cost_peers.PEERS:
+    where = (pattern_of(chosen), "×".join(map(str, problem.shape)), str(problem.axis))
+    columns = _columns(predicted.launches, predicted.fraction_of_copy)
+    found, refused = [(*where, "cusoftmax", *columns)], []
+    if problem.axis != -1 or peer_cost.missing():
+        return ProblemRows(found, refused)
+    rows, n = problem.shape
+    for peer in peer_cost.PEERS:
         try:
-            theirs = cost_peers.cost(peer, op, dtype, rows, n, predicted.chip, device)
-        except cost_peers.Refusal as reason:
+            theirs = peer_cost.cost(peer, op, dtype, rows, n, predicted.chip, device)
+        except peer_cost.NoKernel as reason:
             refused.append(f"{peer} has no kernel for {where[1]}: {reason}")
         except ImportError as error:
             refused.append(f"{peer} is missing: {error}")
         else:
             share = predicted.copy_seconds / theirs.seconds
-            found.append((*where, peer, *_cells([theirs], share)))
-    return Compared(found, refused)
+            found.append((*where, peer, *_columns([theirs], share)))
+    return ProblemRows(found, refused)
 
 
-def _cells(launches: Sequence[KernelCost], share: float) -> Row:
+def _columns(launches: Sequence[KernelCost], share: float) -> Row:
     slowest = max(launches, key=lambda launch: launch.seconds)
 
     def instructions(classes: Sequence[str]) -> float:
         return sum(k.per_element.get(name, 0.0) for k in launches for name in classes)
 
-    held = slowest.occupancy
+    occupancy = slowest.occupancy
     return (
-        *(f"{instructions(classes):.1f}" for classes in GROUPS.values()),
+        *(f"{instructions(classes):.1f}" for classes in INSTRUCTION_COLUMNS.values()),
         f"{sum(k.instructions for k in launches):.1f}",
         str(max(k.registers for k in launches)),
         str(sum(k.spills for k in launches)),
-        f"{held.share:.0%}" if held.blocks else "does not fit",
+        f"{occupancy.share:.0%}" if occupancy.blocks else "does not fit",
         f"{slowest.in_flight / 1024:.0f}",
         f"{share:.0%}",
-        WORDS.get(slowest.limiter, slowest.limiter),
+        LIMITER_NAMES.get(slowest.limiter, slowest.limiter),
     )
 
 
@@ -151,10 +157,12 @@ def tables(
                         f"{chip.copy_bandwidth / 1e12:.2f} TB/s ({chip.bandwidth_source})"
                     )
                     done = list(
-                        pool.map(partial(of_case, op=op, dtype=dtype, device=device), CASES)
+                        pool.map(
+                            partial(rows_of_problem, op=op, dtype=dtype, device=device), PROBLEMS
+                        )
                     )
-                    rows = [row for compared in done for row in compared.rows]
-                    refused = [line for compared in done for line in compared.refused]
+                    rows = [row for each in done for row in each.rows]
+                    refused = [line for each in done for line in each.refused]
                     yield title, rows, list(dict.fromkeys(refused))
 
 
@@ -180,24 +188,27 @@ def as_table(title: str, rows: Sequence[Row]) -> Table:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Predicted cost of every pattern and the peers'.")
     parser.add_argument("--arch", action="append", help="default: sm_80, sm_90, sm_100")
-    parser.add_argument("--op", action="append", choices=OPERATIONS, help="default: both")
+    parser.add_argument("--op", action="append", choices=DEFAULT_OPS, help="default: both")
     parser.add_argument(
-        "--dtype", action="append", choices=list(cost_peers.TYPES), help="default: float16, float32"
+        "--dtype",
+        action="append",
+        choices=list(peer_cost.POINTER_TYPES),
+        help="default: float16, float32",
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 200)
-    reason = _sass.missing()
+    reason = sass.missing()
     if reason:
         console.print(f"nothing can be compiled here: {reason}", markup=False)
         return 1
-    absent = cost_peers.missing()
+    absent = peer_cost.missing()
     if absent:
         console.print(f"peers missing: {absent}", markup=False)
     written = []
     for title, rows, refused in tables(
         given.arch or ["sm_80", "sm_90", "sm_100"],
-        given.op or OPERATIONS,
+        given.op or DEFAULT_OPS,
         given.dtype or ["float16", "float32"],
     ):
         console.print(as_table(title, rows))

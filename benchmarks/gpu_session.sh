@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# All that a first hour on a new GPU should do, in an order that loses least if it is cut off.
+# Everything to do in the first hour on a new GPU, the most important first.
 #
 #   benchmarks/gpu_session.sh [--dry-run] [--wheels DIR] [--out DIR] [part …]
 #
-# Parts, all of them if none is named: info smoke tests sanitize bench profile report. Those that do
-# several things can be named one by one, such as sanitize:memcheck, bench:sweep, profile:split.
-# --dry-run  runs on the emulator, on tiny problems: shows that the script runs, and no speed
-# --wheels   installs the wheels of a folder, offline, for this session alone
-# --out      folder for everything, by default gpu_session
+# Parts: info smoke tests sanitize bench profile report; all of them by default. A part of several
+# steps can be narrowed to one, such as sanitize:memcheck, bench:sweep, profile:split.
+# --dry-run  runs tiny problems on the emulator: it tests the script, and measures no speed
+# --wheels   installs the wheels of a folder, offline, for this session only
+# --out      folder for all output, by default gpu_session
 # PYTHON     the interpreter, by default python3
 # TIME_LIMIT seconds for each step, by default 590
 #
-# Needs no network and no installed cusoftmax. Steps have a log each; summary.txt lists what became
-# of them, of earlier sessions in the same folder too. A step that fails does not stop the next.
+# Needs neither a network nor an installed cusoftmax. Each step has a log; summary.txt lists the
+# outcome of every step, also of earlier sessions in the same folder. A failed step does not stop
+# the session.
 set -u -o pipefail
 
 PARTS="info smoke tests sanitize bench profile report"
-TOOLS="memcheck racecheck synccheck initcheck" # the most telling first, as elsewhere
-# All suites in short first, then each in full: in a report the newest of a cell counts.
+TOOLS="memcheck racecheck synccheck initcheck" # the most important first
+# A short run of all suites, then each in full: a report takes the newest measurement of a cell.
 SUITES="quick sweep few_rows axis0 overhead range cliffs cold"
 PATTERNS="block cluster split group column stream"
 
@@ -27,17 +28,17 @@ fail() {
   exit 2
 }
 
-# known PART or PART:THING
+# known PART or PART:STEP: succeeds if there is such a part.
 known() {
-  local things
+  local steps
   case "${1%%:*}" in
-    sanitize) things=$TOOLS ;;
-    bench) things=$SUITES ;;
-    profile) things=$PATTERNS ;;
-    *) things="" ;;
+    sanitize) steps=$TOOLS ;;
+    bench) steps=$SUITES ;;
+    profile) steps=$PATTERNS ;;
+    *) steps="" ;;
   esac
   case " $PARTS " in *" ${1%%:*} "*) ;; *) return 1 ;; esac
-  case "$1" in *:*) case " $things " in *" ${1#*:} "*) ;; *) return 1 ;; esac ;; esac
+  case "$1" in *:*) case " $steps " in *" ${1#*:} "*) ;; *) return 1 ;; esac ;; esac
 }
 
 dry_run=false
@@ -64,7 +65,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-# Words of a constant list, one each.
+# Split into words on purpose.
 # shellcheck disable=SC2206
 [ ${#asked[@]} -gt 0 ] || asked=($PARTS)
 
@@ -83,7 +84,7 @@ failures=0
 
 say() { echo "$*" | tee -a "$summary"; }
 
-# step NAME COMMAND…: run with a time limit, log under NAME, note status and time.
+# step NAME COMMAND…: run with a time limit, log to NAME.log, record status and time.
 step() {
   local name="$1" begun=$SECONDS status result
   shift
@@ -104,14 +105,14 @@ step() {
 
 last_line() { grep -v '^ *$' "$out/${1/:/-}.log" | tail -n 1 | cut -c 1-90; }
 
-# wanted PART THING: whether PART as a whole, or PART:THING, is the part being run.
+# wanted PART STEP: succeeds if all of PART, or PART:STEP, is being run.
 wanted() { [ "$part" = "$1" ] || [ "$part" = "$1:$2" ]; }
 
-# Tests that need a GPU are skipped without one, and a run of skipped tests is no success.
+# Without a GPU its tests would be skipped, and a run of skipped tests would pass.
 gpu_is_there="import cupy; assert cupy.cuda.runtime.getDeviceCount() > 0, 'no GPU'"
 
 info() {
-  # The quoted script is for the inner shell.
+  # The inner shell expands the quoted script.
   # shellcheck disable=SC2016
   step info bash -c '
     "$0" -m cusoftmax.cli info
@@ -132,7 +133,7 @@ pytest() {
   echo "$python" -m pytest -q -p no:cacheprovider ${workers[@]+"${workers[@]}"}
 }
 
-# Processes share a GPU; most of the time goes to NVRTC, on the CPU.
+# Several processes can share the GPU: most of the time is spent in NVRTC, on the CPU.
 workers() { local cpus; cpus=$(nproc); echo $((cpus > 8 ? 8 : cpus)); }
 
 smoke() {
@@ -155,7 +156,7 @@ sanitize() {
   local tool options
   if $dry_run; then
     echo "compute-sanitizer needs a GPU: the emulator's own checks, on the same calls"
-    step sanitize:emulator "$python" benchmarks/sanitize.py --dry-run
+    step sanitize:emulator "$python" -m benchmarks.sanitize --dry-run
     return
   fi
   command -v compute-sanitizer > /dev/null || {
@@ -166,10 +167,10 @@ sanitize() {
   for tool in $TOOLS; do
     wanted sanitize "$tool" || continue
     options=(--tool "$tool" --error-exitcode 9)
-    # Room between arrays, so that what runs over one does not hit the next. Errors that CuPy
-    # itself asks for and handles are none of ours; a launch that fails is raised all the same.
+    # Padding, so that an access beyond an array does not reach the next one. API errors that CuPy
+    # provokes and handles itself are not reported; a failed launch still raises.
     [ "$tool" != memcheck ] || options+=(--padding 512 --report-api-errors no)
-    step "sanitize:$tool" compute-sanitizer "${options[@]}" "$python" benchmarks/sanitize.py
+    step "sanitize:$tool" compute-sanitizer "${options[@]}" "$python" -m benchmarks.sanitize
   done
 }
 
@@ -182,15 +183,15 @@ bench() {
     [ "$suite" != quick ] || options=(--suite all --quick)
     if $dry_run; then
       options+=(--device emulator)
-    else  # the last minute is for the cell under way, and for the end
+    else  # leave a minute to finish the current cell and save
       options+=(--device cuda --minutes "$(((limit - 60) / 60))")
     fi
-    step "bench:$suite" "$python" benchmarks/run.py "${options[@]}" \
+    step "bench:$suite" "$python" -m benchmarks.run "${options[@]}" \
       --out "$out/results/$suite.json"
   done
 }
 
-# A call for each pattern: operation, shape, dtype, axis; a small shape, and a GPU that runs it so.
+# A call of each pattern: operation, shape, dtype, axis; a small shape and a GPU for the dry run.
 call_of() {
   case "$1" in
     group) echo "softmax 262144x512 float16 -1 64x512 sm_90" ;;
@@ -224,7 +225,7 @@ report() {
     say "report                 there is no results file: run bench"
     return
   fi
-  step report "$python" benchmarks/report.py "${files[@]}" ${flags[@]+"${flags[@]}"} \
+  step report "$python" -m benchmarks.report "${files[@]}" ${flags[@]+"${flags[@]}"} \
     --out "$out/report"
 }
 
@@ -239,7 +240,7 @@ fi
 if ! $dry_run && ! "$python" -c "$gpu_is_there" 2> "$out/gpu.log"; then
   say "CuPy sees no GPU: $(tail -n 1 "$out/gpu.log" | cut -c 1-90) (--dry-run needs none)"
   failures=1
-  asked=(info) # which may say why
+  asked=(info) # its log may show why
 fi
 for part in "${asked[@]}"; do "${part%%:*}"; done
 say "$([ $failures -eq 0 ] && echo "all steps ok" || echo "$failures steps not ok"), $SECONDS s"

@@ -1,16 +1,16 @@
 """Host time of a public call up to the launch, beside the least that CuPy itself costs.
 
-    python benchmarks/host_overhead.py [--rounds 100] [--target 1.5]
+    python -m benchmarks.host_overhead [--rounds 100] [--target 1.5]
 
-Needs no GPU: null_driver.py says how the launch is replaced by nothing. Two things are measured
-beside each call. Its *floor* is `cupy.empty_like` of its input, and its launches by the function
-object of a RawKernel with the arguments already in their tuple. *Bare* is the least known to us:
-the result by `cupy.ndarray`, or none where `out` is given, and the same launches.
+Needs no GPU: static/null_driver.py replaces the launch by nothing. Two things are measured beside
+each call. Its *floor* is `cupy.empty_like` of its input, and the same launches by the function
+object of a RawKernel whose arguments are already in a tuple. *Bare* is the fastest way known: the
+result by `cupy.ndarray`, or no allocation where `out` is given, and the same launches.
 
-Nothing here waits, so the clock is the processor time of the thread, which other work on the
-machine disturbs less. A round times all one after the other, in batches. The figures are medians
-over the rounds, the ratio that of a round's two times. Exit status 1 if a ratio to the floor is
-above the target.
+Nothing here waits, so the clock is the thread's processor time, which other processes disturb
+less. A round times all statements one after the other, in batches. The figures are medians over
+the rounds, the ratios medians of each round's ratio. Exit status 1 if a ratio to the floor exceeds
+the target.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import null_driver
+from benchmarks.static import null_driver
 
 DRIVER = null_driver.install()
 
 import cupy  # noqa: E402  (only now that the launch has been replaced)
-from cusoftmax._checks import check_outs  # noqa: E402
-from cusoftmax._problem import signature  # noqa: E402
 
 import cusoftmax as cs  # noqa: E402
-from cusoftmax import _launch  # noqa: E402
+from cusoftmax.runtime import backend as machines  # noqa: E402
+from cusoftmax.runtime import launch  # noqa: E402
+from cusoftmax.runtime.launch import check_outs, signature  # noqa: E402
 
 BATCH_SECONDS = 2e-3
 SMALL, LARGE, LONG = (1, 32), (4096, 32000), (1, 1 << 20)
@@ -48,8 +48,8 @@ PARTS = ("signature", "lookup", "allocation", "overlap", "launches", "rest")
 
 
 @dataclass
-class Timed:
-    """A statement, and how long it took in each round."""
+class TimedStatement:
+    """A statement, and the time of one execution in each round."""
 
     statement: str
     names: dict[str, Any]
@@ -57,7 +57,7 @@ class Timed:
 
     def __post_init__(self) -> None:
         self._timer = Timer(self.statement, timer=thread_time, globals=self.names)
-        self._timer.timeit(100)  # warm: plans made, memory in the pool
+        self._timer.timeit(100)  # warm-up: makes the plans, fills the memory pool
         loops, taken = self._timer.autorange()
         self._loops = max(1, int(loops * BATCH_SECONDS / taken))
 
@@ -71,8 +71,8 @@ class Timed:
         return statistics.median(self.seconds) * 1e6
 
 
-class Case:
-    """One public call, what it is compared with, and its parts."""
+class TimedCall:
+    """One public call, its floor, its bare launches, and its parts, each timed."""
 
     def __init__(self, call: str, shape: tuple[int, ...], dtype: str = "float16") -> None:
         self.title, self.array = call, f"{'x'.join(map(str, shape))} {dtype}"
@@ -80,50 +80,52 @@ class Case:
         names: dict[str, Any] = {"x": x, "y": y, "out": out, **vars(cs), **vars(cupy)}
         launches, request = _record(call, names)
         self.launches = len(launches)
-        for i, launch in enumerate(launches):
-            names |= {f"{name}{i}": each for name, each in zip("kgbas", launch, strict=True)}
+        for i, arguments in enumerate(launches):
+            names |= {f"{name}{i}": each for name, each in zip("kgbas", arguments, strict=True)}
         run = "; ".join(f"k{i}(g{i}, b{i}, a{i}, s{i})" for i in range(self.launches))
 
         op, inputs, axis, kind, target = request
         outs = () if target is None else (target,)
         request = (op, inputs, axis, kind, outs, False)
-        backend = _launch._backends[-1]
+        backend = machines.backends[-1]
         sign = signature(*request)
-        held = _launch._calls[sign, backend.key]
-        names |= {"request": request, "sign": sign, "backend": backend, "calls": _launch._calls}
+        held = launch._calls[sign, backend.key]
+        names |= {"request": request, "sign": sign, "backend": backend, "calls": launch._calls}
         names |= {"signature": signature, "allocate": held.allocate, "check_outs": check_outs}
         names |= {"to_check": (op, inputs, outs, held.reaches)}
         names |= {"shape": shape, "kind": cupy.dtype(dtype)}
 
-        self.call = Timed(call, names)
-        self.floor = Timed(f"empty_like(x); {run}", names)
-        self.bare = Timed(run if target is not None else f"ndarray(shape, kind); {run}", names)
+        self.call = TimedStatement(call, names)
+        self.floor = TimedStatement(f"empty_like(x); {run}", names)
+        self.bare = TimedStatement(
+            run if target is not None else f"ndarray(shape, kind); {run}", names
+        )
         self.parts = {
-            "signature": Timed("signature(*request)", names),
-            "lookup": Timed("calls.get((sign, backend.key))", names),
-            "launches": Timed(run, names),
+            "signature": TimedStatement("signature(*request)", names),
+            "lookup": TimedStatement("calls.get((sign, backend.key))", names),
+            "launches": TimedStatement(run, names),
         }
         if target is None:
-            self.parts["allocation"] = Timed("allocate()", names)
+            self.parts["allocation"] = TimedStatement("allocate()", names)
         else:
-            self.parts["overlap"] = Timed("check_outs(*to_check)", names)
+            self.parts["overlap"] = TimedStatement("check_outs(*to_check)", names)
 
     def run(self) -> None:
-        """Time a round; the call stands between the two that it is compared with."""
+        """Time a round; the call is between the two statements that it is compared with."""
         for timed in (self.floor, self.call, self.bare, *self.parts.values()):
             timed.run()
 
     @property
     def ratio(self) -> tuple[float, float, float]:
-        """Quartiles of the call's time over its floor's."""
+        """Quartiles of the ratio of the call to its floor."""
         pairs = zip(self.call.seconds, self.floor.seconds, strict=True)
         low, middle, high = statistics.quantiles((c / f for c, f in pairs), n=4)
         return low, middle, high
 
 
 def _record(call: str, names: dict[str, Any]) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
-    """Run a call; return its launches (kernel and arguments), and what `_launch.run` was given."""
-    backend = _launch._backends[-1]
+    """Run a call; return its launches (kernel and arguments) and the arguments of `launch.run`."""
+    backend = machines.backends[-1]
     launches: list[tuple[Any, ...]] = []
     requests: list[tuple[Any, ...]] = []
 
@@ -137,35 +139,35 @@ def _record(call: str, names: dict[str, Any]) -> tuple[list[tuple[Any, ...]], tu
 
     with _pushed(Recorder()), _requests_to(requests):
         eval(call, names)
-    eval(call, names)  # so that the backend itself has this call, too
+    eval(call, names)  # the first went to the recorder: now the backend caches the call too
     return launches, requests[0]
 
 
 @contextlib.contextmanager
 def _pushed(backend: Any) -> Iterator[None]:
-    _launch.push_backend(backend)
+    machines.push_backend(backend)
     try:
         yield
     finally:
-        _launch.pop_backend(backend)
+        machines.pop_backend(backend)
 
 
 @contextlib.contextmanager
 def _requests_to(requests: list[tuple[Any, ...]]) -> Iterator[None]:
-    run = _launch.run
+    run = launch.run
 
     def recorded(*request: Any) -> Any:
         requests.append(request)
         return run(*request)
 
-    _launch.run = recorded
+    launch.run = recorded
     try:
         yield
     finally:
-        _launch.run = run
+        launch.run = run
 
 
-def cases() -> list[Case]:
+def timed_calls() -> list[TimedCall]:
     """Return the calls to measure."""
     alone, both = (
         ("softmax(x)", "softmax(x, axis=0)", "softmax(x, out=out)"),
@@ -184,10 +186,10 @@ def cases() -> list[Case]:
         LARGE: (*alone, *both, "softmax_vjp(y, x, axis=0)", "softmax_vjp(y, x, out=out)"),
         LONG: (alone[0], *both),
     }
-    return [Case(call, shape) for shape, named in calls.items() for call in named]
+    return [TimedCall(call, shape) for shape, named in calls.items() for call in named]
 
 
-def report(measured: list[Case], target: float) -> Table:
+def report(measured: list[TimedCall], target: float) -> Table:
     """Return the table of results."""
     table = Table(title="Host time in microseconds; the parts of a call to the right")
     for name in ("call", "array"):
@@ -219,7 +221,7 @@ def main() -> int:
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 180)  # a file has no width
     with _pushed(DRIVER.backend()):
-        measured = cases()
+        measured = timed_calls()
         for _ in track(range(given.rounds), "timing", console=console, transient=True):
             for case in random.sample(measured, len(measured)):
                 case.run()

@@ -1,10 +1,10 @@
-"""A page of tables and pictures from one or several results files.
+"""Make a page of tables and pictures from one or more results files.
 
-    python benchmarks/report.py benchmarks/results/*.json --out DIR
+    python -m benchmarks.report benchmarks/results/*.json --out DIR
 
-Where files measured the same cell, the newest counts. Different GPUs have sections and pictures of
-their own. Dry runs on the emulator are refused, unless --dry-run is given: then everything is
-stamped.
+If several files contain the same cell, the newest counts. Each kind of GPU has its own section and
+pictures. Dry runs on the emulator are refused; with --dry-run, only they are accepted, and the page
+and every picture are stamped.
 """
 
 from __future__ import annotations
@@ -15,24 +15,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: the checkout is what runs, whatever is installed
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from benchmarks.report_cells import Sheet, gather
-from benchmarks.report_plots import Pictures
-from benchmarks.report_tables import page
-from benchmarks.report_targets import verdicts
-from benchmarks.results import ResultsError
+from benchmarks.measuring.results import ResultsError
+from benchmarks.reporting.page import markdown_page
+from benchmarks.reporting.pictures import Pictures
+from benchmarks.reporting.sheets import GpuSheet, gather
+from benchmarks.reporting.targets import verdicts
 
 PAGE = "report.md"
 
 
-def write(sheets: Sequence[Sheet], folder: Path) -> Path:
-    """Draw and write everything; return the page."""
+def write(sheets: Sequence[GpuSheet], folder: Path) -> Path:
+    """Draw and write everything; return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     sections = [(s, Pictures(s, folder, _file_name(s.gpu)).draw()) for s in sheets]
     path = folder / PAGE
-    path.write_text(page(sections), encoding="utf-8")
+    path.write_text(markdown_page(sections), encoding="utf-8")
     return path
 
 
@@ -56,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(sheet.gpu + (" (dry run: means nothing)" if sheet.dry_run else ""))
         for v in verdicts(sheet):
             print(
-                f"  {v.said(sheet.dry_run):<24}{v.target}" + (f": {v.number}" if v.number else "")
+                f"  {v.state_text(sheet.dry_run):<24}{v.target}"
+                + (f": {v.number}" if v.number else "")
             )
     print(path)
     return 0

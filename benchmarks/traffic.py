@@ -1,9 +1,9 @@
 """Bytes, sectors, bank conflicts and barriers of each pattern, as the emulator counts them.
 
-    python benchmarks/traffic.py [--dtype float32]
+    python -m benchmarks.traffic [--dtype float32]
 
-The least possible is each input read once and the output written once. A sector is 32 bytes, the
-unit of the memory system; rows are aligned to it here. Workspaces count as traffic.
+The least possible traffic is each input read once and the output written once. A sector is 32
+bytes, the unit of the memory system; all rows here are aligned to it. Workspaces count as traffic.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from cusoftmax._device import DeviceSpec
-from cusoftmax._plan import Plan
-from cusoftmax._planner import plan
-from cusoftmax._problem import problem_for
 from rich.console import Console
 from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import emulator
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.planner import plan
+from cusoftmax.planning.prepare import problem_for
 
-SECTOR = 32
+SECTOR_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Case:
-    """An aligned array that runs in one pattern on one GPU, whatever the dtype and operation."""
+class PatternExample:
+    """An aligned array that one GPU computes in this pattern, for every dtype and operation."""
 
     name: str
     arch: str
@@ -40,23 +40,23 @@ class Case:
         return plan(problem, DeviceSpec.known(self.arch))
 
 
-CASES = (
-    Case("group", "sm_90", (64, 128)),
-    Case("block", "sm_80", (3, 4096)),
-    Case("block x8", "sm_90", (2, 32768)),
-    Case("stream", "sm_75", (12, 65536)),
-    Case("split", "sm_80", (1, 131072)),
-    Case("column", "sm_80", (64, 96), 0),
-    Case("column, clusters", "sm_90", (512, 192), 0),
-    Case("column, long", "sm_80", (4096, 192), 0),
+EXAMPLES = (
+    PatternExample("group", "sm_90", (64, 128)),
+    PatternExample("block", "sm_80", (3, 4096)),
+    PatternExample("block x8", "sm_90", (2, 32768)),
+    PatternExample("stream", "sm_75", (12, 65536)),
+    PatternExample("split", "sm_80", (1, 131072)),
+    PatternExample("column", "sm_80", (64, 96), 0),
+    PatternExample("column, clusters", "sm_90", (512, 192), 0),
+    PatternExample("column, long", "sm_80", (4096, 192), 0),
 )
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one call moved."""
+    """The traffic of one call."""
 
-    case: Case
+    example: PatternExample
     plan: Plan
     counted: emulator.Report
 
@@ -71,25 +71,25 @@ class Traffic:
 
     @property
     def sectors_over_least(self) -> float:
-        """Sectors touched, instruction by instruction, over those that the bytes moved fill."""
+        """Sectors accessed, summed over instructions, relative to the bytes moved."""
         sectors = self.counted.sectors_read + self.counted.sectors_written
-        return sectors * SECTOR / self.bytes
+        return sectors * SECTOR_BYTES / self.bytes
 
     @property
     def barriers_per_row(self) -> float:
-        """Block barriers for each row; in the column pattern, for each block."""
+        """Block barriers per row; in the column pattern, per block."""
         return self.counted.barriers / self.plan.rows
 
 
-def measure(case: Case, op: str, dtype: str) -> Traffic:
-    """Run one call on the emulator and count."""
+def measure(example: PatternExample, op: str, dtype: str) -> Traffic:
+    """Run one call on the emulator and count its traffic."""
     rng = np.random.default_rng(0)
-    inputs = [rng.normal(0, 3, case.shape).astype(dtype) for _ in range(1 + (op != "softmax"))]
-    with emulator.activate(arch=case.arch):
+    inputs = [rng.normal(0, 3, example.shape).astype(dtype) for _ in range(1 + (op != "softmax"))]
+    with emulator.activate(arch=example.arch):
         arrays = [emulator.asarray(a) for a in inputs]
         with emulator.trace() as counted:
-            getattr(cs, op)(*arrays, axis=case.axis)
-    return Traffic(case, case.plan(op, dtype), counted)
+            getattr(cs, op)(*arrays, axis=example.axis)
+    return Traffic(example, example.plan(op, dtype), counted)
 
 
 def main() -> int:
@@ -103,14 +103,14 @@ def main() -> int:
     for heading in ("bytes", "sectors", "access", "bank conflicts", "barriers/row", "clusters'"):
         table.add_column(heading, justify="right")
     for op in ("softmax", "softmax_vjp"):
-        for case in CASES:
-            t = measure(case, op, dtype)
+        for example in EXAMPLES:
+            t = measure(example, op, dtype)
             table.add_row(
                 op,
-                case.name,
-                "×".join(map(str, case.shape)),
-                str(case.axis),
-                case.arch,
+                example.name,
+                "×".join(map(str, example.shape)),
+                str(example.axis),
+                example.arch,
                 f"{t.over_least:.3f}",
                 f"{t.sectors_over_least:.3f}",
                 f"{t.counted.widest_read} B",

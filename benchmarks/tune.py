@@ -1,10 +1,10 @@
-"""Try other values of a number in cusoftmax/_tuning.py, and propose its row with the evidence.
+"""Try other values of a number in planning/tuning.py, and propose its line with the evidence.
 
-    python benchmarks/tune.py GROUP_THREADS --values 64,128,256
+    python -m benchmarks.tune GROUP_THREADS --values 64,128,256
 
-The problems timed are some of those that are planned otherwise with another value. All values are
-timed in turn on the same arrays, and the present one twice: what its two times differ by is noise.
-On the emulator this is a dry run, which shows that the code runs, and nothing of speed.
+The problems timed are some of those whose plan depends on the value. All values are timed in turn
+on the same arrays, the present one twice: the difference between its two times is the noise.
+On the emulator this is a dry run: it shows that the code runs, and says nothing about speed.
 """
 
 from __future__ import annotations
@@ -14,62 +14,60 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-if __package__ in (None, ""):  # run as a file: the checkout is what runs, whatever is installed
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import ml_dtypes
 import numpy as np
-from cusoftmax._cli_machine import first_line
-from cusoftmax._family import FAMILY
 
 import cusoftmax as cs
-from benchmarks.devices import Device, open_device
-from benchmarks.report_cells import geometric_mean
-from benchmarks.timing import Contender, Effort, on_device
-from benchmarks.tune_cells import (
-    FIXED,
-    LARGEST,
-    Problem,
+from benchmarks.measuring.averages import geometric_mean
+from benchmarks.measuring.devices import Device, open_device
+from benchmarks.measuring.results import DRY_RUN_STAMP
+from benchmarks.measuring.timing import Contender, Effort, on_device
+from benchmarks.static.tuning_problems import (
+    MAX_ARRAY_BYTES,
+    NOT_TUNABLE,
+    TuningProblem,
     affected,
     candidates,
-    names,
-    spread,
-    value_of,
+    representative,
+    tunable_names,
+    tuned_to,
 )
-from cusoftmax import _launch
-from cusoftmax import _tuning as tuned
+from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.machine import first_line
+from cusoftmax.planning import tuning as tuned
+from cusoftmax.runtime import backend, launch
 
-DRY = "dry run on the emulator: times mean nothing"
-DRY_LARGEST = 1 << 17  # bytes of an array on the emulator
-AGAIN = "again"  # the present value's second contender
-JUDGED = 4  # rows of a result whose error is looked at
+DRY_RUN_MAX_ARRAY_BYTES = 1 << 17
+AGAIN = "again"  # name of the present value's second contender
+JUDGED_ROWS = 4
 
 
 @dataclass
-class Cell:
-    """A problem, the median seconds of each value, and what was seen of the results."""
+class ProblemTimes:
+    """A problem and the median seconds of each value, the present one's `again`."""
 
-    problem: Problem
+    problem: TuningProblem
     seconds: dict[int, float]
     again: float
-    other_bits: set[int] = field(default_factory=set)
+    other_bits: set[int] = field(default_factory=set)  # values that change the result's bits
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the times say."""
+    """The value to use, and its line of cusoftmax/planning/tuning.py."""
 
     value: int
     row: str
-    means: dict[int, float]  # geometric mean of the speed over the present value's
+    means: dict[int, float]  # of each value: geometric mean of its speed over the present one's
     noise: float
 
 
-def propose(name: str, present: int, cells: Sequence[Cell], gpu: str, date: str) -> Proposal:
-    """Choose a value: the fastest on the geometric mean, if it is faster by more than the noise."""
+def propose(
+    name: str, present: int, cells: Sequence[ProblemTimes], gpu: str, date: str
+) -> Proposal:
+    """Choose the value fastest on the geometric mean, if it gains more than the noise."""
     noise = max(abs(c.again / c.seconds[present] - 1) for c in cells)
     values = sorted(set.intersection(*(set(c.seconds) for c in cells)))
     means = {v: geometric_mean([c.seconds[present] / c.seconds[v] for c in cells]) for v in values}
@@ -94,9 +92,9 @@ def propose(name: str, present: int, cells: Sequence[Cell], gpu: str, date: str)
 
 
 def measure(
-    device: Device, name: str, values: Sequence[int], problem: Problem, effort: Effort
-) -> tuple[Cell | None, dict[int, str]]:
-    """Time all values on a problem; also return why some could not be."""
+    device: Device, name: str, values: Sequence[int], problem: TuningProblem, effort: Effort
+) -> tuple[ProblemTimes | None, dict[int, str]]:
+    """Time all values on a problem; also return why some could not be timed."""
     present = getattr(tuned, name).value
     host = _inputs(problem)
     inputs, out = [device.upload(a) for a in host], device.upload(np.zeros_like(host[0]))
@@ -105,10 +103,10 @@ def measure(
     bits: dict[int, bytes] = {}
     for value in values:
         try:
-            calls[value] = _version(name, value, problem, inputs, out)
-            device.poison(out)
+            calls[value] = _call_with(name, value, problem, inputs, out)
+            device.fill_with_nan(out)
             calls[value]()
-            bits[value] = _checked(device, problem, host, out)
+            bits[value] = _judged_bytes(device, problem, host, out)
         except Exception as error:  # the compiler's, the driver's or the emulator's
             failed[value] = first_line(error)
             calls.pop(value, None)
@@ -116,22 +114,22 @@ def measure(
         return None, failed
     contenders = [Contender(v, [c]) for v, c in calls.items()]
     contenders.append(Contender(AGAIN, [calls[present]]))
-    before = _launch._calls
+    before = launch._calls
     try:
         on_device(device, contenders, effort, evict=True)
     finally:
-        _launch._calls = before
+        launch._calls = before
     failed |= {c.name: c.failed for c in contenders if c.failed}
     times = {c.name: float(np.median(c.seconds)) for c in contenders if not c.failed}
     again = times.pop(AGAIN, None)
     if again is None or present not in times:
         return None, failed
     other = {v for v in times if bits[v] != bits[present]}
-    return Cell(problem, times, again, other), failed
+    return ProblemTimes(problem, times, again, other), failed
 
 
-def _inputs(problem: Problem) -> list[np.ndarray[Any, Any]]:
-    """Return logits, or for a product a softmax and a vector; long ones repeat themselves."""
+def _inputs(problem: TuningProblem) -> list[np.ndarray[Any, Any]]:
+    """Return logits, or for the derivative about a softmax and a vector; numbers repeat."""
     dtype = np.dtype(ml_dtypes.bfloat16 if problem.dtype == "bfloat16" else problem.dtype)
     rng, size = np.random.default_rng(0), int(np.prod(problem.shape))
     drawn = rng.standard_normal(min(size, 1 << 22), np.float32).astype(dtype)
@@ -140,34 +138,34 @@ def _inputs(problem: Problem) -> list[np.ndarray[Any, Any]]:
         return [x]
     n = problem.shape[problem.axis]
     y = np.resize(np.exp(drawn.astype(np.float64)) / (1.65 * n), problem.shape).astype(dtype)
-    return [y, x]  # rows of y add up to about 1, which is all that a product needs
+    return [y, x]  # rows of y sum to about 1, which is enough for softmax_vjp
 
 
-def _version(
-    name: str, value: int, problem: Problem, inputs: Sequence[Any], out: Any
+def _call_with(
+    name: str, value: int, problem: TuningProblem, inputs: Sequence[Any], out: Any
 ) -> Callable[[], Any]:
-    """Return a call that is planned with another value, and has the others' overhead."""
+    """Return a call planned with another value; its host overhead is that of any call."""
     function = getattr(cs, problem.op)
-    with value_of(name, value):
+    with tuned_to(name, value):
         function(*inputs, axis=problem.axis, out=out)
-        known = _launch._calls
+        known = launch._calls
 
     def call() -> Any:
-        _launch._calls = known
+        launch._calls = known
         return function(*inputs, axis=problem.axis, out=out)
 
     return call
 
 
-def _checked(
-    device: Device, problem: Problem, host: Sequence[np.ndarray[Any, Any]], out: Any
+def _judged_bytes(
+    device: Device, problem: TuningProblem, host: Sequence[np.ndarray[Any, Any]], out: Any
 ) -> bytes:
-    """Return the bits of some rows of the result, or raise if they are not within the contract."""
+    """Return some rows of the result as bytes; raise if they exceed the contract's bound."""
     count = problem.shape[0] if problem.axis else problem.shape[1]
-    chosen = sorted({i * (count - 1) // max(1, JUDGED - 1) for i in range(JUDGED)})
-    got = device.rows(out, problem.axis, chosen)
+    chosen = sorted({i * (count - 1) // max(1, JUDGED_ROWS - 1) for i in range(JUDGED_ROWS)})
+    got = device.fetch_rows(out, problem.axis, chosen)
     rows = [np.stack([a[i] if problem.axis else a[:, i] for i in chosen]) for a in host]
-    worst = FAMILY[problem.op].worst(tuple(rows), -1, (got,))
+    worst = CONTRACTS[problem.op].worst(tuple(rows), -1, (got,))
     if not worst <= 1:
         raise ArithmeticError(f"wrong result: {worst:.3g} times the error allowed")
     return got.tobytes()
@@ -177,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     kind = given.device
     if kind == "auto":
-        kind = "cuda" if _launch.gpu_is_present() else "emulator"
+        kind = "cuda" if backend.gpu_is_present() else "emulator"
     try:
         with open_device(kind, given.arch) as device:
             return _tune(device, given)
@@ -189,20 +187,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tune(device: Device, given: argparse.Namespace) -> int:
     name, present = given.name, getattr(tuned, given.name).value
     values = sorted({present, *(given.values or (max(1, present // 2), present * 2))})
-    problems = list(candidates(DRY_LARGEST if device.emulated else LARGEST))
-    if given.values is None:  # those that were not asked for may turn out impossible
+    problems = list(candidates(DRY_RUN_MAX_ARRAY_BYTES if device.emulated else MAX_ARRAY_BYTES))
+    if given.values is None:  # half and double of the present value may be impossible
         values = [v for v in values if v == present or _possible(name, v, device, problems)]
     changed = affected(name, values, device.spec, problems)
-    chosen = spread(changed, device.spec, given.cells)
+    chosen = representative(changed, device.spec, given.cells)
     if device.emulated:
-        print(f"# {DRY}")
+        print(f"# {DRY_RUN_STAMP}")
     print(f"# {name} = {', '.join(map(str, values))} on {device.spec.name}: {len(changed)} of")
     print(f"# {len(problems)} problems are planned differently, {len(chosen)} are timed")
     effort = Effort(1, 0.0) if device.emulated else Effort(given.runs, given.seconds)
-    cells: list[Cell] = []
+    cells: list[ProblemTimes] = []
     for problem in chosen:
         cell, failed = measure(device, name, values, problem, effort)
-        device.tidy()
+        device.free_cached_memory()
         for value, why in failed.items():
             print(f"# {problem}: {value} failed: {why}")
         if cell is not None:
@@ -218,11 +216,11 @@ def _tune(device: Device, given: argparse.Namespace) -> int:
     if any(c.other_bits for c in cells):
         print("# the bits of some results change with it: golden results are to be renewed")
     print("# registers and spills of a new value: cusoftmax kernels")
-    print(f"# {DRY}; not to be used: {made.row}" if device.emulated else made.row)
+    print(f"# {DRY_RUN_STAMP}; not to be used: {made.row}" if device.emulated else made.row)
     return 0
 
 
-def _possible(name: str, value: int, device: Device, problems: Sequence[Problem]) -> bool:
+def _possible(name: str, value: int, device: Device, problems: Sequence[TuningProblem]) -> bool:
     try:
         affected(name, [value], device.spec, problems)
     except ValueError as error:
@@ -231,7 +229,7 @@ def _possible(name: str, value: int, device: Device, problems: Sequence[Problem]
     return True
 
 
-def _show(cell: Cell, present: int) -> None:
+def _show(cell: ProblemTimes, present: int) -> None:
     times = ", ".join(
         f"{v}: {s * 1e6:.1f} µs" + (" (other bits)" if v in cell.other_bits else "")
         for v, s in cell.seconds.items()
@@ -241,7 +239,7 @@ def _show(cell: Cell, present: int) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", type=_name, metavar="NAME", help=", ".join(names()))
+    parser.add_argument("name", type=_name, metavar="NAME", help=", ".join(tunable_names()))
     parser.add_argument("--values", type=_values, help="such as 64,128; default: half and double")
     parser.add_argument("--device", choices=("auto", "cuda", "emulator"), default="auto")
     parser.add_argument("--arch", default="sm_90", help="what the emulator plans for")
@@ -252,10 +250,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _name(text: str) -> str:
-    if text in FIXED:
-        raise argparse.ArgumentTypeError(f"{text} is not tunable: {FIXED[text]}")
-    if text not in names():
-        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(names())}")
+    if text in NOT_TUNABLE:
+        raise argparse.ArgumentTypeError(f"{text} is not tunable: {NOT_TUNABLE[text]}")
+    if text not in tunable_names():
+        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(tunable_names())}")
     return text
 
 

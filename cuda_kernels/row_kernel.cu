@@ -1,6 +1,5 @@
-// The one translation unit of the row operations: an operation (ops/), a pattern (patterns/), one entry.
-//
-// Both are chosen by name, so a new file in either folder needs no change here.
+// The only translation unit. Each kernel is compiled from it, with one operation (ops/) and one pattern (patterns/),
+// which the options CSM_OP and CSM_PATTERN name: a new file in either folder needs no change here.
 
 #define CSM_QUOTED(path) #path
 #define CSM_HEADER(path) CSM_QUOTED(path)
@@ -8,14 +7,14 @@
 #include CSM_HEADER(ops/CSM_OP.cuh)
 #include CSM_HEADER(patterns/CSM_PATTERN.cuh)
 
-// CuPy launches without attributes, so a cluster's size is the kernel's own.
+// The cluster size is an attribute of the kernel, since CuPy cannot set it at a launch.
 #if CSM_CLUSTER > 1
 #define CSM_CLUSTER_ATTRIBUTE __cluster_dims__(CSM_CLUSTER, 1, 1)
 #else
 #define CSM_CLUSTER_ATTRIBUTE
 #endif
 
-// A pointer for each operand, in the order of machine/config.cuh: a kernel takes as many as its operation has.
+// The kernel takes one pointer for each operand of its operation, in the order of machine/config.cuh.
 #define CSM_EACH_2(of) of(0), of(1)
 #define CSM_EACH_3(of) CSM_EACH_2(of), of(2)
 #define CSM_EACH_4(of) CSM_EACH_3(of), of(3)

@@ -1,12 +1,14 @@
-"""The benchmark without a GPU: its file, its cells, how it takes turns, checks and survives.
+"""The benchmarks without a GPU: results file, cells, timing in turns, checks, failed runs.
 
-No time that the emulator takes is judged here: it says nothing about a GPU.
+Times on the emulator are not judged: they say nothing about a GPU.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,13 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cusoftmax._device import DeviceSpec
 
-from benchmarks import contest, overhead, run, suites, timing
-from benchmarks.contest import Bench, Pool
-from benchmarks.devices import CudaDevice, EmulatedDevice, open_device
-from benchmarks.peers import BFLOAT16, MissingPeer, Peer, RefusedProblem, TorchPeer, probe
-from benchmarks.results import (
+from benchmarks import import_time, run
+from benchmarks.measuring import timing
+from benchmarks.measuring.devices import CudaDevice, EmulatedDevice, open_device
+from benchmarks.measuring.results import (
     Clocks,
     Machine,
     Measurement,
@@ -32,12 +32,49 @@ from benchmarks.results import (
     load,
     save,
 )  # fmt: skip
-from benchmarks.suites import DRY, FULL, MIB, QUICK, Cell, Scale, cells, changes
-from benchmarks.timing import Contender, Effort
+from benchmarks.measuring.timing import Contender, Effort
+from benchmarks.peers.libraries import TorchPeer
+from benchmarks.peers.peer import BFLOAT16, MissingPeer, Peer, RefusedProblem, probe
+from benchmarks.session.inputs import RandomPool, Session
+from benchmarks.session.measure import measure_cell, measure_on_device
+from benchmarks.suites.cells import (
+    DRY,
+    FULL,
+    MIB,
+    QUICK,
+    SUITES,
+    Cell,
+    Scale,
+    cells,
+    change_points,
+)
+from benchmarks.suites.operations import DTYPES, MeasuredOperation, bytes_per_element
 from cusoftmax import reference
+from cusoftmax.planning.device import DeviceSpec
 
 H100 = DeviceSpec.known(90)
-LITTLE = Effort(runs=3, seconds=10.0, batch=2, warm=0.0)
+FOLDER = Path(run.__file__).parent
+COMMANDS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+SHORT = Effort(runs=3, seconds=10.0, batch=2, warm=0.0)
+
+
+# ----------------------------------------------------------------------------------- the commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_run_as_the_readme_says(name: str) -> None:
+    assert f"python -m benchmarks.{name}" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
+
+
+def test_import_time_is_of_what_is_imported_beyond_numpy() -> None:
+    numpy_seconds, seconds, modules = import_time.measure()
+    assert numpy_seconds > 0 and seconds > 0
+    assert "cusoftmax" in modules
+    assert "numpy" not in modules
 
 
 # ------------------------------------------------------------------------------------ the results
@@ -53,10 +90,10 @@ def measured(**changed: Any) -> Measurement:
 
 def results(*measurements: Measurement) -> Results:
     machine = Machine("H100", "sm_90", 132, 1, "580", Clocks(1, 2, 3, 4), 700.0, 40, "a CPU")
-    told = {"torch": {"version": "2"}, "jax": {"missing": "no"}}
+    peers = {"torch": {"version": "2"}, "jax": {"missing": "no"}}
     return Results(
         False, "2026-01-02T03:04:05+00:00", "run", "0" * 40, False, machine,
-        {"python": "3.12", "nvrtc": None}, told, list(measurements),
+        {"python": "3.12", "nvrtc": None}, peers, list(measurements),
     )  # fmt: skip
 
 
@@ -100,54 +137,54 @@ def test_a_save_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- the cells
 
 
-def made(suite: str, scale: Scale = FULL, **kind: Any) -> list[Cell]:
-    given = {"ops": ("softmax", "softmax_vjp"), "dtypes": None} | kind
+def cells_of(suite: str, scale: Scale = FULL, **chosen: Any) -> list[Cell]:
+    given = {"ops": ("softmax", "softmax_vjp"), "dtypes": None} | chosen
     return cells([suite], given["ops"], given["dtypes"], scale, H100)
 
 
 def test_the_sweep_has_every_length_and_enough_traffic() -> None:
     lengths = {2**k for k in range(5, 21)} | {1000, 1023, 1025, 4097, 50257, 128256, 151936}
     for op in ("softmax", "softmax_vjp"):
-        for dtype in suites.DTYPES:
-            found = [c for c in made("sweep") if (c.op, c.dtype) == (op, dtype)]
+        for dtype in DTYPES:
+            found = [c for c in cells_of("sweep") if (c.op, c.dtype) == (op, dtype)]
             assert {c.n for c in found} == lengths
             assert all(256 * MIB <= c.least_bytes < 300 * MIB for c in found)
 
 
 @pytest.mark.parametrize("scale", [FULL, QUICK, DRY])
 def test_least_bytes_are_the_plans(scale: Scale) -> None:
-    for suite in suites.SUITES:
-        for cell in made(suite, scale, ops=("softmax", "softmax_vjp", "softmax_jvp")):
+    for suite in SUITES:
+        for cell in cells_of(suite, scale, ops=("softmax", "softmax_vjp", "softmax_jvp")):
             assert cell.least_bytes == cell.plan(H100).least_bytes
             assert cell.plan(H100).rows == cell.rows
 
 
-def test_what_tells_most_comes_first() -> None:
-    todo = cells(list(suites.SUITES), ("softmax",), None, FULL, H100)
+def test_cells_are_in_order_of_rank() -> None:
+    todo = cells(list(SUITES), ("softmax",), None, FULL, H100)
     assert (todo[0].suite, todo[0].n, todo[0].dtype) == ("sweep", 4096, "float16")
-    place = {suite: [i for i, c in enumerate(todo) if c.suite == suite] for suite in suites.SUITES}
+    place = {suite: [i for i, c in enumerate(todo) if c.suite == suite] for suite in SUITES}
     assert max(place["overhead"]) < min(place["cliffs"])
     assert max(place["sweep"][:32]) < min(place["few_rows"])
     assert [c.rank for c in todo] == sorted(c.rank for c in todo)
 
 
 @pytest.mark.parametrize("op", ["softmax", "softmax_vjp"])
-def test_cliffs_lie_about_every_change_of_plan(op: str) -> None:
-    lengths = {c.n: c.rows for c in made("cliffs", ops=(op,), dtypes=("float16",))}
+def test_cliffs_surround_every_change_of_plan(op: str) -> None:
+    lengths = {c.n: c.rows for c in cells_of("cliffs", ops=(op,), dtypes=("float16",))}
     patterns = {}
     for n in range(64, 70000, 64):
-        rows = -(-256 * MIB // (n * suites.bytes_per_element(op, "float16")))
+        rows = -(-256 * MIB // (n * bytes_per_element(op, "float16")))
         plan = Cell("cliffs", op, "float16", rows, n).plan(H100)
         patterns[n] = (plan.pattern, plan.cluster)
     edges = [n for n in list(patterns)[:-1] if patterns[n] != patterns[n + 64]]
     assert len(edges) >= 3  # to block, and to clusters of 2 and more
     for n in edges:
-        assert {n, n + 8} <= set(lengths), f"the change after {n} is not looked at"
+        assert {n, n + 8} <= set(lengths), f"the change after {n} is not measured"
 
 
 def test_changes_are_found_to_the_element() -> None:
     steps = (100, 1000, 1001 + 64, 30000)
-    found = changes(lambda n: sum(n > s for s in steps), 8, 1 << 20)
+    found = change_points(lambda n: sum(n > s for s in steps), 8, 1 << 20)
     assert list(found) == list(steps)
 
 
@@ -155,14 +192,14 @@ def test_changes_are_found_to_the_element() -> None:
 
 
 class ScriptedDevice:
-    """A clock that says what it is told, and keeps a record of what it was asked."""
+    """A device whose times are given; it records which calls were timed, with what lead."""
 
     def __init__(self, enqueue: float = 0.0) -> None:
-        self.asked: list[tuple[Any, float]] = []
+        self.timed: list[tuple[Any, float]] = []
         self.enqueue = enqueue
 
-    def sample(self, call: Callable[[], Any], lead: float, evict: bool) -> tuple[float, float]:
-        self.asked.append((call(), lead))
+    def time_call(self, call: Callable[[], Any], lead: float, evict: bool) -> tuple[float, float]:
+        self.timed.append((call(), lead))
         return 1.0, self.enqueue
 
     def synchronize(self) -> None: ...
@@ -173,15 +210,15 @@ def test_contenders_take_turns_on_changing_memory() -> None:
     names = ("a", "b", "c")
     entries = [Contender(w, [lambda w=w, s=s: (w, s) for s in range(4)]) for w in names]
     timing.on_device(device, entries, Effort(20, 10.0, warm=0.0), evict=False)  # type: ignore[arg-type]
-    order = [who for (who, _), _ in device.asked]
+    order = [who for (who, _), _ in device.timed]
     rounds = [tuple(order[i : i + 3]) for i in range(0, len(order), 3)]
     assert all(sorted(r) == list(names) for r in rounds)
-    assert len(set(rounds)) > 1  # not always in one order
-    assert [used for (_, used), _ in device.asked] == [i % 4 for i in range(len(order))]
+    assert len(set(rounds)) > 1  # in different orders
+    assert [used for (_, used), _ in device.timed] == [i % 4 for i in range(len(order))]
     assert [len(e.seconds) for e in entries] == [20] * 3
 
 
-def test_a_contender_that_raises_is_left_behind() -> None:
+def test_a_contender_that_raises_is_timed_no_further() -> None:
     calls = iter(range(100))
 
     def tires() -> None:
@@ -198,13 +235,13 @@ def test_the_gpu_waits_longer_than_the_host_needs() -> None:
     device = ScriptedDevice(enqueue=3e-3)
     entry = Contender("slow", [int])
     timing.on_device(device, [entry], Effort(5, 10.0, warm=0.0), evict=False)  # type: ignore[arg-type]
-    short = [lead for _, lead in device.asked if lead < 3e-3]
-    assert len(short) == 1  # the one that showed it, and was taken again
+    short = [lead for _, lead in device.timed if lead < 3e-3]
+    assert len(short) == 1  # the first sample, which was then repeated
     assert len(entry.seconds) == 5
 
 
 def test_a_cuda_sample_is_the_call_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait and the eviction lie before the first event; nothing else is between the two."""
+    """The wait and the eviction come before the first event; only the call is between the two."""
     log: list[Any] = []
 
     class Event:
@@ -230,16 +267,16 @@ def test_a_cuda_sample_is_the_call_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     device._filler = np.zeros(1024, np.uint64)
     device._sink = None
     device._pause = lambda grid, block, args: log.append((grid, [int(a) for a in args[1:3]]))
-    elapsed, enqueued = device.sample(lambda: log.append("call"), 1e-3, evict=False)
+    elapsed, enqueued = device.time_call(lambda: log.append("call"), 1e-3, evict=False)
     assert log == [((1,), [0, 1_000_000]), "start", "call", "end", "wait"]
     assert elapsed == 2.5e-3
     assert enqueued > 0
     log.clear()
-    device.sample(lambda: None, 0.0, evict=True)
+    device.time_call(lambda: None, 0.0, evict=True)
     assert log[0] == ((4 * 132,), [512, 0])
 
 
-# ---------------------------------------------------------------------------------------- contests
+# -------------------------------------------------------------------------------- one cell measured
 
 
 @pytest.fixture
@@ -250,7 +287,7 @@ def device() -> Iterator[EmulatedDevice]:
 
 
 class NumpyPeer(Peer):
-    """A peer of the tests: softmax by NumPy, or whatever `spoil` makes of it."""
+    """A peer for tests: NumPy's softmax, changed by `spoil`."""
 
     needs_gpu = False
     ops = ("softmax",)
@@ -265,7 +302,7 @@ class NumpyPeer(Peer):
         def call(x: np.ndarray) -> Any:
             return self.spoil(reference.softmax(x, axis).astype(x.dtype))
 
-        return [partial(call, device.exchange(x)) for (x,) in sets]
+        return [partial(call, device.dlpack_source(x)) for (x,) in sets]
 
     def result(self, device: Any, value: Any, dtype: Any) -> Any:
         return value
@@ -276,7 +313,7 @@ def refuse(y: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize("axis", [-1, 0])
-def test_a_contest_judges_everyone(device: EmulatedDevice, axis: int) -> None:
+def test_every_contender_is_judged(device: EmulatedDevice, axis: int) -> None:
     peers = [
         NumpyPeer("right"),
         NumpyPeer("wrong", lambda y: y * 2),
@@ -286,7 +323,7 @@ def test_a_contest_judges_everyone(device: EmulatedDevice, axis: int) -> None:
     ]
     cell = Cell("sweep", "softmax", "float32", 6, 32, axis)
     with np.errstate(all="ignore"):
-        found = contest.measure(Bench(device, peers, LITTLE, Pool(device)), cell)
+        found = measure_on_device(Session(device, peers, SHORT, RandomPool(device)), cell)
     by_name = {m.who: m for m in found}
     assert list(by_name) == ["cusoftmax", "right", "wrong", "nan", "raises", "shape", "copy"]
     ours = by_name["cusoftmax"]
@@ -321,28 +358,28 @@ def test_an_output_that_is_not_written_is_noticed(
     def nothing(self: Any, inputs: Any, axis: int, out: Any = None) -> Any:
         return out
 
-    monkeypatch.setattr(suites.Operation, "call", nothing)
+    monkeypatch.setattr(MeasuredOperation, "call", nothing)
     cell = Cell("sweep", "softmax", "float16", 4, 32)
-    ours = contest.measure(Bench(device, (), LITTLE, Pool(device)), cell)[0]
+    ours = measure_on_device(Session(device, (), SHORT, RandomPool(device)), cell)[0]
     assert ours.failed is not None
     assert "wrong result" in ours.failed
 
 
 def test_spreads_are_measured_side_by_side(device: EmulatedDevice) -> None:
     cell = Cell("range", "softmax_vjp", "float32", 4, 32, sigmas=(1.0, 50.0))
-    found = contest.measure(Bench(device, (), LITTLE, Pool(device)), cell)
+    found = measure_on_device(Session(device, (), SHORT, RandomPool(device)), cell)
     assert [(m.who, m.sigma) for m in found][:2] == [("cusoftmax", 1.0), ("cusoftmax", 50.0)]
     assert all(m.failed is None for m in found)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_inputs_are_random_and_differ(device: EmulatedDevice, dtype: str) -> None:
-    kind = BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
-    pool = Pool(device)
-    pair = [device.upload(np.zeros((300, 100), kind)) for _ in range(2)]
+    numpy_dtype = BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
+    pool = RandomPool(device)
+    pair = [device.upload(np.zeros((300, 100), numpy_dtype)) for _ in range(2)]
     for array in pair:
         pool.fill(array, 50.0)
-    a, b = (device.exchange(array).astype(np.float64) for array in pair)
+    a, b = (device.dlpack_source(array).astype(np.float64) for array in pair)
     assert 45 < a.std() < 55 and abs(a.mean()) < 2
     assert (a == 0).mean() < 0.01
     assert (a == b).mean() < 0.1
@@ -350,24 +387,24 @@ def test_inputs_are_random_and_differ(device: EmulatedDevice, dtype: str) -> Non
 
 
 def test_overhead_has_a_bare_launch_beside_the_call(device: EmulatedDevice) -> None:
-    cell = made("overhead", DRY, ops=("softmax_vjp",))[0]
-    found = overhead.measure(Bench(device, (), LITTLE, Pool(device)), cell)
+    cell = cells_of("overhead", DRY, ops=("softmax_vjp",))[0]
+    found = measure_cell(Session(device, (), SHORT, RandomPool(device)), cell)
     names = ["cusoftmax", "cusoftmax, out=", "rawkernel", "rawkernel, empty_like"]
     assert [m.who for m in found] == names
     for m in found:
         assert (m.failed, m.how, m.gb_per_s) == (None, "host", None)
-        assert m.worst_error is not None  # the bare launch computed the same
+        assert m.worst_error is not None  # the result of the bare launch is judged too
 
 
 def test_first_calls_are_of_new_processes(device: EmulatedDevice) -> None:
-    cell = made("cold", DRY, ops=("softmax",))[0]
-    cold, cached = overhead.measure(Bench(device, (), LITTLE, Pool(device)), cell)
+    cell = cells_of("cold", DRY, ops=("softmax",))[0]
+    cold, cached = measure_cell(Session(device, (), SHORT, RandomPool(device)), cell)
     assert (cold.failed, cached.failed) == (None, None)
     assert cold.times is not None and cached.times is not None
-    assert cold.times.median > 2 * cached.times.median  # the one builds, the other only loads
+    assert cold.times.median > 2 * cached.times.median  # the first one compiles
 
 
-def test_peers_that_are_not_there_say_why(device: EmulatedDevice) -> None:
+def test_missing_peers_say_why(device: EmulatedDevice) -> None:
     class Absent(NumpyPeer):
         def probe(self, device: Any) -> str:
             raise MissingPeer("not installed")
@@ -379,9 +416,9 @@ def test_peers_that_are_not_there_say_why(device: EmulatedDevice) -> None:
     class NeedsGpu(NumpyPeer):
         needs_gpu = True
 
-    there, told = probe([Absent("a"), Broken("b"), NeedsGpu("c"), NumpyPeer("d")], device)
-    assert [p.name for p in there] == ["d"]
-    assert told == {
+    available, found = probe([Absent("a"), Broken("b"), NeedsGpu("c"), NumpyPeer("d")], device)
+    assert [p.name for p in available] == ["d"]
+    assert found == {
         "a": {"missing": "not installed"},
         "b": {"missing": "OSError: libcuda.so"},
         "c": {"missing": "needs a GPU"},
@@ -394,9 +431,9 @@ def test_torch_reads_the_same_memory(device: EmulatedDevice, dtype: str) -> None
     pytest.importorskip("torch", reason="PyTorch is not installed")
     peer = TorchPeer()
     peer.probe(device)
-    bench = Bench(device, [peer], LITTLE, Pool(device))
+    session = Session(device, [peer], SHORT, RandomPool(device))
     for op in ("softmax", "softmax_vjp"):
-        found = contest.measure(bench, Cell("sweep", op, dtype, 4, 32))
+        found = measure_on_device(session, Cell("sweep", op, dtype, 4, 32))
         assert [m.failed for m in found] == [None] * 3
 
 
@@ -404,7 +441,7 @@ def test_torch_reads_the_same_memory(device: EmulatedDevice, dtype: str) -> None
 
 
 def start(tmp_path: Path, *arguments: str) -> tuple[int, Results]:
-    """Run the command in this process, dry; return its status and its file."""
+    """Make a dry run in this process; return its exit status and its results."""
     path = tmp_path / "r.json"
     given = ["--device", "emulator", "--peers", "", "--ops", "softmax", "--dtypes", "float16"]
     status = run.main([*given, "--out", str(path), *arguments])
@@ -412,7 +449,7 @@ def start(tmp_path: Path, *arguments: str) -> tuple[int, Results]:
 
 
 def test_a_dry_run_measures_every_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = [name for name in suites.SUITES if name != "cold"]  # it has a test of its own
+    names = [name for name in SUITES if name != "cold"]  # tested on its own
     status, found = start(tmp_path, *[f"--suite={name}" for name in names])
     assert status == 0
     assert found.dry_run
@@ -426,15 +463,15 @@ def test_a_dry_run_measures_every_suite(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_dry_run_stays_out_of_the_results_folder() -> None:
     dry = replace(results(), dry_run=True)
-    assert (run.HERE / "results") not in run._default_path(dry, ["sweep"]).parents
+    assert (run.FOLDER / "results") not in run._default_path(dry, ["sweep"]).parents
     real = run._default_path(results(), ["sweep", "range"])
-    assert real == run.HERE / "results" / "20260102T030405Z-h100-sweep-range.json"
+    assert real == run.FOLDER / "results" / "20260102T030405Z-h100-sweep-range.json"
 
 
-def test_a_copy_without_git_is_told_its_commit(tmp_path: Path) -> None:
-    for told, dirty in ((40 * "a", False), (40 * "b" + "-dirty", True)):
-        _, found = start(tmp_path, "--suite", "sweep", "--minutes", "0", "--commit", told)
-        assert (found.commit, found.dirty) == (told[:40], dirty)
+def test_the_commit_of_a_copy_without_git_is_an_option(tmp_path: Path) -> None:
+    for described, dirty in ((40 * "a", False), (40 * "b" + "-dirty", True)):
+        _, found = start(tmp_path, "--suite", "sweep", "--minutes", "0", "--commit", described)
+        assert (found.commit, found.dirty) == (described[:40], dirty)
 
 
 def test_beyond_its_minutes_a_run_says_what_it_left_out(tmp_path: Path) -> None:
@@ -444,17 +481,17 @@ def test_beyond_its_minutes_a_run_says_what_it_left_out(tmp_path: Path) -> None:
     assert found.skipped == ["0 minutes are over: 2 cells of sweep"]
 
 
-def cut(monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None]) -> None:
-    """Let the second cell of a run be its last."""
+def stop_at_second_cell(monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None]) -> None:
+    """Call `stop` before the second cell of a run is measured."""
     cells_before: list[Cell] = []
 
-    def measure(bench: Bench, cell: Cell) -> list[Measurement]:
+    def measure(session: Session, cell: Cell) -> list[Measurement]:
         if cells_before:
             stop()
         cells_before.append(cell)
-        return overhead.measure(bench, cell)
+        return measure_cell(session, cell)
 
-    monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(run, "measure_cell", measure)
 
 
 def test_a_run_that_is_stopped_keeps_what_it_has(
@@ -463,7 +500,7 @@ def test_a_run_that_is_stopped_keeps_what_it_has(
     def stop() -> None:
         raise KeyboardInterrupt
 
-    cut(monkeypatch, stop)
+    stop_at_second_cell(monkeypatch, stop)
     status, found = start(tmp_path, "--suite", "sweep")
     assert status == 1
     assert found.finished is None
@@ -478,20 +515,20 @@ def test_a_run_that_loses_its_gpu_ends(tmp_path: Path, monkeypatch: pytest.Monke
 
         monkeypatch.setattr(EmulatedDevice, "synchronize", dead)
 
-    cut(monkeypatch, lose)
+    stop_at_second_cell(monkeypatch, lose)
     status, found = start(tmp_path, "--suite", "sweep")
     assert status == 1
-    assert {m.n for m in found.measurements} == {32}  # nothing of the cell that it was lost in
+    assert {m.n for m in found.measurements} == {32}  # none of the cell in which it was lost
     assert "the GPU was lost in sweep: softmax float16 2 × 1000" in found.skipped[0]
 
 
-def test_a_cell_that_cannot_be_measured_is_told(
+def test_a_cell_that_cannot_be_measured_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop() -> None:
         raise MemoryError("[no] memory")
 
-    cut(monkeypatch, stop)
+    stop_at_second_cell(monkeypatch, stop)
     status, found = start(tmp_path, "--suite", "sweep")
     assert status == 1
     assert [m.failed for m in found.measurements if m.failed] == ["MemoryError: [no] memory"]
@@ -505,11 +542,11 @@ def test_a_list_measures_nothing(
     monkeypatch.setattr(run, "open_device", None)  # no device is opened
     assert run.main(["--list", "--suite", "sweep", "--quick", "--dtypes", "float32"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * len((*QUICK.first, *QUICK.rest))
+    assert len(lines) == 2 * len((*QUICK.first_lengths, *QUICK.other_lengths))
     assert lines[0] == "sweep: softmax float32 8192 × 4096, 256.00 MiB, block"
 
 
-def test_without_a_gpu_it_says_so(
+def test_without_a_gpu_the_run_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run, "gpu_is_present", lambda: False)

@@ -271,23 +271,23 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_table_has_a_row_for_each_kernel() -> None:
     need_tools()
     table = pytest.importorskip("benchmarks.cost")
-    found = table.of_case(table.Case(1024), "softmax", "float16", DEVICE)
+    found = table.rows_of_problem(table.TypicalProblem(1024), "softmax", "float16", DEVICE)
     assert all(len(row) == len(table.HEADINGS) for row in found.rows)
     ours = dict(zip(table.HEADINGS, found.rows[0], strict=True))
     assert (ours["pattern"], ours["who"], ours["limiter"]) == ("group", "cusoftmax", "memory")
     assert ours["of copy"] == "100%" and ours["KiB loading"] == "72"
     others = {row[table.HEADINGS.index("who")] for row in found.rows[1:]}
-    if table.cost_peers.missing():
+    if table.peer_cost.missing():
         assert not others
     else:
-        assert others | {line.split()[0] for line in found.refused} == set(table.cost_peers.PEERS)
+        assert others | {line.split()[0] for line in found.refused} == set(table.peer_cost.PEERS)
     text = table.as_markdown("title", found.rows, ["a refusal"])
     assert "| group | 131072×1024 | -1 | cusoftmax |" in text and text.endswith("- a refusal\n")
 
 
 def test_peers_refuse_rows_that_they_have_no_kernel_for() -> None:
-    peers = pytest.importorskip("benchmarks.cost_peers")
+    peers = pytest.importorskip("benchmarks.static.peer_cost")
     if peers.missing():
         pytest.skip(peers.missing())
-    with pytest.raises(peers.Refusal, match="at most 131072"):
+    with pytest.raises(peers.NoKernel, match="at most 131072"):
         peers.cost("Triton", "softmax", "float16", 8, 1 << 18, H100, DEVICE)

@@ -190,7 +190,7 @@ def test_the_current_device_is_asked_for_in_every_call(monkeypatch: pytest.Monke
 # Before CuPy is imported its launch has to be replaced, hence a process of its own.
 ARGUMENTS = """
 import numpy as np
-from benchmarks import null_driver
+from benchmarks.static import null_driver
 driver = null_driver.install()
 import cupy, cusoftmax as cs
 from cusoftmax.runtime import backend, launch

@@ -1,4 +1,4 @@
-"""What is made of measurements: the report, proposals for thresholds, and the session's script."""
+"""The report of results files: targets, merged files, tables and pictures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 
-from benchmarks import overhead, report
-from benchmarks.report_cells import Sheet, gather
-from benchmarks.report_plots import STAMP
-from benchmarks.report_targets import LAUNCHES, Verdict, verdicts
-from benchmarks.results import (
+from benchmarks import report
+from benchmarks.measuring.results import (
+    DRY_RUN_STAMP,
     Clocks,
     Machine,
     Measurement,
@@ -23,6 +21,9 @@ from benchmarks.results import (
     WorstError,
     save,
 )  # fmt: skip
+from benchmarks.reporting.page import markdown_page
+from benchmarks.reporting.sheets import GpuSheet, gather
+from benchmarks.reporting.targets import Verdict, verdicts
 
 ITEMSIZE = {"float16": 2, "float32": 4, "float64": 8}
 COPY = 3000.0  # GB/s
@@ -44,7 +45,7 @@ def measured(
     failed: str | None = None,
     error: float = 0.5,
 ) -> Measurement:
-    """Return a measurement at a fraction of the copy's bandwidth, of 256 MiB or so."""
+    """Return a measurement of about 256 MiB, at a fraction of the copy's bandwidth."""
     rows = rows or (256 << 20) // (2 * n * ITEMSIZE[dtype]) + 1
     nbytes = 2 * rows * n * ITEMSIZE[dtype]
     made = Measurement(
@@ -68,25 +69,25 @@ def run_of(
     peers = {"torch": {"version": "2.11"}, "triton": {"version": "3.6"}, "cupyx": {"version": "14"}}
     started = f"2026-11-{day:02}T10:00:00+00:00"
     return Results(
-        dry_run, started, "python benchmarks/run.py", "a" * 40, False, machine,
+        dry_run, started, "python -m benchmarks.run", "a" * 40, False, machine,
         {"cupy": "14.2"}, peers | {"jax": {"missing": "not installed"}}, list(measurements),
         ["sweep: one cell"], started,
     )  # fmt: skip
 
 
 @pytest.fixture
-def sheet(tmp_path: Path) -> Callable[..., Sheet]:
-    """Return a function that saves a run and gathers it."""
+def sheet(tmp_path: Path) -> Callable[..., GpuSheet]:
+    """Return a function that saves measurements as a run and reads them into a sheet."""
 
-    def make(*measurements: Measurement, **run: Any) -> Sheet:
+    def make(*measurements: Measurement, **run: Any) -> GpuSheet:
         (made,) = gather([save(run_of(*measurements, **run), tmp_path / "run.json")])
         return made
 
     return make
 
 
-def verdict(sheet: Sheet, words: str) -> Verdict:
-    """Return the one verdict whose target has these words."""
+def verdict(sheet: GpuSheet, words: str) -> Verdict:
+    """Return the only verdict whose target contains these words."""
     (found,) = [v for v in verdicts(sheet) if words in v.target]
     return found
 
@@ -94,17 +95,17 @@ def verdict(sheet: Sheet, words: str) -> Verdict:
 # ------------------------------------------------------------------------------------- the targets
 
 
-def test_nothing_is_met_that_was_not_measured(sheet: Callable[..., Sheet]) -> None:
+def test_targets_without_measurements_are_not_measured(sheet: Callable[..., GpuSheet]) -> None:
     assert {v.state for v in verdicts(sheet())} == {"not measured"}
 
 
-def test_fractions_of_the_copy(sheet: Callable[..., Sheet]) -> None:
+def test_fractions_of_the_copy(sheet: Callable[..., GpuSheet]) -> None:
     made = sheet(
         measured(of_copy=0.96),
         measured(of_copy=0.949, n=8192),
         measured(of_copy=0.91, n=1000),
-        measured(of_copy=0.5, n=524288),  # longer than the target goes
-        measured(of_copy=0.2, n=64, rows=8),  # smaller than the target goes
+        measured(of_copy=0.5, n=524288),  # longer than any row of the target
+        measured(of_copy=0.2, n=64, rows=8),  # less traffic than the target requires
         measured(of_copy=0.93, dtype="float64"),
         measured(of_copy=0.89, suite="axis0", axis=0, rows=4096),
     )
@@ -116,12 +117,12 @@ def test_fractions_of_the_copy(sheet: Callable[..., Sheet]) -> None:
     assert verdict(made, "axis 0").state == "missed"
 
 
-def test_float64_is_not_asked_of_other_chips(sheet: Callable[..., Sheet]) -> None:
+def test_float64_has_no_target_on_other_gpus(sheet: Callable[..., GpuSheet]) -> None:
     made = sheet(measured(of_copy=0.3, dtype="float64"), gpu="NVIDIA L4")
     assert verdict(made, "float64 on").state == "not measured"
 
 
-def test_ratios_to_peers(sheet: Callable[..., Sheet]) -> None:
+def test_ratios_to_peers(sheet: Callable[..., GpuSheet]) -> None:
     made = sheet(
         measured(seconds=1e-3),
         measured("torch", seconds=2e-3),
@@ -142,7 +143,7 @@ def test_ratios_to_peers(sheet: Callable[..., Sheet]) -> None:
     assert verdict(made, "over cupyx").state == "met"
 
 
-def test_failure_of_ours_misses_the_targets(sheet: Callable[..., Sheet]) -> None:
+def test_failure_of_ours_misses_the_targets(sheet: Callable[..., GpuSheet]) -> None:
     made = sheet(measured(failed="out of memory"), measured("torch"))
     for words in ("N a power of two", "never below 1.00"):
         assert verdict(made, words).state == "missed"
@@ -150,7 +151,9 @@ def test_failure_of_ours_misses_the_targets(sheet: Callable[..., Sheet]) -> None
 
 
 @pytest.mark.parametrize(("next_to", "state"), [(0.87, "met"), (0.86, "missed"), (1.07, "missed")])
-def test_steps_between_neighbours(sheet: Callable[..., Sheet], next_to: float, state: str) -> None:
+def test_steps_between_neighbours(
+    sheet: Callable[..., GpuSheet], next_to: float, state: str
+) -> None:
     made = sheet(
         measured(of_copy=0.96, n=1024, rows=999, suite="cliffs"),
         measured(of_copy=next_to, n=1032, rows=998, suite="cliffs"),
@@ -160,7 +163,7 @@ def test_steps_between_neighbours(sheet: Callable[..., Sheet], next_to: float, s
     assert (found.state, found.cells) == (state, 1)
 
 
-def test_spread_of_the_logits_and_one_row(sheet: Callable[..., Sheet]) -> None:
+def test_spread_of_the_logits_and_one_row(sheet: Callable[..., GpuSheet]) -> None:
     made = sheet(
         measured(suite="range", seconds=1e-3),
         measured(suite="range", seconds=1.03e-3, sigma=50.0),
@@ -174,7 +177,7 @@ def test_spread_of_the_logits_and_one_row(sheet: Callable[..., Sheet]) -> None:
     assert (one_row.state, one_row.number, one_row.cells) == ("met", "4.00×", 1)
 
 
-def test_overhead_compares_like_with_like(sheet: Callable[..., Sheet]) -> None:
+def test_overhead_is_compared_with_the_matching_launch(sheet: Callable[..., GpuSheet]) -> None:
     host = {"suite": "overhead", "rows": 1, "n": 32, "how": "host"}
     made = sheet(
         measured(seconds=4.5e-6, **host),
@@ -186,11 +189,6 @@ def test_overhead_compares_like_with_like(sheet: Callable[..., Sheet]) -> None:
     bare = verdict(made, "bare RawKernel")
     assert (bare.state, bare.number, bare.cells, bare.short) == ("missed", "1.60×", 2, 1)
     assert verdict(made, "at most torch.softmax").number == "0.90×"
-
-
-def test_names_are_those_of_the_overhead_suite() -> None:
-    pairs = ((overhead.GIVEN, overhead.BARE), (overhead.OURS, overhead.BARE_ALLOCATING))
-    assert pairs == LAUNCHES
 
 
 # --------------------------------------------------------------------------------- files together
@@ -208,8 +206,8 @@ def test_newest_measurement_of_a_cell_counts(tmp_path: Path) -> None:
     assert best is not None
     assert best.ratio == pytest.approx(0.97 / 0.6)
     assert [s.name for s in made.sources] == ["b.json", "a.json"]
-    assert made.mixed == 1
-    text = report.page([(made, [])])
+    assert made.mixed_cells == 1
+    text = markdown_page([(made, [])])
     assert "`b.json`" in text
     assert "In 1 cell the contenders were measured in different runs." in text
 
@@ -240,7 +238,7 @@ def test_dry_run_is_stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     dry = save(run, tmp_path / "dry.json")
     assert report.main([str(dry), "--dry-run", "--out", str(tmp_path)]) == 0
     assert len(texts) == len(list(tmp_path.glob("*.png"))) == 5
-    assert all(STAMP in found for found in texts)
+    assert all(DRY_RUN_STAMP in found for found in texts)
     page = (tmp_path / report.PAGE).read_text()
     assert page.count("times mean nothing") >= 2
     assert "**met**" not in page
@@ -263,7 +261,14 @@ def test_two_gpus_have_pictures_of_their_own(
     assert all(("H100" in t) != ("L4" in t) for t in titles)
     assert len(list(tmp_path.glob("nvidia-h100-*.png"))) == len(titles) // 2 == 3
     page = (tmp_path / report.PAGE).read_text()
-    for fact in ("580.1", "1980 of 1980", "2026-11-01", "aaaaaaaaaaaa", "jax missing", "run.py"):
+    for fact in (
+        "580.1",
+        "1980 of 1980",
+        "2026-11-01",
+        "aaaaaaaaaaaa",
+        "jax missing",
+        "benchmarks.run",
+    ):
         assert fact in page
     for picture in tmp_path.glob("*.png"):
         assert f"({picture.name})" in page

@@ -128,7 +128,8 @@ def test_the_noise_at_the_ends() -> None:
         (),
         "numeric/gumbel.cuh",
         "const u32 bits = words[words.index];",
-        f"constexpr u32 kEnds[] = {{{words}}}; const u32 bits = kEnds[place % {len(ENDS)}];",
+        f"constexpr u32 kEnds[] = {{{words}}};"
+        f" const u32 bits = kEnds[(start + step) % {len(ENDS)}];",
         (),
     )
     with broken(NOISE), broken(chosen), emulator.activate():

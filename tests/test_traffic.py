@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support import OPS
 
-from benchmarks.traffic import CASES, Case, Traffic, measure
+from benchmarks.traffic import EXAMPLES, PatternExample, Traffic, measure
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning.builder import ceil_div
 
@@ -21,7 +21,7 @@ WORKSPACE = {"stream": 0, "split": 0.035, "column, long": 0.2}
 def measured(request: pytest.FixtureRequest) -> dict[str, Traffic]:
     """Every case, measured once for each operation and dtype."""
     op, dtype = request.param
-    return {case.name: measure(case, op, dtype) for case in CASES}
+    return {case.name: measure(case, op, dtype) for case in EXAMPLES}
 
 
 def test_cases_run_the_patterns_that_they_name(measured: dict[str, Traffic]) -> None:
@@ -108,6 +108,6 @@ def test_barriers(measured: dict[str, Traffic]) -> None:
 
 @pytest.mark.parametrize("n", [61, 1021, 4099])
 def test_odd_rows_cost_no_byte_more(n: int) -> None:
-    traffic = measure(Case("odd", "sm_90", (16, n)), "softmax", "float16")
+    traffic = measure(PatternExample("odd", "sm_90", (16, n)), "softmax", "float16")
     assert traffic.over_least == 1
     assert traffic.plan.vector == 1

@@ -1,4 +1,4 @@
-"""Proposals for thresholds, and the script that runs everything on a new GPU."""
+"""Proposals for thresholds, and the script of the first hour on a new GPU."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from cusoftmax._device import DeviceSpec
 
-from benchmarks import report, sanitize, tune, tune_cells
-from benchmarks.report_plots import STAMP
-from cusoftmax import _launch
-from cusoftmax import _tuning as tuned
+from benchmarks import report, sanitize, tune
+from benchmarks.measuring.results import DRY_RUN_STAMP
+from benchmarks.static import tuning_problems
+from cusoftmax.planning import tuning as tuned
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.runtime import backend, launch
 from tests.support import KINDS
 
 SESSION = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu_session.sh"
@@ -22,13 +23,16 @@ SESSION = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu_session.sh"
 # ------------------------------------------------------------------------------------- thresholds
 
 
-def _cells(*speeds: dict[int, float], again: float = 1.0) -> list[tune.Cell]:
-    problem = tune_cells.Problem("softmax", "float16", (4, 4096), -1)
-    return [tune.Cell(problem, {v: 1 / s for v, s in each.items()}, 1 / again) for each in speeds]
+def _times(*speeds: dict[int, float], again: float = 1.0) -> list[tune.ProblemTimes]:
+    problem = tuning_problems.TuningProblem("softmax", "float16", (4, 4096), -1)
+    return [
+        tune.ProblemTimes(problem, {v: 1 / s for v, s in each.items()}, 1 / again)
+        for each in speeds
+    ]
 
 
 def test_faster_value_is_proposed_with_evidence() -> None:
-    cells = _cells({64: 1.2, 128: 1.0, 256: 0.9}, {64: 1.1, 128: 1.0, 256: 0.9}, again=1.01)
+    cells = _times({64: 1.2, 128: 1.0, 256: 0.9}, {64: 1.1, 128: 1.0, 256: 0.9}, again=1.01)
     made = tune.propose("GROUP_THREADS", 128, cells, "NVIDIA H100", "2026-11-22")
     assert made.value == 64
     assert made.means[64] == pytest.approx((1.2 * 1.1) ** 0.5)
@@ -40,23 +44,24 @@ def test_faster_value_is_proposed_with_evidence() -> None:
     ("speed", "again", "said"), [(1.02, 1.03, "within the noise"), (0.8, 1.01, "all slower")]
 )
 def test_value_stays_without_a_clear_gain(speed: float, again: float, said: str) -> None:
-    cells = _cells({64: speed, 128: 1.0}, again=again)
+    cells = _times({64: speed, 128: 1.0}, again=again)
     made = tune.propose("GROUP_THREADS", 128, cells, "NVIDIA H100", "2026-11-22")
     assert made.value == 128
     assert said in made.row
 
 
 def test_affected_problems_are_found_by_planning() -> None:
-    device, before = DeviceSpec.known("sm_90"), _launch._calls
+    device, before = DeviceSpec.known("sm_90"), launch._calls
     problems = [
-        tune_cells.Problem("softmax", "float16", (3, n), -1) for n in (512, 4096, 65536, 131072)
+        tuning_problems.TuningProblem("softmax", "float16", (3, n), -1)
+        for n in (512, 4096, 65536, 131072)
     ]
-    found = tune_cells.affected("SPLIT_LENGTH", (65536, 131072), device, problems)
+    found = tuning_problems.affected("SPLIT_LENGTH", (65536, 131072), device, problems)
     assert [p.shape[1] for p in found] == [65536]
     assert tuned.SPLIT_LENGTH.value == 65536
-    assert _launch._calls is before
+    assert launch._calls is before
     with pytest.raises(ValueError, match="1024 are possible"):
-        tune_cells.affected("BLOCK_WARPS", (64,), device, problems)
+        tuning_problems.affected("BLOCK_WARPS", (64,), device, problems)
 
 
 def test_tuning_on_the_emulator_proposes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,12 +72,12 @@ def test_tuning_on_the_emulator_proposes_nothing(capsys: pytest.CaptureFixture[s
     assert getattr(tuned, name).value == 128
 
 
-def test_bits_are_not_tuned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_that_change_bits_are_not_tunable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tune.main(["WORDS_IN_REGISTERS"])
     assert "not tunable" in capsys.readouterr().err
     every = {n for n, v in vars(tuned).items() if isinstance(v, tuned.Tuned)}
-    assert set(tune_cells.names()) == every - set(tune_cells.FIXED)
+    assert set(tuning_problems.tunable_names()) == every - set(tuning_problems.NOT_TUNABLE)
 
 
 # ------------------------------------------------------------------------------------ the session
@@ -97,10 +102,10 @@ def test_session_runs_a_quick_part(tmp_path: Path) -> None:
     lines = {line.split()[0]: line for line in summary.splitlines()}
     assert " ok " in lines["bench:range"]
     assert " ok " in lines["report"]
-    assert STAMP.capitalize() in (tmp_path / "report" / report.PAGE).read_text()
+    assert DRY_RUN_STAMP.capitalize() in (tmp_path / "report" / report.PAGE).read_text()
 
 
-def test_session_goes_on_after_a_part_that_fails(tmp_path: Path) -> None:
+def test_session_continues_after_a_failed_part(tmp_path: Path) -> None:
     done = _session("--dry-run", "--out", str(tmp_path), "smoke", "bench:cold", TIME_LIMIT="0.02")
     assert done.returncode == 1
     cut = [
@@ -110,14 +115,14 @@ def test_session_goes_on_after_a_part_that_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["nope", "bench:nope", "smoke:sweep", "--nope"])
-def test_session_refuses_what_it_does_not_know(tmp_path: Path, wrong: str) -> None:
+def test_session_refuses_unknown_parts_and_options(tmp_path: Path, wrong: str) -> None:
     done = _session("--dry-run", "--out", str(tmp_path / "out"), wrong)
     assert done.returncode == 2
     assert wrong in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(_launch.gpu_is_present(), reason="what is said where there is no GPU")
+@pytest.mark.skipif(backend.gpu_is_present(), reason="needs a machine without a GPU")
 def test_session_without_a_gpu_says_so(tmp_path: Path) -> None:
     done = _session("--out", str(tmp_path), "tests")
     assert done.returncode == 1
@@ -126,8 +131,8 @@ def test_session_without_a_gpu_says_so(tmp_path: Path) -> None:
 
 
 def test_sanitised_calls_have_every_kind_of_plan() -> None:
-    specs = [DeviceSpec.known(arch) for arch in sanitize.EMULATED]
-    made = list(sanitize.calls(specs, sanitize.MOST[True], ("float32",), True))
-    assert {call.kind for _, call in made} >= set(KINDS) - {"block x8 parked"}  # a longer row
-    longer = list(sanitize.calls(specs[:1], sanitize.MOST[False], ("float32",), False))
+    specs = [DeviceSpec.known(arch) for arch in sanitize.EMULATED_ARCHS]
+    made = list(sanitize.calls(specs, sanitize.MAX_ELEMENTS[True], ("float32",), True))
+    assert {call.kind for _, call in made} >= set(KINDS) - {"block x8 parked"}  # needs a longer row
+    longer = list(sanitize.calls(specs[:1], sanitize.MAX_ELEMENTS[False], ("float32",), False))
     assert "block x8 parked" in {call.kind for _, call in longer}

@@ -1,80 +1,83 @@
-// Logits as they enter an exponential: z = scale · x + bias, of which both may be missing (features scaled, biased).
+// Logits z = scale · x + bias, and exponentials of them. A variant may have either or both (features scaled and
+// biased). Used by softmax, log_softmax and logsumexp; the derivatives use the scale alone.
 //
-// z is as large as x and its error becomes a relative one of the exponential, so it is carried in two words, formed
-// anew wherever it is needed: registers hold x, and the bias. Of a scale, x takes the sign when it enters and the
-// absolute value after that: an element that is not there stays at −∞.
+// z is a double word: its absolute error is the relative error of its exponential. It is computed anew wherever it is
+// needed, so that registers hold only x and the bias. The sign of the scale is applied on load, to elements of the row
+// alone, and |scale| later: so elements beyond the row's end stay −∞.
 #pragma once
 
 #include "numeric/exp.cuh"
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 
 namespace csm {
 
 constexpr bool kScaled = has(feature::scaled), kBiased = has(feature::biased), kPlainLogits = !kScaled && !kBiased;
-constexpr int kBias = kHeld - 1;  // which input it is
+constexpr int kBias = kRegisterInputs - 1;  // the input that is the bias
 
-// |scale|, in two words since its rounding too is as large as z; 1 for a scale of 0, which the sign makes 0.
-CSM_DEVICE Wide factor_of(const Given& given) {
-  if constexpr (kScaled) return {given.number(kFactor), given.number(kFactorLow)};
-  else return widen_exactly(Acc(1));
+// |scale|, as a double word, since its rounding error too is multiplied by x. For a scale of 0 the host passes 1, and 0
+// as the sign.
+CSM_DEVICE DoubleWord factor_of(const RowContext& context) {
+  if constexpr (kScaled) return {context.number(kFactor), context.number(kFactorLow)};
+  else return as_double_word(Acc(1));
 }
-// The scale as it was given, of a product by it.
+// For derivatives: the scale with its sign, and a product with it.
 CSM_DEVICE Acc rescaled(Acc x, Acc scale) { return kScaled ? x * scale : x; }
-CSM_DEVICE Acc scale_of(const Given& given) { return kScaled ? given.number(kFactor) * given.number(kSign) : Acc(1); }
+CSM_DEVICE Acc scale_of(const RowContext& context) {
+  return kScaled ? context.number(kFactor) * context.number(kSign) : Acc(1);
+}
 
-CSM_DEVICE Wide logit(const Element& e, Wide factor) {
-  Wide z = {e[0], Acc(0)};
+CSM_DEVICE DoubleWord logit(const Element& e, DoubleWord factor) {
+  DoubleWord z = {e[0], Acc(0)};
   if constexpr (kScaled) {
     z.hi = e[0] * factor.hi;
     z.lo = fused(e[0], factor.lo, fused(e[0], factor.hi, -z.hi));
   }
   if constexpr (kBiased) {
-    const Acc x = z.hi, b = e[kBias];
-    z.hi = x + b;
-    const Acc of_b = z.hi - x;
-    z.lo += (x - (z.hi - of_b)) + (b - of_b);
-    // Where x and b cancel, the second word may be the larger. Infinities leave it a NaN.
-    const Acc hi = z.hi + z.lo;
-    const bool finite = hi - hi == Acc(0);
-    z = {finite ? hi : z.hi, finite ? z.lo - (hi - z.hi) : Acc(0)};
+    const DoubleWord sum = two_sum(z.hi, e[kBias]);
+    z = {sum.hi, z.lo + sum.lo};
+    // If x and the bias cancel, lo may be the larger: renormalise. If one of them is infinite, lo is NaN: drop it.
+    const DoubleWord whole = fast_two_sum(z.hi, z.lo);
+    const bool finite = whole.hi - whole.hi == Acc(0);
+    z = {finite ? whole.hi : z.hi, finite ? whole.lo : Acc(0)};
   }
   return z;
 }
 
-// z − m, in two words unless the exponential is a fast one. m is the largest z, in two words, so this is at most 0, and
-// exactly 0 for that one.
-CSM_DEVICE Wide below_maximum(Wide z, Wide m) {
+// z − m for the maximum m of z: at most 0, and exactly 0 for the largest z. The low word is 0 if exponentials are fast
+// ones.
+CSM_DEVICE DoubleWord below_maximum(DoubleWord z, DoubleWord m) {
   if constexpr (kFastExp) {
-    const Acc low = z.lo - m.lo;  // NaN or infinite where the product has overflowed
-    return widen_exactly((z.hi - m.hi) + (low - low == Acc(0) ? low : Acc(0)));
+    const Acc low = z.lo - m.lo;  // NaN or infinite if scale · x has overflowed
+    return as_double_word((z.hi - m.hi) + (low - low == Acc(0) ? low : Acc(0)));
   } else {
     return difference(z, m);
   }
 }
 
 // e^(z − m).
-CSM_DEVICE Acc exp_logit(const Element& e, Wide m, Wide factor) {
+CSM_DEVICE Acc exp_logit(const Element& e, DoubleWord m, DoubleWord factor) {
   if constexpr (kPlainLogits) return exp_difference(e[0], m);
   else return exp_of(below_maximum(logit(e, factor), m));
 }
 
-// Base of operations that take exponentials of logits. Of a scale alone the largest z is that of the largest x, since z
-// grows with it.
+// Base of operations on exponentials of logits. Without a bias the key is x, as the largest z is that of the largest x.
 template <class Base>
 struct OfLogits : Base {
-  static constexpr bool kSecondKey = kBiased;
+  static constexpr bool kHasLowKey = kBiased;
 
-  CSM_DEVICE static void enter(Element& e, Place, const Given& given) {
-    if constexpr (kScaled) e[0] *= given.number(kSign);
+  CSM_DEVICE static void enter(Element& e, Place, const RowContext& context) {
+    if constexpr (kScaled) e[0] *= context.number(kSign);
   }
-  CSM_DEVICE static Acc key(const Element& e, const Given& given) {
-    return kBiased ? logit(e, factor_of(given)).hi : e[0];
+  CSM_DEVICE static Acc key(const Element& e, const RowContext& context) {
+    return kBiased ? logit(e, factor_of(context)).hi : e[0];
   }
-  CSM_DEVICE static Acc second_key(const Element& e, Acc largest, const Given& given) {
-    const Wide z = logit(e, factor_of(given));
+  CSM_DEVICE static Acc low_key(const Element& e, Acc largest, const RowContext& context) {
+    const DoubleWord z = logit(e, factor_of(context));
     return z.hi == largest ? z.lo : negative_infinity();
   }
-  CSM_DEVICE static Wide largest(Acc key, const Given& given) { return settled(logit({key}, factor_of(given))); }
+  CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext& context) {
+    return drop_invalid_low(logit({key}, factor_of(context)));
+  }
 };
 
 }  // namespace csm

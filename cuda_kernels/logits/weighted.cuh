@@ -1,4 +1,5 @@
-// Logits with weights b, where the operation has them as its second input; else every weight is 1.
+// Exponentials of logits with weights b, which are the second input; without one, every weight is 1. Used by logsumexp
+// and its gradient.
 #pragma once
 
 #include "logits/logit.cuh"
@@ -8,20 +9,20 @@ namespace csm {
 template <class Base>
 struct Weighted : OfLogits<Base> {
   using Logits = OfLogits<Base>;
-  static constexpr Neutral kNeutral[] = {Neutral::lowest};  // x; no weight
-  static constexpr bool kWeights = kHeld - kBiased > 1;
+  static constexpr Neutral kNeutral[] = {Neutral::lowest};  // x; the weight's is 0
+  static constexpr bool kWeights = kRegisterInputs - kBiased > 1;
 
   CSM_DEVICE static Acc weight(const Element& e) {
     if constexpr (kWeights) return e[1];
     else return Acc(1);
   }
 
-  // An element of weight 0 counts for nothing, whatever it is.
-  CSM_DEVICE static Acc key(const Element& e, const Given& given) {
-    return weight(e) == Acc(0) ? negative_infinity() : Logits::key(e, given);
+  // An element of weight 0 is left out of the maximum and of the sum, even if it is NaN or infinite.
+  CSM_DEVICE static Acc key(const Element& e, const RowContext& context) {
+    return weight(e) == Acc(0) ? negative_infinity() : Logits::key(e, context);
   }
-  CSM_DEVICE static Acc second_key(const Element& e, Acc largest, const Given& given) {
-    return weight(e) == Acc(0) ? negative_infinity() : Logits::second_key(e, largest, given);
+  CSM_DEVICE static Acc low_key(const Element& e, Acc largest, const RowContext& context) {
+    return weight(e) == Acc(0) ? negative_infinity() : Logits::low_key(e, largest, context);
   }
   CSM_DEVICE static Acc weighted(const Element& e, Acc term) {
     if constexpr (kWeights) return weight(e) == Acc(0) ? Acc(0) : weight(e) * term;

@@ -1,6 +1,9 @@
-// What this binary is: the CSM_* options of the compiler, as constants and types.
+// The compile-time configuration of this binary: the compiler's CSM_* options as constants and types. Everything
+// includes it.
 //
-// No other file but row_kernel.cu reads a CSM_* option.
+// The planner chooses the options (make_kernel in cusoftmax). No other file but row_kernel.cu reads one that sets what
+// the kernel does. What the host computes by itself beside the kernels comes as an option too, for a static_assert
+// next to the kernels' own value.
 #pragma once
 
 #include "machine/platform.cuh"
@@ -21,9 +24,9 @@ using i32 = int;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 
-// The operands, in the order of the kernel's pointers: arrays of rows that are read, arrays of one value a row that are
-// read, tables that are looked up, then arrays of rows and of one value a row that are written. How many of each sort,
-// and their types:
+// How many operands there are of each kind, in the order of the kernel's pointers: inputs with a value for each
+// element, inputs with one value a row, tables that are looked up, outputs with a value for each element, and outputs
+// with one value a row.
 constexpr int kRoles[] = {CSM_ROLES};
 constexpr int kInputs = kRoles[0], kRowInputs = kRoles[1], kTables = kRoles[2];
 constexpr int kOutputs = kRoles[3], kRowOutputs = kRoles[4];
@@ -31,118 +34,105 @@ constexpr int kFirstTable = kInputs + kRowInputs, kFirstOutput = kFirstTable + k
 constexpr int kFirstRowOutput = kFirstOutput + kOutputs;
 constexpr int kOperands = kFirstRowOutput + kRowOutputs;
 
-template <int Index, class First, class... Rest>
-struct Pick {
-  using type = typename Pick<Index - 1, Rest...>::type;
+template <int Index, class First, class... Others>
+struct NthType {
+  using type = typename NthType<Index - 1, Others...>::type;
 };
-template <class First, class... Rest>
-struct Pick<0, First, Rest...> {
+template <class First, class... Others>
+struct NthType<0, First, Others...> {
   using type = First;
 };
+// The stored type of an operand.
 template <int Operand>
-using Type = typename Pick<Operand, CSM_TYPES>::type;
+using Type = typename NthType<Operand, CSM_TYPES>::type;
 
-using Acc = CSM_ACC;  // all arithmetic
+using Acc = CSM_ACC;  // the type of all arithmetic: float or double
 
 constexpr bool kSingle = sizeof(Acc) == 4;
-// Whether sums and scales carry a second word: wherever the result is as precise as the arithmetic (README: Numbers).
+// Whether sums and scales are double words (numeric/double_word.cuh): wherever the result is as precise as the
+// arithmetic (README: Numbers).
 constexpr bool kCompensated = CSM_COMPENSATED;
 
 constexpr int kVec = CSM_VEC;          // elements of one global access
-constexpr int kGroup = CSM_GROUP;      // elements of the widest access of these dtypes in any layout; column: kVec
+constexpr int kMaxVec = CSM_GROUP;     // the largest kVec that these dtypes allow, for any alignment; column: kVec
 constexpr int kLanes = CSM_LANES;      // lanes that share a row, or a chunk of it; column: lanes side by side over rows
-constexpr int kItems = CSM_ITEMS;      // elements a lane holds; column: of each of its rows
+constexpr int kItems = CSM_ITEMS;      // elements that a lane holds; column: of each of its rows
 constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
-// Folded dimensions that the layout has room for: to count rows by, and of a row.
+// Dimensions in Layout: those that the rows are numbered by, and those of a row.
 constexpr int kBatchDims = CSM_BATCH_DIMS, kRowDims = CSM_ROW_DIMS;
-constexpr int kStage = CSM_STAGE;   // which launch, of a pattern with several: see its header
-constexpr bool kParks = CSM_PARKS;  // whether chunks are kept in shared memory too
-constexpr int kSlots = CSM_SLOTS;   // selected elements a lane holds: see select/picks.cuh; 0 where none are
+constexpr int kStage = CSM_STAGE;   // which launch of a pattern that has several
+constexpr bool kParks = CSM_PARKS;  // whether shared memory holds further chunks of the row
+constexpr int kSlots = CSM_SLOTS;   // places of the sorted list that a lane holds (select/picks.cuh); 0 if none
 
-// What variants of an operation do besides, chosen at compile time; its file says what they mean there.
+// What a variant of an operation does in addition. The operation's file says what each means there.
 namespace feature {
 enum { soft = 1, smooth = 2, capped = 4, scaled = 8, biased = 16, masked = 32, causal = 64, noisy = 128 };
 }
 CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 0; }
 
-// What an operation needs to know of a row: sums relative to its maximum, plain sums, and values picked out of it.
+// What an operation computes of a row: sums of terms relative to the row's maximum, plain sums, and values picked from
+// single elements.
 constexpr int kNeeds[] = {CSM_NEEDS};
 constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
 constexpr bool kMaximum = kRelative > 0;  // whether the maximum is needed
-constexpr bool kWideMaximum = kMaximum && (has(feature::scaled) || has(feature::biased));  // in two words
-constexpr int kNodeWords = 1 + kWideMaximum + 2 * kSums + kPicked;                         // see reduce/node.cuh
+// Whether the maximum is a double word: it is where the logits are.
+constexpr bool kDoubleWordMaximum = kMaximum && (has(feature::scaled) || has(feature::biased));
+constexpr int kNodeWords = 1 + kDoubleWordMaximum + 2 * kSums + kPicked;  // words of a Node (reduce/node.cuh)
+#ifdef CSM_NODE_WORDS
+static_assert(kNodeWords == CSM_NODE_WORDS, "the host counts the words of a node otherwise");
+#endif
 
-constexpr int kOptions = CSM_OPTIONS;  // numbers that come with a call, see Layout
+// Options of a call: the numbers at the end of Layout.
+constexpr int kOptions = CSM_OPTIONS;
 
-// Numbers of a call of a kernel with any of these features: |scale| in two words, its sign, and over how many rows a
-// causal order goes.
-enum LogitOption { kFactor, kFactorLow, kSign, kQueries };
+// The index of an option by its name in the host's table of operations; -1 if this operation has no such option.
+#ifdef CSM_OPTION_NAMES
+#define CSM_AS_TEXT(...) #__VA_ARGS__
+#define CSM_LIST_AS_TEXT(...) CSM_AS_TEXT(__VA_ARGS__)
+CSM_DEVICE constexpr int option_named(const char* name, int) {
+  const char* names = CSM_LIST_AS_TEXT(CSM_OPTION_NAMES);
+  for (int index = 0;; ++index) {
+    while (*names == ' ') ++names;
+    int length = 0;
+    while (name[length] != 0 && names[length] == name[length]) ++length;
+    if (name[length] == 0 && (names[length] == 0 || names[length] == ',')) return index;
+    while (*names != 0 && *names != ',') ++names;
+    if (*names == 0) return -1;
+    ++names;
+  }
+}
+#else
+CSM_DEVICE constexpr int option_named(const char*, int otherwise) { return otherwise; }
+#endif
 
-// Whether elements may be hidden: by a mask, the last of the inputs, or because they come after their row's own place.
+// Options of an operation on transformed logits: |scale| as a double word, the sign of the scale, and the number of
+// rows that the causal order runs over.
+enum LogitOption {
+  kFactor = option_named("scale", 0),
+  kFactorLow = option_named("scale_low", 1),
+  kSign = option_named("sign", 2),
+  kQueries = option_named("queries", 3)
+};
+
+// Whether elements may be hidden from their row: by a mask, which is the last input, or by the causal order.
 constexpr bool kMasked = has(feature::masked), kCausal = has(feature::causal), kHides = kMasked || kCausal;
-constexpr int kHeld = kInputs - kMasked;  // inputs whose values a thread keeps: a mask is used up in reading
+// Inputs whose values stay in registers. The mask does not: it is applied on load.
+constexpr int kRegisterInputs = kInputs - kMasked;
+#ifdef CSM_REGISTER_INPUTS
+static_assert(kRegisterInputs == CSM_REGISTER_INPUTS, "the host counts the inputs in registers otherwise");
+#endif
 
-// Inputs that repeat one element along the row, as bits: strides of 0 there.
+// Whether an input repeats one element along the row: its stride there is 0.
 template <int Operand>
 constexpr bool kRepeated = (CSM_REPEATED >> Operand & 1) != 0;
 
 constexpr int kWarp = 32;
-constexpr int kChunk = kLanes * kItems;
+constexpr int kChunk = kLanes * kItems;  // elements that kLanes lanes hold together
+#ifdef CSM_WARP
+static_assert(kWarp == CSM_WARP, "the host takes a warp to be of another size");
+#endif
 
-static_assert(kItems % kGroup == 0 && kGroup % kVec == 0, "a lane holds whole groups, a group whole vectors");
+static_assert(kItems % kMaxVec == 0 && kMaxVec % kVec == 0, "kItems is a multiple of kMaxVec, kMaxVec of kVec");
 static_assert((kLanes & (kLanes - 1)) == 0 && kLanes <= kWarp, "lanes that share a row are a power of two");
-
-// A fixed number of values of arithmetic, of which there may be none.
-template <int Count>
-struct Values {
-  Acc at[Count > 0 ? Count : 1];
-  CSM_DEVICE Acc& operator[](int i) { return at[i]; }
-  CSM_DEVICE const Acc& operator[](int i) const { return at[i]; }
-};
-
-// How the folded problem lies in memory. Strides are in bytes; those of values of a row are 0 along it,
-// and those of selected elements lead from one to the next.
-// The host mirrors this struct in cusoftmax/_launch.py.
-struct Layout {
-  i64 n;       // elements of a row
-  i64 rows;    // rows
-  i64 rounds;  // split pattern: rounds of chunks, one a warp, that a block makes over its segment of a row
-  i64 batch_dims, reduce_dims;
-  // Column pattern only: `inner` rows lie side by side, and batch_* describe the rest.
-  i64 inner;
-  // Segment pattern only: rows of a column, and blocks that look at the offsets.
-  i64 segments, checkers;
-  i64 inner_stride[kOperands];
-  i64 batch_size[kBatchDims], reduce_size[kRowDims];
-  i64 batch_stride[kOperands][kBatchDims], reduce_stride[kOperands][kRowDims];
-  // Numbers of the call that the operation takes: integers as they are, others as the bits of an Acc.
-  i64 option[kOptions > 0 ? kOptions : 1];
-
-  CSM_DEVICE Acc number(int k) const {
-    if constexpr (kSingle) return bits_to_float(static_cast<unsigned>(option[k]));
-    else return bits_to_double(static_cast<unsigned long long>(option[k]));
-  }
-};
-
-// Byte offset of the index-th point of a box of `dims` dimensions, the last one fastest.
-template <int Dims>
-CSM_DEVICE i64 offset_of(i64 index, const i64 (&size)[Dims], const i64 (&stride)[Dims], i64 dims) {
-  i64 offset = 0;
-  if constexpr (Dims > 1) {
-#pragma unroll 1  // 64-bit divisions are long, and every access has its own
-    for (i64 d = dims - 1; d > 0; --d) {
-      const i64 rest = index / size[d];
-      offset += (index - rest * size[d]) * stride[d];
-      index = rest;
-    }
-  }
-  return offset + index * stride[0];
-}
-
-struct Arguments {
-  char* operand[kOperands];
-  char* workspace;
-  const Layout& layout;
-};
 
 }  // namespace csm

@@ -1,11 +1,12 @@
-// The machine under the kernels: built-ins, memory accesses, collectives, approximate instructions.
+// What the hardware offers: thread indices, memory accesses, collectives, approximate instructions. Everything includes
+// it.
 //
-// This is the only file that knows the emulator, holds PTX, or touches shared memory. Everything above it is
-// written against the functions below, so that the same sources run on a GPU (NVRTC) and on a CPU (any C++17
-// compiler with CSM_EMULATOR, through cusoftmax/emulator/cuda_host.h, which defines the same names).
+// This is the only file that contains PTX, accesses shared memory, or knows about the emulator. All other files call
+// the functions below, so that the same sources run on a GPU (NVRTC) and on a CPU (any C++17 compiler with
+// CSM_EMULATOR: the functions are then those of cusoftmax/emulator/cuda_host.h).
 //
-// Rules that keep this possible: every thread of a block reaches every collective; shuffles name all 32 lanes and an
-// explicit width; a global access that lanes need or not by turns carries a predicate, so that they stay in step.
+// The rules for all other files: every thread of a block reaches every collective; shuffles involve all 32 lanes and
+// name their width; global accesses that only some lanes need are predicated, so that the lanes do not diverge.
 #pragma once
 
 #ifdef CSM_EMULATOR
@@ -18,7 +19,7 @@ namespace csm {
 
 using i64 = long long;
 
-// Who am I. One-dimensional grids and blocks only.
+// Thread and block indices. Grids and blocks are one-dimensional.
 CSM_DEVICE int thread_index() { return threadIdx.x; }
 CSM_DEVICE int block_threads() { return blockDim.x; }
 CSM_DEVICE i64 block_index() { return blockIdx.x; }
@@ -36,13 +37,13 @@ CSM_DEVICE T shuffle(T value, int lane, int width) {
 // A bit for each lane, set where `value` is true.
 CSM_DEVICE unsigned ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
 
-// Whether any lane of the warp says so.
-CSM_DEVICE bool any_lane(bool says) { return __any_sync(0xffffffffu, says); }
+// True if `value` holds in any lane of the warp.
+CSM_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, value); }
 
-// Collectives of a block and of a cluster. The two halves of the cluster barrier may be far apart: arrive releases
-// what this thread wrote, wait acquires what the others wrote.
+// Collectives of a block and of a cluster. The cluster barrier has two halves, with other work between them: arrive
+// releases what this thread wrote, wait acquires what the others wrote.
 CSM_DEVICE void block_barrier() { __syncthreads(); }
-// Below sm_90 there are no clusters; the planner never asks for one there.
+// GPUs below sm_90 have no clusters, and the planner uses none there.
 CSM_DEVICE int cluster_rank() {
   unsigned rank = 0;
 #if __CUDA_ARCH__ >= 900
@@ -61,19 +62,20 @@ CSM_DEVICE void cluster_wait() {
 #endif
 }
 
-// Dynamic shared memory, as an array of T that starts `offset` bytes into it.
+// Dynamic shared memory.
 extern __shared__ __align__(16) unsigned char shared_bytes[];
 
+// An array of T that starts `offset` bytes into it.
 template <class T>
 class Shared {
  public:
   CSM_DEVICE explicit Shared(int offset) : base_(reinterpret_cast<T*>(shared_bytes + offset)) {}
   CSM_DEVICE T load(int i) const { return base_[i]; }
   CSM_DEVICE void store(int i, T value) const { base_[i] = value; }
-  // The same element of the same array in another block of the cluster.
+  // Stores to the same array in another block of the cluster.
   CSM_DEVICE void store_remote(int i, T value, int rank) const {
 #if __CUDA_ARCH__ >= 900
-    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "one word or two");
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "4 or 8 bytes");
     unsigned local = static_cast<unsigned>(__cvta_generic_to_shared(base_ + i)), remote;
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
     if constexpr (sizeof(T) == 4) {
@@ -90,8 +92,8 @@ class Shared {
   T* base_;
 };
 
-// Global memory. V is a plain type of 1, 2, 4, 8 or 16 bytes, aligned to its size: one instruction.
-// Plain loads, not ld.global.nc: an output may be the input.
+// Predicated global accesses. V is a trivial type of 1, 2, 4, 8 or 16 bytes, aligned to its size: one instruction.
+// The loads are not ld.global.nc, since an output may be the input.
 template <class V>
 CSM_DEVICE V global_load(const void* address, bool wanted, V otherwise) {
   if (wanted) otherwise = *static_cast<const V*>(address);
@@ -109,16 +111,16 @@ CSM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); 
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
 CSM_DEVICE unsigned long long double_to_bits(double value) { return __double_as_longlong(value); }
 
-// Arithmetic with one rounding, and what the compiler must not choose for itself.
+// Arithmetic that the compiler must neither contract nor approximate.
 CSM_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 CSM_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
 CSM_DEVICE float reciprocal(float a) { return __frcp_rn(a); }
 CSM_DEVICE double reciprocal(double a) { return __drcp_rn(a); }
-CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }  // the other one where one is NaN
+CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }  // if one is NaN, the other
 CSM_DEVICE double maximum(double a, double b) { return fmax(a, b); }
 CSM_DEVICE float magnitude(float a) { return fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return fabs(a); }
-// `value`, or 0 where a < b: as a selection, since for sm_100 the compiler makes a branch of `?:`.
+// 0 if a < b, else `value`. By a select instruction: for sm_100 the compiler makes a branch of `?:`.
 CSM_DEVICE float zero_if_less(float value, float a, float b) {
   float result;
   asm("{ .reg .pred p; setp.lt.f32 p, %2, %3; selp.f32 %0, 0f00000000, %1, p; }"
@@ -127,20 +129,20 @@ CSM_DEVICE float zero_if_less(float value, float a, float b) {
   return result;
 }
 CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
-// 2^a; the PTX manual gives a relative error of at most 2^-22.
+// 2^a with a relative error of at most 2^-22, as the PTX manual says.
 CSM_DEVICE float exp2_approx(float a) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
   return result;
 }
 
-// float16 and bfloat16 are carried as their bits.
+// Conversions of float16 and bfloat16, which are passed as their bits.
 CSM_DEVICE float half_to_float(unsigned short bits) {
   float result;
   asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(bits));
   return result;
 }
-// Of the two halves of a word, the lower first.
+// Converts the lower and the upper half of a word.
 CSM_DEVICE void halves_to_floats(unsigned word, float& low, float& high) {
   asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"
       : "=f"(low), "=f"(high)
@@ -168,7 +170,7 @@ CSM_DEVICE unsigned short float_to_bfloat(float value) {
   return static_cast<unsigned short>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);  // ties to even
 #endif
 }
-// Rounding toward zero, for rounding twice without harm (see numeric/vec.cuh).
+// Rounds toward zero: the first step of double to bfloat16 (numeric/vec.cuh).
 CSM_DEVICE float double_to_float_toward_zero(double value) { return __double2float_rz(value); }
 
 }  // namespace csm

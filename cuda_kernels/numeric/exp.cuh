@@ -1,13 +1,14 @@
-// exp(x − m) for x ≤ m, of any finite size; a little above m does no harm.
+// The exponential e^(x − m) for x ≤ m, both finite: for terms of a sum (exp_of, exp_difference), and for a factor that
+// scales many elements (exp_difference_times). An x a little above m does no harm.
 //
-// Three sources of error matter, each magnified by |x − m|: the rounding of x − m itself, of its reduction by ln 2,
-// and that of the exponential. The first is carried as a second word, the second done in two steps (Cody and Waite),
-// and the third is a polynomial; but for 16-bit outputs of float arithmetic ex2.approx (relative error 2^-22) is
-// enough. The polynomial is e^r = 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative error
-// 2^-27.9 (float, degree 4) and 2^-56.6 (double, degree 9).
+// The result has three errors: that of rounding x − m, that of reducing x − m by ln 2, and that of the exponential of
+// the rest. The first two are multiplied by |x − m|. So x − m is a double word, the reduction takes two steps (Cody and
+// Waite), and the exponential is a polynomial. 16-bit outputs of float arithmetic use ex2.approx instead (relative
+// error 2^-22). The polynomial is e^r = 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative
+// error 2^-27.9 (float, degree 4) and 2^-56.6 (double, degree 9).
 #pragma once
 
-#include "numeric/wide.cuh"
+#include "numeric/double_word.cuh"
 
 namespace csm {
 
@@ -19,7 +20,7 @@ struct ExpConstants<float> {
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2 = 0x1.62e43p-1f, kLn2Low = -0x1.05c61p-29f;
   static constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
-  static constexpr float kSmallest = -87.6f;    // a little below ln 2^-126: what is subnormal, the product flushes
+  static constexpr float kSmallest = -87.6f;    // a little below ln 2^-126: smaller results are subnormal, flushed to 0
   static constexpr int kTerms = 5;
   static constexpr float kQ[kTerms] = {0x1.fffffcp-2f, 0x1.55548ap-3f, 0x1.555916p-5f, 0x1.123fcep-7f, 0x1.6a1a2cp-10f};
 };
@@ -29,7 +30,7 @@ struct ExpConstants<double> {
   static constexpr double kLog2e = 0x1.71547652b82fep+0;
   static constexpr double kLn2 = 0x1.62e42fefa39efp-1, kLn2Low = 0x1.abc9e3b39803fp-56;
   static constexpr double kRound = 6755399441055744.0;  // 1.5 · 2^52
-  static constexpr double kSmallest = -745.14;          // ln 2^-1075: below, a float64 result rounds to zero
+  static constexpr double kSmallest = -745.14;          // ln 2^-1075: smaller results round to 0
   static constexpr int kTerms = 10;
   static constexpr double kQ[kTerms] = {0x1.000000000000ap-1,  0x1.55555555554f9p-3,  0x1.55555555507dfp-5,
                                         0x1.1111111127e6ap-7,  0x1.6c16c1844e4aep-10, 0x1.a01a0129c7413p-13,
@@ -41,95 +42,91 @@ using ExpC = ExpConstants<Acc>;
 
 constexpr bool kFastExp = kSingle && !kCompensated;  // 16-bit outputs of float arithmetic
 
-// a · 2^k, k an integer ≤ 2 that was made by adding kRound.
+// a · 2^k for an integer k ≤ 2, given as kRound + k.
 CSM_DEVICE float scale_by_power(float a, float rounded) {
   return a * bits_to_float((float_to_bits(rounded) << 23) + 0x3f800000u);
 }
 CSM_DEVICE double scale_by_power(double a, double rounded) {
-  // k may reach −1075, out of a single exponent's range: two factors.
+  // k may reach −1075, which no single power of two has as its exponent: two factors.
   const int k = static_cast<int>(double_to_bits(rounded));
   const int half = k / 2;
   const auto power = [](int e) { return bits_to_double(static_cast<unsigned long long>(e + 1023) << 52); };
   return a * power(half) * power(k - half);
 }
 
-// e^(x − m) = mantissa · 2^k, k held as kRound + k; zero where it vanishes. The mantissa's second word only if
-// `Second`.
+// e^distance = mantissa · 2^k.
 struct Exponential {
-  Wide mantissa;
-  Acc rounded;
-  Acc distance;  // x − m
-  CSM_DEVICE bool vanishes() const { return distance < ExpC::kSmallest; }
+  DoubleWord mantissa;
+  Acc rounded;  // kRound + k
+  Acc distance;
+  CSM_DEVICE bool vanishes() const { return distance < ExpC::kSmallest; }  // whether it is 0
 };
 
-// x − m, exactly (two-sum).
-CSM_DEVICE Wide difference(Acc x, Acc m) {
-  const Acc d = x - m;
-  const Acc of_m = d - x;
-  return {d, (x - (d - of_m)) - (m + of_m)};
+// q(r) of e^r = 1 + r + r²·q(r).
+CSM_DEVICE Acc exp_polynomial(Acc r) {
+  Acc q = ExpC::kQ[ExpC::kTerms - 1];
+#pragma unroll
+  for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, ExpC::kQ[i]);
+  return q;
 }
 
-template <bool Second>
-CSM_DEVICE Exponential exp_reduced(Wide distance) {
+// The low word of the mantissa is computed only if LowWord is set.
+template <bool LowWord>
+CSM_DEVICE Exponential exp_reduced(DoubleWord distance) {
   const Acc d = distance.hi, lost = distance.lo;
   const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
   const Acc k = rounded - ExpC::kRound;
   const Acc r = fused(k, -ExpC::kLn2, d);  // exact
+  const Acc q = exp_polynomial(r);
   const Acc r_low = fused(k, -ExpC::kLn2Low, lost);
-  Acc q = ExpC::kQ[ExpC::kTerms - 1];
-#pragma unroll
-  for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, ExpC::kQ[i]);
-  // e^(r + r_low) = 1 + r + r²·q + r_low·e^r: the largest first, what its rounding lost with the rest.
+  // e^(r + r_low) = (1 + r) + (r²·q + r_low·e^r + the rounding error of 1 + r).
   const Acc square = r * r;
-  const Acc first = Acc(1) + r;
-  const Acc first_lost = r - (first - Acc(1));
-  const Acc rest = fused(square, q, fused(r_low, fused(square, q, first), first_lost));
-  const Acc sum = first + rest;
-  // A comparison that is false for NaN keeps NaN; x = −inf vanishes, its lost and r are meaningless.
-  return {{sum, Second ? rest - (sum - first) : Acc(0)}, rounded, d};
+  const DoubleWord first = fast_two_sum(Acc(1), r);
+  const Acc rest = fused(square, q, fused(r_low, fused(square, q, first.hi), first.lo));
+  const DoubleWord sum = fast_two_sum(first.hi, rest);
+  return {{sum.hi, LowWord ? sum.lo : Acc(0)}, rounded, d};
 }
 
-// For 16-bit outputs of float arithmetic. −∞ gives 0 and NaN stays NaN by themselves.
+// For 16-bit outputs of float arithmetic. x = −∞ gives 0, and NaN stays NaN.
 CSM_DEVICE float exp_fast(float x, float m) { return exp2_approx((x - m) * ExpConstants<float>::kLog2e); }
 
-// One element: e^d to about 0.6 ulp of Acc, or as exp_fast.
-CSM_DEVICE Acc exp_of(Wide d) {
+// e^d with an error of about 0.6 units in the last place, or that of exp_fast.
+CSM_DEVICE Acc exp_of(DoubleWord d) {
   if constexpr (kFastExp) {
     return exp2_approx(d.hi * ExpConstants<float>::kLog2e);
   } else {
     const Exponential e = exp_reduced<false>(d);
+    // d = −∞ leaves NaN in the mantissa and is set to 0 here; NaN stays, as its comparison is false.
     return zero_if_less(scale_by_power(e.mantissa.hi, e.rounded), e.distance, ExpC::kSmallest);
   }
 }
 
 CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
   if constexpr (kFastExp) return exp_fast(x, m);
-  else return exp_of(difference(x, m));
+  else return exp_of(two_difference(x, m));
 }
 
-CSM_DEVICE Acc exp_difference(Acc x, Wide m) { return exp_difference(x, m.hi); }
+CSM_DEVICE Acc exp_difference(Acc x, DoubleWord m) { return exp_difference(x, m.hi); }
 
-// x − m of numbers in two words, for x ≤ m. What infinities make of the second words counts for nothing.
-CSM_DEVICE Wide difference(Wide x, Wide m) {
-  const Wide d = difference(x.hi, m.hi);
+// x − m of double words, for x ≤ m. The low word is dropped where it is NaN: where x or m is infinite.
+CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
+  const DoubleWord d = two_difference(x.hi, m.hi);
   const Acc lost = d.lo + (x.lo - m.lo);
-  const Acc low = lost == lost ? lost : Acc(0);
-  const Acc hi = d.hi + low;
-  return {hi, low - (hi - d.hi)};
+  return fast_two_sum(d.hi, lost == lost ? lost : Acc(0));
 }
 
-// e^(x − m) · factor, for what scales many elements: exactly `factor` for x = m. The power of two comes last: before,
-// it could make the product's second word subnormal, and flushed. Where e^(x − m) vanishes, an infinite factor (a row
-// of −∞ has no sum) or a NaN still gives NaN.
-CSM_DEVICE Wide exp_difference_times(Wide x, Wide m, Wide factor) {
+// e^(x − m) · factor, for a factor that scales many elements: exactly `factor` for x = m. It is multiplied by the power
+// of two last, since that could make the product's low word subnormal, and flush it. An infinite or NaN factor (a row
+// of −∞ has the sum 0) gives NaN, even where e^(x − m) is 0.
+CSM_DEVICE DoubleWord exp_difference_times(DoubleWord x, DoubleWord m, DoubleWord factor) {
   if constexpr (!kCompensated) {
-    const bool same = x.hi == m.hi && (!kWideMaximum || x.lo == m.lo);
-    const Acc exponential = kWideMaximum ? exp_of(difference(x, m)) : exp_difference(x.hi, m.hi);
-    return widen_exactly(same ? factor.hi : exponential * factor.hi);
+    const bool same = x.hi == m.hi && (!kDoubleWordMaximum || x.lo == m.lo);
+    const Acc exponential = kDoubleWordMaximum ? exp_of(difference(x, m)) : exp_difference(x.hi, m.hi);
+    return as_double_word(same ? factor.hi : exponential * factor.hi);
   } else {
-    const Exponential e = exp_reduced<true>(kWideMaximum ? difference(x, m) : difference(x.hi, m.hi));
-    const Wide product = normalised(settled(multiply(e.mantissa, settled(factor))));
-    if (e.vanishes()) return widen_exactly(Acc(0) * factor.hi);
+    const Exponential e = exp_reduced<true>(kDoubleWordMaximum ? difference(x, m) : two_difference(x.hi, m.hi));
+    const DoubleWord product = normalised(drop_invalid_low(multiply(e.mantissa, drop_invalid_low(factor))));
+    if (e.vanishes()) return as_double_word(Acc(0) * factor.hi);
     return {scale_by_power(product.hi, e.rounded), scale_by_power(product.lo, e.rounded)};
   }
 }

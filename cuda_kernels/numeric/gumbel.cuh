@@ -1,13 +1,13 @@
-// Standard Gumbel noise of a place in a row: g = −ln(−ln u), with u uniform in (0, 1) from random words.
+// Standard Gumbel noise of an element of a row, for sampling: g = −ln(−ln u), with u uniform in (0, 1) from the random
+// words of a seed, the row and the element (numeric/philox.cuh).
 //
-// u is (bits + ½)·2^-32 (float) or 2^-53 (double), so neither 0 nor 1, and E = −ln u an exponential variable. Where u
-// is near 1, which makes the largest g, E is nearly 1 − u: what is kept of u is therefore the smaller of u and 1 − u.
-// Only rounded arithmetic is used and no approximate instruction, whose bits are a GPU's own: the same place has the
-// same noise everywhere. Its error is at most three unit roundoffs of 1 + |g|.
+// u is (bits + ½)·2^-32 (float) or 2^-53 (double), so it is neither 0 nor 1. −ln u is an exponential variable; for u
+// near 1, which gives the largest g, it is nearly 1 − u. So the smaller of u and 1 − u is kept, which has more digits.
+// There is only correctly rounded arithmetic here and no approximate instruction, whose results differ between GPUs:
+// the same element has the same noise everywhere. The error of g is at most three unit roundoffs of 1 + |g|.
 #pragma once
 
 #include "numeric/log.cuh"
-#include "reduce/node.cuh"
 #include "numeric/philox.cuh"
 
 namespace csm {
@@ -25,34 +25,31 @@ CSM_DEVICE Acc log_of_parts(Acc k, Acc t) {
     for (int i = 7; i >= 0; --i) q = fused(q, t, Acc(kQ[i]));
     log = fused(t * t, q, t);
   } else {
-    const Acc z = t * reciprocal(Acc(2) + t), square = z * z;
-    constexpr int kTerms = 10;
-    Acc series = Acc(2) / Acc(2 * kTerms + 1);
-#pragma unroll
-    for (int i = kTerms - 1; i >= 1; --i) series = fused(series, square, Acc(2) / Acc(2 * i + 1));
+    const Acc z = t * reciprocal(Acc(2) + t), square = z * z, series = artanh_series(square);
     // 2z = t − tz, of which t is exact.
     log = fused(z * square, series, fused(-t, z, t));
   }
   return fused(k, ExpC::kLn2, fused(k, ExpC::kLn2Low, log));
 }
 
-// g of the smaller of u and 1 − u, and which of them it is.
+// g, from the smaller of u and 1 − u, and whether u is the larger.
 CSM_DEVICE Acc gumbel_of(Acc smaller, bool above_half) {
   const Parts u = split_at_root_half(above_half ? Acc(1) - smaller : smaller);
-  // Where u ≥ √½, the difference to 1 has digits that u has not.
+  // For u ≥ √½, `smaller` is 1 − u with digits that u has not.
   const Acc exponential = -log_of_parts(u.exponent, u.exponent == Acc(0) ? -smaller : u.fraction - Acc(1));
   const Parts e = split_at_root_half(exponential);
   return -log_of_parts(e.exponent, e.fraction - Acc(1));
 }
 
-CSM_DEVICE Acc gumbel(u64 seed, i64 row, Place place) {
-  if constexpr (kSingle) {  // a word an element
-    const RowWords words(seed, row, place.start, place.step);
+// The noise of element start + step of a row. As in RowWords, `step` is a compile-time constant after unrolling.
+CSM_DEVICE Acc gumbel(u64 seed, i64 row, i64 start, int step) {
+  if constexpr (kSingle) {  // one word an element
+    const RowWords words(seed, row, start, step);
     const u32 bits = words[words.index];
     const bool above_half = bits >> 31;
     return gumbel_of(fused(static_cast<float>(above_half ? ~bits : bits), 0x1p-32f, 0x1p-33f), above_half);
-  } else {  // two, of which the first is the lower half
-    const RowWords words(seed, row, 2 * place.start, 2 * place.step);
+  } else {  // two words an element, the lower half first
+    const RowWords words(seed, row, 2 * start, 2 * step);
     const u64 bits = (u64(words[words.index + 1]) << 32 | words[words.index]) >> 11;
     const bool above_half = bits >> 52;
     const u64 rest = above_half ? bits ^ 0x1fffffffffffffull : bits;

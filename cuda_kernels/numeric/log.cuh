@@ -1,9 +1,10 @@
-// ln s of a sum s ≥ 0 that is carried in two words, in two words.
+// The natural logarithm of a sum s ≥ 0, from a double word to a double word: used for log-softmax, logsumexp and the
+// cross-entropy loss; its parts also for Gumbel noise.
 //
-// With s = 2^k·(1 + δ) and 1 + δ in [√½, √2): ln s = k ln 2 + 2 artanh z, z = δ / (2 + δ). δ and z have a second word,
-// so the result has all its digits also next to s = 1, where ln s is nearly δ: its error is a sixth of a unit roundoff.
-// The series artanh z = z + z³/3 + z⁵/5 + … is cut where |z| ≤ 0.1716 makes the rest smaller than 2^-28 (float) or
-// 2^-57 (double) of the whole.
+// With s = 2^k·(1 + δ) and 1 + δ in [√½, √2): ln s = k ln 2 + 2 artanh z, z = δ / (2 + δ). δ and z are double words, so
+// the result is accurate also for s near 1, where ln s is nearly δ: its error is a sixth of a unit roundoff. The series
+// artanh z = z + z³/3 + z⁵/5 + … ends where the rest is smaller than 2^-28 (float) or 2^-57 (double) of the whole, for
+// |z| ≤ 0.1716.
 #pragma once
 
 #include "numeric/exp.cuh"
@@ -11,7 +12,7 @@
 
 namespace csm {
 
-// a = 2^exponent · fraction, for normal positive a.
+// a = 2^exponent · fraction, the fraction in [√½, √2), for normal positive a.
 struct Parts {
   Acc exponent, fraction;
 };
@@ -27,10 +28,19 @@ CSM_DEVICE Parts split_at_root_half(double a) {
   return {static_cast<Acc>(k), static_cast<Acc>(bits_to_double(static_cast<unsigned long long>(bits - k * one)))};
 }
 
-CSM_DEVICE Wide logarithm(Wide sum) {
-  Wide s = normalised(sum);
+// 2 artanh z = 2z + z³ · artanh_series(z²).
+CSM_DEVICE Acc artanh_series(Acc square) {
+  constexpr int kTerms = kSingle ? 4 : 10;
+  Acc series = Acc(2) / Acc(2 * kTerms + 1);
+#pragma unroll
+  for (int i = kTerms - 1; i >= 1; --i) series = fused(series, square, Acc(2) / Acc(2 * i + 1));
+  return series;
+}
+
+CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
+  DoubleWord s = normalised(sum);
   Acc raised = Acc(0);
-  if constexpr (!kSingle) {  // float32 has no subnormal sums: they are flushed
+  if constexpr (!kSingle) {  // float has no subnormal sums: they are flushed to zero
     if (s.hi < bits_to_double(0x0010000000000000ull)) {
       const Acc power = bits_to_double(0x4350000000000000ull);  // 2^54
       s = {s.hi * power, s.lo * power};
@@ -39,40 +49,26 @@ CSM_DEVICE Wide logarithm(Wide sum) {
   }
   const auto [exponent_of, fraction] = split_at_root_half(s.hi);
   const Acc exponent = exponent_of - raised;
-  // The second word in the fraction's scale: multiplied by a power of two.
+  // The low word, divided by the same power of two as the high one.
   const Acc low = kCompensated ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
   const Acc t = fraction - Acc(1);  // exact
-  const Acc denominator = Acc(2) + t;
-  const Acc denominator_low = (t - (denominator - Acc(2))) + low;
-  const Acc inverse = reciprocal(denominator);
+  const DoubleWord denominator = fast_two_sum(Acc(2), t);
+  const Acc denominator_low = denominator.lo + low;
+  const Acc inverse = reciprocal(denominator.hi);
   const Acc z = (t + low) * inverse;
-  const Acc z_low = ((fused(-z, denominator, t) + low) - z * denominator_low) * inverse;
+  const Acc z_low = ((fused(-z, denominator.hi, t) + low) - z * denominator_low) * inverse;
   const Acc square = z * z;
-  constexpr int kTerms = kSingle ? 4 : 10;
-  Acc series = Acc(2) / Acc(2 * kTerms + 1);
-#pragma unroll
-  for (int i = kTerms - 1; i >= 1; --i) series = fused(series, square, Acc(2) / Acc(2 * i + 1));
+  const Acc series = artanh_series(square);
   const Acc small = fused(z * square, series, Acc(2) * z_low);
-  // k ln 2 in three words, the largest first; it is 0 for k = 0, and else larger than what is added to it.
+  // k ln 2 in three words, the largest first. Where it is not 0 it is larger than 2z, which is added to it.
   const Acc whole = exponent * ExpC::kLn2;
   const Acc whole_low = fused(exponent, ExpC::kLn2, -whole) + exponent * ExpC::kLn2Low;
-  const Acc hi = whole + Acc(2) * z;
-  const Acc of_z = hi - whole;
-  const Acc lost = (whole - (hi - of_z)) + (Acc(2) * z - of_z);
-  Wide result = normalised({hi, lost + (whole_low + small)});
-  if constexpr (!kCompensated) result.hi = hi + (whole_low + small);
-  if (s.hi == Acc(0)) result = widen_exactly(negative_infinity());
-  if (!(magnitude(s.hi) < -negative_infinity())) result = widen_exactly(s.hi);  // +inf and NaN stay
+  const DoubleWord large = two_sum(whole, Acc(2) * z);
+  DoubleWord result = normalised({large.hi, large.lo + (whole_low + small)});
+  if constexpr (!kCompensated) result.hi = large.hi + (whole_low + small);
+  if (s.hi == Acc(0)) result = as_double_word(negative_infinity());
+  if (!(magnitude(s.hi) < -negative_infinity())) result = as_double_word(s.hi);  // +∞ and NaN stay
   return result;
-}
-
-// a + b, for a word and a number in two: rounded twice, and so within one unit of the result's last place.
-CSM_DEVICE Acc plus(Acc a, Wide b) {
-  const Acc sum = a + b.hi;
-  if constexpr (!kCompensated) return sum;
-  const Acc of_b = sum - a;
-  const Acc rest = ((a - (sum - of_b)) + (b.hi - of_b)) + b.lo;
-  return rest == rest ? sum + rest : sum;  // among infinities the rest is NaN, and the sum right
 }
 
 }  // namespace csm

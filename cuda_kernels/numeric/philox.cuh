@@ -1,5 +1,6 @@
-// Random words that follow from a seed and a place alone: Philox4x32-10 (Salmon and others, SC 2011), a counter-based
-// generator. There is no state, so it does not matter who asks, in what order, or how often.
+// Random words by Philox4x32-10 (Salmon and others, SC 2011), for Gumbel noise. The generator is counter-based: a word
+// is a function of the seed, the row and the position in it. There is no state, so any thread may compute any word, in
+// any order.
 #pragma once
 
 #include "machine/config.cuh"
@@ -28,12 +29,12 @@ CSM_DEVICE RandomWords philox(u64 seed, u64 high, u64 low) {
   return {{c0, c1, c2, c3}};
 }
 
-// Word `start + step` of a row, which has four for each counter, and with it the others of the counter. `step` is known
-// to the compiler, as is often that `start` is a multiple of four: neighbours are then seen to be of one counter, which
-// is worked on once.
+// Word `start + step` of a row, and the other three of the same counter: word i of a row is of counter i / 4. `step` is
+// a compile-time constant after unrolling, and the compiler often knows that `start` is a multiple of four. It then
+// sees that neighbouring elements share a counter, and computes its four words once.
 struct RowWords {
   RandomWords of;
-  int index;
+  int index;  // of the word that was asked for
   CSM_DEVICE RowWords(u64 seed, i64 row, i64 start, int step) {
     const int from = static_cast<int>(start & 3) + step;
     of = philox(seed, static_cast<u64>(row), (static_cast<u64>(start) >> 2) + static_cast<u64>(from >> 2));

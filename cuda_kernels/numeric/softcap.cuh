@@ -1,7 +1,8 @@
-// cap · tanh(x / cap), a smooth limit on logits, and its derivative.
+// cap · tanh(x / cap), a smooth limit on logits, and its derivative: for cross-entropy with a soft cap. Below, per_cap
+// is 1 / cap.
 //
-// tanh u = −E / (2 + E) with E = exp(−2|u|) − 1, which is formed without cancellation next to 0; for 16-bit outputs of
-// float arithmetic by ex2.approx, whose error is as small beside the result's as that of the exponentials after it.
+// |tanh u| = −E / (2 + E) with E = exp(−2|u|) − 1, which is computed without cancellation near 0. 16-bit outputs of
+// float arithmetic use ex2.approx, whose error is as small as that of the exponentials that follow.
 #pragma once
 
 #include "numeric/exp.cuh"
@@ -13,15 +14,12 @@ CSM_DEVICE Acc exp_minus_one(Acc d) {
   if constexpr (kFastExp) {
     return exp_fast(d, Acc(0)) - Acc(1);
   } else {
-    if (d < Acc(-80)) d = Acc(-80);  // −1 to the last bit, and NaN stays
+    if (d < Acc(-80)) d = Acc(-80);  // the result is −1 to the last bit; NaN stays
     const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
     const Acc k = rounded - ExpC::kRound;
     const Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, d));
-    Acc q = ExpC::kQ[ExpC::kTerms - 1];
-#pragma unroll
-    for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, ExpC::kQ[i]);
     const Acc power = scale_by_power(Acc(1), rounded);
-    return fused(power, fused(r * r, q, r), power - Acc(1));
+    return fused(power, fused(r * r, exp_polynomial(r), r), power - Acc(1));
   }
 }
 
@@ -31,7 +29,7 @@ CSM_DEVICE Acc capped(Acc x, Acc cap, Acc per_cap) {
   return x < Acc(0) ? -limited : limited;
 }
 
-// The derivative, from the capped value.
+// The derivative of capped(), from its value.
 CSM_DEVICE Acc capped_slope(Acc limited, Acc per_cap) {
   const Acc t = limited * per_cap;
   return (Acc(1) - t) * (Acc(1) + t);

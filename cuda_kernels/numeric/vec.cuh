@@ -1,7 +1,5 @@
-// One global access: kVec neighbouring elements, converted between the stored dtype and Acc.
-//
-// How many they are follows from the array that takes or gives them: kVec of machine/config.cuh but where that was told
-// otherwise.
+// Global loads and stores of kVec neighbouring elements, with conversion between the stored dtype and Acc. Used by
+// every tile. load() and store() take the width from their array argument; it is kVec of machine/config.cuh by default.
 #pragma once
 
 #include "machine/config.cuh"
@@ -13,7 +11,7 @@ struct alignas(sizeof(T) * kVec) Vec {
   T item[kVec];
 };
 
-// Stored → Acc. Integers and bool compute in double.
+// Stored → Acc. For integers and bool, Acc is double.
 CSM_DEVICE Acc widen(f16 x) { return half_to_float(x.bits); }
 CSM_DEVICE Acc widen(bf16 x) { return bfloat_to_float(x.bits); }
 template <class T>
@@ -21,7 +19,8 @@ CSM_DEVICE Acc widen(T x) {
   return static_cast<Acc>(x);
 }
 
-// An integer as it is, where arithmetic would round it; what no i64 holds becomes the largest. Floats are none.
+// The exact value of a stored integer, which Acc might round. An u64 above the largest i64 becomes that; a float gives
+// 0.
 template <class T>
 CSM_DEVICE i64 as_integer(T x) {
   return static_cast<i64>(x);
@@ -45,8 +44,8 @@ CSM_DEVICE f16 narrow<f16>(Acc x) {
 template <>
 CSM_DEVICE bf16 narrow<bf16>(Acc x) {
   if constexpr (kSingle) return {float_to_bfloat(x)};
-  // Rounding to float first could round twice. Round that step to odd, which never loses the direction: cut toward
-  // zero and set the last bit if anything was cut.
+  // Via float, in two roundings. The first rounds to odd, so that the second cannot go wrong: truncate, and set the
+  // last bit if the value was inexact.
   const float cut = double_to_float_toward_zero(x);
   const bool inexact = static_cast<double>(cut) != x && x == x;
   return {float_to_bfloat(bits_to_float(float_to_bits(cut) | (inexact ? 1u : 0u)))};
@@ -57,7 +56,7 @@ CSM_DEVICE Acc negative_infinity() {
   return bits_to_double(0xfff0000000000000ull);
 }
 
-// 32 bits on their way through memory that holds numbers.
+// 32 bits as a word of memory that holds numbers of type Acc, and back.
 CSM_DEVICE Acc from_bits(unsigned bits) {
   if constexpr (kSingle) return bits_to_float(bits);
   else return bits_to_double(bits);
@@ -67,7 +66,7 @@ CSM_DEVICE unsigned to_bits(double bits) { return static_cast<unsigned>(double_t
 
 CSM_DEVICE Acc not_a_number() { return negative_infinity() - negative_infinity(); }
 
-// Two neighbours of a 16-bit dtype, from the word that they are loaded in: taken apart by the conversion itself.
+// Two neighbouring elements of a 16-bit dtype, from the 32-bit word that they are loaded in.
 CSM_DEVICE void widen_pair(unsigned word, f16, Acc& low, Acc& high) {
   float a, b;
   halves_to_floats(word, a, b);
@@ -86,10 +85,10 @@ constexpr bool kSixteenBits<f16> = true;
 template <>
 constexpr bool kSixteenBits<bf16> = true;
 
-// What an element that is not there is read as: 0, or −∞.
+// The value of an element beyond the row's end: 0, or −∞.
 enum class Neutral { zero, lowest };
 
-// −∞ as stored, so that the load itself supplies it; integers have none.
+// −∞ in the stored dtype, as the fallback of a predicated load. Integers have none: theirs is set after the load.
 template <class T>
 struct Lowest {
   static constexpr bool kStored = false;
@@ -122,7 +121,7 @@ struct alignas(kVec > 1 ? 2 * kVec : 4) Pairs {
   unsigned word[kVec > 1 ? kVec / 2 : 1];
 };
 
-// The elements of one access; where it is not wanted, neutral ones.
+// Loads the elements of one access; neutral ones if it is not wanted.
 template <class T, Neutral Missing, int kVec>
 CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
   if constexpr (kSixteenBits<T> && kVec > 1) {

@@ -1,72 +1,90 @@
-// cross_entropy: the loss of a row of logits x against weights p of its classes, and the loss's gradient. With
-// ℓ = ln Σ_j exp(x_j) and q = softmax(x),
+// cross_entropy: the loss of a row of logits x against weights p of its classes, and the gradient of the loss.
+//
+// With ℓ = ln Σ_j exp(x_j) and q = softmax(x),
 //
 //   loss = ℓ Σ_j p_j − Σ_j p_j x_j + z ℓ²,   ∂loss/∂x_j = (Σ_j p_j + 2 z ℓ) q_j − p_j.
 //
-// A hard target is a class t: p_j = (1 − ε) w_t [j = t] + (ε/C) w_j, of C classes with weights w. Then the loss is
-// (1 − ε) w_t (ℓ − x_t) + …, and the row's sums have to give x_t: where the gradient is written over the logits, memory
-// may have lost it by the time that it is needed. A soft target has a probability y_j for each class (feature soft):
-// p_j = w_j ((1 − ε) y_j + ε/C).
+// Hard targets: each row has a class t, and p_j = (1 − ε) w_t [j = t] + (ε/C) w_j for C classes with weights w and the
+// smoothing ε (feature smooth). Then the loss is (1 − ε) w_t (ℓ − x_t) + …
+// Soft targets (feature soft): each row has a probability y_j for each class, and p_j = w_j ((1 − ε) y_j + ε/C).
+// With the feature capped, x_j is replaced by cap · tanh(x_j / cap) when it is read.
 //
-// Operands: logits, soft targets, weights by element (soft, or hard with the feature smooth); the class and the
-// upstream gradient of a row; the weights as a table, for w_t; the gradient and the loss, of which one may be missing.
+// Summed over the row: exp(x_j − m), where m = max_j x_j. Soft targets also sum p_j x_j and p_j, smoothed hard ones
+// w_j x_j and w_j. x_t is picked out of the row in the same pass, because the gradient may overwrite the logits.
+//
+// Inputs: logits; soft targets; weights by element, for soft or smoothed targets. Values of a row: its class, if hard;
+// the upstream gradient. Table: the weights w, to look up w_t. Outputs: the gradient and the loss, or one of them.
 #pragma once
 
 #include "numeric/log.cuh"
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 #include "numeric/softcap.cuh"
 
 namespace csm {
 
-struct Op : Plain {
+struct Op : OperationBase {
   static constexpr bool kSoft = has(feature::soft), kSmooth = has(feature::smooth), kCapped = has(feature::capped);
   static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
-  static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // by element: the last of the inputs
+  static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
 
-  // Numbers of the call; `share` is ε/C, and `factor` of all gradients.
-  enum Option { kIgnored, kStride, kKeep, kSmoothing, kShare, kZ, kCap, kPerCap, kFactor };
-  // Sums, the first one relative to the maximum: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w. x_t is picked out.
+  // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
+  // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kPerCap 1/cap; kFactor multiplies the whole gradient.
+  enum Option {
+    kIgnored = option_named("ignore_index", 0),
+    kStride = option_named("stride", 1),
+    kKeep = option_named("keep", 2),
+    kSmoothing = option_named("label_smoothing", 3),
+    kShare = option_named("share", 4),
+    kZ = option_named("z_loss", 5),
+    kCap = option_named("softcap", 6),
+    kPerCap = option_named("per_cap", 7),
+    kFactor = option_named("factor", 8)
+  };
+  // The sums: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w.
   enum Sum { kExponentials, kProducts, kWeightSum };
 
   // ---- the row's target ----
 
-  CSM_DEVICE static bool ignored(const Given& given) { return !kSoft && given.whole[0] == given.option(kIgnored); }
-  CSM_DEVICE static bool exists(const Given& given) {
-    return kSoft || static_cast<u64>(given.whole[0]) < static_cast<u64>(given.n);
+  CSM_DEVICE static bool ignored(const RowContext& context) {
+    return !kSoft && context.integer[0] == context.option(kIgnored);
   }
-  CSM_DEVICE static void begin(Given& given) {
+  CSM_DEVICE static bool exists(const RowContext& context) {
+    return kSoft || static_cast<u64>(context.integer[0]) < static_cast<u64>(context.n);
+  }
+  CSM_DEVICE static void begin(RowContext& context) {
     if constexpr (kTables > 0) {
-      const bool wanted = exists(given) && !ignored(given);
-      given.found[0] = given.look_up<0>(given.whole[0] * given.option(kStride), wanted);
+      const bool wanted = exists(context) && !ignored(context);
+      context.looked_up[0] = context.look_up<0>(context.integer[0] * context.option(kStride), wanted);
     }
   }
-  // (1 − ε) w_t.
-  CSM_DEVICE static Acc target_weight(const Given& given) {
-    if constexpr (kTables > 0) return given.number(kKeep) * given.found[0];
-    else return given.number(kKeep);
+  // (1 − ε) w_t, the weight of the loss at the target.
+  CSM_DEVICE static Acc target_weight(const RowContext& context) {
+    if constexpr (kTables > 0) return context.number(kKeep) * context.looked_up[0];
+    else return context.number(kKeep);
   }
 
   // ---- elements ----
 
-  CSM_DEVICE static void enter(Element& e, Place, const Given& given) {
-    if constexpr (kCapped) e[0] = capped(e[0], given.number(kCap), given.number(kPerCap));
+  CSM_DEVICE static void enter(Element& e, Place, const RowContext& context) {
+    if constexpr (kCapped) e[0] = capped(e[0], context.number(kCap), context.number(kPerCap));
     if constexpr (kSoft) {
-      e[1] = fused(given.number(kKeep), e[1], given.number(kShare));
+      e[1] = fused(context.number(kKeep), e[1], context.number(kShare));
       if constexpr (kWeights) e[1] *= e[kInputs - 1];
     }
   }
 
-  CSM_DEVICE static void pick(const Element& e, Place place, const Given& given, Values<kPicked>& picked) {
-    if constexpr (!kSoft) picked[0] = place.is(given.whole[0]) ? e[0] : picked[0];
+  CSM_DEVICE static void pick(const Element& e, Place place, const RowContext& context, Values<kPicked>& picked) {
+    if constexpr (!kSoft) picked[0] = place.is(context.integer[0]) ? e[0] : picked[0];
   }
 
-  CSM_DEVICE static Acc key(const Element& e, const Given&) { return e[0]; }
+  CSM_DEVICE static Acc key(const Element& e, const RowContext&) { return e[0]; }
 
-  // Where a weight is 0 the logit counts for nothing, not even −inf.
+  // A logit of weight 0 contributes nothing, even if it is −inf.
   CSM_DEVICE static Acc weighted(Acc weight, Acc x) { return weight == Acc(0) ? Acc(0) : weight * x; }
 
-  CSM_DEVICE static void terms(Element& e, Wide shift, Place place, const Given& given, Values<kSums>& term) {
+  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place place, const RowContext& context,
+                               Values<kSums>& term) {
     const Acc x = e[0];
     term[kExponentials] = exp_difference(x, shift);
     if constexpr (kSoft) {
@@ -76,114 +94,113 @@ struct Op : Plain {
       term[kProducts] = weighted(e[kInputs - 1], x);
       term[kWeightSum] = e[kInputs - 1];
     } else if constexpr (kSmooth) {
-      term[kProducts] = place.before(given.n) ? x : Acc(0);
+      term[kProducts] = place.before(context.n) ? x : Acc(0);
     }
-    // One exponential an element, but where the slope of the cap needs the logit again.
+    // Keep the exponential for map(), unless map() needs the logit for the slope of the cap.
     if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
   }
 
   // ---- the loss ----
 
-  CSM_DEVICE static Wide log_sum(const Node& row) {
-    return logarithm(settled(normalised(settled(row.s[kExponentials]))));
+  CSM_DEVICE static DoubleWord log_sum(const Node& row) {
+    return logarithm(drop_invalid_low(normalised(drop_invalid_low(row.s[kExponentials]))));
   }
 
-  // Σ w (ℓ − x), all of whose parts are positive: ℓ = m + ln s in two steps.
-  CSM_DEVICE static Acc below(Acc m, Wide log, Wide weights, Wide products) {
-    const Wide largest = multiply(weights, widen_exactly(m));
+  // Σ w (ℓ − x) = (m Σ w − Σ w x) + Σ w ln s, since ℓ = m + ln s. For weights ≥ 0 both parts are ≥ 0, so their sum does
+  // not cancel.
+  CSM_DEVICE static Acc below(Acc m, DoubleWord log, DoubleWord weights, DoubleWord products) {
+    const DoubleWord largest = multiply(weights, as_double_word(m));
     const Acc rest = largest.lo - products.lo;
     const Acc beyond = (largest.hi - products.hi) + (rest == rest ? rest : Acc(0));
     return fused(weights.hi, log.hi, beyond);
   }
 
-  // ℓ − x_t = (m − x_t) + ln s: exact in its first part, and right next to 0 in the second.
-  CSM_DEVICE static Acc below_target(Acc m, Wide log, Acc x) {
-    const Acc d = m - x;
-    if constexpr (kCompensated) {
-      const Acc of_x = d - m;
-      const Acc lost = (m - (d - of_x)) - (x + of_x);
-      if (lost == lost) log.lo += lost;
-    }
-    return plus(d, log);
+  // ℓ − x_t = (m − x_t) + ln s. The rounding error of the difference joins the low word of the logarithm, so that the
+  // result keeps its digits next to 0.
+  CSM_DEVICE static Acc below_target(Acc m, DoubleWord log, Acc x) {
+    const DoubleWord d = two_difference(m, x);
+    if (kCompensated && d.lo == d.lo) log.lo += d.lo;
+    return plus(d.hi, log);
   }
 
-  // Σ_j w_j of a row of hard targets, and Σ_j w_j x_j.
-  CSM_DEVICE static Wide class_weights(const Node& row, const Given& given) {
-    if constexpr (kSmooth && kWeights) return settled(row.s[kWeightSum]);
-    else return widen_exactly(static_cast<Acc>(given.n));
+  // Σ_j w_j, for hard targets with smoothing.
+  CSM_DEVICE static DoubleWord class_weights(const Node& row, const RowContext& context) {
+    if constexpr (kSmooth && kWeights) return drop_invalid_low(row.s[kWeightSum]);
+    else return as_double_word(static_cast<Acc>(context.n));
   }
 
-  CSM_DEVICE static void finish(const Node& row, const Given& given, Values<kRowOutputs>& value) {
-    const Wide log = log_sum(row);
+  CSM_DEVICE static void finish(const Node& row, const RowContext& context, Values<kRowOutputs>& value) {
+    const DoubleWord log = log_sum(row);
     Acc loss;
     if constexpr (kSoft) {
-      loss = below(row.m.hi, log, settled(row.s[kWeightSum]), settled(row.s[kProducts]));
+      loss = below(row.m.hi, log, drop_invalid_low(row.s[kWeightSum]), drop_invalid_low(row.s[kProducts]));
     } else {
-      loss = target_weight(given) * below_target(row.m.hi, log, row.picked[0]);
+      loss = target_weight(context) * below_target(row.m.hi, log, row.picked[0]);
       if constexpr (kSmooth) {
-        const Wide products = settled(row.s[kProducts]);
-        loss = fused(given.number(kShare), below(row.m.hi, log, class_weights(row, given), products), loss);
+        const DoubleWord products = drop_invalid_low(row.s[kProducts]);
+        loss = fused(context.number(kShare), below(row.m.hi, log, class_weights(row, context), products), loss);
       }
     }
-    const Acc z = given.number(kZ), whole = plus(row.m.hi, log);
+    const Acc z = context.number(kZ), whole = plus(row.m.hi, log);
     if (z != Acc(0)) loss = fused(z * whole, whole, loss);
-    if (!exists(given)) loss = not_a_number();
-    if (ignored(given)) loss = Acc(0);
+    if (!exists(context)) loss = not_a_number();
+    if (ignored(context)) loss = Acc(0);
     value[0] = loss;
   }
 
   // ---- the gradient ----
 
   struct Scale {
-    Wide factor;           // of an element's exponential
-    Acc at_target, share;  // the whole gradient there; what each weight takes off elsewhere
-    Acc maximum, per_cap;  // with a cap
+    DoubleWord factor;     // times an element's exponential: the softmax part of its gradient
+    Acc at_target, share;  // the gradient at the target; what is subtracted elsewhere, per weight
+    Acc maximum, per_cap;  // used with a cap only
     i64 target;
     bool ignored;
   };
 
-  CSM_DEVICE static Scale scale(Wide chunk_maximum, const Node& row, const Given& given) {
+  CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     Scale found = {};
     if constexpr (kGradient) {
-      Acc upstream = given.number(kFactor);
-      if constexpr (kUpstream) upstream *= given[kRowInputs - 1];
-      Acc excess = Acc(0);  // what multiplies q beside the target's weight
-      const Acc z = given.number(kZ);
+      Acc upstream = context.number(kFactor);
+      if constexpr (kUpstream) upstream *= context[kRowInputs - 1];
+      Acc excess = Acc(0);  // the factor of q besides the target's weight
+      const Acc z = context.number(kZ);
       if (z != Acc(0)) excess = Acc(2) * z * plus(row.m.hi, log_sum(row));
-      const Wide inverse = normalised(reciprocal_of(row.s[kExponentials]));
+      const DoubleWord inverse = normalised(reciprocal_of(row.s[kExponentials]));
       Acc total;
       if constexpr (kSoft) {
-        const Wide sum = settled(row.s[kWeightSum]);
+        const DoubleWord sum = drop_invalid_low(row.s[kWeightSum]);
         total = sum.hi + sum.lo + excess;
         found.share = upstream;
       } else {
-        const Acc weight = target_weight(given);
+        const Acc weight = target_weight(context);
         Acc share = Acc(0), here = Acc(0);
         if constexpr (kSmooth) {
-          share = given.number(kShare);
-          const Wide sum = class_weights(row, given);
-          excess += kWeights ? share * (sum.hi + sum.lo) : given.number(kSmoothing);
+          share = context.number(kShare);
+          const DoubleWord sum = class_weights(row, context);
+          excess += kWeights ? share * (sum.hi + sum.lo) : context.number(kSmoothing);
           here = share;
-          if constexpr (kTables > 0) here *= given.found[0];
+          if constexpr (kTables > 0) here *= context.looked_up[0];
         }
         total = weight + excess;
-        // q_t − 1 without cancellation: q_t above ½ belongs to the maximum, whose exponential in the sum is 1 exactly.
+        // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum, whose exponential
+        // is exactly 1: subtract that from the sum.
         const Acc x = row.picked[0];
         const bool largest = x == row.m.hi;
         const Acc q = largest ? inverse.hi : exp_difference(x, shift_of(row.m)) * inverse.hi;
-        const Wide sum = normalised(row.s[kExponentials]);
+        const DoubleWord sum = normalised(row.s[kExponentials]);
         const Acc others = largest ? ((sum.hi - Acc(1)) + sum.lo) * inverse.hi : Acc(1) - q;
         found.at_target = upstream * (fused(excess, q, -weight * others) - here);
-        if (!exists(given)) found.at_target = total = not_a_number();
+        if (!exists(context)) found.at_target = total = not_a_number();
         found.share = upstream * share;
-        found.target = given.whole[0];
+        found.target = context.integer[0];
       }
-      const Wide top = shift_of(row.m);
-      const Wide factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
-      found.factor = multiply(factor, widen_exactly(upstream * total));
+      const DoubleWord top = shift_of(row.m);
+      const DoubleWord factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
+      found.factor = multiply(factor, as_double_word(upstream * total));
       found.maximum = top.hi;
-      found.per_cap = given.number(kPerCap);
-      found.ignored = ignored(given);
+      found.per_cap = context.number(kPerCap);
+      found.ignored = ignored(context);
     }
     return found;
   }
@@ -205,8 +222,8 @@ struct Op : Plain {
     }
   }
 
-  // x · a − b.
-  CSM_DEVICE static Acc less(Acc x, Wide a, Acc b) {
+  // x · a − b
+  CSM_DEVICE static Acc less(Acc x, DoubleWord a, Acc b) {
     if constexpr (kCompensated) return fused(x, a.hi, fused(x, a.lo, -b));
     else return fused(x, a.hi, -b);
   }

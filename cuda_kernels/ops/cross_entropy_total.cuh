@@ -1,19 +1,22 @@
-// The sum or the mean of the losses of rows: the elements of the one row, times a number of the call, and another that
-// is read from memory if there is a row input.
+// cross_entropy_total: the sum or the mean of the losses, times a factor.
+//
+// The one row holds the losses of all rows. The factor is an option of the call; a value of the row, where there is
+// one, is a second factor (the result of cross_entropy_divisor). Summed over the row: its elements.
 #pragma once
 
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 
 namespace csm {
 
 struct Op : WritesRows {
   static constexpr Neutral kNeutral[] = {Neutral::zero};
+  enum Option { kFactor = option_named("factor", 0) };
 
-  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<1>& term) { term[0] = e[0]; }
-  CSM_DEVICE static void finish(const Node& row, const Given& given, Values<kRowOutputs>& value) {
-    const Wide sum = settled(row.s[0]);
-    value[0] = (sum.hi + sum.lo) * given.number(0);
-    if constexpr (kRowInputs > 0) value[0] *= given[0];
+  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) { term[0] = e[0]; }
+  CSM_DEVICE static void finish(const Node& row, const RowContext& context, Values<kRowOutputs>& value) {
+    const DoubleWord sum = drop_invalid_low(row.s[0]);
+    value[0] = (sum.hi + sum.lo) * context.number(kFactor);
+    if constexpr (kRowInputs > 0) value[0] *= context[0];
   }
 };
 

@@ -1,7 +1,9 @@
-// logsumexp: m + ln |Σ_j b_j exp(x_j − m)|, m the largest x_j whose weight b_j is not 0. A value of the row.
+// logsumexp: m + ln |Σ_j b_j exp(z_j − m)|, one value for each row.
 //
-// The weights are there if the operation has a second input, and the sum's sign is given if it has a second result;
-// without that, a negative sum has no logarithm and gives NaN.
+// m is the largest z_j whose weight b_j is not 0. The logits are z = x or, with the features scaled and biased,
+// z = scale · x + bias. The weights are the second input of an operation that has them; else each b_j is 1. The sign of
+// the sum is a second result; without it, a negative sum has no logarithm and gives NaN. Summed over the row: b_j
+// exp(z_j − m).
 #pragma once
 
 #include "numeric/log.cuh"
@@ -10,18 +12,18 @@
 namespace csm {
 
 struct Op : Weighted<WritesRows> {
-  // The term of +inf is +inf, and not the NaN of its difference to itself: then so is the result.
-  CSM_DEVICE static void terms(Element& e, Wide shift, Place, const Given& given, Values<1>& term) {
-    const Wide factor = factor_of(given);
+  // For z = +inf, m is +inf too and z − m would be NaN: the term is +inf instead, and so is the result.
+  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<1>& term) {
+    const DoubleWord factor = factor_of(context);
     const Acc z = logit(e, factor).hi;
     term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, shift, factor));
   }
 
-  CSM_DEVICE static void finish(const Node& row, const Given&, Values<kRowOutputs>& value) {
-    const Wide sum = settled(normalised(settled(row.s[0])));
+  CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
+    const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[0])));
     const bool negative = sum.hi < Acc(0);
     if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
-    Wide log = logarithm(negative ? Wide{-sum.hi, -sum.lo} : sum);
+    DoubleWord log = logarithm(negative ? DoubleWord{-sum.hi, -sum.lo} : sum);
     log.lo += row.m.lo;
     value[0] = plus(row.m.hi, log);
     if (kRowOutputs == 1 && negative) value[0] = not_a_number();

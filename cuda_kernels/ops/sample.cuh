@@ -1,29 +1,34 @@
-// sample: the index of the largest of z = x / T + g, with g standard Gumbel noise of a seed, the row and the place in
-// it: a draw from softmax(x / T). Without the feature noisy, of the largest x as stored.
+// sample: the index of the largest z_i = x_i / T + g_i, where g_i is standard Gumbel noise: a draw from softmax(x / T).
 //
-// What is compared is z, or T z where that is less, T < 1: neither overflows, and the largest is the same element's.
+// The noise follows from the seed, the row's number and the element's place in the row. Without the feature noisy, the
+// result is the index of the largest x_i as stored. Elements are compared by min(1, T) · z, which has its maximum at
+// the same place as z: for T < 1, x / T could overflow. Nothing is summed.
 #pragma once
 
 #include "numeric/gumbel.cuh"
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 #include "select/picks.cuh"
 
 namespace csm {
 
-struct Op : Plain {
-  enum Option { kSelected, kSeed, kOfLogits, kOfNoise };  // min(1, 1/T) and min(1, T)
+struct Op : OperationBase {
+  enum Option {
+    kSeed = option_named("seed", 1),
+    kOfLogits = option_named("of_logits", 2),  // min(1, 1/T)
+    kOfNoise = option_named("of_noise", 3)     // min(1, T)
+  };
 
   template <class T>
-  CSM_DEVICE static Compared compared(T x, Place place, const Given& given) {
+  CSM_DEVICE static Compared compared(T x, Place place, const RowContext& context) {
     if constexpr (has(feature::noisy)) {
-      const Acc noise = gumbel(static_cast<u64>(given.option(kSeed)), given.row, place);
-      return fused(given.number(kOfLogits), widen(x), given.number(kOfNoise) * noise);
+      const Acc noise = gumbel(static_cast<u64>(context.option(kSeed)), context.row, place.start, place.step);
+      return fused(context.number(kOfLogits), widen(x), context.number(kOfNoise) * noise);
     } else {
       return x;
     }
   }
 
-  // A row with a NaN or a +inf, which then is the largest, or of −inf alone has no distribution to draw from.
+  // −1 where there is no distribution to draw from: the largest is NaN or +inf, or every element is −inf.
   CSM_DEVICE static i64 index(const Candidate& best) {
     if constexpr (has(feature::noisy)) {
       const Acc z = value_of(best.key);

@@ -1,29 +1,29 @@
-// Second order: the Hessian of x ↦ ⟨dy, softmax(x)⟩ applied to v. With ẏ = y ∘ (v − ⟨y, v⟩),
+// softmax_hvp: the Hessian of x ↦ ⟨dy, softmax(x)⟩, applied to v. With y = softmax(x) and ẏ = y ∘ (v − ⟨y, v⟩) it is
 //
-//   ẏ ∘ (dy − ⟨y, dy⟩) − y ⟨ẏ, dy⟩,   and   ⟨ẏ, dy⟩ = Σ y v dy − ⟨y, v⟩⟨y, dy⟩,
+//   ẏ ∘ (dy − ⟨y, dy⟩) − y ⟨ẏ, dy⟩,   where   ⟨ẏ, dy⟩ = Σ_j y_j v_j dy_j − ⟨y, v⟩⟨y, dy⟩.
 //
-// so that three sums over the same pass are enough.
+// Summed over the row, in one pass: y_j dy_j, y_j v_j and y_j v_j dy_j.
 #pragma once
 
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 
 namespace csm {
 
 struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, v
 
-  CSM_DEVICE static void terms(Element& e, Wide, Place, const Given&, Values<3>& term) {
+  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<3>& term) {
     term[0] = e[0] * e[1];
     term[1] = e[0] * e[2];
     term[2] = term[1] * e[1];
   }
 
   struct Scale {
-    Wide dot_dy, dot_v, both;  // both: ⟨ẏ, dy⟩
+    DoubleWord dot_dy, dot_v, both;  // ⟨y, dy⟩, ⟨y, v⟩, ⟨ẏ, dy⟩
   };
-  CSM_DEVICE static Scale scale(Wide, const Node& row, const Given&) {
-    const Wide dy = settled(row.s[0]), v = settled(row.s[1]), product = multiply(dy, v);
-    return {dy, v, settled(add(settled(row.s[2]), {-product.hi, -product.lo}))};
+  CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
+    const DoubleWord dy = drop_invalid_low(row.s[0]), v = drop_invalid_low(row.s[1]), product = multiply(dy, v);
+    return {dy, v, drop_invalid_low(add(drop_invalid_low(row.s[2]), {-product.hi, -product.lo}))};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
     const Acc inner =

@@ -1,28 +1,28 @@
-// topk_softmax: the k largest y_i = exp(x_i − m) / s of a row, m = max_j x_j, and their indices.
+// topk_softmax: the k largest y_i = exp(x_i − m) / s of a row, where m = max_j x_j, and their indices.
 //
-// s is the sum of the exponentials of the row or, for an operation with no sum over it, of the k.
+// s is Σ_j exp(x_j − m) over the row or, for a kernel that sums nothing over the row, over the k largest alone.
 #pragma once
 
-#include "reduce/node.cuh"
+#include "reduce/operation.cuh"
 
 namespace csm {
 
-struct Op : Plain {
+struct Op : OperationBase {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
 
   template <class In>
-  CSM_DEVICE static In compared(In x, Place, const Given&) {
+  CSM_DEVICE static In compared(In x, Place, const RowContext&) {
     return x;
   }
-  CSM_DEVICE static Acc key(const Element& x, const Given&) { return x[0]; }
+  CSM_DEVICE static Acc key(const Element& x, const RowContext&) { return x[0]; }
   CSM_DEVICE static Acc term(Acc x, Acc shift) { return exp_difference(x, shift); }
-  CSM_DEVICE static void terms(const Element& x, Wide shift, Place, const Given&, Values<kSums>& sum) {
+  CSM_DEVICE static void terms(const Element& x, DoubleWord shift, Place, const RowContext&, Values<kSums>& sum) {
     sum[0] = term(x[0], shift.hi);
   }
 
-  // A row of −inf alone has s = 0 and becomes NaN, as in softmax.
-  using Scale = Wide;
-  CSM_DEVICE static Scale scale(Wide sum) { return normalised(reciprocal_of(sum)); }
+  // 1 / s. A row of −inf alone has s = 0, and its results are NaN, as in softmax.
+  using Scale = DoubleWord;
+  CSM_DEVICE static Scale scale(DoubleWord sum) { return normalised(reciprocal_of(sum)); }
   CSM_DEVICE static Acc value(Acc term, Scale scale) { return scaled(term, scale); }
 };
 

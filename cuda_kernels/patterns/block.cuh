@@ -1,13 +1,19 @@
-// block: a row on the chip, in one block or in a cluster of kCluster blocks.
+// block: a row is held on the chip, by one block or by a cluster of kCluster blocks.
 //
-// A thread holds kItems elements of a chunk in registers, and with kParks those of further chunks in shared memory. A
-// warp reads and reduces one chunk at a time, by shuffles. A block exchanges its chunks' nodes through shared memory, a
-// cluster through the shared memory of every member; then the nodes are folded, up to 32 of them by each warp for
-// itself, and each warp writes its chunks. One block barrier a row, two with more than 32 chunks; in a cluster also two
-// cluster barriers, the first of them spread around the reading.
+// Thread: holds kItems elements of one chunk in registers and, with kParks, those of further chunks in shared memory.
+// Warp: reads a chunk (32 · kItems elements) at a time and reduces it by shuffles to a node; it takes every
+// (warps · kCluster)-th chunk of the row. When the row's node is known, it writes the chunks it has read.
+// Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of every block. Then all
+// warps fold all nodes of the row: up to 32 nodes each warp for itself, more of them in groups of 32, a group a warp.
 //
-// Shared memory: a node for each chunk that the row has, and one for each 32 of more than 32; then the parked chunks.
-// An operation with values of a row alone parks nothing.
+// Shared memory: a node for each chunk of the row; if there are more than 32, a node for each group of 32; then the
+// parked chunks. An operation that writes only values of a row parks nothing.
+//
+// Barriers in one block, for each row: one after the nodes are published, before they are folded; one more inside the
+// fold if there are groups; one between two rows, so that no node is overwritten before every warp has read it. In a
+// cluster, cluster barriers take the place of the first and the last. The one between two rows also makes sure that
+// every block has started before another block writes to its memory; without parked chunks its two halves lie before
+// and after the reading of a row, which hides its latency.
 #pragma once
 
 #include "reduce/fold.cuh"
@@ -18,17 +24,20 @@ namespace csm {
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op>;
   const Layout& layout = args.layout;
+#ifdef CSM_PARKED_WORDS
+  static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
+#endif
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
-  const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk that stays in registers
+  const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk kept in registers
   const int step = warps * kCluster;
   const int groups = chunks > kWarp ? (chunks + kWarp - 1) / kWarp : 0;
   const SharedNodes nodes(0, chunks);
   const SharedNodes of_groups(kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups);
   const auto slot = [&](int chunk) {
-    return Shared<Acc>(
-        static_cast<int>(sizeof(Acc)) *
-        (kNodeWords * (chunks + groups) + ((chunk - mine) / step - 1) * warps * Tile::kParked + warp * Tile::kParked));
+    return Shared<Acc>(static_cast<int>(sizeof(Acc)) *
+                       (kNodeWords * (chunks + groups) + ((chunk - mine) / step - 1) * warps * Tile::kParkedWords +
+                        warp * Tile::kParkedWords));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -41,8 +50,8 @@ CSM_DEVICE void run(const Arguments& args) {
   const i64 first_row = block_index() / kCluster;
   for (i64 number = first_row; number < layout.rows; number += grid_blocks() / kCluster) {
     const Row row = row_at(args, number);
-    const Given given = given_of<Op>(args, row, number);
-    // Before nodes are written, every block that they go to must live and have read the last row's.
+    const RowContext context = row_context<Op>(args, row, number);
+    // `ready` returns when nodes may be written: every block they go to has started and has read the last row's nodes.
     if constexpr (kCluster > 1) cluster_arrive();
     const auto ready = [&] {
       if constexpr (kCluster > 1) cluster_wait();
@@ -53,14 +62,14 @@ CSM_DEVICE void run(const Arguments& args) {
       ready();
       for (int chunk = mine + step; chunk < chunks; chunk += step) {
         Tile tile(chunk * i64(kChunk), layout.n);
-        tile.read(args, row, given);
-        publish(chunk, tile.reduce(given));
+        tile.read(args, row, context);
+        publish(chunk, tile.reduce(context));
         tile.park(slot(chunk));
       }
     }
     Tile tile(mine * i64(kChunk), layout.n);
-    tile.read(args, row, given);
-    const Node node = tile.reduce(given);
+    tile.read(args, row, context);
+    const Node node = tile.reduce(context);
     if constexpr (!kParks) ready();
     if (mine < chunks) publish(mine, node);
 
@@ -71,13 +80,13 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
     }
     const Node whole = fold_in_block(chunks, nodes, of_groups);
-    tile.write(args, row, Op::scale(node.m, whole, given));
-    write_values<Op>(row, whole, given, mine == 0 && lane == 0);
+    tile.write(args, row, Op::scale(node.m, whole, context));
+    write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
       for (int chunk = mine + step; chunk < chunks; chunk += step) {
         Tile parked(chunk * i64(kChunk), layout.n);
         parked.unpark(slot(chunk));
-        parked.write(args, row, Op::scale(nodes.load(chunk).m, whole, given));
+        parked.write(args, row, Op::scale(nodes.load(chunk).m, whole, context));
       }
     }
   }

@@ -1,17 +1,24 @@
-// column: the rows run down a strided axis, and neighbouring rows may lie side by side in memory.
+// column: rows run down a strided axis, and neighbouring rows may lie side by side in memory.
 //
-// A thread walks down kVec neighbouring rows, kItems elements of each, all in registers. A warp is kLanes threads side
-// by side, so that its accesses are contiguous, times 32 / kLanes further down. A block is several such warps one below
-// the other: a power of two of walkers for each row. A walker's stretch is a leaf; leaves are folded as the binary tree
-// of reduce/fold.cuh, by groups of lanes, through shared memory.
+// Thread: holds kItems successive elements of each of kVec neighbouring rows, in registers.
+// Warp: kLanes threads side by side across the rows, so that its accesses are contiguous, and 32 / kLanes of them one
+// below the other along the rows.
+// Block: its warps continue along the same rows. A row is shared by block_threads / kLanes threads, its walkers (a
+// power of two). Each walker reduces its part of the row to a node, a leaf of the binary tree of reduce/fold.cuh;
+// groups of lanes fold the leaves through shared memory.
 //
-//   stage 0   the row is on the chip: a leaf for each walker of kCluster blocks, one below the other;
-//   stage 1   longer rows, first of three launches: each block folds its leaves and writes the node to the workspace;
-//   stage 2   a warp folds the nodes of one row; writes the row's values, if there are no elements to write;
-//   stage 3   if there are, the leaves are read again, and written, and the row's values.
+//   stage 0   the row fits on the chip: the walkers of one block, or of kCluster blocks along it, hold all of it;
+//   stage 1   longer rows are cut into pieces, first of three launches: each block folds its leaves and writes the
+//             node of its piece to the workspace;
+//   stage 2   a warp folds the nodes of one row; if there are no elements to write, it writes the row's values;
+//   stage 3   if there are, each block reads its piece again and writes it, and the row's values.
 //
-// Shared memory: a node for each walker and row, and for a cluster one more for each block and row; in stage 3 a node
-// for each row. Workspace: a node for each segment of each row, then the rows' nodes.
+// Shared memory: a node for each walker and row; in a cluster also a node for each block and row; in stage 3 a node for
+// each row. Workspace: a node for each piece of each row, then a node for each row.
+//
+// Barriers, for each unit of work of a block: one after the leaves are stored, one after each level of the fold, and
+// one before shared memory is used for the next unit. In a cluster the last is a cluster barrier, which also makes sure
+// that every block has started before others write to it; another one follows the exchange of the blocks' nodes.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -25,13 +32,13 @@ class ColumnTile {
   // Elements [first, first + kItems) of the rows; `n` is 0 for a thread with no rows.
   CSM_DEVICE ColumnTile(i64 first, i64 n) : first_(first), n_(n) {}
 
-  CSM_DEVICE void read(const Arguments& args, const Row& row, const Given (&given)[kVec]) {
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext (&context)[kVec]) {
     read_inputs(args, row);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      if (!wanted(i)) break;  // nor any below: so the compiler knows that those above are there
+      if (!wanted(i)) break;  // later items are absent too, so the compiler can drop them
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) Op::enter(item_[i][c], {first_, i}, given[c]);
+      for (int c = 0; c < kVec; ++c) Op::enter(item_[i][c], {first_, i}, context[c]);
     }
     if constexpr (kHides) {
       kept_ = 0;
@@ -39,45 +46,46 @@ class ColumnTile {
       for (int i = 0; i < kItems; ++i) {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
-          if (!hides<Op>(item_[i][c], !kCausal || first_ + i < given[c].kept)) kept_ |= 1u << (i * kVec + c);
+          if (!hide_element<Op>(item_[i][c], !kCausal || first_ + i < context[c].visible))
+            kept_ |= 1u << (i * kVec + c);
         }
       }
     }
   }
 
-  CSM_DEVICE Node reduce(int column, const Given& given) {
-    Node node = nothing();
+  CSM_DEVICE Node reduce(int column, const RowContext& context) {
+    Node node = empty_node();
     if constexpr (kMaximum) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) node.m.hi = maximum(node.m.hi, Op::key(item_[i][column], given));
-      if constexpr (Op::kSecondKey) {
+      for (int i = 0; i < kItems; ++i) node.m.hi = maximum(node.m.hi, Op::key(item_[i][column], context));
+      if constexpr (Op::kHasLowKey) {
         Acc low = negative_infinity();
 #pragma unroll
-        for (int i = 0; i < kItems; ++i) low = maximum(low, Op::second_key(item_[i][column], node.m.hi, given));
+        for (int i = 0; i < kItems; ++i) low = maximum(low, Op::low_key(item_[i][column], node.m.hi, context));
         node.m.lo = low == negative_infinity() ? Acc(0) : low;
       } else {
-        node.m = Op::largest(node.m.hi, given);
+        node.m = Op::maximum_from(node.m.hi, context);
       }
     }
-    const Wide shift = shift_of(node.m);
+    const DoubleWord shift = shift_of(node.m);
     if constexpr (kPicked > 0) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, given, node.picked);
+      for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, context, node.picked);
     }
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      Op::terms(item_[i][column], shift, {first_, i}, given, term);
+      Op::terms(item_[i][column], shift, {first_, i}, context, term);
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) node.s[k] = i == 0 ? widen_exactly(term[k]) : add(node.s[k], term[k]);
+      for (int k = 0; k < kSums; ++k) node.s[k] = i == 0 ? as_double_word(term[k]) : add(node.s[k], term[k]);
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k].hi = node.s[k].hi + Acc(0);  // no −0, as in RowTile
     return node;
   }
 
-  // What reduce() does to the elements, without the sum. Returns the maximum.
-  CSM_DEVICE Wide prepare(int column, const Given& given) { return reduce(column, given).m; }
+  // Does to the elements what reduce() does, and returns the maximum; the compiler drops the sums.
+  CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return reduce(column, context).m; }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale (&scale)[kVec]) const {
 #pragma unroll
@@ -86,7 +94,7 @@ class ColumnTile {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         Op::map(item_[i][c], scale[c], {first_, i}, result[c]);
-        if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide<Op>(result[c]);
+        if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }
       store_outputs(args, row, i, result);
     }
@@ -95,7 +103,7 @@ class ColumnTile {
  private:
   Element item_[kItems][kVec];
   i64 first_, n_;
-  unsigned kept_;  // where elements may be hidden: a bit for each that is not
+  unsigned kept_;  // if elements can be hidden: a bit for each element, set unless it is
   static_assert(!kHides || kItems * kVec <= 32, "a bit for each of a thread's elements");
 
   CSM_DEVICE bool wanted(int i) const { return first_ + i < n_; }
@@ -132,18 +140,22 @@ class ColumnTile {
   }
 };
 
-constexpr int kColumns = kLanes * kVec;  // rows that a block works on
-// Nodes from a walker's to the next's: odd, so that 32 parts of a row meet no bank conflict, and fewer parts of several
-// rows few (at most four ways; the fold is a small part of the work).
+constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
+// The distance between the nodes of successive walkers. It is odd, so that a warp that folds 32 parts of one row meets
+// no bank conflict; one that folds fewer parts of several rows meets conflicts of at most four ways, in a small part of
+// the work.
 constexpr int kPitch = kColumns + 1;
+#ifdef CSM_PITCH
+static_assert(kPitch == CSM_PITCH, "the host spaces the nodes otherwise");
+#endif
 
-// Folds the first `parts` (a power of two) entries of each of the block's rows in place, into entry 0. Neighbouring
-// lanes take neighbouring parts. Called by the whole block, after a barrier; after it, too, all threads have met.
+// Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place. Neighbouring
+// lanes take neighbouring parts. The whole block calls it, after a barrier, and it ends with a barrier.
 CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
   for (int stride = 1; stride < parts; stride *= kWarp) {
     const int left = parts / stride, width = left < kWarp ? left : kWarp;
     for (int base = thread_index() - thread_index() % kWarp; base < left * kColumns; base += block_threads()) {
-      const int place = base + thread_index() % kWarp;  // over the parts of a group, then rows, then groups
+      const int place = base + thread_index() % kWarp;  // counts parts of a group first, then rows, then groups
       const int group = place / width / kColumns, column = place / width % kColumns, part = place % width;
       const bool present = place < left * kColumns;
       const int at = (group * width + part) * stride * kPitch + column;
@@ -154,8 +166,8 @@ CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
   }
 }
 
-// How rows are cut: `length` elements for each block or cluster that works on a row.
-CSM_DEVICE i64 segments_of(const Layout& layout) {
+// The number of pieces of a row. A piece is what one block or cluster holds.
+CSM_DEVICE i64 pieces_of(const Layout& layout) {
   const i64 length = i64(kItems) * (block_threads() / kLanes) * kCluster;
   return (layout.n + length - 1) / length;
 }
@@ -165,58 +177,58 @@ CSM_DEVICE void walk(const Arguments& args) {
   const int walkers = block_threads() / kLanes, walker = thread_index() / kLanes, lane = thread_index() % kLanes;
   const int rank = kCluster > 1 ? cluster_rank() : 0;
   const i64 tiles = (layout.inner + kColumns - 1) / kColumns;
-  const i64 segments = segments_of(layout);
-  const i64 units = layout.rows / layout.inner * tiles * segments;
+  const i64 pieces = pieces_of(layout);
+  const i64 units = layout.rows / layout.inner * tiles * pieces;
   const SharedNodes nodes(0, kStage == 3 ? kPitch : walkers * kPitch);
   const SharedNodes of_blocks(kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kPitch, kCluster * kPitch);
   const GlobalNodes workspace(args.workspace);
 
   const i64 first_unit = block_index() / kCluster;
   for (i64 unit = first_unit; unit < units; unit += grid_blocks() / kCluster) {
-    const i64 segment = unit % segments, outer = unit / segments / tiles;
-    const i64 column = unit / segments % tiles * kColumns + lane * kVec;
-    const bool present = column < layout.inner;  // kVec divides inner: all of the thread's rows, or none
+    const i64 piece = unit % pieces, outer = unit / pieces / tiles;
+    const i64 column = unit / pieces % tiles * kColumns + lane * kVec;
+    const bool present = column < layout.inner;  // kVec divides inner: all of the thread's rows exist, or none
     const i64 number = outer * layout.inner + column;
     Row row = row_at(args, outer);
     if (present) row.advance(layout, column);
 
     if constexpr (kCluster > 1) cluster_arrive();
-    else if (unit != first_unit) block_barrier();  // the last rows' nodes have been read
-    Given given[kVec];
+    else if (unit != first_unit) block_barrier();  // the nodes of the last unit have been read
+    RowContext context[kVec];
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
       Row at = row;
       at.advance(layout, c);
-      given[c] = given_of<Op>(args, at, number + c, present);
+      context[c] = row_context<Op>(args, at, number + c, present);
     }
-    ColumnTile<Op> tile(((segment * kCluster + rank) * walkers + walker) * kItems, present ? layout.n : 0);
-    tile.read(args, row, given);
+    ColumnTile<Op> tile(((piece * kCluster + rank) * walkers + walker) * kItems, present ? layout.n : 0);
+    tile.read(args, row, context);
     typename Op::Scale scale[kVec];
     if constexpr (kStage == 3) {
-      // One walker reads the rows' nodes for all.
+      // Walker 0 of each row reads its node for all others.
       if (walker == 0) {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
-          nodes.store(c * kLanes + lane, workspace.load(layout.rows * segments + number + c, present));
+          nodes.store(c * kLanes + lane, workspace.load(layout.rows * pieces + number + c, present));
         }
       }
       block_barrier();
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         const Node whole = nodes.load(c * kLanes + lane);
-        scale[c] = Op::scale(tile.prepare(c, given[c]), whole, given[c]);
+        scale[c] = Op::scale(tile.prepare(c, context[c]), whole, context[c]);
         Row at = row;
         at.advance(layout, c);
-        write_values<Op>(at, whole, given[c], present && segment == 0 && walker == 0);
+        write_values<Op>(at, whole, context[c], present && piece == 0 && walker == 0);
       }
       tile.write(args, row, scale);
       continue;
     }
 
-    Wide m[kVec];
+    DoubleWord m[kVec];
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
-      const Node node = tile.reduce(c, given[c]);
+      const Node node = tile.reduce(c, context[c]);
       m[c] = node.m;
       nodes.store(walker * kPitch + c * kLanes + lane, node);
     }
@@ -226,7 +238,7 @@ CSM_DEVICE void walk(const Arguments& args) {
       if (walker == 0) {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
-          workspace.store((number + c) * segments + segment, nodes.load(c * kLanes + lane), present);
+          workspace.store((number + c) * pieces + piece, nodes.load(c * kLanes + lane), present);
         }
       }
       continue;
@@ -245,30 +257,30 @@ CSM_DEVICE void walk(const Arguments& args) {
       Row at = row;
       at.advance(layout, c);
       const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
-      scale[c] = Op::scale(m[c], whole, given[c]);
-      write_values<Op>(at, whole, given[c], present && rank == 0 && walker == 0);
+      scale[c] = Op::scale(m[c], whole, context[c]);
+      write_values<Op>(at, whole, context[c], present && rank == 0 && walker == 0);
     }
     tile.write(args, row, scale);
   }
 }
 
-// Stage 2. Launched with the blocks of stage 1, so that it counts the same segments.
-CSM_DEVICE void fold_segments(const Arguments& args) {
+// Stage 2. It is launched with blocks of the same size as stage 1, so that it counts the same pieces.
+CSM_DEVICE void fold_pieces(const Arguments& args) {
   const Layout& layout = args.layout;
-  const i64 segments = segments_of(layout);
+  const i64 pieces = pieces_of(layout);
   const GlobalNodes workspace(args.workspace);
-  fold_rows(args, segments, [&](i64 number, const Node& whole) {
+  fold_rows(args, pieces, [&](i64 number, const Node& whole) {
     const bool first = thread_index() % kWarp == 0;
-    if constexpr (kOutputs > 0) return workspace.store(layout.rows * segments + number, whole, first);
+    if constexpr (kOutputs > 0) return workspace.store(layout.rows * pieces + number, whole, first);
     const i64 outer = number / layout.inner;
     Row row = row_at(args, outer);
     row.advance(layout, number - outer * layout.inner);
-    write_values<Op>(row, whole, given_of<Op>(args, row, number), first);
+    write_values<Op>(row, whole, row_context<Op>(args, row, number), first);
   });
 }
 
 CSM_DEVICE void run(const Arguments& args) {
-  if constexpr (kStage == 2) fold_segments(args);
+  if constexpr (kStage == 2) fold_pieces(args);
   else walk(args);
 }
 

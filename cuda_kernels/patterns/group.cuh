@@ -1,7 +1,8 @@
-// group: a short row in the registers of 1 to 32 lanes.
+// group: a short row is held in the registers of 1 to 32 lanes.
 //
-// A thread holds kItems elements of one row. A warp holds 32 / kLanes neighbouring rows, each reduced by shuffles
-// among its own lanes. A block is as many warps as launched, which share nothing: no shared memory, no barrier.
+// Thread: holds kItems elements of one row.
+// Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row reduce it by shuffles among themselves.
+// Block: its warps are independent of each other. There is no shared memory and no barrier.
 #pragma once
 
 #include "reduce/tile.cuh"
@@ -11,17 +12,17 @@ namespace csm {
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   const int rows_at_once = block_threads() / kLanes;
-  // The loop is the same for all threads of a block, so that every lane reaches every shuffle.
+  // All threads of a block make the same number of iterations, so that every lane reaches every shuffle.
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
     const i64 number = base + thread_index() / kLanes;
     const bool present = number < layout.rows;
     const Row row = row_at(args, present ? number : base);
-    const Given given = given_of<Op>(args, row, number, present);
+    const RowContext context = row_context<Op>(args, row, number, present);
     RowTile<Op> tile(0, present ? layout.n : 0);
-    tile.read(args, row, given);
-    const Node node = tile.reduce(given);
-    tile.write(args, row, Op::scale(node.m, node, given));
-    write_values<Op>(row, node, given, present && thread_index() % kLanes == 0);
+    tile.read(args, row, context);
+    const Node node = tile.reduce(context);
+    tile.write(args, row, Op::scale(node.m, node, context));
+    write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
   }
 }
 

@@ -1,7 +1,8 @@
-// map: every element by itself; nothing is summed.
+// map: each element is computed by itself; nothing is summed.
 //
-// A thread holds kItems elements of one row. kLanes lanes take a chunk of a row, a warp 32 / kLanes of them, and a
-// block as many warps as launched, which share nothing: no shared memory, no barrier, no shuffle.
+// Thread: holds kItems elements of one row.
+// Warp: takes 32 / kLanes chunks, each of kLanes · kItems elements of one row.
+// Block: its warps are independent of each other. There is no shared memory, no barrier and no shuffle.
 #pragma once
 
 #include "reduce/tile.cuh"
@@ -16,9 +17,9 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 number = unit / chunks;
     const Row row = row_at(args, number);
     RowTile<Op> tile((unit - number * chunks) * kChunk, layout.n);
-    const Given given = given_of<Op>(args, row, number);
-    tile.read(args, row, given);
-    tile.write(args, row, Op::scale(Wide{}, nothing(), given));
+    const RowContext context = row_context<Op>(args, row, number);
+    tile.read(args, row, context);
+    tile.write(args, row, Op::scale(DoubleWord{}, empty_node(), context));
   }
 }
 

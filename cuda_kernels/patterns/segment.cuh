@@ -1,26 +1,34 @@
-// segment: rows of unequal length, laid end to end; where they begin is known on the device alone.
+// segment: rows of unequal length that lie end to end; only the device knows where they begin.
 //
-// Row s of a column is elements [offsets[s], offsets[s + 1]). Its key is s + offsets[s]: keys rise with s by one more
-// than the row's length, so that cutting them into tiles of kTile cuts elements and rows, empty ones too, into equal
-// shares of work. From stage 1 on a block takes a tile of a column:
+// Row s of a column is elements [offsets[s], offsets[s + 1]). Its key is s + offsets[s]. The keys rise with s, each by
+// the row's length plus one, so that equal ranges of kTile keys (tiles) hold equal amounts of work: elements and rows
+// together, empty rows too. A tile may have at most one row that began before it.
 //
-//   stage 0   a few blocks pass over the offsets. They leave the first row of each tile in the workspace, and a word
-//             each that says whether the offsets rise from 0 to the end. If they do not, stage 1 writes NaN everywhere,
-//             later ones nothing, and nobody follows an offset;
+// Block: from stage 1 on it takes one tile of one column.
+//
+//   stage 0   a few blocks read all offsets. They write the first row of each tile to the workspace, and one word each
+//             that says whether the offsets rise from 0 to the number of elements. If they do not, stage 1 fills the
+//             output with NaN and later stages write nothing, so that no wrong offset is followed;
 //   stage 1   rows of up to kTile elements that begin in the tile lie side by side: they are staged in shared memory,
-//             reduced and written. A row of up to a chunk is taken by 2 to 32 lanes, as the group pattern would; the
-//             chunks of others by a warp each, all at once. Longer rows are cut into pieces of kTile, whose keys go on
-//             from the row's by kTile: the pieces of the tile, at most the end of one row and the beginning of another,
-//             are reduced to a node each;
-//   stage 2   the nodes of kFold pieces of a row are folded into one, by the block with the first of them;
-//   stage 3   the pieces of the tile are staged again, and written.
+//             reduced there and written. Longer rows are cut into pieces of kTile elements; each tile that such a row
+//             covers has one piece of it. A tile has at most two pieces: one of the row that ends in it and one of the
+//             row that begins in it. Each is reduced to a node in the workspace;
+//   stage 2   the nodes of kFold pieces of a row are folded into one, by the block that has the first of these pieces;
+//   stage 3   the pieces are staged again and written.
 //
-// Stages 2 and 3 are launched only where there may be a longer row. Every stage adds in the order of reduce/tile.cuh
-// and reduce/fold.cuh, so that a row has the bits that the other patterns would give it, wherever it stands.
+// Stages 2 and 3 are launched only if a row may be longer than a tile.
 //
-// Shared memory: what is staged, nodes, and for each warp a list of rows longer than a chunk. Workspace: the words of
-// stage 0, the tiles' first rows, then two nodes for each tile and column: of the row that ends there, and of the one
-// that begins.
+// Warp: reduces rows of up to a chunk (kChunk elements) by groups of 2 to 32 lanes, several rows at once, as the group
+// pattern would; of longer rows and of pieces it takes a chunk at a time.
+// Thread: holds kItems elements of a chunk or of a short row.
+//
+// Every stage adds in the order of reduce/tile.cuh and reduce/fold.cuh, so that a row has the bits that other patterns
+// would give it, wherever it begins.
+//
+// Shared memory: the staged elements; nodes; for each warp a list of its rows longer than a chunk. Barriers separate
+// staging, the short rows with the lists, the nodes, the results, and writing out; one more lies between two uses of
+// the shared memory. Workspace: the words of stage 0; the tiles' first rows; two nodes for each tile and column, of the
+// row that ends there and of the row that begins.
 #pragma once
 
 #include "reduce/fold.cuh"
@@ -28,17 +36,24 @@
 
 namespace csm {
 
-constexpr int kWarps = 4;  // of a block, in all stages but 0; a power of two: a piece is a subtree of the fold
+constexpr int kWarps = 4;  // of a block, from stage 1 on; a power of two, so that a piece is a subtree of the fold
 constexpr int kTile = kWarps * kChunk;
-constexpr int kFold = 256;  // pieces that stage 2 folds: a power of two
+constexpr int kFold = 256;  // pieces that stage 2 folds into one node: a power of two
 
-using Area = Staged<2 * kTile + kGroup>;  // rows that begin in a tile, the last of them up to kTile long
-constexpr int kNodes = 4 * kWarps;   // chunks of rows longer than one, in 2 kTile elements: fewer than 2 · 2 kWarps
-constexpr int kListed = 2 * kWarps;  // such rows: fewer than 2 kWarps
+using Area = Staged<2 * kTile + kMaxVec>;  // rows that begin in a tile; the last may end kTile later
+constexpr int kNodes = 4 * kWarps;         // 2 kTile elements hold fewer chunks of longer rows: < 2 · 2 kWarps
+constexpr int kListed = 2 * kWarps;        // and fewer rows longer than a chunk: < 2 kWarps
 constexpr int kNodesAt = Area::kBytes;
 constexpr int kListsAt = kNodesAt + kNodes * kNodeWords * static_cast<int>(sizeof(Acc));
 
 constexpr int kWord = static_cast<int>(sizeof(int));
+#ifdef CSM_SEGMENT_TILE
+static_assert(kTile == CSM_SEGMENT_TILE, "the host cuts the elements and rows into other tiles");
+#endif
+#ifdef CSM_SEGMENT_SHARED_BYTES
+static_assert(kListsAt + kWarps * (2 * kListed + 1) * kWord == CSM_SEGMENT_SHARED_BYTES,
+              "the host gives stages 1 to 3 another amount of shared memory");
+#endif
 
 class Offsets {
   using T = Type<kInputs>;
@@ -56,7 +71,8 @@ class Offsets {
   i64 stride_;
 };
 
-// The workspace. A tile's first row is the first whose key is not below the tile's; the last tile may have none.
+// The parts of the workspace. A tile's first row is the first whose key is in the tile or later; the last tile may have
+// none.
 CSM_DEVICE i64 tiles_of(const Layout& layout) { return (layout.n + layout.segments + kTile - 1) / kTile; }
 CSM_DEVICE char* word_of(const Arguments& args, i64 checker) { return args.workspace + checker * kWord; }
 CSM_DEVICE char* first_row_of(const Arguments& args, i64 tile) {
@@ -66,7 +82,7 @@ CSM_DEVICE GlobalNodes nodes_of(const Arguments& args) {
   return GlobalNodes(first_row_of(args, (tiles_of(args.layout) + 2) / 2 * 2));
 }
 
-// Rows [first, last) begin in a tile.
+// The rows [first, last) begin in a tile.
 struct Rows {
   i64 first, last;
 };
@@ -76,11 +92,11 @@ CSM_DEVICE Rows rows_of(const Arguments& args, i64 tile) {
           global_load(first_row_of(args, tile + 1), tile + 1 < tiles_of(args.layout), args.layout.segments)};
 }
 
-// The number-th kTile elements of a row that is longer.
+// A piece of a row that is longer than kTile: piece `number` is its number-th kTile elements, the last one fewer.
 struct Piece {
   i64 start, length;  // of the row
   i64 number;
-  i64 tile;  // where the row begins: its piece g is in tile + g
+  i64 tile;  // in which the row begins; the row's piece g is in tile + g
 
   CSM_DEVICE i64 begin() const { return start + number * kTile; }
   CSM_DEVICE i64 end() const { return length - number * kTile > kTile ? begin() + kTile : start + length; }
@@ -91,7 +107,7 @@ struct Piece {
   }
 };
 
-// The piece in a tile of the row before the tile's first, or of the last one that begins there.
+// The piece in a tile that belongs to the last row that begins in it or, if not `of_last`, to the row before its first.
 CSM_DEVICE Piece piece_of(const Offsets& offsets, const Rows& rows, i64 tile, bool of_last) {
   if (of_last ? rows.first == rows.last : rows.first == 0) return {};
   const i64 row = (of_last ? rows.last : rows.first) - 1, start = offsets.at(row);
@@ -99,16 +115,17 @@ CSM_DEVICE Piece piece_of(const Offsets& offsets, const Rows& rows, i64 tile, bo
   return {start, offsets.at(row + 1) - start, number, (row + start) / kTile};
 }
 
-// Nothing but its length is given with a row.
-CSM_DEVICE Given only_length(i64 length) {
-  Given given = {};
-  given.n = length;
-  return given;
+// The operations of this pattern use nothing of a row's RowContext but its length.
+CSM_DEVICE RowContext only_length(i64 length) {
+  RowContext context = {};
+  context.n = length;
+  return context;
 }
 
-// --- rows that are staged whole --------------------------------------------------------------------------------------
+// --- rows of up to a tile --------------------------------------------------------------------------------------------
 
-// A lane has the place and the length of a row; those rows of `mask` are reduced and written, 32 / Lanes at a time.
+// Each lane holds the place and the length of one row. Reduces the rows of the lanes in `mask`, 32 / Lanes at a time,
+// and puts the results in their place.
 template <int Lanes, int Items>
 CSM_DEVICE void finish_rows(const Area& area, unsigned mask, int place, int length) {
   while (mask) {
@@ -117,23 +134,23 @@ CSM_DEVICE void finish_rows(const Area& area, unsigned mask, int place, int leng
     const int lane = mine ? lowest_bit(mine) : 0;
     const int from = shuffle(place, lane, kWarp), n = shuffle(length, lane, kWarp);
     StagedTile<Op, Lanes, Items> tile(0, mine ? n : 0);
-    tile.fetch(area, from);
-    const Given given = only_length(n);
-    const Node node = tile.reduce(given);
-    tile.give(area, from, Op::scale(node.m, node, given));
+    tile.load_elements(area, from);
+    const RowContext context = only_length(n);
+    const Node node = tile.reduce(context);
+    tile.store_results(area, from, Op::scale(node.m, node, context));
     for (int done = 0; done < kWarp / Lanes; ++done) mask &= mask - 1;
   }
 }
 
-// As many lanes as the group pattern has for the length: it decides the order of summation.
+// Uses as many lanes for a row as the group pattern does for its length, since that decides the order of summation.
 template <int Lanes = 2>
 CSM_DEVICE void finish_short(const Area& area, int place, int length) {
-  constexpr int kAbove = Lanes == 2 ? 2 * kGroup : Lanes / 2 * kItems;
+  constexpr int kAbove = Lanes == 2 ? 2 * kMaxVec : Lanes / 2 * kItems;
   finish_rows<Lanes, kItems>(area, ballot(length > kAbove && length <= Lanes * kItems), place, length);
   if constexpr (Lanes < kWarp) finish_short<2 * Lanes>(area, place, length);
 }
 
-// The warps' lists of rows that are longer than a chunk: place and length of each, and how many.
+// A list for each warp of rows that are longer than a chunk: the place and the length of each, and their number.
 class Lists {
  public:
   CSM_DEVICE void add(int k, int place, int length) const {
@@ -142,8 +159,9 @@ class Lists {
   }
   CSM_DEVICE void close(int count) const { counts_.store(warp(), count); }
 
-  // Visits the chunks of all rows, of which every warp has every kWarps-th: the chunk's number among all, that of the
-  // row's first chunk, the chunk's first element in the row, the row's place and length.
+  // Visits every kWarps-th chunk of the listed rows, each warp different ones. `visit` is passed the chunk's number
+  // among all chunks, the number of the row's first chunk, the chunk's first element in the row, the row's place and
+  // length.
   template <class Visit>
   CSM_DEVICE void visit(Visit visit) const {
     int number = 0;
@@ -179,7 +197,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Of
     const i64 start = offsets.at(first + lane, present);
     const int length = static_cast<int>(offsets.at(first + lane + 1, present) - start);
     const int place = area.place(start);
-    finish_rows<2, kGroup>(area, ballot(length > 0 && length <= 2 * kGroup), place, length);
+    finish_rows<2, kMaxVec>(area, ballot(length > 0 && length <= 2 * kMaxVec), place, length);
     finish_short(area, place, length);
     for (unsigned rest = ballot(length > kChunk); rest; rest &= rest - 1) {
       const int from = shuffle(place, lowest_bit(rest), kWarp), n = shuffle(length, lowest_bit(rest), kWarp);
@@ -192,18 +210,18 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Of
   using Tile = StagedTile<Op, kWarp, kItems>;
   longer.visit([&](int number, int, int first, int place, int length) {
     Tile tile(first, length);
-    tile.fetch(area, place + first);
+    tile.load_elements(area, place + first);
     const Node node = tile.reduce(only_length(length));
     if (lane == 0) nodes.store(number, node);
-    tile.keep(area, place + first);
+    tile.store_elements(area, place + first);
   });
   block_barrier();
   longer.visit([&](int number, int first_number, int first, int place, int length) {
-    const int part = lane % kWarps;  // a row has kWarps chunks at most
+    const int part = lane % kWarps;  // a staged row has at most kWarps chunks
     const Node whole = fold_lanes(nodes.load(first_number + part, part * kChunk < length), kWarps);
     Tile tile(first, length);
-    tile.fetch(area, place + first);
-    tile.give(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
+    tile.load_elements(area, place + first);
+    tile.store_results(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
   });
   block_barrier();
   area.write(args, column);
@@ -211,7 +229,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Of
 
 // --- longer rows -----------------------------------------------------------------------------------------------------
 
-// Folds one node a warp, which lane 0 gives: the result is warp 0's.
+// Folds one node of each warp, taken from its lane 0. Only warp 0 may use the result.
 CSM_DEVICE Node fold_warps(const Node& node) {
   const SharedNodes nodes(kNodesAt, kNodes);
   if (thread_index() % kWarp == 0) nodes.store(thread_index() / kWarp, node);
@@ -226,7 +244,7 @@ CSM_DEVICE void reduce_piece(const Arguments& args, const Row& column, const Pie
   block_barrier();
   const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
   StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
-  tile.fetch(area, place);
+  tile.load_elements(area, place);
   const Node whole = fold_warps(tile.reduce(only_length(piece.length)));
   nodes_of(args).store(slot, whole, thread_index() == 0);
 }
@@ -240,7 +258,7 @@ CSM_DEVICE void fold_pieces(const Arguments& args, const Piece& piece, i64 colum
   const Node whole = fold_warps(fold_all(mine, [&](i64 i, bool wanted) {
     return workspace.load(piece.slot(args.layout, piece.number + skipped + i, column), wanted);
   }));
-  // Nobody else reads the nodes of these pieces in this launch, and this block has read them.
+  // Overwrites one of the nodes just folded: no other block reads these in this launch.
   workspace.store(piece.slot(args.layout, piece.number, column), whole, thread_index() == 0);
 }
 
@@ -254,9 +272,9 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
   block_barrier();
   const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
   StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
-  tile.fetch(area, place);
-  const Wide m = tile.prepare(only_length(piece.length));
-  tile.give(area, place, Op::scale(m, whole, only_length(piece.length)));
+  tile.load_elements(area, place);
+  const DoubleWord m = tile.prepare(only_length(piece.length));
+  tile.store_results(area, place, Op::scale(m, whole, only_length(piece.length)));
   block_barrier();
   area.write(args, column);
 }
@@ -276,7 +294,8 @@ CSM_DEVICE void check_offsets(const Arguments& args) {
     const i64 at = offsets.at(row, present), before = offsets.at(row - 1, present && row > 0);
     const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
     wrong = wrong || (present && !rises) || (row == layout.segments && at != layout.n);
-    // Tiles that begin between the key before and this one.
+    // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp writes
+    // them together, since a long row has many.
     const i64 low = row == 0 ? 0 : (row - 1 + before) / kTile + 1, high = (row + at) / kTile;
     for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
       const int source = lowest_bit(some);
@@ -333,7 +352,7 @@ CSM_DEVICE void run(const Arguments& args) {
       if (piece_of(offsets, whole, tile, true).exists()) --whole.last;
       if (whole.first < whole.last) finish_staged(args, column, offsets, whole);
     }
-    // Looked up again, rather than kept in registers.
+    // The piece is looked up again rather than kept in registers.
 #pragma unroll 1
     for (int k = 0; k < 2; ++k) {
       const Piece piece = piece_of(offsets, rows_of(args, tile), tile, k == 1);
@@ -343,7 +362,7 @@ CSM_DEVICE void run(const Arguments& args) {
       if constexpr (kStage == 2) fold_pieces(args, piece, number);
       if constexpr (kStage == 3) write_piece(args, column, piece, number);
     }
-    if (unit + grid_blocks() < units) block_barrier();  // shared memory is free
+    if (unit + grid_blocks() < units) block_barrier();  // before shared memory is used for the next tile
   }
 }
 

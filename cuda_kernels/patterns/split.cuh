@@ -1,11 +1,15 @@
-// split: few, long rows, each over many blocks, in two launches.
+// split: few, long rows, each cut into pieces for many blocks, in two launches.
 //
-// A block takes a segment of a row, in layout.rounds (a power of two) rounds of as many neighbouring chunks as it has
-// warps. A warp has one chunk at a time, a thread kItems elements of it. Launch 0 writes each segment's node to the
-// workspace; in launch 1 every block folds all nodes of its row again, and writes its segment. Where there are only
-// values of the row to write, a warp folds each row in launch 1.
+// Thread: holds kItems elements of a chunk.
+// Warp: has one chunk at a time.
+// Block: takes one piece of a row, in layout.rounds rounds (a power of two); a round is as many neighbouring chunks as
+// the block has warps. In launch 0 it reduces the piece and writes its node to the workspace. In launch 1 its warp 0
+// folds the nodes of the whole row, and then the block reads its piece again and writes the result. If there are only
+// values of a row to write, launch 1 instead has one warp fold each row and write them.
 //
-// Shared memory: as reduce_stretch needs. Workspace: a node for each segment of each row.
+// Shared memory: as reduce_stretch needs (reduce/stretch.cuh). Workspace: a node for each piece of each row.
+// Barriers: those of reduce_stretch; in launch 1 one before the other warps read the row's node; in both one between
+// two pieces, so that the node is not overwritten before it has been read.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -15,38 +19,38 @@ namespace csm {
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   const int warps = block_threads() / kWarp;
-  const i64 segment_chunks = layout.rounds * warps;
-  const i64 segments = (layout.n + segment_chunks * kChunk - 1) / (segment_chunks * kChunk);
+  const i64 piece_chunks = layout.rounds * warps;
+  const i64 pieces = (layout.n + piece_chunks * kChunk - 1) / (piece_chunks * kChunk);
   const SharedNodes nodes(0, 2 * warps + 1);
   const GlobalNodes workspace(args.workspace);
 
   if constexpr (kStage == 1 && kOutputs == 0) {
-    fold_rows(args, segments, [&](i64 number, const Node& whole) {
+    fold_rows(args, pieces, [&](i64 number, const Node& whole) {
       const Row row = row_at(args, number);
-      write_values<Op>(row, whole, given_of<Op>(args, row, number), thread_index() % kWarp == 0);
+      write_values<Op>(row, whole, row_context<Op>(args, row, number), thread_index() % kWarp == 0);
     });
     return;
   }
-  for (i64 unit = block_index(); unit < layout.rows * segments; unit += grid_blocks()) {
-    const i64 number = unit / segments;
+  for (i64 unit = block_index(); unit < layout.rows * pieces; unit += grid_blocks()) {
+    const i64 number = unit / pieces;
     const Row row = row_at(args, number);
-    const Given given = given_of<Op>(args, row, number);
-    const Stretch segment = {(unit - number * segments) * segment_chunks * kChunk, layout.rounds};
+    const RowContext context = row_context<Op>(args, row, number);
+    const Stretch piece = {(unit - number * pieces) * piece_chunks * kChunk, layout.rounds};
     if constexpr (kStage == 0) {
-      reduce_stretch(args, row, segment, given, nodes);
+      reduce_stretch(args, row, piece, context, nodes);
       if (thread_index() == 0) workspace.store(unit, nodes.load(2 * warps), true);
     } else {
       if (thread_index() < kWarp) {
         const Node whole =
-            fold_all(segments, [&](i64 i, bool wanted) { return workspace.load(number * segments + i, wanted); });
+            fold_all(pieces, [&](i64 i, bool wanted) { return workspace.load(number * pieces + i, wanted); });
         if (thread_index() == 0) nodes.store(2 * warps, whole);
       }
       block_barrier();
       const Node whole = nodes.load(2 * warps);
-      write_stretch(args, row, segment, whole, given);
-      write_values<Op>(row, whole, given, segment.first == 0 && thread_index() == 0);
+      write_stretch(args, row, piece, whole, context);
+      write_values<Op>(row, whole, context, piece.first == 0 && thread_index() == 0);
     }
-    if (unit + grid_blocks() < layout.rows * segments) block_barrier();  // the row's node has been read
+    if (unit + grid_blocks() < layout.rows * pieces) block_barrier();  // every warp has read the node
   }
 }
 

@@ -1,10 +1,13 @@
-// stream: a row longer than the chip holds, passed over twice by one block.
+// stream: a row longer than the chip can hold; one block passes over it twice.
 //
-// A thread holds kItems elements of a chunk. A warp reduces one chunk at a time, a block as many neighbouring chunks as
-// it has warps, and warp 0 folds their nodes as they come: one barrier a round. In the second pass, last chunks first,
-// each is read and prepared again, and written. Values of the row are known after the first.
+// Thread: holds kItems elements of a chunk.
+// Warp: reduces one chunk at a time to a node.
+// Block: takes a round at a time, as many neighbouring chunks as it has warps. In the first pass warp 0 folds the nodes
+// of each round as they come. The second pass goes from the last round to the first, because the cache holds the last
+// elements: each chunk is read again and its results are written. Values of a row are known after the first pass.
 //
-// Shared memory: as reduce_stretch needs.
+// Shared memory: as reduce_stretch needs (reduce/stretch.cuh). Barriers: one each round of the first pass, before warp
+// 0 reads the round's nodes, and one at its end, before all warps read the row's node.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -19,11 +22,11 @@ CSM_DEVICE void run(const Arguments& args) {
   const SharedNodes nodes(0, 2 * warps + 1);
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
-    const Given given = given_of<Op>(args, row, number);
-    reduce_stretch(args, row, whole_row, given, nodes);
+    const RowContext context = row_context<Op>(args, row, number);
+    reduce_stretch(args, row, whole_row, context, nodes);
     const Node whole = nodes.load(2 * warps);
-    if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, given);
-    write_values<Op>(row, whole, given, thread_index() == 0);
+    if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, context);
+    write_values<Op>(row, whole, context, thread_index() == 0);
   }
 }
 

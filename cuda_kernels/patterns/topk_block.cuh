@@ -1,10 +1,12 @@
-// topk_block: the best elements of a row of many chunks, passed over once by one block.
+// topk_block: selects the k largest elements of a row of many chunks, in one pass of one block.
 //
-// A thread holds kItems elements of a chunk, a warp one chunk at a time, of layout.rounds neighbouring ones. Its lanes
-// hold the best so far, in order; an element is only looked at twice if it is above the last of them. The warps' lists
-// are merged at the end: the barriers of a row are as many as the logarithm of the warps.
+// Thread: holds kItems elements of a chunk.
+// Warp: takes one chunk at a time, layout.rounds neighbouring ones in all. Its lanes hold a sorted list of the best
+// elements so far; only elements above the last of these are looked at again.
+// Block: its warps' lists are merged at the end of the row, in pairs, so that a row costs log2(warps) barriers.
 //
-// Shared memory: as pick_stretch needs.
+// Shared memory: as pick_stretch needs (select/pick_stretch.cuh). Barriers: those of pick_stretch, and one between two
+// rows, so that no list is overwritten before it has been read.
 #pragma once
 
 #include "select/pick_stretch.cuh"
@@ -18,7 +20,7 @@ CSM_DEVICE void run(const Arguments& args) {
     Picks picks;
     const Node whole = pick_stretch<Op>(args, row, number, 0, picks);
     if (thread_index() < kWarp) write_picks<Op>(args, row, picks, whole, true);
-    if (number + grid_blocks() < layout.rows) block_barrier();  // the lists have been read
+    if (number + grid_blocks() < layout.rows) block_barrier();  // every list has been read
   }
 }
 

@@ -1,54 +1,61 @@
-// topk_column: the best elements of rows down a strided axis, neighbouring rows lying side by side in memory.
+// topk_column: selects the k largest elements of rows that run down a strided axis and lie side by side in memory.
 //
-// A block takes as many neighbouring rows as it has warps, chunk after chunk. Its threads read a chunk of all of them,
-// side by side as they lie, into shared memory; from there each warp takes its own row's, a thread kItems elements, as
-// in topk_block. Each element is read once from global memory.
+// Thread: holds kItems elements of a chunk. Each element is read from global memory once.
+// Warp: takes the chunks of one row from shared memory, one at a time, and selects as in topk_block.
+// Block: takes as many neighbouring rows as it has warps, chunk after chunk: all its threads read one chunk of all
+// these rows, in the order in which they lie in memory, into shared memory.
 //
 //   stage 0   a block passes over its rows from end to end;
-//   stage 1   few rows, first of two launches: a block takes a segment of them, layout.rounds (a power of two) chunks,
-//             and writes the best elements and the node of each row's to the workspace;
-//   stage 2   a block merges the lists of one row, and folds the nodes.
+//   stage 1   few rows, first of two launches: a block takes one piece of them, layout.rounds chunks (a power of two),
+//             and writes the list and the node of each row's piece to the workspace;
+//   stage 2   a block merges the lists of one row and folds its nodes.
 //
-// Shared memory: a chunk for each warp, rows kPitch elements apart; in stage 2 a list for each warp.
+// Shared memory: a chunk for each warp, kPitch elements apart; in stage 2 a list for each warp.
+// Barriers: one after a chunk has been stored, one after it has been taken and before the next is stored.
 #pragma once
 
 #include "select/pick_stretch.cuh"
 
 namespace csm {
 
-// Neighbouring rows of a chunk start four elements further on, so that stores down the chunks meet few bank conflicts.
+// Chunks of neighbouring rows are not a power of two apart but four elements more: a warp stores to several rows at
+// once, and so meets few bank conflicts.
 constexpr int kPitch = kChunk + 4;
-constexpr int kAtOnce = kItems < 16 ? kItems : 16;  // elements that a thread reads before it stores them
+#ifdef CSM_PITCH
+static_assert(kPitch == CSM_PITCH, "the host spaces the staged rows otherwise");
+#endif
+constexpr int kLoadsInFlight = kItems < 16 ? kItems : 16;  // elements that a thread reads before it stores them
 
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
-  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp, k = static_cast<int>(layout.option[0]);
-  const i64 segment_length = kStage == 0 ? layout.n : kChunk * layout.rounds;
-  const i64 segments = (layout.n + segment_length - 1) / segment_length;
-  const GlobalPicks workspace(args.workspace, layout.rows * segments, k);
+  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp,
+            k = static_cast<int>(layout.option[kSelected]);
+  const i64 piece_length = kStage == 0 ? layout.n : kChunk * layout.rounds;
+  const i64 pieces = (layout.n + piece_length - 1) / piece_length;
+  const GlobalPicks workspace(args.workspace, layout.rows * pieces, k);
   if constexpr (kStage == 2) {
-    fold_lists<Op>(args, workspace, segments);
+    fold_lists<Op>(args, workspace, pieces);
     return;
   }
   const Shared<In> staged(0);
-  const i64 units = (layout.rows + warps - 1) / warps * segments;
+  const i64 units = (layout.rows + warps - 1) / warps * pieces;
   for (i64 unit = block_index(); unit < units; unit += grid_blocks()) {
-    const i64 first_row = unit / segments * warps, segment = unit % segments;
-    // A thread reads for the row `column`, and then works for the row of its warp.
+    const i64 first_row = unit / pieces * warps, piece = unit % pieces;
+    // A thread reads elements of row first_row + column, but then selects from the row of its warp.
     const int column = thread_index() % warps;
     const bool present = first_row + column < layout.rows;
     const Row from = row_at(args, present ? first_row + column : first_row);
     const i64 number = first_row + warp, length = number < layout.rows ? layout.n : 0;
-    const i64 first = segment * segment_length;
-    const i64 end = first + segment_length < layout.n ? first + segment_length : layout.n;
-    const Given given = given_of<Op>(args, from, number);
+    const i64 first = piece * piece_length;
+    const i64 end = first + piece_length < layout.n ? first + piece_length : layout.n;
+    const RowContext context = row_context<Op>(args, from, number);
     Picks picks;
     TreeFold fold;
     for (i64 start = first; start < end; start += kChunk) {
 #pragma unroll 1
-      for (int part = 0; part < kChunk; part += kAtOnce * kWarp) {
+      for (int part = 0; part < kChunk; part += kLoadsInFlight * kWarp) {
 #pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) {
+        for (int i = 0; i < kLoadsInFlight; ++i) {
           const int place = part + i * kWarp + thread_index() / warps;
           const bool wanted = present && start + place < layout.n;
           const char* at = from.start[0] + (start + place) * layout.reduce_stride[0][0];
@@ -57,7 +64,7 @@ CSM_DEVICE void run(const Arguments& args) {
       }
       block_barrier();
       KeyTile<Op> tile(start, length);
-      tile.fill(given, [&](int place) { return staged.load(warp * kPitch + place); });
+      tile.fill(context, [&](int place) { return staged.load(warp * kPitch + place); });
       block_barrier();  // all of it has been read
       if constexpr (kSums > 0) fold.push(tile.reduce(args));
       pick_into(picks, tile, k);
@@ -67,9 +74,8 @@ CSM_DEVICE void run(const Arguments& args) {
       if constexpr (kStage == 0) {
         write_picks<Op>(args, row_at(args, number), picks, node, true);
       } else {
-        workspace.store(number * segments + segment, picks);
-        if constexpr (kSums > 0)
-          workspace.nodes().store(number * segments + segment, node, thread_index() % kWarp == 0);
+        workspace.store(number * pieces + piece, picks);
+        if constexpr (kSums > 0) workspace.nodes().store(number * pieces + piece, node, thread_index() % kWarp == 0);
       }
     }
   }

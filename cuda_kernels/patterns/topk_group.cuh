@@ -1,7 +1,8 @@
-// topk_group: the best elements of a short row, which is in the registers of 1 to 32 lanes.
+// topk_group: selects the k largest elements of a short row, which 1 to 32 lanes hold in registers.
 //
-// A thread holds kItems elements of one row. A warp holds 32 / kLanes neighbouring rows, each with kLanes lanes that
-// pick by shuffles. A block is as many warps as launched, which share nothing: no shared memory, no barrier.
+// Thread: holds kItems elements of one row.
+// Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row select by shuffles among themselves.
+// Block: its warps are independent of each other. There is no shared memory and no barrier.
 #pragma once
 
 #include "select/key_tile.cuh"
@@ -10,14 +11,14 @@ namespace csm {
 
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
-  const int k = static_cast<int>(layout.option[0]), rows_at_once = block_threads() / kLanes;
-  // The loop is the same for all threads of a block, so that every lane reaches every shuffle.
+  const int k = static_cast<int>(layout.option[kSelected]), rows_at_once = block_threads() / kLanes;
+  // All threads of a block make the same number of iterations, so that every lane reaches every shuffle.
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
     const i64 number = base + thread_index() / kLanes;
     const bool present = number < layout.rows;
     const Row row = row_at(args, present ? number : base);
     KeyTile<Op> tile(0, present ? layout.n : 0);
-    tile.read(args, row, given_of<Op>(args, row, number, present));
+    tile.read(args, row, row_context<Op>(args, row, number, present));
     const Node whole = tile.reduce(args);
     Picks picks;
     if constexpr (kLanes == kWarp) pick_into(picks, tile, k);

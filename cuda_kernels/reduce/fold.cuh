@@ -1,26 +1,38 @@
-// Partial results of a row's chunks, folded as one binary tree over the chunks' numbers.
+// The fold: the merge of the nodes of a row's chunks, as one binary tree over the chunks' numbers. Within a warp,
+// within a block, and over a row of any length; and nodes in shared memory and in the workspace.
 //
-// The tree is the same however many warps, blocks or launches compute the chunks: leaves 2i and 2i+1 meet first, and
-// missing leaves count as nothing(). Whoever holds the 2^k leaves of an aligned subtree may fold them alone.
+// The tree is the same however many warps, blocks or launches compute the chunks: leaves 2i and 2i + 1 are merged
+// first, and missing leaves are empty_node(). So 2^k leaves that start at a multiple of 2^k may be folded separately.
 #pragma once
 
 #include "reduce/node.cuh"
 
 namespace csm {
 
-// Folds one node a lane over aligned groups of `width` lanes; all lanes of a group get the result.
+// Folds one node a lane over groups of `width` neighbouring lanes. Every lane of a group returns the result.
 CSM_DEVICE Node fold_lanes(Node node, int width) {
-#pragma unroll 1  // a merge is long
+#pragma unroll 1  // merge() is many instructions
   for (int mask = 1; mask < width; mask *= 2) {
     node = merge(node, shuffle_xor(node, mask, kWarp));
   }
   return node;
 }
 
-// A warp's fold over any number of equal subtrees, in order: a binary counter, whose digit k is held by lane k.
+// One warp folds nodes 0 … count − 1, at most 32, which `load(i, wanted)` returns.
+template <class Count, class Load>
+CSM_DEVICE Node fold_few(Count count, Load load) {
+  int width = 1;
+  while (width < count) width *= 2;
+  const int mine =
+      thread_index() % kWarp % width;  // each group of `width` lanes folds all nodes: every lane has the result
+  return fold_lanes(load(mine, mine < count), width);
+}
+
+// One warp folds subtrees of equal size that come one after the other: a binary counter, whose digit k, the node of 2^k
+// subtrees, is kept by lane k.
 class TreeFold {
  public:
-  CSM_DEVICE TreeFold() : digit_(nothing()), count_(0) {}
+  CSM_DEVICE TreeFold() : digit_(empty_node()), count_(0) {}
 
   // `node` is the next subtree's, the same in all lanes.
   CSM_DEVICE void push(Node node) {
@@ -31,7 +43,7 @@ class TreeFold {
   }
 
   CSM_DEVICE Node result() const {
-    Node node = nothing();
+    Node node = empty_node();
     for (int level = 0; (count_ >> level) != 0; ++level) {
       if ((count_ >> level) & 1) node = merge(at(level), node);
     }
@@ -45,22 +57,7 @@ class TreeFold {
   CSM_DEVICE Node at(int level) const { return shuffle(digit_, level, kWarp); }
 };
 
-// Calls `visit(field, word)` with each word of a node that is in use.
-template <class AnyNode, class Visit>
-CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
-  constexpr int kMaximumWords = 1 + kWideMaximum;
-  visit(0, node.m.hi);
-  if constexpr (kWideMaximum) visit(1, node.m.lo);
-#pragma unroll
-  for (int k = 0; k < kSums; ++k) {
-    visit(kMaximumWords + 2 * k, node.s[k].hi);
-    if constexpr (kCompensated) visit(kMaximumWords + 1 + 2 * k, node.s[k].lo);
-  }
-#pragma unroll
-  for (int k = 0; k < kPicked; ++k) visit(kMaximumWords + 2 * kSums + k, node.picked[k]);
-}
-
-// Nodes in shared memory, one array a field, so that neighbouring lanes meet no bank conflict.
+// Nodes in shared memory, as one array for each word of a node, so that neighbouring lanes have no bank conflicts.
 class SharedNodes {
  public:
   CSM_DEVICE SharedNodes(int offset, int count) : offset_(offset), count_(count) {}
@@ -69,7 +66,7 @@ class SharedNodes {
     each_word(node, [&](int field, Acc word) { words().store(field * count_ + i, word); });
   }
   CSM_DEVICE Node load(int i, bool wanted = true) const {
-    Node node = nothing();
+    Node node = empty_node();
     if (wanted) each_word(node, [&](int field, Acc& word) { word = words().load(field * count_ + i); });
     return node;
   }
@@ -78,7 +75,7 @@ class SharedNodes {
   }
 
  private:
-  int offset_, count_;  // not a pointer: of two of them, chosen between, the compiler would forget the memory space
+  int offset_, count_;  // an offset, not a pointer: selecting between two pointers loses the shared address space
   CSM_DEVICE Shared<Acc> words() const { return Shared<Acc>(offset_); }
 };
 
@@ -91,7 +88,7 @@ class GlobalNodes {
     each_word(node, [&](int field, Acc word) { global_store(at(i, field), word, wanted); });
   }
   CSM_DEVICE Node load(i64 i, bool wanted) const {
-    Node node = nothing();
+    Node node = empty_node();
     each_word(node, [&](int field, Acc& word) { word = global_load(at(i, field), wanted, word); });
     return node;
   }
@@ -103,16 +100,11 @@ class GlobalNodes {
   }
 };
 
-// One warp folds nodes 0 … count − 1, which `load(i, wanted)` gives.
+// One warp folds nodes 0 … count − 1, which `load(i, wanted)` returns.
 template <class Load>
 CSM_DEVICE Node fold_all(i64 count, Load load) {
+  if (count <= kWarp) return fold_few(count, load);
   const int lane = thread_index() % kWarp;
-  int width = 1;
-  while (width < kWarp && width < count) width *= 2;
-  if (count <= kWarp) {
-    const int mine = lane % width;  // every group of `width` lanes folds the same nodes, so that all lanes know
-    return fold_lanes(load(mine, mine < count), width);
-  }
   TreeFold fold;
   for (i64 first = 0; first < count; first += kWarp) {
     fold.push(fold_lanes(load(first + lane, first + lane < count), kWarp));
@@ -120,10 +112,10 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
   return fold.result();
 }
 
-// All warps of a block fold nodes 0 … count − 1, at most 1024, which a barrier has made known to it: up to 32 each warp
-// for itself; of more, each warp groups of 32, whose nodes go to `groups` (ceil(count / 32) places), and after one more
-// barrier every warp those. A merge is long, and a row of many chunks has many: each is done once a block, not once a
-// warp.
+// Every warp of a block returns the fold of nodes 0 … count − 1, at most 1024. The block has met at a barrier since
+// they were stored. Each warp folds up to 32 nodes by itself. If there are more, the warps share the groups of 32,
+// store their results in `groups` (ceil(count / 32) places), and fold those after one more barrier: merge() is many
+// instructions, so each merge of a long row is done once a block rather than once a warp.
 CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, const SharedNodes& groups) {
   const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const bool many = count > kWarp;
@@ -137,12 +129,9 @@ CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, const SharedN
     }
     block_barrier();
   }
-  int width = 1;
-  while (width < left) width *= 2;
-  const int mine = lane % width;  // every group of `width` lanes folds the same nodes, so that all lanes know
   SharedNodes last = nodes;
   if (many) last = groups;
-  return fold_lanes(last.load(mine, mine < left), width);
+  return fold_few(left, [&](int i, bool wanted) { return last.load(i, wanted); });
 }
 
 }  // namespace csm

@@ -1,22 +1,23 @@
-// A stretch of memory in shared memory, and chunks of rows taken from there.
+// A range of elements staged in shared memory, and tiles that take their elements from there: for the segment pattern,
+// whose rows start anywhere.
 //
-// Global memory is read and written in whole vectors wherever these are aligned, wherever rows begin: that is what a
-// row of any place and length could not do by itself. Shared memory holds values of arithmetic, one array an input; the
-// results take the place of the first input's.
+// Global memory is accessed in aligned vectors of the whole range, which rows of any start and length could not do one
+// by one. Shared memory holds values of type Acc, one array for each input. The results replace the first input's
+// array.
 #pragma once
 
 #include "reduce/tile.cuh"
 
 namespace csm {
 
-// Elements [begin, end) of the folded reduction, at most Room − kGroup of them. All members that are called by the
-// whole block leave the barriers to the caller.
+// Elements [begin, end) of the reduced dimension, at most Room − kMaxVec of them. The barriers between read(), the
+// tiles and write() are the caller's.
 template <int Room>
 class Staged {
-  static_assert(kOutputs == 1, "one array of results takes the place of the first input");
+  static_assert(kOutputs == 1, "the results replace the first input, so there is one output");
   static constexpr int kAcc = static_cast<int>(sizeof(Acc));
-  static constexpr int kPack = kVec * kAcc < 16 ? kVec : 16 / kAcc;  // values of one access to shared memory
-  static constexpr int kAtOnce = 4;                                  // accesses to global memory before the first wait
+  static constexpr int kPack = kVec * kAcc < 16 ? kVec : 16 / kAcc;  // values of one shared memory access
+  static constexpr int kLoadsInFlight = 4;  // global loads that a thread issues before it uses one
   using Pack = Vec<Acc, kPack>;
 
  public:
@@ -24,19 +25,19 @@ class Staged {
 
   CSM_DEVICE Staged(i64 begin, i64 end) : begin_(begin), end_(end) {}
 
-  // Where element `i` is; that of others is found by adding to it.
+  // The place of element i in the arrays. That of element i + k is k more.
   CSM_DEVICE int place(i64 i) const { return static_cast<int>(i - begin_) + static_cast<int>(begin_ % kVec); }
   CSM_DEVICE Acc get(int input, int place) const { return Shared<Acc>(0).load(input * Room + place); }
   CSM_DEVICE void put(int input, int place, Acc value) const { Shared<Acc>(0).store(input * Room + place, value); }
 
-  // By the whole block.
+  // Copies the inputs to shared memory, and the results back. The whole block calls them.
   CSM_DEVICE void read(const Arguments& args, const Row& row) const { read_inputs(args, row); }
   CSM_DEVICE void write(const Arguments& args, const Row& row) const {
     using T = Type<kFirstOutput>;
     const auto address = [&](i64 i) { return row.start[kFirstOutput] + element_offset<kFirstOutput>(args, i); };
     for (i64 i = body() + thread_index() * kVec; i < body_end(); i += block_threads() * kVec) {
       Acc from[kVec];
-      take(0, place(i), from);
+      load_vector(0, place(i), from);
       store<T>(address(i), true, from);
     }
     ragged([&](i64 i, bool wanted) {
@@ -48,7 +49,7 @@ class Staged {
  private:
   i64 begin_, end_;
 
-  // What whole vectors cover, there and in shared memory; nothing if the end is the smaller.
+  // [body, body_end) is the part that whole vectors cover; empty if body_end is not the larger.
   CSM_DEVICE i64 body() const { return (begin_ + kVec - 1) / kVec * kVec; }
   CSM_DEVICE i64 body_end() const { return end_ / kVec * kVec; }
 
@@ -58,16 +59,16 @@ class Staged {
       using T = Type<Operand>;
       const auto address = [&](i64 i) { return row.start[Operand] + element_offset<Operand>(args, i); };
       const i64 step = block_threads() * kVec;
-      for (i64 first = body() + thread_index() * kVec; first < body_end(); first += kAtOnce * step) {
-        Acc got[kAtOnce][kVec];
+      for (i64 first = body() + thread_index() * kVec; first < body_end(); first += kLoadsInFlight * step) {
+        Acc got[kLoadsInFlight][kVec];
 #pragma unroll
-        for (int u = 0; u < kAtOnce; ++u) {
+        for (int u = 0; u < kLoadsInFlight; ++u) {
           const i64 i = first + u * step;
           load<T, Neutral::zero>(address(i), i < body_end(), got[u]);
         }
 #pragma unroll
-        for (int u = 0; u < kAtOnce; ++u) {
-          if (first + u * step < body_end()) give(Operand, place(first + u * step), got[u]);
+        for (int u = 0; u < kLoadsInFlight; ++u) {
+          if (first + u * step < body_end()) store_vector(Operand, place(first + u * step), got[u]);
         }
       }
       ragged([&](i64 i, bool wanted) {
@@ -79,7 +80,7 @@ class Staged {
     }
   }
 
-  // The elements before the first whole vector and after the last: at most one a thread.
+  // Visits the elements before the first whole vector and after the last: at most one a thread.
   template <class Visit>
   CSM_DEVICE void ragged(Visit visit) const {
     if constexpr (kVec > 1) {
@@ -90,7 +91,7 @@ class Staged {
     }
   }
 
-  CSM_DEVICE static void take(int input, int place, Acc (&to)[kVec]) {
+  CSM_DEVICE static void load_vector(int input, int place, Acc (&to)[kVec]) {
 #pragma unroll
     for (int p = 0; p < kVec; p += kPack) {
       const Pack pack = Shared<Pack>(input * Room * kAcc).load((place + p) / kPack);
@@ -98,7 +99,7 @@ class Staged {
       for (int i = 0; i < kPack; ++i) to[p + i] = pack.item[i];
     }
   }
-  CSM_DEVICE static void give(int input, int place, const Acc (&from)[kVec]) {
+  CSM_DEVICE static void store_vector(int input, int place, const Acc (&from)[kVec]) {
 #pragma unroll
     for (int p = 0; p < kVec; p += kPack) {
       Pack pack;
@@ -109,21 +110,21 @@ class Staged {
   }
 };
 
-// A chunk of a row that is staged: RowTile, but for where its elements come from and go to. `place` is that of the
-// chunk's first element.
+// RowTile for a chunk of a staged row: it loads and stores elements in shared memory. `place` is that of the chunk's
+// first element.
 template <class Op, int kLanes, int kItems>
 class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
  public:
   CSM_DEVICE StagedTile(i64 first, i64 n) : RowTile<Op, kLanes, kItems, 1>(first, n) {}
 
   template <class From>
-  CSM_DEVICE void fetch(const From& staged, int place) {
+  CSM_DEVICE void load_elements(const From& staged, int place) {
     place += thread_index() % kLanes;
 #pragma unroll
-    for (int block = 0; block < kItems; block += kGroup) {
+    for (int block = 0; block < kItems; block += kMaxVec) {
       const bool any = this->reached(block);
 #pragma unroll
-      for (int i = block; i < block + kGroup; ++i) {
+      for (int i = block; i < block + kMaxVec; ++i) {
 #pragma unroll
         for (int k = 0; k < kInputs; ++k) {
           this->item_[i][k] = neutral<Op>(k);
@@ -133,9 +134,9 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
     }
   }
 
-  // What reduce() made of the elements, for fetch() to find.
+  // Stores what reduce() has made of the elements, for load_elements().
   template <class To>
-  CSM_DEVICE void keep(const To& staged, int place) const {
+  CSM_DEVICE void store_elements(const To& staged, int place) const {
     each_wanted(place, [&](int i, int at) {
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) staged.put(k, at, this->item_[i][k]);
@@ -143,7 +144,7 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
   }
 
   template <class To>
-  CSM_DEVICE void give(const To& staged, int place, const typename Op::Scale& scale) const {
+  CSM_DEVICE void store_results(const To& staged, int place, const typename Op::Scale& scale) const {
     each_wanted(place, [&](int i, int at) {
       Values<kOutputs> result;
       Op::map(this->item_[i], scale, this->place_of(i), result);
@@ -156,10 +157,10 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
   CSM_DEVICE void each_wanted(int place, Visit visit) const {
     place += thread_index() % kLanes;
 #pragma unroll
-    for (int block = 0; block < kItems; block += kGroup) {
+    for (int block = 0; block < kItems; block += kMaxVec) {
       if (!this->reached(block)) continue;
 #pragma unroll
-      for (int i = block; i < block + kGroup; ++i) {
+      for (int i = block; i < block + kMaxVec; ++i) {
         if (this->wanted(i)) visit(i, place + i * kLanes);
       }
     }

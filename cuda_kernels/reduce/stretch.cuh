@@ -1,7 +1,8 @@
-// Two passes of one block over a stretch of a row that is longer than its registers.
+// One block reduces and writes a stretch of a row, of any number of chunks: for the stream and split patterns. And the
+// fold of each row's nodes in the workspace: for the split and column patterns.
 //
-// A round is one chunk for each warp, neighbours in the row; the number of warps is a power of two, so that a round,
-// and a power of two of them, is a subtree of the fold.
+// A round is one chunk for each warp, neighbours in the row. The number of warps is a power of two, so a round is a
+// subtree of the fold, and so is a power of two of rounds.
 #pragma once
 
 #include "reduce/fold.cuh"
@@ -11,21 +12,20 @@ namespace csm {
 
 struct Stretch {
   i64 first;   // its first element
-  i64 rounds;  // of the block over it
+  i64 rounds;  // rounds that the block makes over it
 };
 
-// Reduces the stretch; its node is left at nodes[2 · warps]. Shared memory that it needs: nodes of two rounds, so that
-// one is filled while the other is folded, and one place more, where the stretch's node is left for all. Ends with a
-// barrier.
-CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch stretch, const Given& given,
+// Reduces the stretch, and stores its node at nodes[2 · warps] for the whole block; ends with a barrier. `nodes` has
+// 2 · warps + 1 places: those of two rounds, so that the warps fill one while warp 0 folds the other, and the result's.
+CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch stretch, const RowContext& context,
                                const SharedNodes& nodes) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   TreeFold fold;
   for (i64 round = 0; round < stretch.rounds; ++round) {
     const int buffer = static_cast<int>(round & 1) * warps;
     RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
-    tile.read(args, row, given);
-    const Node node = tile.reduce(given);
+    tile.read(args, row, context);
+    const Node node = tile.reduce(context);
     if (lane == 0) nodes.store(buffer + warp, node);
     block_barrier();
     // Warp 0 reads this buffer before the next barrier; it is filled again after that one.
@@ -38,19 +38,20 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch st
   block_barrier();
 }
 
-// Reads the stretch again and writes it; `whole` is the row's node. The last chunks first, since the cache holds them.
+// Reads the stretch again and writes its results; `whole` is the row's node. It starts with the last chunks, which are
+// still in the cache.
 CSM_DEVICE void write_stretch(const Arguments& args, const Row& row, Stretch stretch, const Node& whole,
-                              const Given& given) {
+                              const RowContext& context) {
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (i64 round = stretch.rounds - 1; round >= 0; --round) {
     RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
-    tile.read(args, row, given);
-    const Wide m = tile.prepare(given);
-    tile.write(args, row, Op::scale(m, whole, given));
+    tile.read(args, row, context);
+    const DoubleWord m = tile.prepare(context);
+    tile.write(args, row, Op::scale(m, whole, context));
   }
 }
 
-// One warp a row: folds the `count` nodes that the row has in the workspace.
+// One warp a row: folds the row's `count` nodes in the workspace, and calls finish(row number, node).
 template <class Finish>
 CSM_DEVICE void fold_rows(const Arguments& args, i64 count, Finish finish) {
   const i64 warps = block_threads() / kWarp;

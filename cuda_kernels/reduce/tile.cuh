@@ -1,133 +1,60 @@
-// A chunk of one row in the registers of kLanes lanes, kItems elements each.
+// RowTile: a chunk of one row in the registers of kLanes lanes, kItems elements each. It reads the chunk, reduces it to
+// a node, and writes the results; all patterns with contiguous rows use it.
 //
-// Element j of the chunk is with lane (j / kVec) % kLanes, as item (j / (kVec·kLanes))·kVec + j % kVec: each access of
-// kVec elements is contiguous over the lanes, whatever kVec the rows' alignment allowed. Sums must not depend on kVec
-// (row 0 of a batch of odd rows is aligned, row 1 is not, and both owe the same bits), so they follow the bits of the
-// element's number j, in one order:
+// Element j of the chunk is item (j / (kVec·kLanes))·kVec + j % kVec of lane (j / kVec) % kLanes: each access of kVec
+// elements is contiguous over the lanes, for any kVec. The sums must not depend on kVec: a row has the same bits
+// whether it is aligned for wide accesses or, like every second row of an odd length, not. So their order is defined by
+// the bits of the element's number j:
 //
-//   first   the bits from log2(kGroup·kLanes) up: ascending j, one after the other;
-//   then    the log2 kGroup lowest bits: a binary tree from bit 0 up;
-//   then    the log2 kLanes bits between: likewise.
+//   first   over the bits from log2(kMaxVec·kLanes) up: one after the other, in ascending order of j;
+//   then    over the log2 kMaxVec lowest bits: a binary tree, from bit 0 up;
+//   then    over the log2 kLanes bits between: likewise.
 //
-// Where a bit lives, in the item's number or in the lane's, is what kVec decides; only who adds depends on it.
+// kVec decides whether a bit of j is a bit of the item's number or of the lane's, and so only which thread adds.
 #pragma once
 
-#include "reduce/node.cuh"
+#include "reduce/row.cuh"
 
 namespace csm {
 
-// Where one row starts, in every operand.
-struct Row {
-  char* start[kOperands];
+constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an entry for each sum
 
-  CSM_DEVICE void advance(const Layout& at, i64 rows) {
-#pragma unroll
-    for (int k = 0; k < kOperands; ++k) start[k] += rows * at.inner_stride[k];
-  }
-};
-
-CSM_DEVICE Row row_at(const Arguments& args, i64 row) {
-  const Layout& at = args.layout;
-  Row found;
-#pragma unroll
-  for (int k = 0; k < kOperands; ++k) {
-    found.start[k] = args.operand[k] + offset_of(row, at.batch_size, at.batch_stride[k], at.batch_dims);
-  }
-  return found;
-}
-
-// Byte offset of an element of a row. The last of the row's dimensions is contiguous.
-template <int Operand>
-CSM_DEVICE i64 element_offset(const Arguments& args, i64 index) {
-  if constexpr (kRowDims == 1) return index * static_cast<i64>(sizeof(Type<Operand>));
-  else return offset_of(index, args.layout.reduce_size, args.layout.reduce_stride[Operand], args.layout.reduce_dims);
-}
-
-// The values that come with a row.
-template <int Which = 0>
-CSM_DEVICE void read_given(const Row& row, bool wanted, Given& given) {
-  if constexpr (Which < kRowInputs) {
-    const auto value = global_load(row.start[kInputs + Which], wanted, Type<kInputs + Which>{});
-    given[Which] = widen(value);
-    given.whole[Which] = as_integer(value);
-    read_given<Which + 1>(row, wanted, given);
-  }
-}
-// How many elements a row may see of itself: as many as its place among the queries allows. The last query sees all.
-CSM_DEVICE i64 kept_of(const Arguments& args, i64 number) {
-  const i64 queries = args.layout.option[kQueries], n = args.layout.n;
-  const i64 kept = number % queries + 1 + (n - queries);
-  return kept > 0 ? kept : 0;
-}
-
-template <class Op>
-CSM_DEVICE Given given_of(const Arguments& args, const Row& row, i64 number, bool wanted = true) {
-  Given given = {};
-  given.args = &args;
-  given.row = number;
-  given.n = args.layout.n;
-  if constexpr (kCausal) given.kept = kept_of(args, number);
-  read_given(row, wanted, given);
-  Op::begin(given);
-  return given;
-}
-
-// Writes a row's values, which follow from its node.
-template <int Which = 0>
-CSM_DEVICE void store_values(const Row& row, bool wanted, const Values<kRowOutputs>& values) {
-  if constexpr (Which < kRowOutputs) {
-    using T = Type<kFirstRowOutput + Which>;
-    global_store(row.start[kFirstRowOutput + Which], narrow<T>(values[Which]), wanted);
-    store_values<Which + 1>(row, wanted, values);
-  }
-}
-template <class Op>
-CSM_DEVICE void write_values(const Row& row, const Node& whole, const Given& given, bool wanted) {
-  if constexpr (kRowOutputs > 0) {
-    Values<kRowOutputs> values = {};
-    if (wanted) Op::finish(whole, given, values);
-    store_values(row, wanted, values);
-  }
-}
-
-constexpr int kPartials = kSums > 0 ? kSums : 1;
-
-// A pattern that lays rows of several lengths names the lanes, items and access itself. Fewer items change no bit of a
-// row that they hold: those beyond its end add nothing.
+// The segment pattern chooses lanes, items and access width itself, by the length of each row. Fewer items give a row
+// the same bits if they hold all of it, since items beyond the row's end add nothing.
 template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec>
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
 
  public:
-  // Places this lane's elements in the chunk that starts at element `first` of a row of n.
+  // The chunk starts at element `first` of a row of n elements.
   CSM_DEVICE RowTile(i64 first, i64 n) : index_(first + (thread_index() % kLanes) * kVec) {
     const i64 left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
   }
 
-  // Elements beyond the row's end are read as the operation's neutral value, and do not enter; hidden ones become it.
-  CSM_DEVICE void read(const Arguments& args, const Row& row, const Given& given) {
+  // Elements beyond the row's end are neutral, and Op::enter is not called for them. Hidden elements become neutral.
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context) {
     if constexpr (kCausal) {
-      const i64 more = given.kept - index_;
+      const i64 more = context.visible - index_;
       seen_ = static_cast<int>(more < 0 ? 0 : more < kChunk ? more : kChunk);
     }
     read_inputs(args, row);
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v) {  // under one condition, so that neighbours share what they have in common
+    for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
       if (!wanted(v)) continue;
 #pragma unroll
-      for (int i = v * kVec; i < (v + 1) * kVec; ++i) Op::enter(item_[i], place_of(i), given);
+      for (int i = v * kVec; i < (v + 1) * kVec; ++i) Op::enter(item_[i], place_of(i), context);
     }
     if constexpr (kHides) {
       kept_ = 0;
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
-        if (!hides<Op>(item_[i], !kCausal || step_of(i) < seen_)) kept_ |= 1u << i;
+        if (!hide_element<Op>(item_[i], !kCausal || step_of(i) < seen_)) kept_ |= 1u << i;
       }
     }
   }
 
-  // The same of elements that are at hand: get(i) is this lane's i-th.
+  // Sets the elements without reading: this lane's i-th becomes get(i).
   template <class Get>
   CSM_DEVICE void fill(Get get) {
 #pragma unroll
@@ -136,51 +63,51 @@ class RowTile {
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& scale) const {
 #pragma unroll
-    for (int block = 0; block < kItems; block += kGroup) {
+    for (int block = 0; block < kItems; block += kMaxVec) {
       if (!reached(block)) continue;
 #pragma unroll
-      for (int v = block / kVec; v < (block + kGroup) / kVec; ++v) {
+      for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) {
         Values<kOutputs> result[kVec];
 #pragma unroll
         for (int i = 0; i < kVec; ++i) {
           Op::map(item_[v * kVec + i], scale, place_of(v * kVec + i), result[i]);
-          if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide<Op>(result[i]);
+          if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
         }
         store_outputs(args, row, v, result);
       }
     }
   }
 
-  // Maximum and sum of the chunk, the same in all its lanes; the elements become what the map needs of them.
-  CSM_DEVICE Node reduce(const Given& given) {
-    Node node = nothing();
-    node.m = maximum_of(given);
-    node.picked = picked_of(given);
-    Wide partial[kPartials][kGroup];
-    terms(node.m, given, partial);
+  // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
+  CSM_DEVICE Node reduce(const RowContext& context) {
+    Node node = empty_node();
+    node.m = maximum_of(context);
+    node.picked = picked_of(context);
+    DoubleWord partial[kPartials][kMaxVec];
+    terms(node.m, context, partial);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
       node.s[k] = sum_in_order(partial[k]);
-      node.s[k].hi = node.s[k].hi + Acc(0);  // no −0: it would not survive merging with nothing()
+      node.s[k].hi = node.s[k].hi + Acc(0);  // −0 becomes +0, as it would when merged with empty_node()
     }
     return node;
   }
 
-  // What reduce() does to the elements, without the sum. Returns the maximum.
-  CSM_DEVICE Wide prepare(const Given& given) {
-    const Wide m = maximum_of(given);
-    Wide unused[kPartials][kGroup];
-    terms(m, given, unused);
+  // Changes the elements as reduce() does, and returns the maximum; the compiler drops the sums.
+  CSM_DEVICE DoubleWord prepare(const RowContext& context) {
+    const DoubleWord m = maximum_of(context);
+    DoubleWord unused[kPartials][kMaxVec];
+    terms(m, context, unused);
     return m;
   }
 
-  // The elements' resting place in shared memory, for chunks beyond those in registers: one value a lane, so neither
-  // barrier nor bank conflict.
+  // Stores the elements in shared memory, for chunks that do not fit in registers, and loads them again. Each lane
+  // loads what it has stored, so no barrier is needed; neighbouring lanes use neighbouring words, so no banks conflict.
   CSM_DEVICE void park(Shared<Acc> slot) const {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
-      for (int k = 0; k < kHeld; ++k) slot.store(parked_at(i, k), item_[i][k]);
+      for (int k = 0; k < kRegisterInputs; ++k) slot.store(parked_at(i, k), item_[i][k]);
     }
     if constexpr (kHides) slot.store(parked_at(kItems, 0), from_bits(kept_));
   }
@@ -188,35 +115,35 @@ class RowTile {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
-      for (int k = 0; k < kHeld; ++k) item_[i][k] = slot.load(parked_at(i, k));
+      for (int k = 0; k < kRegisterInputs; ++k) item_[i][k] = slot.load(parked_at(i, k));
     }
     if constexpr (kHides) kept_ = to_bits(slot.load(parked_at(kItems, 0)));
   }
-  static constexpr int kParked = kChunk * kHeld + (kHides ? kLanes : 0);  // words of a parked chunk
+  static constexpr int kParkedWords = kChunk * kRegisterInputs + (kHides ? kLanes : 0);  // words of a parked chunk
 
  protected:
   Element item_[kItems];
-  i64 index_;  // this lane's first element in the row
-  int left_;   // elements of the chunk that the row has; none if not positive
-  // Where elements may be hidden: those from here on, counted from this lane's first; and a bit for each that is not.
-  int seen_;
-  unsigned kept_;
-  static_assert(!kHides || kItems <= 32, "a bit for each of a lane's elements");
+  i64 index_;      // this lane's first element in the row
+  int left_;       // elements of the row from the chunk's start on, at most kChunk; 0 or less if it ends before
+  int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
+  unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
+  static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
   CSM_DEVICE i64 index_of(int v) const { return index_ + v * (kLanes * kVec); }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
-  // kVec divides the length of the row's last dimension: a vector is inside whole or not at all.
+  // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
+  // none of them.
   CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) + (thread_index() % kLanes) * kVec < left_; }
-  // Whether it is read, too: of a vector that hidden elements begin in, all are.
+  // Whether access v is read: it is if its first element is not hidden.
   CSM_DEVICE bool seen(int v) const { return wanted(v) && (!kCausal || step_of(v * kVec) < seen_); }
-  // Whether the row reaches the items [i, i + kGroup), in any lane: they are kGroup·kLanes neighbouring elements. Lanes
-  // of a row agree, so work on items beyond the row's end is skipped at the price of a branch: a row one element longer
-  // than a chunk costs a warp of kGroup items a lane, not of kItems.
+  // Whether the row has any of the items [i, i + kMaxVec) of all lanes: kMaxVec·kLanes neighbouring elements. The lanes
+  // of a row agree, so items beyond the row's end cost one branch: the last chunk of a row that is one element longer
+  // than a multiple of kChunk computes kMaxVec items a lane, not kItems.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
 
  private:
-  CSM_DEVICE static int parked_at(int i, int k) { return (i * kHeld + k) * kLanes + thread_index() % kLanes; }
+  CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) {
@@ -253,29 +180,33 @@ class RowTile {
     }
   }
 
-  CSM_DEVICE Wide maximum_of(const Given& given) const {
+  CSM_DEVICE static Acc maximum_over_lanes(Acc m) {
+#pragma unroll
+    for (int mask = 1; mask < kLanes; mask *= 2) m = maximum(m, shuffle_xor(m, mask, kLanes));
+    return m;
+  }
+
+  CSM_DEVICE DoubleWord maximum_of(const RowContext& context) const {
     Acc m = negative_infinity();
     if constexpr (kMaximum) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) m = maximum(m, Op::key(item_[i], given));
-#pragma unroll
-      for (int mask = 1; mask < kLanes; mask *= 2) m = maximum(m, shuffle_xor(m, mask, kLanes));
-      if constexpr (!Op::kSecondKey) return Op::largest(m, given);
+      for (int i = 0; i < kItems; ++i) m = maximum(m, Op::key(item_[i], context));
+      m = maximum_over_lanes(m);
+      if constexpr (!Op::kHasLowKey) return Op::maximum_from(m, context);
       Acc low = negative_infinity();
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) low = maximum(low, Op::second_key(item_[i], m, given));
-#pragma unroll
-      for (int mask = 1; mask < kLanes; mask *= 2) low = maximum(low, shuffle_xor(low, mask, kLanes));
+      for (int i = 0; i < kItems; ++i) low = maximum(low, Op::low_key(item_[i], m, context));
+      low = maximum_over_lanes(low);
       return {m, low == negative_infinity() ? Acc(0) : low};
     }
-    return widen_exactly(m);
+    return as_double_word(m);
   }
 
-  CSM_DEVICE Values<kPicked> picked_of(const Given& given) const {
+  CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
     if constexpr (kPicked > 0) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), given, picked);
+      for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
 #pragma unroll
       for (int k = 0; k < kPicked; ++k) {
 #pragma unroll
@@ -285,45 +216,46 @@ class RowTile {
     return picked;
   }
 
-  // The bits from log2(kGroup·kLanes) up: partial[k][p] is the k-th sum over the items ≡ p (mod kGroup).
-  CSM_DEVICE void terms(Wide m, const Given& given, Wide (&partial)[kPartials][kGroup]) {
-    const Wide shift = shift_of(m);
+  // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kMaxVec = p.
+  CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec]) {
+    const DoubleWord shift = shift_of(m);
 #pragma unroll
-    for (int block = 0; block < kItems; block += kGroup) {
+    for (int block = 0; block < kItems; block += kMaxVec) {
       if (block > 0 && !reached(block)) continue;
 #pragma unroll
-      for (int i = 0; i < kGroup; ++i) {
+      for (int i = 0; i < kMaxVec; ++i) {
         Values<kSums> term;
-        Op::terms(item_[block + i], shift, place_of(block + i), given, term);
+        Op::terms(item_[block + i], shift, place_of(block + i), context, term);
 #pragma unroll
         for (int k = 0; k < kSums; ++k) {
-          partial[k][i] = block == 0 ? widen_exactly(term[k]) : add(partial[k][i], term[k]);
+          partial[k][i] = block == 0 ? as_double_word(term[k]) : add(partial[k][i], term[k]);
         }
       }
     }
   }
 
-  // The other bits. With kVec < kGroup some of the kGroup low bits lie in the lane's number, and as many of the bits
-  // between in the item's: each step below adds over a lane bit and, since every lane would hold the same sums, hands
-  // half of the items to each of the two lanes. The bit that told the items apart then lies in that lane bit.
-  CSM_DEVICE static Wide sum_in_order(Wide (&p)[kGroup]) {
+  // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes. With kVec < kMaxVec
+  // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
+  // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
+  // it; so each keeps half of the items, and that item bit becomes this lane bit.
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec]) {
     const int lane = thread_index() % kLanes;
-    constexpr int kSwapped = kLanes < kGroup / kVec ? kLanes : kGroup / kVec;  // lanes over which items are handed out
+    constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < kGroup; i += 2 * step) p[i] = add(p[i], p[i + step]);
+      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add(p[i], p[i + step]);
     }
-    // From here on every kVec-th is a sum, and `count` of them are left.
-    int count = kGroup / kVec;
+    // The sums are now p[h · kVec], for h < count.
+    int count = kMaxVec / kVec;
 #pragma unroll
     for (int bit = 1; bit < kSwapped; bit *= 2) {
       count /= 2;
       const bool upper = lane & bit;
 #pragma unroll
       for (int h = 0; h < count; ++h) {
-        const Wide low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add(upper ? high : low, exchange(upper ? low : high, bit));
+        const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
+        p[h * kVec] = add(upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes));
       }
     }
 #pragma unroll
@@ -331,18 +263,12 @@ class RowTile {
 #pragma unroll
       for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add(p[h * kVec], p[(h + step) * kVec]);
     }
-    Wide sum = p[0];
+    DoubleWord sum = p[0];
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add(sum, exchange(sum, bit));
+    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add(sum, shuffle_xor(sum, bit, kLanes));
 #pragma unroll
-    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add(sum, exchange(sum, bit));
+    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add(sum, shuffle_xor(sum, bit, kLanes));
     return sum;
-  }
-
-  CSM_DEVICE static Wide exchange(Wide a, int lane_mask) {
-    Wide b = {shuffle_xor(a.hi, lane_mask, kLanes), Acc(0)};
-    if constexpr (kCompensated) b.lo = shuffle_xor(a.lo, lane_mask, kLanes);
-    return b;
   }
 };
 

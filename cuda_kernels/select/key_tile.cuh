@@ -1,4 +1,5 @@
-// A chunk of one row as keys in the registers of kLanes lanes, laid out as reduce/tile.cuh says; picking from it.
+// KeyTile: a chunk of one row as keys in the registers of kLanes lanes, laid out as in reduce/tile.cuh. It finds the
+// best elements and moves them to a list (Picks); and the results of a row are written here. Used by all topk patterns.
 #pragma once
 
 #include "select/picks.cuh"
@@ -14,7 +15,7 @@ class KeyTile {
     length_ = static_cast<int>(more < kChunk ? more : kChunk);
   }
 
-  CSM_DEVICE void read(const Arguments& args, const Row& row, const Given& given) {
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context) {
 #pragma unroll
     for (int v = 0; v < kItems / kVec; ++v) {
       const int place = place_of(v * kVec);
@@ -22,42 +23,42 @@ class KeyTile {
       const Vec<In, kVec> got =
           global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, Vec<In, kVec>{});
 #pragma unroll
-      for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = key_of(got.item[i], v * kVec + i, given);
+      for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = key_of(got.item[i], v * kVec + i, context);
       left_ |= wanted ? kVectorMask << (v * kVec) : 0u;
     }
   }
 
-  // The same of elements that are at hand: get(place) is that at a place of the chunk.
+  // Sets the elements without reading: the one at each place of the chunk becomes get(place).
   template <class Get>
-  CSM_DEVICE void fill(const Given& given, Get get) {
+  CSM_DEVICE void fill(const RowContext& context, Get get) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      key_[i] = key_of(get(place_of(i)), i, given);
+      key_[i] = key_of(get(place_of(i)), i, context);
       left_ |= place_of(i) < length_ ? 1u << i : 0u;
     }
   }
 
-  // Maximum and sum of the chunk, for an operation that has sums. Before anything is taken.
+  // The chunk's node, for operations with sums. Called before any element is taken.
   CSM_DEVICE Node reduce(const Arguments& args) const {
     if constexpr (kSums == 0) {
-      return nothing();
+      return empty_node();
     } else {
       RowTile<Op> tile(0, length_);
       tile.fill([&](int i) { return Element{left_ >> i & 1 ? value_of(key_[i]) : negative_infinity()}; });
-      return tile.reduce(given_of<Op>(args, Row{}, 0));
+      return tile.reduce(row_context<Op>(args, Row{}, 0));
     }
   }
 
-  // The best of this lane's elements that are left.
+  // The best of this lane's remaining elements.
   CSM_DEVICE Local best() const {
     Key key = 0;
     int item = -1;
-    // From the last on, so that the first of equal ones stays.
+    // Backwards, so that of equal keys the first element is kept.
 #pragma unroll
-    for (int block = kItems - kGroup; block >= 0; block -= kGroup) {
-      if (block * kLanes >= length_) continue;  // beyond the row's end in all lanes
+    for (int block = kItems - kMaxVec; block >= 0; block -= kMaxVec) {
+      if (block * kLanes >= length_) continue;  // beyond the row's end for all lanes
 #pragma unroll
-      for (int i = block + kGroup - 1; i >= block; --i) {
+      for (int i = block + kMaxVec - 1; i >= block; --i) {
         const bool better = (left_ >> i & 1) && key_[i] >= key;
         key = better ? key_[i] : key;
         item = better ? i : item;
@@ -66,25 +67,26 @@ class KeyTile {
     return item < 0 ? none<int>() : Local{key, place_of(item)};
   }
 
-  // Takes away what best() found.
+  // Removes what best() has found.
   CSM_DEVICE void take(Local found) { left_ &= ~(1u << (item_of(found.index) & 31)); }
 
+  // The same element, by its index in the row.
   CSM_DEVICE Candidate in_row(Local found) const {
     return found.index < kChunk ? Candidate{found.key, first_ + found.index} : none<i64>();
   }
 
  private:
-  static_assert(kItems <= 32, "a bit for each of a lane's elements");
+  static_assert(kItems <= 32, "left_ has a bit for each item");
   static constexpr unsigned kVectorMask = (1u << kVec) - 1;
 
   Key key_[kItems];
   i64 first_;
-  int length_;     // elements of the chunk that the row has; none if not positive
-  unsigned left_;  // bit i: whether this lane's i-th element is there, and not taken
+  int length_;     // elements of the row from the chunk's start on, at most kChunk; 0 or less if there are none
+  unsigned left_;  // bit i is set if item i is an element of the row and has not been taken
 
-  CSM_DEVICE Key key_of(In x, int item, const Given& given) const {
+  CSM_DEVICE Key key_of(In x, int item, const RowContext& context) const {
     const Place place = {first_ + thread_index() % kLanes * kVec, item / kVec * (kLanes * kVec) + item % kVec};
-    return Order<Compared>::key(Op::compared(x, place, given));
+    return Order<Compared>::key(Op::compared(x, place, context));
   }
   CSM_DEVICE static int place_of(int item) {
     return item / kVec * (kLanes * kVec) + thread_index() % kLanes * kVec + item % kVec;
@@ -92,8 +94,8 @@ class KeyTile {
   CSM_DEVICE static int item_of(int place) { return place / (kLanes * kVec) * kVec + place % kVec; }
 };
 
-// Takes the k best of a chunk that is all of a row, one after the other. For few lanes: each time, one of them looks
-// through its elements.
+// Takes the k best elements of a chunk that is a whole row, one after the other. For few lanes: after each, the lane
+// that had it searches its elements again.
 template <class Op>
 CSM_DEVICE Picks pick_one_by_one(KeyTile<Op>& tile, int k) {
   Picks picks;
@@ -109,9 +111,9 @@ CSM_DEVICE Picks pick_one_by_one(KeyTile<Op>& tile, int k) {
   return picks;
 }
 
-// Takes from a chunk what is among the best k of it and of `picks`, and merges it into them. By a whole warp, one
-// element of each lane at a time: with k places and 32 lanes a few times for the first chunk of a row, and hardly ever
-// once for a later one, whose elements must be above the k-th best so far.
+// Merges a chunk into `picks`, of which the best k count. A whole warp calls it. In each round every lane offers its
+// best element, if it is better than the k-th of the list. The first chunk of a row takes a few rounds; a later one
+// seldom takes any, since few elements are better than the k-th so far.
 template <class Op>
 CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k) {
   static_assert(kLanes == kWarp || sizeof(Op) == 0, "a whole warp");
@@ -139,47 +141,45 @@ CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k) {
 
 constexpr int kLast = kOperands - 1;  // the indices
 
-// Writes the indices, where they are the only result.
+// Writes the results of an operation that has indices alone.
 template <class Op>
 CSM_DEVICE void write_indices(const Arguments& args, const Row& row, const Picks& picks, bool wanted) {
   const Layout& layout = args.layout;
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
     const i64 place = Picks::place_of(s);
-    const bool there = wanted && place < layout.option[0];
+    const bool there = wanted && place < layout.option[kSelected];
     global_store(row.start[kLast] + place * layout.reduce_stride[kLast][0], Type<kLast>(Op::index(picks.slot(s))),
                  there);
   }
 }
 
+// Writes the values and indices of the picks. `whole` is the row's node, if the operation sums over the row; else the
+// sum is that of the picks.
 template <class Op>
 CSM_DEVICE void write_values_and_indices(const Arguments& args, const Row& row, const Picks& picks, const Node& whole,
                                          bool wanted) {
   const Layout& layout = args.layout;
   const Acc m = kSums > 0 ? whole.m.hi : value_of(picks.get(0).key);
-  const Acc shift = shift_of(widen_exactly(m)).hi;
+  const Acc shift = shift_of(as_double_word(m)).hi;
   Acc term[kSlots];
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
-    term[s] = Picks::place_of(s) < layout.option[0] ? Op::term(value_of(picks.slot(s).key), shift) : Acc(0);
+    term[s] = Picks::place_of(s) < layout.option[kSelected] ? Op::term(value_of(picks.slot(s).key), shift) : Acc(0);
   }
-  Wide sum = whole.s[0];
+  DoubleWord sum = whole.s[0];
   if constexpr (kSums == 0) {
-    sum = widen_exactly(term[0]);
+    sum = as_double_word(term[0]);
 #pragma unroll
     for (int s = 1; s < kSlots; ++s) sum = add(sum, term[s]);
 #pragma unroll
-    for (int mask = 1; mask < kLanes; mask *= 2) {
-      Wide other = {shuffle_xor(sum.hi, mask, kLanes), Acc(0)};
-      if constexpr (kCompensated) other.lo = shuffle_xor(sum.lo, mask, kLanes);
-      sum = add(sum, other);
-    }
+    for (int mask = 1; mask < kLanes; mask *= 2) sum = add(sum, shuffle_xor(sum, mask, kLanes));
   }
   const typename Op::Scale scale = Op::scale(sum);
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
     const i64 place = Picks::place_of(s);
-    const bool there = wanted && place < layout.option[0];
+    const bool there = wanted && place < layout.option[kSelected];
     global_store(row.start[1] + place * layout.reduce_stride[1][0], narrow<Type<1>>(Op::value(term[s], scale)), there);
     global_store(row.start[kLast] + place * layout.reduce_stride[kLast][0], Type<kLast>(picks.slot(s).index), there);
   }

@@ -1,8 +1,9 @@
-// The best elements of a stretch of a row that is longer than a chunk, and its node, by one block in one pass.
+// One block picks the best elements of a stretch of a row of many chunks, and computes its node, in one pass. And the
+// lists of several blocks are merged. Used by topk_block, topk_split and topk_column.
 //
-// Each warp takes as many neighbouring chunks, by itself; then the warps' lists and nodes meet in shared memory. The
-// chunks of a warp are a power of two, so that they are a subtree of the fold, and so are a block's where there are
-// several to a row.
+// Each warp takes the same number of neighbouring chunks by itself; then the warps merge their lists and nodes through
+// shared memory. The chunks of a warp are a power of two, so they are a subtree of the fold; where several blocks share
+// a row, so are those of a block.
 #pragma once
 
 #include "reduce/fold.cuh"
@@ -10,12 +11,12 @@
 
 namespace csm {
 
-// Lists in shared memory: neighbouring lanes meet no bank conflict.
+// Lists in shared memory, as one array of indices and one of keys: neighbouring lanes have no bank conflicts.
 class SharedPicks {
  public:
   CSM_DEVICE SharedPicks(int offset, int lists)
       : index_(offset), key_(offset + lists * kPicks * static_cast<int>(sizeof(i64))) {}
-  static constexpr int kBytes = kPicks * static_cast<int>(sizeof(i64) + sizeof(Key));  // of a list
+  static constexpr int kBytes = kPicks * static_cast<int>(sizeof(i64) + sizeof(Key));  // bytes of a list
 
   CSM_DEVICE void store(int list, const Picks& picks) const {
 #pragma unroll
@@ -37,7 +38,7 @@ class SharedPicks {
   CSM_DEVICE static int at(int list, int slot) { return (list * kSlots + slot) * kLanes + thread_index() % kLanes; }
 };
 
-// The first k places of `lists` lists, and a node for each, in the workspace between two launches.
+// The first k places of each of `lists` lists, and a node for each list: the workspace between two launches.
 class GlobalPicks {
  public:
   CSM_DEVICE GlobalPicks(char* base, i64 lists, i64 k)
@@ -71,7 +72,12 @@ class GlobalPicks {
   i64 k_;
 };
 
-// Merges the lists of a block's warps into that of warp 0. Called by the whole block.
+#ifdef CSM_LIST_BYTES
+static_assert(SharedPicks::kBytes + (kSums > 0 ? kNodeWords * static_cast<int>(sizeof(Acc)) : 0) == CSM_LIST_BYTES,
+              "the host gives a list and its node another size");
+#endif
+
+// Merges the lists of a block's warps into that of warp 0. The whole block calls it.
 CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (int step = 1; step < warps; step *= 2) {
@@ -81,12 +87,12 @@ CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {
   }
 }
 
-// Picks from the elements [first, first + length) of a row, `length` being layout.rounds chunks for each warp. The
-// result is warp 0's: the picks, and the returned node. Shared memory: a list for each warp, then a node for each.
+// Picks from the elements of a row from `first` on, layout.rounds chunks for each warp. The results, `picks` and the
+// returned node, are valid in warp 0. Shared memory: a list for each warp, then a node for each warp.
 template <class Op>
 CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 number, i64 first, Picks& picks) {
   const Layout& layout = args.layout;
-  const Given given = given_of<Op>(args, row, number);
+  const RowContext context = row_context<Op>(args, row, number);
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const SharedPicks lists(0, warps);
   const SharedNodes nodes(warps * SharedPicks::kBytes, warps);
@@ -94,9 +100,9 @@ CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 number, 
   first += warp * layout.rounds * kChunk;
   for (i64 round = 0; round < layout.rounds && first + round * kChunk < layout.n; ++round) {
     KeyTile<Op> tile(first + round * kChunk, layout.n);
-    tile.read(args, row, given);
+    tile.read(args, row, context);
     if constexpr (kSums > 0) fold.push(tile.reduce(args));
-    pick_into(picks, tile, static_cast<int>(layout.option[0]));
+    pick_into(picks, tile, static_cast<int>(layout.option[kSelected]));
   }
   if constexpr (kSums > 0) {
     const Node node = fold.result();
@@ -104,15 +110,15 @@ CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 number, 
     block_barrier();
   }
   merge_warps(picks, lists);
-  Node whole = nothing();
+  Node whole = empty_node();
   if constexpr (kSums > 0) {
     if (warp == 0) whole = fold_all(warps, [&](i64 i, bool wanted) { return nodes.load(i, wanted); });
   }
   return whole;
 }
 
-// A block a row: merges the lists that the row has in the workspace, its warps taking turns, folds the nodes, and
-// writes the result. Shared memory: a list for each warp.
+// One block a row: merges the row's `count` lists in the workspace, folds its nodes, and writes the results. Warp w
+// takes every warps-th list from w on. Shared memory: a list for each warp.
 template <class Op>
 CSM_DEVICE void fold_lists(const Arguments& args, const GlobalPicks& workspace, i64 count) {
   const Layout& layout = args.layout;
@@ -122,7 +128,7 @@ CSM_DEVICE void fold_lists(const Arguments& args, const GlobalPicks& workspace, 
     for (i64 list = warp; list < count; list += warps) picks.merge(workspace.load(number * count + list));
     merge_warps(picks, SharedPicks(0, warps));
     if (warp == 0) {
-      Node whole = nothing();
+      Node whole = empty_node();
       if constexpr (kSums > 0) {
         whole = fold_all(count, [&](i64 i, bool wanted) { return workspace.nodes().load(number * count + i, wanted); });
       }

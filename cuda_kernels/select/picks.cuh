@@ -1,14 +1,17 @@
-// The largest elements of a set, in the registers of the kLanes lanes that share a row.
+// Picks: a sorted list of the best elements of a set, in the registers of the kLanes lanes that share a row. With it
+// sorting over lanes and the merge of two lists. Used by all topk patterns.
 //
-// Elements are ordered by key, the larger first, and equal keys by index, the smaller first. No two are equal in that
-// order, so the best k of a set are the same whoever picks them, in whatever parts.
+// Better means a larger key or, of equal keys, a smaller index. No two elements are equal in that order, so the best k
+// of a set are the same whichever threads pick them and however the set is divided.
 #pragma once
 
 #include "select/keys.cuh"
 
 namespace csm {
 
-// An element, by its index in the row or, among those of one chunk, by its place there.
+constexpr int kSelected = option_named("k", 0);  // the option that says how many elements are selected
+
+// A key and where it is: its index in the row (Candidate), or its place in a chunk (Local).
 template <class Index>
 struct Ranked {
   Key key;
@@ -17,7 +20,7 @@ struct Ranked {
 using Local = Ranked<int>;
 using Candidate = Ranked<i64>;
 
-// Below every element: no element at all.
+// No element. Every element is better.
 template <class Index>
 CSM_DEVICE Ranked<Index> none() {
   constexpr Index kLast = sizeof(Index) == 4 ? static_cast<Index>(0x7fffffff) : static_cast<Index>(~0ull >> 1);
@@ -39,13 +42,13 @@ CSM_DEVICE Ranked<Index> from_lane(Ranked<Index> a, int lane) {
   return {shuffle(a.key, lane, kLanes), shuffle(a.index, lane, kLanes)};
 }
 
-// Of the two, the better one if `better`, else the other one.
+// The better of two elements if `better`, else the other.
 template <class Index>
 CSM_DEVICE Ranked<Index> chosen(Ranked<Index> mine, Ranked<Index> other, bool better) {
   return above(other, mine) == better ? other : mine;
 }
 
-// The best of one element a lane, in all lanes.
+// The best of one element a lane, returned in all lanes.
 CSM_DEVICE Local best_of_lanes(Local mine) {
 #pragma unroll
   for (int mask = 1; mask < kLanes; mask *= 2) mine = chosen(mine, exchange(mine, mask), true);
@@ -65,8 +68,8 @@ CSM_DEVICE Local sorted_over_lanes(Local mine) {
   return mine;
 }
 
-// A sorted list of kPicks places, the best first: place p is with lane p / kSlots as its slot p % kSlots. Places that
-// nothing was picked for hold none().
+// A sorted list of kPicks places, the best element first. Place p is slot p % kSlots of lane p / kSlots. Empty places
+// hold none().
 constexpr int kPicks = kLanes * kSlots;
 
 class Picks {
@@ -87,9 +90,9 @@ class Picks {
     }
   }
 
-  // What is at a place, in all lanes.
+  // The element at a place, returned in all lanes.
   CSM_DEVICE Candidate get(int place) const {
-    // Every slot is asked for, and then one answer taken: a register cannot be chosen by its number.
+    // Shuffles every slot and selects one of the results: registers cannot be indexed at run time.
     Candidate found = from_lane(at_[0], place / kSlots);
 #pragma unroll
     for (int s = 1; s < kSlots; ++s) {
@@ -99,8 +102,8 @@ class Picks {
     return found;
   }
 
-  // The best of both lists. Against the other one in reverse, the better of each pair of places are the best of all, in
-  // an order that rises once and falls once: a bitonic merge sorts them.
+  // Keeps the best of both lists. With the other list reversed, the better element of each pair of places is one of the
+  // best of all; they form a bitonic sequence, which a bitonic merge sorts.
   CSM_DEVICE void merge(const Picks& other) {
     const int lane = thread_index() % kLanes;
     Candidate reversed[kSlots];

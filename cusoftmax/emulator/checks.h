@@ -1,153 +1,156 @@
-// What memory has seen: which output elements were written, and who last touched each shared word.
+// Checks each access to global and shared memory: bounds, alignment, whole elements, results written once, races.
+//
+// The kernel calls the two functions check_global_access and check_shared_access through its Machine (machine.h),
+// before each load and store. They also count the traffic, and record it for the trace where one is wanted.
 #pragma once
 
-#include <stdlib.h>
-
-#include "fiber.h"
-#include "machine.h"
+#include "failure.h"
+#include "memory.h"
+#include "state.h"
+#include "trace.h"
 
 namespace csm {
 
-// A C-order element index, or -1 if the byte at `offset` does not start an element.
-inline i64 element_at(const Array& array, i64 offset) {
-  i64 index = 0;
-  for (int d = 0; d < array.dims; ++d) {
-    const i64 at = offset / array.stride[d];
-    if (at >= array.size[d]) return -1;
-    offset -= at * array.stride[d];
-    index += at * array.weight[d];
+inline const char* verb(Touch touch) { return touch == Touch::read ? "read" : "write"; }
+
+// ---- global memory ----
+
+// Fails an access that no array allows, with the array that it was probably meant for: one that contains it but has
+// another role, else the nearest.
+__attribute__((noreturn, noinline)) inline void fail_global(Thread* t, u64 at, int bytes, Touch touch, u32 site) {
+  const int wanted = touch == Touch::read ? role_read : role_write;
+  const Array* nearest = nullptr;
+  int nearest_index = 0;
+  u64 nearest_distance = ~0ull;
+  for (int i = 0; i < rt.launch.arrays; ++i) {
+    const Array& array = rt.launch.array[i];
+    if (!array.role) continue;
+    const u64 end = array.base + static_cast<u64>(array.span);
+    if (at >= array.base && at + static_cast<u64>(bytes) <= end && !(array.role & wanted)) {
+      fail(t, "%s of %d bytes at byte %lld of argument %d, which is for %s only (%s)", verb(touch), bytes,
+           static_cast<i64>(at - array.base), i, array.role == role_read ? "reading" : "writing", where(site).text);
+    }
+    const u64 distance = at < array.base ? array.base - at : at >= end ? at - end : 0;
+    if (distance < nearest_distance) {
+      nearest_distance = distance;
+      nearest = &array;
+      nearest_index = i;
+    }
   }
-  return offset == 0 ? index : -1;
+  if (!nearest) fail(t, "%s of %d bytes, but no array was passed (%s)", verb(touch), bytes, where(site).text);
+  fail(t, "%s of %d bytes out of bounds, at byte %lld of argument %d, which has %lld (%s)", verb(touch), bytes,
+       static_cast<i64>(at - nearest->base), nearest_index, nearest->span, where(site).text);
 }
 
-enum class Placed { fine, between_elements, part_of_element, written_twice };
-
-// Which elements of a result have been written: a byte for each, in C order.
-class Written {
- public:
-  bool start(i64 elements) {
-    stop();
-    bytes_ = map_bytes(static_cast<size_t>(elements > 0 ? elements : 1));
-    count_ = elements;
-    return bytes_ != nullptr;
+inline void check_global_access(const void* address, int bytes, Touch touch, bool wanted, int line, const char* file) {
+  Thread* t = self();
+  const u64 at = reinterpret_cast<u64>(address);
+  if (rt.launch.trace) rt.tracer.record(site_of(line, file), t->lane, wanted, at, bytes, touch, false);
+  if (!wanted) return;
+  const bool reads = touch == Touch::read;
+  (reads ? rt.report.global_bytes_read : rt.report.global_bytes_written) += bytes;
+  i64& widest = reads ? rt.report.widest_read : rt.report.widest_written;
+  if (bytes > widest) widest = bytes;
+  if (at & static_cast<u64>(bytes - 1)) {
+    fail(t, "misaligned %s of %d bytes at address ...%03llx (%s)", verb(touch), bytes, at & 0xfffull,
+         where(site_of(line, file)).text);
   }
-  void stop() {
-    if (bytes_) munmap(bytes_, static_cast<size_t>(count_ > 0 ? count_ : 1));
-    bytes_ = nullptr;
-  }
-  // False if it had been written before.
-  bool mark(i64 index) {
-    const bool fresh = !bytes_[index];
-    bytes_[index] = 1;
-    return fresh;
-  }
-  i64 first_unwritten() const {
-    const void* found = count_ > 0 ? memchr(bytes_, 0, static_cast<size_t>(count_)) : nullptr;
-    return found ? static_cast<const char*>(found) - bytes_ : -1;
-  }
-
- private:
-  char* bytes_ = nullptr;
-  i64 count_ = 0;
-};
-
-// Checks, element by element, an access within the range of an array; `element` is the first one found wrong.
-inline Placed place(const Array& array, i64 offset, int bytes, Written* written, i64* element) {
-  *element = -1;
-  if (array.dims < 0) return Placed::fine;
-  if (bytes < array.itemsize) {
-    // A piece of an element may be read (float64 as two words, say) but an output is written whole.
-    if (written) return Placed::part_of_element;
-    const i64 rest = array.dims == 1 && array.stride[0] == array.itemsize ? 0 : -1;
-    if (rest == 0) return Placed::fine;
-    for (i64 back = 0; back < array.itemsize; ++back) {
-      if (back <= offset && element_at(array, offset - back) >= 0) return Placed::fine;
+  // One array that allows the access is enough: an output may be the input, and then is passed twice.
+  const int needed = reads ? role_read : role_write;
+  Placement worst = Placement::fine;
+  for (int i = 0; i < rt.launch.arrays; ++i) {
+    const Array& array = rt.launch.array[i];
+    const i64 offset = static_cast<i64>(at - array.base);
+    if (!(array.role & needed) || offset < 0 || offset + bytes > array.span) continue;
+    i64 element;
+    WrittenElements* written = !reads && array.once ? &rt.written[i] : nullptr;
+    const Placement found = placement(array, offset, bytes, written, &element);
+    if (found == Placement::fine) return;
+    if (found == Placement::written_twice) {
+      fail(t, "element %lld of argument %d is written a second time (%s)", element, i, where(site_of(line, file)).text);
     }
-    return Placed::between_elements;
+    worst = found;
   }
-  if (bytes % array.itemsize) return Placed::part_of_element;
-  if (array.dims == 1 && array.stride[0] == array.itemsize) {
-    if (!written) return Placed::fine;
-    const int shift = __builtin_ctz(static_cast<u32>(array.itemsize));  // a power of two, as `bytes` is
-    i64 index = offset >> shift;
-    if (index << shift != offset) return Placed::part_of_element;
-    for (const i64 end = index + (bytes >> shift); index < end; ++index) {
-      if (written->mark(index)) continue;
-      *element = index;
-      return Placed::written_twice;
-    }
-    return Placed::fine;
-  }
-  for (int done = 0; done < bytes; done += array.itemsize) {
-    const i64 index = element_at(array, offset + done);
-    if (index < 0) return Placed::between_elements;
-    if (written && !written->mark(index)) {
-      *element = index;
-      return Placed::written_twice;
-    }
-  }
-  return Placed::fine;
+  if (worst == Placement::fine) fail_global(t, at, bytes, touch, site_of(line, file));
+  fail(t, "%s of %d bytes out of bounds: %s (%s)", verb(touch), bytes,
+       worst == Placement::part_of_element ? "not whole elements" : "it lies between the elements of a strided array",
+       where(site_of(line, file)).text);
 }
 
-// When and by whom something was done: barriers of the block (high 32 bits), cluster arrivals of the warp (16 bits),
-// thread within the cluster (low 16 bits). Barriers are counted on from one cluster to the next, so that stamps of
-// earlier blocks are smaller than any of now and need no clearing.
-using Stamp = u64;
-inline Stamp stamp(u64 barriers, u64 arrivals, int thread) { return barriers << 32 | arrivals << 16 | u32(thread); }
-inline u32 stamp_barriers(Stamp s) { return static_cast<u32>(s >> 32); }
-inline u32 stamp_arrivals(Stamp s) { return static_cast<u32>(s >> 16 & 0xffffu); }
-inline int stamp_thread(Stamp s) { return static_cast<int>(s & 0xffffu); }
+// ---- shared memory ----
 
-// The last write to a word, and the last reads by two different threads: with those, any writer meets at least one
-// other thread's read if there was one since the last barrier.
-struct Cell {
-  Stamp write, read, other_read;
-  u32 write_site, read_site;
-};
+// True if a barrier guarantees that the access stamped `then` happened before what `t` does now. The order in which the
+// emulator happened to run the threads proves nothing.
+inline bool ordered(Stamp then, const Thread* t) {
+  if (then < rt.oldest) return true;
+  const int thread = stamp_thread(then);
+  if (thread == t->id) return true;
+  const Block* block = rt.thread[thread].block;
+  if (block == t->block && stamp_barriers(then) < block->barriers) return true;
+  return t->warp->waits > stamp_arrivals(then);
+}
 
-// Shared memory of one block, and a cell for each granule of it: a word, or, from the first access narrower than a
-// word on, a byte.
-class SharedMemory {
- public:
-  bool reserve(i64 bytes) {
-    if (bytes > capacity_) {
-      free(data_);
-      free(cells_);
-      capacity_ = bytes;
-      void* data = nullptr;
-      data_ = posix_memalign(&data, 16, static_cast<size_t>(bytes)) ? nullptr : static_cast<char*>(data);
-      cells_ = nullptr;
-      granule_ = 0;
-      if (!data_) return false;
-    }
-    size_ = bytes;
-    if (granule_ != 4) {
-      granule_ = 4;
-      free(cells_);
-      cells_ = static_cast<Cell*>(calloc(static_cast<size_t>(capacity_ / 4 + 1), sizeof(Cell)));
-    }
-    return cells_ != nullptr;
+__attribute__((noreturn, noinline)) inline void fail_race(Thread* t, i64 offset, Touch touch, u32 site, Stamp then,
+                                                          const char* did, u32 then_site) {
+  fail(t, "race at byte %lld of shared memory: %s (%s), and %s %s it (%s) with no barrier between", offset, verb(touch),
+       where(site).text, who(&rt.thread[stamp_thread(then)]).text, did, where(then_site).text);
+}
+
+// The block of the cluster that a remote store goes to: it has to be alive before the store and until the next cluster
+// barrier after it.
+inline Block* check_remote_block(Thread* t, int rank, u32 site) {
+  if (rank >= rt.blocks) {
+    fail(t, "remote store to rank %d of a cluster of %d (%s)", rank, rt.blocks, where(site).text);
   }
-  void poison() { memset(data_, 0xff, static_cast<size_t>(size_)); }
-  void forget() { memset(cells_, 0, static_cast<size_t>(capacity_ / granule_ + 1) * sizeof(Cell)); }
-  void split_words() {
-    if (granule_ == 1) return;
-    Cell* finer = static_cast<Cell*>(calloc(static_cast<size_t>(capacity_ + 4), sizeof(Cell)));
-    for (i64 i = 0; i < capacity_; ++i) finer[i] = cells_[i / 4];
-    free(cells_);
-    cells_ = finer;
-    granule_ = 1;
+  Block* block = &rt.block[rank];
+  if (block == t->block) return block;
+  if (t->warp->waits == 0) {
+    fail(t, "remote store to rank %d before the cluster's first barrier: it may not have started (%s)", rank,
+         where(site).text);
   }
-  i64 size() const { return size_; }
-  int granule() const { return granule_; }
-  char* data() const { return data_; }
-  Cell& cell(i64 offset) const { return cells_[offset / granule_]; }
+  if (block->returned == block->warps) {
+    fail(t, "remote store to rank %d, which has returned (%s)", rank, where(site).text);
+  }
+  if (t->warp->arrivals + 1 > block->must_wait_for) block->must_wait_for = t->warp->arrivals + 1;
+  return block;
+}
 
- private:
-  char* data_ = nullptr;
-  Cell* cells_ = nullptr;
-  i64 size_ = 0, capacity_ = 0;
-  int granule_ = 0;
-};
+inline void* check_shared_access(i64 offset, int bytes, Touch touch, int rank, int line, const char* file) {
+  Thread* t = self();
+  const u32 site = site_of(line, file);
+  Block* block = t->block;
+  if (rank >= 0) {
+    block = check_remote_block(t, rank, site);
+  } else if (rt.launch.trace) {
+    rt.tracer.record(site, t->lane, true, static_cast<u64>(offset), bytes, touch, true);
+  }
+  SharedMemory& shared = block->shared;
+  if (offset < 0 || offset + bytes > rt.launch.shared_bytes) {
+    fail(t, "shared %s of %d bytes out of bounds, at byte %lld of %lld (%s)", verb(touch), bytes, offset,
+         rt.launch.shared_bytes, where(site).text);
+  }
+  if (offset & (bytes - 1)) {
+    fail(t, "misaligned shared %s of %d bytes at byte %lld (%s)", verb(touch), bytes, offset, where(site).text);
+  }
+  if (bytes < 4) shared.split_words();
+  const Stamp now = stamp(t->block->barriers, t->warp->arrivals, t->id);
+  for (i64 at = offset; at < offset + bytes; at += shared.granule()) {
+    Cell& cell = shared.cell(at);
+    if (touch == Touch::read && cell.write < rt.oldest) {
+      fail(t, "read of shared memory that nobody wrote, at byte %lld (%s)", at, where(site).text);
+    }
+    if (!ordered(cell.write, t)) fail_race(t, at, touch, site, cell.write, "wrote", cell.write_site);
+    if (touch == Touch::read) {
+      if (stamp_thread(cell.read) != t->id) cell.other_read = cell.read;
+      cell.read = now;
+      cell.read_site = site;
+    } else {
+      if (!ordered(cell.read, t)) fail_race(t, at, touch, site, cell.read, "reads", cell.read_site);
+      if (!ordered(cell.other_read, t)) fail_race(t, at, touch, site, cell.other_read, "reads", cell.read_site);
+      cell = Cell{now, 0, 0, site, 0};
+    }
+  }
+  return shared.data() + offset;
+}
 
 }  // namespace csm

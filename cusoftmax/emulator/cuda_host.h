@@ -1,7 +1,8 @@
-// The machine under the kernels, on a CPU: the twin of cuda_kernels/machine/platform.cuh.
+// The CUDA built-ins for a kernel that is built for the CPU: the counterpart of cuda_kernels/machine/platform.cuh.
 //
-// One function or class here for each one there, with the same name and meaning; collectives and memory accesses also
-// take the place they were called from, so that an error can name it.
+// For each function and class there, one of the same name and meaning here. Collectives and memory accesses call the
+// runtime through `machine`, and pass the file and line they were called from, so that an error can name it.
+// entry.cpp includes it before the kernel's source; arithmetic.h uses its conversions.
 #pragma once
 
 #include "machine.h"
@@ -20,11 +21,11 @@
 
 namespace csm {
 
-static Machine* machine;
+static Machine* machine;  // set by csm_attach of entry.cpp before the first thread runs
 
 template <class To, class From>
 CSM_DEVICE To same_bits(From from) {
-  static_assert(sizeof(To) == sizeof(From), "as many bits");
+  static_assert(sizeof(To) == sizeof(From), "types of the same size");
   To to;
   __builtin_memcpy(&to, &from, sizeof(To));
   return to;
@@ -59,16 +60,16 @@ CSM_DEVICE u32 ballot(bool value, CSM_WHERE) {
   return bits;
 }
 
-CSM_DEVICE bool any_lane(bool says, CSM_WHERE) {
-  int any = says;
+CSM_DEVICE bool any_lane(bool predicate, CSM_WHERE) {
+  int any = predicate;
   for (int mask = 1; mask < 32; mask *= 2) any |= shuffle_xor(any, mask, 32, line, file);
   return any;
 }
 
-CSM_DEVICE void block_barrier(CSM_WHERE) { machine->meet(Collective::block_barrier, line, file); }
+CSM_DEVICE void block_barrier(CSM_WHERE) { machine->barrier(Collective::block_barrier, line, file); }
 CSM_DEVICE int cluster_rank() { return machine->self->cluster_rank; }
-CSM_DEVICE void cluster_arrive(CSM_WHERE) { machine->meet(Collective::cluster_arrive, line, file); }
-CSM_DEVICE void cluster_wait(CSM_WHERE) { machine->meet(Collective::cluster_wait, line, file); }
+CSM_DEVICE void cluster_arrive(CSM_WHERE) { machine->barrier(Collective::cluster_arrive, line, file); }
+CSM_DEVICE void cluster_wait(CSM_WHERE) { machine->barrier(Collective::cluster_wait, line, file); }
 
 template <class T>
 class Shared {
@@ -84,7 +85,7 @@ class Shared {
   }
   CSM_DEVICE void store_remote(int i, T value, int rank, CSM_WHERE) const {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "one word or two");
-    // A negative rank would mean this block.
+    // The runtime takes a negative rank to mean this block: pass one that no cluster has.
     const int target = rank < 0 ? 0x7fffffff : rank;
     __builtin_memcpy(machine->shared_access(at(i), sizeof(T), Touch::write, target, line, file), &value, sizeof(T));
   }
@@ -118,7 +119,7 @@ CSM_DEVICE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, 
 CSM_DEVICE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 CSM_DEVICE float reciprocal(float a) { return 1.0f / a; }
 CSM_DEVICE double reciprocal(double a) { return 1.0 / a; }
-// The other one where one is NaN.
+// If one operand is NaN, the result is the other one.
 CSM_DEVICE float maximum(float a, float b) { return a > b || b != b ? a : b; }
 CSM_DEVICE double maximum(double a, double b) { return a > b || b != b ? a : b; }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
@@ -127,8 +128,9 @@ CSM_DEVICE float zero_if_less(float value, float a, float b) { return a < b ? 0.
 CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
 
-// Conversions work on the bits, so that flushing of subnormals, as the device does for float32 arithmetic, leaves
-// them alone. Rounding adds just under half of the last place kept: a carry then runs into the exponent by itself.
+// Conversions work on the bits: float32 arithmetic would flush subnormals, which the device's conversions do not.
+// Rounding adds just under half of the last place that is kept, and the carry into the exponent is then right by
+// itself.
 CSM_DEVICE float half_to_float(u16 bits) {
   const u32 sign = static_cast<u32>(bits & 0x8000u) << 16;
   const u32 exponent = (bits >> 10) & 31u, mantissa = bits & 1023u;
@@ -139,13 +141,13 @@ CSM_DEVICE float half_to_float(u16 bits) {
   return bits_to_float(sign | static_cast<u32>(113 - shift) << 23 | ((mantissa << shift) & 1023u) << 13);
 }
 
-// `bits` without its low `drop` bits, to nearest, ties to even.
+// `bits` without its low `drop` bits, rounded to nearest, ties to even.
 CSM_DEVICE u64 rounded_shift(u64 bits, int drop) {
   if (drop > 62) return 0;
   const u64 half = 1ull << (drop - 1);
   return (bits + half - 1 + ((bits >> drop) & 1u)) >> drop;
 }
-// A float64 pattern as a float16. Every float32 is a float64, so this serves both.
+// The bits of a float64 as those of a float16.
 CSM_DEVICE u16 double_bits_to_half(u64 bits) {
   const u32 sign = static_cast<u32>(bits >> 48) & 0x8000u;
   const u64 size = bits & 0x7fffffffffffffffull;

@@ -1,4 +1,7 @@
-// Builds one kernel, CSM_SOURCE with its macros, into a library that the runtime can enter.
+// The library of one kernel: CSM_SOURCE, built for the CPU with the CSM_* options, and the two functions that the
+// runtime calls.
+//
+// csm_attach gives the kernel its Machine before a launch; csm_enter runs one thread of the kernel.
 #include "cuda_host.h"
 
 #include CSM_SOURCE
@@ -14,7 +17,8 @@ struct Value<const T> {
   using type = T;
 };
 
-// Calls the kernel with its parameters taken from `args`, which holds a pointer to each, as cuLaunchKernel's does.
+// Calls the kernel with its parameters from `args`, which holds a pointer to each of them, as for cuLaunchKernel.
+// `done` are those already read; the parameter types that are left decide how the next pointer is read.
 template <int at, class Kernel, class... Rest>
 struct Unpack;
 template <int at, class... All>

@@ -1,24 +1,29 @@
-// Fibers: a stack each, and the switch from one to another, in a few nanoseconds.
+// Fibers: a stack for each CUDA thread, and the switch from one to another, which takes a few nanoseconds.
+//
+// scheduler.h makes a fiber for each thread of a cluster and switches between them; failure.h switches back to the
+// scheduler. Hand-written for x86-64 and AArch64; other processors use ucontext, which is slower.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #if !defined(__x86_64__) && !defined(__aarch64__)
 #include <ucontext.h>
 #endif
 
+#include "memory.h"
+
 namespace csm {
 
 constexpr size_t kStackBytes = 64 * 1024;
-// Not a multiple of the page: stacks one page-multiple apart would compete for the same few cache sets.
+// The distance is no multiple of the page size: else the tops of all stacks would compete for the same few cache sets.
 constexpr size_t kStackStride = kStackBytes + 832;
-constexpr uint64_t kStackEnd = 0x5afe57ac5afe57acull;
+constexpr uint64_t kStackEnd = 0x5afe57ac5afe57acull;  // the lowest word of a stack, to see whether it was overrun
 
 #if defined(__x86_64__) || defined(__aarch64__)
-using Fiber = void*;  // the stack pointer, with the registers that a call preserves saved above it
+using Fiber = void*;  // the stack pointer; the registers that a function must preserve are saved from there on
+// Saves this fiber's registers and stack pointer in `from`, and goes on with `to`.
 extern "C" void csm_switch(Fiber* from, Fiber to);
 
 #if defined(__x86_64__)
@@ -47,7 +52,7 @@ csm_switch:
 )");
 inline Fiber new_fiber(char* stack_top, void (*entry)()) {
   uintptr_t* top = reinterpret_cast<uintptr_t*>(reinterpret_cast<uintptr_t>(stack_top) & ~uintptr_t(15));
-  *--top = 0;  // a return address for `entry`, which never returns; keeps the stack aligned as a call leaves it
+  *--top = 0;  // the return address of `entry`, which never returns; the stack is then aligned as after a call
   *--top = reinterpret_cast<uintptr_t>(entry);
   for (int saved = 0; saved < 6; ++saved) *--top = 0;
   return top;
@@ -98,7 +103,7 @@ inline Fiber new_fiber(char* stack_top, void (*entry)()) {
 inline void switch_fiber(Fiber* from, Fiber* to) { csm_switch(from, *to); }
 inline void make_fiber(Fiber* fiber, char* stack, void (*entry)()) { *fiber = new_fiber(stack + kStackBytes, entry); }
 
-#else  // any other processor: slower, but it works
+#else
 using Fiber = ucontext_t;
 inline void switch_fiber(Fiber* from, Fiber* to) { swapcontext(from, to); }
 inline void make_fiber(Fiber* fiber, char* stack, void (*entry)()) {
@@ -110,13 +115,7 @@ inline void make_fiber(Fiber* fiber, char* stack, void (*entry)()) {
 }
 #endif
 
-// Address space for `bytes`, zero when first touched; memory is taken page by page.
-inline char* map_bytes(size_t bytes) {
-  void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return got == MAP_FAILED ? nullptr : static_cast<char*>(got);
-}
-
-// Stacks, kept for the next launch.
+// The stacks of all threads of a cluster; later clusters and launches use them again.
 class Stacks {
  public:
   bool reserve(int count) {
@@ -133,37 +132,6 @@ class Stacks {
  private:
   char* base_ = nullptr;
   int count_ = 0;
-};
-
-// Whether float32 subnormals are zero, as on the device under -ftz=true. Puts the old state back at the end.
-class FlushSubnormals {
- public:
-  explicit FlushSubnormals(bool wanted) {
-#if defined(__x86_64__)
-    was_ = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(wanted ? was_ | 0x8040u : was_ & ~0x8040u);
-#elif defined(__aarch64__)
-    asm volatile("mrs %0, fpcr" : "=r"(was_));
-    set(wanted ? was_ | 1ull << 24 : was_ & ~(1ull << 24));
-#else
-    (void)wanted;
-#endif
-  }
-  ~FlushSubnormals() {
-#if defined(__x86_64__)
-    __builtin_ia32_ldmxcsr(was_);
-#elif defined(__aarch64__)
-    set(was_);
-#endif
-  }
-
- private:
-#if defined(__x86_64__)
-  unsigned was_;
-#elif defined(__aarch64__)
-  static void set(unsigned long long state) { asm volatile("msr fpcr, %0" ::"r"(state)); }
-  unsigned long long was_;
-#endif
 };
 
 }  // namespace csm

@@ -1,7 +1,9 @@
-// What a kernel, built for the host, and the runtime that runs its threads know of each other.
+// The interface between a kernel built for the CPU and the runtime that runs its threads.
 //
-// A kernel library holds one pointer to the runtime's Machine and calls it for whatever needs more than one thread or
-// has to be checked. No header of the C++ library is included: several hundred kernels are built in a test run.
+// They are two libraries. The kernel (entry.cpp, cuda_host.h) calls the runtime (runtime.cpp) through a Machine for
+// whatever involves other threads or has to be checked. Python passes a Launch and gets a Report back: _abi.py mirrors
+// Array, Launch and Report. No header of the C++ library is included, because a test run builds several hundred
+// kernels.
 #pragma once
 
 namespace csm {
@@ -12,7 +14,7 @@ using u16 = unsigned short;
 using u32 = unsigned;
 using u64 = unsigned long long;
 
-// The part of a CUDA thread that its kernel reads.
+// What a kernel may know of its thread.
 struct ThreadView {
   int index;
   int block_threads;
@@ -25,23 +27,26 @@ enum class Touch { read, write };
 enum class Collective { shuffle_xor, shuffle, block_barrier, cluster_arrive, cluster_wait };
 
 struct Machine {
-  ThreadView* self;  // of the thread that runs now
+  ThreadView* self;  // the thread that runs now
   u64 seed;
 
-  // Each returns only if the access may go ahead. `bytes` from `address`, on behalf of `self`; when `wanted` is false
-  // the call is only counted, so that the lanes of a warp stay aligned in the trace.
+  // Each of these ends the launch instead of returning if it finds an error.
+  // Before each access of `bytes` at `address`. If not `wanted` there is no access, but the trace has to know that this
+  // lane takes no part in the warp's instruction.
   void (*global_access)(const void* address, int bytes, Touch touch, bool wanted, int line, const char* file);
-  // Where `bytes` at `offset` of the shared memory of block `rank` (-1: this thread's own) lie on the host.
+  // Before each access of `bytes` at `offset` of the shared memory of block `rank` of the cluster, or of this thread's
+  // block if `rank` is -1. Returns where they lie on the host.
   void* (*shared_access)(i64 offset, int bytes, Touch touch, int rank, int line, const char* file);
-  // The value that lane `lane` (or this lane ^ `lane`) gave. Values of 4 and 8 bytes travel as 8.
+  // A shuffle: the value that lane `lane`, or this lane ^ `lane`, passes. Values of 4 bytes travel as 8 bytes.
   u64 (*exchange)(Collective kind, u64 value, int lane, int width, int line, const char* file);
-  void (*meet)(Collective kind, int line, const char* file);
+  // A barrier of the block, or one half of a barrier of the cluster.
+  void (*barrier)(Collective kind, int line, const char* file);
 
   float (*exp2_approx)(float);
 };
 
-// An array that a launch may touch, as the byte range [base, base + span) and the elements within it. Strides are
-// positive, largest first, and dimensions are merged where they are adjacent.
+// An array that a launch may access: the byte range [base, base + span), and where in it the elements lie. Strides are
+// in bytes and positive, the largest first; dimensions that lie adjacent in memory are merged.
 constexpr int kArrayDims = 32;
 enum Role : int { role_none = 0, role_read = 1, role_write = 2, role_both = 3 };
 
@@ -49,12 +54,12 @@ struct Array {
   u64 base;
   i64 span;
   int role;
-  int once;  // over the launch every element is written exactly once if 1, at most once if 2
+  int once;  // 1: the launch writes every element exactly once; 2: at most once; 0: any number of times
   int itemsize;
-  int dims;  // -1: elements overlap, so only the range is checked
+  int dims;  // -1: elements overlap, and only the byte range is checked
   i64 size[kArrayDims];
   i64 stride[kArrayDims];
-  i64 weight[kArrayDims];  // of this dimension in the C-order index of an element
+  i64 weight[kArrayDims];  // what a step along this dimension adds to an element's C-order index
   i64 elements;
 };
 
@@ -72,7 +77,7 @@ struct Launch {
   u64 seed;
   int flush_subnormals;
   int trace;
-  const i64* clusters;  // those to run, or null for all
+  const i64* clusters;  // the numbers of those to run, or null to run all
   i64 cluster_count;
   int arrays;
   Array array[kArrays];
@@ -82,10 +87,10 @@ struct Report {
   i64 global_bytes_read, global_bytes_written;
   i64 sectors_read, sectors_written;
   i64 bank_conflicts;
-  i64 barriers;                     // block barriers, once a block
-  i64 cluster_barriers;             // once a cluster
-  i64 shuffles;                     // once a warp
-  i64 widest_read, widest_written;  // bytes of one access of one lane
+  i64 barriers;                     // barriers of a block, counted once for the block
+  i64 cluster_barriers;             // counted once for the cluster
+  i64 shuffles;                     // counted once for the warp
+  i64 widest_read, widest_written;  // bytes of the widest access of one lane
 };
 
 }  // namespace csm

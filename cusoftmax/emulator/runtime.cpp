@@ -1,179 +1,82 @@
-// Runs a launch on the CPU: a fiber for each CUDA thread, all blocks of a cluster at once, one cluster after another.
+// Runs one launch on the CPU, cluster after cluster, and reports what it did or the first error.
 //
-// A warp runs as a ring of lanes. A lane runs until its warp has to meet (shuffle, barrier, ...), then hands over to
-// the next; the last one to arrive sees the collective complete and goes on at once, so that a collective costs about
-// one switch a lane. Warps run until a barrier holds them up; which warp and which lane follow is drawn from the seed.
-#include <stdarg.h>
-#include <stdio.h>
-
+// Python (_run.py) calls csm_run. Below it lie, each using only those before it: memory.h (what is remembered of
+// memory), fiber.h and trace.h, state.h (threads, warps, blocks), failure.h (messages), checks.h (accesses),
+// scheduler.h (turns and collectives).
 #include "arithmetic.h"
 #include "checks.h"
-#include "fiber.h"
-#include "trace.h"
+#include "scheduler.h"
 
 namespace csm {
 namespace {
 
-constexpr int kWarp = 32;
-constexpr int kMaxClusterBlocks = 16;
-constexpr int kMaxBlockThreads = 1024;
-constexpr size_t kMessageBytes = 2048;
+float approximate_exp2(float a) { return perturbed_exp2(rt.machine.seed, a); }
 
-struct Warp;
-struct Block;
-
-struct Thread : ThreadView {
-  int lane;
-  int id;        // within the cluster
-  Thread* next;  // lane of this warp to run after this one
-  Warp* warp;
-  Block* block;
-  Fiber fiber;
-};
-
-// Where a warp last met, or is meeting.
-struct Meeting {
-  Collective kind;
-  u32 site;
-  int lane_mask, width;
-  Thread* first;
-};
-
-enum class State { ready, at_block_barrier, at_cluster_wait, gone };
-
-struct Warp {
-  Block* block;
-  Thread* lane;  // lanes, in order of index
-  int lanes;
-  int arrived, returned;
-  Meeting meeting;
-  State state;
-  Thread* resume;
-  u32 arrivals, waits;  // halves of the cluster barrier passed
-  int parity;
-  u64 given[2][kWarp];  // by lane, for this shuffle and the one before
-};
-
-struct Block {
-  SharedMemory shared;
-  Warp* warp;
-  Thread* thread;
-  int rank, warps, returned, at_barrier;
-  u32 barriers;
-  u32 waited_for;  // cluster waits that must hold this block back, since others write to it
-  Meeting meeting;
-};
-
-struct Runtime {
-  Machine machine;
-  Launch launch;
-  Report report;
-  char* message;
-  Stacks stacks;
-  Tracer tracer;
-  Written written[kArrays];  // of each result
-  Fiber scheduler;
-  Thread* thread;
-  Warp* warp;
-  int thread_capacity, warp_capacity;
-  Block block[kMaxClusterBlocks];
-  int blocks, warps;  // of the cluster
-  Warp** ready;
-  int ready_count;
-  int cluster_arrived, warps_gone;
-  u32 cluster_phase;
-  Meeting cluster_meeting;
-  Stamp oldest;  // stamps below belong to earlier clusters
-  u32 next_barrier;
-  u64 random;
-  bool failed;
-  const char* file[256];
-  int files;
-};
-
-Runtime rt;
-
-Thread* self() { return static_cast<Thread*>(rt.machine.self); }
-
-u32 draw(u32 below) {
-  rt.random ^= rt.random << 13;
-  rt.random ^= rt.random >> 7;
-  rt.random ^= rt.random << 17;
-  return static_cast<u32>((rt.random >> 32) * below >> 32);
-}
-
-// ---- errors ----
-
-u32 site_of(int line, const char* file) {
-  for (int i = rt.files - 1; i >= 0; --i) {
-    if (rt.file[i] == file) return static_cast<u32>(i) << 24 | u32(line);
+// Sets up the runtime for a launch. False if the launch cannot run.
+bool prepare(const Launch& launch) {
+  rt.launch = launch;
+  memset(static_cast<void*>(&rt.report), 0, sizeof rt.report);
+  rt.failed = false;
+  rt.files = 0;
+  rt.random = scramble(launch.seed + 1) | 1;
+  rt.blocks = launch.cluster;
+  rt.warps = launch.cluster * ((launch.block + kWarp - 1) / kWarp);
+  rt.machine = Machine{nullptr,         launch.seed,   check_global_access, check_shared_access,
+                       exchange_values, reach_barrier, approximate_exp2};
+  if (launch.block < 1 || launch.block > kMaxBlockThreads || launch.grid < 1 || launch.cluster < 1 ||
+      launch.cluster > kMaxClusterBlocks || launch.grid % launch.cluster) {
+    fail_outside(nullptr, "cannot launch %lld blocks of %d threads in clusters of %d", launch.grid, launch.block,
+                 launch.cluster);
+    return false;
   }
-  if (rt.files < 256) rt.file[rt.files++] = file;
-  return static_cast<u32>(rt.files - 1) << 24 | u32(line);
+  bool room = reserve_threads(launch.cluster * launch.block, rt.warps);
+  for (int b = 0; room && b < launch.cluster; ++b) {
+    room = rt.block[b].shared.reserve(launch.shared_bytes > 16 ? launch.shared_bytes : 16);
+  }
+  for (int i = 0; i < launch.arrays; ++i) {
+    if (launch.array[i].once) room = room && rt.written[i].start(launch.array[i].elements);
+  }
+  if (!room) fail_outside(nullptr, "out of memory");
+  return room;
 }
 
-struct Text {
-  char text[192];
-};
-Text where(u32 site) {
-  Text out;
-  const char* path = rt.file[site >> 24];
-  const char* root = strstr(path, "cuda_kernels/");
-  const char* base = strrchr(path, '/');
-  snprintf(out.text, sizeof out.text, "%s:%u", root ? root + 13 : base ? base + 1 : path, site & 0xffffffu);
-  return out;
-}
-Text who(const Thread* t) {
-  Text out;
-  snprintf(out.text, sizeof out.text, "block %lld, thread %d", t->block_index, t->index);
-  return out;
-}
-const char* name_of(Collective kind) {
-  switch (kind) {
-    case Collective::shuffle_xor: return "shuffle_xor";
-    case Collective::shuffle: return "shuffle";
-    case Collective::block_barrier: return "block_barrier";
-    case Collective::cluster_arrive: return "cluster_arrive";
-    default: return "cluster_wait";
+// Fails if a result that has to be written whole was not. Where only some clusters ran there is nothing to expect.
+void check_all_written() {
+  for (int i = 0; i < rt.launch.arrays && !rt.failed && !rt.launch.clusters; ++i) {
+    const Array& array = rt.launch.array[i];
+    if (array.once != 1) continue;
+    const i64 missing = rt.written[i].first_unwritten();
+    if (missing >= 0) {
+      fail_outside(nullptr, "element %lld of argument %d was never written, of %lld", missing, i, array.elements);
+    }
   }
 }
 
-__attribute__((format(printf, 2, 0))) void report_failure(const Thread* t, const char* format, va_list values) {
-  if (rt.failed) return;
-  rt.failed = true;
-  int at = snprintf(rt.message, kMessageBytes, "kernel %s", rt.launch.name);
-  if (t) at += snprintf(rt.message + at, kMessageBytes - static_cast<size_t>(at), ", %s", who(t).text);
-  at += snprintf(rt.message + at, kMessageBytes - static_cast<size_t>(at), ": ");
-  vsnprintf(rt.message + at, kMessageBytes - static_cast<size_t>(at), format, values);
+int run(const Launch& launch, Report* report, char* message) {
+  rt.message = message;
+  if (prepare(launch)) {
+    FlushSubnormals state(launch.flush_subnormals);
+    launch.attach(&rt.machine);
+    const i64 clusters = launch.clusters ? launch.cluster_count : launch.grid / launch.cluster;
+    for (i64 i = 0; i < clusters && !rt.failed; ++i) run_cluster(launch.clusters ? launch.clusters[i] : i);
+    check_all_written();
+  }
+  for (WrittenElements& written : rt.written) written.stop();
+  rt.tracer.reset();
+  *report = rt.report;
+  return rt.failed ? 1 : 0;
 }
-__attribute__((format(printf, 2, 3))) void fail_outside(const Thread* t, const char* format, ...) {
-  va_list values;
-  va_start(values, format);
-  report_failure(t, format, values);
-  va_end(values);
-}
-// Ends the launch: the fibers are left as they stand.
-__attribute__((format(printf, 2, 3), noreturn)) void fail(Thread* t, const char* format, ...) {
-  va_list values;
-  va_start(values, format);
-  report_failure(t, format, values);
-  va_end(values);
-  switch_fiber(&self()->fiber, &rt.scheduler);
-  __builtin_unreachable();
-}
-
-#include "scheduler.h"
-#include "access.h"
 
 }  // namespace
 }  // namespace csm
 
+// Returns 0, or 1 after an error, which `message` (kMessageBytes long) then describes.
 extern "C" __attribute__((visibility("default"))) int csm_run(const csm::Launch* launch, csm::Report* report,
                                                               char* message) {
   return csm::run(*launch, report, message);
 }
 
-// For tests: the conversions and approximations, over many values at once.
+// For the tests: conversion or approximation number `which` of each of `count` values.
 extern "C" __attribute__((visibility("default"))) void csm_convert(int which, const void* from, void* to,
                                                                    long long count, unsigned long long seed) {
   using namespace csm;

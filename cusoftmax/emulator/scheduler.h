@@ -1,13 +1,39 @@
-// Included by runtime.cpp: which thread runs, and the collectives.
+// Which thread runs when, and the collectives in which threads wait for each other.
+//
+// Each CUDA thread is a fiber. The lanes of a warp run one after another in a ring: a lane runs until it reaches a
+// collective (a shuffle or a barrier), then the next lane runs. The last lane to reach it completes the collective and
+// goes on at once, so that a collective costs about one switch of fibers a lane. A warp keeps its turn until a barrier
+// holds it up. The order of the lanes and the next warp are drawn from the launch's seed.
+//
+// runtime.cpp calls run_cluster(); a kernel calls exchange_values() and reach_barrier() through its Machine
+// (machine.h).
+#pragma once
 
-void run_now(Thread* next) {
+#include <stdlib.h>
+
+#include "failure.h"
+#include "state.h"
+
+namespace csm {
+
+// ---- turns ----
+
+// A random number from 0 to below - 1 (xorshift).
+inline u32 draw(u32 below) {
+  rt.random ^= rt.random << 13;
+  rt.random ^= rt.random >> 7;
+  rt.random ^= rt.random << 17;
+  return static_cast<u32>((rt.random >> 32) * below >> 32);
+}
+
+inline void run_now(Thread* next) {
   Thread* from = self();
   rt.machine.self = next;
   switch_fiber(&from->fiber, &next->fiber);
 }
 
-void make_ready(Warp* warp) {
-  // Any lane may go first: all of them wait at the same place.
+// Puts a warp among those that could run, with its lanes in a new order: all of them wait at the same place.
+inline void make_ready(Warp* warp) {
   int order[kWarp] = {};
   for (int i = 0; i < warp->lanes; ++i) order[i] = i;
   for (int i = warp->lanes - 1; i > 0; --i) {
@@ -24,15 +50,16 @@ void make_ready(Warp* warp) {
   rt.ready[rt.ready_count++] = warp;
 }
 
-Thread* take_ready() {
+// Draws the warp whose turn it is; returns its lane that runs first.
+inline Thread* take_ready() {
   const u32 chosen = draw(static_cast<u32>(rt.ready_count));
   Warp* warp = rt.ready[chosen];
   rt.ready[chosen] = rt.ready[--rt.ready_count];
   return warp->resume;
 }
 
-// The thread that runs now cannot go on: some other warp's turn, or the scheduler's if there is none.
-void leave_warp() {
+// The warp of the thread that runs now has to wait: another warp's turn or, if none is ready, run_cluster() goes on.
+inline void leave_warp() {
   if (rt.ready_count) {
     Thread* next = take_ready();
     if (next != self()) run_now(next);
@@ -41,24 +68,16 @@ void leave_warp() {
   }
 }
 
-void end_of_stretch() {
+// Where the lanes of a warp have come together: their accesses since the last time are counted by warp instruction.
+inline void count_accesses() {
   if (rt.launch.trace) rt.tracer.flush(rt.report);
 }
 
-// Where a warp stands, for a message about those that wait for it.
-Text standing(const Warp* warp) {
-  Text out;
-  if (warp->state == State::gone) {
-    snprintf(out.text, sizeof out.text, "has returned");
-  } else {
-    snprintf(out.text, sizeof out.text, "is at %s (%s)", name_of(warp->meeting.kind), where(warp->meeting.site).text);
-  }
-  return out;
-}
+// ---- collectives of a warp ----
 
-// All lanes of the warp reach the same collective with the same arguments. True for the last one, which goes on at
-// once; the others return when it is their turn again.
-bool meet_warp(Thread* t, Collective kind, u32 site, int lane_mask, int width) {
+// Waits until all lanes of the warp have reached the same collective with the same arguments. Returns true in the last
+// one, which goes on at once, and false in the others, when it is their turn again.
+inline bool meet_warp(Thread* t, Collective kind, u32 site, int lane_mask, int width) {
   Warp* warp = t->warp;
   Meeting& meeting = warp->meeting;
   if (warp->returned) {
@@ -78,14 +97,15 @@ bool meet_warp(Thread* t, Collective kind, u32 site, int lane_mask, int width) {
   }
   if (++warp->arrived == warp->lanes) {
     warp->arrived = 0;
-    end_of_stretch();
+    count_accesses();
     return true;
   }
   run_now(t->next);
   return false;
 }
 
-u64 exchange_values(Collective kind, u64 value, int lane, int width, int line, const char* file) {
+// Both shuffles: returns what another lane offered.
+inline u64 exchange_values(Collective kind, u64 value, int lane, int width, int line, const char* file) {
   Thread* t = self();
   Warp* warp = t->warp;
   const u32 site = site_of(line, file);
@@ -99,20 +119,24 @@ u64 exchange_values(Collective kind, u64 value, int lane, int width, int line, c
   if (warp->lanes < kWarp) {
     fail(t, "%s (%s): names 32 lanes, but this warp has %d", name_of(kind), where(site).text, warp->lanes);
   }
+  // Two buffers by turns: a lane may offer its next value before all others have taken this one.
   const int parity = warp->parity;
-  u64* given = warp->given[parity];
-  given[t->lane] = value;
+  u64* offered = warp->offered[parity];
+  offered[t->lane] = value;
   if (meet_warp(t, kind, site, by_xor ? lane : 0, width)) {
     warp->parity = 1 - parity;
     ++rt.report.shuffles;
   }
-  return given[by_xor ? t->lane ^ lane : (t->lane & ~(width - 1)) | (lane & (width - 1))];
+  return offered[by_xor ? t->lane ^ lane : (t->lane & ~(width - 1)) | (lane & (width - 1))];
 }
 
-void release_block(Block& block) {
+// ---- barriers of a block and of a cluster ----
+
+inline void release_block(Block& block) {
   block.at_barrier = 0;
   ++block.barriers;
   ++rt.report.barriers;
+  // A cluster barrier that one warp has passed is now behind all of them.
   u32 waits = 0;
   for (int i = 0; i < block.warps; ++i) waits = block.warp[i].waits > waits ? block.warp[i].waits : waits;
   for (int i = 0; i < block.warps; ++i) {
@@ -121,7 +145,7 @@ void release_block(Block& block) {
   }
 }
 
-void release_cluster() {
+inline void release_cluster() {
   rt.cluster_arrived = 0;
   ++rt.cluster_phase;
   ++rt.report.cluster_barriers;
@@ -132,8 +156,9 @@ void release_cluster() {
   }
 }
 
-// What a whole block or cluster does together has to come from one place in the source.
-void same_place(Thread* t, Meeting& agreed, bool first, const char* whole) {
+// Fails unless all warps of the block or cluster reach this barrier from the same line of the source. The first one
+// stores where it is in `agreed`.
+inline void same_place(Thread* t, Meeting& agreed, bool first, const char* whole) {
   const Meeting& mine = t->warp->meeting;
   if (first) {
     agreed = mine;
@@ -143,7 +168,7 @@ void same_place(Thread* t, Meeting& agreed, bool first, const char* whole) {
   }
 }
 
-void meet(Collective kind, int line, const char* file) {
+inline void reach_barrier(Collective kind, int line, const char* file) {
   Thread* t = self();
   const u32 site = site_of(line, file);
   if (!meet_warp(t, kind, site, 0, 0)) return;
@@ -170,7 +195,10 @@ void meet(Collective kind, int line, const char* file) {
   }
 }
 
-void thread_main() {
+// ---- a cluster from start to end ----
+
+// What each fiber runs: the kernel, then the end of the thread.
+inline void thread_main() {
   Thread* t = self();
   rt.launch.enter(rt.launch.args);
   Warp* warp = t->warp;
@@ -185,7 +213,7 @@ void thread_main() {
   if (++warp->returned < warp->lanes) {
     run_now(next);
   } else {
-    end_of_stretch();
+    count_accesses();
     warp->state = State::gone;
     ++t->block->returned;
     ++rt.warps_gone;
@@ -194,7 +222,7 @@ void thread_main() {
   __builtin_unreachable();
 }
 
-bool reserve_threads(int threads, int warps) {
+inline bool reserve_threads(int threads, int warps) {
   if (threads > rt.thread_capacity) {
     free(static_cast<void*>(rt.thread));
     rt.thread = static_cast<Thread*>(calloc(static_cast<size_t>(threads), sizeof(Thread)));
@@ -210,13 +238,16 @@ bool reserve_threads(int threads, int warps) {
   return rt.thread_capacity >= threads && rt.warp_capacity >= warps && rt.stacks.reserve(threads);
 }
 
-void set_up_cluster(i64 cluster) {
+// Makes the fibers of a cluster; its number is `cluster`.
+inline void set_up_cluster(i64 cluster) {
   const int threads = rt.launch.block;
   const int warps = (threads + kWarp - 1) / kWarp;
   rt.ready_count = rt.cluster_arrived = rt.warps_gone = 0;
   rt.cluster_phase = 0;
+  // Stamps of earlier clusters are smaller than this one's and need not be cleared. Before the count of barriers
+  // overflows, everything is cleared and the count starts again.
   if (rt.next_barrier > 1u << 30) {
-    for (int b = 0; b < rt.blocks; ++b) rt.block[b].shared.forget();
+    for (int b = 0; b < rt.blocks; ++b) rt.block[b].shared.forget_accesses();
     rt.next_barrier = 0;
   }
   ++rt.next_barrier;
@@ -229,7 +260,7 @@ void set_up_cluster(i64 cluster) {
     block.warps = warps;
     block.returned = block.at_barrier = 0;
     block.barriers = rt.next_barrier;
-    block.waited_for = 0;
+    block.must_wait_for = 0;
     block.shared.poison();
     for (int w = 0; w < warps; ++w) {
       Warp& warp = block.warp[w];
@@ -257,12 +288,24 @@ void set_up_cluster(i64 cluster) {
   }
 }
 
-// Nothing can run, and not all have returned: a barrier waits for those that will not come.
-void explain_deadlock() {
+// Where a warp is, for the message about those that wait for it.
+inline Text standing(const Warp* warp) {
+  Text out;
+  if (warp->state == State::gone) {
+    snprintf(out.text, sizeof out.text, "has returned");
+  } else {
+    snprintf(out.text, sizeof out.text, "is at %s (%s)", name_of(warp->meeting.kind), where(warp->meeting.site).text);
+  }
+  return out;
+}
+
+// Called when no warp can run and not all have returned: reports a barrier that waits in vain, and a warp that it waits
+// for.
+inline void explain_deadlock() {
   for (int i = 0; i < rt.warps; ++i) {
     const Warp& waiting = rt.warp[i];
     if (waiting.state == State::gone) continue;
-    const bool in_block = waiting.state == State::at_block_barrier;
+    const bool in_block = waiting.state == State::at_block_barrier;  // else it waits for the cluster
     const int first = in_block ? static_cast<int>(waiting.block->warp - rt.warp) : 0;
     const int count = in_block ? waiting.block->warps : rt.warps;
     for (int k = first; k < first + count; ++k) {
@@ -276,13 +319,14 @@ void explain_deadlock() {
   fail_outside(nullptr, "deadlock");
 }
 
-// A block that others write to has to be held back by a later cluster barrier, whatever the order of this run was.
-void check_remote_writes() {
+// A block that other blocks write to may return only after a cluster barrier that follows those stores. In this run it
+// may have been alive by chance, so that what counts is whether there was such a barrier.
+inline void check_remote_writes() {
   for (int b = 0; b < rt.blocks; ++b) {
     const Block& block = rt.block[b];
     u32 waits = 0;
     for (int w = 0; w < block.warps; ++w) waits = block.warp[w].waits > waits ? block.warp[w].waits : waits;
-    if (waits < block.waited_for) {
+    if (waits < block.must_wait_for) {
       fail_outside(block.thread,
                    "remote store: the block may have returned before another block of its cluster "
                    "wrote to its shared memory; no cluster barrier follows the store");
@@ -290,7 +334,8 @@ void check_remote_writes() {
   }
 }
 
-void run_cluster(i64 cluster) {
+// Runs all blocks of one cluster. Returns when all threads have, or at the first failure.
+inline void run_cluster(i64 cluster) {
   set_up_cluster(cluster);
   Thread* first = take_ready();
   rt.machine.self = first;
@@ -301,3 +346,5 @@ void run_cluster(i64 cluster) {
     if (rt.block[b].barriers > rt.next_barrier) rt.next_barrier = rt.block[b].barriers;
   }
 }
+
+}  // namespace csm

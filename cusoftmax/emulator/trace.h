@@ -1,7 +1,8 @@
-// Traffic, counted as the hardware would: by warp instruction.
+// Counts sectors and bank conflicts by warp instruction, as the hardware does, for emulator.trace().
 //
-// Between two collectives the lanes of a warp run one after another. The n-th access of each lane at one place in the
-// source belongs to one warp instruction; they are gathered here until the warp has met again.
+// The lanes of a warp run one after another here. Between two collectives, the n-th access that each lane makes at one
+// place in the source belongs to the same warp instruction. checks.h records the accesses; scheduler.h has them counted
+// whenever the lanes of a warp have come together.
 #pragma once
 
 #include <stdlib.h>
@@ -11,17 +12,19 @@
 
 namespace csm {
 
+// One warp instruction.
 struct WarpAccess {
   u32 site;
   int bytes;
   Touch touch;
   bool shared;
-  u32 lanes;  // a bit for each that took part
+  u32 lanes;  // a bit for each lane that took part
   u64 address[32];
 };
 
 class Tracer {
  public:
+  // If not `wanted`, the lane took no part in this instruction, and only its count of accesses goes on.
   void record(u32 site, int lane, bool wanted, u64 address, int bytes, Touch touch, bool shared) {
     if (lane != lane_) {
       for (int i = 0; i < sites_; ++i) site_[i].seen = 0;
@@ -38,11 +41,10 @@ class Tracer {
     access.address[lane] = address;
   }
 
-  // The warp has met: count what it did.
+  // Counts all instructions recorded so far, and forgets them.
   void flush(Report& report) {
     for (int i = 0; i < sites_; ++i) {
       for (int k = 0; k < site_[i].used; ++k) {
-        // Where no lane took part there is nothing but the count.
         if (site_[i].access[k].lanes) count(site_[i].access[k], report);
       }
       site_[i].used = site_[i].seen = 0;
@@ -59,7 +61,8 @@ class Tracer {
   static constexpr int kSites = 1024;
   struct Site {
     u32 id;
-    int seen, used, capacity;
+    int seen;            // accesses of the present lane
+    int used, capacity;  // of `access`
     WarpAccess* access;
   };
 
@@ -81,6 +84,7 @@ class Tracer {
     return site.access[index];
   }
 
+  // Global memory: the different sectors of 32 bytes that the lanes touch.
   static void count(const WarpAccess& access, Report& report) {
     if (access.shared) {
       report.bank_conflicts += extra_wavefronts(access);
@@ -98,8 +102,8 @@ class Tracer {
     (access.touch == Touch::read ? report.sectors_read : report.sectors_written) += different;
   }
 
-  // A wavefront serves one word from each of the 32 banks, to any number of lanes. Wide accesses are served half a
-  // warp (8 bytes) or a quarter (16 bytes) at a time.
+  // Shared memory: the wavefronts beyond the least. A wavefront serves one word of each of the 32 banks, to any number
+  // of lanes. Accesses of 8 bytes are served by half warps, those of 16 bytes by quarter warps.
   static int extra_wavefronts(const WarpAccess& access) {
     const int words = access.bytes > 4 ? access.bytes / 4 : 1;
     const int together = 32 / words;

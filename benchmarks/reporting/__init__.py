@@ -1,0 +1,1 @@
+"""A page of tables and pictures made from results files."""

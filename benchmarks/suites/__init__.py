@@ -1,0 +1,1 @@
+"""What is measured: the operations, and the problems of each suite."""

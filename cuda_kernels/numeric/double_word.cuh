@@ -1,0 +1,118 @@
+// Double words: a number as an unevaluated sum hi + lo, for results as precise as the arithmetic itself. Where
+// kCompensated is false, lo is 0 and hi alone is computed. Used for sums, maxima of logits, scales and logarithms.
+//
+// The sums are error-free transformations: Knuth's two-sum and Dekker's fast two-sum. The rounding error of a product
+// comes from one fused multiply-add. They need each operation rounded by itself: the host compiles without contraction
+// (-fmad=false) and without reassociation.
+#pragma once
+
+#include "machine/config.cuh"
+
+namespace csm {
+
+struct DoubleWord {
+  Acc hi, lo;
+};
+
+CSM_DEVICE DoubleWord as_double_word(Acc x) { return {x, Acc(0)}; }
+
+// --- error-free transformations --------------------------------------------------------------------------------------
+
+// a + b exactly: the rounded sum and its rounding error (Knuth).
+CSM_DEVICE DoubleWord two_sum(Acc a, Acc b) {
+  const Acc sum = a + b;
+  const Acc of_b = sum - a;
+  return {sum, (a - (sum - of_b)) + (b - of_b)};
+}
+
+// a − b exactly.
+CSM_DEVICE DoubleWord two_difference(Acc a, Acc b) {
+  const Acc difference = a - b;
+  const Acc of_b = difference - a;
+  return {difference, (a - (difference - of_b)) - (b + of_b)};
+}
+
+// The rounding error of sum = large + small, for |large| ≥ |small| (Dekker).
+CSM_DEVICE Acc fast_error(Acc large, Acc small, Acc sum) { return small - (sum - large); }
+
+// large + small exactly, for |large| ≥ |small|.
+CSM_DEVICE DoubleWord fast_two_sum(Acc large, Acc small) {
+  const Acc sum = large + small;
+  return {sum, fast_error(large, small, sum)};
+}
+
+// --- arithmetic ------------------------------------------------------------------------------------------------------
+
+// a + b, with the same bits if a and b are exchanged. It compares magnitudes for the fast two-sum, since Knuth's is not
+// symmetric where one of its differences is subnormal and flushed to zero.
+CSM_DEVICE DoubleWord add(DoubleWord a, DoubleWord b) {
+  const Acc sum = a.hi + b.hi;
+  if constexpr (!kCompensated) return {sum, Acc(0)};
+  const bool exchange = magnitude(a.hi) < magnitude(b.hi);
+  const Acc large = exchange ? b.hi : a.hi, small = exchange ? a.hi : b.hi;
+  return {sum, (a.lo + b.lo) + fast_error(large, small, sum)};
+}
+
+CSM_DEVICE DoubleWord add(DoubleWord a, Acc b) {
+  if constexpr (!kCompensated) return {a.hi + b, Acc(0)};
+  const DoubleWord sum = two_sum(a.hi, b);
+  return {sum.hi, a.lo + sum.lo};
+}
+
+CSM_DEVICE DoubleWord multiply(DoubleWord a, DoubleWord b) {
+  const Acc product = a.hi * b.hi;
+  if constexpr (!kCompensated) return {product, Acc(0)};
+  return {product, fused(a.hi, b.hi, -product) + (a.hi * b.lo + a.lo * b.hi)};
+}
+
+CSM_DEVICE DoubleWord reciprocal_of(DoubleWord a) {
+  const Acc first = reciprocal(a.hi);
+  if constexpr (!kCompensated) return {first, Acc(0)};
+  // The low word by one Newton step: first · (1 − first · a).
+  return {first, -(fused(first, a.hi, Acc(-1)) + first * a.lo) * first};
+}
+
+// The same number with lo at most half a unit in the last place of hi. A sum's lo collects many rounding errors and
+// grows to several units of hi; multiplied by a small x, such a lo would be flushed to zero.
+CSM_DEVICE DoubleWord normalised(DoubleWord a) {
+  if constexpr (!kCompensated) return a;
+  return fast_two_sum(a.hi, a.lo);
+}
+
+// a without its low word if hi is infinite or NaN: lo is then a NaN that would spoil an infinite result.
+CSM_DEVICE DoubleWord drop_invalid_low(DoubleWord a) {
+  if (!(a.hi - a.hi == Acc(0))) a.lo = Acc(0);
+  return a;
+}
+
+// --- arithmetic with a word as the result ----------------------------------------------------------------------------
+
+// x · a, rounded once, but for the product x · a.lo.
+CSM_DEVICE Acc scaled(Acc x, DoubleWord a) {
+  if constexpr (!kCompensated) return x * a.hi;
+  return fused(x, a.hi, x * a.lo);
+}
+
+// x − a, rounded twice.
+CSM_DEVICE Acc minus(Acc x, DoubleWord a) {
+  if constexpr (!kCompensated) return x - a.hi;
+  return (x - a.hi) - a.lo;
+}
+
+// x + a, rounded twice: the error is below one unit in the last place.
+CSM_DEVICE Acc plus(Acc x, DoubleWord a) {
+  if constexpr (!kCompensated) return x + a.hi;
+  const DoubleWord sum = two_sum(x, a.hi);
+  const Acc low = sum.lo + a.lo;
+  return low == low ? sum.hi + low : sum.hi;  // if x or a is infinite, low is NaN, and sum.hi is the result
+}
+
+// --- shuffles --------------------------------------------------------------------------------------------------------
+
+CSM_DEVICE DoubleWord shuffle_xor(DoubleWord a, int lane_mask, int width) {
+  DoubleWord other = {shuffle_xor(a.hi, lane_mask, width), Acc(0)};
+  if constexpr (kCompensated) other.lo = shuffle_xor(a.lo, lane_mask, width);
+  return other;
+}
+
+}  // namespace csm

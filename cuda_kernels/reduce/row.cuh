@@ -1,0 +1,85 @@
+// One row in memory: where it starts in every operand, the row inputs that are read for it, and the row outputs that
+// are written. Used by every tile and pattern.
+#pragma once
+
+#include "reduce/operation.cuh"
+
+namespace csm {
+
+// The address of the row's first element, or of its one value, in each operand.
+struct Row {
+  char* start[kOperands];
+
+  CSM_DEVICE void advance(const Layout& at, i64 rows) {
+#pragma unroll
+    for (int k = 0; k < kOperands; ++k) start[k] += rows * at.inner_stride[k];
+  }
+};
+
+CSM_DEVICE Row row_at(const Arguments& args, i64 row) {
+  const Layout& at = args.layout;
+  Row found;
+#pragma unroll
+  for (int k = 0; k < kOperands; ++k) {
+    found.start[k] = args.operand[k] + offset_of(row, at.batch_size, at.batch_stride[k], at.batch_dims);
+  }
+  return found;
+}
+
+// Byte offset of an element from the row's start. The last of the row's dimensions is contiguous.
+template <int Operand>
+CSM_DEVICE i64 element_offset(const Arguments& args, i64 index) {
+  if constexpr (kRowDims == 1) return index * static_cast<i64>(sizeof(Type<Operand>));
+  else return offset_of(index, args.layout.reduce_size, args.layout.reduce_stride[Operand], args.layout.reduce_dims);
+}
+
+// Reads the row inputs.
+template <int Which = 0>
+CSM_DEVICE void read_row_values(const Row& row, bool wanted, RowContext& context) {
+  if constexpr (Which < kRowInputs) {
+    const auto value = global_load(row.start[kInputs + Which], wanted, Type<kInputs + Which>{});
+    context[Which] = widen(value);
+    context.integer[Which] = as_integer(value);
+    read_row_values<Which + 1>(row, wanted, context);
+  }
+}
+
+// Causal order: rows are queries, counted anew after every `queries`. Each sees one element more than the one before
+// it, and the last sees the whole row.
+CSM_DEVICE i64 visible_elements(const RowContext& context) {
+  const i64 queries = context.option(kQueries);
+  const i64 visible = context.row % queries + 1 + (context.n - queries);
+  return visible > 0 ? visible : 0;
+}
+
+template <class Op>
+CSM_DEVICE RowContext row_context(const Arguments& args, const Row& row, i64 number, bool wanted = true) {
+  RowContext context = {};
+  context.args = &args;
+  context.row = number;
+  context.n = args.layout.n;
+  if constexpr (kCausal) context.visible = visible_elements(context);
+  read_row_values(row, wanted, context);
+  Op::begin(context);
+  return context;
+}
+
+// Computes the row outputs from the row's node, and writes them.
+template <int Which = 0>
+CSM_DEVICE void store_row_values(const Row& row, bool wanted, const Values<kRowOutputs>& values) {
+  if constexpr (Which < kRowOutputs) {
+    using T = Type<kFirstRowOutput + Which>;
+    global_store(row.start[kFirstRowOutput + Which], narrow<T>(values[Which]), wanted);
+    store_row_values<Which + 1>(row, wanted, values);
+  }
+}
+template <class Op>
+CSM_DEVICE void write_values(const Row& row, const Node& whole, const RowContext& context, bool wanted) {
+  if constexpr (kRowOutputs > 0) {
+    Values<kRowOutputs> values = {};
+    if (wanted) Op::finish(whole, context, values);
+    store_row_values(row, wanted, values);
+  }
+}
+
+}  // namespace csm
