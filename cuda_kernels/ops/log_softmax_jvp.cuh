@@ -15,7 +15,9 @@ struct Op : WritesElements {
   static constexpr Acc kHalf = -ExpC::kLn2;
   enum Picked { kWeight, kChange, kLog };  // y, ẋ, ℓ
   CSM_DEVICE static void pick(const Element& e, Place, const RowContext&, Values<kPicked>& picked) {
-    if constexpr (kDominant) picked = {exp_difference(e[0], Acc(0)), e[1], e[0]};
+    picked[kWeight] = exp_difference(e[0], Acc(0));
+    picked[kChange] = e[1];
+    picked[kLog] = e[0];
   }
   CSM_DEVICE static Element element_of(const Values<kPicked>& picked) { return {picked[kLog], picked[kChange]}; }
 

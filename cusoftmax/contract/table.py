@@ -250,6 +250,21 @@ def _log_jvp(logy: Array, xt: Array, axis: Axis) -> Array:
     return np.asarray(np.abs(xt) + _sum(np.exp(logy) * np.abs(xt), axis))
 
 
+def _value_and_product(x: Array, v: Array, axis: Axis) -> Arrays:
+    y = reference.softmax(x, axis)
+    return y, _product(y, v, axis)
+
+
+def _log_and_vjp(x: Array, dy: Array, axis: Axis) -> Arrays:
+    logy = reference.log_softmax(x, axis)
+    return np.abs(logy), _log_vjp(logy, dy, axis)
+
+
+def _log_and_jvp(x: Array, xt: Array, axis: Axis) -> Arrays:
+    logy = reference.log_softmax(x, axis)
+    return np.abs(logy), _log_jvp(logy, xt, axis)
+
+
 def _logsumexp(x: Array, axis: Axis) -> Array:
     """The maximum and the logarithm; the sum is at least 1, and carried in two words."""
     m = x.max(axis, initial=-np.inf)
@@ -284,6 +299,8 @@ def _ext(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
 _FOUR_U = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
 _SOFTMAX = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
+# Of softmax's result, which is within its own bound, and of a product from the logits.
+_VALUE = {"float16": 1.0, "bfloat16": 1.0, "float32": 8.0, "float64": 8.0}
 _SCALED = {"float16": 1.0, "bfloat16": 1.0, "float32": 5.0, "float64": 5.0}  # one product more
 _WEIGHTED_VJP = {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0}
 
@@ -291,7 +308,8 @@ _WEIGHTED_VJP = {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0
 def _of_logits(op: str) -> OperationContract:
     magnitude = transformed.magnitude(op)
     special = {"logsumexp_vjp": _WEIGHTED_VJP, "softmax": _SOFTMAX, "log_softmax": _SOFTMAX}
-    bound = special.get(OPERATIONS[op].source, _SCALED)
+    source = OPERATIONS[op].source
+    bound = _VALUE if "_value_and_" in source else special.get(source, _SCALED)
     return OperationContract(
         op,
         transformed.call(op),
@@ -299,7 +317,7 @@ def _of_logits(op: str) -> OperationContract:
         "ulp" if magnitude is None else "u",
         bound,
         magnitude,
-        floor=2.0**-22 if OPERATIONS[op].source == "log_softmax" else 0.0,  # as log_softmax
+        floor=2.0**-22 if source == "log_softmax" or "log_softmax_value" in source else 0.0,
     )
 
 
@@ -364,6 +382,32 @@ CONTRACTS = {
             "u",
             _FOUR_U,
             _log_jvp,
+        ),
+        OperationContract(
+            "softmax_value_and_vjp",
+            cs.softmax_value_and_vjp,
+            _ext(reference.softmax_value_and_vjp),
+            "u",
+            _VALUE,
+            _value_and_product,
+        ),
+        OperationContract(
+            "log_softmax_value_and_vjp",
+            cs.log_softmax_value_and_vjp,
+            _ext(reference.log_softmax_value_and_vjp),
+            "u",
+            _VALUE,
+            _log_and_vjp,
+            floor=2.0**-22,
+        ),
+        OperationContract(
+            "log_softmax_value_and_jvp",
+            cs.log_softmax_value_and_jvp,
+            _ext(reference.log_softmax_value_and_jvp),
+            "u",
+            _VALUE,
+            _log_and_jvp,
+            floor=2.0**-22,
         ),
         OperationContract(
             "logsumexp", cs.logsumexp, _ext(reference.logsumexp), "u", _FOUR_U, _logsumexp
