@@ -24,7 +24,7 @@ struct Op : OfLogits<WritesElements> {
     DoubleWord inverse;     // 1 / s
     DoubleWord minus_sum;   // −Σ dy
     DoubleWord at_largest;  // Σ dy − B Σ dy
-    bool dominates;         // whether there is a y above ½
+    bool dominates;         // whether there is a y above ½, and a finite Σ dy
     Acc factor;             // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
@@ -35,7 +35,8 @@ struct Op : OfLogits<WritesElements> {
     const DoubleWord lacking = multiply(others, sum);
     const DoubleWord at_largest = drop_invalid_low(normalised(add(sum, DoubleWord{-lacking.hi, -lacking.lo})));
     const LogValue log = log_value(chunk_maximum, row, context);
-    return {log, inverse, {-sum.hi, -sum.lo}, at_largest, exponentials.hi < Acc(2), scale_of(context)};
+    const bool dominates = exponentials.hi < Acc(2) && sum.hi - sum.hi == Acc(0);
+    return {log, inverse, {-sum.hi, -sum.lo}, at_largest, dominates, scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
     result[0] = log_of(e, row.log);

@@ -20,7 +20,8 @@ struct Mean {
 CSM_DEVICE Mean mean_from(DoubleWord products, DoubleWord weights, Acc v_m) {
   if (!(v_m - v_m == Acc(0))) return {Acc(0), as_double_word(v_m)};
   const DoubleWord taken = multiply(normalised(weights), as_double_word(v_m));
-  return {v_m, drop_invalid_low(normalised(add(products, DoubleWord{-taken.hi, -taken.lo})))};
+  const DoubleWord beyond = drop_invalid_low(add(products, DoubleWord{-taken.hi, -taken.lo}));
+  return {v_m, drop_invalid_low(normalised(beyond))};
 }
 
 CSM_DEVICE Acc less(Acc v, const Mean& mean) {
@@ -77,7 +78,8 @@ CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   if (!(sum.hi < Acc(2))) return {Acc(0), drop_invalid_low(multiply(products, inverse))};
   const Acc v_m = row.picked[0];
   const DoubleWord others = normalised({sum.hi - Acc(1), sum.lo});
-  return mean_from(multiply(normalised(add(products, -v_m)), inverse), multiply(others, inverse), v_m);
+  const DoubleWord rest = normalised(drop_invalid_low(add(products, -v_m)));
+  return mean_from(multiply(rest, inverse), multiply(others, inverse), v_m);
 }
 
 }  // namespace csm

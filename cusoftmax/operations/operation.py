@@ -174,7 +174,7 @@ class Operation:
         return 2 if self.relative and wide else 1
 
     def compensated(self, dtypes: Sequence[str], acc: str) -> bool:
-        """Whether sums carry a second word, for operands of these dtypes and arithmetic in `acc`."""
+        """Whether sums carry a second word, for operands of these dtypes, computed in `acc`."""
         return (
             self.always_exact
             or ITEMSIZE[dtypes[self.precision]] == ITEMSIZE[acc]

@@ -94,7 +94,8 @@ def _less_sum(logy: Float, dy: Float) -> Float:
     """Return ``dy - exp(logy) sum_j dy_j``, right also where ``exp(logy)`` is next to 1."""
     total = dy.sum(axis=-1, keepdims=True)
     near = (dy - total) - np.expm1(logy) * total
-    return np.asarray(np.where(logy > _HALF, near, dy - np.exp(logy) * total))
+    above = (logy > _HALF) & np.isfinite(total)
+    return np.asarray(np.where(above, near, dy - np.exp(logy) * total))
 
 
 def _less_mean(logy: Float, xt: Float) -> Float:
