@@ -95,7 +95,7 @@ def measure(
     device: Device, name: str, values: Sequence[int], problem: TuningProblem, effort: Effort
 ) -> tuple[ProblemTimes | None, dict[int, str]]:
     """Time all values on a problem; also return why some could not be timed."""
-    present = getattr(tuned, name).value
+    present = getattr(tuned, name)
     host = _inputs(problem)
     inputs, out = [device.upload(a) for a in host], device.upload(np.zeros_like(host[0]))
     failed: dict[int, str] = {}
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(device: Device, given: argparse.Namespace) -> int:
-    name, present = given.name, getattr(tuned, given.name).value
+    name, present = given.name, getattr(tuned, given.name)
     values = sorted({present, *(given.values or (max(1, present // 2), present * 2))})
     problems = list(candidates(DRY_RUN_MAX_ARRAY_BYTES if device.emulated else MAX_ARRAY_BYTES))
     if given.values is None:  # half and double of the present value may be impossible

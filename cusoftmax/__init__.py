@@ -1,4 +1,4 @@
-"""Softmax and its derivatives on CuPy arrays, by hand-written CUDA kernels."""
+"""Softmax and its derivatives for CuPy arrays, as hand-written CUDA kernels."""
 
 from cusoftmax.functions.explain import explain, warmup
 from cusoftmax.functions.logarithms import (

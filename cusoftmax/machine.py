@@ -1,4 +1,4 @@
-"""Where the command line's examples run: on the GPU, or on the emulator."""
+"""Where the command line runs the public functions: on the GPU, or on the emulator."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend
 
-KINDS = ("auto", "cuda", "emulator")
-EMULATED_ARCH = "sm_90"  # where none is asked for
+DEVICE_CHOICES = ("auto", "cuda", "emulator")
+EMULATED_ARCH = "sm_90"  # the default
 
 
 class UserError(Exception):
-    """Something that the user can put right; the message, of one line, says how."""
+    """An error that the user can fix; its message is one line and says how."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Machine:
 
     @property
     def title(self) -> str:
-        """What it is, in words."""
+        """A description, for people."""
         arch = f"sm_{self.device.arch}"
         if self.emulated:
             return f"the emulator: the CUDA kernels on this CPU, planned for {arch}"
@@ -40,9 +40,9 @@ class Machine:
 
 
 def require_cupy() -> None:
-    """Refuse, with what to install, where CuPy is not."""
+    """Raise `UserError`, with the command that installs CuPy, if it cannot be imported."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # CuPy warns of a missing CUDA toolkit; none is needed
+        warnings.simplefilter("ignore")  # CuPy warns of a missing CUDA toolkit, which is not needed
         try:
             import cupy  # noqa: F401
         except ImportError as error:
@@ -58,11 +58,11 @@ def machine(kind: str = "auto", arch: str | None = None, seed: int = 0) -> Itera
     Parameters
     ----------
     kind : {"auto", "cuda", "emulator"}
-        ``"auto"`` is the GPU if there is one.
+        ``"auto"`` means the GPU if there is one, else the emulator.
     arch : str, optional
-        The architecture that the emulator plans for; asking for one asks for the emulator.
+        The architecture that the emulator plans for. If it is given, ``"auto"`` is the emulator.
     seed : int
-        Of the emulator's thread order and of its approximate instructions.
+        Seed of the emulator's thread order and of its approximate instructions.
     """
     require_cupy()
     present = backend.gpu_is_present()
@@ -83,7 +83,7 @@ def machine(kind: str = "auto", arch: str | None = None, seed: int = 0) -> Itera
 
 
 def first_line(error: BaseException) -> str:
-    """Return the line of an error's message that says most, or its type where it has none."""
+    """Return the most useful line of an error's message, or its type if there is no message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if "error: " in line]  # a compiler's, after its command line
-    return (said or lines or [type(error).__name__])[0]
+    errors = [line for line in lines if "error: " in line]  # a compiler's, below its command line
+    return (errors or lines or [type(error).__name__])[0]

@@ -16,11 +16,11 @@ import numpy as np
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
-from cusoftmax.runtime import launch
+from cusoftmax.runtime import calls, launch
 from tests.support import bits, check_softmax, check_vjp, dtype_of, kind, planned
 
 # What the emulator says, and what that is called. The first that fits.
-KINDS = (
+FAULT_KINDS = (
     ("race at", "race"),
     ("that nobody wrote", "read of unwritten shared memory"),
     ("leaves the group", "shuffle out of its group"),
@@ -155,7 +155,7 @@ def finding(probe: Probe) -> str | None:
                 if not np.array_equal(bits(both[0][:shared]), bits(both[1][:shared])):
                     return "bits of the same row elsewhere"
     except emulator.KernelError as error:
-        return next((kind for text, kind in KINDS if text in str(error)), str(error))
+        return next((kind for text, kind in FAULT_KINDS if text in str(error)), str(error))
     except AssertionError as error:
         text = str(error)
         finite = "inf ulp" not in text and ("allowed" in text or "of the bound" in text)
@@ -227,7 +227,7 @@ def _judge(probe: Probe, result: np.ndarray, inputs: tuple[np.ndarray, ...]) -> 
 @contextlib.contextmanager
 def _grid_of(blocks: int) -> Iterator[None]:
     """Launch that many blocks: the planner gives each row its own, and none sees a second."""
-    planner = launch.plan
+    planner = calls.plan
 
     def smaller(*args: Any) -> Any:
         made = planner(*args)
@@ -236,9 +236,9 @@ def _grid_of(blocks: int) -> Iterator[None]:
 
     launch._calls.clear()
     if blocks:
-        launch.plan = smaller  # type: ignore[assignment]
+        calls.plan = smaller  # type: ignore[assignment]
     try:
         yield
     finally:
-        launch.plan = planner
+        calls.plan = planner
         launch._calls.clear()

@@ -194,7 +194,7 @@ def plan_of(
 
 
 @dataclass(frozen=True)
-class Case:
+class PlanCase:
     """A contiguous array that runs in one kind of plan on one architecture."""
 
     kind: str
@@ -213,7 +213,7 @@ def planned(op: str, dtype: str, shape: tuple[int, ...], axis: int, arch: str) -
 
 # Every kind of plan that contiguous arrays can have: an architecture that has it, and a number of
 # rows that leads to it.
-KINDS = {
+PLAN_KINDS = {
     "group": ("sm_90", 3),
     "block": ("sm_80", 3),
     "block x2": ("sm_90", 3),
@@ -230,20 +230,20 @@ KINDS = {
     "column long": ("sm_80", 3),
 }
 # For operations that add nothing to how a row is laid over threads: of clusters that of eight.
-MAIN_KINDS = tuple(k for k in KINDS if not k.endswith(("x2", "x4")))
+MAIN_PLAN_KINDS = tuple(k for k in PLAN_KINDS if not k.endswith(("x2", "x4")))
 LONGEST = 1 << 20
 
 
 @cache
-def case(wanted: str, op: str, dtype: str) -> Case:
+def case(wanted: str, op: str, dtype: str) -> PlanCase:
     """Return a short case of a kind: odd lengths grow by an eighth until it is planned."""
-    arch, rows = KINDS[wanted]
+    arch, rows = PLAN_KINDS[wanted]
     column = wanted.startswith("column")
     n = 37
     while n < LONGEST:
         shape, axis = ((n, rows), 0) if column else ((rows, n), -1)
         if kind(planned(op, dtype, shape, axis, arch)) == wanted:
-            return Case(wanted, arch, shape, axis)
+            return PlanCase(wanted, arch, shape, axis)
         n += n // 8 + n // 8 % 2
     raise AssertionError(f"{op} of {dtype} has no {wanted} on {arch} with {rows} rows")
 

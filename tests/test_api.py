@@ -11,7 +11,7 @@ import cupy
 import numpy as np
 import pytest
 from numpy.exceptions import AxisError
-from support import DTYPES, KINDS, OPS, bits, case, dtype_of, kind, logits
+from support import DTYPES, OPS, PLAN_KINDS, bits, case, dtype_of, kind, logits
 
 import cusoftmax as cs
 from cusoftmax import emulator
@@ -193,7 +193,7 @@ def test_explain_needs_no_cupy() -> None:
 
 def test_explain_says_what_runs(emulated: Any) -> None:
     """The plan is the one of the active machine, and the launches are those of the plan."""
-    for op, wanted in itertools.product(OPS, KINDS):
+    for op, wanted in itertools.product(OPS, PLAN_KINDS):
         chosen = case(wanted, op, "float32")
         if wanted == "block x8 parked":
             continue
@@ -275,7 +275,7 @@ def test_cached_calls_are_not_confused(device: Any) -> None:
             assert cs.softmax(base, dtype=dtype_of(dtype)).dtype == dtype_of(dtype)
 
 
-@pytest.mark.parametrize("wanted", [k for k in KINDS if k != "block x8 parked"])
+@pytest.mark.parametrize("wanted", [k for k in PLAN_KINDS if k != "block x8 parked"])
 @pytest.mark.parametrize("op", OPS)
 def test_the_order_of_threads_does_not_matter(emulated: Any, op: str, wanted: str) -> None:
     """Ten orders, no bit of difference. Approximations are perturbed by the order's seed, too."""

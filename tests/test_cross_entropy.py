@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cusoftmax.operations.variants import CROSS_ENTROPY_RESULTS, cross_entropy_name
 from numpy.exceptions import AxisError
-from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
+from support import DTYPES, MAIN_PLAN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.options import CROSS_ENTROPY_RESULTS, cross_entropy_name
 from cusoftmax.operations.table import KERNELS, OPERATIONS
 
 INF = np.inf
@@ -132,7 +132,7 @@ def cases() -> list[tuple[str, str, str]]:
         (op, dtype, wanted)
         for op in OPS
         for dtype in DTYPES
-        for wanted in MAIN_KINDS
+        for wanted in MAIN_PLAN_KINDS
         if (dtype == "float32" and op in ("cross_entropy", "cross_entropy_grad"))
         or wanted in ("group", "block", "column")
         if "parked" not in wanted or OPERATIONS[op].outputs
@@ -168,7 +168,7 @@ def test_each_kind_of_plan(device: Any, op: str, dtype: str, wanted: str) -> Non
         np.testing.assert_array_equal(bits(np.take(many, [1, 0], axis)), bits(two))
 
 
-@pytest.mark.parametrize("wanted", MAIN_KINDS)
+@pytest.mark.parametrize("wanted", MAIN_PLAN_KINDS)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_in_place(device: Any, dtype: str, wanted: str) -> None:
     """The gradient overwrites logits that other threads, blocks and launches would still need."""

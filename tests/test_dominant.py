@@ -17,8 +17,8 @@ import pytest
 
 import cusoftmax as cs
 from cusoftmax import reference
-from cusoftmax.operations.table import find
-from tests.support import MAIN_KINDS, assert_plan, case, dtype_of, planned
+from cusoftmax.operations.lookup import find
+from tests.support import MAIN_PLAN_KINDS, assert_plan, case, dtype_of, planned
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -165,7 +165,7 @@ def cases() -> list[tuple[str, str, str]]:
     return [
         (op, dtype, wanted)
         for op in OPS
-        for dtype, kinds in (("float32", MAIN_KINDS), ("float64", FEW))
+        for dtype, kinds in (("float32", MAIN_PLAN_KINDS), ("float64", FEW))
         for wanted in kinds
     ]
 
@@ -285,7 +285,7 @@ def test_cross_entropy_of_classes_and_of_probabilities(
                 check(relative(device.asnumpy(gradient), exact), 8, said)
 
 
-@pytest.mark.parametrize("wanted", MAIN_KINDS)
+@pytest.mark.parametrize("wanted", MAIN_PLAN_KINDS)
 def test_probabilities_in_every_pattern(device: Any, wanted: str) -> None:
     found = case(wanted, "cross_entropy_soft_grad", "float32")
     n, rows = (max(found.shape), min(found.shape))

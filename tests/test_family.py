@@ -13,7 +13,7 @@ import cusoftmax as cs
 from cusoftmax.contract.logits import transforms
 from cusoftmax.contract.table import CONTRACTS, Arrays, OperationContract
 from cusoftmax.operations.table import OPERATIONS
-from tests.support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, planned
+from tests.support import DTYPES, MAIN_PLAN_KINDS, assert_plan, bits, case, dtype_of, planned
 
 PATTERNS = ("group", "block", "split", "column")
 
@@ -52,7 +52,7 @@ def cases() -> Iterator[tuple[str, str, str]]:
         for dtype in DTYPES:
             if OPERATIONS[op].source and dtype not in ("float16", "float64"):
                 continue
-            for wanted in MAIN_KINDS:
+            for wanted in MAIN_PLAN_KINDS:
                 if transforms(op):  # all features together; one by one in tests/test_logits.py
                     if len(OPERATIONS[op].features) > 2 and wanted in PATTERNS:
                         yield op, dtype, wanted

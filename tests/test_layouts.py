@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import (
     DTYPES,
-    KINDS,
     OPS,
+    PLAN_KINDS,
     assert_plan,
     bits,
     case,
@@ -239,7 +239,7 @@ def test_out(device: Any, dtype: str, name: str) -> None:
         assert np.count_nonzero(device.asnumpy(base) == 7) == base.size - x.size
 
 
-@pytest.mark.parametrize("wanted", KINDS)
+@pytest.mark.parametrize("wanted", PLAN_KINDS)
 def test_in_place(device: Any, wanted: str) -> None:
     """`out` may be an input itself, or another array of the same elements, in every pattern."""
     for dtype in ("float64",) if wanted == "block x8 parked" else ("float16", "float64"):

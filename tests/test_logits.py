@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cusoftmax.operations.variants import LOGIT_FEATURES, logits_name
 from numpy.exceptions import AxisError
-from support import DTYPES, MAIN_KINDS, assert_plan, bits, case, dtype_of, plan_of
+from support import DTYPES, MAIN_PLAN_KINDS, assert_plan, bits, case, dtype_of, plan_of
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.options import LOGIT_FEATURES, logits_name
+from cusoftmax.runtime import arrays
 
 SCALE = -0.37
 Options = dict[str, Any]
@@ -69,7 +70,7 @@ def test_every_combination(device: Any, features: tuple[str, ...], shape: tuple[
 # Each kind with and without a second word, and the other dtypes in what their sizes change.
 CASES = [
     (wanted, dtype)
-    for wanted in MAIN_KINDS
+    for wanted in MAIN_PLAN_KINDS
     for dtype in DTYPES
     if dtype in ("float16", "float32") or wanted in ("group", "block", "column")
 ]
@@ -133,7 +134,7 @@ def test_broadcast_by_strides(device: Any, shape: tuple[int, ...]) -> None:
     y = device.asnumpy(cs.softmax(device.asarray(x), **given))
     assert_softmax(y, x, options)
     # Attention's masks leave rows as they are: contiguous, read by wide accesses.
-    views = [cs._launch.broadcast("softmax", k, given[k], "x", y) for k in ("bias", "mask")]
+    views = [arrays.broadcast("softmax", k, given[k], "x", y) for k in ("bias", "mask")]
     plan = plan_of(device, "softmax_biased_masked", device.asarray(x), *views)
     assert_plan(plan, "group", vector=4)
 
@@ -160,7 +161,7 @@ def test_values_that_repeat_along_the_row(device: Any, n: int) -> None:
     """They are read once, and do not send a row down the column pattern."""
     x, dy = draw((5, n), np.float32), draw((5, 1), np.float32, 1)
     y = reference.softmax(x).astype(np.float32)
-    same = cs._launch.broadcast("softmax_vjp", "dy", device.asarray(dy), "y", y)
+    same = arrays.broadcast("softmax_vjp", "dy", device.asarray(dy), "y", y)
     assert plan_of(device, "softmax_vjp", device.asarray(y), same).pattern in ("group", "block")
     got = device.asnumpy(cs.softmax_vjp(device.asarray(y), same))
     whole = np.ascontiguousarray(np.broadcast_to(dy, y.shape))

@@ -19,7 +19,7 @@ import cusoftmax as cs
 from cusoftmax.emulator import _build, _memory
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.device import DeviceSpec
-from cusoftmax.runtime import backend, launch, source
+from cusoftmax.runtime import backend, calls, launch, source
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = str(pathlib.Path(cs.__file__).parent)
@@ -133,9 +133,9 @@ def test_a_repeated_call_plans_nothing(nothing: Nothing, monkeypatch: pytest.Mon
         raise AssertionError("made again")
 
     for module, name in [
-        (launch, "prepare"),
-        (launch, "plan"),
-        (launch, "layout_of"),
+        (calls, "prepare"),
+        (calls, "plan"),
+        (calls, "layout_of"),
         (source, "options"),
         (source, "code"),
         (Nothing, "load"),

@@ -6,9 +6,11 @@ anew with ``python -m tests.test_plans --record``, and read the difference befor
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import pathlib
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,6 +74,12 @@ def test_plans_are_the_golden_ones() -> None:
     assert known.keys() == now.keys()
     changed = [f"{key}: {known[key]} → {now[key]}" for key in known if known[key] != now[key]]
     assert not changed, f"{len(changed)} plans changed:\n" + "\n".join(changed[:10])
+
+
+def test_plans_can_be_copied_and_pickled() -> None:
+    for n, rows in itertools.product((7, 4097, 1 << 20), (1, 4096)):
+        made = planned("softmax", "float32", n, rows, "sm_90")
+        assert copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made
 
 
 def test_golden_plans_cover_every_pattern() -> None:

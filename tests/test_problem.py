@@ -16,7 +16,8 @@ from numpy.lib.stride_tricks import as_strided
 
 import cusoftmax
 from cusoftmax.operations.dtypes import FLOATS, INPUTS, compute_dtype, output_dtype
-from cusoftmax.operations.table import OPERATIONS, find
+from cusoftmax.operations.lookup import find
+from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import resolve_axes
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
 from cusoftmax.planning.overlap import check_overlap

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from support import (
     DTYPES,
-    KINDS,
     OPS,
+    PLAN_KINDS,
     assert_plan,
     bits,
     case,
@@ -58,7 +58,7 @@ class Rows:
         return np.ascontiguousarray(values.T) if self.column else values
 
 
-@pytest.fixture(params=[k for k in KINDS if k != "block x8 parked"])
+@pytest.fixture(params=[k for k in PLAN_KINDS if k != "block x8 parked"])
 def wanted(request: pytest.FixtureRequest) -> str:
     """Each kind of plan but the one of rows too long to run so often."""
     return str(request.param)

@@ -15,7 +15,7 @@ from benchmarks.static import tuning_problems
 from cusoftmax.planning import tuning as tuned
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend, launch
-from tests.support import KINDS
+from tests.support import PLAN_KINDS
 
 SESSION = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu_session.sh"
 
@@ -37,7 +37,7 @@ def test_faster_value_is_proposed_with_evidence() -> None:
     assert made.value == 64
     assert made.means[64] == pytest.approx((1.2 * 1.1) ** 0.5)
     assert made.row.startswith('GROUP_THREADS = Tuned(64, "NVIDIA H100", "of 64, 128, 256: +14.9%')
-    assert eval(made.row.partition(" = ")[2], {"Tuned": tuned.Tuned}).value == 64
+    assert eval(made.row.partition(" = ")[2], {"Tuned": tuned.Tuned}) == 64
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_affected_problems_are_found_by_planning() -> None:
     ]
     found = tuning_problems.affected("SPLIT_LENGTH", (65536, 131072), device, problems)
     assert [p.shape[1] for p in found] == [65536]
-    assert tuned.SPLIT_LENGTH.value == 65536
+    assert tuned.SPLIT_LENGTH == 65536
     assert launch._calls is before
     with pytest.raises(ValueError, match="1024 are possible"):
         tuning_problems.affected("BLOCK_WARPS", (64,), device, problems)
@@ -69,7 +69,7 @@ def test_tuning_on_the_emulator_proposes_nothing(capsys: pytest.CaptureFixture[s
     assert tune.main([name, "--values", "64", "--cells", "1", "--device", "emulator"]) == 0
     *_, last = capsys.readouterr().out.splitlines()
     assert last.startswith("# dry run on the emulator")
-    assert getattr(tuned, name).value == 128
+    assert getattr(tuned, name) == 128
 
 
 def test_numbers_that_change_bits_are_not_tunable(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +133,8 @@ def test_session_without_a_gpu_says_so(tmp_path: Path) -> None:
 def test_sanitised_calls_have_every_kind_of_plan() -> None:
     specs = [DeviceSpec.known(arch) for arch in sanitize.EMULATED_ARCHS]
     made = list(sanitize.calls(specs, sanitize.MAX_ELEMENTS[True], ("float32",), True))
-    assert {call.kind for _, call in made} >= set(KINDS) - {"block x8 parked"}  # needs a longer row
+    assert {call.kind for _, call in made} >= set(PLAN_KINDS) - {
+        "block x8 parked"
+    }  # needs a longer row
     longer = list(sanitize.calls(specs[:1], sanitize.MAX_ELEMENTS[False], ("float32",), False))
     assert "block x8 parked" in {call.kind for _, call in longer}

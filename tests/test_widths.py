@@ -10,8 +10,8 @@ import pytest
 from support import (
     DTYPES,
     FLUSHES,
-    KINDS,
     OPS,
+    PLAN_KINDS,
     SOFTMAX_ULP,
     VJP_ROUNDOFFS,
     assert_plan,
@@ -176,10 +176,10 @@ def test_the_changes_reach_every_plan() -> None:
         for dtype in DTYPES:
             reached = {name for arch in MANY for *_, name in changes(op, dtype, arch)} | {"group"}
             # Eight blocks a row that also park need rows longer than this sweep's.
-            assert reached | {"block x8 parked"} == set(KINDS), (op, dtype)
+            assert reached | {"block x8 parked"} == set(PLAN_KINDS), (op, dtype)
 
 
-@pytest.mark.parametrize("wanted", KINDS)
+@pytest.mark.parametrize("wanted", PLAN_KINDS)
 @pytest.mark.parametrize("op", OPS)
 def test_every_kind_of_plan(device: Any, op: str, wanted: str) -> None:
     """A short case of each kind in each dtype, of logits that spread widely and lie far from 0."""
@@ -200,7 +200,7 @@ def test_every_kind_of_plan(device: Any, op: str, wanted: str) -> None:
 def test_widest_access(device: Any, op: str, dtype: str) -> None:
     """Rows of whole 16-byte words are read by them, in every pattern along the row."""
     seen = set()
-    for wanted in KINDS:
+    for wanted in PLAN_KINDS:
         if wanted.startswith("column"):
             continue
         chosen = case(wanted, op, dtype)

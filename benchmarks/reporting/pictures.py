@@ -28,7 +28,7 @@ from benchmarks.reporting.style import (
 )
 from benchmarks.reporting.targets import neighbour_runs, power_of_two
 from cusoftmax.contract.table import CONTRACTS
-from cusoftmax.operations.table import find
+from cusoftmax.operations.lookup import find
 
 ZERO_ERROR = 1e-2  # where an error of 0 is drawn on a logarithmic axis
 WIDEST_ACCESS = 8  # elements of float16 in the widest access

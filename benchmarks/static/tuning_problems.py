@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product, zip_longest
 from typing import Any
 
@@ -59,7 +59,7 @@ def tunable_names() -> list[str]:
 def tuned_to(name: str, value: int) -> Iterator[None]:
     """Plan with another value inside the `with` block, with its own caches of plans and calls."""
     before, calls = getattr(tuned, name), launch._calls
-    setattr(tuned, name, replace(before, value=value))
+    setattr(tuned, name, tuned.Tuned(value, before.gpu, before.evidence))
     launch._calls = {}
     planner.plan.cache_clear()
     try:

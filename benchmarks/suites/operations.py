@@ -13,8 +13,8 @@ from cusoftmax.contract.sampling import SEED, TEMPERATURE
 from cusoftmax.contract.table import CONTRACTS, Arrays, OperationContract
 from cusoftmax.operations import table
 from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.operations.lookup import find
 from cusoftmax.operations.operation import REDUCTIONS, Operation
-from cusoftmax.operations.table import find
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")  # also the order of tables and pictures
 # What the input of a name contains; inputs not listed are standard normal numbers.

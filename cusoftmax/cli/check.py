@@ -45,7 +45,7 @@ _LONG = (150001, 262144, 400000, 600001, 1 << 20)
 
 
 @dataclass(frozen=True)
-class Case:
+class Comparison:
     """One comparison."""
 
     op: str
@@ -108,7 +108,7 @@ def bar(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
 
 
-def all_cases(on: Machine, small: str | None, quick: bool) -> Iterator[Case]:
+def all_cases(on: Machine, small: str | None, quick: bool) -> Iterator[Comparison]:
     """Yield a case for each operation, float dtype and pattern, or the most telling of them.
 
     Integers are converted as they are read, alike for all operations: they are tried with two.
@@ -124,7 +124,7 @@ def all_cases(on: Machine, small: str | None, quick: bool) -> Iterator[Case]:
                 yield find_case(op, dtype, pattern, on, small)
 
 
-def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None) -> Case:
+def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None) -> Comparison:
     """Return the first candidate whose plan has the pattern."""
     archs: list[str | None] = [f"sm_{on.device.arch}" if on.emulated else None]
     if small and pattern == "stream":
@@ -133,7 +133,7 @@ def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None)
         for shape, axis in candidates(pattern, on):
             plan = cs.explain(op, shape=shape, dtype=dtype, axis=axis, arch=arch)
             if plan.pattern == pattern:
-                return Case(op, dtype, plan, shape, axis)
+                return Comparison(op, dtype, plan, shape, axis)
     raise RuntimeError(f"no shape was found for which {op} of {dtype} plans {pattern}")
 
 
@@ -156,12 +156,12 @@ def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int
             yield (max(5, _ELEMENTS // n), n), -1
 
 
-def build(console: Console, cases: list[Case], small: str | None, seed: int) -> None:
+def build(console: Console, cases: list[Comparison], small: str | None, seed: int) -> None:
     """Compile all kernels first, several at a time on the emulator."""
     with bar(console) as progress:
         task = progress.add_task("compiling", total=len(cases))
 
-        def warm(case: Case) -> None:
+        def warm(case: Comparison) -> None:
             cs.warmup([case.op], shapes=[case.shape], dtypes=[case.dtype], axis=case.axis)
             progress.advance(task)
 
@@ -178,7 +178,7 @@ def _number(arch: str) -> int:
     return int(arch.removeprefix("sm_"))
 
 
-def compare(case: Case, on: Machine, seed: int) -> Outcome:
+def compare(case: Comparison, on: Machine, seed: int) -> Outcome:
     """Run one case and judge it; whatever is raised is a failure with its message."""
     try:
         rng = np.random.default_rng([seed, *case.shape])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cusoftmax import __version__
 from cusoftmax.cli.arguments import axis_of, shape_of
-from cusoftmax.machine import KINDS, first_line
+from cusoftmax.machine import DEVICE_CHOICES, first_line
 
 _FAILURE = 2
 _TRACEBACK = "CUSOFTMAX_TRACEBACK"  # environment variable: show where an error came from
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=KINDS, default="auto", help="where to run")
+    parser.add_argument("--device", choices=DEVICE_CHOICES, default="auto", help="where to run")
     parser.add_argument("--arch", help="what the emulator plans for, such as sm_80")
     parser.add_argument("--seed", type=int, default=0, help="of the data and of the emulator")
 

@@ -4,9 +4,8 @@ Change the import, and code written for `cupyx.scipy.special` runs these kernels
 
     from cusoftmax.compat.scipy import softmax
 
-Arrays are CuPy arrays, of the dtypes and any of the strides that the rest of the package takes. The
-difference to SciPy: arrays without elements along the axis give what an empty sum gives, instead of
-an error.
+The arrays are CuPy arrays, with the dtypes and strides that the rest of the package accepts. Unlike
+in SciPy, an empty row is not an error: it gives an empty row, or the logarithm of an empty sum.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
 def softmax(x: cupy.ndarray, axis: Axis = None) -> cupy.ndarray:
-    """Softmax over `axis`, by default over the whole array: `cusoftmax.softmax`.
+    """Softmax over `axis`, by default over the whole array.
 
     Parameters
     ----------
     x : cupy.ndarray
-        Any shape, strides and accepted dtype.
+        As for `cusoftmax.softmax`.
     axis : int, tuple of int or None
-        Axes that are normalised together; all of them for None.
+        Axes that are normalised together; None means all of them.
 
     Returns
     -------
     cupy.ndarray
-        The result, of the shape of `x`.
+        The result, with the shape of `x`.
 
     Raises
     ------
@@ -47,19 +46,19 @@ def softmax(x: cupy.ndarray, axis: Axis = None) -> cupy.ndarray:
 
 
 def log_softmax(x: cupy.ndarray, axis: Axis = None) -> cupy.ndarray:
-    """Logarithm of softmax over `axis`, by default over the whole array: `cusoftmax.log_softmax`.
+    """Logarithm of softmax over `axis`, by default over the whole array.
 
     Parameters
     ----------
     x : cupy.ndarray
-        Any shape, strides and accepted dtype.
+        As for `cusoftmax.log_softmax`.
     axis : int, tuple of int or None
-        Axes that are normalised together; all of them for None.
+        Axes that are normalised together; None means all of them.
 
     Returns
     -------
     cupy.ndarray
-        The result, of the shape of `x`.
+        The result, with the shape of `x`.
 
     Raises
     ------
@@ -76,20 +75,14 @@ def logsumexp(
     keepdims: bool = False,
     return_sign: bool = False,
 ) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
-    """``log(sum(b * exp(a)))`` over `axis`, by default over all: `cusoftmax.logsumexp`.
+    """``log(sum(b * exp(a)))`` over `axis`, by default over the whole array.
 
     Parameters
     ----------
     a : cupy.ndarray
-        Any shape, strides and accepted dtype.
-    axis : int, tuple of int or None
-        Axes that are summed over; all of them for None.
-    b : cupy.ndarray, optional
-        Weights, that broadcast to `a`.
-    keepdims : bool
-        Whether the axes stay, with size 1.
-    return_sign : bool
-        Whether to return the sum's sign too, and the logarithm of its magnitude.
+        As `x` for `cusoftmax.logsumexp`.
+    axis, b, keepdims, return_sign
+        As for `cusoftmax.logsumexp`, but `axis` is None by default: all axes.
 
     Returns
     -------

@@ -14,8 +14,8 @@ import numpy as np
 import cusoftmax as cs
 from cusoftmax import reference
 from cusoftmax.operations.dtypes import FLOATS
+from cusoftmax.operations.options import LOGIT_FEATURES
 from cusoftmax.operations.table import KERNELS
-from cusoftmax.operations.variants import LOGIT_FEATURES
 from cusoftmax.planning.checks import Axis
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -97,7 +97,7 @@ class OperationContract:
         operation = OPERATIONS[self.op]
         drawn = []
         for name in operation.read:
-            if name in operation.beside:
+            if name in operation.auxiliary_inputs:
                 drawn.append(transformed.draw_beside(name, rng, shape, axes, kind))
                 continue
             values = rng.standard_normal(shape if name in operation.inputs else kept)
@@ -179,7 +179,7 @@ class OperationContract:
         factor: Array,
         beside: Array | None,
     ) -> Array:
-        counted = (a for i, a in enumerate(inputs) if OPERATIONS[self.op].counts(i))
+        counted = (a for i, a in enumerate(inputs) if OPERATIONS[self.op].affects_compute_dtype(i))
         single = computes_in_single(*counted, result)
         ulps = reference.ulp_error(result, truth, flush_to_zero=single)
         if scale is None and not self.floor and beside is None:

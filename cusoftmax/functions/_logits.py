@@ -1,8 +1,8 @@
-"""How scale, bias, mask and causal order of logits become a kernel's operands and numbers.
+"""Turns the options scale, bias, mask and causal of logits into a kernel's operands and options.
 
-The kernels of `table.PARTS` transform the logits as they read them: nothing is copied, and what is
-broadcast is so by strides. The functions of results (``softmax_vjp``, say) take the same options
-but the bias, of which the result they are given knows all.
+The kernels transform the logits while they read them: nothing is copied, and broadcasting is done
+by strides. Functions that take a result of softmax instead of logits, such as ``softmax_vjp``, have
+the same options except the bias, whose effect is in that result.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from cusoftmax.operations.table import find
-from cusoftmax.operations.variants import logits_name
+from cusoftmax.operations.lookup import find
+from cusoftmax.operations.options import LowWord, logits_name
 from cusoftmax.planning.checks import Array, Axis, plain_axis, plain_bool, resolve_axes
-from cusoftmax.runtime import arrays, launch, layout
+from cusoftmax.runtime import arrays, launch
 
-# Sizes of a scale of which float32 arithmetic holds two words, with room for products.
+# Sizes of a scale that two float32 words hold, with room for products.
 _SMALLEST, _LARGEST = 2.0**-64, 2.0**64
 
 
@@ -35,24 +35,24 @@ def run(
     rows: tuple[Array, ...] = (),
     keepdims: bool = False,
 ) -> Any:
-    """Run `op` of transformed logits: `elements` in its order, then `rows`, of a value a row."""
+    """Run `op` of transformed logits; its inputs are `elements`, then `rows` (one value a row)."""
     operation = find(op)
-    said, first = operation.public or op, operation.inputs[0]
+    public, first = operation.public or op, operation.inputs[0]
     features = []
-    number = 1.0 if scale is None else _scale(said, scale)
+    number = 1.0 if scale is None else _scale(public, scale)
     if number != 1.0:
         features.append("scaled")
     for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
         if array is not None:
             features.append(feature)
-            elements += (arrays.broadcast(said, name, array, first, elements[0]),)
+            elements += (arrays.broadcast(public, name, array, first, elements[0]),)
     queries = 1
     if plain_bool(op, "causal", causal):
         features.append("causal")
-        queries = _queries(said, first, elements[0], axis)
+        queries = _queries(public, first, elements[0], axis)
     size = abs(number) or 1.0
     sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
-    options = (size, layout.LowWord(size), sign, queries) if features else ()
+    options = (size, LowWord(size), sign, queries) if features else ()
     name = logits_name(op, features)
     return launch.run(name, elements + rows, axis, dtype, out, keepdims, options)
 
@@ -76,10 +76,10 @@ def _scale(op: str, scale: Any) -> float:
 
 
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:
-    """Return the length of the axis of queries; refuse what has none."""
+    """Return the length of the axis of queries; ValueError if there is none."""
     shape = getattr(array, "shape", None)
     if shape is None:
-        return 1  # no array of CuPy's: what checks it says so
+        return 1  # not a CuPy array; the checks of the call raise the error
     if len(shape) < 2:
         raise ValueError(
             f"{op}: causal=True needs the axes of queries and keys, and {name} has shape {shape}; "

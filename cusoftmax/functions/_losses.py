@@ -1,9 +1,9 @@
-"""How cross_entropy's many options become launches of the kernels in `operations.table.PARTS`.
+"""Turns the options of cross_entropy into launches of the kernels in `operations.table.PARTS`.
 
-One launch over the logits gives every row's loss and gradient. A sum or mean is a second launch,
-over the losses. The mean divides by the weights of the targets, which the gradient needs as it is
-written: with integer targets they are summed before, by a launch over the targets alone. What is
-passed on stays on the device.
+One launch over the logits gives every row's loss and gradient. A sum or mean takes a second launch
+over the losses. The mean is divided by the sum of the targets' weights, which the gradient needs
+when it is written. For integer targets an earlier launch, over the targets only, computes it.
+Intermediate results stay on the device.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, output_dtype
-from cusoftmax.operations.table import PARTS
-from cusoftmax.operations.variants import cross_entropy_name
+from cusoftmax.operations.lookup import find
+from cusoftmax.operations.options import cross_entropy_name
 from cusoftmax.planning.checks import (
     Array,
     accepted_name,
@@ -34,7 +34,7 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `cross_entropy` that say what the loss of a row is."""
+    """The options of `cross_entropy` that define the loss of a row."""
 
     ignore_index: int
     label_smoothing: float
@@ -45,7 +45,7 @@ class Options:
     def checked(
         op: str, ignore_index: Any, label_smoothing: Any, z_loss: Any, softcap: Any
     ) -> Options:
-        """Return what was given, or say what is wrong with it."""
+        """Return the options, or raise an error that says which is wrong."""
         try:
             ignored = operator.index(ignore_index)
         except TypeError:
@@ -66,7 +66,7 @@ class Options:
         return Options(ignored, smoothing, z, cap)
 
     def numbers(self, classes: int, stride: int, factor: float) -> tuple[float, ...]:
-        """Return them as the kernel takes them (`variants.CROSS_ENTROPY_OPTIONS`)."""
+        """Return the kernel's options, as `options.CROSS_ENTROPY_OPTIONS` names them."""
         cap = 1.0 if self.softcap is None else self.softcap
         smoothing = self.label_smoothing
         share = smoothing / max(classes, 1)
@@ -84,12 +84,12 @@ def _number(op: str, name: str, value: Any) -> float:
 
 
 class _Rows:
-    """Checked logits and targets, and what follows from them alone."""
+    """Checked logits and targets, and what follows from them."""
 
     def __init__(
         self, op: str, logits: Array, target: Array, axis: Any, weight: Array | None
     ) -> None:
-        check_types(PARTS["cross_entropy_soft"], op, (logits, target), ())
+        check_types(find("cross_entropy_soft"), op, (logits, target), ())
         self.op, self.logits, self.target, self.weight = op, logits, target, weight
         self.dtype = accepted_name(op, "logits has dtype", logits.dtype, INPUTS)
         if not logits.ndim:
@@ -108,7 +108,7 @@ class _Rows:
         check_shape(op, "target", target.shape, "logits", shape, expected)
         self.counted = [self.dtype, *([target.dtype.name] if self.soft else [])]
         if weight is not None:
-            check_types(PARTS["cross_entropy_weight"], op, (logits, target, weight), ())
+            check_types(find("cross_entropy_weight"), op, (logits, target, weight), ())
             self.counted.append(accepted_name(op, "weight has dtype", weight.dtype, FLOATS))
             if weight.shape != (self.classes,):
                 raise ValueError(
@@ -154,7 +154,7 @@ class _Rows:
         return launch.run(name, tuple(inputs), self.axis, dtype, out, False, numbers)
 
     def check_classes(self, ignore_index: int) -> None:
-        """Look for a target that names no class; waits for the device."""
+        """Raise ValueError if a target is not a class; waits for the device."""
         found = backend.to_host(self.target)
         if found.dtype == np.uint64:
             found = np.minimum(found, np.uint64(_LARGEST))
@@ -169,7 +169,7 @@ class _Rows:
             )
 
     def divisor(self, options: Options, dtype: Any) -> Array:
-        """Launch the sum of the targets' weights; return 1 over it, on the device."""
+        """Launch the sum of the targets' weights; return its inverse, on the device."""
         numbers = (options.ignore_index, self.stride, self.classes)
         tables = () if self.weight is None else (self.weight,)
         name = "cross_entropy_divisor" + "_weight" * bool(tables)
@@ -190,7 +190,7 @@ def cross_entropy(
     inplace: bool,
     check: bool,
 ) -> Any:
-    """Do what `cusoftmax.cross_entropy` says."""
+    """Implement `cusoftmax.cross_entropy`."""
     op = "cross_entropy"
     options = Options.checked(op, ignore_index, label_smoothing, z_loss, softcap)
     if reduction not in REDUCTIONS:
@@ -198,10 +198,10 @@ def cross_entropy(
     rows = _Rows(op, logits, target, axis, weight)
     if check and not rows.soft:
         rows.check_classes(options.ignore_index)
-    given = as_dtype(op, output_dtype([rows.dtype]))
-    # Losses that are still to be added keep the digits of the arithmetic.
-    exact = as_dtype(op, compute_dtype(rows.counted, given.name))
-    each = given if reduction == "none" else exact
+    dtype = as_dtype(op, output_dtype([rows.dtype]))
+    # Losses that will be summed keep the precision of the arithmetic.
+    exact = as_dtype(op, compute_dtype(rows.counted, dtype.name))
+    each = dtype if reduction == "none" else exact
     factor, divisor = 1.0, None
     if reduction == "mean" and rows.soft:
         count = prod(rows.shape)
@@ -214,13 +214,13 @@ def cross_entropy(
             upstream = arrays.broadcast_to(divisor, rows.shape)
         out = (logits, arrays.empty(rows.shape, each)) if inplace else None
         result = "grad" if upstream is None else "grad_up"
-        gradient, loss = rows.run(options, result, upstream, factor, (given, each), out)
+        gradient, loss = rows.run(options, result, upstream, factor, (dtype, each), out)
     else:
         loss = rows.run(options, "", None, factor, each, None)
     if reduction != "none":
         name = "cross_entropy_total" + ("" if divisor is None else "_by")
         by = () if divisor is None else (divisor,)
-        loss = launch.run(name, (loss, *by), None, given, None, False, (factor,))
+        loss = launch.run(name, (loss, *by), None, dtype, None, False, (factor,))
     return (loss, gradient) if grad or inplace else loss
 
 
@@ -237,7 +237,7 @@ def cross_entropy_vjp(
     check: bool,
     out: Array | None,
 ) -> Any:
-    """Do what `cusoftmax.cross_entropy_vjp` says."""
+    """Implement `cusoftmax.cross_entropy_vjp`."""
     op = "cross_entropy_vjp"
     options = Options.checked(op, ignore_index, label_smoothing, z_loss, softcap)
     rows = _Rows(op, logits, target, axis, weight)

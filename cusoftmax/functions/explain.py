@@ -1,4 +1,4 @@
-"""What a call will run, and how to compile it ahead: no array is needed."""
+"""Plans without arrays: what a call will run, and its kernels compiled ahead."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cusoftmax.planning.checks import Axis
-from cusoftmax.planning.device import DeviceSpec
-from cusoftmax.planning.explain import Explanation
-from cusoftmax.planning.plan import Plan
-from cusoftmax.planning.planner import plan
-from cusoftmax.planning.prepare import problem_for
 from cusoftmax.runtime.backend import backends, present_device
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
+
+    from cusoftmax.planning.plan import Plan
 
 
 def explain(
@@ -28,7 +25,7 @@ def explain(
     order: str = "C",
     k: int | None = None,
 ) -> Plan:
-    """Say how a call would run, without running it: the plan for contiguous arrays of `shape`.
+    """Return the plan that a call with contiguous arrays of `shape` would run, without running it.
 
     Parameters
     ----------
@@ -39,21 +36,21 @@ def explain(
     dtype : dtype or tuple of dtypes
         Dtype of every input, or one for each.
     axis : int, tuple of int or None
-        As in the function itself.
+        As in the function.
     arch : str or int, optional
-        Architecture to plan for, such as ``"sm_90"``. By default the current device, or sm_90 where
+        Architecture to plan for, such as ``"sm_90"``. By default the current device, or sm_90 if
         there is none.
     out_dtype : dtype, optional
-        Dtype of the result. By default the one that the function would choose.
+        Dtype of the result; by default the function's own default.
     order : {"C", "F"}
         Memory order of the arrays.
     k : int, optional
-        That of `topk_softmax`. By default 8, or the length of a row where that is less.
+        As in `topk_softmax`. By default 8, or the length of a row if that is less.
 
     Returns
     -------
     Plan
-        What would be launched, and why. ``print`` it for the plan in words.
+        What would be launched, and why. ``print`` shows it in words.
 
     Raises
     ------
@@ -69,6 +66,11 @@ def explain(
     >>> cusoftmax.explain("softmax", shape=(4096, 32000), dtype="float16", arch="sm_90").pattern
     'block'
     """
+    from cusoftmax.planning.device import DeviceSpec  # here, as in runtime/launch.py
+    from cusoftmax.planning.explain import Explanation
+    from cusoftmax.planning.planner import plan
+    from cusoftmax.planning.prepare import problem_for
+
     problem = problem_for(op, shape, dtype, axis, out_dtype, order, k)
     device = DeviceSpec.known(arch) if arch is not None else present_device()
     return Explanation(**vars(plan(problem, device)))
@@ -92,7 +94,7 @@ def warmup(
     ops : sequence of str
         Names of functions of this package.
     shapes : sequence of shapes
-        Shapes that will be used. Shapes with the same plan share their kernels.
+        The shapes of the calls to come. Shapes with the same plan share their kernels.
     dtypes : sequence of dtypes
         Dtypes of the inputs; each is paired with each operation and shape.
     axis : int, tuple of int or None
@@ -110,10 +112,13 @@ def warmup(
     >>> import cusoftmax
     >>> cusoftmax.warmup(shapes=[(4096, 32000)], dtypes=["float16", "bfloat16"])
     """
+    from cusoftmax.planning.planner import plan  # here, as in runtime/launch.py
+    from cusoftmax.planning.prepare import problem_for
+
     backend = backends[-1]
     for op in ops:
         for shape in shapes:
             for dtype in dtypes:
                 problem = problem_for(op, shape, dtype, axis, k=k)
-                for step in plan(problem, backend.device).launches:
-                    backend.load(step.kernel)
+                for launch in plan(problem, backend.device).launches:
+                    backend.load(launch.kernel)

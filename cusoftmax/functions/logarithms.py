@@ -27,10 +27,10 @@ def log_softmax(
 ) -> cupy.ndarray:
     """Logarithm of softmax, without the underflow of its small entries.
 
-    ``y_i = x_i - m - log sum_j exp(x_j - m)`` with ``m = max_j x_j``. Both parts are at most 0, so
-    no digits cancel, and the logarithm is taken of 1 plus the *other* terms, so that float32 and
-    float64 results next to 0 are right too (Blanchard, Higham and Higham, IMA J. Numer. Anal. 41,
-    2021); of float16 and bfloat16 to 2^-22.
+    ``y_i = x_i - m - log sum_j exp(x_j - m)`` with ``m = max_j x_j``. Both terms are at most 0, so
+    no digits cancel. The logarithm is computed as that of 1 plus the *other* terms, so that float32
+    and float64 results close to 0 are accurate too (Blanchard, Higham and Higham, IMA J. Numer.
+    Anal. 41, 2021); float16 and bfloat16 results are accurate to 2^-22 there.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def log_softmax(
     Returns
     -------
     cupy.ndarray
-        The result, of the shape of `x`; `out` if it was given.
+        The result, with the shape of `x`; `out` if it was given.
 
     Raises
     ------
@@ -49,8 +49,8 @@ def log_softmax(
 
     Notes
     -----
-    A NaN or a +inf makes its row NaN, as do entries that are all -inf; single entries of -inf stay.
-    Elements that `mask` or `causal` hide are -inf, and count for nothing.
+    A row that has a NaN or a +inf, or only -inf, is NaN. Other entries of -inf stay -inf. Elements
+    hidden by `mask` or `causal` are -inf and do not affect the others.
 
     Examples
     --------
@@ -83,21 +83,16 @@ def log_softmax_vjp(
     Parameters
     ----------
     logy : cupy.ndarray
-        The result of `log_softmax`, which is at most 0, of any shape, strides and accepted dtype.
+        The result of `log_softmax`, so at most 0; any shape, strides and accepted dtype.
     dy : cupy.ndarray
         Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
-    axis : int, tuple of int or None
-        The `axis` that was given to `log_softmax`.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be `logy` or `dy`
-        itself.
-    scale, mask, causal
-        As given to `log_softmax`. A bias has no part in this: what it did is in `logy`.
+    axis, out, scale, mask, causal
+        As for `softmax_vjp`.
 
     Returns
     -------
     cupy.ndarray
-        The gradient, in the dtype that `softmax_vjp` would give.
+        The gradient; its dtype as in `softmax_vjp`.
 
     Raises
     ------
@@ -135,21 +130,16 @@ def log_softmax_jvp(
     Parameters
     ----------
     logy : cupy.ndarray
-        The result of `log_softmax`, which is at most 0, of any shape, strides and accepted dtype.
+        The result of `log_softmax`, so at most 0; any shape, strides and accepted dtype.
     xt : cupy.ndarray
         Tangent of log_softmax's input. Same shape; its dtype may differ.
-    axis : int, tuple of int or None
-        The `axis` that was given to `log_softmax`.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be `logy` or `xt`
-        itself.
-    scale, mask, causal
-        As given to `log_softmax`. A bias has no part in this: what it did is in `logy`.
+    axis, out, scale, mask, causal
+        As for `softmax_vjp`.
 
     Returns
     -------
     cupy.ndarray
-        The tangent of log_softmax's result, in the dtype that `softmax_vjp` would give.
+        The tangent of log_softmax's result; its dtype as in `softmax_vjp`.
 
     Raises
     ------
@@ -186,7 +176,7 @@ def logsumexp(
 ) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
     """``log(sum_j b_j exp(x_j))`` along one or more axes, without overflow, in one pass over `x`.
 
-    ``m + log sum_j b_j exp(x_j - m)`` with ``m`` the largest ``x_j`` of a weight other than 0.
+    ``m + log sum_j b_j exp(x_j - m)``, where ``m`` is the largest ``x_j`` whose weight is not 0.
     The meaning is that of `scipy.special.logsumexp`.
 
     Parameters
@@ -194,43 +184,44 @@ def logsumexp(
     x : cupy.ndarray
         Any shape, strides and accepted dtype, as for `softmax`.
     axis : int, tuple of int or None
-        The axes that are summed over: all of them for None.
+        The axes that are summed over; None means all of them.
     keepdims : bool
         Whether these axes stay in the result, with size 1.
     b : cupy.ndarray, optional
-        Weights, of the shape of `x` or one that broadcasts to it (no copy is made), of any sign.
-        Where a weight is 0 the element counts for nothing, even if it is +inf or NaN.
+        Weights of any sign, broadcast to the shape of `x` without a copy. An element of weight 0
+        does not take part, even if it is +inf or NaN.
     return_sign : bool
-        Whether to return the logarithm of the sum's magnitude, and with it the sum's sign. Without,
-        a negative sum gives NaN.
+        Whether to return the logarithm of the sum's absolute value, together with the sum's sign.
+        If not, a negative sum gives NaN.
     dtype : dtype, optional
-        Dtype of the results, any of the floats. By default the wider float of `x` and `b`; float64
-        for integers and bool.
+        Float dtype of the results. By default that of `out` or, without `out`, the wider of those
+        of `x` and `b`, and float64 for integers and bool.
     out : cupy.ndarray, or a pair of them with `return_sign`, optional
-        Where to write the results: of their shape, a float dtype, any strides.
+        Where to write the results: their shape, a float dtype, any strides.
     scale, mask, bias, causal
-        As for `softmax`: the sum is of ``b_j exp(scale * x_j + bias_j)`` over what is not hidden.
+        As for `softmax`: the sum is that of ``b_j exp(scale * x_j + bias_j)`` over the elements
+        that are not hidden.
 
     Returns
     -------
     cupy.ndarray, or a pair of them
-        The logarithm, of the shape of `x` without `axis`; with `return_sign` also the sign: 1, -1,
-        0 or NaN.
+        The logarithm, with the shape of `x` without `axis`; with `return_sign` also the sign: 1,
+        -1, 0 or NaN.
 
     Raises
     ------
     TypeError
         If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
     ValueError
-        If `b` does not broadcast to `x`; if `out` has another shape, device or dtype than is asked
-        for, has elements that share memory, or overlaps an input; if `axis` is out of range
-        (`numpy.exceptions.AxisError`) or names an axis twice.
+        If `b`, `mask` or `bias` does not broadcast to `x`; if `out` has the wrong shape, device or
+        dtype, has elements that share memory, or overlaps an input; if `axis` is out of range
+        (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range.
 
     Notes
     -----
-    An empty sum is -inf, as is one of nothing but -inf; a +inf gives +inf, a NaN gives NaN. Nothing
-    waits for the GPU, whatever the options. In float32 arithmetic weights below 2^-126
-    count as 0.
+    The result is -inf for an empty sum and for one of only -inf; +inf if there is a +inf; NaN if
+    there is a NaN. No option waits for the GPU. In float32 arithmetic, weights below 2^-126 are
+    taken as 0.
 
     Examples
     --------
@@ -268,36 +259,36 @@ def logsumexp_vjp(
     """Gradient of a loss with respect to logsumexp's input: the vector-Jacobian product.
 
     ``dx_i = dy * b_i exp(x_i) / sum_j b_j exp(x_j)``; without weights ``dy * softmax(x)``. It is
-    computed from `x`, not from logsumexp's rounded result, which loses as many digits as that is
-    large.
+    computed from `x`, because ``exp(x - logsumexp(x))`` would lose digits to the rounding of
+    logsumexp, more the larger that is.
 
     Parameters
     ----------
     x : cupy.ndarray
         The input of `logsumexp`.
     dy : cupy.ndarray
-        Gradient of the loss with respect to logsumexp's result, of the shape of that; its dtype may
+        Gradient of the loss with respect to logsumexp's result. Same shape as that; its dtype may
         differ.
     axis, keepdims, b, scale, mask, bias, causal
         As given to `logsumexp`. Hidden elements have the gradient 0.
     out : cupy.ndarray, optional
-        Where to write the result: the shape of `x`, a float dtype, any strides. It may be `x`
+        Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
 
     Returns
     -------
     cupy.ndarray
-        The gradient. Its dtype is that of `out` if given, else the wider float of `x` and `b`.
+        The gradient. Its dtype is that of `out` if given, else the wider of those of `x` and `b`.
 
     Raises
     ------
     TypeError, ValueError
-        As `logsumexp`; ValueError also if `dy` has another shape than the result of `logsumexp`.
+        As `logsumexp`; ValueError also if `dy` does not have the shape of logsumexp's result.
 
     Notes
     -----
-    A row whose weighted sum is 0, or that has a NaN or a +inf, gives NaN. With float32 arithmetic
-    the sum, relative to the largest term's exponential, has to lie between 2^-126 and 2^126.
+    A row is NaN if its weighted sum is 0, or if it has a NaN or a +inf. In float32 arithmetic the
+    sum must lie between 2^-126 and 2^126 times the largest exponential.
 
     Examples
     --------

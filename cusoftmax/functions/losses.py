@@ -1,10 +1,8 @@
-"""The public losses; how their options become launches is in `_losses`."""
+"""The public losses; `_losses` turns their options into launches."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from cusoftmax.functions import _losses
 
 if TYPE_CHECKING:
     import cupy
@@ -24,74 +22,74 @@ def cross_entropy(
     inplace: bool = False,
     check: bool = False,
 ) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
-    """Cross-entropy of logits against targets and, in the same launch, its gradient.
+    """Cross-entropy of logits and targets and, in the same launch, its gradient.
 
     For a row of logits ``x`` and a target class ``t``: ``loss = log(sum_j exp(x_j)) - x_t``, and
-    ``dloss/dx_j = softmax(x)_j - (j == t)``. The probabilities are never written: with `grad` the
-    logits are read once, wherever a row fits on the chip (else twice), and the gradient is written
-    once. The meaning is that of ``torch.nn.functional.cross_entropy``, where that has one.
+    ``dloss/dx_j = softmax(x)_j - (j == t)``. The probabilities are never written. With `grad` the
+    logits are read once if a row fits on chip, else twice, and the gradient is written once.
+    Options that ``torch.nn.functional.cross_entropy`` has too mean the same.
 
     Parameters
     ----------
     logits : cupy.ndarray
-        Of any shape and strides, with the classes along `axis`. float16, bfloat16, float32 or
-        float64; integers and bool, which compute in float64.
+        Any shape and strides, with the classes along `axis`. float16, bfloat16, float32 or float64;
+        integers and bool, which compute in float64.
     target : cupy.ndarray
-        Either integers, the class of each row: of the shape of `logits` without `axis`. Or floats,
-        the probability of each class: of the shape of `logits`.
+        Either integers, the class of each row, with the shape of `logits` without `axis`; or
+        floats, the probability of each class, with the shape of `logits`.
     axis : int
         The axis of the classes.
     weight : cupy.ndarray, optional
-        A weight for each class, of shape ``(C,)`` and a float dtype.
+        A weight for each class, with shape ``(C,)`` and a float dtype.
     ignore_index : int
-        The target of rows that count for nothing: their loss and gradient are exactly 0, whatever
-        the logits. For integer targets; it may be out of the range of classes, or in it.
+        The integer target of rows to ignore: their loss and gradient are exactly 0, whatever the
+        logits. It may be a class or not.
     label_smoothing : float
-        From 0 to 1: the part of each target that is shared out evenly among all classes.
+        The part of each target, from 0 to 1, that is distributed evenly over all classes.
     z_loss : float
         Adds ``z_loss * log(sum_j exp(x_j))**2`` to the loss of each row.
     softcap : float, optional
-        Takes ``softcap * tanh(logits / softcap)`` for the logits.
+        Replaces the logits by ``softcap * tanh(logits / softcap)``.
     reduction : {"mean", "sum", "none"}
-        The mean is over the rows that are not ignored: with integer targets, the sum of the losses
-        over the sum of the targets' weights. ``"none"`` gives the loss of each row.
+        ``"none"`` gives the loss of each row. The mean is taken over the rows that are not ignored;
+        with integer targets it is the sum of the losses divided by the sum of the targets' weights.
     grad : bool
         Whether to return the gradient of the result with respect to `logits` too; without
-        reduction, that of the sum of the losses.
+        reduction, the gradient of the sum of the losses.
     inplace : bool
-        Whether to write the gradient over `logits`, and return it: implies `grad`.
+        Whether to write the gradient over `logits` and return it; implies `grad`.
     check : bool
-        Whether to look for integer targets that name no class, which waits for the GPU. Nothing
-        else here does.
+        Whether to raise an error for integer targets that are not classes. This waits for the GPU;
+        nothing else here does.
 
     Returns
     -------
     loss : cupy.ndarray
-        Of the shape of `logits` without `axis`, or of no dimensions. Its dtype is that of `logits`,
-        float64 for integers; sums are formed before they are rounded to it.
+        Without dimensions or, without reduction, with the shape of `logits` without `axis`. Its
+        dtype is that of `logits`, or float64 for integers; sums are rounded to it once.
     dlogits : cupy.ndarray
-        With `grad`: of the shape and dtype of `logits`.
+        With `grad`: the gradient, with the shape and dtype of `logits`.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or a number is none.
+        If an array is not a CuPy array, a dtype is not accepted, or an option is not a number.
     ValueError
-        If `target` or `weight` has another shape than follows from `logits`; if an option is out of
-        its range; with `check`, for the first row whose target is neither a class nor
-        `ignore_index`. `numpy.exceptions.AxisError` if `axis` is out of range.
+        If the shape of `target` or `weight` does not fit that of `logits`; if an option is out of
+        range; with `check`, if a target is neither a class nor `ignore_index`; if `axis` is out of
+        range (`numpy.exceptions.AxisError`).
 
     Notes
     -----
-    A target that is neither a class nor `ignore_index` makes the loss and gradient of its row NaN,
-    and so a sum or mean over it; the gradients of other rows stay right, and the mean divides by
-    the weights of the others.
+    If a target is neither a class nor `ignore_index`, the loss and gradient of its row are NaN, and
+    so is a sum or mean of losses. The gradients of other rows are not affected, and their mean is
+    divided by the weights of the other rows only.
 
-    A row with a NaN or a +inf gives NaN, as does one of nothing but -inf. A target at -inf has the
-    loss +inf. The mean is NaN where every row is ignored; the gradient is 0 then. Classes of
-    probability or weight 0 count for nothing, even at -inf, where PyTorch has NaN.
+    A row that has a NaN or a +inf, or only -inf, gives NaN. A target whose logit is -inf has a loss
+    of +inf. If every row is ignored, the mean is NaN and the gradient 0. Classes of probability or
+    weight 0 do not affect the loss even if their logit is -inf, where PyTorch gives NaN.
 
-    The same row has the same bits in any batch, and in place or not.
+    A row has the same bits in any batch, in place or not.
 
     Examples
     --------
@@ -101,6 +99,8 @@ def cross_entropy(
     >>> loss.round(4), dlogits.round(4)
     (array(0.278), array([[ 0.1025, -0.2427,  0.1025,  0.0377]]))
     """
+    from cusoftmax.functions import _losses  # here, as in runtime/launch.py
+
     return _losses.cross_entropy(
         logits,
         target,
@@ -137,21 +137,21 @@ def cross_entropy_vjp(
     logits, target, axis, weight, ignore_index, label_smoothing, z_loss, softcap, check
         As given to `cross_entropy`.
     dloss : cupy.ndarray
-        Gradient with respect to the loss of each row: of the shape of `logits` without `axis`.
+        Gradient with respect to the loss of each row; the shape of `logits` without `axis`.
     out : cupy.ndarray, optional
-        Where to write the result: the shape of `logits`, a float dtype, any strides. It may be
+        Where to write the result: same shape as `logits`, a float dtype, any strides. It may be
         `logits` itself.
 
     Returns
     -------
     cupy.ndarray
-        The gradient, of the dtype of `logits`; `out` if it was given.
+        The gradient, with the dtype of `logits`; `out` if it was given.
 
     Raises
     ------
     TypeError, ValueError
-        As `cross_entropy`; ValueError also if `dloss` or `out` has another shape than follows from
-        `logits`, or `out` overlaps an input without being `logits`.
+        As `cross_entropy`; ValueError also if the shape of `dloss` or `out` does not fit that of
+        `logits`, or if `out` overlaps an input without being `logits` itself.
 
     Examples
     --------
@@ -160,6 +160,8 @@ def cross_entropy_vjp(
     >>> cusoftmax.cross_entropy_vjp(logits, cupy.asarray([1]), cupy.asarray([2.0])).round(4)
     array([[ 0.205 , -0.4854,  0.205 ,  0.0754]])
     """
+    from cusoftmax.functions import _losses
+
     return _losses.cross_entropy_vjp(
         logits,
         target,

@@ -1,7 +1,7 @@
-"""Softmax with Gumbel noise, and draws from it: the public functions.
+"""Softmax with Gumbel noise, and samples drawn with it.
 
-The noise of an element follows from the seed, the row's number and the element's place in the row
-(``cuda_kernels/numeric/gumbel.cuh``), and from nothing else.
+The noise of an element depends only on the seed, the number of its row and its index in the row
+(``cuda_kernels/numeric/gumbel.cuh``).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import cupy
     from numpy.typing import DTypeLike
 
-# Below, 1 / T times a logit may overflow, and what is not the largest has no part that floats hold;
-# above, 1 / T would be flushed to zero, and of logits nothing is left but by float64's largest.
+# For a lower T, 1 / T times a logit may overflow, and only the largest element has a result other
+# than 0. For a higher T, 1 / T would be flushed to zero, and logits would no longer matter.
 _COLDEST, _HOTTEST = 2.0**-100, 2.0**100
 
 
@@ -33,59 +33,55 @@ def gumbel_softmax(
 ) -> cupy.ndarray:
     """Softmax of logits with Gumbel noise, ``softmax((x + g) / temperature)``, in the same pass.
 
-    A smooth stand-in for a draw from ``softmax(x)``: the largest element of a row is at `i` with
-    the probability ``softmax(x)_i``, whatever the temperature, and the lower that is the nearer the
-    row is to 1 there and 0 elsewhere (Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017).
+    A smooth approximation of a draw from ``softmax(x)``. The largest element of a row is at index i
+    with probability ``softmax(x)_i`` at any temperature. The lower the temperature, the closer the
+    row is to 1 at that index and 0 elsewhere (Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017).
 
     Parameters
     ----------
     x : cupy.ndarray
-        Logits, of any shape and any strides. float16, bfloat16, float32 or float64; integers and
-        bool, which compute in float64.
+        Logits; shapes, strides and dtypes as for `softmax`.
     axis : int
         The axis of the softmax.
     seed : int
-        From 0 to 2**64 - 1. The same seed gives the same noise; take another for each call.
+        From 0 to 2**64 - 1. The same seed gives the same noise, so use another one for each call.
     temperature : float
-        From 0 to 2**100. 0, and what is below 2**-100, stands for the limit: 1 at the largest
-        ``x + g``, the first of equal ones, and 0 elsewhere.
-    dtype : dtype, optional
-        Dtype of the result, any of the floats. By default that of `x`, or of `out`; float64 for
-        integers and bool.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
-        itself.
+        From 0 to 2**100. 0, or less than 2**-100, means the limit: 1 at the largest ``x + g``, or
+        at the first of several equal ones, and 0 elsewhere.
+    dtype, out
+        As for `softmax`.
 
     Returns
     -------
     cupy.ndarray
-        The result, of the shape of `x`; `out` if it was given.
+        The result, with the shape of `x`; `out` if it was given.
 
     Raises
     ------
     TypeError
-        As `softmax`; if `seed` is not an int, `temperature` not a number, `axis` not an int.
+        As `softmax`; also if `seed` or `axis` is not an int, or `temperature` is not a number.
     ValueError
-        As `softmax`; if `seed` or `temperature` is out of its range.
+        As `softmax`; also if `seed` or `temperature` is out of range.
 
     See Also
     --------
-    sample : the index of the largest element, without the row itself.
-    softmax_vjp : of the result ``y`` gives the gradient with respect to `x`, as
+    sample : only the index of the largest element of each row.
+    softmax_vjp : the gradient of the result ``y`` with respect to `x` is
         ``softmax_vjp(y, dy, axis, scale=1 / temperature)``.
 
     Notes
     -----
-    The noise of an element follows from `seed`, the number of its row (in C order over the other
-    axes) and its index along `axis`: not from the number of rows, the strides, the dtype of `x` or
-    the GPU. Arithmetic in float64 has noise of more digits, and so other noise; with a temperature
-    of 0 it is that of the dtype of `x`, whatever the result's.
+    The noise of an element depends on `seed`, the number of its row (in C order over the other
+    axes) and its index along `axis`; not on the number of rows, the strides, the dtype of `x` or
+    the GPU. The only exception is float64 arithmetic, whose noise has more digits. Whether it is
+    used depends on the dtypes of `x` and of the result; at temperature 0, only on that of `x`.
 
-    For temperature 1 the largest element is where ``sample(x, axis, seed=seed)`` says, as far as
-    the result's dtype can tell elements apart, unless that has the arithmetic be in float64.
+    At temperature 1 the largest element is at the index that ``sample(x, axis, seed=seed)`` draws,
+    unless several elements round to the largest one in the result's dtype, or the result's dtype
+    makes the arithmetic float64 and that of `x` does not.
 
-    -inf has the probability 0. A NaN, a +inf, or nothing but -inf makes a row NaN, and so does an
-    ``(x + g) / temperature`` beyond the largest number.
+    A logit of -inf has probability 0. A row is NaN if it has a NaN or a +inf, or only -inf, or if
+    an ``(x + g) / temperature`` overflows.
 
     Examples
     --------
@@ -114,50 +110,50 @@ def sample(
 ) -> cupy.ndarray:
     """One draw from ``softmax(x / temperature)`` for each row, in one pass over the logits.
 
-    The index of the largest ``x / temperature + g``, with ``g`` Gumbel noise: no probability is
-    formed, and rows of any length are read once.
+    It is the index of the largest ``x / temperature + g``, with Gumbel noise ``g``. No probability
+    is computed, and rows of any length are read once.
 
     Parameters
     ----------
     x : cupy.ndarray
-        Logits, of any shape and any strides. float16, bfloat16, float32 or float64; integers and
-        bool, which compute in float64.
+        Logits; shapes, strides and dtypes as for `softmax`.
     axis : int
-        The axis of the categories, of at least one.
+        The axis of the categories; it has at least one element.
     seed : int
-        From 0 to 2**64 - 1. The same seed gives the same draws; take another for each call.
+        From 0 to 2**64 - 1. The same seed gives the same draws, so use another one for each call.
     temperature : float
-        From 0 to 2**100. 0, and what is below 2**-100, stands for the limit, and is deterministic:
-        the index of the largest logit, the first of equal ones, as of `numpy.argmax`.
+        From 0 to 2**100. 0, or less than 2**-100, means the limit, which is deterministic: the
+        index of the largest logit, or the first of several equal ones, as in `numpy.argmax`.
     out : cupy.ndarray, optional
-        Where to write the result: an int64 array of its shape, any strides.
+        Where to write the result: the shape of the result, int64, any strides.
 
     Returns
     -------
     cupy.ndarray of int64
-        An index for each row, of the shape of `x` without `axis`; `out` if it was given.
+        An index for each row, with the shape of `x` without `axis`; `out` if it was given.
 
     Raises
     ------
     TypeError
         If an array is not a CuPy array, a dtype is not accepted, `seed` or `axis` is not an int, or
-        `temperature` not a number.
+        `temperature` is not a number.
     ValueError
-        If `seed` or `temperature` is out of its range, `axis` is (`numpy.exceptions.AxisError`) or
-        has no elements; if `out` has another shape or device, has elements that share memory, or
-        overlaps `x`.
+        If `seed` or `temperature` is out of range; if `axis` is out of range
+        (`numpy.exceptions.AxisError`) or has no elements; if `out` has the wrong shape or device,
+        has elements that share memory, or overlaps `x`.
 
     Notes
     -----
-    The draw of a row follows from its logits, `seed` and the number of the row (in C order over the
-    other axes): not from the number of rows, the strides or the GPU, nor the dtype of `x`, if it is
-    a float of 16 or 32 bits. An index that is -inf is never drawn.
+    The draw of a row depends on its logits, `seed` and the number of the row (in C order over the
+    other axes); not on the number of rows, the strides, the GPU, or which float of 16 or 32 bits
+    the dtype of `x` is. A logit of -inf is never drawn.
 
-    A row with a NaN or a +inf, or with nothing but -inf, has no distribution: -1. With temperature
-    0 such rows have the index that `numpy.argmax` gives them: of the first NaN, the first +inf, 0.
+    A row that has a NaN or a +inf, or only -inf, has no distribution, and gives -1. At temperature
+    0 such rows give what `numpy.argmax` does: the index of the first NaN, else of the first +inf,
+    else 0.
 
-    The noise is made of 32 random bits for each element (53 in float64 arithmetic), so that what is
-    less probable than 2**-32 or so is drawn as often only to that resolution.
+    The noise of an element is made of 32 random bits (53 in float64 arithmetic), so probabilities
+    are met to about 2**-32.
 
     Examples
     --------
@@ -176,24 +172,24 @@ def sample(
 
 
 def _seed(op: str, seed: Any) -> int:
-    """Return a seed as the kernels take it: 64 bits, as a signed number."""
-    given = checks.plain_count(op, "seed", seed)
-    if not 0 <= given < 1 << 64:
-        raise ValueError(f"{op}: seed={given} is not accepted; give a number from 0 to 2**64 - 1")
-    return given - (given >> 63 << 64)
+    """Return a seed as the kernels read it: its 64 bits as a signed number."""
+    number = checks.plain_count(op, "seed", seed)
+    if not 0 <= number < 1 << 64:
+        raise ValueError(f"{op}: seed={number} is not accepted; give a number from 0 to 2**64 - 1")
+    return number - (number >> 63 << 64)
 
 
 def _temperature(op: str, temperature: Any) -> float:
     real = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if not real:  # an array would have to be waited for
+    if not real:  # reading an array would wait for the device
         kind = type(temperature).__name__
         raise TypeError(f"{op}: temperature is a {kind}; give a number")
     try:
-        given = float(temperature)
+        number = float(temperature)
     except OverflowError:
-        given = inf
-    if not 0 <= given <= _HOTTEST:
+        number = inf
+    if not 0 <= number <= _HOTTEST:
         raise ValueError(
-            f"{op}: temperature={given} is not accepted; give a number from 0 to 2**100"
+            f"{op}: temperature={number} is not accepted; give a number from 0 to 2**100"
         )
-    return given
+    return number

@@ -1,4 +1,4 @@
-"""Softmax of rows of unequal length that are laid end to end."""
+"""Softmax of segments: rows of unequal length that lie end to end."""
 
 from __future__ import annotations
 
@@ -17,47 +17,44 @@ def segment_softmax(
     out: cupy.ndarray | None = None,
     dtype: DTypeLike | None = None,
 ) -> cupy.ndarray:
-    """Softmax of each of many segments of unequal length, laid end to end.
+    """Softmax of each of many segments of unequal length that lie end to end.
 
-    Segment ``s`` is ``x[offsets[s]:offsets[s + 1]]``, and softmax is taken along it: over the edges
-    of a node in graph attention, or over a sequence of a packed batch. The lengths are never known
-    to the host, so nothing waits for the GPU.
+    Segment ``s`` is ``x[offsets[s]:offsets[s + 1]]``; it may hold the edges of a node in graph
+    attention, or a sequence of a packed batch. The host never reads the offsets, so nothing waits
+    for the GPU.
 
     Parameters
     ----------
     x : cupy.ndarray, shape (E, ...)
-        The segments' elements, of any strides and accepted dtype, as for `softmax`. Further
-        dimensions, such as the heads of graph attention, are columns with the same segments.
+        The elements of the segments; strides and dtypes as for `softmax`. Further dimensions, such
+        as the heads of graph attention, are columns with the same segments.
     offsets : cupy.ndarray, shape (S + 1,)
-        Where the segments begin, and where the last ends: int32 or int64, from 0 up to E. A segment
-        may be empty.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
-        itself.
-    dtype : dtype, optional
-        Dtype of the result, any of the floats. By default that of `x`, or of `out`.
+        Where each segment begins, and where the last one ends: int32 or int64, rising from 0 to E.
+        A segment may be empty.
+    out, dtype
+        As for `softmax`.
 
     Returns
     -------
     cupy.ndarray
-        The result, of the shape of `x`; `out` if it was given.
+        The result, with the shape of `x`; `out` if it was given.
 
     Raises
     ------
     TypeError
         If an array is not a CuPy array, or a dtype is not accepted.
     ValueError
-        If `x` has no dimensions, or `offsets` not one or no entry; if `offsets` or `out` is on
-        another device, or `out` has another shape or dtype than is asked for, has elements that
-        share memory, or overlaps an input without being `x`.
+        If `x` has no dimensions; if `offsets` is empty or not one-dimensional; if an array is on
+        another device than `x`; if `out` has the wrong shape or dtype, has elements that share
+        memory, or overlaps an input without being `x` itself.
 
     Notes
     -----
-    Offsets that do not rise from 0 to E, which only the GPU can see, make the whole result NaN.
+    If offsets do not rise from 0 to E, the whole result is NaN, because only the GPU reads them.
 
-    A segment has the bits that `softmax` gives it as a contiguous row of that dtype, wherever it
-    stands and whatever the others are. Short segments are read once and long ones twice. Columns
-    that lie side by side are read one after the other, by accesses that are not contiguous.
+    A segment has the same bits as `softmax` of it as a contiguous row, whatever its place and the
+    other segments. Short segments are read once and long ones twice. Columns that lie side by side
+    are read one after the other, so their accesses are not contiguous.
 
     Examples
     --------
@@ -82,19 +79,18 @@ def segment_softmax_vjp(
     Parameters
     ----------
     y : cupy.ndarray, shape (E, ...)
-        The result of `segment_softmax`, of any strides and accepted dtype.
+        The result of `segment_softmax`; any strides and accepted dtype.
     dy : cupy.ndarray, shape (E, ...)
         Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
     offsets : cupy.ndarray, shape (S + 1,)
         As given to `segment_softmax`.
     out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be `y` or `dy`
-        itself.
+        As for `softmax_vjp`.
 
     Returns
     -------
     cupy.ndarray
-        The gradient, in the dtype that `softmax_vjp` would give.
+        The gradient; its dtype as in `softmax_vjp`.
 
     Raises
     ------
@@ -103,7 +99,7 @@ def segment_softmax_vjp(
 
     Notes
     -----
-    As for `segment_softmax`, offsets that do not rise from 0 to E make the whole result NaN.
+    As in `segment_softmax`, the whole result is NaN if offsets do not rise from 0 to E.
 
     Examples
     --------

@@ -22,54 +22,53 @@ def topk_softmax(
 ) -> tuple[cupy.ndarray, cupy.ndarray]:
     """The `k` largest probabilities of each row and their indices, in one pass over the logits.
 
-    ``y_i = exp(x_i - m) / s`` of the `k` largest ``x_i``, with ``m = max_j x_j`` and ``s`` the sum
-    of ``exp(x_j - m)`` over the row or over the `k`. All logits are read once, whatever the length
-    of a row, and `k` values and indices are written; the other probabilities are not formed.
+    ``y_i = exp(x_i - m) / s`` for the `k` largest ``x_i``, with ``m = max_j x_j`` and ``s`` the sum
+    of ``exp(x_j - m)`` over the row or over the `k`. Rows of any length are read once, and only `k`
+    values and indices are written; the other probabilities are not computed.
 
     Parameters
     ----------
     x : cupy.ndarray
-        Any shape but that of no dimensions, any strides and accepted dtype, as for `softmax`.
+        Logits, with at least one dimension; strides and dtypes as for `softmax`.
     k : int
-        How many, from 1 to 64, and at most the length of a row.
+        How many to select: from 1 to 64, and at most the length of a row.
     axis : int
-        The axis along which a row lies.
+        The axis of the softmax.
     normalise : {"row", "topk"}
-        Over what the probabilities are normalised: ``"row"`` gives those of `softmax`; ``"topk"``
-        makes the `k` of each row sum to 1, as the gates of a mixture of experts.
+        ``"row"`` gives the probabilities of `softmax`. ``"topk"`` makes the `k` values of each row
+        sum to 1, like the gates of a mixture of experts.
     dtype : dtype, optional
-        Dtype of the values, any of the floats. By default that of `x`, or of ``out[0]``; float64
-        for integers and bool.
+        Float dtype of the values. By default that of ``out[0]`` or, without `out`, that of `x`, and
+        float64 for integers and bool.
     out : pair of cupy.ndarray, optional
-        Where to write values and indices: of their shape, a float dtype and int64, any strides,
-        apart from `x`.
+        Where to write values and indices: their shape, a float dtype and int64, any strides. They
+        may not overlap `x`.
 
     Returns
     -------
     values, indices : cupy.ndarray
-        Both of the shape of `x` with `k` in the place of the length of `axis`. The values fall, or
-        stay equal, along it. The indices are int64, from 0, as `cupy.take_along_axis` wants them.
+        Both have the shape of `x`, but with `k` elements along `axis`, in descending order of the
+        values. The indices are int64, as for `cupy.take_along_axis`.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or `k` or `axis` is no integer.
+        If an array is not a CuPy array, a dtype is not accepted, or `k` or `axis` is not an int.
     ValueError
-        If `k` is less than 1, more than 64 or more than the elements of a row; if `normalise` is
-        not known; if `x` has no dimensions; if an array of `out` has another shape, device or dtype
-        than is asked for, has elements that share memory, or overlaps another array; if `axis` is
-        out of range (`numpy.exceptions.AxisError`).
+        If `k` is less than 1, more than 64 or more than the length of a row; if `normalise` is not
+        known; if `x` has no dimensions; if an array of `out` has the wrong shape, device or dtype,
+        has elements that share memory, or overlaps another array; if `axis` is out of range
+        (`numpy.exceptions.AxisError`).
 
     Notes
     -----
-    Equal logits are taken in the order of their indices; -0 and +0 are equal. Logits are compared
-    exactly as stored: subnormals, and 64-bit integers beyond 2**53, which only their probabilities
-    take at float64 values. Two logits that differ may round to equal probabilities.
+    Equal logits are selected in the order of their indices; -0 and +0 are equal. The comparison is
+    exact, also of subnormals and of 64-bit integers beyond 2**53; only probabilities are computed
+    from float64 values. Logits that differ may round to equal probabilities.
 
-    A NaN or a +inf makes all values of its row NaN, as do entries that are all -inf. Indices are
-    valid all the same: NaN counts as larger than +inf, as in `torch.topk` and `jax.lax.top_k`, so
-    that it comes first. An entry of -inf has the value 0, and is picked where nothing better is
-    left.
+    All values of a row are NaN if it has a NaN or a +inf, or only -inf. The indices are valid in
+    any case: NaN comes before +inf, as in `torch.topk` and `jax.lax.top_k`. An entry of -inf has
+    the value 0, and is selected only if no other is left.
 
     Examples
     --------

@@ -37,52 +37,53 @@ def softmax(
         Any shape and any strides. float16, bfloat16, float32 or float64; integers and bool, which
         compute in float64.
     axis : int, tuple of int or None
-        The axes that are normalised together: all of them for None, each element alone for ``()``.
+        The axes that are normalised together. None means all of them; ``()`` means none, so that
+        each element is a row.
     dtype : dtype, optional
-        Dtype of the result, any of the floats. By default that of `x`, or of `out`; float64 for
-        integers and bool.
+        Float dtype of the result. By default that of `out` or, without `out`, that of `x`, and
+        float64 for integers and bool.
     out : cupy.ndarray, optional
         Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
     scale : float, optional
-        Factor of the logits: the inverse of a temperature. 0, or of a size from 2**-64 to 2**64.
+        Factor of the logits, the inverse of a temperature: 0, or an absolute value from 2**-64 to
+        2**64.
     mask : cupy.ndarray of bool, optional
-        True where an element takes part. It broadcasts to `x`, by strides and without a copy.
+        True for elements that take part. It is broadcast to the shape of `x` without a copy.
     bias : cupy.ndarray, optional
-        Added to the scaled logits, of an accepted dtype; broadcasts as `mask` does. The dtype of
-        the result does not follow it.
+        Added to the scaled logits. Any accepted dtype, which does not affect that of the result;
+        broadcast as `mask` is.
     causal : bool
-        Whether row i of the last two axes, of q rows of n elements, takes its first i + 1 + n - q
-        alone: the last query sees all keys. `axis` must be the last.
+        Whether to hide later keys from each query: of the last two axes, with q rows of n elements,
+        row i uses only its first i + 1 + n - q elements, and the last row all of them. `axis` must
+        be the last one.
 
     Returns
     -------
     cupy.ndarray
-        The result, of the shape of `x`; `out` if it was given.
+        The result, with the shape of `x`; `out` if it was given.
 
     Raises
     ------
     TypeError
         If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
     ValueError
-        If `out` has another shape, device or dtype than is asked for, has elements that share
-        memory, or overlaps `x` without being it; if `axis` is out of range
-        (`numpy.exceptions.AxisError`) or names an axis twice.
+        If `out` has the wrong shape, device or dtype, has elements that share memory, or overlaps
+        `x` without being the same array; if `axis` is out of range (`numpy.exceptions.AxisError`)
+        or repeated; if `scale` is out of range, or `mask` or `bias` does not broadcast.
 
     Notes
     -----
-    A NaN or a +inf makes its row NaN, as do entries that are all -inf; single entries of -inf give
-    0.
+    A row that has a NaN or a +inf, or only -inf, is NaN. Other entries of -inf give 0.
 
-    With `scale` and `bias` the softmax is that of ``z = scale * x + bias``, which is carried in two
-    words: the error bound stays while ``abs(scale * x)`` and ``abs(bias)`` are below 2^22 (float64:
-    2^50), and beyond that z has the error of its words, 2^-48 (2^-106) of their size. What
-    overflows, or is infinite, follows the rules of floating point. Elements that `mask` or `causal`
-    hide are exact zeros and count for nothing, whatever they are; a row of nothing else is all
-    zeros.
+    With `scale` or `bias` the result is the softmax of ``z = scale * x + bias``, computed in two
+    words. The error bound holds while ``abs(scale * x)`` and ``abs(bias)`` are below 2^22 (float64:
+    2^50); beyond, z has a relative error of 2^-48 (2^-106) of these. Overflow and infinities follow
+    floating-point rules. Elements hidden by `mask` or `causal` are exact zeros and do not affect
+    the others, whatever their value; a row in which all are hidden is all zeros.
 
-    A row of no elements gives no elements; SciPy refuses it, for want of a maximum. An array of no
-    dimensions is one row of one element, for any `axis` of None, (), 0 or -1, as in SciPy.
+    An empty row gives an empty row, where SciPy raises an error. As in SciPy, an array without
+    dimensions is one row of one element, for an `axis` of None, (), 0 or -1.
 
     Examples
     --------
@@ -110,14 +111,14 @@ def softmax_vjp(
     """Gradient of a loss with respect to softmax's input: the vector-Jacobian product.
 
     ``dx = J^T dy = y * (dy - sum_j y_j dy_j)``, the contraction of ``dy_i/dx_j = y_i (delta_ij -
-    y_j)`` ('Derivative of the Softmax Function', eq. 5) with `dy`. With a `scale` it is that many
-    times this. The gradient with respect to a bias is this without the scale, summed over the axes
-    along which the bias was broadcast.
+    y_j)`` ('Derivative of the Softmax Function', eq. 5) with `dy`. With a `scale` the result is
+    multiplied by it. The gradient with respect to a bias is the result without the scale, summed
+    over the axes along which the bias was broadcast.
 
     Parameters
     ----------
     y : cupy.ndarray
-        The result of `softmax`, of any shape, strides and accepted dtype.
+        The result of `softmax`; any shape, strides and accepted dtype.
     dy : cupy.ndarray
         Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
     axis : int, tuple of int or None
@@ -126,22 +127,23 @@ def softmax_vjp(
         Where to write the result: same shape, a float dtype, any strides. It may be `y` or `dy`
         itself.
     scale, mask, causal
-        As given to `softmax`. A bias has no part in this: what it did is in `y`.
+        As given to `softmax`. There is no `bias`, because its effect is in `y`.
 
     Returns
     -------
     cupy.ndarray
-        The gradient. Its dtype is that of `out` if given, else the wider of the inputs' floats
-        (float32 for float16 with bfloat16; float64 if an input holds integers or bool).
+        The gradient. Its dtype is that of `out` if given, else the wider of the inputs' dtypes:
+        float32 for float16 with bfloat16, and float64 if an input holds integers or bool.
 
     Raises
     ------
     TypeError
         If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
     ValueError
-        If `y` and `dy` differ in shape or device; if `out` does, has elements that share memory, or
-        overlaps an input without being it; if `axis` is out of range (`numpy.exceptions.AxisError`)
-        or names an axis twice.
+        If `y`, `dy` and `out` differ in shape or device; if `out` has elements that share memory,
+        or overlaps an input without being the same array; if `axis` is out of range
+        (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range, or `mask` does not
+        broadcast.
 
     Examples
     --------
@@ -170,26 +172,21 @@ def softmax_jvp(
     """Change of softmax's result along a change of its input: the Jacobian-vector product.
 
     ``dyt = J xt = y * (xt - sum_j y_j xt_j)``. The Jacobian of softmax is symmetric, so this is the
-    computation of `softmax_vjp`, under the name that forward-mode differentiation gives it.
+    same computation as `softmax_vjp`, under its name in forward-mode differentiation.
 
     Parameters
     ----------
     y : cupy.ndarray
-        The result of `softmax`, of any shape, strides and accepted dtype.
+        The result of `softmax`; any shape, strides and accepted dtype.
     xt : cupy.ndarray
         Tangent of softmax's input. Same shape; its dtype may differ.
-    axis : int, tuple of int or None
-        The `axis` that was given to `softmax`.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be `y` or `xt`
-        itself.
-    scale, mask, causal
-        As given to `softmax`. A bias has no part in this: what it did is in `y`.
+    axis, out, scale, mask, causal
+        As for `softmax_vjp`.
 
     Returns
     -------
     cupy.ndarray
-        The tangent of softmax's result, in the dtype that `softmax_vjp` would give.
+        The tangent of softmax's result; its dtype as in `softmax_vjp`.
 
     Raises
     ------
@@ -213,18 +210,18 @@ def softmax_jvp(
 def softmax_jacobian(
     y: cupy.ndarray, dtype: DTypeLike | None = None, out: cupy.ndarray | None = None
 ) -> cupy.ndarray:
-    """Jacobian of softmax over the last axis, ``diag(y) - y y^T``, in one pass of writing.
+    """Jacobian of softmax over the last axis, ``diag(y) - y y^T``, written once.
 
     ``J_ij = dy_i/dx_j = y_i (delta_ij - y_j)`` ('Derivative of the Softmax Function', eq. 5): on
     the diagonal ``y_i (1 - y_i)``, off it ``-y_i y_j``. It is symmetric, and its rows and columns
-    sum to 0. For products with vectors `softmax_vjp` needs no matrix.
+    sum to 0. To multiply it with a vector, use `softmax_vjp`, which needs no matrix.
 
     Parameters
     ----------
     y : cupy.ndarray, shape (..., n)
-        The result of `softmax`, of any strides and accepted dtype.
+        The result of `softmax`; any strides and accepted dtype.
     dtype : dtype, optional
-        Dtype of the result, any of the floats. By default that of `y`, or of `out`.
+        Float dtype of the result. By default that of `out` or, without `out`, that of `y`.
     out : cupy.ndarray, shape (..., n, n), optional
         Where to write the result: a float dtype, any strides.
 
@@ -238,12 +235,12 @@ def softmax_jacobian(
     TypeError
         If an array is not a CuPy array, or a dtype is not accepted.
     ValueError
-        If `y` has no dimensions; if `out` has another shape, device or dtype than is asked for, has
-        elements that share memory, or overlaps `y`.
+        If `y` has no dimensions; if `out` has the wrong shape, device or dtype, has elements that
+        share memory, or overlaps `y`.
 
     Notes
     -----
-    Each entry is rounded once (16-bit dtypes: from float32, where it was rounded before).
+    Each entry is rounded once; in 16-bit dtypes twice, the first time to float32.
 
     Examples
     --------
@@ -274,7 +271,7 @@ def softmax_vjp_vjp(
     y, dy : cupy.ndarray
         The inputs of `softmax_vjp`.
     g : cupy.ndarray
-        Gradient of the loss with respect to its result. Same shape; dtypes may differ.
+        Gradient of the loss with respect to its result. Same shape; the dtypes may differ.
     axis : int, tuple of int or None
         The axes of the softmax.
     out : pair of cupy.ndarray, optional
@@ -284,7 +281,7 @@ def softmax_vjp_vjp(
     Returns
     -------
     pair of cupy.ndarray
-        The gradients with respect to `y` and to `dy`, in the widest of the inputs' floats.
+        The gradients with respect to `y` and to `dy`, in the widest of the inputs' dtypes.
 
     Raises
     ------
@@ -314,24 +311,21 @@ def softmax_hvp(
 
     It is the change of `softmax_vjp`'s result along a change `v` of softmax's input: with
     ``yt = y * (v - sum_j y_j v_j)``, ``yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j``. The last
-    sum is ``sum_j y_j v_j dy_j`` less the product of the other two, so one pass is enough.
+    sum is ``sum_j y_j v_j dy_j`` minus the product of the other two, so one pass is enough.
 
     Parameters
     ----------
     y, dy : cupy.ndarray
         The inputs of `softmax_vjp`.
     v : cupy.ndarray
-        Tangent of softmax's input. Same shape; dtypes may differ.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    out : cupy.ndarray, optional
-        Where to write the result: same shape, a float dtype, any strides. It may be an input
-        itself.
+        Tangent of softmax's input. Same shape; the dtypes may differ.
+    axis, out
+        As for `softmax_vjp`.
 
     Returns
     -------
     cupy.ndarray
-        The product, in the widest of the inputs' floats.
+        The product, in the widest of the inputs' dtypes.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""What is known of each operation outside its kernel, and the rules for dtypes."""
+"""The table of operations, and the rules for dtypes."""

@@ -1,4 +1,4 @@
-"""What is known of an operation outside its kernel, and the rules for dtypes that all share."""
+"""What the planner, the wrappers and the documentation know of an operation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REDUCTIONS = ("group", "block", "stream", "split", "column")
 SELECTIONS = ("topk_group", "topk_block", "topk_split", "topk_column")
 PATTERNS = (*REDUCTIONS, "map", "segment", *SELECTIONS)
 
-MASK = "mask"  # an input that says by bool which elements of a row take part
+MASK = "mask"  # name of the bool input that says which elements of a row take part
 
 
 class Needs(NamedTuple):
@@ -36,67 +36,67 @@ class Needs(NamedTuple):
 
 @dataclass(frozen=True)
 class Operation:
-    """What is known of an operation outside its kernel.
+    """All that is known of an operation outside its kernel.
 
     Attributes
     ----------
     name : str
-        Name of the operation, and of its kernels.
+        Name of the operation and of its kernels.
     inputs : tuple of str
-        Names of the inputs, in the kernel's order; error messages use them. A thread keeps one
-        value of each for every element of a row held on chip.
+        Names of the inputs that have a value for each element, in the kernel's order; error
+        messages use them. A thread keeps one value of each for every element that it holds.
     formula : str
         The definition, for the reader; docs/derivation.md derives it.
     row_inputs : tuple of str
-        Inputs with one value for each row; offsets, which are one more, count as one.
+        Inputs with one value for each row, or the offsets of rows of unequal length.
     tables : tuple of str
-        Inputs of one dimension that the kernel looks up by itself.
+        One-dimensional inputs in which the kernel looks values up.
     indices : tuple of str
-        The inputs that are integers used as they are: no arithmetic follows their dtype.
-    beside : tuple of str
-        The inputs that the default dtype of the results does not follow.
+        Integer inputs that are used as they are: they do not affect the dtype of the arithmetic.
+    auxiliary_inputs : tuple of str
+        Inputs that do not affect the default dtype of the results.
     outputs, row_outputs : tuple of str
         Results with a value for each element, and with one for each row.
     selects : bool
-        Whether the row outputs are of k elements that are selected of each row, k being the first
-        option: k values in the dtype that is asked for, then k indices; or one index alone.
+        Whether the operation selects k elements of each row, with k as its first option. The row
+        outputs are then k values and k indices, or a single index.
     relative, plain : int
-        Sums over the row that the kernel forms: of terms relative to the row's maximum, which is
-        then found too, and of others.
+        Numbers of sums over the row. Relative sums have terms relative to the row's maximum, which
+        the kernel then finds too; plain sums do not.
     picked : int
-        Values of single elements that the kernel takes out of the row.
+        Number of single elements whose values the kernel takes out of the row.
     rule : str
         Which elements, as in `Needs`.
     dominant : pair of int, optional
-        The plain sums and picked values where the element above one half is kept apart from the
-        sums: where the first input is float32 or float64 and the results are as precise.
+        The numbers of plain sums and of picked values if the element above one half is kept apart
+        from the sums: if the first input is float32 or float64 and the results are as precise.
     patterns : tuple of str
-        The ways of laying a row over threads that the kernel supports.
+        The patterns (ways of laying a row over threads) that the kernel supports.
     source : str
-        ``cuda_kernels/ops/<source>.cuh``, where that is not `name`: for an operation that is
-        another with more or fewer operands or features.
+        ``cuda_kernels/ops/<source>.cuh``, if that is not `name`: variants of an operation share its
+        source.
     public : str
-        Name of the function that runs it, where that is not `name`; error messages use it.
+        Name of the public function that runs it, if that is not `name`; error messages use it.
     ordered : bool
-        Whether the kernel needs to know where a row stands: rows are then numbered in the order of
-        the arrays' dimensions, not in that of memory.
+        Whether the kernel needs to know where a row stands. Rows are then numbered in the order of
+        the arrays' dimensions instead of the order of memory.
     features : tuple of str
-        Names in ``csm::feature`` (``machine/config.cuh``): what a variant does besides.
+        Names in ``csm::feature`` (``machine/config.cuh``): what a variant does in addition.
     options : tuple of str
-        Numbers that come with a call, in the kernel's order.
+        Numbers passed with each call, in the kernel's order.
     precise_as : str
-        The operand whose dtype the kernel's precision follows, where that is not the first result.
+        The operand whose dtype sets the kernel's precision, if that is not the first result.
     repeated : bool
-        Whether the inputs with elements are rows that each repeat along the dimension before the
-        axis, to make a matrix.
+        Whether each row of the inputs is repeated along the dimension before the axis, to make a
+        matrix.
     exact_sums : bool
-        Whether float64 sums carry their second word for narrower results too. float32 sums do where
-        the result is float32: a second word costs a 16-bit kernel more than memory leaves it.
+        Whether float64 sums keep a second word even if the result is narrower. float32 sums keep
+        one only for float32 results: for 16-bit results it would take longer than memory does.
     always_exact : bool
-        Whether sums carry their second word whatever the dtypes.
+        Whether sums keep a second word for all dtypes.
     sum_inputs, map_inputs : tuple of str
-        The inputs that the sums need, and those that the results do, where that is not all: of a
-        row that is read twice, a compiler drops the other loads.
+        The inputs that the sums need, and those that the results need, if that is not all of them.
+        Where a row is read twice, the compiler drops the loads that a pass does not need.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Operation:
     row_inputs: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     indices: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    auxiliary_inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("out",)
     row_outputs: tuple[str, ...] = ()
     selects: bool = False
@@ -134,47 +134,47 @@ class Operation:
 
     @property
     def table_operands(self) -> range:
-        """Which operands are tables."""
+        """Numbers of the operands that are tables."""
         return range(len(self.inputs) + len(self.row_inputs), len(self.read))
 
     @property
     def selects_many(self) -> bool:
-        """Whether there is a dimension of selected elements in the results."""
+        """Whether the results have a dimension of selected elements."""
         return self.selects and len(self.row_outputs) > 1
 
     @property
     def segmented(self) -> bool:
-        """Whether rows are of unequal length: the last of `read` then says where they begin."""
+        """Whether rows have unequal lengths; the last of `read` then says where they begin."""
         return self.patterns == ("segment",)
 
     @property
-    def valued(self) -> int:
-        """How many of `read` hold values to compute with."""
+    def value_inputs(self) -> int:
+        """How many of `read` hold values: all but the offsets."""
         return len(self.read) - self.segmented
 
     @property
     def written(self) -> tuple[str, ...]:
-        """Names of all results; the operands are `read` and then these."""
+        """Names of all results; the operands are `read` followed by these."""
         return self.outputs + self.row_outputs
 
     @property
-    def held(self) -> int:
-        """How many values of an element a thread keeps: a mask is used up in reading."""
+    def register_inputs(self) -> int:
+        """How many values a thread keeps of an element; a mask is not kept after it is read."""
         return len(self.inputs) - ("masked" in self.features)
 
     @property
     def hides(self) -> bool:
-        """Whether elements of a row may be hidden from it."""
+        """Whether elements of a row may be hidden."""
         return "masked" in self.features or "causal" in self.features
 
     @property
     def maximum_words(self) -> int:
-        """Words of a row's maximum: as many as a logit has, and one where there is none."""
+        """Words of a row's maximum: two if logits have two, else one, even if there is none."""
         wide = "scaled" in self.features or "biased" in self.features
         return 2 if self.relative and wide else 1
 
     def compensated(self, dtypes: Sequence[str], acc: str) -> bool:
-        """Whether sums carry a second word, for operands of these dtypes, computed in `acc`."""
+        """Whether sums keep a second word, for operands of these dtypes, computed in `acc`."""
         return (
             self.always_exact
             or ITEMSIZE[dtypes[self.precision]] == ITEMSIZE[acc]
@@ -192,23 +192,24 @@ class Operation:
         return Needs(self.relative, self.plain, self.picked, self.rule)
 
     def node_words(self, dtypes: Sequence[str], acc: str) -> int:
-        """Words of a partial result: the maximum, two for each sum, the picked."""
+        """Words of a partial result: the maximum, two for each sum, one for each picked value."""
         needs = self.needs(dtypes, acc)
         return self.maximum_words + 2 * (needs.relative + needs.plain) + needs.picked
 
     @property
     def precision(self) -> int:
-        """The operand whose dtype the kernel's precision follows."""
+        """Number of the operand whose dtype sets the kernel's precision."""
         names = self.read + self.written
         return names.index(self.precise_as) if self.precise_as else len(self.read)
 
-    def counts(self, operand: int) -> bool:
-        """Whether arithmetic follows the dtype of an operand."""
+    def affects_compute_dtype(self, operand: int) -> bool:
+        """Whether the dtype of the arithmetic depends on that of an operand."""
         return operand >= len(self.read) or self.read[operand] not in (*self.indices, MASK)
 
-    def decides(self, operand: int) -> bool:
-        """Whether the default dtype of the results follows that of an input with elements."""
-        return self.counts(operand) and self.read[operand] not in self.beside
+    def affects_output_dtype(self, operand: int) -> bool:
+        """Whether the default dtype of the results depends on that of one of `inputs`."""
+        auxiliary = self.read[operand] in self.auxiliary_inputs
+        return self.affects_compute_dtype(operand) and not auxiliary
 
     def fixed_dtype(self, operand: int) -> str | None:
         """Return the only dtype that an operand can have, or None if the call decides."""
@@ -216,7 +217,7 @@ class Operation:
         return "int64" if self.selects and operand == last else None
 
     def along_rows(self, operand: int) -> bool:
-        """Whether an operand has a value for each element of a row, not one for the row."""
+        """Whether an operand has a value for each element of a row, rather than one for the row."""
         read = len(self.read)
         count = len(self.inputs) if operand < read else len(self.outputs)
         return (operand if operand < read else operand - read) < count

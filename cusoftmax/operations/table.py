@@ -1,8 +1,8 @@
 """The table of operations.
 
-A kernel of this package computes one *operation* over every row of its inputs. What the planner,
-the wrappers and the documentation need to know of an operation is one entry of `OPERATIONS`; its
-arithmetic is ``cuda_kernels/ops``.
+A kernel of this package computes one *operation* over every row of its inputs. An operation has an
+entry here, for the planner, the wrappers and the documentation, and its arithmetic in
+``cuda_kernels/ops``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cusoftmax.operations.operation import SELECTIONS, Operation
-from cusoftmax.operations.variants import (
-    LOGIT_FEATURES,
-    cross_entropy_variants,
-    logit_variants,
-    logits_name,
-    of_logits,
-)
+from cusoftmax.operations.options import LOGIT_FEATURES, logits_name
+from cusoftmax.operations.variants import cross_entropy_variants, logit_variants, of_logits
 
 _LOGSUMEXP = Operation(
     name="logsumexp",
@@ -244,12 +239,12 @@ _TOTAL = Operation(
     public="cross_entropy",
     options=("factor",),
 )
-# The launches that a public function of many options is made of; the gates go over those of them
-# that are in `OPERATIONS`.
+# Variants, and the launches that a public function of many options is made of. The compile gate and
+# the family's tests go over `OPERATIONS` only, to which some of these are added below.
 PARTS = {operation.name: operation for operation in cross_entropy_variants()} | {
     operation.name: operation
     for operation in (
-        # Without noise; and what gumbel_softmax is of a temperature of 0.
+        # A draw without noise, and gumbel_softmax at a temperature of 0.
         replace(_SAMPLE, name="sample_argmax", source="sample", public="sample", features=()),
         replace(_SAMPLE, name="gumbel_argmax", source="sample", public="gumbel_softmax"),
         Operation(
@@ -272,7 +267,7 @@ PARTS = {operation.name: operation for operation in cross_entropy_variants()} | 
         replace(_TOTAL, name="cross_entropy_total_by", row_inputs=("divisor",), source=_TOTAL.name),
     )
 }
-# The plainest, and those that hold the most.
+# The simplest variants of cross-entropy, and those that keep the most in registers.
 OPERATIONS |= {
     name: PARTS[name]
     for name in (
@@ -284,7 +279,8 @@ OPERATIONS |= {
     )
 }
 
-# The operations of logits: with a bias those that read them; the others read what came of it.
+# The operations that can scale, bias or hide logits. Those that read logits take a bias; those that
+# read a result do not need it.
 _OF_LOGITS = (
     *("softmax", "log_softmax", "logsumexp", "logsumexp_sign", "logsumexp_b", "logsumexp_b_sign"),
     *("logsumexp_vjp", "logsumexp_b_vjp"),
@@ -299,7 +295,7 @@ PARTS |= {
     for features in logit_variants(biased=op in _OF_LOGITS)
     for operation in (of_logits(OPERATIONS[op], features, OPERATIONS[op].public or op),)
 }
-# One of each feature, and of all of them.
+# Variants with one feature, and with all of them.
 OPERATIONS |= {
     name: PARTS[name]
     for name in (
@@ -317,7 +313,7 @@ OPERATIONS |= {
 }
 KERNELS = OPERATIONS | PARTS
 
-# Public functions that run another function's kernel: the Jacobian of softmax is symmetric.
+# Public functions that run another one's kernel. softmax_jvp is one: the Jacobian is symmetric.
 SAME_KERNEL = {
     "softmax_jvp": replace(
         OPERATIONS["softmax_vjp"],
@@ -336,13 +332,3 @@ SAME_KERNEL |= {
     for op, biased in (("softmax_jvp", False), ("softmax_value_and_jvp", True))
     for features in logit_variants(biased=biased)
 }
-
-
-def find(op: str) -> Operation:
-    """Return the operation of the public function `op`; ValueError if there is none."""
-    operation = KERNELS.get(op) or SAME_KERNEL.get(op)
-    if operation is None:
-        named = [operation.name for operation in OPERATIONS.values() if not operation.public]
-        known = ", ".join((*named, *(op for op, o in SAME_KERNEL.items() if not o.public)))
-        raise ValueError(f"there is no operation {op!r}; the operations are {known}")
-    return operation

@@ -1,36 +1,20 @@
-"""Variants of operations: what cross-entropy's options and those of logits make of an entry."""
+"""The entries of variants: one for each set of options of cross-entropy, and of logits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import compress, product
 
 from cusoftmax.operations.operation import MASK, Operation
-
-CROSS_ENTROPY_OPTIONS = (
-    "ignore_index",
-    "stride",  # of the table of weights, in bytes
-    "keep",  # 1 - label_smoothing
-    "label_smoothing",
-    "share",  # label_smoothing / C
-    "z_loss",
-    "softcap",
-    "per_cap",
-    "factor",  # of the gradient
+from cusoftmax.operations.options import (
+    CROSS_ENTROPY_OPTIONS,
+    CROSS_ENTROPY_RESULTS,
+    LOGIT_FEATURES,
+    LOGIT_OPTIONS,
+    cross_entropy_name,
+    logits_name,
 )
-
-
-def cross_entropy_name(*, soft: bool, weight: bool, smooth: bool, capped: bool, result: str) -> str:
-    """Return the operation of a variant; `result` as in `CROSS_ENTROPY_RESULTS`."""
-    features = (("soft", soft), ("weight", weight), ("smooth", smooth), ("capped", capped))
-    words = [word for word, wanted in features if wanted]
-    return "_".join(("cross_entropy", *words, *([result] if result else ())))
-
-
-# What a variant gives: the loss; the loss and its gradient; both, of which the gradient is
-# multiplied by one from above; that gradient alone.
-CROSS_ENTROPY_RESULTS = ("", "grad", "grad_up", "vjp")
 
 
 def _cross_entropy(soft: bool, weight: bool, smooth: bool, capped: bool, result: str) -> Operation:
@@ -63,7 +47,7 @@ def _cross_entropy(soft: bool, weight: bool, smooth: bool, capped: bool, result:
         ),
         options=CROSS_ENTROPY_OPTIONS,
         precise_as="logits",
-        exact_sums=True,  # of integers
+        exact_sums=True,  # for integer logits
     )
 
 
@@ -71,30 +55,20 @@ def cross_entropy_variants() -> Iterator[Operation]:
     """Yield cross-entropy with each set of its options."""
     flags = (False, True)
     for soft, weight, smooth, capped in product(flags, repeat=4):
-        if not (soft and smooth):  # smoothing costs soft targets nothing: it is no variant of them
+        if not (soft and smooth):  # kernels of soft targets always smooth: it costs them nothing
             for result in CROSS_ENTROPY_RESULTS:
                 yield _cross_entropy(soft, weight, smooth, capped, result)
 
 
-# Numbers of a call that transforms the logits: the absolute value of their scale (1 for 0) in two
-# words, its sign, and over how many rows a causal order goes.
-LOGIT_OPTIONS = ("scale", "scale_low", "sign", "queries")
-LOGIT_FEATURES = ("scaled", "biased", "masked", "causal")
-
-
-def logits_name(op: str, features: Iterable[str]) -> str:
-    """Return the operation that does `op` of logits with some of `LOGIT_FEATURES`."""
-    return "_".join((op, *(word for word in LOGIT_FEATURES if word in features)))
-
-
 def of_logits(operation: Operation, features: tuple[str, ...], public: str) -> Operation:
+    """Return the variant of an operation that transforms logits; `public` names its function."""
     bias = ("bias",) if "biased" in features else ()
     mask = (MASK,) if "masked" in features else ()
     return replace(
         operation,
         name=logits_name(operation.name, features),
         inputs=operation.inputs + bias + mask,
-        beside=bias + mask,
+        auxiliary_inputs=bias + mask,
         source=operation.source or operation.name,
         public=public,
         features=features,
@@ -106,7 +80,7 @@ def of_logits(operation: Operation, features: tuple[str, ...], public: str) -> O
 
 
 def logit_variants(*, biased: bool) -> Iterator[tuple[str, ...]]:
-    """Yield each set of features that logits may have; the empty one is not among them."""
+    """Yield each set of features that logits may have, except the empty one."""
     words = LOGIT_FEATURES if biased else tuple(w for w in LOGIT_FEATURES if w != "biased")
     for chosen in product((False, True), repeat=len(words)):
         if any(chosen):

@@ -1,4 +1,4 @@
-"""What all patterns share: the numbers of a problem, and how kernels and plans are made of them."""
+"""What the planner of every pattern needs: numbers derived from a problem, kernels and plans."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 from cusoftmax.operations.dtypes import ITEMSIZE, compute_dtype
 from cusoftmax.operations.operation import REDUCTIONS, Operation
 from cusoftmax.operations.table import KERNELS
-from cusoftmax.planning import tuning as tuned
+from cusoftmax.planning import tuning
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax.planning.problem import Operand, Problem
 
-ACCESS_BYTES = 16  # the widest global access of one thread
+ACCESS_BYTES = 16  # the widest global access of a thread
 
 
 def computes_in(problem: Problem) -> str:
-    """Return the dtype of a problem's arithmetic; results beside the precise one follow it."""
+    """Return the dtype of a problem's arithmetic."""
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
-    read = [d for i, d in enumerate(dtypes[: len(operation.read)]) if operation.counts(i)]
+    read = [
+        d for i, d in enumerate(dtypes[: len(operation.read)]) if operation.affects_compute_dtype(i)
+    ]
     return compute_dtype(read, dtypes[operation.precision])
 
 
@@ -38,7 +40,7 @@ def power_of_two_below(at_most: int) -> int:
 
 
 class PlanBuilder:
-    """The numbers that all patterns need, and the construction of kernels and plans from them."""
+    """Derives the numbers that all patterns need, and constructs kernels and plans from them."""
 
     def __init__(self, problem: Problem, device: DeviceSpec) -> None:
         self.problem = problem
@@ -49,42 +51,40 @@ class PlanBuilder:
         self.acc = computes_in(problem)
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
-        # The operands that are walked along the rows, and the sizes of their elements.
+        # The operands with a value for each element, and the sizes of those.
         along = [(i, o) for i, o in enumerate(problem.operands) if self.operation.along_rows(i)]
-        # The widest access that any layout of these dtypes allows; the order of summation is in it.
         self.along = [(o, ITEMSIZE[o.dtype]) for _, o in along]
+        # The widest access for these dtypes in any layout. It is part of the order of summation.
         self.group = ACCESS_BYTES // max(size for _, size in self.along)
-        # Inputs that repeat one element along the row are no hindrance to wide accesses of it.
+        # Inputs that repeat one element along the row do not limit the width of accesses.
         same = [i for i, o in along if self._repeats(i, o)]
         self.stepping = [(o, ITEMSIZE[o.dtype]) for i, o in along if i not in same]
         self.repeated = sum(1 << i for i in same)
-        self.values = self.operation.held  # of an element, in registers
-        held = tuned.WORDS_IN_REGISTERS.value // (self.values * self.acc_words)
+        self.values = self.operation.register_inputs  # values that registers hold of each element
+        held = tuning.WORDS_IN_REGISTERS // (self.values * self.acc_words)
         self.items = max(power_of_two_below(held), self.group)
         self.chunk = WARP * self.items
         self.node_bytes = self.operation.node_words(dtypes, self.acc) * self.acc_bytes
-        # Warps of a block, which cap the registers of its threads.
+        # Most warps of a block, which limits the registers of its threads.
         if self.acc == "float64":
-            self.max_warps = tuned.BLOCK_WARPS_DOUBLE.value
+            self.max_warps = tuning.BLOCK_WARPS_DOUBLE
         elif out == "float32":
             widened = min(size for _, size in self.along) < 4
-            self.max_warps = (
-                tuned.BLOCK_WARPS_WIDENED.value if widened else tuned.BLOCK_WARPS_FLOAT.value
-            )
+            self.max_warps = tuning.BLOCK_WARPS_WIDENED if widened else tuning.BLOCK_WARPS_FLOAT
         else:
-            self.max_warps = tuned.BLOCK_WARPS.value
+            self.max_warps = tuning.BLOCK_WARPS
         operation = self.operation
         if operation.relative and (operation.plain or operation.picked):
             if out == "float32":
-                self.max_warps = tuned.BLOCK_WARPS_LOSS_FLOAT.value
+                self.max_warps = tuning.BLOCK_WARPS_LOSS_FLOAT
             elif operation.plain:
-                self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_LOSS.value)
+                self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_LOSS)
         if "seed" in operation.options and out == "float32":
-            self.max_warps = tuned.BLOCK_WARPS_NOISE_FLOAT.value
+            self.max_warps = tuning.BLOCK_WARPS_NOISE_FLOAT
         if "biased" in operation.features:
-            self.max_warps = min(self.max_warps, tuned.BLOCK_WARPS_BIASED.value)
+            self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_BIASED)
         if len(problem.reduce_shape) > 1:
-            self.max_warps = tuned.GENERAL_WARPS.value
+            self.max_warps = tuning.GENERAL_WARPS
 
     def _repeats(self, number: int, operand: Operand) -> bool:
         few = self.problem.n < 2 or number >= len(self.operation.inputs)
@@ -94,12 +94,12 @@ class PlanBuilder:
 
     @property
     def parked_words(self) -> int:
-        """Words of a chunk in shared memory: its elements, and a word a lane of what is hidden."""
+        """Words of a chunk in shared memory: its elements, and a word of hidden bits a lane."""
         return self.chunk * self.values + (WARP if self.operation.hides else 0)
 
     @property
     def passes(self) -> int:
-        """How often a row that is not kept on the chip is read."""
+        """How often a row that is not kept on chip is read."""
         return 2 if self.operation.outputs else 1
 
     @property
@@ -108,7 +108,7 @@ class PlanBuilder:
 
     @cached_property
     def row_vector(self) -> int:
-        """Elements of one access: the most that every row of every operand is aligned to."""
+        """Elements of one access: as many as every row of every operand is aligned to."""
         problem = self.problem
 
         def fits(vector: int) -> bool:
@@ -123,7 +123,7 @@ class PlanBuilder:
 
     @cached_property
     def staged_vector(self) -> int:
-        """Elements of one access to a whole column, wherever its rows begin."""
+        """Elements of one access to segments, which may begin at any element of a column."""
 
         def fits(vector: int) -> bool:
             return self.row_is_contiguous and all(
@@ -135,7 +135,7 @@ class PlanBuilder:
         return self._widest(self.group, fits)
 
     def column_vector(self, inner: int) -> int:
-        """Neighbouring rows of one access."""
+        """Neighbouring rows that one access reads."""
 
         def fits(vector: int) -> bool:
             return inner % vector == 0 and all(
@@ -146,7 +146,7 @@ class PlanBuilder:
                 for o, size in self.along
             )
 
-        return self._widest(min(self.group, tuned.COLUMN_VECTOR.value // self.acc_words), fits)
+        return self._widest(min(self.group, tuning.COLUMN_VECTOR // self.acc_words), fits)
 
     def _steps(self, batch_strides: tuple[int, ...]) -> tuple[int, ...]:
         return batch_strides if self.problem.rows > 1 else ()
@@ -168,12 +168,12 @@ class PlanBuilder:
             group=group,
             lanes=lanes,
             items=items,
-            **({"threads": min(self.max_warps, tuned.CAP_WARPS.value) * WARP} | kind),
+            **({"threads": min(self.max_warps, tuning.CAP_WARPS) * WARP} | kind),
             repeated=0 if pattern == "column" else self.repeated,
         )
 
     def chunk_kernel(self, pattern: str, **kind: Any) -> Kernel:
-        """A kernel whose warps take a chunk of a row each."""
+        """Return a kernel in which each warp takes a chunk of a row."""
         return self.kernel(
             pattern,
             vector=self.row_vector,
@@ -215,10 +215,10 @@ class PlanBuilder:
         )
 
 
-def lanes_of(make: PlanBuilder) -> tuple[int, int]:
-    """Return the lanes that hold a row of at most a chunk, and the elements in each."""
-    n = make.problem.n
-    if n <= 2 * make.group:  # one access a lane
-        return power_of_two(ceil_div(n, make.group)), make.group
-    # As few lanes as can hold the row: fewer shuffles, and less of the last lanes idle.
-    return max(2, power_of_two(ceil_div(n, make.items))), make.items
+def lanes_of(builder: PlanBuilder) -> tuple[int, int]:
+    """Return how many lanes hold a row of at most one chunk, and how many elements each holds."""
+    n = builder.problem.n
+    if n <= 2 * builder.group:  # one access a lane
+        return power_of_two(ceil_div(n, builder.group)), builder.group
+    # As few lanes as can hold the row: fewer shuffles, and fewer idle elements in the last lanes.
+    return max(2, power_of_two(ceil_div(n, builder.items))), builder.items

@@ -1,7 +1,7 @@
-"""The checks of a call: every error a public function raises about its arguments is worded here.
+"""The checks of a call's arguments, and the errors that they raise.
 
-Each message names the function and the argument, says what was given and what to do. Nothing has
-been allocated, launched or written when one is raised.
+Each message names the function and the argument, and says what was given and what to do. When one
+is raised, nothing has been allocated, launched or written.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import operator
 import sys
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.exceptions import AxisError
 
-from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, ITEMSIZE, OFFSETS
-from cusoftmax.operations.operation import MASK, Operation
-from cusoftmax.operations.table import find
-from cusoftmax.planning.problem import View
+from cusoftmax.operations.dtypes import FLOATS, ITEMSIZE
+from cusoftmax.operations.lookup import find
 
-Array = Any  # cupy.ndarray, which must not be imported here
+if TYPE_CHECKING:
+    from cusoftmax.operations.operation import Operation
+    from cusoftmax.planning.problem import View
+
+Array = Any  # a cupy.ndarray; CuPy must not be imported here
 Axis = int | tuple[int, ...] | None
 
-
-MOST_SELECTED = 64  # elements of a row: two for each lane of a warp
+MOST_SELECTED = 64  # elements of a row that topk_softmax can select: two for each lane of a warp
 
 
 def plain_axis(op: str, axis: Any) -> Axis:
-    """Return `axis` as an int, a tuple of ints or None; True and 1.0 equal 1 but are no axes."""
+    """Return `axis` as an int, a tuple of ints or None; refuse others, such as True and 1.0."""
     if axis is None:
         return None
     try:
@@ -43,7 +44,7 @@ def plain_axis(op: str, axis: Any) -> Axis:
 
 
 def plain_bool(op: str, name: str, value: Any) -> bool:
-    """Return a flag as a bool; TypeError for an array, say, given in its place."""
+    """Return a flag as a bool; TypeError for anything else, such as an array."""
     if isinstance(value, (bool, np.bool_, int)):
         return bool(value)
     raise TypeError(
@@ -52,33 +53,33 @@ def plain_bool(op: str, name: str, value: Any) -> bool:
 
 
 def resolve_axes(op: str, axis: Any, ndim: int) -> tuple[int, ...]:
-    """Return the axes of a row: ascending, not negative, none twice.
+    """Return the axes that make up a row: ascending, not negative, none twice.
 
-    As in SciPy, None is all axes, and () is none: every element is then a row. An array of no
-    dimensions is one row of one element, and takes axis 0 and -1 too.
+    As in SciPy, None means all axes, and () means none: every element is then a row of its own. An
+    array without dimensions is one row of one element, and also accepts axis 0 and -1.
     """
     axis = plain_axis(op, axis)
     if axis is None or (ndim == 0 and axis in (0, -1)):
         return tuple(range(ndim))
-    given = axis if isinstance(axis, tuple) else (axis,)
-    for a in given:
+    several = axis if isinstance(axis, tuple) else (axis,)
+    for a in several:
         if not -ndim <= a < ndim:
             raise AxisError(a, ndim, op)
-    axes = tuple(sorted(a % ndim for a in given))
+    axes = tuple(sorted(a % ndim for a in several))
     if len(set(axes)) != len(axes):
         raise ValueError(f"{op}: axis={axis} names an axis twice; name each once")
     return axes
 
 
 def as_dtype(op: str, dtype: Any) -> np.dtype[Any]:
-    """Return `dtype` as a NumPy dtype; the name "bfloat16" is known even before `ml_dtypes` is."""
+    """Return `dtype` as a NumPy dtype; "bfloat16" is accepted before `ml_dtypes` is imported."""
     try:
         if isinstance(dtype, str) and dtype == "bfloat16":
             import ml_dtypes
 
             dtype = ml_dtypes.bfloat16
-        found: np.dtype[Any] = np.dtype(dtype)
-        return found
+        converted: np.dtype[Any] = np.dtype(dtype)
+        return converted
     except TypeError:
         raise TypeError(
             f"{op}: {dtype!r} is not a dtype; give one of {', '.join(FLOATS)}"
@@ -87,12 +88,12 @@ def as_dtype(op: str, dtype: Any) -> np.dtype[Any]:
 
 @lru_cache(maxsize=256)
 def _name(dtype: np.dtype[Any]) -> str | None:
-    """Return the name of an accepted dtype. The kernels read the machine's own byte order only."""
+    """Return the name of an accepted dtype in native byte order, or None for any other."""
     return dtype.name if dtype.isnative and dtype.name in ITEMSIZE else None
 
 
 def accepted_name(op: str, what: str, dtype: np.dtype[Any], accepted: Collection[str]) -> str:
-    """Return the name of `dtype`, which `what` has; TypeError if it is not in `accepted`."""
+    """Return the name of `dtype`; TypeError if not in `accepted`, with `what` in the message."""
     name = _name(dtype)
     if name is None or name not in accepted:
         raise TypeError(
@@ -102,7 +103,7 @@ def accepted_name(op: str, what: str, dtype: np.dtype[Any], accepted: Collection
 
 
 def float_name(op: str, what: str, dtype: np.dtype[Any]) -> str:
-    """Return the name of an output dtype; TypeError if it is no accepted float."""
+    """Return the name of an output dtype; TypeError if it is not an accepted float."""
     name = _name(dtype)
     if name is None or name not in FLOATS:
         raise TypeError(f"{op}: {what}{dtype} cannot hold the result; give {', '.join(FLOATS)}")
@@ -110,64 +111,25 @@ def float_name(op: str, what: str, dtype: np.dtype[Any]) -> str:
 
 
 def as_outs(op: str, out: Any) -> tuple[Any, ...]:
-    """Return the arrays given as `out`: a tuple of them where there are several results."""
+    """Return `out` as a tuple with an array for each result."""
     names = find(op).written
     if len(names) == 1 and not isinstance(out, tuple):
         return (out,)
     if len(names) > 1 and isinstance(out, tuple) and len(out) == len(names):
         return out
-    given = f"a {type(out).__name__}"
+    got = f"a {type(out).__name__}"
     if isinstance(out, tuple):
-        given = f"a tuple of {len(out)}"
+        got = f"a tuple of {len(out)}"
     wanted = "an array" if len(names) == 1 else f"a tuple of {len(names)}: {', '.join(names)}"
-    raise TypeError(f"{find(op).public or op}: out is {given}; give {wanted}, or leave it out")
-
-
-def views_of(
-    operation: Operation, op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]
-) -> tuple[list[View], list[View]]:
-    """Return what folding needs of the inputs and of the results that were given.
-
-    Refuses what is not a CuPy array, an array of a dtype that is not accepted, and one on another
-    device than the first input.
-    """
-    check_types(operation, op, inputs, outs)
-    named = list(zip(operation.read, inputs, strict=True))
-    named += zip(operation.written, outs, strict=len(outs) > 0)
-    first, device = operation.inputs[0], inputs[0].data.device_id
-    views = []
-    for i, (name, array) in enumerate(named):
-        accepted = _accepted(operation, i)
-        dtype = accepted_name(op, f"{name} has dtype", array.dtype, accepted)
-        here = array.data.device_id
-        if here != device:
-            raise ValueError(
-                f"{op}: {name} is on device {here} and {first} on device {device}; move one of "
-                f"them first, with cupy.asarray under the other's device"
-            )
-        views.append(View(array.shape, array.strides, dtype, array.data.ptr))
-    return views[: len(inputs)], views[len(inputs) :]
-
-
-def _accepted(operation: Operation, operand: int) -> tuple[str, ...]:
-    """Return the dtypes that an operand may have."""
-    if operand >= len(operation.read):
-        fixed = operation.fixed_dtype(operand)
-        return (fixed,) if fixed else tuple(FLOATS)
-    name = operation.read[operand]
-    if operation.segmented and operand == operation.valued:
-        return OFFSETS
-    if name == MASK:
-        return ("bool",)
-    return INDICES if name in operation.indices else INPUTS
+    raise TypeError(f"{find(op).public or op}: out is {got}; give {wanted}, or leave it out")
 
 
 def check_types(
     operation: Operation, op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]
 ) -> None:
-    """Refuse what is not a CuPy array, and say how to make one of it."""
+    """Refuse what is not a CuPy array, and say how to convert it."""
     op = operation.public or op
-    cupy: Any = sys.modules.get("cupy")  # where it was never imported, nothing is an array of it
+    cupy: Any = sys.modules.get("cupy")  # if it is not imported, none of its arrays exist
     if len(outs) == 1 < len(operation.written):
         as_outs(operation.name, outs[0])
     named = zip(operation.read + operation.written, inputs + outs, strict=False)
@@ -200,7 +162,7 @@ def check_shape(
     model: tuple[int, ...],
     expected: tuple[int, ...],
 ) -> None:
-    """Refuse an array whose shape does not follow from that of the first."""
+    """Refuse an array whose shape is not the expected one; `model` is the first array's shape."""
     if shape == expected:
         return
     if expected == model:
@@ -215,7 +177,7 @@ def check_shape(
 
 
 def check_offsets(op: str, offsets: tuple[int, ...], shape: tuple[int, ...]) -> int:
-    """Return the number of segments of an array of `shape`; refuse what cannot divide it."""
+    """Return the number of segments; refuse shapes that cannot be divided into segments."""
     if not shape:
         raise ValueError(f"{op}: an array of no dimensions has no segments; give it at least one")
     if len(offsets) != 1 or offsets[0] == 0:
@@ -227,40 +189,41 @@ def check_offsets(op: str, offsets: tuple[int, ...], shape: tuple[int, ...]) -> 
 
 
 def plain_count(op: str, name: str, value: Any) -> int:
-    """Return an argument that counts something as an int; True and 1.0 equal 1 but are none.
+    """Return an argument that counts something as an int.
 
-    Nor is an array of one, which would have to be waited for.
+    True and 1.0 are refused although they equal 1, and so is an array of one element, because
+    reading it would wait for the device.
     """
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return int(value)
-    plain = type(value).__module__ == "builtins"  # to print another might copy it from the device
-    given = repr(value) if plain else f"<{type(value).__name__}>"
-    raise TypeError(f"{op}: {name}={given} is not accepted; give an int")
+    plain = type(value).__module__ == "builtins"  # printing others might copy from the device
+    shown = repr(value) if plain else f"<{type(value).__name__}>"
+    raise TypeError(f"{op}: {name}={shown} is not accepted; give an int")
 
 
 def one_of(op: str, name: str, value: Any, known: dict[str, str]) -> str:
-    """Return what `known` has for `value`; ValueError if it has nothing."""
-    found = known.get(value) if isinstance(value, str) else None
-    if found is None:
+    """Return ``known[value]``; ValueError if there is no such key."""
+    result = known.get(value) if isinstance(value, str) else None
+    if result is None:
         words = " or ".join(repr(word) for word in known)
         raise ValueError(f"{op}: {name}={value!r} is not known; give {words}")
-    return found
+    return result
 
 
 def check_one_axis(op: str, axis: Any) -> None:
-    """Refuse several axes where an element has one place in its row."""
+    """Refuse several axes, for operations that return the index of an element in its row."""
     if axis is None or isinstance(axis, tuple):
         raise TypeError(f"{op}: axis={axis} is not accepted; give an int, the axis of the rows")
 
 
 def check_choice(op: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
-    """Refuse to choose an element of rows that have none."""
+    """Refuse empty rows, for operations that choose an element of each row."""
     if any(shape[d] == 0 for d in axes):
         raise ValueError(f"{op}: x has shape {shape}, and a row no element; give it at least one")
 
 
 def check_selection(op: str, k: float, shape: tuple[int, ...], axis: Any) -> None:
-    """Refuse to select more elements than a row has, or than the kernels have room for."""
+    """Refuse to select more elements than a row has, or than the kernels can hold."""
     check_one_axis(op, axis)
     if not shape:
         raise ValueError(f"{op}: x has no dimensions; give it at least one")
@@ -276,9 +239,9 @@ def check_selection(op: str, k: float, shape: tuple[int, ...], axis: Any) -> Non
 
 
 def check_same_dtype(op: str, operation: Operation, results: Sequence[View]) -> None:
-    """Refuse results with elements of several dtypes: one of them decides the arithmetic."""
-    kinds = [view.dtype for view in results[: len(operation.outputs)]]
-    if len(set(kinds)) > 1:
+    """Refuse results of different dtypes, because the first one's dtype decides the arithmetic."""
+    dtypes = [view.dtype for view in results[: len(operation.outputs)]]
+    if len(set(dtypes)) > 1:
         raise ValueError(
-            f"{op}: the results are {', '.join(kinds)}; give arrays of one dtype as out"
+            f"{op}: the results are {', '.join(dtypes)}; give arrays of one dtype as out"
         )

@@ -1,4 +1,4 @@
-"""What the planner must know of a GPU, for one that is present or for one that is only named."""
+"""What the planner needs to know about a GPU, which may be present or only named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """The properties of a GPU that decide a plan.
+    """The properties of a GPU that a plan depends on.
 
     Attributes
     ----------
@@ -21,7 +21,7 @@ class DeviceSpec:
     sm_count : int
         Streaming multiprocessors.
     shared_per_block, shared_per_sm : int
-        Bytes of shared memory that one block may ask for (opt-in), and that one multiprocessor has.
+        Bytes of shared memory that a block may ask for (opt-in), and that a multiprocessor has.
     l2_bytes : int
         Size of the level 2 cache in bytes.
     """
@@ -40,7 +40,7 @@ class DeviceSpec:
 
     @property
     def max_cluster(self) -> int:
-        """Blocks a cluster may have; more than 8 needs an attribute that CuPy cannot set."""
+        """Most blocks in a cluster; more than 8 would need an attribute that CuPy cannot set."""
         return 8 if self.clusters else 1
 
     @staticmethod
@@ -63,15 +63,15 @@ class DeviceSpec:
 
     @staticmethod
     def current() -> DeviceSpec:
-        """Return the current CuPy device, read once per device."""
-        import cupy  # here, because the planner must work without it
+        """Return the current CuPy device; each device is read once."""
+        import cupy  # here: the planner must work without it
 
         return _read(int(cupy.cuda.runtime.getDevice()))
 
 
 # Name, multiprocessors, shared bytes per block (opt-in) and per multiprocessor, L2 bytes. The
-# shared-memory figures are those of the compute capability (CUDA C++ Programming Guide, technical
-# specifications); the rest is the product.
+# figures of shared memory belong to the compute capability (CUDA C++ Programming Guide, technical
+# specifications), the others to the product.
 _TABLE: dict[int, tuple[str, int, int, int, int]] = {
     75: ("Tesla T4", 40, 64 * KIB, 64 * KIB, 4 * MIB),
     80: ("A100", 108, 163 * KIB, 164 * KIB, 40 * MIB),

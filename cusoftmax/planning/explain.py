@@ -9,7 +9,7 @@ from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.problem import Operand
 
-# How a row is laid over threads, pattern by pattern; the planner's `why` says why it was chosen.
+# How each pattern lays a row over threads. `Plan.why` says why the pattern was chosen.
 _SHAPES = {
     "empty": "nothing is launched",
     "group": "each row in the registers of a warp or a part of one",
@@ -27,14 +27,14 @@ _SHAPES = {
 
 
 class Explanation(Plan):
-    """A plan whose text is `describe`'s: what `cusoftmax.explain` returns."""
+    """The plan that `cusoftmax.explain` returns; `print` shows `describe` of it."""
 
     def __str__(self) -> str:
         return describe(self)
 
 
 def describe(plan: Plan) -> str:
-    """Return a plan as lines of ``label  text``.
+    """Return a plan in words, as lines of ``label  text``.
 
     Parameters
     ----------
@@ -44,13 +44,13 @@ def describe(plan: Plan) -> str:
     Returns
     -------
     str
-        What is computed, the pattern and its reason, the launches, and the bytes moved.
+        What is computed, the pattern and the reason for it, the launches, and the bytes moved.
     """
     return "\n".join(f"{label:<12} {text}".rstrip() for label, text in _lines(plan))
 
 
 def moved_bytes(plan: Plan) -> int:
-    """Bytes that the arrays cost a plan: inputs as often as they are read, the results once."""
+    """Return the bytes of the arrays that a plan moves: inputs times their reads, and results."""
     read = len(KERNELS[plan.op].read)
     inputs, results = plan.operand_bytes[:read], plan.operand_bytes[read:]
     return plan.reads * sum(inputs) + sum(results) if plan.launches else 0

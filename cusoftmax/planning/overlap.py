@@ -7,21 +7,20 @@ from typing import Any
 import numpy as np
 
 from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.operations.lookup import find
 from cusoftmax.operations.operation import MASK, Operation
-from cusoftmax.operations.table import find
 from cusoftmax.planning.checks import Array
 from cusoftmax.planning.problem import View
 
-# NumPy's solver decides whether two views share an element; past this many steps it assumes that
-# they do.
+# Steps after which NumPy's solver gives up, and assumes that two views share an element.
 OVERLAP_WORK = 100_000
 
 
 def reach(array: View, out: View) -> tuple[int, int]:
-    """Return how far the first element of `out` may lie from that of `array` for them to meet.
+    """Return two bounds of the distance from the first element of `array` to that of `out`.
 
-    What they span, from the first byte to the last, has bytes in common if and only if the distance
-    is between the two numbers and equal to neither.
+    The spans of the two, from the first byte to the last, have bytes in common if and only if the
+    distance lies strictly between the bounds.
     """
     low, high = _extent(array)
     out_low, out_high = _extent(out)
@@ -29,7 +28,10 @@ def reach(array: View, out: View) -> tuple[int, int]:
 
 
 def _extent(view: View) -> tuple[int, int]:
-    """First byte of an array and the one past its last, from its address; equal if it has none."""
+    """Return the first byte of an array and the one past its last, relative to its address.
+
+    They are equal if the array is empty.
+    """
     if 0 in view.shape:
         return 0, 0
     steps = [(n - 1) * s for n, s in zip(view.shape, view.strides, strict=True)]
@@ -38,25 +40,24 @@ def _extent(view: View) -> tuple[int, int]:
 
 
 def may_be_in_place(operation: Operation, result: int, other: int) -> bool:
-    """Whether a result may be the `other` array, counted over inputs and then results.
+    """Whether a result may be the same array as operand `other`, which must then be an input.
 
-    Both have to have elements, so that every element is read by the thread that then writes it;
-    values of a row are read by many threads, and results share nothing with each other.
+    Both must have a value for each element: such a value is read only by the thread that then
+    writes the result there, whereas values of a row are read by many threads.
     """
     elements = result < len(operation.outputs) and other < len(operation.inputs)
-    mask = elements and operation.inputs[other] == MASK  # never of a result's dtype
+    mask = elements and operation.inputs[other] == MASK  # its dtype is never that of a result
     return elements and not mask and not operation.repeated
 
 
 def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -> None:
-    """Refuse a result that shares memory with an input, unless element for element.
+    """Refuse a result that shares memory with an input, unless both are the same elements.
 
-    In place every element is read by the thread that then writes it. In any other overlap a write
-    may come before the read of another element that lies there; values of a row are read by many
-    threads. Results may share nothing with each other.
+    In place, every element is read by the thread that then writes it. In any other overlap an
+    element could be overwritten before it is read. Results may not overlap each other at all.
     """
     operation = find(op)
-    said = operation.public or op
+    public = operation.public or op
     for i, out in enumerate(outs):
         target = operation.written[i]
         for j, array in enumerate((*inputs, *outs[:i])):
@@ -68,14 +69,14 @@ def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -
             name = (*operation.read, *operation.written)[j]
             if in_place:
                 raise ValueError(
-                    f"{said}: {target} overlaps {name} without being the same elements; give "
+                    f"{public}: {target} overlaps {name} without being the same elements; give "
                     f"{name} itself, or memory of its own"
                 )
-            raise ValueError(f"{said}: {target} overlaps {name}; give {target} memory of its own")
+            raise ValueError(f"{public}: {target} overlaps {name}; give {target} memory of its own")
 
 
 class _Ghost:
-    """Addresses given to NumPy as an array, for it to reason about; nothing ever reads them."""
+    """An array interface that lets NumPy reason about addresses; the memory is never accessed."""
 
     def __init__(self, view: View, itemsize: int) -> None:
         self.__array_interface__ = {
@@ -93,7 +94,7 @@ def _ghost(array: Array) -> np.ndarray[Any, Any]:
 
 
 def _may_share(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
-    # NumPy's own annotations allow only two of the values that it documents.
+    # NumPy documents more values than its annotations allow.
     return np.may_share_memory(a, b, max_work=OVERLAP_WORK)  # type: ignore[arg-type]
 
 
@@ -119,9 +120,9 @@ def overlaps_itself(view: View) -> bool:
             break
         reach = stride * (size - 1) + reach
     else:
-        return False  # each dimension steps over all that the finer ones reach
-    # Two elements first differ in some dimension d. Shifted to the origin, they lie in the two
-    # parts below.
+        return False  # each dimension steps over everything that the finer ones span
+    # If two elements share memory, their indices first differ in some dimension d. Shifted so that
+    # the smaller index there is 0, they lie in the two parts below.
     ghost = np.asarray(_Ghost(view, itemsize))
     return any(
         _may_share(ghost[(0,) * d + (slice(1),)], ghost[(0,) * d + (slice(1, None),)])
@@ -130,7 +131,7 @@ def overlaps_itself(view: View) -> bool:
 
 
 def check_target(op: str, name: str, view: View, chosen: str | None) -> None:
-    """Refuse a result's array of another dtype than is asked for, or that overlaps itself."""
+    """Refuse an array for a result if its dtype is not the chosen one or it overlaps itself."""
     if chosen is not None and chosen != view.dtype:
         raise ValueError(
             f"{op}: dtype={chosen} contradicts {name}, which is {view.dtype}; leave dtype out or "

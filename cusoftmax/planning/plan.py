@@ -1,4 +1,4 @@
-"""What a plan is made of: kernels (one binary each), launches of them, and the plan itself."""
+"""A plan and its parts: kernels, of one binary each, and their launches."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cusoftmax.planning.problem import Problem
 
 WARP = 32
 MAX_GRID = 2**31 - 1
-MAX_DIMS = 32  # folded dimensions, batch and reduction each, that the general layout has room for
+MAX_DIMS = 32  # folded batch dimensions, and folded reduction dimensions, in a general layout
 
-# The dtype in C++, and in a kernel's name.
+# The name of a dtype in C++, and in a kernel's name.
 TYPES = {
     "float16": ("csm::f16", "f16"),
     "bfloat16": ("csm::bf16", "bf16"),
@@ -34,11 +34,11 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """One binary: the entry's name, the compiler's options, and what a launch must respect.
+    """One binary: the entry's name, the compiler's options, and the limits of its launches.
 
-    Its arguments are `reads` pointers to inputs, `writes` to results (null in launches that write
-    the workspace alone), the workspace's, and ``csm::Layout``. A launch writes every element of the
-    results, or some of them, no one twice.
+    Its arguments are `reads` pointers to inputs, `writes` pointers to results (null in launches
+    that write only the workspace), the pointer to the workspace, and ``csm::Layout``. A launch
+    writes no element of a result twice.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: blocks, threads a block, bytes of dynamic shared memory."""
+    """One launch: blocks, threads of a block, bytes of dynamic shared memory."""
 
     kernel: Kernel
     grid: int
@@ -76,28 +76,29 @@ class Plan:
     op : str
         The kernel's operation.
     pattern : str
-        ``"group"``, ``"block"``, ``"stream"``, ``"split"``, ``"column"``, ``"map"``, ``"segment"``,
-        or ``"empty"`` when there is nothing to compute and nothing is launched.
+        One of `operations.operation.PATTERNS`, or ``"empty"`` when there is nothing to compute and
+        nothing is launched.
     launches : tuple of Launch
         In order, on one stream.
     workspace_bytes : int
-        Device memory that the launches need beside the arrays, for the length of the call.
+        Device memory that the launches need in addition to the arrays, during the call.
     rows, n : int
         Rows, and elements of a row.
     problem : Problem
-        The folded problem, strides and all.
+        The folded problem, with its strides.
     device : DeviceSpec
         The GPU that the plan is for.
     vector : int
-        Elements of one global access of a thread.
+        Elements that a thread accesses at once in global memory.
     chunk : int
-        Elements that are summed as one unit, whatever the pattern.
+        Elements that are summed as one unit, in every pattern.
     reads : int
         How often each input element is read from global memory.
     rounds : int
-        Split pattern: rounds of chunks, one a warp, that a block makes over its segment.
+        In patterns that split rows: rounds that a block makes over its piece, a chunk for each warp
+        in each round.
     checkers : int
-        Segment pattern: blocks that look at the offsets.
+        Segment pattern: blocks that check the offsets.
     why : str
         The reason for the pattern, in words.
     """
@@ -124,12 +125,12 @@ class Plan:
 
     @property
     def operand_bytes(self) -> tuple[int, ...]:
-        """Bytes of each operand: places that strides of 0 repeat count once."""
+        """Bytes of each operand. An element that strides of 0 repeat counts once."""
         sizes = self.problem.batch_shape + self.problem.reduce_shape
         operation = KERNELS[self.op]
 
         def count(number: int) -> int:
-            if operation.segmented and number == operation.valued:
+            if operation.segmented and number == operation.value_inputs:
                 return self.problem.segments + 1
             o = self.problem.operands[number]
             steps = o.batch_strides + o.reduce_strides
@@ -141,12 +142,12 @@ class Plan:
 
     @property
     def cluster(self) -> int:
-        """Blocks of a cluster, 1 where there is none."""
+        """Blocks of a cluster; 1 without clusters."""
         return self.launches[0].kernel.cluster if self.launches else 1
 
 
 def roles_of(operation: Operation) -> str:
-    """Return how many operands of each sort there are, as ``CSM_ROLES``."""
+    """Return ``CSM_ROLES``: how many operands of each sort there are."""
     sorts = (
         operation.inputs,
         operation.row_inputs,
@@ -158,37 +159,37 @@ def roles_of(operation: Operation) -> str:
 
 
 def features_of(operation: Operation) -> str:
-    """Return what a variant does besides, as ``CSM_FEATURES``."""
+    """Return ``CSM_FEATURES``: what a variant does in addition."""
     return "|".join(f"csm::feature::{name}" for name in operation.features) or "0"
 
 
-_Kind = ParamSpec("_Kind")
+_Parameters = ParamSpec("_Parameters")
 
 
-def _once_for_alike(
-    make: Callable[Concatenate[Problem, _Kind], Kernel],
-) -> Callable[Concatenate[Problem, _Kind], Kernel]:
-    """Remember what `make` returned, by all that a binary follows from.
+def _cached_by_binary(
+    make: Callable[Concatenate[Problem, _Parameters], Kernel],
+) -> Callable[Concatenate[Problem, _Parameters], Kernel]:
+    """Cache what `make` returns, with everything that a binary depends on as the key.
 
-    To enumerate them plans thousands of problems for a few dozen binaries: half the time went into
-    their names and options.
+    Enumerating all binaries plans thousands of problems that share a few dozen of them. Half of the
+    time went into making their names and options again.
     """
-    known: dict[tuple[object, ...], Kernel] = {}
+    kernels: dict[tuple[object, ...], Kernel] = {}
 
-    def remembered(problem: Problem, /, *args: _Kind.args, **kind: _Kind.kwargs) -> Kernel:
+    def cached(problem: Problem, /, *args: _Parameters.args, **kind: _Parameters.kwargs) -> Kernel:
         dtypes = tuple([operand.dtype for operand in problem.operands])
         dims = len(problem.batch_shape), len(problem.reduce_shape)
         key = (problem.op, dtypes, *dims, *args, *kind.items())
-        found = known.get(key)
-        if found is None:
-            found = known[key] = make(problem, *args, **kind)
-        return found
+        kernel = kernels.get(key)
+        if kernel is None:
+            kernel = kernels[key] = make(problem, *args, **kind)
+        return kernel
 
-    update_wrapper(remembered, make)
-    return remembered
+    update_wrapper(cached, make)
+    return cached
 
 
-@_once_for_alike
+@_cached_by_binary
 def make_kernel(
     problem: Problem,
     acc: str,
@@ -207,28 +208,28 @@ def make_kernel(
     slots: int = 0,
     repeated: int = 0,
 ) -> Kernel:
-    """Name a binary, and say by options what it is: the only writer of the ``CSM_*`` options.
+    """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
 
     Parameters
     ----------
     problem : Problem
         Operation, dtypes and folded dimensions.
     acc : str
-        ``"float32"`` or ``"float64"``: what the kernel computes in.
+        The dtype that the kernel computes in: ``"float32"`` or ``"float64"``.
     pattern : str
-        File in ``cuda_kernels/patterns``.
+        Name of a file in ``cuda_kernels/patterns``.
     vector, group, lanes, items, cluster, stage, parks
         As ``machine/config.cuh`` says.
     threads : int
-        The cap on registers: as many threads as are to share a multiprocessor.
+        Limits the registers of a thread: a multiprocessor must have room for this many threads.
     batch_dims : int, optional
-        Dimensions that the kernel counts rows by, if not all of the problem's.
+        Batch dimensions that the kernel numbers rows by, if not all of the problem's.
     general : bool
-        Whether offsets follow all strides, also of a row in one dimension.
+        Whether offsets are computed from all strides even if rows have one dimension.
     slots : int
-        Elements that a lane holds of those selected.
+        Selected elements that each lane holds.
     repeated : int
-        Inputs that repeat one element along a row, as bits.
+        A bit for each input; set for inputs that repeat one element along a row.
     """
     row_dims = MAX_DIMS if len(problem.reduce_shape) > 1 or general else 1
     several = row_dims > 1 or (batch_dims or len(problem.batch_shape)) > 1
@@ -236,8 +237,8 @@ def make_kernel(
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
     needs = operation.needs(dtypes, acc)
-    told = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
-    tags = [TYPES[d][1] for d in (told[:1] if len(set(told)) == 1 else told)]
+    chosen = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
+    tags = [TYPES[d][1] for d in (chosen[:1] if len(set(chosen)) == 1 else chosen)]
     name = "_".join(
         (
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",

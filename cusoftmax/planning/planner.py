@@ -1,15 +1,16 @@
-"""From a problem and a GPU to launches: which pattern, which binary, how many blocks.
+"""From a problem and a GPU to launches: the pattern, the binaries, and the numbers of blocks.
 
-Pure Python, no CuPy: a plan can be made, read and tested anywhere. Nothing here may make the bits
-of a row depend on the number of rows: the chunk, the lanes and the summation order follow from
-operation, dtypes, row length and layout; rows and GPU only decide who computes a chunk.
+This is pure Python without CuPy, so that a plan can be made, read and tested anywhere. The bits of
+a row must not depend on the number of rows: chunk, lanes and order of summation follow from the
+operation, dtypes, row length and layout. The number of rows and the GPU only decide which warp
+computes a chunk.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from cusoftmax.planning import tuning as tuned
+from cusoftmax.planning import tuning
 from cusoftmax.planning.builder import (
     PlanBuilder,
     ceil_div,
@@ -38,164 +39,167 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
             f"{problem.op}: {dims} dimensions remain after merging neighbours, more than "
             f"{MAX_DIMS}; copy the array with cupy.ascontiguousarray"
         )
-    make = PlanBuilder(problem, device)
-    if problem.rows == 0 or (problem.n == 0 and not make.operation.row_outputs):
-        result = make.plan("empty", (), why="there is no element")
-    elif make.operation.selects:
+    builder = PlanBuilder(problem, device)
+    if problem.rows == 0 or (problem.n == 0 and not builder.operation.row_outputs):
+        result = builder.plan("empty", (), why="there is no element")
+    elif builder.operation.selects:
         from cusoftmax.planning.topk import topk
 
-        result = topk(make)
-    elif "map" in make.operation.patterns:
-        result = _map(make)
-    elif make.operation.segmented:
-        result = _segment(make)
-    elif not make.row_is_contiguous:
-        result = _column(make)
-    elif problem.n <= make.chunk:
-        result = _group(make)
+        result = topk(builder)
+    elif "map" in builder.operation.patterns:
+        result = _map(builder)
+    elif builder.operation.segmented:
+        result = _segment(builder)
+    elif not builder.row_is_contiguous:
+        result = _column(builder)
+    elif problem.n <= builder.chunk:
+        result = _group(builder)
     else:
-        result = _long(make)
-    if result.launches and result.pattern not in make.operation.patterns:
+        result = _long(builder)
+    if result.launches and result.pattern not in builder.operation.patterns:
         raise ValueError(f"{problem.op} does not support the {result.pattern} pattern")
     return result
 
 
-def _group(make: PlanBuilder) -> Plan:
-    rows = make.problem.rows
-    lanes, items = lanes_of(make)
-    threads = tuned.GROUP_THREADS.value
-    kernel = make.kernel(
+def _group(builder: PlanBuilder) -> Plan:
+    rows = builder.problem.rows
+    lanes, items = lanes_of(builder)
+    threads = tuning.GROUP_THREADS
+    kernel = builder.kernel(
         "group",
-        vector=make.row_vector,
-        group=make.group,
+        vector=builder.row_vector,
+        group=builder.group,
         lanes=lanes,
         items=items,
     )
     grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
-    return make.plan(
+    return builder.plan(
         "group",
         (Launch(kernel, grid, threads, 0),),
-        vector=make.row_vector,
-        why=f"rows of at most {make.chunk} fit in the registers of a warp or less",
+        vector=builder.row_vector,
+        why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
     )
 
 
-def _long(make: PlanBuilder) -> Plan:
-    """Rows of more than one chunk: on chip if they fit, and if that uses the GPU."""
-    rows, device = make.problem.rows, make.device
-    chunks = ceil_div(make.problem.n, make.chunk)
-    resident = _block(make, chunks)
+def _long(builder: PlanBuilder) -> Plan:
+    """Rows longer than a chunk: on chip if they fit and there are enough of them, else split."""
+    rows, device = builder.problem.rows, builder.device
+    chunks = ceil_div(builder.problem.n, builder.chunk)
+    resident = _block(builder, chunks)
     blocks = rows * (resident.cluster if resident else 1)
-    few = blocks * tuned.SPLIT_FILL.value <= device.sm_count
-    if few and make.problem.n >= tuned.SPLIT_LENGTH.value:
-        return _split(make, blocks)
-    return resident or _stream(make)
+    few = blocks * tuning.SPLIT_FILL <= device.sm_count
+    if few and builder.problem.n >= tuning.SPLIT_LENGTH:
+        return _split(builder, blocks)
+    return resident or _stream(builder)
 
 
-def _block(make: PlanBuilder, chunks: int) -> Plan | None:
-    """The block pattern, or None where the row does not fit on chip."""
-    rows, device = make.problem.rows, make.device
-    warps_needed = ceil_div(chunks, make.max_warps)
+def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
+    """The block pattern, or None if the row does not fit on chip."""
+    rows, device = builder.problem.rows, builder.device
+    warps_needed = ceil_div(chunks, builder.max_warps)
     cluster = min(power_of_two(warps_needed), device.max_cluster)
-    # Few rows: widen the cluster, so that more multiprocessors work on each.
+    # With few rows, widen the cluster so that more multiprocessors work on each row.
     while (
         cluster < device.max_cluster
         and rows * cluster * 2 <= device.sm_count
-        and chunks >= 2 * cluster * tuned.SPREAD_WARPS.value
+        and chunks >= 2 * cluster * tuning.SPREAD_WARPS
     ):
         cluster *= 2
-    most = make.max_warps
+    most = builder.max_warps
     if chunks > most * cluster:
-        biased = "biased" in make.operation.features
-        parks = tuned.PARK_WARPS_BIASED if biased else tuned.PARK_WARPS
-        most = min(most, parks.value)
+        biased = "biased" in builder.operation.features
+        parks = tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS
+        most = min(most, parks)
     warps = min(ceil_div(chunks, cluster), most)
-    parked = ceil_div(chunks, warps * cluster) - 1  # chunks a warp, beside the one in registers
-    slots = 0  # chunks parked in the first block, which has the most
+    # Chunks that a warp parks in shared memory, in addition to the one in its registers.
+    parked = ceil_div(chunks, warps * cluster) - 1
+    slots = 0  # chunks parked in the first block, which parks the most
     if parked:
         slots = (parked - 1) * warps + min(warps, chunks - parked * warps * cluster)
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
-    if parked and not make.operation.outputs:
-        return None  # nothing is read again: nothing to keep
+    if parked and not builder.operation.outputs:
+        return None  # no element is needed again, so there is nothing to keep
     nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0)
-    shared = nodes * make.node_bytes + slots * make.parked_words * make.acc_bytes
+    shared = nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
     if shared > device.shared_per_block:
         return None
-    kernel = make.chunk_kernel("block", threads=most * WARP, cluster=cluster, parks=parked > 0)
+    kernel = builder.chunk_kernel("block", threads=most * WARP, cluster=cluster, parks=parked > 0)
     held = "registers and shared memory" if parked else "registers"
     where = f"a cluster of {cluster} blocks" if cluster > 1 else "one block"
-    return make.plan(
+    return builder.plan(
         "block",
         (Launch(kernel, min(rows, MAX_GRID // cluster) * cluster, warps * WARP, shared),),
-        vector=make.row_vector,
-        why=f"{chunks} chunks of {make.chunk} fit in the {held} of {where}",
+        vector=builder.row_vector,
+        why=f"{chunks} chunks of {builder.chunk} fit in the {held} of {where}",
     )
 
 
-def _stream(make: PlanBuilder) -> Plan:
-    warps = min(tuned.STREAM_WARPS.value, make.max_warps)  # a power of two: a subtree of the fold
-    kernel = make.chunk_kernel("stream")
-    shared = (2 * warps + 1) * make.node_bytes
-    return make.plan(
+def _stream(builder: PlanBuilder) -> Plan:
+    # A power of two, so that a block folds a subtree.
+    warps = min(tuning.STREAM_WARPS, builder.max_warps)
+    kernel = builder.chunk_kernel("stream")
+    shared = (2 * warps + 1) * builder.node_bytes
+    return builder.plan(
         "stream",
-        (Launch(kernel, min(make.problem.rows, MAX_GRID), warps * WARP, shared),),
-        vector=make.row_vector,
-        reads=make.passes,
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared),),
+        vector=builder.row_vector,
+        reads=builder.passes,
         why="the row is longer than on-chip memory: one pass to reduce, one to write"
-        if make.operation.outputs
+        if builder.operation.outputs
         else "a long row is passed over once, and only its values are written",
     )
 
 
-def _split(make: PlanBuilder, resident_blocks: int) -> Plan:
-    warps, rows = tuned.SPLIT_WARPS.value, make.problem.rows
-    # Every block folds all nodes of its row: a limit to them, for rows of any length.
-    pieces = ceil_div(make.problem.n, warps * make.chunk)
-    rounds = power_of_two(ceil_div(pieces, tuned.SPLIT_SEGMENTS.value))
-    segments = ceil_div(pieces, rounds)
-    # The second launch writes segments; where there are none to write, a warp does for a row.
-    second = rows * segments if make.operation.outputs else ceil_div(rows, warps)
+def _split(builder: PlanBuilder, resident_blocks: int) -> Plan:
+    warps, rows = tuning.SPLIT_WARPS, builder.problem.rows
+    # Every block folds all nodes of its row, so their number is limited however long the row.
+    all_rounds = ceil_div(builder.problem.n, warps * builder.chunk)
+    rounds = power_of_two(ceil_div(all_rounds, tuning.SPLIT_PIECES))
+    pieces = ceil_div(all_rounds, rounds)
+    # The second launch writes the elements, a block for each piece; where an operation has only
+    # values of rows to write, one warp for each row is enough.
+    second = rows * pieces if builder.operation.outputs else ceil_div(rows, warps)
     launches = tuple(
         Launch(
-            make.chunk_kernel("split", stage=stage),
+            builder.chunk_kernel("split", stage=stage),
             min(grid, MAX_GRID),
             warps * WARP,
-            (2 * warps + 1) * make.node_bytes,
+            (2 * warps + 1) * builder.node_bytes,
         )
-        for stage, grid in enumerate((rows * segments, second))
+        for stage, grid in enumerate((rows * pieces, second))
     )
-    return make.plan(
+    return builder.plan(
         "split",
         launches,
-        vector=make.row_vector,
-        reads=make.passes,
+        vector=builder.row_vector,
+        reads=builder.passes,
         rounds=rounds,
-        workspace=rows * segments * make.node_bytes,
-        why=f"{rows} long rows would occupy {resident_blocks} of {make.device.sm_count} "
-        f"multiprocessors: {segments} blocks share each",
+        workspace=rows * pieces * builder.node_bytes,
+        why=f"{rows} long rows would occupy {resident_blocks} of {builder.device.sm_count} "
+        f"multiprocessors: {pieces} blocks share each",
     )
 
 
-def _map(make: PlanBuilder) -> Plan:
-    problem = make.problem
-    lanes, items = lanes_of(make) if problem.n <= make.chunk else (WARP, make.items)
+def _map(builder: PlanBuilder) -> Plan:
+    problem = builder.problem
+    lanes, items = lanes_of(builder) if problem.n <= builder.chunk else (WARP, builder.items)
     units = problem.rows * ceil_div(problem.n, lanes * items)
-    threads = tuned.GROUP_THREADS.value
-    contiguous = make.row_is_contiguous
-    vector = make.row_vector if contiguous else 1
-    warps = make.max_warps if contiguous else tuned.GENERAL_WARPS.value
-    kernel = make.kernel(
+    threads = tuning.GROUP_THREADS
+    contiguous = builder.row_is_contiguous
+    vector = builder.row_vector if contiguous else 1
+    warps = builder.max_warps if contiguous else tuning.GENERAL_WARPS
+    kernel = builder.kernel(
         "map",
         vector=vector,
-        group=make.group,
+        group=builder.group,
         lanes=lanes,
         items=items,
         general=not contiguous,
-        threads=min(warps, tuned.CAP_WARPS.value) * WARP,
+        threads=min(warps, tuning.CAP_WARPS) * WARP,
     )
     grid = min(ceil_div(units, threads // lanes), MAX_GRID)
-    return make.plan(
+    return builder.plan(
         "map",
         (Launch(kernel, grid, threads, 0),),
         vector=vector,
@@ -203,45 +207,45 @@ def _map(make: PlanBuilder) -> Plan:
     )
 
 
-def _segment(make: PlanBuilder) -> Plan:
-    """Rows of unequal length: as ``patterns/segment.cuh`` says, whose sizes are told again here."""
-    problem = make.problem
+def _segment(builder: PlanBuilder) -> Plan:
+    """Rows of unequal length; duplicates constants of ``patterns/segment.cuh``."""
+    problem = builder.problem
     warps = 4
-    tile = warps * make.chunk
+    tile = warps * builder.chunk
     tiles = ceil_div(problem.n + problem.segments, tile)
     units = tiles * problem.rows
-    seen = tuned.CHECK_THREADS.value * tuned.CHECKED.value  # offsets, by a block
-    checkers = min(ceil_div(problem.segments + 1, seen), tuned.CHECKERS.value)
-    staged = make.values * (2 * tile + make.group) * make.acc_bytes
+    seen = tuning.CHECK_THREADS * tuning.CHECKED  # offsets that a block checks
+    checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
+    staged = builder.values * (2 * tile + builder.group) * builder.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
-    general = not make.row_is_contiguous
-    wide = make.acc == "float64" or make.problem.operands[-1].dtype == "float32"
-    cap = tuned.SEGMENT_CAP_WARPS_FLOAT.value if wide else tuned.SEGMENT_CAP_WARPS.value
-    cap = tuned.GENERAL_WARPS.value if general else cap
+    general = not builder.row_is_contiguous
+    wide = builder.acc == "float64" or builder.problem.operands[-1].dtype == "float32"
+    cap = tuning.SEGMENT_CAP_WARPS_FLOAT if wide else tuning.SEGMENT_CAP_WARPS
+    cap = tuning.GENERAL_WARPS if general else cap
 
     def launch(stage: int) -> Launch:
-        threads = tuned.CHECK_THREADS.value if stage == 0 else WARP * warps
-        kernel = make.kernel(
+        threads = tuning.CHECK_THREADS if stage == 0 else WARP * warps
+        kernel = builder.kernel(
             "segment",
-            vector=make.staged_vector,
-            group=make.group,
+            vector=builder.staged_vector,
+            group=builder.group,
             lanes=WARP,
-            items=make.items,
+            items=builder.items,
             threads=cap * WARP,
             stage=stage,
             general=general,
         )
         if stage == 0:
             return Launch(kernel, checkers, threads, threads // WARP * 4)
-        shared = staged + 4 * warps * make.node_bytes + lists
+        shared = staged + 4 * warps * builder.node_bytes + lists
         return Launch(kernel, min(units, MAX_GRID), threads, shared)
 
     longer = problem.n > tile
-    nodes = 2 * units * make.node_bytes if longer else 0
-    return make.plan(
+    nodes = 2 * units * builder.node_bytes if longer else 0
+    return builder.plan(
         "segment",
         tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
-        vector=make.staged_vector,
+        vector=builder.staged_vector,
         reads=2 if longer else 1,
         workspace=ceil_div(4 * checkers, 16) * 16 + (tiles + 2) // 2 * 16 + nodes,
         checkers=checkers,
@@ -250,38 +254,39 @@ def _segment(make: PlanBuilder) -> Plan:
     )
 
 
-def _column(make: PlanBuilder) -> Plan:
-    """Rows down a strided axis. Their neighbours, if any, are the innermost batch dimension."""
-    problem, device = make.problem, make.device
+def _column(builder: PlanBuilder) -> Plan:
+    """Rows along a strided axis. Neighbouring rows lie along the innermost batch dimension."""
+    problem, device = builder.problem, builder.device
     inner = problem.batch_shape[-1]
-    items = max(1, power_of_two_below(tuned.COLUMN_WORDS.value // (make.values * make.acc_words)))
-    vector = make.column_vector(inner)
+    items = max(1, power_of_two_below(tuning.COLUMN_WORDS // (builder.values * builder.acc_words)))
+    vector = builder.column_vector(inner)
     lanes = min(WARP, power_of_two(ceil_div(inner, vector)))
     columns = lanes * vector
     tiles = problem.rows // inner * ceil_div(inner, columns)
     leaves = power_of_two(ceil_div(problem.n, items))
-    least, most = WARP // lanes, tuned.COLUMN_WARPS.value * WARP // lanes  # walkers of a block
+    # Walkers of a block: its threads down a row.
+    least, most = WARP // lanes, tuning.COLUMN_WARPS * WARP // lanes
 
     def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
-        kernel = make.kernel(
+        kernel = builder.kernel(
             "column",
             vector=vector,
             group=vector,
             lanes=lanes,
             items=items,
-            threads=tuned.COLUMN_WARPS.value * WARP,
+            threads=tuning.COLUMN_WARPS * WARP,
             cluster=cluster,
             stage=stage,
-            batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost is apart
+            batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
         )
         parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
-        shared = parts * (columns + 1) * make.node_bytes
+        shared = parts * (columns + 1) * builder.node_bytes
         return Launch(kernel, min(grid, MAX_GRID // cluster * cluster), walkers * lanes, shared)
 
     if leaves <= most * device.max_cluster:
         cluster = max(1, leaves // most)
         walkers = max(least, min(leaves, most))
-        return make.plan(
+        return builder.plan(
             "column",
             (launch(0, walkers, cluster, tiles * cluster),),
             vector=vector,
@@ -289,21 +294,21 @@ def _column(make: PlanBuilder) -> Plan:
             why="the softmax axis is strided; a row fits in the registers of "
             f"{walkers * cluster} thread{'s' if walkers * cluster > 1 else ''} one below the other",
         )
-    walkers = tuned.COLUMN_LONG_WARPS.value * WARP // lanes
-    segments = ceil_div(problem.n, walkers * items)
+    walkers = tuning.COLUMN_LONG_WARPS * WARP // lanes
+    pieces = ceil_div(problem.n, walkers * items)
     warps = walkers * lanes // WARP
-    writes = bool(make.operation.outputs)
+    writes = bool(builder.operation.outputs)
     launches = (
-        launch(1, walkers, 1, tiles * segments),
+        launch(1, walkers, 1, tiles * pieces),
         launch(2, walkers, 1, ceil_div(problem.rows, warps)),
-        *((launch(3, walkers, 1, tiles * segments),) if writes else ()),
+        *((launch(3, walkers, 1, tiles * pieces),) if writes else ()),
     )
-    return make.plan(
+    return builder.plan(
         "column",
         launches,
         vector=vector,
         chunk=items,
-        reads=make.passes,
-        workspace=problem.rows * (segments + (1 if writes else 0)) * make.node_bytes,
-        why=f"the softmax axis is strided and too long for the chip: {segments} blocks share a row",
+        reads=builder.passes,
+        workspace=problem.rows * (pieces + (1 if writes else 0)) * builder.node_bytes,
+        why=f"the softmax axis is strided and too long for the chip: {pieces} blocks share a row",
     )

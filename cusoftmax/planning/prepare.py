@@ -1,8 +1,8 @@
 """From the arrays of a call, or from a shape alone, to a `Problem`.
 
-Checking and folding run once for each kind of call: the launcher keeps what came of it. Arrays are
-read once, into views (`checks.views_of`); from there on everything is plain Python on shapes,
-strides and dtype names.
+Checking and folding run once for each kind of call, because the launcher keeps the result. What
+they need of the arrays is copied into views first (`_views_of`); the rest works on shapes, strides
+and dtype names.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from cusoftmax.operations.dtypes import INPUTS, ITEMSIZE, output_dtype
-from cusoftmax.operations.operation import MASK
-from cusoftmax.operations.table import find
+from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, ITEMSIZE, OFFSETS, output_dtype
+from cusoftmax.operations.lookup import find
+from cusoftmax.operations.operation import MASK, Operation
 from cusoftmax.planning.checks import (
     Array,
     Axis,
@@ -25,14 +25,14 @@ from cusoftmax.planning.checks import (
     check_same_dtype,
     check_selection,
     check_shape,
+    check_types,
     float_name,
     resolve_axes,
-    views_of,
 )
 from cusoftmax.planning.overlap import check_target, may_be_in_place, reach
 from cusoftmax.planning.problem import Prepared, Problem, Result, View, fold, k_order
 
-SUPPOSED_LENGTH = 64  # of a segment, where none is known
+SUPPOSED_LENGTH = 64  # elements of a segment in a problem that is made from a shape alone
 
 
 def prepare(
@@ -44,75 +44,88 @@ def prepare(
     keepdims: bool = False,
     options: tuple[float, ...] = (),
 ) -> Prepared:
-    """Check a call, all but the overlap of its results with the inputs, and fold it.
+    """Check a call and fold it; only the overlap of results with inputs is left to be checked.
 
-    `outs` is all of the results, or none. `keepdims` is for operands with one value for each row.
-    `dtype` is that of every result, or a tuple with one for each.
+    Parameters
+    ----------
+    op : str
+        Name of an operation.
+    inputs : tuple of cupy.ndarray
+        The inputs, in the operation's order.
+    axis : int, tuple of int or None
+        The axes that make up a row.
+    dtype : dtype, tuple of dtypes or None
+        Dtype of every result, or one for each; None for the default.
+    outs : tuple of cupy.ndarray
+        An array for each result, or no array at all.
+    keepdims : bool
+        Whether operands with one value for each row keep the axes, with size 1.
+    options : tuple of numbers
+        The options that the plan depends on.
 
     Raises
     ------
     TypeError
-        For what is not a CuPy array, a dtype that is not accepted, an output that is not a float, a
-        non-integer axis.
+        If an array is not a CuPy array, a dtype is not accepted, or the axis is not an integer.
     ValueError
-        For arrays that disagree in shape or device, a `dtype` that is not that of `out`, an `out`
-        with elements that share memory, a repeated axis. An axis out of range is its subclass
-        `numpy.exceptions.AxisError`.
+        If arrays disagree in shape or device, `dtype` is not that of `out`, elements of `out` share
+        memory, or an axis is out of range (`numpy.exceptions.AxisError`) or repeated.
     """
     operation = find(op)
-    said = operation.public or op
-    views, given = views_of(operation, said, inputs, outs)
+    public = operation.public or op
+    views, targets = _views_of(operation, public, inputs, outs)
     dtypes = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.written)
     chosen = [
-        None if each is None else float_name(said, "dtype=", as_dtype(said, each))
+        None if each is None else float_name(public, "dtype=", as_dtype(public, each))
         for each in dtypes
     ]
     first = operation.inputs[0]
     shape = views[0].shape
-    segments = check_offsets(said, views[-1].shape, shape) if operation.segmented else 0
-    axes = resolve_axes(said, axis, len(shape))
+    segments = check_offsets(public, views[-1].shape, shape) if operation.segmented else 0
+    axes = resolve_axes(public, axis, len(shape))
     shapes = (shape, reduced_shape(shape, axes, keepdims))
     if operation.selects_many:
-        check_selection(said, options[0], shape, axis)
+        check_selection(public, options[0], shape, axis)
         shapes = (shape, selected_shape(shape, axes, options))
     elif operation.selects:
-        check_choice(said, shape, axes)
+        check_choice(public, shape, axes)
 
     def expected(operand: int) -> tuple[int, ...]:
         return shapes[not operation.along_rows(operand)]
 
-    for i, view in enumerate(views[: operation.valued - len(operation.tables)]):
-        check_shape(said, operation.read[i], view.shape, first, shape, expected(i))
+    for i, view in enumerate(views[: operation.value_inputs - len(operation.tables)]):
+        check_shape(public, operation.read[i], view.shape, first, shape, expected(i))
     for i, name in enumerate(operation.written, len(views)):
-        fixed = operation.fixed_dtype(i)
-        wanted = fixed or chosen[i - len(inputs)]
-        if given:
-            view = given[i - len(inputs)]
-            check_shape(said, name, view.shape, first, shape, expected(i))
-            check_target(said, name, view, wanted)
+        wanted = operation.fixed_dtype(i) or chosen[i - len(inputs)]
+        if targets:
+            view = targets[i - len(inputs)]
+            check_shape(public, name, view.shape, first, shape, expected(i))
+            check_target(public, name, view, wanted)
         else:
             found = wanted or output_dtype(
                 [
                     v.dtype
                     for k, v in enumerate(views[: len(operation.inputs)])
-                    if operation.decides(k)
+                    if operation.affects_output_dtype(k)
                 ]
             )
             model = views[0].strides if operation.along_rows(i) else (0,) * len(expected(i))
             view = View(expected(i), k_order(expected(i), model, ITEMSIZE[found]), found)
         views.append(view)
-    check_same_dtype(said, operation, views[len(inputs) :])
+    check_same_dtype(public, operation, views[len(inputs) :])
     along = [
-        View(shape, (0,) * len(shape), view.dtype, view.pointer)  # they move with no dimension
-        if i in operation.table_operands or (operation.segmented and i == operation.valued)
+        View(shape, (0,) * len(shape), view.dtype, view.pointer)  # independent of the position
+        if i in operation.table_operands or (operation.segmented and i == operation.value_inputs)
         else _along(view, shape, axes, keepdims, operation.selects_many)
         for i, view in enumerate(views)
     ]
     problem = fold(operation, along, axes, options)
     if operation.segmented:
-        problem = _divided(problem, segments, operation.valued, views[operation.valued].strides)
+        problem = _divided(
+            problem, segments, operation.value_inputs, views[operation.value_inputs].strides
+        )
     results = tuple(
-        Result(as_dtype(said, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
+        Result(as_dtype(public, v.dtype), v.shape, v.strides) for v in views[len(inputs) :]
     )
     reaches = tuple(
         tuple(
@@ -124,8 +137,47 @@ def prepare(
     return Prepared(problem, results, reaches)
 
 
+def _views_of(
+    operation: Operation, op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]
+) -> tuple[list[View], list[View]]:
+    """Return views of the inputs and of the arrays in `outs`, which may be none.
+
+    Refuses what is not a CuPy array, dtypes that are not accepted, and arrays on another device
+    than the first input.
+    """
+    check_types(operation, op, inputs, outs)
+    named = list(zip(operation.read, inputs, strict=True))
+    named += zip(operation.written, outs, strict=len(outs) > 0)
+    first, device = operation.inputs[0], inputs[0].data.device_id
+    views = []
+    for i, (name, array) in enumerate(named):
+        accepted = _accepted(operation, i)
+        dtype = accepted_name(op, f"{name} has dtype", array.dtype, accepted)
+        here = array.data.device_id
+        if here != device:
+            raise ValueError(
+                f"{op}: {name} is on device {here} and {first} on device {device}; move one of "
+                f"them first, with cupy.asarray under the other's device"
+            )
+        views.append(View(array.shape, array.strides, dtype, array.data.ptr))
+    return views[: len(inputs)], views[len(inputs) :]
+
+
+def _accepted(operation: Operation, operand: int) -> tuple[str, ...]:
+    """Return the dtypes that an operand may have."""
+    if operand >= len(operation.read):
+        fixed = operation.fixed_dtype(operand)
+        return (fixed,) if fixed else tuple(FLOATS)
+    name = operation.read[operand]
+    if operation.segmented and operand == operation.value_inputs:
+        return OFFSETS
+    if name == MASK:
+        return ("bool",)
+    return INDICES if name in operation.indices else INPUTS
+
+
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
-    """Return the shape of what has one value for each row."""
+    """Return the shape of an operand with one value for each row."""
     if keepdims:
         return tuple(1 if d in axes else size for d, size in enumerate(shape))
     return tuple(size for d, size in enumerate(shape) if d not in axes)
@@ -134,16 +186,17 @@ def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool)
 def selected_shape(
     shape: tuple[int, ...], axes: tuple[int, ...], options: tuple[float, ...]
 ) -> tuple[int, ...]:
-    """Return the shape of what has a value for each selected element of a row."""
+    """Return the shape of an operand with a value for each selected element of a row."""
     return tuple(int(options[0]) if d in axes else size for d, size in enumerate(shape))
 
 
 def _along(
     view: View, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool, selects: bool = False
 ) -> View:
-    """Return an array with one value for each row as one that repeats it along the row.
+    """Return the view of an operand as one of shape `shape`.
 
-    One with a value for each selected element goes on as it begins: no more of it is ever touched.
+    One value for each row is repeated along the row, by strides of 0. An operand with a value for
+    each selected element keeps its strides; only its first k elements are accessed.
     """
     if view.shape == shape:
         return view
@@ -155,7 +208,7 @@ def _along(
 
 
 def _divided(problem: Problem, segments: int, offsets: int, strides: tuple[int, ...]) -> Problem:
-    """Return the problem with rows of unequal length, which the operand `offsets` divides."""
+    """Return the problem with rows divided into segments by the operand of number `offsets`."""
     operands = list(problem.operands)
     operands[offsets] = replace(operands[offsets], reduce_strides=strides)
     return replace(problem, operands=tuple(operands), segments=segments)
@@ -170,11 +223,12 @@ def problem_for(
     order: str = "C",
     k: int | None = None,
 ) -> Problem:
-    """Return the problem of aligned arrays that need not exist, contiguous in `order` (C or F).
+    """Return the problem for aligned arrays, contiguous in `order` (C or F), that need not exist.
 
-    `dtype` is that of every input, or a tuple with one for each. Segments, of which a shape says
-    nothing, are supposed to be of `SUPPOSED_LENGTH` elements. `k` is that of an operation that
-    selects elements; by default 8, or all of rows that have fewer.
+    `dtype` is the dtype of every input, or a tuple with one for each. Segments are assumed to have
+    `SUPPOSED_LENGTH` elements, because a shape does not say how long they are. `k` is the number of
+    elements to select, for operations that do; by default 8, or the length of a row if that is
+    less.
     """
     operation = find(op)
     op = operation.public or op
@@ -184,17 +238,17 @@ def problem_for(
         raise ValueError(f"{op}: shape {shape} has a negative size")
     if order not in ("C", "F"):
         raise ValueError(f"{op}: order={order!r} is not known; give 'C' or 'F'")
-    given = dtype if isinstance(dtype, tuple) else (dtype,) * operation.valued
-    given += ("int64",) * (operation.segmented and len(given) == operation.valued)
-    if len(given) != len(operation.read):
-        raise ValueError(f"{op}: {len(given)} dtypes for the inputs {', '.join(operation.read)}")
-    names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in given]
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype,) * operation.value_inputs
+    dtypes += ("int64",) * (operation.segmented and len(dtypes) == operation.value_inputs)
+    if len(dtypes) != len(operation.read):
+        raise ValueError(f"{op}: {len(dtypes)} dtypes for the inputs {', '.join(operation.read)}")
+    names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in dtypes]
     for i, name in enumerate(operation.read):
         if not isinstance(dtype, tuple) and (name == MASK or name in operation.indices):
             names[i] = "bool" if name == MASK else "int64"
     if out_dtype is None:
         elements = enumerate(names[: len(operation.inputs)])
-        out_name = output_dtype([name for i, name in elements if operation.decides(i)])
+        out_name = output_dtype([name for i, name in elements if operation.affects_output_dtype(i)])
     else:
         out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
     axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))
@@ -207,7 +261,7 @@ def problem_for(
         options = (k,)
     results = range(len(names), len(names) + len(operation.written))
     names += [operation.fixed_dtype(i) or out_name for i in results]
-    # Strides that only rank the dimensions; k_order makes true ones of them.
+    # Ranks of the dimensions in memory order; k_order turns them into strides.
     rank = tuple(range(1, len(shape) + 1))
     ranks = rank if order == "F" else rank[::-1]
     views = []
@@ -228,5 +282,7 @@ def problem_for(
     problem = fold(operation, views, axes, options)
     if operation.segmented:
         segments = -(-shape[0] // SUPPOSED_LENGTH)
-        return _divided(problem, segments, operation.valued, (ITEMSIZE[names[operation.valued]],))
+        return _divided(
+            problem, segments, operation.value_inputs, (ITEMSIZE[names[operation.value_inputs]],)
+        )
     return problem

@@ -1,6 +1,6 @@
-"""What is to be computed: rows of a length, and where their elements lie.
+"""A problem: how many rows of which length to compute, and where their elements lie.
 
-Plain Python on shapes, strides and dtype names: no array is needed, and nothing is left to check.
+Plain Python on shapes, strides and dtype names that were checked before; no array is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cusoftmax.operations.operation import Operation
 
 
 class View(NamedTuple):
-    """Shape, strides in bytes, dtype name and address of an array; 0 for one not yet allocated."""
+    """Shape, strides in bytes, dtype name and address of an array; 0 if it is not allocated yet."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -27,14 +27,14 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Operand:
-    """One array of a problem, by the folded dimensions of the problem.
+    """One array of a problem, with strides for the folded dimensions of the problem.
 
     Attributes
     ----------
     dtype : str
         NumPy name of the dtype.
     batch_strides, reduce_strides : tuple of int
-        Bytes from one index to the next, one for each entry of the problem's shapes.
+        Bytes from one index to the next, for each entry of the problem's shapes.
     alignment : int
         Largest power of two up to 16 that divides the address of the first element.
     """
@@ -56,17 +56,19 @@ class Problem:
     rows, n : int
         Number of rows and length of a row.
     batch_shape, reduce_shape : tuple of int
-        The same as dimensions: those of size 1 dropped, neighbours merged wherever every operand
-        lets them be, and never fewer than one.
+        The dimensions that rows are counted over, and those of a row. Dimensions of size 1 are
+        dropped, and neighbours are merged if the strides of every operand allow it. At least one
+        dimension is left.
     operands : tuple of Operand
-        The inputs in the operation's order, then its results. Those with one value for each row
-        have strides of 0 along it, and tables strides of 0 alone. Offsets have their own as the
-        only one of `reduce_strides`; values of selected elements that from one to the next.
+        The inputs in the operation's order, then its results. An operand with one value for each
+        row has strides of 0 along the row; a table has only strides of 0. The only entry of
+        `reduce_strides` is, for offsets, the stride from one offset to the next, and for selected
+        elements, the stride from one to the next.
     options : tuple of numbers
-        Those of the operation's options that the plan depends on: how many elements are selected.
+        The options that the plan depends on: the number of elements to select, if any.
     segments : int
-        Where rows are of unequal length, how many of them `n` elements are divided into; there are
-        then `rows` such columns.
+        Number of segments that `n` elements are divided into, for rows of unequal length. There are
+        then `rows` columns with the same segments.
     """
 
     op: str
@@ -81,7 +83,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Result:
-    """An array to allocate where none was given."""
+    """An array to allocate for a result, if the caller gave none."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -97,10 +99,11 @@ class Prepared:
     problem : Problem
         What to compute.
     results : tuple of Result
-        What it gives.
+        Its results.
     reaches : tuple of tuples of (int, int, bool)
-        For each result, and for each input and each earlier result: `overlap.reach` of the two, for
-        further apart they cannot overlap, and whether they may be the same array.
+        For each result, and then for each input and each earlier result: the bounds that
+        `overlap.reach` returns, outside of which the two cannot overlap, and whether they may be
+        the same array.
     """
 
     problem: Problem
@@ -119,9 +122,9 @@ def fold(
 ) -> Problem:
     """Fold an operation's arrays of one shape into rows along `axes` (ascending, not negative).
 
-    Dimensions are put in the memory order of the first result (the first input, where no result has
-    elements), whichever way the array lies: rows are independent, and within a row the order of
-    summation follows the layout.
+    Dimensions are sorted by the memory order of the first result, or of the first input if no
+    result has a value for each element. This may renumber rows, which are independent, and the
+    elements of a row, whose order of summation follows the layout.
     """
     model = views[len(operation.read)] if operation.outputs else views[0]
     shape = model.shape
@@ -130,7 +133,7 @@ def fold(
     for dims in (reduce,) if operation.ordered else (batch, reduce):
         dims.sort(key=lambda d: -abs(model.strides[d]))
     rows, n = prod(shape[d] for d in batch), prod(shape[d] for d in reduce)
-    # Where there is nowhere to go, strides mean nothing.
+    # Without elements, strides have no meaning.
     batch_shape, batch_strides = _merge(batch, views) if rows else _contiguous(0, views)
     reduce_shape, reduce_strides = _merge(reduce, views) if n else _contiguous(0, views)
     operands = tuple(
@@ -141,7 +144,7 @@ def fold(
 
 
 def _merge(dims: list[int], views: Sequence[View]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Join neighbours that every view steps through evenly; return sizes, and strides per view."""
+    """Merge neighbouring dimensions if every view allows it; return sizes, and strides by view."""
     if not dims:
         return _contiguous(1, views)
     sizes: list[int] = []
@@ -166,15 +169,15 @@ def _contiguous(size: int, views: Sequence[View]) -> tuple[tuple[int, ...], list
 
 
 def alignment(pointer: int) -> int:
-    """Largest power of two up to 16 that divides an address."""
+    """Return the largest power of two up to 16 that divides an address."""
     return min(pointer & -pointer, 16) or 16
 
 
 def k_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Strides of a dense array in the memory order of another, as `cupy.empty_like` gives it.
+    """Return the strides of a dense array in the memory order of another, as `cupy.empty_like`.
 
-    Except for an array that repeats elements by strides of 0, where that order would scatter the
-    rows of the result: C order then.
+    If the other array repeats elements by strides of 0, its order would scatter the rows of the
+    result: the strides are then those of C order.
     """
     ranks = list(range(len(shape)))
     if not any(s == 0 and n > 1 for n, s in zip(shape, strides, strict=True)):

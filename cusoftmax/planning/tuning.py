@@ -1,25 +1,30 @@
-"""Numbers that were chosen, not derived: each with the GPU it was measured on and the evidence.
+"""Numbers that were chosen, not derived, each with the GPU it was measured on and the evidence.
 
-The planner reads them here and nowhere else. `None` for the GPU means that the number was reasoned,
-not measured; its evidence says how.
+The planner has no such numbers elsewhere. If the GPU is `None`, the number was not measured, and
+the evidence is the reasoning behind it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
+class Tuned(int):
+    """A number, the GPU on which it was measured (None: not yet), and the evidence for it."""
 
-@dataclass(frozen=True)
-class Tuned:
-    """A number, the GPU on which it was measured (None: on none yet), and why it is what it is."""
-
-    value: int
     gpu: str | None
     evidence: str
 
+    def __new__(cls, value: int, gpu: str | None, evidence: str) -> Tuned:
+        tuned = super().__new__(cls, value)
+        tuned.gpu, tuned.evidence = gpu, evidence
+        return tuned
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        """Copied and pickled plans have plain numbers."""
+        return int, (int(self),)
+
 
 GROUP_THREADS = Tuned(128, None, "4 warps: a last, partly filled block wastes little")
-# Not tunable without changing the bits of every longer row: the chunk is the unit of summation.
+# Another value would change the bits of every longer row: the chunk is the unit of summation.
 WORDS_IN_REGISTERS = Tuned(
     32, None, "32 data registers of the 64 that a thread has when 1024 share a multiprocessor"
 )
@@ -27,7 +32,7 @@ BLOCK_WARPS = Tuned(32, None, "the most a block may have; registers checked by t
 BLOCK_WARPS_FLOAT = Tuned(24, None, "sums of two words spill one of 64 registers in a cluster")
 BLOCK_WARPS_WIDENED = Tuned(20, None, "float32 of 16-bit input spills at 80 registers in a cluster")
 BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials spill at 64 registers")
-# Several things to know of a row beside relative sums, as a loss needs them.
+# Operations that need more of a row than relative sums, such as a loss.
 BLOCK_WARPS_LOSS = Tuned(24, None, "a plain sum beside them spills at 64 registers")
 BLOCK_WARPS_LOSS_FLOAT = Tuned(16, None, "sums of two words and a target spill at 80 registers")
 BLOCK_WARPS_BIASED = Tuned(20, None, "the words of a sum spill at 80 registers in a cluster")
@@ -42,18 +47,18 @@ COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of 
 COLUMN_VECTOR = Tuned(2, None, "columns a thread, one of float64: four spill on some architectures")
 COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocessor")
 COLUMN_LONG_WARPS = Tuned(8, None, "rows that do not fit on chip: smaller blocks, more of them")
-SPLIT_SEGMENTS = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
+SPLIT_PIECES = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
 CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
 CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after the other")
 CHECKERS = Tuned(256, None, "words that each later block reads: eight a lane of a warp")
 SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blocks at a time")
 SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill at 128 registers")
-# Few, long rows: more blocks than rows are needed to use the memory of the whole GPU.
+# With few long rows, more blocks than rows are needed to use the whole GPU.
 SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
 SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")
 SPREAD_WARPS = Tuned(4, None, "a cluster is widened while its blocks keep this many warps")
 TOPK_FEW = Tuned(8, None, "picks of a short row that are in one slot of as many lanes: MoE gates")
-# Of float64, for which a thread needs more than 128 registers, a multiprocessor has one such block.
+# float64 needs more than 128 registers a thread: one block a multiprocessor.
 TOPK_WARPS = Tuned(8, None, "two blocks share a multiprocessor: one merges while the other reads")
 TOPK_SPLIT_LENGTH = Tuned(32768, None, "64 KiB of float16: about 2 µs for one block, as a launch")
 TOPK_COLUMN_ROUNDS = Tuned(4, None, "chunks of a warp that take about as long as another launch")

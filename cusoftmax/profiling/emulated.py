@@ -10,7 +10,7 @@ import numpy as np
 
 from cusoftmax.machine import UserError, machine
 from cusoftmax.operations.dtypes import FLOATS
-from cusoftmax.operations.table import find
+from cusoftmax.operations.lookup import find
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.profiling.profile import Work

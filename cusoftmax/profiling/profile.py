@@ -18,7 +18,7 @@ import numpy as np
 import cusoftmax as cs
 from cusoftmax.machine import Machine, UserError
 from cusoftmax.operations.dtypes import FLOATS
-from cusoftmax.operations.table import find
+from cusoftmax.operations.lookup import find
 from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.checks import resolve_axes
 from cusoftmax.planning.device import DeviceSpec

@@ -1,10 +1,10 @@
-"""What the kernels must agree with: the softmax family in NumPy.
+"""The softmax family in NumPy: the results that the kernels must agree with.
 
-Inputs are taken at their float64 values, so every accepted dtype is exact but for integers beyond
-2**53, which the kernels round the same way. Results are float64, or with ``extended=True`` in
-`numpy.longdouble`, whose 11 further bits (on x86) make it a judge of float64 results too. Where
-`longdouble` is no wider than float64, `EXTENDED` is False and float64 results can be judged to a
-few units in the last place only.
+Inputs are converted to float64. That is exact except for integers beyond 2**53, which the kernels
+round in the same way. Results are float64, or `numpy.longdouble` with ``extended=True``, which has
+11 more bits (on x86) and so can judge float64 results too. Where `longdouble` is no wider than
+float64, `EXTENDED` is False, and float64 results can be judged only to a few units in the last
+place.
 """
 
 from __future__ import annotations

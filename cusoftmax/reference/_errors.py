@@ -1,4 +1,4 @@
-"""Errors of results, in the units of the bounds."""
+"""Errors of results, in the units of the error bounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from cusoftmax.planning.checks import Axis
 from cusoftmax.reference._rows import Float, rows_of, widen
 
-# Bits of the stored significand and exponent of the smallest normal number.
+# Bits of the stored significand, and exponent of the smallest normal number.
 _FORMATS = {
     "float16": (10, -14),
     "bfloat16": (7, -126),
@@ -23,16 +23,16 @@ def ulp_error(result: ArrayLike, exact: ArrayLike, *, flush_to_zero: bool = Fals
     Parameters
     ----------
     result : array_like
-        What is judged: float16, bfloat16, float32 or float64.
+        The result to judge: float16, bfloat16, float32 or float64.
     exact : array_like
         The exact values, from a function of this module with ``extended=True``.
     flush_to_zero : bool
-        Whether a zero is right for an exact value below the smallest normal number.
+        Whether 0 is a correct result for exact values below the smallest normal number.
 
     Returns
     -------
     numpy.ndarray of float64
-        Errors, 0 where both are NaN or the same infinity, infinite where only one is.
+        The errors: 0 if both are NaN or the same infinity, infinite if only one is.
     """
     values = np.asarray(result)
     bits, lowest = _FORMATS[values.dtype.name]
@@ -54,7 +54,7 @@ def unit_roundoff(dtype: str) -> float:
 
 
 def vjp_bound(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, u: float = 1.0) -> Float:
-    """Bound of the error of `softmax_vjp`, ``u * |y_i| * (|dy_i| + sum_j |y_j dy_j|)``.
+    """Error bound of `softmax_vjp`, ``u * |y_i| * (|dy_i| + sum_j |y_j dy_j|)``.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def vjp_bound(y: ArrayLike, dy: ArrayLike, axis: Axis = -1, u: float = 1.0) -> F
     axis : int, tuple of int or None
         The axes of the softmax.
     u : float
-        Unit roundoffs that are allowed, such as ``4 * unit_roundoff("float32")``.
+        Allowed error in unit roundoffs, such as ``4 * unit_roundoff("float32")``.
 
     Returns
     -------
     numpy.ndarray of float64
-        The largest error allowed in each element.
+        The largest allowed error of each element.
     """
     (y_, dy_), restore = rows_of(y, dy, axis=axis)
     with np.errstate(all="ignore"):

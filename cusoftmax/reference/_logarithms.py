@@ -1,4 +1,4 @@
-"""log_softmax and logsumexp, with their derivatives."""
+"""log_softmax, logsumexp and their derivatives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cusoftmax.planning.checks import Axis
-from cusoftmax.reference._logits import logits, seen, shown
+from cusoftmax.reference._logits import derivative, logits, shown
 from cusoftmax.reference._rows import (
     Centred,
     Float,
@@ -39,18 +39,13 @@ def log_softmax(
 
     Parameters
     ----------
-    x : array_like
-        Logits of any shape and real dtype.
-    axis : int, tuple of int or None
-        Axes that are normalised together.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    x, axis, scale, mask, bias, causal, extended
+        As for `softmax`.
 
     Returns
     -------
     numpy.ndarray
-        Accurate to the last bits also where it is nearly 0. NaN as in `softmax`. Hidden elements
-        are -inf.
+        Accurate to the last bits even close to 0. NaN as in `softmax`. Hidden elements are -inf.
     """
     z, kept = logits(x, scale, mask, bias, causal)
     rows, restore = rows_of(z, axis=axis)
@@ -78,16 +73,10 @@ def log_softmax_vjp(
     ----------
     logy, dy : array_like
         The result of `log_softmax` and the gradient with respect to it, of one shape.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    axis, scale, mask, causal, extended
+        As for `softmax`.
     """
-    kept = seen(logy, mask, causal)
-    (logy_, dy_), restore = rows_of(shown(kept, logy, -np.inf), shown(kept, dy, 0), axis=axis)
-    with np.errstate(all="ignore"):
-        product = _less_sum(logy_, dy_)
-        return shown(kept, restore(widen(scale) * product, extended), 0)
+    return derivative(_less_sum, logy, dy, axis, -np.inf, scale, mask, causal, extended)
 
 
 def _less_sum(logy: Float, dy: Float) -> Float:
@@ -121,16 +110,10 @@ def log_softmax_jvp(
     ----------
     logy, xt : array_like
         The result of `log_softmax` and the tangent of its input, of one shape.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    axis, scale, mask, causal, extended
+        As for `softmax`.
     """
-    kept = seen(logy, mask, causal)
-    (logy_, xt_), restore = rows_of(shown(kept, logy, -np.inf), shown(kept, xt, 0), axis=axis)
-    with np.errstate(all="ignore"):
-        product = _less_mean(logy_, xt_)
-        return shown(kept, restore(widen(scale) * product, extended), 0)
+    return derivative(_less_mean, logy, xt, axis, -np.inf, scale, mask, causal, extended)
 
 
 def log_softmax_value_and_vjp(
@@ -212,31 +195,27 @@ def logsumexp(
     causal: bool = False,
     extended: bool = False,
 ) -> Any:
-    """``log(sum_j b_j exp(x_j))``, for one row of any length; meaning as in `scipy.special`.
+    """``log(sum_j b_j exp(x_j))`` of each row; meaning as in `scipy.special`.
 
     Parameters
     ----------
-    x : array_like
-        Of any shape and real dtype.
-    axis : int, tuple of int or None
-        Axes that are summed over.
+    x, axis, scale, mask, bias, causal, extended
+        As for `softmax`; the sum is over `axis`.
     b : array_like, optional
-        Weights, of the shape of `x`; an element of weight 0 counts for nothing, even +inf.
+        Weights, with the shape of `x`. An element of weight 0 does not take part, even if it is
+        +inf.
     keepdims : bool
         Whether the axes stay, with size 1.
     return_sign : bool
-        Whether to return the logarithm of the sum's magnitude, and its sign, as a pair.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+        Whether to return a pair: the logarithm of the sum's absolute value, and the sum's sign.
 
     Returns
     -------
-    numpy.ndarray, or two
+    numpy.ndarray, or a pair of them
         -inf for an empty sum; NaN for a negative one without `return_sign`.
     """
     z, _ = logits(x, scale, mask, bias, causal)
-    given = (z,) if b is None else (z, b)
-    rows, restore = rows_of(*given, axis=axis)
+    rows, restore = rows_of(z, *(() if b is None else (b,)), axis=axis)
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
         log = np.log(np.abs(s))
@@ -269,15 +248,12 @@ def logsumexp_vjp(
     x : array_like
         The input of `logsumexp`.
     dy : array_like
-        Gradient with respect to its result, of the shape of that.
-    axis, b, keepdims
-        As given to `logsumexp`.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+        Gradient with respect to its result, with the shape of that.
+    axis, b, keepdims, scale, mask, bias, causal, extended
+        As for `logsumexp`.
     """
     z, kept = logits(x, scale, mask, bias, causal)
-    given = (z,) if b is None else (z, b)
-    rows, restore = rows_of(*given, axis=axis)
+    rows, restore = rows_of(z, *(() if b is None else (b,)), axis=axis)
     upstream = widen(dy).reshape(-1, 1)
     if rows[0].size == 0:
         return restore(rows[0], extended)

@@ -1,11 +1,14 @@
-"""Logits that are scaled, biased or hidden."""
+"""Logits that are scaled, biased or hidden, and derivatives with hidden elements."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cusoftmax.reference._rows import Float, widen
+from cusoftmax.planning.checks import Axis
+from cusoftmax.reference._rows import Float, rows_of, widen
 
 
 def logits(
@@ -15,7 +18,7 @@ def logits(
     bias: ArrayLike | None = None,
     causal: bool = False,
 ) -> tuple[Float, Float]:
-    """What a softmax is taken of, ``scale * x + bias``, and where it is seen at all.
+    """Return ``scale * x + bias``, whose softmax is taken, and which elements are not hidden.
 
     Parameters
     ----------
@@ -24,15 +27,15 @@ def logits(
     scale : float
         Factor of `x`.
     mask, bias : array_like, optional
-        They broadcast to `x`: True where an element is seen; what is added.
+        Broadcast to `x`. The mask is True for elements that are not hidden; the bias is added.
     causal : bool
-        Whether row i of the last two axes, of q rows of n elements, sees only the first
-        i + 1 + n - q of them.
+        Whether to hide all but the first i + 1 + n - q elements of row i, of the last two axes with
+        q rows of n elements.
 
     Returns
     -------
     logits, seen : numpy.ndarray
-        `numpy.longdouble`, -inf where not seen; and bool.
+        In `numpy.longdouble`, with -inf for hidden elements; and as bool.
     """
     z, kept = widen(x), seen(x, mask, causal)
     with np.errstate(all="ignore"):
@@ -44,7 +47,7 @@ def logits(
 
 
 def seen(x: ArrayLike, mask: ArrayLike | None, causal: bool) -> Float:
-    """Return where an array of the shape of `x` is seen, as in `logits`."""
+    """Return which elements of an array of the shape of `x` are not hidden, as in `logits`."""
     shape = np.shape(x)
     kept = np.broadcast_to(True if mask is None else np.asarray(mask, bool), shape)
     if causal:
@@ -54,8 +57,30 @@ def seen(x: ArrayLike, mask: ArrayLike | None, causal: bool) -> Float:
 
 
 def shown(kept: Float, values: ArrayLike, hidden: float) -> Float:
-    """Return `values`, with `hidden` where they are not `kept`."""
+    """Return `values`, with `hidden` in place of those that are not `kept`."""
     whole = np.asarray(values)
     if whole.shape != kept.shape:
         raise ValueError(f"shapes {[kept.shape, whole.shape]} differ; give arrays of one shape")
     return np.where(kept, whole, np.asarray(hidden, whole.dtype))
+
+
+def derivative(
+    product: Callable[[Float, Float], Float],
+    result: ArrayLike,
+    vector: ArrayLike,
+    axis: Axis,
+    hidden: float,
+    scale: float,
+    mask: ArrayLike | None,
+    causal: bool,
+    extended: bool,
+) -> Float:
+    """Return `scale` times a Jacobian product of each row, computed without hidden elements.
+
+    `product` takes rows of a function's result, in which `hidden` replaces hidden elements, and
+    rows of a vector, in which 0 does. In the returned array they are 0.
+    """
+    kept = seen(result, mask, causal)
+    rows, restore = rows_of(shown(kept, result, hidden), shown(kept, vector, 0), axis=axis)
+    with np.errstate(all="ignore"):
+        return shown(kept, restore(widen(scale) * product(*rows), extended), 0)

@@ -1,4 +1,4 @@
-"""Cross-entropy."""
+"""Cross-entropy and its gradient."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def cross_entropy(
     Parameters
     ----------
     logits : array_like
-        Of any shape and real dtype, the classes along `axis`.
+        Any shape and real dtype, with the classes along `axis`.
     target : array_like
-        Integers, of the shape of `logits` without `axis`: classes. Or floats, of the shape of
-        `logits`: probabilities.
+        Classes, as integers with the shape of `logits` without `axis`; or probabilities, as floats
+        with the shape of `logits`.
     axis, weight, ignore_index, label_smoothing, z_loss, softcap, reduction
         As in `cusoftmax.cross_entropy`.
     dloss : array_like, optional
-        For ``reduction="none"``, what the gradient of each row is multiplied by.
+        Factor of each row's gradient, for ``reduction="none"``.
     extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+        As for `softmax`.
 
     Returns
     -------
     loss, gradient : numpy.ndarray
-        A row whose target is neither a class nor `ignore_index` is NaN in both.
+        Both are NaN in rows whose target is neither a class nor `ignore_index`.
     """
     (x,), restore = rows_of(logits, axis=axis)
     rows, classes = x.shape
@@ -72,13 +72,13 @@ def cross_entropy(
         m = np.where(np.isnan(x).any(axis=-1), np.nan, m)
         log = log_of_sum(x) if classes else np.full(rows, -np.inf)
         below = np.where(p == 0, 0, p * ((m[:, None] - x) + log[:, None])).sum(axis=-1)
-        # NaN, and rows of nothing but -inf, also where no weight asks for their logarithm.
+        # Rows that have a NaN or only -inf are NaN even if the weight of every class is 0.
         below = np.where(np.isnan(m) | ~np.isfinite(m), np.nan, below)
         z = 2 * np.longdouble(z_loss) * (m + log) if z_loss else np.zeros(rows)
         loss = below + z / 2 * (m + log)
         q = softmax_rows(x)
         one = (p.sum(axis=-1) + z)[:, None]
-        # q - 1 of a target next to 1 is less the others' sum.
+        # If q is close to 1, q - 1 is computed as minus the sum of the others.
         rest, lowered = q.copy(), np.zeros_like(q)
         if classes:
             top = q.argmax(axis=-1)[:, None]

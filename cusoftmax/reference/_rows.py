@@ -1,4 +1,4 @@
-"""Arrays as rows in extended precision, and what the references make of rows."""
+"""Arrays as rows in extended precision, and the functions of rows that the references share."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ Float = np.ndarray[Any, np.dtype[Any]]
 
 
 def widen(values: ArrayLike) -> Float:
-    given = np.asarray(values)
-    if given.dtype == np.longdouble:
-        return given
-    return given.astype(np.float64).astype(np.longdouble)
+    """Return the float64 values of an array in extended precision."""
+    array = np.asarray(values)
+    if array.dtype == np.longdouble:
+        return array
+    return array.astype(np.float64).astype(np.longdouble)
 
 
 def single(value: Any, extended: bool) -> Float:
+    """Return one value as a result."""
     return np.asarray(value, np.longdouble if extended else np.float64)
 
 
 def softmax_rows(x: Float) -> Float:
+    """Return softmax of each row."""
     if x.size == 0:
         return x
     with np.errstate(all="ignore"):
@@ -32,7 +35,7 @@ def softmax_rows(x: Float) -> Float:
 
 
 def exponentials(x: Float, m: Float) -> Float:
-    """Return ``exp(x - m)``, which magnifies what the difference loses to rounding: put it back."""
+    """Return ``exp(x - m)``, corrected for the rounding of the difference, which exp magnifies."""
     d = x - m
     back = d - x
     lost = (x - (d - back)) - (m + back)
@@ -85,11 +88,12 @@ class Centred:
 
 
 def shift_of(m: Float) -> Float:
+    """Return maxima that can be subtracted: 0 in place of -inf."""
     return np.where(np.isneginf(m), 0, m)
 
 
 def log_of_sum(x: Float) -> Float:
-    """Return ``log sum_j exp(x_j - m)`` of each row, accurate next to 0 too."""
+    """Return ``log sum_j exp(x_j - m)`` of each row, accurate even close to 0."""
     top = x.argmax(axis=-1)[:, None]
     m = np.take_along_axis(x, top, -1)
     others = exponentials(x, m)
@@ -99,7 +103,7 @@ def log_of_sum(x: Float) -> Float:
 
 
 def weighted_sum(x: Float, b: Float | None = None) -> tuple[Float, Float]:
-    """Return the maximum of each row's elements with a weight, and the sum relative to it."""
+    """Return each row's maximum over elements whose weight is not 0, and the sum relative to it."""
     if b is None:
         b = np.ones_like(x)
     counted = np.where(b == 0, -np.inf, x)
@@ -111,7 +115,7 @@ def weighted_sum(x: Float, b: Float | None = None) -> tuple[Float, Float]:
 
 
 class Restore:
-    """Takes rows back to the shape that they were cut from."""
+    """Restores the shape of the arrays that rows were made of."""
 
     def __init__(
         self, shape: tuple[int, ...], order: tuple[int, ...], axes: tuple[int, ...]
@@ -122,7 +126,7 @@ class Restore:
         self.inverse = tuple(int(d) for d in np.argsort(order))
 
     def values(self, rows: Float, extended: bool, keepdims: bool) -> Float:
-        """Take one value a row to the shape of what a reduction leaves."""
+        """Return one value for each row in the shape that a reduction leaves."""
         whole = rows.reshape(self.kept if keepdims else self.reduced)
         return whole.astype(np.longdouble if extended else np.float64)
 
@@ -133,7 +137,7 @@ class Restore:
 
 
 def rows_of(*arrays: ArrayLike, axis: Axis) -> tuple[list[Float], Restore]:
-    """Return arrays as contiguous rows, over which NumPy sums in pairs and not one by one."""
+    """Return arrays as contiguous rows, for which NumPy uses pairwise summation."""
     wide = [widen(a) for a in arrays]
     shape = wide[0].shape
     if any(w.shape != shape for w in wide):

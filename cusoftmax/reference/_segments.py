@@ -1,4 +1,4 @@
-"""Rows of unequal length, laid end to end."""
+"""Segments: rows of unequal length that lie end to end."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def segment_softmax(x: ArrayLike, offsets: ArrayLike, *, extended: bool = False)
     x : array_like, shape (E, ...)
         Logits of any real dtype.
     offsets : array_like, shape (S + 1,)
-        From 0 up to E.
+        Where each segment begins, and where the last one ends: rising from 0 to E.
     extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+        As for `softmax`.
     """
     return _by_segment(lambda part: softmax(part, 0, extended=extended), offsets, extended, x)
 
@@ -36,10 +36,8 @@ def segment_softmax_vjp(
     ----------
     y, dy : array_like, shape (E, ...)
         The result of `segment_softmax` and the gradient with respect to it.
-    offsets : array_like, shape (S + 1,)
-        From 0 up to E.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    offsets, extended
+        As for `segment_softmax`.
     """
 
     def product(part: Float, other: Float) -> Float:
@@ -49,7 +47,7 @@ def segment_softmax_vjp(
 
 
 def segment_sum(values: ArrayLike, offsets: ArrayLike) -> Float:
-    """Sum of each segment in float64, repeated over it."""
+    """Sum of each segment in float64, repeated for each of its elements."""
 
     def total(part: Float) -> Float:
         return np.broadcast_to(part.astype(np.float64).sum(0, keepdims=True), part.shape)
@@ -60,7 +58,7 @@ def segment_sum(values: ArrayLike, offsets: ArrayLike) -> Float:
 def _by_segment(
     function: Callable[..., Float], offsets: ArrayLike, extended: bool, *arrays: ArrayLike
 ) -> Float:
-    """Return `function` of each segment of arrays of one shape; all NaN for bad offsets."""
+    """Return `function` of each segment of arrays of one shape; all NaN if offsets do not rise."""
     whole = [np.asarray(a) for a in arrays]
     cuts = np.asarray(offsets).astype(np.int64)
     result = np.full(whole[0].shape, np.nan, np.longdouble if extended else np.float64)

@@ -1,4 +1,4 @@
-"""The largest probabilities, noise, and draws."""
+"""The largest probabilities, softmax with noise, and samples."""
 
 from __future__ import annotations
 
@@ -25,24 +25,22 @@ def topk_softmax(
     Parameters
     ----------
     x : array_like
-        Logits of any shape and real dtype. NaN counts as the largest; equal ones come in the order
-        of their indices.
+        Logits of any shape and real dtype. NaN counts as the largest; equal ones are taken in the
+        order of their indices.
     k : int
-        How many.
-    axis : int
-        The axis of the softmax.
+        How many to select.
+    axis, extended
+        As for `softmax`.
     normalise : {"row", "topk"}
-        Whether probabilities sum to 1 over the row or over the `k`.
-    extended : bool
-        Whether to return values in `numpy.longdouble` instead of float64.
+        Whether the probabilities sum to 1 over the row or over the `k`.
     """
     x = np.asarray(x)
-    # Integers beyond 2**53 are compared as they are: ~ reverses their order.
+    # ~ reverses the order of integers exactly, even beyond 2**53.
     falling = ~x if x.dtype.kind in "iub" else -x.astype(np.float64)
     order = (
-        np.lexsort((falling, ~np.isnan(falling)), axis)
-        if x.dtype.kind not in "iub"
-        else (np.argsort(falling, axis, kind="stable"))
+        np.argsort(falling, axis, kind="stable")
+        if x.dtype.kind in "iub"
+        else np.lexsort((falling, ~np.isnan(falling)), axis)
     )
     indices = np.take(order, np.arange(k), axis).astype(np.int64)
     if normalise == "topk":
@@ -59,20 +57,16 @@ def gumbel_softmax(
     single: bool = True,
     extended: bool = False,
 ) -> Float:
-    """Softmax of ``(x + g) / temperature``, with the noise that the kernels make, to all digits.
+    """Softmax of ``(x + g) / temperature``, with the kernels' noise ``g`` to all digits.
 
     Parameters
     ----------
-    x : array_like
-        Logits of any shape and real dtype.
-    axis : int
-        The axis of the softmax.
+    x, axis, extended
+        As for `softmax`.
     seed, temperature
-        As in `cusoftmax.gumbel_softmax`; with temperature 0, 1 at the largest ``x + g``.
+        As in `cusoftmax.gumbel_softmax`. Temperature 0 gives 1 at the largest ``x + g``.
     single : bool
-        Whether the kernels compute in float32, which has noise of its own.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+        Whether to use the noise of float32 arithmetic instead of that of float64.
     """
     z, restore = perturbed(x, axis, seed, single)
     if temperature > 0:
@@ -86,12 +80,12 @@ def gumbel_softmax(
 def sample(
     x: ArrayLike, axis: int = -1, *, seed: int, temperature: float = 1.0, single: bool = True
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """A draw from ``softmax(x / temperature)`` for each row, with the noise that the kernels make.
+    """A draw from ``softmax(x / temperature)`` for each row, with the kernels' noise.
 
     Parameters
     ----------
     x, axis, seed, temperature, single
-        As in `gumbel_softmax`; with temperature 0, the largest of `x`.
+        As for `gumbel_softmax`. Temperature 0 gives the index of the largest of `x`.
     """
     if temperature == 0:
         return np.asarray(np.argmax(np.asarray(x), axis), np.int64)
@@ -103,7 +97,7 @@ def sample(
 def perturbed(
     x: ArrayLike, axis: int, seed: int, single: bool, temperature: Any = 1.0
 ) -> tuple[Float, Restore]:
-    """Return rows of ``x / temperature + g``, and what takes them back to the shape of `x`."""
+    """Return rows of ``x / temperature + g``, and what restores the shape of `x`."""
     (x_,), restore = rows_of(x, axis=axis)
     numbers = np.arange(len(x_), dtype=np.uint64)
     with np.errstate(all="ignore"):
@@ -111,6 +105,6 @@ def perturbed(
 
 
 def _drawn(z: Float) -> Float:
-    """Return the place of the largest of each row; -1 where there is none to choose."""
+    """Return the index of the largest element of each row; -1 if that is not finite."""
     best = z.max(axis=-1)
     return np.where(np.isfinite(best), z.argmax(axis=-1), -1)

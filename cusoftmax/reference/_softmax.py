@@ -1,4 +1,4 @@
-"""softmax and its derivatives, first and second."""
+"""softmax and its first and second derivatives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cusoftmax.planning.checks import Axis
-from cusoftmax.reference._logits import logits, seen, shown
+from cusoftmax.reference._logits import derivative, logits, shown
 from cusoftmax.reference._rows import (
     Centred,
     Float,
@@ -37,15 +37,15 @@ def softmax(
     axis : int, tuple of int or None
         Axes that are normalised together.
     scale, mask, bias, causal
-        As for `logits`, of which this is the softmax.
+        As for `logits`, which are computed first.
     extended : bool
         Whether to return `numpy.longdouble` instead of float64.
 
     Returns
     -------
     numpy.ndarray
-        Softmax of `x`, accurate to the last bits of its dtype. A row with a NaN, a +inf or nothing
-        but -inf is NaN. Hidden elements are 0.
+        Softmax of `x`, accurate to the last bits of its dtype. A row that has a NaN or a +inf, or
+        only -inf, is NaN. Hidden elements are 0.
     """
     z, kept = logits(x, scale, mask, bias, causal)
     rows, restore = rows_of(z, axis=axis)
@@ -72,23 +72,18 @@ def softmax_vjp(
     ----------
     y, dy : array_like
         Softmax's result and the gradient with respect to it, of one shape.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    scale, mask, causal
-        As given to `softmax`.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    axis, scale, mask, causal, extended
+        As for `softmax`.
 
     Returns
     -------
     numpy.ndarray
         The gradient with respect to softmax's input.
     """
-    kept = seen(y, mask, causal)
-    (y_, dy_), restore = rows_of(shown(kept, y, 0), shown(kept, dy, 0), axis=axis)
-    with np.errstate(all="ignore"):
-        product = y_ * Centred(y_, dy_, above_half(y, y_)).less_mean
-        return shown(kept, restore(widen(scale) * product, extended), 0)
+    return derivative(
+        lambda rows, v: rows * Centred(rows, v, above_half(y, rows)).less_mean,
+        *(y, dy, axis, 0, scale, mask, causal, extended),
+    )
 
 
 def softmax_jvp(
@@ -101,7 +96,7 @@ def softmax_jvp(
     causal: bool = False,
     extended: bool = False,
 ) -> Float:
-    """Product of softmax's Jacobian with a tangent: `softmax_vjp`, the Jacobian being symmetric."""
+    """Product of softmax's Jacobian with a tangent: `softmax_vjp`, as the Jacobian is symmetric."""
     return softmax_vjp(y, xt, axis, scale=scale, mask=mask, causal=causal, extended=extended)
 
 
@@ -116,10 +111,8 @@ def softmax_vjp_vjp(
     ----------
     y, dy, g : array_like
         The inputs of `softmax_vjp` and the gradient with respect to its result, of one shape.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    axis, extended
+        As for `softmax`.
     """
     (y_, dy_, g_), restore = rows_of(y, dy, g, axis=axis)
     with np.errstate(all="ignore"):
@@ -134,7 +127,7 @@ def softmax_vjp_vjp(
 def softmax_hvp(
     y: ArrayLike, dy: ArrayLike, v: ArrayLike, axis: Axis = -1, *, extended: bool = False
 ) -> Float:
-    """Hessian of ``<dy, softmax(x)>`` applied to `v`: `softmax_vjp` of a changing `y`.
+    """Hessian of ``sum_i dy_i softmax(x)_i`` applied to `v`.
 
     The means over a row are those of `softmax_vjp`.
 
@@ -142,10 +135,8 @@ def softmax_hvp(
     ----------
     y, dy, v : array_like
         Softmax's result, the weights of its sum, and the tangent of softmax's input.
-    axis : int, tuple of int or None
-        The axes of the softmax.
-    extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+    axis, extended
+        As for `softmax`.
     """
     (y_, dy_, v_), restore = rows_of(y, dy, v, axis=axis)
     with np.errstate(all="ignore"):
@@ -218,7 +209,7 @@ def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
     y : array_like, shape (..., n)
         Softmax's result.
     extended : bool
-        Whether to return `numpy.longdouble` instead of float64.
+        As for `softmax`.
 
     Returns
     -------

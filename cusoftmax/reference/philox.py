@@ -1,7 +1,8 @@
 """The random words and the Gumbel noise of `gumbel_softmax` and `sample`, in NumPy.
 
-The twin of ``cuda_kernels/numeric/philox.cuh`` and ``gumbel.cuh``: the same words, and of them the
-same uniform numbers, whose noise is then exact to the digits of `numpy.longdouble`.
+It is the counterpart of ``cuda_kernels/numeric/philox.cuh`` and ``gumbel.cuh``: the random words
+and the uniform numbers made of them are the same, and the noise has the digits of
+`numpy.longdouble`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROUNDS = 10
 
 
 def philox(seed: int, high: Words, low: Words) -> Words:
-    """Philox4x32-10: four words of 32 bits for each counter of two words of 64, along a last axis.
+    """Philox4x32-10: four 32-bit words along a new last axis, for each counter of two 64-bit words.
 
     J. Salmon, M. Moraes, R. Dror, D. Shaw: "Parallel random numbers: as easy as 1, 2, 3" (2011).
     """
@@ -37,25 +38,25 @@ def philox(seed: int, high: Words, low: Words) -> Words:
 
 
 def row_words(seed: int, rows: Words, count: int) -> Words:
-    """Return the first `count` words of rows of given numbers, of which each counter gives four."""
+    """Return the first `count` words of each row, four for each counter, by the row numbers."""
     counters = np.arange(-(-count // 4), dtype=np.uint64)
     words = philox(seed, rows[:, None], counters)
     return words.reshape(len(rows), -1)[:, :count]
 
 
 def gumbel(seed: int, rows: Words, n: int, single: bool) -> Float:
-    """Return the noise ``-log(-log(u))`` of the first `n` places of rows of given numbers.
+    """Return the noise ``-log(-log(u))`` of the first `n` elements of each row.
 
     Parameters
     ----------
     seed : int
         From 0 to 2**64 - 1.
     rows : numpy.ndarray of uint64, shape (R,)
-        Their numbers.
+        The numbers of the rows.
     n : int
-        How many places.
+        How many elements.
     single : bool
-        Whether u has the 32 bits of one word, for arithmetic in float32, and not 53 of two.
+        Whether u has the 32 bits of one word, for float32 arithmetic, instead of 53 bits of two.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def gumbel(seed: int, rows: Words, n: int, single: bool) -> Float:
 
 
 def gumbel_of_bits(bits: Words, count: int) -> Float:
-    """Return the noise of ``u = (bits + 1/2) / 2**count``, from the smaller of u and 1 - u."""
+    """Return the noise of ``u = (bits + 1/2) / 2**count``, by way of the smaller of u and 1 - u."""
     above = bits >> np.uint64(count - 1) == 1
     rest = np.where(above, bits ^ np.uint64((1 << count) - 1), bits)
     smaller = np.ldexp(rest.astype(np.longdouble) + np.longdouble(0.5), -count)  # of u and 1 - u

@@ -1,1 +1,1 @@
-"""From a plan to launches: sources, backends, arguments."""
+"""From the arrays of a call to launches: kept calls, arguments, backends, sources."""

@@ -1,30 +1,12 @@
-"""CuPy arrays that a call needs beside those it was given: results, workspaces and views."""
+"""Views of CuPy arrays, and new arrays, that the public functions pass to the kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from cusoftmax.planning.checks import Array
-from cusoftmax.planning.problem import k_order
-
-
-def allocator(
-    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]
-) -> Callable[[], Any]:
-    """Return what makes arrays as described, by the allocator that is then set in CuPy."""
-    import cupy
-
-    # Strides of 0 rank no dimension before another: C order.
-    if strides == k_order(shape, (0,) * len(shape), dtype.itemsize):
-        plain: Callable[[], Any] = partial(cupy.ndarray, shape, dtype)  # all that cupy.empty does
-        return plain
-    size = prod(shape) * dtype.itemsize
-    return lambda: cupy.ndarray(shape, dtype, cupy.cuda.alloc(size), strides)
 
 
 def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Array:
@@ -36,7 +18,7 @@ def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Arr
 
         return cupy.broadcast_to(array, model.shape)
     except (AttributeError, TypeError):
-        return array  # no array of CuPy's: what checks it says so
+        return array  # not a CuPy array; the checks of the call raise the error
     except ValueError:
         raise ValueError(
             f"{op}: {name} has shape {array.shape}, which does not broadcast to that of {first}, "
@@ -45,14 +27,14 @@ def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Arr
 
 
 def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
-    """Return an array of the library's own as a view of a shape."""
+    """Return an array that this package made as a view of a shape."""
     import cupy
 
     return cupy.broadcast_to(array, shape)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return a new array of any values."""
+    """Return a new array, whose values are undefined."""
     import cupy
 
     return cupy.ndarray(shape, dtype)
@@ -68,4 +50,4 @@ def repeated(op: str, name: str, array: Array) -> Array:
 
         return cupy.broadcast_to(array[..., None, :], (*shape, shape[-1]))
     except (AttributeError, TypeError):
-        return array  # no array of CuPy's: what checks it says so
+        return array  # not a CuPy array; the checks of the call raise the error

@@ -1,27 +1,29 @@
-"""The machine behind a launch: the GPU through `cupy.RawKernel`, or what stands in for it.
+"""What runs the kernels: the GPU, through `cupy.RawKernel`, or a backend that stands in for it.
 
-The last one pushed is active; the emulator pushes itself on top of the GPU.
+The backend that was pushed last is active; the emulator pushes itself on top of the GPU's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from cusoftmax.planning.checks import Array
-from cusoftmax.planning.device import DeviceSpec
-from cusoftmax.planning.plan import Kernel
-from cusoftmax.runtime import source
 
-# grid, block, arguments, bytes of dynamic shared memory: as cupy.cuda.Function is called.
+if TYPE_CHECKING:
+    from cusoftmax.planning.device import DeviceSpec
+    from cusoftmax.planning.plan import Kernel
+
+# A loaded kernel, called as cupy.cuda.Function is: grid, block, arguments, bytes of dynamic shared
+# memory.
 Loaded = Callable[[tuple[int], tuple[int], tuple[Any, ...], int], None]
 
 
 class Backend(Protocol):
-    """A machine that runs kernels."""
+    """Something that runs kernels."""
 
     @property
     def device(self) -> DeviceSpec: ...
@@ -43,6 +45,8 @@ class CudaBackend:
 
     @property
     def device(self) -> DeviceSpec:
+        from cusoftmax.planning.device import DeviceSpec
+
         return DeviceSpec.current()
 
     @property
@@ -51,7 +55,7 @@ class CudaBackend:
 
     @cached_property
     def _current_number(self) -> Callable[[], int]:
-        import cupy  # once: an import statement costs more than asking for the device
+        import cupy  # once, since an import statement costs more than asking for the device
 
         number: Callable[[], int] = cupy.cuda.get_device_id
         return number
@@ -67,9 +71,9 @@ class CudaBackend:
         return _load(kernel, self.device, self.key)
 
     def by_value(self, struct: np.ndarray[Any, Any]) -> Any:
-        """Return the argument of a launch that passes `struct`, which must outlive it, by value.
+        """Return a launch argument that passes `struct` by value; `struct` must outlive it.
 
-        CuPy takes NumPy's structs too, but converts them in each launch, and not in all versions.
+        Some versions of CuPy also accept NumPy's structs, but convert them in each launch.
         """
         import cupy
 
@@ -85,10 +89,12 @@ class CudaBackend:
 def _load(kernel: Kernel, device: DeviceSpec, number: Hashable) -> Loaded:
     import cupy
 
+    from cusoftmax.runtime import source  # hashlib and pathlib: not needed to import the package
+
     raw = cupy.RawKernel(source.code(), kernel.name, options=source.options(kernel))
-    # More than 48 KiB has to be allowed, function by function; a launch asks for what it needs.
+    # More than 48 KiB must be allowed for each function; each launch then asks for what it needs.
     raw.max_dynamic_shared_size_bytes = device.shared_per_block
-    function: Loaded = raw.kernel  # compiled and loaded by the line above, on the current device
+    function: Loaded = raw.kernel  # compiled and loaded for the current device by the line above
     return function
 
 
@@ -96,24 +102,26 @@ backends: list[Backend] = [CudaBackend()]  # the last one is active
 
 
 def push_backend(backend: Backend) -> None:
-    """Run everything on `backend` until it is popped."""
+    """Make `backend` the active one until it is popped."""
     backends.append(backend)
 
 
 def pop_backend(backend: Backend) -> None:
-    """Undo the push of `backend`, which must be the last one."""
+    """Undo the push of `backend`, which must be the active one."""
     if backends[-1] is not backend:
         raise RuntimeError("backends must be popped in the reverse order of their pushing")
     backends.pop()
 
 
 def to_host(array: Array) -> np.ndarray[Any, Any]:
-    """Copy an array from the active backend to the host; the only thing that waits for it."""
+    """Copy an array from the active backend to the host. Nothing else waits for the device."""
     return backends[-1].to_host(array)
 
 
 def present_device() -> DeviceSpec:
-    """Return the device of the active backend, or an H100's figures where there is no GPU."""
+    """Return the device of the active backend, or an H100's figures if there is no GPU."""
+    from cusoftmax.planning.device import DeviceSpec
+
     backend = backends[-1]
     if isinstance(backend, CudaBackend) and not gpu_is_present():
         return DeviceSpec.known(90)
@@ -126,5 +134,5 @@ def gpu_is_present() -> bool:
         import cupy
 
         return int(cupy.cuda.runtime.getDeviceCount()) > 0
-    except Exception:  # no CuPy, no driver, no device: each raises something else
+    except Exception:  # a missing CuPy, driver or device each raise something else
         return False

@@ -10,14 +10,14 @@ from cusoftmax.planning.plan import Kernel
 
 UNIT = "row_kernel.cu"
 
-# No contraction into fused multiply-adds but where the source says so: the two-sums would lose
-# their meaning, and the bits of a row could differ between patterns.
+# Products and sums are fused only where the source says so. The compiler's own choice would break
+# the two-sums, and could give a row different bits in different patterns.
 FLAGS = ("-std=c++17", "-fmad=false")
 
 
 @cache
 def kernel_root() -> Path:
-    """Return the folder of the CUDA sources: in an installed package, beside it in a checkout."""
+    """Return the folder of the CUDA sources: in the package if installed, else next to it."""
     package = Path(__file__).resolve().parents[1]
     for root in (package / "cuda_kernels", package.parent / "cuda_kernels"):
         if (root / UNIT).is_file():
@@ -36,7 +36,7 @@ def code() -> str:
 
 @cache
 def digest() -> str:
-    """Return a digest of every source file: CuPy's cache does not see what a source includes."""
+    """Return a digest of every source file, because CuPy's cache ignores included files."""
     sha = hashlib.sha256()
     for path in sorted(kernel_root().rglob("*.cu*")):
         sha.update(path.relative_to(kernel_root()).as_posix().encode() + b"\0")
@@ -45,10 +45,10 @@ def digest() -> str:
 
 
 def definitions(kernel: Kernel) -> tuple[str, ...]:
-    """Return the ``-D`` options that make the unit this kernel."""
+    """Return the ``-D`` options that make this kernel of the translation unit."""
     return tuple(f"-D{macro}={value}" for macro, value in kernel.macros)
 
 
 def options(kernel: Kernel) -> tuple[str, ...]:
-    """Return NVRTC's options, all but the architecture; CuPy appends ``-ftz=true``."""
+    """Return NVRTC's options except the architecture; CuPy appends ``-ftz=true``."""
     return (*FLAGS, f"-I{kernel_root()}", f"-DCSM_DIGEST=0x{digest()}", *definitions(kernel))

@@ -1,0 +1,43 @@
+"""The options of a call: the variant of an operation that they name, and the numbers they pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class LowWord(float):
+    """An option that is passed as the rounding error of its value in the arithmetic's dtype."""
+
+
+CROSS_ENTROPY_OPTIONS = (
+    "ignore_index",
+    "stride",  # of the table of weights, in bytes
+    "keep",  # 1 - label_smoothing
+    "label_smoothing",
+    "share",  # label_smoothing / C
+    "z_loss",
+    "softcap",
+    "per_cap",
+    "factor",  # of the gradient
+)
+# What a variant computes: the loss; the loss and its gradient; the loss and the product of its
+# gradient with an upstream gradient; only that product.
+CROSS_ENTROPY_RESULTS = ("", "grad", "grad_up", "vjp")
+
+
+def cross_entropy_name(*, soft: bool, weight: bool, smooth: bool, capped: bool, result: str) -> str:
+    """Return the name of a variant; `result` is one of `CROSS_ENTROPY_RESULTS`."""
+    features = (("soft", soft), ("weight", weight), ("smooth", smooth), ("capped", capped))
+    words = [word for word, wanted in features if wanted]
+    return "_".join(("cross_entropy", *words, *([result] if result else ())))
+
+
+# Numbers passed with a call that transforms the logits: the absolute value of the scale (1 if the
+# scale is 0) in two words, its sign, and the number of rows of a causal matrix.
+LOGIT_OPTIONS = ("scale", "scale_low", "sign", "queries")
+LOGIT_FEATURES = ("scaled", "biased", "masked", "causal")
+
+
+def logits_name(op: str, features: Iterable[str]) -> str:
+    """Return the name of `op` of logits with some of `LOGIT_FEATURES`."""
+    return "_".join((op, *(word for word in LOGIT_FEATURES if word in features)))
