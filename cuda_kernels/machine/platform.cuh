@@ -21,6 +21,13 @@ using i64 = long long;
 
 // Thread and block indices. Grids and blocks are one-dimensional.
 CSM_DEVICE int thread_index() { return threadIdx.x; }
+// The thread's index, read again: what is computed from it cannot be kept in registers from earlier on. Where registers
+// are short the compiler spills such values (NVRTC 12.8 to 13.0: two kernels in clusters of 8).
+CSM_DEVICE int reread_thread_index() {
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
 CSM_DEVICE int block_threads() { return blockDim.x; }
 CSM_DEVICE i64 block_index() { return blockIdx.x; }
 CSM_DEVICE i64 grid_blocks() { return gridDim.x; }

@@ -41,6 +41,8 @@ CSM_DEVICE void run(const Arguments& args) {
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
+      // Rows of several dimensions have smaller blocks, with registers enough.
+      const int lane = (kRowDims == 1 ? reread_thread_index() : thread_index()) % kWarp;
       if (lane < kCluster) nodes.store_remote(chunk, node, lane);
     } else {
       if (lane == 0) nodes.store(chunk, node);

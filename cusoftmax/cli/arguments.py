@@ -1,6 +1,8 @@
-"""Shapes and axes from the text of the command line."""
+"""Shapes, axes and lists of names from the text of the command line."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 from cusoftmax.machine import UserError
 
@@ -22,3 +24,13 @@ def axis_of(text: str) -> int | tuple[int, ...] | None:
     except ValueError:
         raise UserError(f"{text!r} is not an axis: give an integer, A,B or none") from None
     return axes if len(axes) > 1 else axes[0]
+
+
+def names_of(option: str, texts: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Return the names given to an option, once or several times, each time one or ``A,B``."""
+    found = tuple(name for text in texts for name in text.split(","))
+    known = tuple(known)
+    for name in found:
+        if name not in known:
+            raise UserError(f"{option} {name!r} does not exist; there are {', '.join(known)}")
+    return found

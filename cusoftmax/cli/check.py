@@ -1,8 +1,7 @@
-"""``cusoftmax check``: every dtype, pattern and operation against the reference.
+"""``cusoftmax check``: compares every operation, dtype and pattern with the reference.
 
-The shapes come from the planner: for each case the smallest of some candidates whose plan has the
-wanted pattern, so that each pattern really runs. The bounds are the package's numerical contract
-(README.md).
+For each case the planner is asked for the smallest of some shapes whose plan has the pattern, so
+every pattern really runs. The bounds are the package's numerical contract (README.md).
 """
 
 from __future__ import annotations
@@ -20,8 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import cusoftmax as cs
-from cusoftmax.contract.table import CONTRACTS, CORRECTLY_ROUNDED, NARROW, Arrays, OperationContract
-from cusoftmax.machine import Machine, first_line, machine
+from cusoftmax.contract.table import (
+    CONTRACTS,
+    CORRECTLY_ROUNDED,
+    NARROW,
+    Arrays,
+    OperationContract,
+)
+from cusoftmax.machine import Machine, UserError, first_line, machine
 from cusoftmax.operations.dtypes import FLOATS, INPUTS
 from cusoftmax.operations.operation import PATTERNS
 from cusoftmax.operations.table import OPERATIONS
@@ -30,23 +35,40 @@ from cusoftmax.planning.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Rows that the chip cannot hold are shortest on the smallest chip, and the emulator's time follows
-# their length.
+# The chip with the least shared memory, so rows that do not fit are short and the emulator is fast.
 SMALLEST_CHIP = "sm_75"
 WORKERS = os.cpu_count() or 1
 
-# One without a second input and one with; what all operations have in common is tried with them.
+# One with a single input and one with two: what all operations share is tried with these.
 _FIRST_OPS = ("softmax", "softmax_vjp")
 
-# Candidates by pattern, cheapest first: shape and axis.
+# Sizes to try, cheapest first.
 _ELEMENTS = 4096
 _LENGTHS = (61, 128, 600, 1000, 1500, 2500, 4100, 5001, 9001, 17000, 33001, 50257, 70000, 131072)
 _LONG = (150001, 262144, 400000, 600001, 1 << 20)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One comparison."""
+class Selection:
+    """The cases that are asked for, by name; no names are all of them."""
+
+    ops: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    def has(self, op: str, dtype: str, pattern: str) -> bool:
+        """Whether a case is among those asked for."""
+        asked = ((self.ops, op), (self.dtypes, dtype), (self.patterns, pattern))
+        return all(not names or name in names for names, name in asked)
+
+    def __str__(self) -> str:
+        words = (("operation", self.ops), ("dtype", self.dtypes), ("pattern", self.patterns))
+        return ", ".join(f"{word} {' or '.join(names)}" for word, names in words if names)
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """A comparison to make: operation, dtype, and a shape and axis with their plan."""
 
     op: str
     dtype: str
@@ -57,25 +79,34 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison found: the worst error over its bound, in words, and whether it passed."""
+    """What a comparison found: whether it passed, in words, and where a failure is."""
 
     passed: bool
     text: str
+    details: str = ""
 
 
-def check(console: Console, kind: str, arch: str | None, seed: int, quick: bool) -> int:
+def check(
+    console: Console,
+    kind: str,
+    arch: str | None,
+    seed: int,
+    quick: bool,
+    asked: Selection = Selection(),
+) -> int:
     """Run all comparisons, print a table; return the exit status."""
-    failures = 0
+    chosen = selected_names(quick, asked)
+    failed: list[Outcome] = []
     table = Table(title="against NumPy in extended precision", title_justify="left")
     for name in ("operation", "dtype", "pattern", "shape", "axis", "arch", "worst error", ""):
         table.add_column(name)
     with ExitStack() as stack:
         on = stack.enter_context(machine(kind, arch, seed))
-        console.print(f"checking on {on.title}")
         small = None
         if on.emulated and arch is None:
             small = SMALLEST_CHIP
-        cases = list(all_cases(on, small, quick))
+        console.print(f"checking on {on.title}")
+        cases = [find_case(*names, on, small) for names in chosen]
         build(console, cases, small, seed)
         progress = stack.enter_context(bar(console))
         task = progress.add_task("comparing", total=len(cases))
@@ -85,7 +116,8 @@ def check(console: Console, kind: str, arch: str | None, seed: int, quick: bool)
                 if on.emulated and case.plan.device.arch != on.device.arch:
                     place = moved.enter_context(machine("emulator", small, seed))
                 outcome = compare(case, place, seed)
-            failures += not outcome.passed
+            if not outcome.passed:
+                failed.append(outcome)
             table.add_row(
                 case.op,
                 case.dtype,
@@ -98,8 +130,11 @@ def check(console: Console, kind: str, arch: str | None, seed: int, quick: bool)
             )
             progress.advance(task)
     console.print(table)
-    console.print(f"{len(cases) - failures} passed, {failures} failed")
-    return 1 if failures else 0
+    for outcome in failed:
+        if outcome.details:
+            console.print(outcome.details, markup=False, soft_wrap=True)
+    console.print(f"{len(cases) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
 
 
 def bar(console: Console) -> Progress:
@@ -108,8 +143,8 @@ def bar(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
 
 
-def all_cases(on: Machine, small: str | None, quick: bool) -> Iterator[Comparison]:
-    """Yield a case for each operation, float dtype and pattern, or the most telling of them.
+def names_of_cases(quick: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield operation, dtype and pattern of each case: all of float dtypes, or the most telling.
 
     Integers are converted as they are read, alike for all operations: they are tried with two.
     """
@@ -121,11 +156,27 @@ def all_cases(on: Machine, small: str | None, quick: bool) -> Iterator[Compariso
             patterns, dtypes = patterns[:1], ("float32",)
         for dtype in dtypes:
             for pattern in patterns:
-                yield find_case(op, dtype, pattern, on, small)
+                yield op, dtype, pattern
 
 
-def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None) -> Comparison:
-    """Return the first candidate whose plan has the pattern."""
+def selected_names(quick: bool, asked: Selection) -> list[tuple[str, str, str]]:
+    """Return the cases that were asked for; UserError if there is none."""
+    every = [*names_of_cases(quick)]
+    found = [names for names in every if asked.has(*names)]
+    if not found:
+        of_ops = [names for names in every if not asked.ops or names[0] in asked.ops]
+        _, dtypes, patterns = (
+            ", ".join(dict.fromkeys(column)) for column in zip(*of_ops, strict=True)
+        )
+        narrowed = " of --quick" if quick else ""
+        raise UserError(
+            f"no case{narrowed} has {asked}: there are the dtypes {dtypes}, the patterns {patterns}"
+        )
+    return found
+
+
+def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None) -> CheckedCase:
+    """Return the first shape and axis whose plan has the pattern."""
     archs: list[str | None] = [f"sm_{on.device.arch}" if on.emulated else None]
     if small and pattern == "stream":
         archs.insert(0, small)
@@ -133,12 +184,12 @@ def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None)
         for shape, axis in candidates(pattern, on):
             plan = cs.explain(op, shape=shape, dtype=dtype, axis=axis, arch=arch)
             if plan.pattern == pattern:
-                return Comparison(op, dtype, plan, shape, axis)
+                return CheckedCase(op, dtype, plan, shape, axis)
     raise RuntimeError(f"no shape was found for which {op} of {dtype} plans {pattern}")
 
 
 def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Yield shapes and axes that may have a pattern, small ones first."""
+    """Yield shapes and axes that may lead to a pattern, small ones first."""
     pattern = pattern.removeprefix("topk_")
     if pattern == "segment":
         yield (20000, 1), 0
@@ -146,22 +197,22 @@ def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int
     if pattern in ("column", "map"):
         yield ((3, 300, 37), 1) if pattern == "column" else ((5, 61, 61), -1)
         return
-    crowd = on.device.sm_count  # rows enough that no row is shared between blocks
+    many_rows = on.device.sm_count  # enough that no row is shared by blocks
     for n in (*_LENGTHS, *_LONG):
         if pattern == "split":
             yield (2, n), -1
         elif pattern == "stream" and n > max(_LENGTHS):
-            yield (crowd, n), -1
+            yield (many_rows, n), -1
         else:
             yield (max(5, _ELEMENTS // n), n), -1
 
 
-def build(console: Console, cases: list[Comparison], small: str | None, seed: int) -> None:
-    """Compile all kernels first, several at a time on the emulator."""
+def build(console: Console, cases: list[CheckedCase], small: str | None, seed: int) -> None:
+    """Compile all kernels, several at a time."""
     with bar(console) as progress:
         task = progress.add_task("compiling", total=len(cases))
 
-        def warm(case: Comparison) -> None:
+        def warm(case: CheckedCase) -> None:
             cs.warmup([case.op], shapes=[case.shape], dtypes=[case.dtype], axis=case.axis)
             progress.advance(task)
 
@@ -178,24 +229,24 @@ def _number(arch: str) -> int:
     return int(arch.removeprefix("sm_"))
 
 
-def compare(case: Comparison, on: Machine, seed: int) -> Outcome:
-    """Run one case and judge it; whatever is raised is a failure with its message."""
+def compare(case: CheckedCase, on: Machine, seed: int) -> Outcome:
+    """Run one case and compare it; an exception is a failure with its message."""
     try:
         rng = np.random.default_rng([seed, *case.shape])
-        member = CONTRACTS[case.op]
-        inputs = member.draw(rng, case.shape, case.axis, as_dtype(case.op, case.dtype))
+        contract = CONTRACTS[case.op]
+        inputs = contract.draw(rng, case.shape, case.axis, as_dtype(case.op, case.dtype))
         names = OPERATIONS[case.op].inputs
         if case.dtype in FLOATS and names[0] == "x" and "b" not in names:
             inputs = (with_special_rows(inputs[0], case.axis), *inputs[1:])
-        got = member.call(*(on.asarray(a) for a in inputs), axis=case.axis)
+        got = contract.call(*(on.asarray(a) for a in inputs), axis=case.axis)
         results = tuple(on.asnumpy(a) for a in (got if isinstance(got, tuple) else (got,)))
-        return judge(member, inputs, case.axis, results)
+        return judge(contract, case, inputs, results, seed)
     except Exception as error:  # a kernel error of the emulator, a CUDA error, a refused build
         return Outcome(False, first_line(error))
 
 
 def with_special_rows(x: Array, axis: int) -> Array:
-    """Return logits of which a row has some -inf, one a NaN, and one nothing but -inf."""
+    """Return logits with special rows: one with some -inf, one with a NaN, one all -inf."""
     values = x.copy()
     rows = np.moveaxis(values, axis, -1)
     rows = rows if rows.ndim == 2 else rows[0]
@@ -207,15 +258,19 @@ def with_special_rows(x: Array, axis: int) -> Array:
     return values
 
 
-def judge(member: OperationContract, inputs: Arrays, axis: int, results: Arrays) -> Outcome:
-    """Put the worst error beside its bound; 16-bit softmax must mostly be correctly rounded too."""
-    errors = member.errors(inputs, axis, results)
-    worst = max(float(e.max(initial=0.0)) for e in errors)
-    name = results[0].dtype.name
-    bound = member.bound[name]
-    text, passed = f"{worst:.2f} of {bound:g} {member.unit}", worst <= bound
-    if member.op == "softmax" and name in NARROW:
-        right = float((errors[0] <= 0.5).mean())
+def judge(
+    contract: OperationContract, case: CheckedCase, inputs: Arrays, results: Arrays, seed: int
+) -> Outcome:
+    """Compare the worst error with its bound.
+
+    16-bit softmax must be correctly rounded in all but a few elements too.
+    """
+    worst = contract.judge(inputs, case.axis, results)
+    text, passed = f"{worst.error:.2f} of {worst.bound:g} {worst.unit}", worst.over <= 1
+    if contract.op == "softmax" and results[0].dtype.name in NARROW:
+        (errors,) = contract.errors(inputs, case.axis, results)
+        right = float((errors <= 0.5).mean())
         text += f", {right:.3%} correctly rounded"
         passed = passed and right >= CORRECTLY_ROUNDED
-    return Outcome(passed, text)
+    kernels = [step.kernel.name for step in case.plan.launches]
+    return Outcome(passed, text, "" if passed else worst.told(case.plan.pattern, kernels, seed))

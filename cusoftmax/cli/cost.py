@@ -1,4 +1,4 @@
-"""``cusoftmax cost``: what a call should cost on a GPU, from its machine code and its plan."""
+"""``cusoftmax cost``: predicts the time of a call on a GPU from its machine code and plan."""
 
 from __future__ import annotations
 

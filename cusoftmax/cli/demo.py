@@ -1,4 +1,4 @@
-"""``cusoftmax demo``: the worked example, a batch, and what it cost."""
+"""``cusoftmax demo``: a worked example, a batch, and its traffic and speed."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ def batch(console: Console, on: Machine, seed: int) -> None:
 
 def worst(op: str, inputs: Arrays, result: Array) -> str:
     """Return the worst error in the unit of the operation's bound."""
-    member = CONTRACTS[op]
-    (errors,) = member.errors(inputs, -1, (result,))
-    return f"{errors.max():.2f} {member.unit}"
+    contract = CONTRACTS[op]
+    (errors,) = contract.errors(inputs, -1, (result,))
+    return f"{errors.max():.2f} {contract.unit}"
 
 
 def row(table: Table, on: Machine, op: str, dtype: str, error: str, moved: int | None) -> None:
@@ -119,7 +119,7 @@ def row(table: Table, on: Machine, op: str, dtype: str, error: str, moved: int |
 
 
 def traced(on: Machine, op: str, *inputs: Array) -> tuple[Array, int | None]:
-    """Return an operation's result, and the bytes that it moved where they can be counted."""
+    """Return an operation's result, and on the emulator the bytes that it moved."""
     arrays = [on.asarray(x) for x in inputs]
     function = getattr(cs, op)
     if not on.emulated:

@@ -1,4 +1,4 @@
-"""``cusoftmax info``: what is installed, what is found, what is missing."""
+"""``cusoftmax info``: what is installed and what is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cusoftmax
 from cusoftmax.machine import first_line
 from cusoftmax.runtime import source
 
-# What each extra is there for, and the distributions that mean it is present.
+# The distributions that each extra installs.
 _EXTRAS = {
     "cuda13": ("cupy-cuda13x", "nvidia-cuda-nvrtc"),
     "cuda12": ("cupy-cuda12x", "nvidia-cuda-nvrtc-cu12"),
@@ -23,7 +23,7 @@ _EXTRAS = {
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    """Yield label and text; what cannot be found out says why, and nothing is raised."""
+    """Yield labels and texts; where something cannot be found, the text says why."""
     yield "cusoftmax", f"{cusoftmax.__version__}, in {Path(cusoftmax.__file__).parent}"
     yield "kernel sources", _attempt(lambda: f"{source.kernel_root()}, digest {source.digest()}")
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
@@ -49,7 +49,7 @@ def _attempt(find: Callable[[], str]) -> str:
             return find()
     except ModuleNotFoundError as error:
         return f"not found: {error.name} is not installed"
-    except Exception as error:  # a broken installation raises anything; this command reports it
+    except Exception as error:  # a broken installation may raise anything
         return f"not found: {first_line(error)}"
 
 

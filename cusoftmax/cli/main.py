@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from cusoftmax import __version__
-from cusoftmax.cli.arguments import axis_of, shape_of
+from cusoftmax.cli.arguments import axis_of, names_of, shape_of
 from cusoftmax.machine import DEVICE_CHOICES, first_line
 
 _FAILURE = 2
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        if given[:1] == ["kernels"]:  # its options are its own
+        if given[:1] == ["kernels"]:  # has a parser of its own
             from cusoftmax.machine_code import gate
 
             return int(gate.main(given[1:]) or 0)
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         return _fail("interrupted")
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
+    except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         wanted = "cusoftmax[cuda13]" if name == "cupy" else name
         return _fail(f'{name} is not installed: pip install "{wanted}"')
-    except Exception as error:  # CuPy, the compilers and the file system each have their own
+    except Exception as error:  # CuPy, the compilers and the file system raise their own types
         if os.environ.get(_TRACEBACK):
             raise
         return _fail(first_line(error))
@@ -62,7 +62,7 @@ def _fail(message: str) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one line, like all others."""
+    """Prints errors as one line, as the commands do."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(_fail(f"{message} (see {self.prog} --help)"))
@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     _machine_options(check)
     quick = "two operations whole, one case of the others"
     check.add_argument("--quick", action="store_true", help=quick)
+    for option, what in (
+        ("--op", "operation"),
+        ("--dtype", "dtype of the inputs"),
+        ("--pattern", "pattern of the plan"),
+    ):
+        more = f"only this {what}; A,B or repeated for several"
+        check.add_argument(option, action="append", default=[], metavar="NAME", help=more)
     check.set_defaults(run=_check)
 
     info = commands.add_parser("info", help="say what is installed, found and missing")
@@ -141,9 +148,18 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from cusoftmax.operations.dtypes import INPUTS
+    from cusoftmax.operations.operation import PATTERNS
+    from cusoftmax.operations.table import OPERATIONS
+
+    # Names are looked at before the modules that need CuPy are imported.
+    ops = names_of("--op", arguments.op, OPERATIONS)
+    dtypes = names_of("--dtype", arguments.dtype, INPUTS)
+    patterns = names_of("--pattern", arguments.pattern, PATTERNS)
     module = importlib.import_module("cusoftmax.cli.check")
+    asked = module.Selection(ops, dtypes, patterns)
     status: int = module.check(
-        _console(), arguments.device, arguments.arch, arguments.seed, arguments.quick
+        _console(), arguments.device, arguments.arch, arguments.seed, arguments.quick, asked
     )
     return status
 
@@ -187,5 +203,5 @@ def _profile(arguments: argparse.Namespace) -> int:
 def _console() -> object:
     from rich.console import Console
 
-    # Piped output has no width of its own; rich would cut it at 80 columns.
+    # rich would limit piped output to 80 columns.
     return Console(width=None if sys.stdout.isatty() else 140, highlight=False)

@@ -1,4 +1,4 @@
-"""``cusoftmax profile``: what a call moves and waits for, and why it is not at copy speed."""
+"""``cusoftmax profile``: what a call moves and waits for, and why it is slower than a copy."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from cusoftmax.profiling.read import Counters, summarise
 from cusoftmax.profiling.words import limiter, occupancy, waits
 from cusoftmax.runtime import backend
 
-_SHORT = 20e-6  # seconds: below, the time of a launch is a good part of what events see
-_SHOWN = 3  # units and reasons
+_SHORT = 20e-6  # seconds; in less, launching is a large part of the measured time
+_SHOWN = 3  # most units, and most stall reasons, to print
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for, beside the call."""
+    """Options that do not describe the call itself."""
 
     tool: str = "auto"
     emulator: bool = False
@@ -214,7 +214,7 @@ def _of_kernel(of: Counters) -> Lines:
 
 
 def _of_binaries(plan: Plan) -> Lines:
-    """Yield what is known of the kernels' binaries."""
+    """Yield the figures of the kernels' binaries."""
     missing = sass.missing()
     if missing is not None:
         yield "binary", missing
@@ -233,10 +233,10 @@ def _of_binaries(plan: Plan) -> Lines:
 
 
 def _if_emulated(work: Work, arch: str) -> Lines:
-    """Yield the emulator's counts, or why there are none: here they are not what was asked for."""
+    """Yield the emulator's counts, or why there are none; they were not asked for, so no error."""
     try:
         counted = emulate(work, arch)
-    except Exception as error:  # no compiler, a row too long, an architecture that is not known
+    except Exception as error:  # no compiler, a row too long, an unknown architecture
         yield "emulated", f"nothing: {first_line(error)}"
     else:
         yield from _of_emulated(counted)
@@ -286,5 +286,5 @@ def _cuda_major() -> int:
         import cupy
 
         return int(cupy.cuda.runtime.runtimeGetVersion()) // 1000
-    except Exception as error:  # CuPy has its own types for what it cannot load
+    except Exception as error:  # CuPy raises its own types for what it cannot load
         raise UserError(f"CuPy does not say its CUDA version: {first_line(error)}") from None

@@ -1,4 +1,4 @@
-"""The child of `cusoftmax profile`: runs one call in the range that a profiler watches."""
+"""The process that `cusoftmax profile` starts under a profiler: runs one call in its range."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cusoftmax.runtime import backend
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the profiled range; the profiler that started this process does the rest."""
+    """Run the profiled range."""
     parser = argparse.ArgumentParser(prog="python -m cusoftmax.cli.profiled", description=__doc__)
     parser.add_argument("op")
     parser.add_argument("shape", type=shape_of)

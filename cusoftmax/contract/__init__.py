@@ -1,1 +1,1 @@
-"""What each operation must give: inputs to try it on, its truth, and the bound on its error."""
+"""The numerical contract: each operation's test inputs, exact results, and bound."""

@@ -1,7 +1,7 @@
-"""What it takes to try the operations of transformed logits that are in the table of operations.
+"""The contracts of operations whose logits are scaled, biased, masked or causal.
 
-The scale is the same for all: it is a run-time number of one kernel. A causal order goes over the
-axis before the last, so what lies along another axis is tried as a view in which it is the last.
+All cases use the same scale, a run-time argument of one kernel. Causal order needs the softmax axis
+to be the last, so other axes are tested as views in which they are the last.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cusoftmax.planning.checks import Axis
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-SCALE = -0.37  # no power of two, and no float either
-BIAS = 3.0  # standard deviation of what is added
-SHOWN = 0.8  # of the elements
+SCALE = -0.37  # not a power of two, and inexact in every dtype
+BIAS = 3.0  # standard deviation of the bias
+SHOWN = 0.8  # share of elements that the mask does not hide
 
 
 def transforms(op: str) -> bool:
-    """Whether an operation has any of the features."""
+    """Whether an operation has any of `LOGIT_FEATURES`."""
     return any(word in LOGIT_FEATURES for word in KERNELS[op].features)
 
 
@@ -37,7 +37,7 @@ def draw_beside(
     axes: tuple[int, ...],
     kind: np.dtype[Any],
 ) -> Array:
-    """Return a random bias, or a mask that hides some elements, and all of one row of several."""
+    """Return a random bias, or a mask that hides some elements and, if there are several, a row."""
     if name == "mask":
         mask = np.asarray(rng.random(shape) < SHOWN)
         several = [d for d in range(len(shape)) if d not in axes and shape[d] > 1]
@@ -49,7 +49,7 @@ def draw_beside(
 
 
 def call(op: str) -> Callable[..., Any]:
-    """Return the public function of an operation, with inputs in the kernel's order."""
+    """Return the public function of an operation, taking inputs in the kernel's order."""
     operation = KERNELS[op]
     return _along(op, getattr(cs, operation.public))
 
@@ -75,7 +75,7 @@ def _along(op: str, function: Callable[..., Any], **more: Any) -> Callable[..., 
     def run(*arrays: Any, axis: Axis, **others: Any) -> Any:
         moves = "causal" in operation.features and axis != -1
         if moves:
-            # Of NumPy and of CuPy alike; what there is one of for a row has its axis as well.
+            # NumPy and CuPy arrays; inputs of one value a row have the axis too.
             arrays = tuple(_moved(a, axis, -1) for a in arrays)
         given = dict(zip(operation.read, arrays, strict=True))
         named = {name: given.pop(name) for name in ("b", "bias", "mask") if name in given}
@@ -96,7 +96,7 @@ def _moved(array: Any, source: Any, target: Any) -> Any:
 
 
 def magnitude(op: str) -> Callable[..., Any] | None:
-    """Return what the roundoffs of an operation are of, where its bound is not in ulps."""
+    """Return the magnitude that a bound in unit roundoffs is multiplied by; None for ulps."""
     operation = KERNELS[op]
     kind = operation.source
     if kind in ("softmax", "log_softmax"):
@@ -147,7 +147,7 @@ def magnitude(op: str) -> Callable[..., Any] | None:
 
 
 def _seen(op: str, given: dict[str, Any], axis: int) -> tuple[Array, Array]:
-    """Return where elements are seen, and their logits (of results: the first input)."""
+    """Return which elements are not hidden, and the logits, or the result given in their place."""
     operation = KERNELS[op]
     first = given[operation.inputs[0]]
     causal = "causal" in operation.features

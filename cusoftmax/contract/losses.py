@@ -1,7 +1,6 @@
-"""What it takes to try the variants of cross_entropy that are in the table of operations.
+"""The contracts of the variants of cross_entropy.
 
-Options that are not the variant's own are the same for all: they are run-time numbers of one
-kernel.
+Options that do not select a variant are run-time arguments of one kernel: all cases use the same.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from cusoftmax.planning.checks import Axis, resolve_axes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-SPREAD = 4.0  # standard deviation of the logits that are drawn
+SPREAD = 4.0  # standard deviation of drawn logits
 SMOOTHING, CAP = 0.1, 6.0
 IGNORED = -100
-LARGEST = 16.0  # weight or gradient from above
+LARGEST = 16.0  # no drawn weight or upstream gradient is larger
 
 
 def draw(
     op: str, rng: np.random.Generator, shape: tuple[int, ...], axis: Axis, kind: np.dtype[Any]
 ) -> tuple[Array, ...]:
-    """Return random inputs: logits, targets of which some are ignored, positive weights."""
+    """Return random inputs: logits, targets (some ignored), positive weights."""
     (place,) = resolve_axes(op, axis, len(shape))
     kept = tuple(1 if d == place else size for d, size in enumerate(shape))
     real = kind if kind.name in FLOATS else np.dtype(np.float64)
@@ -48,13 +47,13 @@ def draw(
         elif "soft" in operation.features:
             found.append(reference.softmax(rng.standard_normal(shape), place).astype(real))
         else:
-            classes_of = rng.integers(0, classes, kept)
+            classes_of = rng.integers(0, max(classes, 1), kept)
             found.append(np.where(rng.random(kept) < 0.1, IGNORED, classes_of))
     return tuple(found)
 
 
 def _options(op: str, inputs: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return inputs by name (a weight is given twice: the last is a vector), and the options."""
+    """Return the inputs by name and the options. Of two weights the last, a vector, is kept."""
     features = KERNELS[op].features
     options: dict[str, Any] = {}
     if "capped" in features:
@@ -65,13 +64,16 @@ def _options(op: str, inputs: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str
 
 
 def _by_rows(op: str, given: dict[str, Any], axis: int) -> dict[str, Any]:
-    """Take away the axis of what has one value a row, and of the weights all but their own."""
+    """Drop the axis from inputs of one value a row, and all other axes from the weights."""
     found = dict(given)
     for name in KERNELS[op].row_inputs:
         found[name] = given[name].squeeze(axis)
     weight = given.get("weight")
     if weight is not None and weight.ndim > 1:
-        found["weight"] = weight[tuple(slice(None) if d == axis else 0 for d in _dims(weight))]
+        one = weight[tuple(slice(None) if d == axis else slice(1) for d in _dims(weight))]
+        found["weight"] = one.reshape(-1)
+        if one.size < weight.shape[axis]:
+            del found["weight"]  # there is no row to take it from
     return found
 
 
@@ -80,13 +82,13 @@ def _dims(array: Any) -> range:
 
 
 def call(op: str) -> Callable[..., Any]:
-    """Return the public function as a call with the operation's inputs."""
+    """Return a function of the operation's inputs that calls the public function."""
 
-    def run(*inputs: Any, axis: int) -> Any:
+    def run(*inputs: Any, axis: int, **out: Any) -> Any:
         given, options = _options(op, inputs)
         given = _by_rows(op, given, axis % inputs[0].ndim)
         if KERNELS[op].public == "cross_entropy_vjp":
-            return cs.cross_entropy_vjp(**given, axis=axis, **options)
+            return cs.cross_entropy_vjp(**given, axis=axis, **options, **out)
         grad = bool(KERNELS[op].outputs)
         got = cs.cross_entropy(**given, axis=axis, reduction="none", grad=grad, **options)
         return got[::-1] if isinstance(got, tuple) else got
@@ -110,10 +112,11 @@ def exact(op: str) -> Callable[..., Any]:
 
 
 def magnitude(op: str) -> Callable[..., Any]:
-    """Return what the formulas round: of the gradient, and of the loss.
+    """Return the magnitudes that the formulas of the gradient and the loss round.
 
-    A class as target rounds its results alone; weights for all classes, the sum of their products
-    with the logits; a cap, the logits themselves, and so their exponentials as often as it is high.
+    With a class as target only the results are rounded; with weights of all classes also the sum of
+    their products with the logits; with a cap also the logits, which multiplies the error of their
+    exponentials by the cap.
     """
 
     def run(*inputs: Any) -> Any:
@@ -131,20 +134,22 @@ def magnitude(op: str) -> Callable[..., Any]:
             logits = CAP * np.tanh(given["logits"] / CAP)
             lost = 1 + 2 * CAP
             weights = given.get("weight")
-            most = 1.0 if weights is None else float(np.max(weights))
-            shares = float(np.mean(weights)) if weights is not None else 1.0
+            most = shares = 1.0
+            if weights is not None and weights.size:
+                most, shares = float(np.max(weights)), float(np.mean(weights))
             up = given.get("dloss")
             scale = 1.0 if up is None else np.expand_dims(np.abs(up), axis)
             gradient = gradient + (most + shares) * reference.softmax(logits, axis) * lost * scale
-            aimed = np.ones_like(logits)  # what the cap's slope, near 0, is right to a roundoff of
+            # Near 0 the cap's slope has an absolute error of a roundoff of the target's weight.
+            target_weight = np.ones_like(logits)
             if not soft:
                 place = np.expand_dims(given["target"], axis)
                 classes = np.arange(logits.shape[axis])
                 classes = classes.reshape(
                     [-1 if d == axis % logits.ndim else 1 for d in _dims(logits)]
                 )
-                aimed = np.where(classes == place, 1, SMOOTHING)
-            gradient = gradient + 2 * most * scale * aimed
+                target_weight = np.where(classes == place, 1, SMOOTHING)
+            gradient = gradient + 2 * most * scale * target_weight
             loss = loss + (most + shares) * 3 * CAP
         return _chosen(op, gradient, loss)
 

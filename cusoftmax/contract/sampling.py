@@ -1,4 +1,4 @@
-"""What it takes to try gumbel_softmax and sample: one seed, one temperature, and their errors."""
+"""The contracts of gumbel_softmax and sample, at one seed and temperature."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SEED = 0x9E3779B97F4A7C15
 TEMPERATURE = 0.7
 
 
-def softmax(x: Any, axis: int) -> Any:
+def softmax(x: Any, axis: int, **out: Any) -> Any:
     """Call `cusoftmax.gumbel_softmax`."""
-    return cs.gumbel_softmax(x, axis, seed=SEED, temperature=TEMPERATURE)
+    return cs.gumbel_softmax(x, axis, seed=SEED, temperature=TEMPERATURE, **out)
 
 
 def softmax_exact(x: Array, axis: int) -> Array:
@@ -28,12 +28,12 @@ def softmax_exact(x: Array, axis: int) -> Array:
     )
 
 
-def softmax_beside(x: Array, axis: int) -> Array:
-    """Return what rounding ``z = (x + g) / T`` costs ``y = softmax(z)``, beside the bound.
+def softmax_tolerance(x: Array, axis: int) -> Array:
+    """Return the error of ``y = softmax(z)`` from the rounding of ``z = (x + g) / T``.
 
-    Each `z` is rounded in the arithmetic's dtype, of roundoff `u`: the noise to ``3u (1 + |g|)``,
-    the sum to ``u |x + g|``, and ``1 / T`` and the product with it to as much each. An error of `d`
-    in `z` changes `y` by ``y_i (d_i + sum_j y_j d_j)``.
+    With the roundoff `u` of the compute dtype, the noise has an error of ``3u (1 + |g|)``, the sum
+    of ``u |x + g|``, and ``1 / T`` and the product with it of as much each. An error of `d` in `z`
+    changes `y` by ``y_i (d_i + sum_j y_j d_j)``.
     """
     z, restore = reference.perturbed(x, axis, SEED, _single(x))
     g, _ = reference.perturbed(np.zeros_like(x), axis, SEED, _single(x))
@@ -44,9 +44,9 @@ def softmax_beside(x: Array, axis: int) -> Array:
         return restore(y[0] * (moved + (y[0] * moved).sum(axis=-1, keepdims=True)), True)
 
 
-def sample(x: Any, axis: int) -> Any:
+def sample(x: Any, axis: int, **out: Any) -> Any:
     """Call `cusoftmax.sample`."""
-    return cs.sample(x, axis, seed=SEED, temperature=TEMPERATURE)
+    return cs.sample(x, axis, seed=SEED, temperature=TEMPERATURE, **out)
 
 
 def sample_exact(x: Array, axis: int) -> Array:
@@ -55,10 +55,10 @@ def sample_exact(x: Array, axis: int) -> Array:
 
 
 def sample_errors(x: Array, axis: int, drawn: Array) -> Array:
-    """Return by how much ``z = x / T + g`` at the index drawn falls short of the largest.
+    """Return how much ``z = x / T + g`` at the drawn index is below the largest `z` of the row.
 
-    In units of what the two may be rounded by: ``1 + |g| + |x / T|`` of each, times the unit
-    roundoff of the arithmetic. A row without a distribution must have no index.
+    The unit is the unit roundoff of the compute dtype times ``1 + |g| + |x / T|``, added over both
+    indices. A row without a distribution must have no index.
     """
     exact = sample_exact(x, axis)
     z, _ = reference.perturbed(x, axis, SEED, _single(x), np.longdouble(TEMPERATURE))

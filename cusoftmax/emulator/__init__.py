@@ -1,4 +1,4 @@
-"""Runs the kernels on the CPU: no GPU needed, and every access and barrier checked."""
+"""Runs the kernels on the CPU and checks every access and barrier; no GPU is needed."""
 
 from ._backend import EmulatorBackend, activate, only_blocks, trace
 from ._build import BuildError, CompilerNotFound

@@ -1,4 +1,4 @@
-"""The structures of machine.h, as ctypes, and arrays described in them."""
+"""The structures of machine.h as ctypes, and a function that describes arrays by them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ARRAY_DIMS = 32
 _ARRAYS = 8
 
 ROLES = {"none": 0, "read": 1, "write": 2, "part": 2, "both": 3}
-# How often an element may be written: any number of times, once and no less, or once at most.
+# Elements of these roles are written exactly once (1) or at most once (2).
 _ONCE = {"write": 1, "part": 2}
 
 
@@ -87,14 +87,14 @@ def describe(
     itemsize: int,
     role: str,
 ) -> None:
-    """Fill in `struct` for an array: the bytes it spans, and where its elements lie among them."""
+    """Fill in `struct` for an array: its bytes, and the positions of its elements in them."""
     elements = 1
     dimensions: list[_Dimension] = []
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
         if stride < 0:
             pointer += (size - 1) * stride if size else 0
             stride = -stride
-        # A broadcast dimension adds no bytes.
+        # A broadcast dimension of an input adds no bytes.
         if size != 1 and (stride or role != "read"):
             dimensions.append(_Dimension(size, stride, elements))
         elements *= size
@@ -120,9 +120,10 @@ def describe(
 def _merge(
     dimensions: list[_Dimension], itemsize: int, *, ordered: bool
 ) -> tuple[list[_Dimension], bool]:
-    """Dimensions by falling stride, neighbours joined, and whether no two elements share a byte.
+    """Return the dimensions by falling stride, merged, and whether no two elements share a byte.
 
-    With `ordered`, only neighbours in C order are joined, so that offsets give indices.
+    With `ordered`, only dimensions that are neighbours in C order are merged, so that an offset
+    gives the index of an element.
     """
     if not dimensions:
         return [_Dimension(1, itemsize, 1)], True

@@ -1,4 +1,4 @@
-"""The emulator in place of the GPU, behind the seam that ``runtime.backend`` offers."""
+"""The emulator as a backend of ``runtime.backend``, in place of the GPU."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EmulatorBackend:
         return ("emulator", self._device, self._seed)
 
     def check_place(self, op: str, array: Any) -> None:
-        """Host memory is the only place there is."""
+        """Accept every array: all are in host memory."""
 
     def load(self, kernel: Kernel) -> Loaded:
         """Return a function that launches `kernel`, as ``cupy.cuda.Function`` is called."""
@@ -126,7 +126,7 @@ def trace() -> Iterator[_run.Report]:
 
 @contextlib.contextmanager
 def only_blocks(blocks: Sequence[int]) -> Iterator[None]:
-    """Of each launch within, run these blocks and their clusters alone; -1 is the last."""
+    """Run only these blocks, and the others of their clusters, of each launch; -1 is the last."""
     _run.chosen_blocks.append(tuple(blocks))
     try:
         yield

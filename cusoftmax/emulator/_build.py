@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 HERE = pathlib.Path(__file__).resolve().parent
 
 _SOURCE_SUFFIXES = {".cu", ".cuh", ".h", ".cpp"}
-# -ffp-contract=off: a product and a sum are fused where the source says so, and nowhere else.
+# -ffp-contract=off: a product and a sum are fused only where the source says so.
 _OPTIONS = (
     "-std=c++17",
     "-fPIC",
@@ -48,7 +48,7 @@ class BuildError(RuntimeError):
 
 @functools.cache
 def compiler() -> tuple[str, ...]:
-    """The command of the compiler to use: ``$CXX``, else g++, clang++, or ziglang's."""
+    """Return the command of the compiler: ``$CXX``, else g++, clang++ or ziglang's."""
     chosen = os.environ.get("CXX", "")
     if chosen:
         command = shlex.split(chosen)
@@ -69,7 +69,7 @@ def compiler() -> tuple[str, ...]:
 
 @functools.cache
 def compiler_version() -> str:
-    """What the compiler says it is."""
+    """Return what the compiler prints for ``--version``."""
     done = subprocess.run(
         [*compiler(), "--version"], capture_output=True, text=True, check=False, env=_environment()
     )
@@ -94,7 +94,7 @@ def _is_clang() -> bool:
 
 
 def cache_folder() -> pathlib.Path:
-    """Return the folder of built libraries; refused if others could have put files there."""
+    """Return the folder of built libraries; PermissionError if others can write to it."""
     chosen = os.environ.get("CUSOFTMAX_CACHE_DIR")
     if chosen:
         folder = pathlib.Path(chosen).expanduser()
@@ -109,7 +109,7 @@ def cache_folder() -> pathlib.Path:
 
 
 def _require_own(path: pathlib.Path) -> None:
-    """Refuse a file or folder that another user owns, or could write to."""
+    """Raise PermissionError if another user owns a file or folder or can write to it."""
     about = path.lstat()
     if stat.S_ISLNK(about.st_mode):
         raise PermissionError(f"{path} is a link; the emulator loads libraries from no link")
@@ -164,7 +164,7 @@ def build(
 
 
 def _compile(command: Sequence[str], library: pathlib.Path) -> None:
-    # Written under another name first, so that nobody else loads half a file.
+    # Written under another name first, so that no other process loads an unfinished file.
     handle, name = tempfile.mkstemp(suffix=".so", dir=library.parent)
     os.close(handle)
     fresh = pathlib.Path(name)

@@ -48,7 +48,7 @@ def asarray(array: npt.ArrayLike, misalign: int = 0) -> Any:
 
 
 def sparse(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
-    """Return zeros that take memory only where written: for arrays larger than memory."""
+    """Return zeros that take memory only where they are written, for very large arrays."""
     kind = np.dtype(dtype)
     nbytes = max(int(np.prod(shape, dtype=object)) * kind.itemsize, 1)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
@@ -59,7 +59,7 @@ def sparse(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
 
 
 def view_of(array: Any) -> npt.NDArray[Any]:
-    """A NumPy array over the memory of a ``cupy.ndarray``, valid while that lives."""
+    """Return a NumPy array over the memory of a ``cupy.ndarray``, valid as long as that exists."""
     if not array.size:
         return np.empty(array.shape, array.dtype)
     low = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if s < 0)

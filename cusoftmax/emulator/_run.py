@@ -1,4 +1,4 @@
-"""Launches: a kernel for the host, its arguments, and what the run found."""
+"""Runs kernels built for the host, and returns what they counted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 from . import _abi, _build
 
 _MESSAGE_BYTES = 2048
-# The runtime keeps its fibers and checks in one place: one launch at a time.
+# The runtime has one global state, so launches run one at a time.
 _LOCK = threading.Lock()
 
 
 class KernelError(RuntimeError):
-    """A kernel did what none may do; names kernel, block, thread and what was touched."""
+    """A kernel broke a rule: the message names kernel, block, thread and address."""
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class Traffic:
     widest_written: int = 0
 
     def add(self, other: Traffic) -> None:
-        """Add the counts of `other`; of the widest accesses, keep the wider."""
+        """Add the counts of `other`; keep the larger of the widest accesses."""
         for field in dataclasses.fields(Traffic):
             mine, more = getattr(self, field.name), getattr(other, field.name)
             widest = field.name.startswith("widest")
@@ -63,7 +63,7 @@ class Report(Traffic):
     kernels: list[LaunchTraffic] = dataclasses.field(default_factory=list)
 
 
-# What the context managers of this package have switched on, innermost last.
+# Set by `trace` and `only_blocks`, the innermost last.
 reports: list[Report] = []
 chosen_blocks: list[tuple[int, ...]] = []
 
@@ -161,7 +161,7 @@ class HostKernel:
         Raises
         ------
         KernelError
-            At the first thing found wrong.
+            At the first fault found.
         """
         if block > self.max_threads:
             raise KernelError(
@@ -202,7 +202,7 @@ class HostKernel:
 def _arguments(
     call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str]
 ) -> list[ctypes.Array[ctypes.c_char]]:
-    """Each argument's bytes; arrays are described in `call` under the role of their position."""
+    """Return the bytes of each argument, and describe the arrays in `call` with their roles."""
     values = []
     for i, arg in enumerate(args):
         if hasattr(arg, "data") and hasattr(arg.data, "ptr"):
@@ -215,6 +215,6 @@ def _arguments(
             raw = (arg or 0).to_bytes(8, "little")
         else:
             raw = np.asarray(arg).tobytes()
-        # 16 bytes more than needed, so that an odd struct can be read with any alignment in mind.
+        # 16 bytes more, as the kernel may read a struct of odd size in larger units.
         values.append(ctypes.create_string_buffer(raw, len(raw) + 16))
     return values

@@ -1,10 +1,9 @@
-"""Every binary that the planner can ask for: what the compile gate compiles and the report lists.
+"""Every kernel that the planner can choose: what the compile gate compiles and reports list.
 
-A binary follows from pattern, dtypes, access width and a few powers of two, not from the row
-length, so a sample of problems finds all of them: between two thresholds of the planner nothing
-changes but the alignment. The sample takes several lengths in each octave, each with every
-alignment. `tests/test_compiled.py` draws problems at random and fails if one plans a kernel that is
-not here.
+A kernel depends on pattern, dtypes, access width and a few powers of two, not on the row length, so
+a sample of problems finds all of them: between two thresholds of the planner only the alignment
+matters. The sample has several lengths in each octave, each with every alignment.
+`tests/test_compiled.py` draws random problems and fails if one plans a kernel that is missing here.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from cusoftmax.planning.problem import Operand, Problem
 # One dtype for all inputs and the default output, or input->output.
 DTYPES = ("float16", "bfloat16", "float32", "float64", "float16->float32", "int32")
 
-# rows: contiguous rows of up to 131072 elements, many of them. few: also longer ones, and few rows.
+# rows: many contiguous rows of up to 131072 elements. few: few rows, and longer ones.
 # column: the softmax axis is not the last. strided: rows whose dimensions do not merge into one.
-# batched: contiguous rows that are not evenly apart, such as those of a mask for each batch.
+# batched: contiguous rows that are not evenly spaced, such as those of a mask for each batch.
 LAYOUTS = ("rows", "few", "column", "strided", "batched")
 
-LONGEST = 131072  # the row length up to which binaries are counted
-_LONGER = 1 << 21
-_MANY = 10**6  # rows: more than any GPU has multiprocessors
-_FEW = (1, 3, 20, 40)  # one, and enough for clusters of every size
-# How many elements are selected: each more than 8, 16 or 32 lanes have in one slot, and longer rows
-# always have 32.
+LONGEST = 131072  # elements of a row in the layout "rows"
+_LONGER = 1 << 21  # and in the others
+_MANY_ROWS = 10**6  # more than any GPU has multiprocessors
+_FEW_ROWS = (1, 3, 20, 40)  # one, and numbers that lead to clusters of every size
+# Numbers of elements to select: 1, and just more than 8, 16 or 32 lanes hold in one slot. Rows that
+# are not short have 32 lanes.
 _SELECTED = (1, 9, 17, 33)
 _SHORT = 1024
 _STEPS = 8  # sampled lengths in an octave
@@ -50,7 +49,7 @@ def planned_kernels(
     Parameters
     ----------
     arch : str or int
-        ``"sm_90"`` or 90; the representative GPU of `DeviceSpec.known` stands for it.
+        ``"sm_90"`` or 90; planned for the GPU that `DeviceSpec.known` gives.
     ops, dtypes : sequence of str, optional
         Kernel operations, and entries of `DTYPES`; all by default.
     layouts : sequence of str
@@ -69,7 +68,7 @@ def planned_kernels(
 
 @cache
 def _planned(device: DeviceSpec, op: str, dtype: str, layout: str) -> frozenset[Kernel]:
-    # Past the planner's own cache, which holds fewer problems than there are here.
+    # Without the planner's cache, which is smaller than this number of problems.
     make = plan.__wrapped__
     problems = _problems(op, dtype, layout)
     return frozenset(
@@ -84,9 +83,9 @@ def problem_of(
     axis: int | tuple[int, ...],
     k: int | None = None,
 ) -> Problem:
-    """Return the problem of contiguous arrays, `dtype` being an entry of `DTYPES`.
+    """Return the problem of contiguous arrays; `dtype` is an entry of `DTYPES`.
 
-    Of several axes, an operation that selects elements along one takes the last.
+    An operation that selects elements takes the last of several axes.
     """
     given, _, out = dtype.partition("->")
     if OPERATIONS[op].selects and isinstance(axis, tuple):
@@ -95,15 +94,15 @@ def problem_of(
 
 
 def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
-    """Keep, of kernels that differ only in size, those with the widest and the narrowest accesses.
+    """Return, of kernels that differ only in size, the one that runs short of registers first.
 
-    Of each pattern, stage and kind that is the one that holds the most elements in a thread and has
-    the most lanes and the largest cluster: where registers run out first.
+    That is the one with the most elements in a thread, then the most lanes, then the largest
+    cluster: once with the widest accesses and once with the narrowest.
     """
     chosen: dict[tuple[str, ...], Kernel] = {}
     widest: dict[tuple[str, ...], int] = {}
 
-    def kind(kernel: Kernel) -> tuple[str, ...]:
+    def all_but_size(kernel: Kernel) -> tuple[str, ...]:
         same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS", "SLOTS")
         dims = (kernel["CSM_BATCH_DIMS"], kernel["CSM_ROW_DIMS"])
         return (*(kernel[f"CSM_{macro}"] for macro in same), str(kernel.cluster > 1), *dims)
@@ -112,17 +111,19 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
         return int(kernel["CSM_ITEMS"]), int(kernel["CSM_LANES"]), kernel.cluster
 
     for kernel in kernels:
-        widest[kind(kernel)] = max(widest.get(kind(kernel), 1), int(kernel["CSM_VEC"]))
+        widest[all_but_size(kernel)] = max(
+            widest.get(all_but_size(kernel), 1), int(kernel["CSM_VEC"])
+        )
     for kernel in kernels:
-        if kernel["CSM_VEC"] in ("1", str(widest[kind(kernel)])):
-            key = (*kind(kernel), kernel["CSM_VEC"])
+        if kernel["CSM_VEC"] in ("1", str(widest[all_but_size(kernel)])):
+            key = (*all_but_size(kernel), kernel["CSM_VEC"])
             if key not in chosen or size(kernel) > size(chosen[key]):
                 chosen[key] = kernel
     return tuple(chosen.values())
 
 
 def reads_elements(kernel: Kernel) -> bool:
-    """Whether the launch reads elements; some fold nodes only, or look at offsets."""
+    """Whether the launch reads elements; some only fold nodes or check offsets."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
     outputs = int(kernel["CSM_ROLES"].split(",")[3])
     if at == ("split", "1") and not outputs:
@@ -137,7 +138,7 @@ def reads_elements(kernel: Kernel) -> bool:
 
 
 def writes_elements(kernel: Kernel) -> bool:
-    """Whether the launch writes the output, not just nodes to the workspace."""
+    """Whether the launch writes elements of the result, not only nodes to the workspace."""
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
     outputs = int(kernel["CSM_ROLES"].split(",")[3])
     return outputs > 0 and at not in (
@@ -146,15 +147,15 @@ def writes_elements(kernel: Kernel) -> bool:
 
 
 def uses_workspace(kernel: Kernel) -> bool:
-    """Whether the launch reads or writes nodes in the workspace too."""
+    """Whether the launch reads or writes nodes in the workspace."""
     return kernel["CSM_PATTERN"] in ("split", "segment", "topk_split") or kernel["CSM_STAGE"] != "0"
 
 
 def elements_held(kernel: Kernel) -> int:
-    """Return how many elements of an input the code of a thread names.
+    """Return how many elements of an input a thread's code handles outside of loops.
 
-    Those of one tile; of two where the kernel has one in registers and parks others. None is named
-    where rows are of unequal length: those of several tiles, of which few are ever met.
+    Those of one tile, or of two where one stays in registers and others are parked. 0 for the
+    segment pattern: its code has tiles of several sizes, and a row uses few of them.
     """
     if not reads_elements(kernel) or not kernel.writes_all:
         return 0
@@ -166,14 +167,14 @@ def elements_held(kernel: Kernel) -> int:
 
 @cache
 def _lengths(limit: int, steps: int) -> tuple[int, ...]:
-    """Return sampled lengths up to `limit`: on either side of each point, in every alignment."""
+    """Return lengths up to `limit`: on both sides of each step of an octave, in every alignment."""
     found = set(range(1, 65))
     octave = 64
     while octave <= limit:
         for step in range(steps):
             point = octave + octave * step // steps
             found.add(point - 1)
-            for align in (1, 2, 4, 8):  # the next odd multiple of it, and of 16 any
+            for align in (1, 2, 4, 8):  # the next odd multiple of it; below, any multiple of 16
                 found.add(point + (align - point) % (2 * align))
             found.add(point + -point % 16)
         octave *= 2
@@ -187,14 +188,14 @@ def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
         return tuple(problem_of(op, dtype, shape, 0) for shape in shapes)
     if layout == "batched":
         if OPERATIONS[op].selects or "map" in OPERATIONS[op].patterns:
-            return ()  # these follow all strides in any layout
+            return ()  # their kernels take any strides in every layout
         return tuple(_apart(problem_of(op, dtype, *shape)) for shape in _batched())
     many = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
     if not OPERATIONS[op].selects:
         return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
-    if layout == "strided":  # rows lie along one axis: these layouts are among the others
+    if layout == "strided":  # a selection has one axis, so no row has several dimensions
         return ()
-    if layout == "column":  # the columns of one matrix are another layout than those of several
+    if layout == "column":  # the columns of one matrix are laid out otherwise than of several
         many += [(shape[1:], 0) for shape, _ in many]
     return tuple(
         problem_of(op, dtype, shape, axis, k)
@@ -216,12 +217,12 @@ _Shapes = Iterator[tuple[tuple[int, ...], int | tuple[int, ...]]]
 
 def _rows() -> _Shapes:
     for n in _lengths(LONGEST, _STEPS):
-        yield (_MANY, n), -1
+        yield (_MANY_ROWS, n), -1
 
 
 def _few() -> _Shapes:
     for n in _lengths(_LONGER, _STEPS // 2):
-        for rows in (*_FEW, _MANY) if n > LONGEST else _FEW:
+        for rows in (*_FEW_ROWS, _MANY_ROWS) if n > LONGEST else _FEW_ROWS:
             yield (rows, n), -1
 
 
@@ -249,7 +250,7 @@ def _batched() -> _Shapes:
 
 
 def _apart(problem: Problem) -> Problem:
-    """Return a problem of three batches of rows with as many bytes between them as in them."""
+    """Return the problem of three batches of rows, with gaps as long as a batch between them."""
 
     def spread(operand: Operand) -> Operand:
         (step,) = operand.batch_strides
@@ -262,5 +263,5 @@ def _apart(problem: Problem) -> Problem:
 
 
 def _inner() -> set[int]:
-    """Rows side by side: each width of access, times each power of two of lanes."""
+    """Numbers of rows side by side: for each access width and each power of two of lanes."""
     return {vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33)}

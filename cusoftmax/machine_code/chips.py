@@ -1,19 +1,18 @@
-"""Rates of chips: what a cost is predicted from. No figure here was tuned to fit a prediction.
+"""Rates of GPUs, from which costs are predicted. No figure was tuned to fit a measurement.
 
 Sources
 -------
 - Bandwidth, clock: NVIDIA's data sheets. The clock is the boost clock that their float32 figure
   implies.
-- Attainable bandwidth: H100 and H200 from a measured device-to-device copy, bytes read plus bytes
-  written. Of the others a copy has not been measured: they are given the same share of the data
-  sheet's figure.
+- Attainable bandwidth: a measured device-to-device copy for H100 and H200, counting bytes read and
+  written. For the others, the same share of the data sheet's figure.
 - Warps, blocks, registers and shared memory of a multiprocessor: CUDA C++ Programming Guide,
   "Technical Specifications per Compute Capability".
 - Results per clock and multiprocessor: the same guide, "Throughput of Native Arithmetic
-  Instructions". An instruction of a warp is 32 results. Half precision is counted in instructions
-  of two results each, so at half the guide's figure.
+  Instructions". A warp's instruction has 32 results. Half-precision instructions have two results
+  a thread, so they are counted at half the guide's figure.
 - Memory latency: Luo et al., "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture via
-  Microbenchmarking" (2024) for A100, RTX 4090 and H100, idle. The others are assumed.
+  Microbenchmarking" (2024) for idle A100, RTX 4090 and H100. The others are assumed.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ class Chip:
     name, arch : str, int
         Product, and compute capability times ten.
     sheet_bandwidth, copy_bandwidth : float
-        Bytes per second: the data sheet's, and what a copy attains.
+        Bytes per second: of the data sheet, and of a copy.
     measured : bool
-        Whether `copy_bandwidth` was measured; else it is a share of the data sheet's.
+        Whether `copy_bandwidth` was measured; if not, it is a share of the data sheet's.
     clock : float
         Hertz of the multiprocessors.
     latency : int
-        Cycles of an idle memory access, beyond the caches.
+        Cycles of an access to idle memory that misses the caches.
     latency_source : str
-        Where that is from.
+        The source of `latency`.
     warps, blocks : int
         The most that a multiprocessor holds.
-    rates : dict of str to int
-        Threads' instructions per clock and multiprocessor, by unit.
+    rates : dict of str to float
+        Instructions of a thread, per clock and multiprocessor, by unit.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Chip:
 
     @property
     def bandwidth_source(self) -> str:
-        """Say where the attainable bandwidth is from."""
+        """The source of `copy_bandwidth`, in words."""
         if self.measured:
             return "measured copy"
         share = self.copy_bandwidth / self.sheet_bandwidth
@@ -71,7 +70,7 @@ class Chip:
 
     @staticmethod
     def of(device: DeviceSpec) -> Chip:
-        """Return the rates of a GPU: by its name where that is known, else by its architecture."""
+        """Return the rates of a GPU by its name, or if that is unknown by its architecture."""
         for chip in _VARIANTS:
             if chip.arch == device.arch and chip.name in device.name:
                 return chip
@@ -81,7 +80,7 @@ class Chip:
 
     @staticmethod
     def named(name: str) -> Chip:
-        """Return a chip by its product's name, in any case; ValueError if it is not known."""
+        """Return the rates of a product; upper and lower case are the same."""
         known = {chip.name.lower(): chip for chip in (*CHIPS.values(), *_VARIANTS)}
         if name.lower() not in known:
             names = ", ".join(chip.name for chip in (*CHIPS.values(), *_VARIANTS))
@@ -89,13 +88,13 @@ class Chip:
         return known[name.lower()]
 
 
-# The same on all: one instruction a clock from each of 4 schedulers; integer and comparison units;
-# special functions; shuffles and shared memory of 32 banks.
+# The same on all chips. Instructions a clock: of 4 schedulers, the integer units, the integer
+# multipliers, special functions, and loads, stores and shuffles.
 ISSUE, ALU, IMAD, XU, LSU = 4, 64, 64, 16, 32
 REGISTERS = 65536  # of a multiprocessor
-REGISTER_UNIT = 256  # a warp is given a multiple of this many
-RESERVED_SHARED = 1024  # bytes a block, for the system, from sm_80 on
-FILL = 64  # bytes per clock from the level 2 cache to one multiprocessor, and back
+REGISTER_UNIT = 256  # registers are allocated to a warp in multiples of this
+RESERVED_SHARED = 1024  # bytes of each block that the system takes, from sm_80 on
+FILL = 64  # bytes per clock between the level 2 cache and one multiprocessor
 
 
 def _chip(
@@ -133,7 +132,7 @@ CHIPS: dict[int, Chip] = {
         _chip("GeForce RTX 5090", 120, 1.792e12, 2.407e9, 600, _ASSUMED, (48, 24), (128, 64, 2)),
     )
 }
-# Other products of an architecture that differ in what matters here.
+# Products whose rates differ from those of the chip of the same architecture above.
 _VARIANTS = (
     replace(CHIPS[90], name="H200", sheet_bandwidth=4.8e12, copy_bandwidth=4.3e12),
 )  # fmt: skip

@@ -1,8 +1,8 @@
-"""What a plan should cost on a GPU, from its machine code: no GPU is needed.
+"""Predicts the time of a plan on a GPU from its machine code; no GPU is needed.
 
-The instructions on a warp's path (`flow`, `loop_counts`) and the resources that the compiler
-reports give, for each launch, the time that each resource of the chip needs: memory, issue slots,
-arithmetic units, and the latency that too few resident blocks leave uncovered. The longest is the
+For each launch, the instructions on a warp's path (`flow`, `loop_counts`) and the resources that
+the compiler reports give the time that each resource of the chip needs: memory, issue slots,
+arithmetic units, and the latency that too few resident blocks cannot hide. The longest is the
 predicted time, and its resource the predicted limiter. docs/cost.md says what the model leaves out.
 """
 
@@ -26,7 +26,7 @@ from cusoftmax.machine_code.limits import (
     spilled_bytes,
 )
 from cusoftmax.machine_code.loop_counts import loop_counts_of
-from cusoftmax.machine_code.opcodes import CLASSES, Instruction, kind_of
+from cusoftmax.machine_code.opcodes import CLASSES, INSTRUCTION_BYTES, Instruction, kind_of
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.device import DeviceSpec
@@ -35,28 +35,32 @@ from cusoftmax.planning.plan import WARP, Launch, Plan
 
 @dataclass(frozen=True)
 class KernelCost:
-    """One launch.
+    """The predicted cost of one launch.
 
     Attributes
     ----------
     name : str
-        The kernel's.
-    registers, spills, shared_bytes, threads, grid : int
-        Of a thread; instructions that touch local memory; of a block; of a block; blocks.
+        Name of the kernel.
+    registers : int
+        Registers of a thread.
+    spills : int
+        Instructions that access local memory.
+    shared_bytes : int
+        Shared memory of a block.
+    threads, grid : int
+        Threads of a block, and blocks.
     occupancy : Occupancy
         Resident blocks.
     per_element : dict of str to float
-        Threads' instructions for an element of a row, by class: a warp's counts 32.
-    in_flight_thread : int
-        Bytes that a thread has loading at once, at most.
-    in_flight : int
-        The same of a multiprocessor with its resident threads.
+        Instructions an element, by class; an instruction of a warp counts 32 times.
+    in_flight_thread, in_flight : int
+        Most bytes that a thread, and the resident threads of a multiprocessor, load at once.
     memory_bytes : float
-        Bytes that the launch moves from and to memory.
+        Bytes read from and written to memory.
     times : dict of str to float
         Seconds that each resource of `LIMITERS` needs.
     unknown_loops : int
-        Loops whose rounds are not known and counted as one.
+        Loops of unknown length, which count as one round.
     """
 
     name: str
@@ -75,12 +79,12 @@ class KernelCost:
 
     @property
     def instructions(self) -> float:
-        """Instructions for an element, all classes."""
+        """Instructions an element, of all classes."""
         return sum(self.per_element.values())
 
     @property
     def limiter(self) -> str:
-        """Key in `LIMITERS` of the resource that needs longest."""
+        """Key in `LIMITERS` of the resource that takes longest."""
         return max(self.times, key=lambda key: self.times[key])
 
     @property
@@ -91,7 +95,7 @@ class KernelCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """A plan's cost on a chip."""
+    """The predicted cost of a plan on a chip."""
 
     plan: Plan
     chip: Chip
@@ -99,17 +103,17 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Predicted time of all launches."""
+        """Predicted time of all launches together."""
         return sum(launch.seconds for launch in self.launches)
 
     @property
     def copy_seconds(self) -> float:
-        """Time of a copy that moves the least bytes the problem needs."""
+        """Time of a copy that moves the fewest bytes the problem needs."""
         return self.plan.least_bytes / self.chip.copy_bandwidth
 
     @property
     def fraction_of_copy(self) -> float:
-        """Predicted speed over that of such a copy."""
+        """Predicted speed divided by the speed of that copy."""
         return self.copy_seconds / self.seconds if self.launches else 1.0
 
     @property
@@ -119,12 +123,12 @@ class Cost:
 
     @property
     def limiter(self) -> str:
-        """The predicted limiter in words: that of the launch that takes longest."""
+        """The predicted limiter of the slowest launch, in words."""
         return LIMITERS[self.slowest.limiter] if self.launches else "nothing is launched"
 
     @property
     def instructions(self) -> float:
-        """Instructions for an element, all launches."""
+        """Instructions an element, of all launches together."""
         return sum(launch.instructions for launch in self.launches)
 
     @property
@@ -154,27 +158,25 @@ def cost(plan: Plan, chip: Chip | None = None) -> Cost:
 
 @dataclass(frozen=True)
 class Code:
-    """A kernel's machine code, its base address in the listing, and what it takes of a thread."""
+    """A kernel's machine code, its first address in the listing, and the resources it takes."""
 
     instructions: tuple[Instruction, ...]
     base: int
     registers: int
     shared: int  # static
-    stack: int  # bytes of local memory
+    stack: int  # bytes of local memory, of a thread
 
 
 def read_code(binaries: Sequence[bytes], arch: int) -> list[Code]:
-    """Disassemble cubins, of one kernel each. One call for many is quicker than many."""
-    texts = [sass._text(binary) for binary in binaries]
+    """Disassemble cubins of one kernel each; one call for many is faster."""
+    texts = [sass.code_bytes(binary) for binary in binaries]
     result, base = [], 0
-    for binary, text, listed in zip(binaries, texts, sass._disassemble(texts, arch), strict=True):
-        if len(listed) * sass._INSTRUCTION != len(text):
+    for binary, text, listed in zip(binaries, texts, sass.disassemble(texts, arch), strict=True):
+        if len(listed) * INSTRUCTION_BYTES != len(text):
             raise sass.ToolError("nvdisasm wrote lines that this version does not understand")
-        used = sass._resources(binary)
-        shared = used["SHARED"] % 1024 if arch >= 90 else used["SHARED"]
-        instructions = tuple(Instruction(*line) for line in listed)
+        used = sass.resource_usage(binary, arch)
         stack = max(used["STACK"], used["LOCAL"])
-        result.append(Code(instructions, base, used["REG"], shared, stack))
+        result.append(Code(tuple(listed), base, used["REG"], used["SHARED"], stack))
         base += len(text)
     return result
 
@@ -183,7 +185,7 @@ def compiled(plan: Plan) -> list[Code]:
     """Compile and read a plan's kernels, in the order of the launches."""
     arch, binaries = plan.device.arch, []
     for launch in plan.launches:
-        binary = sass._attempt(launch.kernel, arch)
+        binary = sass.compile_or_error(launch.kernel, arch)
         if isinstance(binary, str):
             raise sass.ToolError(f"{launch.kernel.name}: {binary}")
         binaries.append(binary)
@@ -211,7 +213,7 @@ def _launches(plan: Plan, chip: Chip, codes: Sequence[Code]) -> tuple[KernelCost
 def kernel_cost(
     name: str,
     code: Code,
-    trips: LoopCounts,
+    loop_counts: LoopCounts,
     chip: Chip,
     device: DeviceSpec,
     *,
@@ -225,22 +227,22 @@ def kernel_cost(
 
     Parameters
     ----------
-    name, code, trips, chip, device
-        What it is, its machine code, the rounds of its loops, and where it runs.
+    name, code, loop_counts, chip, device
+        The kernel's name and machine code, the rounds of its loops, and where it runs.
     grid, threads, shared_bytes : int
         Blocks, threads of a block, dynamic shared memory of a block.
     elements : int
-        Elements of the problem, for instructions per element.
+        Elements of the problem, to divide the instructions by.
     memory_bytes : callable
-        Bytes that the launch moves, from the number of blocks resident on the whole chip.
+        Returns the bytes that the launch moves, given how many blocks the whole chip holds at once.
     """
-    found = walk(code.instructions, trips, code.base)
+    found = walk(code.instructions, loop_counts, code.base)
     shared = shared_bytes + code.shared
-    held = occupancy(chip, device, code.registers, threads, shared)
-    resident = min(grid, max(1, held.blocks) * device.sm_count)
-    moved = memory_bytes(resident)
-    if code.stack:  # spills, as far as no cache holds them
-        share = device.l2_bytes / 2 / (code.stack * threads * resident)
+    resident = occupancy(chip, device, code.registers, threads, shared)
+    on_chip = min(grid, max(1, resident.blocks) * device.sm_count)  # blocks
+    moved = memory_bytes(on_chip)
+    if code.stack:  # spills that half of the level 2 cache cannot hold
+        share = device.l2_bytes / 2 / (code.stack * threads * on_chip)
         moved += spilled_bytes(found) * threads * grid * max(0.0, 1 - share)
     warps = ceil_div(threads, WARP)
     classes: defaultdict[str, float] = defaultdict(float)
@@ -255,21 +257,21 @@ def kernel_cost(
         shared,
         threads,
         grid,
-        held,
+        resident,
         {name: classes[name] * scale for name in CLASSES if classes[name]},
         loading,
-        loading * threads * min(held.blocks, ceil_div(grid, device.sm_count)),
+        loading * threads * min(resident.blocks, ceil_div(grid, device.sm_count)),
         moved,
-        limits(found, chip, device, held, grid, warps, moved),
+        limits(found, chip, device, resident, grid, warps, moved),
         found.unknown,
     )
 
 
 def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
-    """Return the bytes that a launch moves from and to memory.
+    """Return the bytes that a launch reads from and writes to memory.
 
-    A second reading comes from the level 2 cache as far as half of it holds what was read in
-    between: of a row's pass back for each resident block (stream), or of the whole input (a later
+    Data read twice comes from the level 2 cache the second time, if half of the cache holds all
+    that was read in between: the rows of all resident blocks (stream), or the whole input (a later
     launch).
     """
     count = len(KERNELS[plan.op].read)

@@ -1,9 +1,9 @@
-"""The path of a warp through machine code, and how often each of its instructions runs.
+"""The path of a warp through machine code, and how often each instruction on it runs.
 
-The code is cut into basic blocks, loops are found by their jumps back, and the path is the longest
-one through the code from the entry to an exit, with each loop gone round as often as the caller
-says. So of two ways the longer one counts: a chunk that is full, not one cut short by the row's
-end. Not on the path are subroutines (slow ways of a division) and the code for diverged warps.
+The code is divided into basic blocks, and jumps back are loops. The path is the longest one from
+the entry to an exit, with each loop repeated as often as the caller says. Of two branches the
+longer one counts: a full chunk, not one cut short by the end of the row. Subroutines (the slow path
+of a division) and the code for diverged warps are not on the path.
 """
 
 from __future__ import annotations
@@ -14,37 +14,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from cusoftmax.machine_code.opcodes import Instruction
+from cusoftmax.machine_code.opcodes import INSTRUCTION_BYTES, Instruction
 
-Path = list[tuple[Instruction, float]]  # in order, with how often each runs
+Path = list[tuple[Instruction, float]]  # in order, and how often each runs
 
 _TARGET = re.compile(r"0x([0-9a-f]+)")
 _CONDITION = re.compile(r"\s*!?U?P\d")
-_BYTES = 16  # of an instruction
 
 
 @dataclass
 class Loop:
-    """A loop: its header's block, its blocks, what it holds and what holds it."""
+    """A loop: the block it starts with, its blocks, the loop around it and those inside it."""
 
     header: int
     blocks: set[int]
     parent: Loop | None = None
     children: list[Loop] = field(default_factory=list)
-    opcodes: Counter[str] = field(default_factory=Counter)  # of all its blocks, modifiers included
-    once: Counter[str] = field(default_factory=Counter)  # of the path of one round, no inner loops
+    opcodes: Counter[str] = field(default_factory=Counter)  # of all its blocks, with modifiers
+    once: Counter[str] = field(
+        default_factory=Counter
+    )  # on the path of one round, without inner loops
 
     def has(self, prefix: str) -> bool:
-        """Whether the loop, inner ones included, holds an opcode that starts so."""
+        """Whether an opcode in the loop or in an inner one starts with `prefix`."""
         return any(opcode.startswith(prefix) for opcode in self.opcodes)
 
     def per_round(self, prefix: str) -> int:
-        """How many instructions of one round, without inner loops, start so."""
+        """How many opcodes of one round, without inner loops, start with `prefix`."""
         return sum(n for opcode, n in self.once.items() if opcode.startswith(prefix))
 
     @property
     def depth(self) -> int:
-        """0 for a loop that no other holds."""
+        """How many loops are around it."""
         return 0 if self.parent is None else 1 + self.parent.depth
 
 
@@ -53,45 +54,46 @@ LoopCounts = Callable[[Loop], float | None]
 
 @dataclass(frozen=True)
 class Walk:
-    """The path through a kernel's code, its loops, and how many of these nobody could weight."""
+    """The path through a kernel's code, its loops, and how many of them have an unknown length."""
 
     path: Path
     loops: tuple[Loop, ...]
     unknown: int
 
 
-def walk(code: Sequence[Instruction], trips: LoopCounts, base: int = 0) -> Walk:
+def walk(code: Sequence[Instruction], loop_counts: LoopCounts, base: int = 0) -> Walk:
     """Return the longest path through the code.
 
     Parameters
     ----------
     code : sequence of Instruction
         In order of address.
-    trips : callable
-        Rounds of a loop, from the `Loop`; None where unknown, which counts as one and is reported.
+    loop_counts : callable
+        Returns the rounds of a `Loop`, or None if they are unknown: it then counts as one round,
+        and in `Walk.unknown`.
     base : int
-        Address of the first instruction, as the jumps' operands have it.
+        Address of the first instruction: jumps name their target by address.
     """
-    graph = _Graph(code, base)
+    graph = _BlockGraph(code, base)
     roots = graph.loops()
     unknown = 0
 
     def rounds(loop: Loop) -> float:
         nonlocal unknown
-        said = trips(loop)
+        said = loop_counts(loop)
         unknown += said is None
         return 1.0 if said is None else said
 
-    path = _Walker(graph, rounds).whole(roots)
-    return Walk(path, tuple(_all(roots)), unknown)
+    path = _LongestPath(graph, rounds).whole(roots)
+    return Walk(path, tuple(_flattened(roots)), unknown)
 
 
-def _all(loops: Sequence[Loop]) -> list[Loop]:
-    return [loop for root in loops for loop in (root, *_all(root.children))]
+def _flattened(loops: Sequence[Loop]) -> list[Loop]:
+    return [loop for root in loops for loop in (root, *_flattened(root.children))]
 
 
-class _Graph:
-    """Basic blocks by number, in order of address, and the jumps between them."""
+class _BlockGraph:
+    """The basic blocks in order of address, and which may follow each."""
 
     def __init__(self, code: Sequence[Instruction], base: int) -> None:
         jumps = [self._next(i, code[i], len(code), base) for i in range(len(code))]
@@ -109,25 +111,25 @@ class _Graph:
 
     @staticmethod
     def _next(i: int, instruction: Instruction, size: int, base: int) -> tuple[int, ...]:
-        """Return the instructions that may follow one."""
+        """Return the numbers of the instructions that may follow the i-th."""
         stem, operands = instruction.stem, instruction.operands
         conditional = instruction.predicated or bool(_CONDITION.match(operands))
         if stem in ("EXIT", "RET", "KILL", "BRX", "JMX"):
             return (i + 1,) if conditional else ()
-        # A call without a condition comes back. One with a condition is a jump in disguise.
+        # An unconditional call returns. A conditional one is used as a jump.
         if stem not in ("BRA", "JMP", "CALL") or (stem == "CALL" and not conditional):
             return (i + 1,)
-        if ".DIV" in instruction.opcode:  # only if the warp has diverged
+        if ".DIV" in instruction.opcode:  # taken only by diverged warps
             return (i + 1,)
         found = _TARGET.findall(operands)
-        to = (int(found[-1], 16) - base) // _BYTES if found else i + 1
+        to = (int(found[-1], 16) - base) // INSTRUCTION_BYTES if found else i + 1
         if not 0 <= to < size:
             return (i + 1,)
         return (i + 1, to) if conditional else (to,)
 
     def loops(self) -> list[Loop]:
-        """Return the outermost loops, inner ones within, from the jumps back of a search."""
-        state: dict[int, int] = {}  # 1: on the search's way, 2: done
+        """Return the outermost loops, found by a depth-first search for jumps back."""
+        state: dict[int, int] = {}  # 1: on the current path of the search, 2: done
         back: list[tuple[int, int]] = []
         stack: list[tuple[int, int]] = [(0, 0)]
         while stack:
@@ -165,10 +167,10 @@ class _Graph:
         return [loop for loop in nested if loop.parent is None]
 
 
-class _Walker:
-    """Longest paths, loop by loop from the inside out."""
+class _LongestPath:
+    """The longest path; inner loops are done first, and then count as one block."""
 
-    def __init__(self, graph: _Graph, rounds: Callable[[Loop], float]) -> None:
+    def __init__(self, graph: _BlockGraph, rounds: Callable[[Loop], float]) -> None:
         self.graph, self.rounds = graph, rounds
 
     def whole(self, roots: Sequence[Loop]) -> Path:
@@ -191,7 +193,7 @@ class _Walker:
         holder = {block: loop for loop in loops for block in loop.blocks}
         first = {id(loop): loop.header for loop in loops}
 
-        def node(block: int) -> int:  # a loop is one node, by its header
+        def node(block: int) -> int:  # an inner loop is one node, named by its header
             return first[id(holder[block])] if block in holder else block
 
         paths = {loop.header: self._round(loop) for loop in loops}
@@ -228,7 +230,7 @@ class _Walker:
 
 
 def _ordered(entry: int, after: dict[int, set[int]]) -> list[int]:
-    """Return nodes in an order in which each comes after those that lead to it."""
+    """Return the nodes in topological order."""
     done: list[int] = []
     seen = {entry}
     stack = [(entry, iter(sorted(after.get(entry, ()))))]

@@ -1,9 +1,9 @@
-"""The compile gate: what must hold of every binary, checked with no GPU, printed and recorded.
+"""The compile gate: checks every kernel's binary without a GPU, and prints and records figures.
 
 ``cusoftmax kernels`` compiles a selection of the planned kernels for every architecture
-(``--full``: all of them) and prints what the compiler made of each. A kernel fails that spills,
-whose global accesses are not as wide as planned, whose registers do not fit its block, or that
-takes more instructions an element than the checkout's ``tests/compiled_budget.json`` records.
+(``--full``: all of them) and prints what the compiler made of each. A kernel fails if it spills, if
+its global accesses are narrower than planned, if its block needs more registers than there are, or
+if it takes more instructions an element than the checkout's ``tests/compiled_budget.json`` records.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
@@ -31,51 +32,71 @@ from cusoftmax.machine_code.catalog import (
     uses_workspace,
     writes_elements,
 )
+from cusoftmax.machine_code.chips import REGISTER_UNIT, REGISTERS
 from cusoftmax.machine_code.sass import Compiled, inspect, inspect_all, missing, nvrtc_version
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.operation import Operation
 from cusoftmax.operations.table import KERNELS, OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES
-from cusoftmax.planning.plan import TYPES, Kernel, features_of, roles_of
+from cusoftmax.planning.plan import TYPES, WARP, Kernel, features_of, roles_of
 from cusoftmax.runtime.source import kernel_root
 
-__all__ = ["Budget", "Compiled", "check", "faults", "inspect", "inspect_all", "main", "missing"]
+__all__ = [
+    "Budget",
+    "Compiled",
+    "Figure",
+    "check",
+    "faults",
+    "inspect",
+    "inspect_all",
+    "main",
+    "missing",
+]
 
-REGISTERS = 65536  # of a multiprocessor, on every architecture from sm_75 to sm_120
-_ALLOCATED = 8  # registers are given to a thread in units of this many
-_BYTES = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()}
+_REGISTER_STEP = REGISTER_UNIT // WARP  # a thread is given a multiple of this many registers
+_ITEMSIZE_OF_CTYPE = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()}
 
-_THOROUGH = 90  # the architecture for which a selection holds every kernel of contiguous rows
+_MOST_TRIED = 90  # the architecture with the largest selection
 _OLDEST = 75
-_ALIKE = (86, 89)  # the machine code of sm_80, all but its schedule
-_MIXED = DTYPES[4:]
-# The patterns are the same for all operations: compiled most widely for one operation without and
-# one with a second input, and elsewhere where registers run out first.
+_SAME_CODE_AS_80 = (86, 89)  # the machine code of sm_80, in another order
+_CONVERTING_DTYPES = DTYPES[4:]
+# All operations share the patterns. Most kernels are compiled for these two, one with a single
+# input and one with two; of the others only the kernels that run short of registers first.
 _FIRST_OPS = ("softmax", "softmax_vjp")
-_FULLEST = ("float16", "float32")
-# Of these every kernel of contiguous rows; of the other of the two those that stand for them.
+_MAIN_DTYPES = ("float16", "float32")
+# Every kernel of contiguous rows is compiled for these; for other dtypes only representative ones.
 _WHOLE = (("softmax", "float16"), ("softmax_vjp", "float32"))
-_NARROW = (75, 100)  # where narrow accesses are looked at too: the oldest and another family
-# For each other architecture, with each operation what it finds harder: bfloat16 is float16 but for
-# its conversions, of which two inputs have more; and an exponential of float64 is the longest code.
-_ELSEWHERE = {"softmax": (*_FULLEST, "float64"), "softmax_vjp": (*_FULLEST, "bfloat16")}
-_BESIDE = "biased_masked"
-_ALIKE_ONES = {"softmax": ("float16",), "softmax_vjp": ("float32",)}
-# How much worse than recorded passes: compilers schedule a little differently with every release.
+_NARROW_ACCESSES = (75, 100)  # architectures for which narrow accesses are compiled too
+# On other architectures: the main dtypes and one more. bfloat16 differs from float16 only in its
+# conversions, and two inputs have more of those; the exponential of float64 is the longest code.
+_DTYPES_ELSEWHERE = {
+    "softmax": (*_MAIN_DTYPES, "float64"),
+    "softmax_vjp": (*_MAIN_DTYPES, "bfloat16"),
+}
+_DTYPES_OF_SAME_CODE = {"softmax": ("float16",), "softmax_vjp": ("float32",)}
+_BIASED_AND_MASKED = "biased_masked"  # part of the name of an operation
+# The oldest and the newest compiler that each extra of pyproject.toml allows. All were tried: the
+# newest on every kernel of a quick run, the others on the kernels that are short of registers.
+TRIED_NVRTC = ("12.8", "12.9", "13.0", "13.5")
+# A figure may exceed the recorded one by this factor: every compiler schedules differently.
 _SLACK, _SLACK_OTHER_NVRTC = 1.03, 1.25
 
 
 def selected(arch: int, op: str, dtype: str) -> bool:
-    """Whether a quick run has any kernel of an operation and dtype for an architecture."""
+    """Whether a quick run compiles any kernel of the operation and dtype for the architecture."""
     if op in _FIRST_OPS:
-        return arch == _THOROUGH or dtype in (_ALIKE_ONES if arch in _ALIKE else _ELSEWHERE)[op]
-    if arch == _THOROUGH:
+        return (
+            arch == _MOST_TRIED
+            or dtype
+            in (_DTYPES_OF_SAME_CODE if arch in _SAME_CODE_AS_80 else _DTYPES_ELSEWHERE)[op]
+        )
+    if arch == _MOST_TRIED:
         return dtype == "float32" or (dtype == "float16" and not _has_one_feature(op))
     return arch == _OLDEST and dtype == "float32" and not _is_variant(op)
 
 
 def _has_one_feature(op: str) -> bool:
-    """Whether another operation has the same features of logits and more."""
+    """Whether it is softmax with one feature of logits; another operation has all of them."""
     return len(OPERATIONS[op].features) == 1 and OPERATIONS[op].source == "softmax"
 
 
@@ -88,7 +109,7 @@ def _is_resident(kernel: Kernel) -> bool:
 
 
 def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
-    """Return the kernels that stand for all in a quick run."""
+    """Return the kernels that a quick run compiles."""
 
     def extremes(*layouts: str) -> tuple[Kernel, ...]:
         return representative(planned_kernels(arch, [op], [dtype], layouts))
@@ -98,36 +119,36 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
 
     if not selected(arch, op, dtype):
         return ()
-    if arch == _THOROUGH and (op, dtype) in _WHOLE:
+    if arch == _MOST_TRIED and (op, dtype) in _WHOLE:
         rows = planned_kernels(arch, [op], [dtype], ["rows", "few"])
         found = rows + extremes("column") + widest("strided", "batched")
-    elif op in _FIRST_OPS and arch == _THOROUGH and dtype not in _MIXED:
-        # Of the sizes between the layouts are those of the two above, and of narrow accesses.
+    elif op in _FIRST_OPS and arch == _MOST_TRIED and dtype not in _CONVERTING_DTYPES:
+        # Other sizes and narrow accesses are compiled for the operations of _WHOLE.
         found = widest("rows", "few", "column", "strided", "batched")
-    elif op in _FIRST_OPS and arch in _NARROW and dtype == "float32":
-        # With narrow accesses only registers can run short, and float32 takes the most: its sums
-        # are compensated, and its values the same words of a thread as those of float16.
+    elif op in _FIRST_OPS and arch in _NARROW_ACCESSES and dtype == "float32":
+        # With narrow accesses only registers can run short, and float32 needs the most: its sums
+        # are compensated, and it holds as many words in a thread as float16.
         found = extremes("rows", "few", "column")
     else:
-        # A mask or bias for each batch makes rows uneven, most often.
-        batched = ("batched",) if _BESIDE in op and dtype == "float32" else ()
+        # Rows that are not evenly apart come most often from a mask or bias of each batch.
+        batched = ("batched",) if _BIASED_AND_MASKED in op and dtype == "float32" else ()
         found = widest("rows", "few", "column", *batched)
     if op not in _FIRST_OPS and (dtype == "float16" or arch == _OLDEST):
-        # Rows of a whole block are where registers are short: these have a lower cap than in
-        # float32, and columns on the chip take 124 of 128. Elsewhere none takes more than 100, but
-        # in float32 on sm_90, which has them all.
+        # Registers are short in kernels that keep a row in a block: float16 has a lower cap than
+        # float32, and columns on the chip take 124 of 128 registers. Other kernels take at most
+        # 100, except in float32, of which sm_90 compiles all.
         found = tuple(k for k in found if _is_resident(k) or OPERATIONS[op].segmented)
     return tuple(sorted(set(found), key=lambda kernel: kernel.name))
 
 
-# -------------------------------------------------------------------------------------------- gate
+# ----------------------------------------------------------------------------- what a binary needs
 
 
 def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
-    """Return loads and stores of elements as the plan has them: bytes of an access to how many."""
+    """Return how many loads and stores of each width, in bytes, the plan asks for."""
     vector = int(kernel["CSM_VEC"])
-    times = elements_held(kernel) // vector or 1  # of segments: at least in a loop
-    sizes = [_BYTES[name] for name in kernel["CSM_TYPES"].split(",")]
+    times = elements_held(kernel) // vector or 1  # the segment pattern has one, in a loop
+    sizes = [_ITEMSIZE_OF_CTYPE[name] for name in kernel["CSM_TYPES"].split(",")]
     inputs, row_inputs, tables, outputs, row_outputs = (
         int(count) for count in kernel["CSM_ROLES"].split(",")
     )
@@ -142,8 +163,8 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     if writes_elements(kernel):
         for size in sizes[inputs + row_inputs + tables :][:outputs]:
             stores[vector * size] += times
-    if not uses_workspace(kernel):  # else some launch does, among words of nodes
-        for size in sizes[inputs:][: row_inputs + tables]:  # a look-up for the row
+    if not uses_workspace(kernel):  # otherwise another launch does, or they mix with nodes
+        for size in sizes[inputs:][: row_inputs + tables]:  # looked up once for a row
             loads[size] += 1
         for size in sizes[len(sizes) - row_outputs :]:
             stores[size] += 1
@@ -151,7 +172,7 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
 
 
 def passes(kernel: Kernel) -> list[list[int]]:
-    """Return the inputs that a launch needs, for each time that it passes over a row."""
+    """Return the inputs that a launch reads in each of its passes over a row."""
     operation = operation_of(kernel)
 
     def places(names: Sequence[str]) -> list[int]:
@@ -169,17 +190,17 @@ def passes(kernel: Kernel) -> list[list[int]]:
 
 
 def operation_of(kernel: Kernel) -> Operation:
-    """Return the operation that a kernel is of, by its source, its operands and its features."""
+    """Return the operation of a kernel, found by its source, operands and features."""
     for operation in KERNELS.values():
         same = roles_of(operation) == kernel["CSM_ROLES"]
         same = same and features_of(operation) == kernel["CSM_FEATURES"]
         if (operation.source or operation.name) == kernel["CSM_OP"] and same:
             return operation
-    raise LookupError(f"{kernel.name} is of no operation")
+    raise LookupError(f"no operation has the kernel {kernel.name}")
 
 
 def faults(compiled: Compiled) -> list[str]:
-    """Return what is wrong with a binary, in words; an empty list if nothing is."""
+    """Return what is wrong with a binary, in words; an empty list if it passes."""
     kernel, found = compiled.kernel, []
     if compiled.stack or compiled.local or compiled.spills:
         found.append(
@@ -188,7 +209,7 @@ def faults(compiled: Compiled) -> list[str]:
         )
     if compiled.generic and kernel.cluster == 1:
         found.append(f"{compiled.generic} memory accesses through generic addresses")
-    allocated = -(-compiled.registers // _ALLOCATED) * _ALLOCATED
+    allocated = -(-compiled.registers // _REGISTER_STEP) * _REGISTER_STEP
     if allocated * kernel.max_threads > REGISTERS:
         found.append(f"{compiled.registers} registers do not fit {kernel.max_threads} threads")
     planned = planned_accesses(kernel)
@@ -201,43 +222,67 @@ def faults(compiled: Compiled) -> list[str]:
     return found
 
 
+class Figure(NamedTuple):
+    """Recorded instructions an element of one binary, and the NVRTC that made it."""
+
+    value: float
+    nvrtc: str
+
+
 @dataclass(frozen=True)
 class Budget:
-    """Recorded instructions an element, by kernel and architecture, and the NVRTC they are of."""
+    """The recorded figures, by kernel and architecture.
 
-    nvrtc: str
-    figures: Mapping[str, Mapping[str, float]]
+    Each figure has the version of the compiler that it was recorded with, so recording some anew
+    leaves the others as they are. The file groups the figures by version.
+    """
+
+    figures: Mapping[str, Mapping[str, Figure]]
 
     @staticmethod
     def load(path: Path) -> Budget:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Budget(content["nvrtc"], content["figures"])
+        figures: defaultdict[str, dict[str, Figure]] = defaultdict(dict)
+        for nvrtc, kernels in json.loads(path.read_text(encoding="utf-8")).items():
+            for kernel, by_arch in kernels.items():
+                for arch, value in by_arch.items():
+                    figures[kernel][arch] = Figure(value, nvrtc)
+        return Budget(figures)
 
     def save(self, path: Path) -> None:
-        lines = (f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self.figures.items()))
-        text = ",\n    ".join(lines)
-        path.write_text(
-            f'{{\n  "nvrtc": "{self.nvrtc}",\n  "figures": {{\n    {text}\n  }}\n}}\n',
-            encoding="utf-8",
+        versions: defaultdict[str, defaultdict[str, dict[str, float]]] = defaultdict(
+            lambda: defaultdict(dict)
         )
+        for kernel, by_arch in self.figures.items():
+            for arch, figure in by_arch.items():
+                versions[figure.nvrtc][kernel][arch] = figure.value
+        sections = []
+        for nvrtc, kernels in sorted(versions.items()):
+            lines = (f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(kernels.items()))
+            sections.append(f"  {json.dumps(nvrtc)}: {{\n" + ",\n".join(lines) + "\n  }")
+        path.write_text("{\n" + ",\n".join(sections) + "\n}\n", encoding="utf-8")
+
+    def recorded(self, compiled: Compiled) -> Figure | None:
+        """Return the figure of a kernel and architecture, if there is one."""
+        return self.figures.get(compiled.kernel.name, {}).get(compiled.arch)
 
     def updated(self, results: Iterable[Compiled]) -> Budget:
-        """Return the budget with the figures of `results`; others are kept."""
+        """Return the budget with the figures of `results`; others are kept as they are."""
         figures = {name: dict(by_arch) for name, by_arch in self.figures.items()}
         for c in results:
             if c.per_element is not None:
-                figures.setdefault(c.kernel.name, {})[c.arch] = round(c.per_element, 2)
-        return Budget(nvrtc_version(), figures)
+                figure = Figure(round(c.per_element, 2), nvrtc_version())
+                figures.setdefault(c.kernel.name, {})[c.arch] = figure
+        return Budget(figures)
 
     def faults(self, compiled: Compiled) -> list[str]:
         """Return a complaint where the binary takes more instructions an element than recorded."""
-        recorded = self.figures.get(compiled.kernel.name, {}).get(compiled.arch)
+        recorded = self.recorded(compiled)
         if recorded is None or compiled.per_element is None:
             return []
-        slack = _SLACK if self.nvrtc == nvrtc_version() else _SLACK_OTHER_NVRTC
-        if compiled.per_element <= recorded * slack:
+        slack = _SLACK if recorded.nvrtc == nvrtc_version() else _SLACK_OTHER_NVRTC
+        if compiled.per_element <= recorded.value * slack:
             return []
-        return [f"{compiled.per_element:.2f} instructions an element, recorded: {recorded}"]
+        return [f"{compiled.per_element:.2f} instructions an element, recorded: {recorded.value}"]
 
 
 def budget_path() -> Path:
@@ -248,7 +293,7 @@ def budget_path() -> Path:
 def check(
     arch: int, kernels: Sequence[Kernel], budget: Budget | None
 ) -> tuple[list[Compiled], dict[str, list[str]]]:
-    """Compile kernels for an architecture: the results, and the faults by kernel."""
+    """Compile kernels for an architecture; return the binaries, and the faults by kernel."""
     results, wrong = [], {}
     for kernel, result in zip(kernels, inspect_all(kernels, arch), strict=True):
         if isinstance(result, str):
@@ -264,7 +309,7 @@ def check(
 # ------------------------------------------------------------------------------------------ report
 
 
-def main_table(
+def compile_and_print(
     archs: Sequence[int],
     ops: Sequence[str],
     dtypes: Sequence[str],
@@ -272,7 +317,7 @@ def main_table(
     record: bool,
     console: Console,
 ) -> int:
-    """Print the table; return 1 if any kernel fails the gate. `record` renews the budget."""
+    """Print a table; return 1 if any kernel fails the gate. `record` renews the budget."""
     reason = missing()
     if reason:
         console.print(f"nothing can be compiled here: {reason}", markup=False)
@@ -287,7 +332,7 @@ def main_table(
     ]
     batches = [(arch, ks[i : i + 16]) for arch, ks in jobs for i in range(0, len(ks), 16)]
     compared = None if record else budget
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC and the tools run outside the GIL
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC and the tools release the GIL
         done = pool.map(lambda batch: check(batch[0], batch[1], compared), batches)
         listed = list(track(done, "compiling", len(batches), console=console, transient=True))
     results = [result for results, _ in listed for result in results]
@@ -296,7 +341,7 @@ def main_table(
     for name, said in wrong.items():
         console.print(f"{name}: {'; '.join(said)}", style="red", markup=False, soft_wrap=True)
     if record:
-        (budget or Budget("", {})).updated(results).save(path)
+        (budget or Budget({})).updated(results).save(path)
         console.print(f"recorded in {path}", markup=False)
     most = max((r.registers for r in results), default=0)
     spilled = sum(r.spills for r in results)
@@ -350,7 +395,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     archs = [int(name.removeprefix("sm_")) for name in given.arch or names]
     console = Console(width=None if sys.stdout.isatty() else 180)
     ops, dtypes = given.op or list(OPERATIONS), given.dtype or DTYPES
-    return main_table(archs, ops, dtypes, given.full, given.record, console)
+    return compile_and_print(archs, ops, dtypes, given.full, given.record, console)
 
 
 if __name__ == "__main__":

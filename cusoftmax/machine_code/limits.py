@@ -1,4 +1,4 @@
-"""The resources of a chip that a kernel takes, and the time that each of them needs for it."""
+"""The time that a kernel needs of each resource of a chip, and how many blocks fit at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import WARP
 
-# A limiter's key, and what it is called.
+# Keys of the resources, and their names in reports.
 LIMITERS = {
     "memory": "memory bandwidth",
     "issue": "issue slots",
@@ -36,11 +36,11 @@ LIMITERS = {
 
 @dataclass(frozen=True)
 class Occupancy:
-    """Blocks that a multiprocessor holds of one kernel, and what limits them."""
+    """How many blocks of a kernel a multiprocessor holds, and which resource limits them."""
 
     blocks: int
     warps: int
-    share: float  # of the warps that it could hold
+    share: float  # of the warps that a multiprocessor can hold
     limit: str  # "registers", "shared memory", "warps" or "blocks"
 
 
@@ -50,7 +50,7 @@ def occupancy(
     """Return how many blocks a multiprocessor holds."""
     warps = ceil_div(threads, WARP)
     of_warp = ceil_div(registers * WARP, REGISTER_UNIT) * REGISTER_UNIT
-    # A warp's registers are in one of 4 banks: each holds a quarter of the registers.
+    # All registers of a warp lie in one of 4 banks, each a quarter of the register file.
     limits = {
         "warps": chip.warps // warps,
         "registers": ISSUE * (REGISTERS // ISSUE // of_warp) // warps if of_warp else chip.blocks,
@@ -66,15 +66,16 @@ def occupancy(
 
 
 def needed_in_flight(chip: Chip, device: DeviceSpec) -> float:
-    """Bytes that must be moving for each multiprocessor: bandwidth × idle latency."""
+    """Bytes that each multiprocessor must have in flight: bandwidth × idle latency."""
     return chip.copy_bandwidth * chip.latency / chip.clock / device.sm_count
 
 
 def in_flight(found: Walk) -> int:
-    """Return the most bytes that a thread has loading at once, on its path.
+    """Return the most bytes that a thread loads at once on its path.
 
-    Instructions start in order: a load is in flight until an instruction needs its result, which
-    also waits for the loads before it. Copies to shared memory fly until they are waited for.
+    Instructions start in order: a load is in flight until an instruction needs its result, and that
+    instruction waits for earlier loads too. Copies to shared memory are in flight until a barrier
+    waits for them.
     """
     waiting: list[tuple[frozenset[str], int]] = []
     copied = most = 0
@@ -96,16 +97,16 @@ def in_flight(found: Walk) -> int:
 
 
 def spilled_bytes(found: Walk) -> float:
-    """Return the bytes that a thread reads and writes of its own local memory."""
+    """Return the bytes that a thread reads from and writes to local memory."""
     return sum(
         weight * access_bytes(x.opcode) for x, weight in found.path if x.stem in ("LDL", "STL")
     )
 
 
-def alone(found: Walk, memory: int) -> float:
-    """Return the cycles of one warp with a multiprocessor to itself: in order, waiting as it must.
+def lone_warp_cycles(found: Walk, memory: int) -> float:
+    """Return the cycles that a warp takes alone on a multiprocessor, its stalls included.
 
-    `memory` is the latency of a load.
+    `memory` is the latency of a load from global memory.
     """
     ready: dict[str, float] = {}
     now = total = copied = 0.0
@@ -130,17 +131,17 @@ def limits(
     found: Walk,
     chip: Chip,
     device: DeviceSpec,
-    held: Occupancy,
+    resident: Occupancy,
     grid: int,
     warps: int,
     moved: float,
 ) -> dict[str, float]:
     """Return the seconds that each resource of `LIMITERS` needs for a launch.
 
-    What a multiprocessor does is counted for the one with most blocks. A block by itself takes as
-    long as one warp needs alone; or, if that is more, as a warp waits for memory and the block's
-    warps then need of the busiest unit; and its bytes on their way through the multiprocessor's
-    port. Resident blocks overlap.
+    The multiprocessor with the most blocks counts. A block alone takes as long as one of its warps
+    alone, or, if that is longer, as a warp waits for memory plus the time that the block's warps
+    take of the busiest unit; then the time of its bytes through the multiprocessor's port is added.
+    Resident blocks overlap.
     """
     busiest = ceil_div(grid, device.sm_count)  # blocks
     cycles: defaultdict[str, float] = defaultdict(float)
@@ -152,14 +153,14 @@ def limits(
             cycles[unit] += weight * max(1.0, words) * WARP / chip.rates[unit]
         elif unit:
             cycles[unit] += weight * WARP / chip.rates[unit]
-            if unit == "imad":  # by the float32 units
+            if unit == "imad":  # the float32 units execute it
                 cycles["fma"] += weight * WARP / chip.rates["fma"]
     times = {unit: used * warps * busiest / chip.clock for unit, used in cycles.items()}
     times["memory"] = moved / chip.copy_bandwidth
     working = max(cycles.values(), default=0.0) * warps
-    lone = alone(found, chip.latency)
-    waits = lone - alone(found, 0)  # of a warp, for memory
+    lone = lone_warp_cycles(found, chip.latency)
+    waits = lone - lone_warp_cycles(found, 0)  # of a warp, for memory
     lone = max(lone, waits + working) + moved / grid / FILL
-    # Blocks start as others end, so a launch is no whole number of rounds.
-    times["latency"] = lone * max(1.0, busiest / max(1, held.blocks)) / chip.clock
+    # A block starts as soon as another ends, so blocks do not run in whole rounds.
+    times["latency"] = lone * max(1.0, busiest / max(1, resident.blocks)) / chip.clock
     return {key: times[key] for key in LIMITERS if key in times}

@@ -1,10 +1,10 @@
-"""How often each loop of a kernel runs in a launch, from the plan.
+"""How often each loop of a kernel runs in a launch, derived from the plan.
 
-A loop is recognised by what it holds: accesses to global memory, and shuffles of either kind. A
-compiler may put two rounds of the source's loop into one of its own, so rounds are those of the
-machine code: the accesses or shuffles that a warp must make, over those of one round.
+A loop is recognised by its instructions: global memory accesses, and shuffles of either kind. A
+compiler may unroll a loop of the source, so rounds are those of the machine code: the accesses or
+shuffles that a warp must make, divided by those in one round.
 
-Figures are means over a launch's warps: a fold that the first of 16 warps does counts a sixteenth.
+Figures are means over the warps of a launch: a fold done by one warp of 16 counts as a sixteenth.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from cusoftmax.planning.plan import WARP, Launch, Plan
 
 
 def loop_counts_of(plan: Plan, launch: Launch) -> LoopCounts:
-    """Return the rounds of each loop of a launch's kernel."""
-    rules = _Rules(plan, launch)
-    return rules.rounds
+    """Return a function that gives the rounds of a loop of a launch's kernel."""
+    return _LaunchLoops(plan, launch).rounds
 
 
-class _Rules:
+class _LaunchLoops:
+    """What the rounds of a launch's loops follow from."""
+
     def __init__(self, plan: Plan, launch: Launch) -> None:
         self.plan, self.launch, kernel = plan, launch, launch.kernel
         self.pattern, self.stage = kernel["CSM_PATTERN"], int(kernel["CSM_STAGE"])
@@ -33,7 +34,7 @@ class _Rules:
         acc = 2 if kernel["CSM_ACC"] == "double" else 1
         operation = KERNELS[plan.op]
         compensated = int(kernel["CSM_COMPENSATED"])
-        # Shuffles that pass one node from lane to lane: of maximum, sums, and their second words.
+        # A node is shuffled word by word: the maximum, the sums with their low words, the picked.
         relative, plain, picked = (int(count) for count in kernel["CSM_NEEDS"].split(","))
         maximum = operation.maximum_words if relative else 0
         self.words = (maximum + (relative + plain) * (1 + compensated) + picked) * acc
@@ -50,11 +51,11 @@ class _Rules:
             return self._stretch()
         if self.pattern == "column" and loop.has("ST"):  # nodes to the other blocks
             return 1.0
-        if loop.has("VOTE"):  # sm_75: until the warp is together, which it is
+        if loop.has("VOTE"):  # sm_75 waits for diverged lanes, and there are none
             return 1.0
         one_dimension = self.launch.kernel["CSM_BATCH_DIMS"] == "1"
         if one_dimension and (self.pattern == "block" or self._folds_workspace()):
-            nodes, share = self._nodes()  # the width of a fold: doubled until it is enough
+            nodes, share = self._nodes()  # the loop doubles the width of a fold until it suffices
             if self.pattern == "block" and nodes > WARP:
                 nodes = ceil_div(nodes, WARP)
             return share * log2(min(WARP, power_of_two(nodes)))
@@ -64,12 +65,12 @@ class _Rules:
         return (self.pattern, self.stage) in (("split", 1), ("column", 2))
 
     def _folds_rows(self) -> bool:
-        """Whether a warp folds a row, instead of the first of a block for all of it."""
+        """Whether each warp folds a row of its own, not the first warp for the whole block."""
         values_only = not KERNELS[self.plan.op].outputs
         return self._folds_workspace() and (self.pattern == "column" or values_only)
 
     def _units(self) -> float:
-        """Return the rows, or units of work, that a block takes one after the other."""
+        """Return how many rows, or pieces of work, a block does one after the other."""
         plan, launch, kernel = self.plan, self.launch, self.launch.kernel
         clusters = launch.grid / kernel.cluster
         if self.pattern == "group":
@@ -86,17 +87,17 @@ class _Rules:
         return max(1.0, plan.rows / clusters)
 
     def _segments(self) -> int:
-        """Return into how many blocks or clusters a row of the column pattern is cut."""
+        """Return how many blocks or clusters share a row of the column pattern."""
         length = self.plan.chunk * (self.launch.block // self.lanes) * self.launch.kernel.cluster
         return ceil_div(self.plan.n, length)
 
     def _stretch(self) -> float:
-        """Return the chunks that a warp takes in a loop over them."""
+        """Return how many chunks a warp does in a loop."""
         if self.pattern == "stream":
             return ceil_div(self.chunks, int(self.warps))
         if self.pattern == "split":
             return self.plan.rounds
-        if self.pattern == "block":  # those parked in shared memory; the first is in registers
+        if self.pattern == "block":  # the first chunk is outside the loop, in registers
             return max(0.0, self.chunks / (self.warps * self.launch.kernel.cluster) - 1)
         return 1.0
 
@@ -117,19 +118,19 @@ class _Rules:
             width = WARP if within else min(WARP, power_of_two(nodes))
             steps = log2(width) * self.words / max(1, lanes)
             return steps if within else share * steps
-        # The digits of the binary counter: one carry for each number pushed, in the mean; at the
-        # end as many as it has digits.
+        # Partial sums are kept like the digits of a binary counter: on average one carry for each
+        # that is added, and at the end one for each digit.
         if within:
             return 1.0
         return share * log2(ceil_div(nodes, WARP) + 1) if nodes > WARP else 0.0
 
     @staticmethod
     def _is_tree(loop: Loop) -> bool:
-        """Whether the loop folds 32 nodes and pushes the result: both kinds of shuffle."""
+        """Whether the loop folds 32 nodes and stores the result: it has both kinds of shuffle."""
         return not loop.has("STG") and loop.has("SHFL.BFLY") and loop.has("SHFL.IDX")
 
     def _nodes(self) -> tuple[int, float]:
-        """Return how many nodes a fold has, and the share of the warps that do it."""
+        """Return how many nodes are folded, and the share of the warps that do so."""
         if self.pattern == "block":
             return self.chunks, 1.0
         if self.pattern == "column":
@@ -140,7 +141,7 @@ class _Rules:
         return int(self.warps), 1 / self.warps
 
     def _fold_in_block(self, loop: Loop) -> float | None:
-        """Return the rounds of a block's fold: of groups of 32 nodes, and of lanes."""
+        """Return the rounds of the block pattern's fold: over groups of 32 nodes, or over lanes."""
         groups, many = ceil_div(self.chunks, WARP), self.chunks > WARP
         if any(child.has("SHFL.BFLY") for child in loop.children):
             return groups / self.warps if many else 0.0
@@ -149,9 +150,9 @@ class _Rules:
         return log2(width) * self.words / max(1, loop.per_round("SHFL.BFLY"))
 
     def _fold_columns(self, loop: Loop) -> float | None:
-        """Return the rounds of the column pattern's fold: of strides, of places, of lanes."""
+        """Return the rounds of the column pattern's fold: over strides, places or lanes."""
         cluster = self.launch.kernel.cluster
-        # The larger of the two folds, that within a block.
+        # The larger of the two folds: over the blocks of a cluster, or within a block.
         parts = max(cluster, self.launch.block // self.lanes)
         if loop.has("BAR"):
             return max(1.0, -(-log2(parts) // 5)) if parts > 1 else 0.0

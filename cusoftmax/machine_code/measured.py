@@ -1,4 +1,4 @@
-"""A prediction beside what was measured: the same problem in a results file of the benchmarks."""
+"""Compares predictions with the benchmarks' results files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cusoftmax.machine_code.cost import Cost
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured time of the problem of a cost, and how far the prediction is from it."""
+    """The measured time of a problem, and its prediction."""
 
     gpu: str
     suite: str
@@ -23,12 +23,12 @@ class Measured:
 
     @property
     def error(self) -> float:
-        """Predicted time over the measured one, less 1."""
+        """Relative error of the prediction: predicted time / measured time - 1."""
         return self.predicted.seconds / self.seconds - 1
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a results file; ValueError where it is none, or holds no times of a GPU."""
+    """Read a results file; ValueError if it is not one, or has no times of a GPU."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         dry = bool(document["dry_run"])
@@ -41,7 +41,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def compare(cost: Cost, document: dict[str, Any], dtype: str, axis: int) -> list[Measured]:
-    """Return what was measured of the cost's problem: one entry for each suite that has it."""
+    """Return the measurements of the problem: one for each suite that has it."""
     plan, machine = cost.plan, document["machine"]
     if str(machine["arch"]).removeprefix("sm_") != str(plan.device.arch):
         return []
@@ -60,6 +60,6 @@ def compare(cost: Cost, document: dict[str, Any], dtype: str, axis: int) -> list
 
 
 def chip_of(document: dict[str, Any], otherwise: Chip) -> Chip:
-    """Return the rates of the GPU of a results file, such as those of an H200 for sm_90."""
+    """Return the rates of the GPU of a results file where it is an H200, or else `otherwise`."""
     known = [name for name in ("H200",) if name in document["machine"]["gpu"]]
     return Chip.named(known[0]) if known and otherwise.arch == 90 else otherwise

@@ -1,7 +1,7 @@
-"""What a machine instruction is: its class for people, the unit that executes it, its latency.
+"""Machine instructions: the class, execution unit, latency and registers of each.
 
-Only opcodes that NVIDIA's compilers emit for these kernels and for Triton's are known; another one
-is of class "other", and a test fails if a planned kernel has one.
+The table holds the opcodes that NVIDIA's compilers emit for these kernels and for Triton's. Any
+other opcode has the class "other"; a test fails if a planned kernel contains one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import NamedTuple
+
+INSTRUCTION_BYTES = 16  # on every architecture from sm_75 to sm_120
 
 
 class Instruction(NamedTuple):
@@ -24,28 +26,28 @@ class Instruction(NamedTuple):
         return self.opcode.split(".", 1)[0]
 
 
-# In the order in which they are shown.
+# In the order in which reports list them.
 CLASSES = (
     "global memory", "shared memory", "shuffle", "conversion", "float", "double",
     "special function", "integer", "move", "control", "spill", "other",
 )  # fmt: skip
 
 
-class Kind(NamedTuple):
-    """Class, and unit: what `cusoftmax._chips.Chip.rates` has a rate for, or "" for none."""
+class OpcodeKind(NamedTuple):
+    """The class of an opcode and its unit: a key of `chips.Chip.rates`, or "" for none."""
 
     name: str
     unit: str
 
 
-def _table(rows: dict[tuple[str, str], str]) -> dict[str, Kind]:
-    return {stem: Kind(*kind) for kind, stems in rows.items() for stem in stems.split()}
+def _by_stem(rows: dict[tuple[str, str], str]) -> dict[str, OpcodeKind]:
+    return {stem: OpcodeKind(*kind) for kind, stems in rows.items() for stem in stems.split()}
 
 
 # FMA: multiply and add of float32. ALU: comparisons, logic, adds of integers, selections, moves.
-# XU: special functions and the slow conversions. LSU: memory and shuffles. What has no unit here
-# (branches, the uniform datapath) costs an issue slot only.
-_KINDS = _table(
+# XU: special functions and the slow conversions. LSU: memory and shuffles. Opcodes without a unit
+# (branches, the uniform datapath) cost only an issue slot.
+_KIND_OF_STEM = _by_stem(
     {
         ("global memory", "lsu"): "LDG STG LDGSTS ATOMG ATOM RED REDG",
         ("shared memory", "lsu"): "LDS STS LDSM STSM ATOMS LD ST",  # generic: a cluster's memory
@@ -80,44 +82,45 @@ _KINDS = _table(
         ),
     }
 )
-_MOVE, _CONVERSION = Kind("move", "imad"), "conversion"
+_MOVE, _CONVERSION = OpcodeKind("move", "imad"), "conversion"
 
 
 @lru_cache(maxsize=65536)
-def kind_of(instruction: Instruction) -> Kind:
-    """Return class and unit of an instruction.
+def kind_of(instruction: Instruction) -> OpcodeKind:
+    """Return the class and unit of an instruction.
 
-    Compilers move and convert by other means too: multiplication by one or by 2^16 (bfloat16 is the
-    upper half of a float32), half-precision arithmetic with zeros.
+    Compilers also move and convert with arithmetic: a multiplication by 1 or by 2^16 (bfloat16 is
+    the upper half of a float32), half-precision arithmetic with zeros. Those count as moves and
+    conversions.
     """
     opcode, operands, stem = instruction.opcode, instruction.operands, instruction.stem
-    kind = _KINDS.get(stem, Kind("other", ""))
+    kind = _KIND_OF_STEM.get(stem, OpcodeKind("other", ""))
     if stem == "IMAD" and ".MOV" in opcode:
         return _MOVE
     if stem in ("IMAD", "SHF", "LOP3") and re.search(r", 0x(10000|ffff0000)\b", operands):
-        return Kind(_CONVERSION, kind.unit)
+        return OpcodeKind(_CONVERSION, kind.unit)
     if opcode.startswith("HADD2.F32"):
         if "-RZ, -RZ" in operands or ", RZ, RZ" in operands:  # a constant
-            return Kind("move", "half")
-        return Kind(_CONVERSION, "half")
+            return OpcodeKind("move", "half")
+        return OpcodeKind(_CONVERSION, "half")
     if stem == "HFMA2" and re.match(r"\s*U?R\d+, -?RZ, -?RZ,", operands):
-        return Kind("move", "half")
+        return OpcodeKind("move", "half")
     if stem == "CCTL" or stem.startswith("UCGABAR"):
-        return Kind("control", "")
+        return OpcodeKind("control", "")
     return kind
 
 
 # ---------------------------------------------------------------------------------------- registers
 
 _REGISTER = re.compile(r"(?<![\w])([-~|!]*)(U?[RP])(\d+)\b(\.64)?")
-_STORES = re.compile(  # and whatever else has no result in a register
+_NO_RESULT = re.compile(  # opcodes that write no register: stores, barriers, branches
     r"ST|RED|BAR|BRA|EXIT|CALL|RET|BS|WARPSYNC|NOP|MEMBAR|CCTL|LDGSTS|LDGDEPBAR|DEPBAR|\w*ERRBAR|R2P"
 )
-_PAIRS = ("DADD", "DMUL", "DFMA", "DMNMX")
+_REGISTER_PAIRS = ("DADD", "DMUL", "DFMA", "DMNMX")
 
 
 def access_bytes(opcode: str) -> int:
-    """Return the bytes that one thread reads or writes by a memory instruction."""
+    """Return the bytes that a memory instruction moves for one thread."""
     parts = opcode.split(".")
     for width, size in (("U8", 1), ("S8", 1), ("U16", 2), ("S16", 2), ("64", 8), ("128", 16)):
         if width in parts:
@@ -129,13 +132,15 @@ def access_bytes(opcode: str) -> int:
 def registers_of(instruction: Instruction) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the registers that an instruction writes and those that it reads.
 
-    Of instructions with several results (an addition with carry) only the first operand and the
-    predicates before the first comma-separated source count as written; the rest as read, which
-    errs towards waiting longer.
+    Where an instruction has several results (an addition with carry), only the first operand counts
+    as written, or the first two of a comparison or shuffle. The others count as read, which
+    overestimates how long the instruction waits.
     """
     stem, opcode = instruction.stem, instruction.opcode
     fields = instruction.operands.rstrip(" ;").split(",")
-    results = 0 if _STORES.match(stem) else 2 if stem in ("ISETP", "FSETP", "DSETP", "SHFL") else 1
+    results = (
+        0 if _NO_RESULT.match(stem) else 2 if stem in ("ISETP", "FSETP", "DSETP", "SHFL") else 1
+    )
     written: list[str] = []
     read: list[str] = []
     for place, field in enumerate(fields):
@@ -144,8 +149,12 @@ def registers_of(instruction: Instruction) -> tuple[tuple[str, ...], tuple[str, 
             count = 1
             if place < results and letter == "R":
                 count = max(1, access_bytes(opcode) // 4) if stem[:2] == "LD" else count
-                count = 2 if stem in _PAIRS or ".WIDE" in opcode or ".F64." in opcode else count
-            elif wide or (stem in (*_PAIRS, "DSETP") and letter == "R"):
+                count = (
+                    2
+                    if stem in _REGISTER_PAIRS or ".WIDE" in opcode or ".F64." in opcode
+                    else count
+                )
+            elif wide or (stem in (*_REGISTER_PAIRS, "DSETP") and letter == "R"):
                 count = 2
             elif stem == "STG" and place == len(fields) - 1:
                 count = max(1, access_bytes(opcode) // 4)
@@ -157,9 +166,9 @@ def registers_of(instruction: Instruction) -> tuple[tuple[str, ...], tuple[str, 
 def latency(instruction: Instruction) -> int:
     """Return about how many cycles pass until a dependent instruction can start.
 
-    Round figures of the published microbenchmarks (Jia et al. 2018 and 2019; Luo et al. 2024): 4
-    for arithmetic in registers, a few dozen for what leaves the pipeline. A load from global memory
-    is not in here: it takes the chip's memory latency.
+    Rounded from published microbenchmarks (Jia et al. 2018 and 2019; Luo et al. 2024): 4 for
+    arithmetic in registers, 8 to 29 for the other units. Loads from global memory are left out:
+    they take the chip's memory latency.
     """
     kind = kind_of(instruction)
     by_class = {"shared memory": 29, "shuffle": 24, "special function": 18, "double": 8}

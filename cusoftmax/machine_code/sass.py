@@ -1,8 +1,8 @@
-"""What the compiler made of a kernel: registers, spills, memory accesses, instruction counts.
+"""Compiles kernels and reads the binaries: registers, spills, memory accesses, instructions.
 
 Needs no GPU and no driver: NVRTC compiles for any architecture, and NVIDIA's ``cuobjdump`` and
-``nvdisasm`` (found among the installed ``nvidia-cuda-*`` wheels, else on the PATH) read the result.
-What must hold of it is `cusoftmax._inspect`.
+``nvdisasm`` (from the installed ``nvidia-cuda-*`` wheels, else from the PATH) read the result.
+`gate` says what must hold of a binary.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from cusoftmax.machine_code.catalog import elements_held
+from cusoftmax.machine_code.opcodes import INSTRUCTION_BYTES, Instruction, access_bytes
 from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime.source import UNIT, code, options
 
-_INSTRUCTION = 16  # bytes of a machine instruction, on every architecture from sm_75 to sm_120
-
 
 class ToolError(RuntimeError):
-    """NVRTC, cuobjdump or nvdisasm is absent or refused: the message says which and why."""
+    """NVRTC, cuobjdump or nvdisasm is absent, or failed: the message says which and why."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """One binary, as compiled for one architecture.
+    """A kernel's binary for one architecture.
 
     Attributes
     ----------
@@ -45,21 +45,22 @@ class Compiled:
     spill_loads, spill_stores : int
         Instructions that read or write local memory.
     loads, stores : dict of int to int
-        Global memory instructions by bytes of one thread's access. Workspace is included.
+        Global memory instructions by the bytes that a thread accesses; workspace included.
     generic : int
-        Memory instructions through generic addresses: a cluster's writes to its other blocks.
+        Memory instructions with generic addresses: writes to other blocks of the cluster.
     exponentials, shuffles, barriers : int
-        Counts of ``MUFU.EX2``, of shuffles, and of barriers of a block or a cluster.
+        Number of ``MUFU.EX2``, of shuffles, and of block and cluster barriers.
     instructions : int
-        All machine instructions, but the padding at the end.
+        All machine instructions, without the padding at the end.
     main : int
-        Those from the entry to the first unconditional jump or exit after the last global store.
-        Out-of-line code is left out: division's slow path, shuffles of diverged warps.
+        Those from the entry to the first unconditional jump or exit after the last global store:
+        without out-of-line code (division's slow path, shuffles of diverged warps), and without
+        runs of NOPs: NVRTC up to 13.1 puts 4 after each float64 instruction for sm_120, while the
+        float64 unit is busy with it anyway.
     per_element : float or None
-        `main` over the elements of one input that a thread holds in the code: those of one tile, or
-        of two where the kernel has one in registers and parks others. Static: a loop over chunks or
-        over nodes counts once, and where a row is passed over twice (stream) both passes count.
-        None for a launch that reads no elements.
+        `main` divided by `catalog.elements_held`. A static count: the body of a loop over chunks or
+        nodes counts once, and both passes over a row (stream) count. None for a launch that reads
+        no elements.
     """
 
     kernel: Kernel
@@ -95,14 +96,14 @@ def inspect(kernel: Kernel, arch: str | int) -> Compiled:
 
 
 def inspect_all(kernels: Sequence[Kernel], arch: str | int) -> list[Compiled | str]:
-    """Compile and read several kernels: a `Compiled` each, or the compiler's complaint.
+    """Compile and read several kernels: for each a `Compiled`, or the compiler's error message.
 
-    Much quicker than one at a time: starting nvdisasm takes longer than its work.
+    Much faster than one at a time: nvdisasm takes longer to start than to work.
     """
     number = int(str(arch).removeprefix("sm_"))
-    binaries: list[bytes | str] = [_attempt(kernel, number) for kernel in kernels]
+    binaries: list[bytes | str] = [compile_or_error(kernel, number) for kernel in kernels]
     good = [binary for binary in binaries if isinstance(binary, bytes)]
-    codes = iter(_disassemble([_text(binary) for binary in good], number))
+    codes = iter(disassemble([code_bytes(binary) for binary in good], number))
     return [
         _read(kernel, number, binary, next(codes)) if isinstance(binary, bytes) else binary
         for kernel, binary in zip(kernels, binaries, strict=True)
@@ -130,7 +131,7 @@ def nvrtc_version() -> str:
         from cupy.cuda import nvrtc
 
         return ".".join(map(str, nvrtc.getVersion()))
-    except Exception as error:  # CuPy has its own types for a library that cannot be loaded
+    except Exception as error:  # CuPy raises errors of its own for libraries it cannot load
         raise ToolError(f"NVRTC is not usable: {error}") from error
 
 
@@ -176,12 +177,13 @@ def compile_cubin(kernel: Kernel, arch: int) -> bytes:
         nvrtc.destroyProgram(program)
 
 
-def _attempt(kernel: Kernel, arch: int) -> bytes | str:
+def compile_or_error(kernel: Kernel, arch: int) -> bytes | str:
+    """Return a kernel's binary, or the compiler's error message."""
     try:
         binary = compile_cubin(kernel, arch)
     except ToolError as error:
         return str(error)
-    # CuPy takes the last byte for the end of a string, and drops it. It is a table's or section's.
+    # CuPy drops the last byte, as if it ended a string: restore the length that the headers imply.
     tables = struct.unpack_from("<QQ", binary, 0x20)  # of program headers, of section headers
     sizes = struct.unpack_from("<HHHH", binary, 0x36)  # of an entry, number of entries
     ends = [tables[0] + sizes[0] * sizes[1], tables[1] + sizes[2] * sizes[3]]
@@ -193,7 +195,7 @@ def _attempt(kernel: Kernel, arch: int) -> bytes | str:
 
 
 def _sections(binary: bytes) -> Iterator[tuple[str, int, int]]:
-    """Yield name, offset and size of the sections of an ELF file that have bytes in it."""
+    """Yield name, offset and size of each section that has bytes in the ELF file."""
     padded = binary + b"\0"
     (table,) = struct.unpack_from("<Q", padded, 0x28)
     size, count, names = struct.unpack_from("<HHH", padded, 0x3A)
@@ -204,7 +206,7 @@ def _sections(binary: bytes) -> Iterator[tuple[str, int, int]]:
             yield padded[start : padded.index(b"\0", start)].decode(), offset, length
 
 
-def _text(binary: bytes) -> bytes:
+def code_bytes(binary: bytes) -> bytes:
     """Return a kernel's machine code."""
     for name, offset, length in _sections(binary):
         if name.startswith(".text."):
@@ -215,47 +217,44 @@ def _text(binary: bytes) -> bytes:
 _LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:\{\s*)?(@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)$", re.M)
 
 
-def _disassemble(texts: Sequence[bytes], arch: int) -> list[list[tuple[bool, str, str]]]:
-    """Return each code's instructions: whether under a predicate, opcode, operands."""
-    found: list[list[tuple[bool, str, str]]] = [[] for _ in texts]
+def disassemble(texts: Sequence[bytes], arch: int) -> list[list[Instruction]]:
+    """Return the instructions of each kernel's code."""
+    found: list[list[Instruction]] = [[] for _ in texts]
     if not texts:
         return found
-    owners = [i for i, text in enumerate(texts) for _ in range(len(text) // _INSTRUCTION)]
+    owners = [i for i, text in enumerate(texts) for _ in range(len(text) // INSTRUCTION_BYTES)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "code"
         path.write_bytes(b"".join(texts))
         listing = _run("nvdisasm", "--binary", f"SM{arch}", str(path))
     for offset, predicate, opcode, operands in _LINE.findall(listing):
-        found[owners[int(offset, 16) // _INSTRUCTION]].append((bool(predicate), opcode, operands))
+        owner = owners[int(offset, 16) // INSTRUCTION_BYTES]
+        found[owner].append(Instruction(bool(predicate), opcode, operands))
     return found
 
 
-def _resources(binary: bytes) -> dict[str, int]:
+def resource_usage(binary: bytes, arch: int) -> dict[str, int]:
+    """Return the resources that cuobjdump reports, such as ``{"REG": 32, "STACK": 0, ...}``."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(binary)
         listing = _run("cuobjdump", "--dump-resource-usage", str(path))
-    return {key: int(value) for key, value in re.findall(r"\b([A-Z]+):(\d+)", listing)}
+    usage = {key: int(value) for key, value in re.findall(r"\b([A-Z]+):(\d+)", listing)}
+    if arch >= 90:  # whose shared memory includes 1024 bytes that the system reserves
+        usage["SHARED"] %= 1024
+    return usage
 
 
-def _access_bytes(opcode: str) -> int:
-    parts = opcode.split(".")
-    for width, size in (("U8", 1), ("S8", 1), ("U16", 2), ("S16", 2), ("64", 8), ("128", 16)):
-        if width in parts:
-            return size
-    return 32 if "256" in parts else 4
-
-
-def _read(kernel: Kernel, arch: int, binary: bytes, found: list[tuple[bool, str, str]]) -> Compiled:
-    while found and found[-1][1] == "NOP":
+def _read(kernel: Kernel, arch: int, binary: bytes, found: list[Instruction]) -> Compiled:
+    while found and found[-1].opcode == "NOP":
         found.pop()
-    if found and found[-1][1] == "BRA":  # a jump to itself, where nothing comes
+    if found and found[-1].opcode == "BRA":  # to itself, and never reached
         found.pop()
-    stems = [opcode.split(".", 1)[0] for _, opcode, _ in found]
+    stems = [instruction.stem for instruction in found]
     counts = Counter(stems)
 
     def accesses(stem: str) -> dict[int, int]:
-        widths = (_access_bytes(opcode) for _, opcode, _ in found if opcode.startswith(stem))
+        widths = (access_bytes(x.opcode) for x in found if x.opcode.startswith(stem))
         return dict(sorted(Counter(widths).items()))
 
     last_store = max((i for i, stem in enumerate(stems) if stem == "STG"), default=0)
@@ -263,28 +262,29 @@ def _read(kernel: Kernel, arch: int, binary: bytes, found: list[tuple[bool, str,
         (
             i + 1
             for i, (predicated, _, operands) in enumerate(found)
-            # A jump may carry its predicate as an operand.
+            # A jump can also have its predicate as an operand.
             if i > last_store and stems[i] in ("EXIT", "BRA") and not predicated
             and not re.match(r"\s*!?U?P\d", operands)
         ),
         len(found),
     )  # fmt: skip
+    nops = (len([*run]) for stem, run in groupby(stems[:main]) if stem == "NOP")
+    main -= sum(length for length in nops if length > 1)
     elements = elements_held(kernel)
-    usage = _resources(binary)
+    usage = resource_usage(binary, arch)
     return Compiled(
         kernel=kernel,
         arch=f"sm_{arch}",
         registers=usage["REG"],
         stack=usage["STACK"],
         local=usage["LOCAL"],
-        # What sm_90 and later reserve for themselves is none of the kernel's.
-        shared=usage["SHARED"] % 1024 if arch >= 90 else usage["SHARED"],
+        shared=usage["SHARED"],
         spill_loads=counts["LDL"],
         spill_stores=counts["STL"],
         loads=accesses("LDG"),
         stores=accesses("STG"),
         generic=counts["LD"] + counts["ST"],
-        exponentials=sum(opcode.startswith("MUFU.EX2") for _, opcode, _ in found),
+        exponentials=sum(x.opcode.startswith("MUFU.EX2") for x in found),
         shuffles=counts["SHFL"],
         barriers=counts["BAR"] + counts["UCGABAR_WAIT"],
         instructions=len(found),

@@ -24,7 +24,7 @@ MOST_EMULATED = 1 << 25  # elements: half a minute
 
 @dataclass(frozen=True)
 class Emulated:
-    """What the emulator counted: of `ran`, whose rows run as those of `plan` do, only fewer."""
+    """The emulator's counts of `ran`: fewer rows than `plan`, run in the same way."""
 
     plan: Plan
     ran: Plan
@@ -32,13 +32,13 @@ class Emulated:
 
     @property
     def moved(self) -> float:
-        """Bytes that all rows move: those of the rows that ran, scaled."""
+        """Bytes that all rows move, scaled up from the rows that ran."""
         counted = self.counted.global_bytes_read + self.counted.global_bytes_written
         return float(counted * self.plan.rows / max(self.ran.rows, 1))
 
 
 def emulate(work: Work, arch: str) -> Emulated:
-    """Count the traffic of a call on the emulator, on fewer rows where that is the same."""
+    """Count the traffic of a call on the emulator, with as few rows as run the same way."""
     from cusoftmax import emulator
 
     device = DeviceSpec.known(arch)
@@ -59,9 +59,9 @@ def emulate(work: Work, arch: str) -> Emulated:
 def fewer_rows(work: Work, device: DeviceSpec) -> tuple[int, ...]:
     """Return the smallest shape with rows of the same length that runs the same way.
 
-    The same way: the same binaries, launched with blocks of the same size that hold as many rows,
-    which start in all places of a sector in which rows do start.
-    Few rows may have another plan, so rows are added, the innermost dimension first, until they do.
+    That is: the same kernels, launched with blocks of the same size that hold as many rows, and
+    rows that start at every offset within a sector that occurs. Few rows may have another plan, so
+    rows are added, the innermost dimension first, until the plan is the same.
     """
     full = work.plan(device)
     starts = SECTOR // math.gcd(full.n * FLOATS[work.dtype], SECTOR)
@@ -73,7 +73,7 @@ def fewer_rows(work: Work, device: DeviceSpec) -> tuple[int, ...]:
     for d in reversed(range(len(shape))):
         while True:
             made = replace(work, shape=tuple(shape)).plan(device)
-            if made.rows % starts == 0 and _alike(made, full):
+            if made.rows % starts == 0 and _run_alike(made, full):
                 return tuple(shape)
             if shape[d] == work.shape[d]:
                 break
@@ -81,7 +81,7 @@ def fewer_rows(work: Work, device: DeviceSpec) -> tuple[int, ...]:
     return work.shape
 
 
-def _alike(few: Plan, full: Plan) -> bool:
+def _run_alike(few: Plan, full: Plan) -> bool:
     def kind(of: Plan) -> tuple[Any, ...]:
         launches = tuple((step.kernel, step.block, step.shared_bytes) for step in of.launches)
         return launches, of.vector, of.reads, of.rounds

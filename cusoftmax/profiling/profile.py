@@ -1,8 +1,8 @@
 """One operation on random data: timed beside a copy, or run in the range that a profiler watches.
 
-``python -m cusoftmax.cli.profiled softmax 8192x32000 --dtype float16`` is the child that a profiler
-starts; it sees what lies between ``cudaProfilerStart`` and ``cudaProfilerStop``, and no clock runs
-there. `measure` times the same calls, and a copy of as many bytes, in a process of their own.
+A profiler starts ``python -m cusoftmax.cli.profiled softmax 8192x32000 --dtype float16`` and
+records what runs between ``cudaProfilerStart`` and ``cudaProfilerStop``; nothing is timed there.
+`measure` times the same calls, and a copy of as many bytes, in another process.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Axis = int | tuple[int, ...] | None
 
 WARM_UP = 3
 RUNS = 30
-PERIOD = 4194301  # random numbers before they repeat: a prime, so that rows differ
-COLD = 3  # arrays are taken in turn until this many times the L2 cache lies between two uses
+PERIOD = 4194301  # after which random numbers repeat: a prime, so that rows differ
+COLD = 3  # L2 caches full of other data between two uses of an array
 MOST_SETS = 64
 
 
@@ -63,7 +63,7 @@ class Work:
         return [self.op, shape, "--dtype", self.dtype, f"--axis={axis}"]
 
     def arrays(self, on: Machine) -> tuple[Any, ...]:
-        """Upload the inputs: normal numbers, and what the family makes of them; never zeros."""
+        """Upload the inputs: normal numbers, or results of softmax and log_softmax; never zeros."""
         operation = find(self.op)
         if operation.repeated:  # a row for each matrix
             shape = self.shape[:-1]
@@ -80,7 +80,7 @@ class Work:
         return tuple(made)
 
     def call(self, arrays: Sequence[Any], out: Any = None) -> Any:
-        """Run the public function; values of a row keep their axis."""
+        """Run the public function, with keepdims where rows have a value each."""
         operation, options = find(self.op), {}
         if operation.row_inputs or operation.row_outputs:
             options["keepdims"] = True
@@ -90,7 +90,7 @@ class Work:
 
 
 def random_floats(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray[Any, Any]:
-    """Return normal numbers that repeat only after `PERIOD`: drawing more takes long."""
+    """Return normal numbers that repeat after `PERIOD`; drawing more is slow."""
     import ml_dtypes
 
     kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
@@ -131,7 +131,7 @@ def _profiled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Name what runs within, for a timeline: an NVTX range, which needs no driver."""
+    """Name what runs within by an NVTX range, which timelines show."""
     from cupy.cuda import nvtx
 
     if not nvtx.available:
@@ -158,7 +158,7 @@ class Times:
     least_bytes : int
         Each input read once, the output written once.
     sets : int
-        Sets of arrays that were taken in turn, so that the L2 cache held none of them.
+        Sets of arrays used in turn, so that none is in the L2 cache.
     """
 
     seconds: float
@@ -173,7 +173,7 @@ class Times:
 
 
 def measure(work: Work, on: Machine) -> Times:
-    """Time the call and a copy of as many bytes, in turn, on the current device."""
+    """Time the call and a copy of as many bytes, alternately, on the current device."""
     import cupy
 
     try:
@@ -201,8 +201,8 @@ def _measure(work: Work, on: Machine) -> Times:
     def call(i: int) -> None:
         work.call(inputs[i], outs[i])
 
-    # All are queued before any is waited for: the GPU is busy with the one before when the host
-    # prepares the next, whose own time is then no part of what the events see.
+    # All are queued before any is waited for, so the GPU is still busy while the host prepares the
+    # next, and the events do not include the host's time.
     spans: dict[str, list[tuple[Any, Any]]] = {"copy": [], "call": []}
     for run in range(WARM_UP + RUNS):
         for name, action in (("copy", copy), ("call", call)):

@@ -1,8 +1,8 @@
 """Reads what NVIDIA's profilers print: counters of kernels, and timelines.
 
-Nothing here runs a profiler, so all of it can be tested on captured text. The readers go by column
-names, skip what the program itself or the tool prints around the table, and take what is absent,
-empty or ``n/a`` for unknown.
+Nothing here runs a profiler, so everything is tested on captured text. The readers find columns by
+name, skip other output of the program and the tool, and treat absent, empty and ``n/a`` values as
+unknown.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-# What is wanted of a kernel, with the names that Nsight Compute has had for it: dram__bytes_read is
-# dram__bytes_op_read on GPUs from sm_100, and dram__throughput is not offered everywhere.
+# The counters of a kernel, each with its names in Nsight Compute: dram__bytes_read is called
+# dram__bytes_op_read from sm_100 on, and some GPUs have no dram__throughput.
 _PERCENT = "pct_of_peak_sustained_active"
 _ELAPSED = "pct_of_peak_sustained_elapsed"
 _SECTORS = "l1tex__t_sectors_pipe_lsu_mem_global_op_"
@@ -55,7 +55,7 @@ NCU: dict[str, tuple[str, ...]] = {
     )
 }  # fmt: skip
 
-# nvprof's names for the same, on the GPUs whose counters it reads (below sm_75).
+# The same in nvprof, for the GPUs whose counters it reads (below sm_75).
 NVPROF = {
     "dram_read": "dram_read_bytes",
     "dram_written": "dram_write_bytes",
@@ -86,7 +86,7 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 @dataclass
 class Counters:
-    """What a profiler counted of one kernel; None or absent where it did not say.
+    """The counters of one kernel; what the profiler did not print is absent.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class Span:
 
 
 def number(text: str, unit: str = "") -> float | None:
-    """Return a printed number in the base unit, or None for what is none such as ``n/a``."""
+    """Return a printed number in the base unit, or None if it is not one, such as ``n/a``."""
     found = _NUMBER.search(text)
     if found is None:
         return None
@@ -226,7 +226,7 @@ def read_trace(text: str) -> list[Span]:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Some calls in a row, as a timeline showed them.
+    """What a timeline of several calls shows.
 
     Attributes
     ----------
@@ -244,7 +244,7 @@ class Timeline:
 
 
 def summarise(spans: Sequence[Span], launches: int) -> Timeline | None:
-    """Sum up a timeline of calls that launch so many kernels each; None if there is no kernel."""
+    """Summarise a timeline of calls with `launches` kernels each; None if it has no kernel."""
     if not spans:
         return None
     each = max(launches, 1)

@@ -1,4 +1,4 @@
-"""NVIDIA's profilers: which of them to use, the commands that start them, and what they refuse."""
+"""Chooses, starts and reads NVIDIA's profilers, and explains when they refuse."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cusoftmax.machine import UserError
 from cusoftmax.profiling.read import NCU, NVPROF, Counters, Span, read_ncu, read_nvprof, read_trace
 
 TOOLS = ("auto", "nvprof", "ncu", "nsys", "none")
-CALLS = 10  # on a timeline; counters need one
-_SECONDS = 400  # that a profiler may take
-_TRIES = 5  # with other names for counters that are not there
+CALLS = 10  # in a timeline; counters need one
+_SECONDS = 400  # most that a profiler may take
+_TRIES = 5  # runs with other names for counters that do not exist
 _NVPROF_COUNTERS = 75  # nvprof reads no counters from this architecture on,
 _NVPROF_NOTHING = 80  # and nothing from this one on
 _NVPROF_CUDA = 12  # the last toolkit that has it
@@ -101,9 +101,9 @@ def child(arguments: Sequence[str], calls: int = 1) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of the child: it imports this package, from wherever this one lies."""
+    """Return the environment in which the child imports this same package."""
     given = os.environ.get("PYTHONPATH", "")
-    paths = [str(Path(__file__).resolve().parents[1])]
+    paths = [str(Path(__file__).resolve().parents[2])]  # the folder that holds the package
     paths += [os.path.abspath(path) for path in given.split(os.pathsep) if path]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
@@ -151,7 +151,7 @@ def nsys_commands(path: str, arguments: Sequence[str]) -> tuple[list[str], list[
 
 
 def by_hand(command: Sequence[str]) -> str:
-    """Return a command as it can be typed in any folder."""
+    """Return a command to type in any folder."""
     return f"PYTHONPATH={shlex.quote(environment()['PYTHONPATH'])} {shlex.join(command)}"
 
 
@@ -174,7 +174,7 @@ def execute(command: Sequence[str], folder: str) -> tuple[int, str]:
 
 
 class Refused(Exception):
-    """A profiler ran and gave nothing: the message says why, in one line; `command` is what ran."""
+    """A profiler ran without a result: the message says why in one line; `command` is what ran."""
 
     def __init__(self, why: str, command: str) -> None:
         super().__init__(why)
@@ -209,9 +209,9 @@ def count(tool: str, path: str, arch: int, arguments: Sequence[str]) -> tuple[li
 
 
 def rename_missing(names: dict[str, list[str]], text: str, counters: Sequence[Counters]) -> bool:
-    """Go to the next name of each counter that was not found; say whether to run again.
+    """Replace the names of counters that were not found by their next; return whether to rerun.
 
-    Nsight Compute refuses to run for a name that it does not know, or prints ``n/a`` for it.
+    For an unknown name Nsight Compute refuses to run, or prints ``n/a``.
     """
     unknown = "\n".join(line for line in text.splitlines() if "Failed to find metric" in line)
     again = False

@@ -1,4 +1,4 @@
-"""What the counters of a kernel mean, in words: why it is, or is not, as fast as a copy."""
+"""Explains a kernel's counters in words: why it is, or is not, as fast as a copy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from cusoftmax.profiling.read import Counters
 
-AT_LIMIT = 80.0  # per cent of its peak from which a unit counts as the limiter
-NEAR_COPY = 0.95  # of the copy's speed: nothing to explain
-MORE_BYTES = 1.05  # times the least, from which traffic is part of the explanation
-PARTLY_FILLED = 0.85  # of the last wave and those before it
+AT_LIMIT = 80.0  # per cent: a unit this busy is the limiter
+NEAR_COPY = 0.95  # of the copy's speed; above, there is nothing to explain
+MORE_BYTES = 1.05  # times the least; above, traffic is part of the explanation
+PARTLY_FILLED = 0.85  # mean fill of all waves; below, the last one leaves the GPU idle
 _NO_WAIT = ("selected", "not_selected")  # issuing, and ready to issue
 
 # Nsight Compute's stall reasons: what warps wait for.
@@ -32,7 +32,7 @@ STALLS = {
     "tex_throttle": "room in the queue of texture instructions",
     "wait": "the fixed latency of the instruction before",
 }
-# What would help, for the reasons that a row reduction meets.
+# What would help, for stall reasons that row reductions have.
 _HELP = {
     "long_scoreboard": "more bytes in flight would help: more warps, or wider or earlier loads",
     "barrier": "more blocks on a multiprocessor would fill the pause",
@@ -95,7 +95,7 @@ def _reasons(
 
 
 def _latency(counters: Counters) -> Iterator[str]:
-    """No unit is at its limit: the warps wait, or there are too few of them."""
+    """Yield reasons where no unit is at its limit: warps wait, or are too few."""
     waves = counters.get("waves")
     if waves is not None and waves < 1:
         yield f"too few blocks: {100 * waves:.0f} % of what the GPU holds at once"

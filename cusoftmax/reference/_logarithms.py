@@ -214,8 +214,9 @@ def logsumexp(
     numpy.ndarray, or a pair of them
         -inf for an empty sum; NaN for a negative one without `return_sign`.
     """
-    z, _ = logits(x, scale, mask, bias, causal)
-    rows, restore = rows_of(z, *(() if b is None else (b,)), axis=axis)
+    z, kept = logits(x, scale, mask, bias, causal)
+    given = (z,) if b is None else (z, shown(kept, b, 0))
+    rows, restore = rows_of(*given, axis=axis)
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
         log = np.log(np.abs(s))
@@ -253,7 +254,8 @@ def logsumexp_vjp(
         As for `logsumexp`.
     """
     z, kept = logits(x, scale, mask, bias, causal)
-    rows, restore = rows_of(z, *(() if b is None else (b,)), axis=axis)
+    given = (z,) if b is None else (z, shown(kept, b, 0))
+    rows, restore = rows_of(*given, axis=axis)
     upstream = widen(dy).reshape(-1, 1)
     if rows[0].size == 0:
         return restore(rows[0], extended)
@@ -263,5 +265,5 @@ def logsumexp_vjp(
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
         e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - shift_of(m)[:, None]))
-        dx = e / s[:, None] * upstream
+        dx = np.where(np.isposinf(m)[:, None], np.nan, e / s[:, None] * upstream)
         return shown(kept, restore(widen(scale) * dx, extended), 0)

@@ -202,7 +202,7 @@ def softmax_value_and_jvp(
 
 
 def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
-    """Jacobian of softmax over the last axis as ``diag(y) - outer(y, y)``.
+    """Jacobian of softmax over the last axis, ``diag(y) - outer(y, y)``.
 
     Parameters
     ----------
@@ -219,8 +219,8 @@ def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
     """
     y_ = widen(y) if extended else np.asarray(y, dtype=np.float64)
     with np.errstate(all="ignore"):
-        diagonal = np.where(np.eye(y_.shape[-1], dtype=bool), y_[..., None], 0)
-        return np.asarray(diagonal - y_[..., :, None] * y_[..., None, :])
+        # y (1 - y), not y - y y: that loses the digits of the diagonal where y is next to 1.
+        return np.asarray(y_[..., :, None] * (np.eye(y_.shape[-1]) - y_[..., None, :]))
 
 
 def softmax_jacobian_entries(y: ArrayLike) -> Float:

@@ -1,0 +1,249 @@
+"""Every planned kernel as compiled: how many there are, and that none spills or loses its vectors.
+
+No GPU is needed: NVRTC compiles for all architectures. The kernels of one case are a selection (see
+`cusoftmax.machine_code.gate.selection`); ``cusoftmax kernels --full`` compiles them all.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tomllib
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from cusoftmax.machine_code import catalog, gate, sass
+from cusoftmax.machine_code.opcodes import Instruction
+from cusoftmax.machine_code.sass import Compiled
+from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from cusoftmax.planning.planner import plan
+
+MOST_BINARIES = 60  # "a few dozen" for an operation and dtype
+
+
+def compiled_together(arch: int, op: str) -> list[tuple[str, ...]]:
+    """Dtypes of one case: all, for to start nvdisasm takes 0.3 s, but where each has many kernels.
+
+    Those are cases of their own, for the workers to share.
+    """
+    dtypes = tuple(d for d in catalog.DTYPES if gate.selected(arch, op, d))
+    return [(d,) for d in dtypes] if arch == 90 and op in FIRST_OPS else [dtypes] * bool(dtypes)
+
+
+# Patterns are planned alike for every operation: all of it for one without a second input and one
+# with, and of the others what differs by their operands.
+FIRST_OPS = ("softmax", "softmax_vjp")
+CASES = [
+    pytest.param(arch, op, dtypes, id=f"sm_{arch}-{op}-{'-'.join(dtypes)}")
+    for arch in sorted(ARCHITECTURES, key=lambda arch: arch != 90)  # the longest first
+    for op in OPERATIONS
+    for dtypes in compiled_together(arch, op)
+]
+
+
+@cache
+def unavailable() -> str | None:
+    return gate.missing()
+
+
+@pytest.fixture
+def compiler() -> None:
+    reason = unavailable()
+    if reason:
+        pytest.skip(reason)
+
+
+def tell(wrong: dict[str, list[str]]) -> str:
+    return "\n".join(f"{name}: {'; '.join(said)}" for name, said in wrong.items())
+
+
+def oldest_nvrtc(extra: str) -> str:
+    """Return the oldest compiler that an extra of the package allows, as in ``"12.8"``."""
+    path = gate.budget_path().parents[1] / "pyproject.toml"
+    extras = tomllib.loads(path.read_text())["project"]["optional-dependencies"]
+    (found,) = [
+        found for text in extras[extra] if (found := re.match(r".*nvrtc.*>=([\d.]+)", text))
+    ]
+    return found[1]
+
+
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
+def test_the_gate_was_tried_with_the_oldest_compiler_allowed(extra: str) -> None:
+    assert oldest_nvrtc(extra) in gate.TRIED_NVRTC
+
+
+def test_every_compiler_allowed_knows_every_architecture() -> None:
+    first = {
+        75: 10,
+        80: 11.0,
+        86: 11.1,
+        89: 11.8,
+        90: 11.8,
+        100: 12.8,
+        120: 12.8,
+    }  # NVRTC's release
+    needed = max(first[arch] for arch in ARCHITECTURES)
+    assert all(float(oldest_nvrtc(extra)) >= needed for extra in ("cuda12", "cuda13"))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_this_compiler_knows_every_architecture() -> None:
+    from cupy.cuda import nvrtc
+
+    assert set(ARCHITECTURES) <= set(nvrtc.getSupportedArchs())
+
+
+PLANNED = [
+    (arch, op, dtype)
+    for arch in ARCHITECTURES
+    for op in OPERATIONS
+    for dtype in catalog.DTYPES
+    if op in FIRST_OPS or (arch == 90 and dtype in ("float16", "float32"))
+]
+
+
+@pytest.mark.parametrize(("arch", "op", "dtype"), PLANNED)
+def test_a_few_dozen_binaries_cover_contiguous_rows(arch: int, op: str, dtype: str) -> None:
+    kernels = catalog.planned_kernels(arch, [op], [dtype], ["rows"])
+    least = 4 if OPERATIONS[op].segmented else 12
+    assert least <= len(kernels) <= MOST_BINARIES, [kernel.name for kernel in kernels]
+
+
+@pytest.mark.parametrize(
+    ("arch", "op"),
+    [(a, op) for a in (75, 90) for op in OPERATIONS if op in FIRST_OPS or a == 90],
+)
+def test_the_catalogue_is_complete(arch: int, op: str) -> None:
+    device, rng = DeviceSpec.known(arch), random.Random(f"{arch} {op}")
+    for dtype in catalog.DTYPES if op in FIRST_OPS else ("float16", "float32"):
+        known = set(catalog.planned_kernels(arch, [op], [dtype]))
+        assert len({kernel.name for kernel in known}) == len(known)
+        for _ in range(400):
+            n, rows, outer = (int(2 ** rng.uniform(0, top)) for top in (21, 20, 3))
+            shape, axis = rng.choice(
+                (
+                    ((rows, n), -1),
+                    ((rows % 200 + 1, n), -1),
+                    ((outer, n, rows % 300 + 1), 1),
+                    ((3, rows, n), (0, 2)),
+                    ((outer, 2, n, rows % 300 + 1), (0, 2)),
+                )
+            )
+            planned = plan(catalog.problem_of(op, dtype, shape, axis), device)
+            for launch in planned.launches:
+                assert launch.kernel in known, (launch.kernel.name, dtype, shape, axis)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(("arch", "op", "dtypes"), CASES)
+def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, ...]) -> None:
+    budget = gate.Budget.load(gate.budget_path())
+    kernels = [k for dtype in dtypes for k in gate.selection(arch, op, dtype)]
+    results, wrong = gate.check(arch, kernels, budget)
+    assert not wrong, tell(wrong)
+    unrecorded = [
+        result.kernel.name
+        for result in results
+        if result.per_element is not None and budget.recorded(result) is None
+    ]
+    assert not unrecorded, "no figures: run `python -m cusoftmax.machine_code.gate --record`"
+
+
+@pytest.fixture(scope="module")
+def vector_kernel() -> Compiled:
+    reason = unavailable()
+    if reason:
+        pytest.skip(reason)
+    problem = catalog.problem_of("softmax", "float16", (64, 1024), -1)
+    (launch,) = plan(problem, DeviceSpec.known(90)).launches
+    return gate.inspect(launch.kernel, 90)
+
+
+def test_what_is_read_of_a_binary(vector_kernel: Compiled) -> None:
+    assert vector_kernel.kernel.name == "csm_softmax_group_f16_v8_l32i32"
+    assert vector_kernel.arch == "sm_90"
+    assert vector_kernel.loads == vector_kernel.stores == {16: 4}  # 32 elements, 8 an access
+    assert vector_kernel.exponentials >= 32  # one for each element
+    assert vector_kernel.shuffles and not vector_kernel.barriers
+    assert 16 < vector_kernel.registers <= 255
+    assert 32 < vector_kernel.main <= vector_kernel.instructions
+    assert vector_kernel.per_element == vector_kernel.main / 32
+
+
+def test_runs_of_nops_are_not_counted(vector_kernel: Compiled) -> None:
+    kernel = vector_kernel.kernel
+    binary = sass.compile_or_error(kernel, 90)
+    assert isinstance(binary, bytes)
+    (code,) = sass.disassemble([sass.code_bytes(binary)], 90)
+
+    def main_with_nops(count: int) -> int:
+        nops = [Instruction(False, "NOP", " ;")] * count
+        padded = [line for x in code for line in (x, *(nops if x.opcode == "FADD.FTZ" else ()))]
+        return sass._read(kernel, 90, binary, padded).main
+
+    assert main_with_nops(0) == main_with_nops(4) == vector_kernel.main
+    assert main_with_nops(1) > vector_kernel.main
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        ({"spill_stores": 1}, "spills: 1 stores"),
+        ({"stack": 8}, "8 bytes of stack"),
+        ({"loads": {16: 3, 8: 2}}, "loads: 3 × 16, 2 × 8; planned: 4 × 16"),
+        ({"loads": {16: 4, 2: 1}}, "loads"),
+        ({"stores": {2: 32}}, "stores: 32 × 2; planned: 4 × 16"),
+        ({"generic": 1}, "generic"),
+        ({"registers": 2048}, "do not fit"),
+    ],
+)
+def test_the_gate_sees(vector_kernel: Compiled, broken: dict[str, object], complaint: str) -> None:
+    assert gate.faults(vector_kernel) == []
+    (said,) = gate.faults(replace(vector_kernel, **broken))  # type: ignore[arg-type]
+    assert complaint in said
+
+
+def test_the_budget_sees_more_instructions(vector_kernel: Compiled) -> None:
+    budget = gate.Budget({}).updated([vector_kernel])
+    assert budget.faults(vector_kernel) == []
+    assert vector_kernel.per_element is not None
+    worse = replace(vector_kernel, per_element=vector_kernel.per_element * 1.1)
+    assert "instructions an element" in budget.faults(worse)[0]
+
+
+def test_to_record_one_figure_says_nothing_of_another(
+    vector_kernel: Compiled, tmp_path: Path
+) -> None:
+    kernel, value = vector_kernel.kernel.name, vector_kernel.per_element
+    assert value is not None
+    recorded = gate.Figure(round(value / 1.1, 2), "0.1")  # another compiler may differ by a quarter
+    before = gate.Budget({kernel: {"sm_90": recorded}, "another": {"sm_75": recorded}})
+    assert before.faults(vector_kernel) == []
+    other = replace(vector_kernel, kernel=replace(vector_kernel.kernel, name="another"))
+    path = tmp_path / "budget.json"
+    before.updated([other]).save(path)
+    after = gate.Budget.load(path)
+    assert after.figures[kernel] == {"sm_90": recorded}
+    assert after.recorded(other) == gate.Figure(round(value, 2), gate.nvrtc_version())
+    assert after.figures["another"]["sm_75"] == recorded
+    assert after.faults(vector_kernel) == []
+    assert after.faults(other) == []
+
+
+def test_the_budget_file_is_as_it_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "budget.json"
+    gate.Budget.load(gate.budget_path()).save(path)
+    assert path.read_text() == gate.budget_path().read_text()
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_kernel_that_does_not_compile_is_reported(vector_kernel: Compiled) -> None:
+    macros = tuple(
+        (k, "csm::f17,csm::f17" if k == "CSM_TYPES" else v) for k, v in vector_kernel.kernel.macros
+    )
+    (result,) = gate.inspect_all([replace(vector_kernel.kernel, macros=macros)], 90)
+    assert isinstance(result, str) and "does not compile for sm_90" in result and "f17" in result
