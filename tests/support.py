@@ -23,7 +23,7 @@ from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan as make_plan
 from cusoftmax.planning.prepare import prepare, problem_for
-from cusoftmax.runtime import launch
+from cusoftmax.runtime import calls, launch
 from cusoftmax.runtime.backend import CudaBackend, Loaded
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -322,7 +322,7 @@ def blocks_of_each_launch(most: int) -> Iterator[list[Plan]]:
     The planner gives each piece of work a block of its own, so that none goes on to a second.
     Yields the list of the plans that were made, as the planner made them.
     """
-    planner, made = launch.plan, []
+    planner, made = calls.plan, []
 
     def fewer(*arguments: Any) -> Plan:
         whole = planner(*arguments)
@@ -333,9 +333,9 @@ def blocks_of_each_launch(most: int) -> Iterator[list[Plan]]:
         return replace(whole, launches=steps, checkers=min(whole.checkers, most))
 
     launch._calls.clear()
-    launch.plan = fewer  # type: ignore[assignment]
+    calls.plan = fewer  # type: ignore[assignment]
     try:
         yield made
     finally:
-        launch.plan = planner
+        calls.plan = planner
         launch._calls.clear()

@@ -31,15 +31,15 @@ struct Op : OperationBase {
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
   // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kPerCap 1/cap; kFactor multiplies the whole gradient.
   enum Option {
-    kIgnored = option_named("ignore_index", 0),
-    kStride = option_named("stride", 1),
-    kKeep = option_named("keep", 2),
-    kSmoothing = option_named("label_smoothing", 3),
-    kShare = option_named("share", 4),
-    kZ = option_named("z_loss", 5),
-    kCap = option_named("softcap", 6),
-    kPerCap = option_named("per_cap", 7),
-    kFactor = option_named("factor", 8)
+    kIgnored = own_option("ignore_index"),
+    kStride = own_option("stride"),
+    kKeep = own_option("keep"),
+    kSmoothing = own_option("label_smoothing"),
+    kShare = own_option("share"),
+    kZ = own_option("z_loss"),
+    kCap = own_option("softcap"),
+    kPerCap = own_option("per_cap"),
+    kFactor = own_option("factor")
   };
   // The sums: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w.
   enum Sum { kExponentials, kProducts, kWeightSum };

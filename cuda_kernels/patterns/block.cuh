@@ -24,9 +24,7 @@ namespace csm {
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op>;
   const Layout& layout = args.layout;
-#ifdef CSM_PARKED_WORDS
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
-#endif
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk kept in registers

@@ -154,9 +154,7 @@ constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
 // no bank conflict; one that folds fewer parts of several rows meets conflicts of at most four ways, in a small part of
 // the work.
 constexpr int kPitch = kColumns + 1;
-#ifdef CSM_PITCH
 static_assert(kPitch == CSM_PITCH, "the host spaces the nodes otherwise");
-#endif
 
 // Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place. Neighbouring
 // lanes take neighbouring parts. The whole block calls it, after a barrier, and it ends with a barrier.
