@@ -75,7 +75,7 @@ class PlanBuilder:
             self.max_warps = tuning.BLOCK_WARPS
         operation = self.operation
         if operation.relative and (operation.plain or operation.picked):
-            if out == "float32":
+            if out == "float32" or operation.always_exact:
                 self.max_warps = tuning.BLOCK_WARPS_LOSS_FLOAT
             elif operation.plain:
                 self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_LOSS)
