@@ -66,11 +66,13 @@ def softmax(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `out` has the wrong shape, device or dtype, has elements that share memory, or overlaps
-        `x` without being the same array; if `axis` is out of range (`numpy.exceptions.AxisError`)
-        or repeated; if `scale` is out of range, or `mask` or `bias` does not broadcast.
+        If an array is misaligned; if `out` has the wrong shape, device or dtype, has elements that
+        share memory, or overlaps `x` without being the same array; if `axis` is out of range
+        (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range, or `mask` or `bias`
+        does not broadcast.
 
     Notes
     -----
@@ -138,12 +140,13 @@ def softmax_vjp(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `y`, `dy` and `out` differ in shape or device; if `out` has elements that share memory,
-        or overlaps an input without being the same array; if `axis` is out of range
-        (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range, or `mask` does not
-        broadcast.
+        If an array is misaligned; if `y`, `dy` and `out` differ in shape or device; if `out` has
+        elements that share memory, or overlaps an input without being the same array; if `axis` is
+        out of range (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range, or
+        `mask` does not broadcast.
 
     Notes
     -----
@@ -239,10 +242,11 @@ def softmax_jacobian(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, or a dtype is not accepted.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `y` has no dimensions; if `out` has the wrong shape, device or dtype, has elements that
-        share memory, or overlaps `y`.
+        If an array is misaligned; if `y` has no dimensions; if `out` has the wrong shape, device or
+        dtype, has elements that share memory, or overlaps `y`.
 
     Notes
     -----

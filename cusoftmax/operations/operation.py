@@ -76,7 +76,9 @@ class Operation:
         ``cuda_kernels/ops/<source>.cuh``, if that is not `name`: variants of an operation share its
         source.
     public : str
-        Name of the public function that runs it, if that is not `name`; error messages use it.
+        Name of the public function that runs it, if that is not `name`.
+    one_axis : bool
+        Whether a row lies along one axis only.
     ordered : bool
         Whether the kernel needs to know where a row stands. Rows are then numbered in the order of
         the arrays' dimensions instead of the order of memory.
@@ -117,6 +119,7 @@ class Operation:
     patterns: tuple[str, ...] = REDUCTIONS
     source: str = ""
     public: str = ""
+    one_axis: bool = False
     ordered: bool = False
     features: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
@@ -126,6 +129,11 @@ class Operation:
     always_exact: bool = False
     sum_inputs: tuple[str, ...] = ()
     map_inputs: tuple[str, ...] = ()
+
+    @property
+    def function(self) -> str:
+        """Name of the public function that runs it, with which its error messages begin."""
+        return self.public or self.name
 
     @property
     def read(self) -> tuple[str, ...]:

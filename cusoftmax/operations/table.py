@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cusoftmax.operations.operation import SELECTIONS, Operation
-from cusoftmax.operations.options import LOGIT_FEATURES, logits_name
+from cusoftmax.operations.options import LOGIT_FEATURES, in_place, logits_name
 from cusoftmax.operations.variants import cross_entropy_variants, logit_variants, of_logits
 
 _LOGSUMEXP = Operation(
@@ -57,17 +57,19 @@ _TOPK = Operation(
     options=("k",),
     formula="the k largest exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
     patterns=SELECTIONS,
+    one_axis=True,
     relative=1,
 )
 _SAMPLE = Operation(
     name="sample",
     inputs=("x",),
     outputs=(),
-    row_outputs=("indices",),
+    row_outputs=("out",),
     selects=True,
     options=("k", "seed", "of_logits", "of_noise"),
     formula="the i of the largest x_i / T + g_i, with g Gumbel noise",
     patterns=SELECTIONS,
+    one_axis=True,
     ordered=True,
     features=("noisy",),
     precise_as="x",
@@ -212,6 +214,7 @@ OPERATIONS = {
             formula="y_i = exp(z_i - m) / sum_j exp(z_j - m), with m = max_j z_j, "
             "z = (x + g) / T and g Gumbel noise",
             relative=1,
+            one_axis=True,
             ordered=True,
             options=("seed", "per_temperature"),
         ),
@@ -255,6 +258,7 @@ PARTS = {operation.name: operation for operation in cross_entropy_variants()} | 
             formula="y_i = delta_ij, with j the row's index",
             patterns=("map",),
             public="gumbel_softmax",
+            one_axis=True,
         ),
         _DIVISOR,
         replace(
@@ -313,7 +317,8 @@ OPERATIONS |= {
 }
 KERNELS = OPERATIONS | PARTS
 
-# Public functions that run another one's kernel. softmax_jvp is one: the Jacobian is symmetric.
+# Calls that run another one's kernel, with other names for its operands. softmax_jvp is one: the
+# Jacobian is symmetric.
 SAME_KERNEL = {
     "softmax_jvp": replace(
         OPERATIONS["softmax_vjp"],
@@ -331,4 +336,10 @@ SAME_KERNEL |= {
     logits_name(op, features): of_logits(SAME_KERNEL[op], features, op)
     for op, biased in (("softmax_jvp", False), ("softmax_value_and_jvp", True))
     for features in logit_variants(biased=biased)
+}
+# cross_entropy in place: its gradient is written to what the user gave as the logits.
+SAME_KERNEL |= {
+    in_place(name): replace(operation, outputs=("logits (inplace=True)",))
+    for name, operation in PARTS.items()
+    if operation.public == "cross_entropy" and operation.outputs
 }
