@@ -23,7 +23,7 @@ namespace csm {
 
 // Whether a thread has no register to spare: where it holds the most words and takes exponentials. Rows of several
 // dimensions have smaller blocks, and so more registers.
-constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kHeld * kItems * sizeof(Acc) >= 128;
+constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kRegisterInputs * kItems * sizeof(Acc) >= 128;
 
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op>;
