@@ -100,7 +100,8 @@ def segment_softmax_vjp(
 
     Notes
     -----
-    As in `segment_softmax`, the whole result is NaN if offsets do not rise from 0 to E.
+    As in `segment_softmax`, the whole result is NaN if offsets do not rise from 0 to E. Each
+    segment of `y` must sum to 1: see `softmax_vjp`.
 
     Examples
     --------

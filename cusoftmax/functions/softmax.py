@@ -148,6 +148,12 @@ def softmax_vjp(
         out of range (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range, or
         `mask` does not broadcast.
 
+    Notes
+    -----
+    `y` must sum to 1, as a softmax does. Where one element of a float32 or float64 `y` is above one
+    half, the sum takes it as 1 less the others: so the gradient is right also where that element is
+    rounded to 1. For float16 and bfloat16 see `softmax_value_and_vjp`.
+
     Examples
     --------
     >>> import cupy, cusoftmax
@@ -292,6 +298,11 @@ def softmax_vjp_vjp(
     TypeError, ValueError
         As `softmax_vjp`; ValueError also if the results overlap each other.
 
+    Notes
+    -----
+    The sums take `y` as `softmax_vjp` does. The gradient with respect to `y` is determined up to a
+    constant along a row, since rows of `y` sum to 1; the next VJP, through softmax, removes it.
+
     Examples
     --------
     >>> import cupy, cusoftmax
@@ -335,6 +346,10 @@ def softmax_hvp(
     ------
     TypeError, ValueError
         As `softmax_vjp`.
+
+    Notes
+    -----
+    The sums take `y` as `softmax_vjp` does, which must sum to 1.
 
     Examples
     --------

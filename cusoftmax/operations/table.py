@@ -38,6 +38,16 @@ _LOGSUMEXP_VJP = Operation(
     formula="dx = dy * exp(x - m) / sum_j exp(x_j - m), with m = max_j x_j",
     relative=1,
 )
+_VALUE_AND_VJP = Operation(
+    name="softmax_value_and_vjp",
+    inputs=("x", "dy"),
+    outputs=("y", "dx"),
+    formula="y = softmax(x); dx = y * (dy - sum_j y_j dy_j)",
+    relative=2,
+    picked=1,
+    rule="largest",
+    always_exact=True,
+)
 _TOPK = Operation(
     name="topk_softmax",
     inputs=("x",),
@@ -79,6 +89,7 @@ OPERATIONS = {
             inputs=("y", "dy"),
             formula="dx = y * (dy - sum_j y_j dy_j)",
             plain=1,
+            dominant=(2, 2),
         ),
         Operation(
             name="softmax_jacobian",
@@ -96,6 +107,7 @@ OPERATIONS = {
             formula="gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j; "
             "gdy = y * (g - sum_j y_j g_j)",
             plain=2,
+            dominant=(3, 3),
         ),
         Operation(
             name="softmax_hvp",
@@ -103,6 +115,7 @@ OPERATIONS = {
             formula="yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j, "
             "with yt = y * (v - sum_j y_j v_j)",
             plain=3,
+            dominant=(4, 3),
         ),
         Operation(
             name="log_softmax",
@@ -123,7 +136,28 @@ OPERATIONS = {
             inputs=("logy", "xt"),
             formula="dyt = xt - sum_j exp(logy_j) xt_j",
             plain=1,
+            dominant=(1, 3),
             map_inputs=("xt",),
+        ),
+        _VALUE_AND_VJP,
+        Operation(
+            name="log_softmax_value_and_vjp",
+            inputs=("x", "dy"),
+            outputs=("logy", "dx"),
+            formula="logy = log_softmax(x); dx = dy - exp(logy) * sum_j dy_j",
+            relative=1,
+            plain=1,
+            always_exact=True,
+        ),
+        Operation(
+            name="log_softmax_value_and_jvp",
+            inputs=("x", "xt"),
+            outputs=("logy", "dlogy"),
+            formula="logy = log_softmax(x); dlogy = xt - sum_j exp(logy_j) xt_j",
+            relative=2,
+            picked=1,
+            rule="largest",
+            always_exact=True,
         ),
         _LOGSUMEXP,
         replace(
@@ -160,6 +194,7 @@ OPERATIONS = {
             row_inputs=("offsets",),
             formula="dx = y * (dy - sum_j y_j dy_j), over a segment",
             plain=1,
+            dominant=(2, 2),
             indices=("offsets",),
             patterns=("segment",),
             source="softmax_vjp",
@@ -253,6 +288,7 @@ OPERATIONS |= {
 _OF_LOGITS = (
     *("softmax", "log_softmax", "logsumexp", "logsumexp_sign", "logsumexp_b", "logsumexp_b_sign"),
     *("logsumexp_vjp", "logsumexp_b_vjp"),
+    *("softmax_value_and_vjp", "log_softmax_value_and_vjp", "log_softmax_value_and_jvp"),
 )
 _OF_RESULTS = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp")
 
@@ -273,6 +309,9 @@ OPERATIONS |= {
         "softmax_causal",
         *(logits_name(op, LOGIT_FEATURES) for op in ("softmax", "log_softmax", "logsumexp_b_sign")),
         logits_name("logsumexp_b_vjp", LOGIT_FEATURES),
+        logits_name("softmax_value_and_vjp", LOGIT_FEATURES),
+        logits_name("log_softmax_value_and_vjp", LOGIT_FEATURES),
+        logits_name("log_softmax_value_and_jvp", LOGIT_FEATURES),
         *(f"{op}_scaled_masked_causal" for op in _OF_RESULTS),
     )
 }
@@ -285,13 +324,18 @@ SAME_KERNEL = {
         OPERATIONS["softmax_vjp"],
         inputs=("y", "xt"),
         formula="dyt = y * (xt - sum_j y_j xt_j)",
-    )
+    ),
+    "softmax_value_and_jvp": replace(
+        _VALUE_AND_VJP,
+        inputs=("x", "xt"),
+        outputs=("y", "dyt"),
+        formula="y = softmax(x); dyt = y * (xt - sum_j y_j xt_j)",
+    ),
 }
 SAME_KERNEL |= {
-    logits_name("softmax_jvp", features): of_logits(
-        replace(SAME_KERNEL["softmax_jvp"], name="softmax_vjp"), features, "softmax_jvp"
-    )
-    for features in logit_variants(biased=False)
+    logits_name(op, features): of_logits(SAME_KERNEL[op], features, op)
+    for op, biased in (("softmax_jvp", False), ("softmax_value_and_jvp", True))
+    for features in logit_variants(biased=biased)
 }
 # cross_entropy in place: its gradient is written to what the user gave as the logits.
 SAME_KERNEL |= {
