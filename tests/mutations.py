@@ -330,11 +330,19 @@ MUTATIONS = (
         (_TALL,),
     ),
     Mutation(
+        "mean: the vector's value at the element above one half forgotten",
+        BOUND,
+        "reduce/mean.cuh",
+        "return minus(v - mean.at, mean.beyond);",
+        "return minus(v, mean.beyond);",
+        (Probe("block x2", "softmax_vjp_vjp", "float32", (3, 2000)),),
+    ),
+    Mutation(
         "softmax_vjp: an overflowed sum keeps its low part",
         BOUND,
-        "logits/subtracts_dot.cuh",
-        "drop_invalid_low(row.s[0])",
-        "row.s[0]",
+        "reduce/mean.cuh",
+        "return {Acc(0), drop_invalid_low(products)};",
+        "return {Acc(0), products};",
         (Probe("group", "softmax_vjp", "float32", (3, 300), rows="infinite"),),
     ),
     Mutation(
@@ -365,8 +373,8 @@ MUTATIONS = (
         "softmax_vjp_vjp: both sums are the first",
         BOUND,
         "ops/softmax_vjp_vjp.cuh",
-        "term[1] = e[0] * e[2];",
-        "term[1] = term[0];",
+        "{mean_of(row, 0), mean_of(row, 1)}",
+        "{mean_of(row, 0), mean_of(row, 0)}",
         (Probe("block x2", "softmax_vjp_vjp", "float32", (3, 2000)),),
     ),
     Mutation(

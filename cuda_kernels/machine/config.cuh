@@ -52,6 +52,8 @@ constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales are double words (numeric/double_word.cuh): wherever the result is as precise as the
 // arithmetic (README: Numbers).
 constexpr bool kCompensated = CSM_COMPENSATED;
+// Whether exponentials are approximate (numeric/exp.cuh): in float arithmetic with 16-bit results.
+constexpr bool kFastExp = CSM_FAST_EXP;
 // Whether relative sums without a second word are counts and sums (reduce/node.cuh): where a 16-bit result needs the
 // logarithm of the sum.
 constexpr bool kCountsOnes = CSM_COUNTS_ONES;
@@ -77,6 +79,15 @@ CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 
 // single elements.
 constexpr int kNeeds[] = {CSM_NEEDS};
 constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
+
+// Which element values are picked from:
+//   given      that at an index which comes with the row;
+//   dominant   the only one above ½ of a softmax, the first input. The sums are over the others;
+//   largest    the one whose exponential is 1: it has the row's maximum. If several have, the values are not used.
+enum class PickRule { given, dominant, largest };
+constexpr PickRule kPickRule = PickRule::CSM_PICK_RULE;
+constexpr bool kDominant = kPickRule == PickRule::dominant;
+
 constexpr bool kMaximum = kRelative > 0;  // whether the maximum is needed
 // Whether the maximum is a double word: it is where the logits are.
 constexpr bool kDoubleWordMaximum = kMaximum && (has(feature::scaled) || has(feature::biased));

@@ -11,20 +11,6 @@
 
 namespace csm {
 
-// e^d − 1 for d ≤ 0, to about one unit in the last place.
-CSM_DEVICE Acc exp_minus_one(Acc d) {
-  if constexpr (kFastExp) {
-    return exp_fast(d, Acc(0)) - Acc(1);
-  } else {
-    if (d < Acc(-80)) d = Acc(-80);  // the result is −1 to the last bit; NaN stays
-    const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
-    const Acc k = rounded - ExpC::kRound;
-    const Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, d));
-    const Acc power = scale_by_power(Acc(1), rounded);
-    return fused(power, fused(r * r, exp_polynomial(r), r), power - Acc(1));
-  }
-}
-
 CSM_DEVICE Acc capped(Acc x, Acc cap, Acc four_per_cap) {
   // Below this |u|, tanh u = u·(1 − u²/3) to less than a quarter of a unit roundoff.
   constexpr Acc kSmall = kSingle ? Acc(0x1p-6) : Acc(0x1p-13);

@@ -154,6 +154,11 @@ struct Op : OperationBase {
     DoubleWord factor;          // times an element's exponential: the softmax part of its gradient
     Acc at_target, share;       // the gradient at the target; what is subtracted elsewhere, per weight
     Acc maximum, four_per_cap;  // used with a cap only
+    // For a soft target whose exponential is 1, where W q − p would cancel, if the result is as precise as the
+    // arithmetic: W = Σ_j p_j + 2 z ℓ, q and 1 − q; and whether the chunk has the row's maximum.
+    DoubleWord weights;
+    Acc q, others;
+    bool has_maximum;
     i64 target;
     bool ignored;
   };
@@ -172,6 +177,11 @@ struct Op : OperationBase {
       if constexpr (kSoft) {
         const DoubleWord sum = drop_invalid_low(row.s[kWeightSum]);
         total = sum.hi + sum.lo + excess;
+        const DoubleWord all = normalised(exponentials);
+        found.weights = drop_invalid_low(normalised(add(sum, excess)));
+        found.q = inverse.hi;
+        found.others = ((all.hi - Acc(1)) + all.lo) * inverse.hi;
+        found.has_maximum = kCapped || chunk_maximum.hi == row.m.hi;
         found.share = upstream;
       } else {
         const Acc weight = target_weight(context);
@@ -212,6 +222,10 @@ struct Op : OperationBase {
       Acc g;
       if constexpr (kSoft) {
         g = less(exponential, row.factor, row.share * e[1]);
+        // As (W − p) q − p (1 − q).
+        if (kCompensated && row.has_maximum && exponential == Acc(1)) {
+          g = row.share * fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
+        }
       } else if constexpr (kSmooth) {
         g = less(exponential, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
       } else {

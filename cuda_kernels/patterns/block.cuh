@@ -21,6 +21,10 @@
 
 namespace csm {
 
+// Whether a thread has no register to spare: where it holds the most words and takes exponentials. Rows of several
+// dimensions have smaller blocks, and so more registers.
+constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kRegisterInputs * kItems * sizeof(Acc) >= 128;
+
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op>;
   const Layout& layout = args.layout;
@@ -39,8 +43,7 @@ CSM_DEVICE void run(const Arguments& args) {
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
-      // Rows of several dimensions have smaller blocks, with registers enough.
-      const int lane = (kRowDims == 1 ? reread_thread_index() : thread_index()) % kWarp;
+      const int lane = (kShortOfRegisters ? reread_thread_index() : thread_index()) % kWarp;
       if (lane < kCluster) nodes.store_remote(chunk, node, lane);
     } else {
       if (lane == 0) nodes.store(chunk, node);

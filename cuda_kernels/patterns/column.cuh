@@ -68,14 +68,23 @@ class ColumnTile {
       }
     }
     const DoubleWord shift = shift_of(node.m);
-    if constexpr (kPicked > 0) {
+    if constexpr (kPickRule == PickRule::given && kPicked > 0) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, context, node.picked);
     }
+    if constexpr (kDominant) {
+      Acc largest = neutral<Op>(0);
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][column][0]);
+      if (largest > Op::kHalf) {
+        node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; }, [](int&, Values<kPicked>&) {});
+      }
+    }
+    const Acc above = left_out_above<Op>(node.picked);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      Op::terms(item_[i][column], shift, {first_, i}, context, term);
+      terms_of<Op>(item_[i][column], shift, {first_, i}, context, above, term, node.picked);
 #pragma unroll
       for (int k = 0; k < kSums; ++k) add_term(k, node.s[k], node.s[k].hi, term[k], i == 0);
     }

@@ -302,6 +302,21 @@ def _log_jvp_magnitude(logy: Array, xt: Array, axis: Axis) -> Array:
     return np.asarray(np.abs(xt) + _row_sum(np.exp(logy) * np.abs(xt), axis))
 
 
+def _value_and_product_magnitude(x: Array, v: Array, axis: Axis) -> Arrays:
+    y = reference.softmax(x, axis)
+    return y, np.asarray(np.abs(y) * (np.abs(v) + _row_sum(np.abs(y * v), axis)))
+
+
+def _log_and_vjp_magnitude(x: Array, dy: Array, axis: Axis) -> Arrays:
+    logy = reference.log_softmax(x, axis)
+    return np.abs(logy), _log_vjp_magnitude(logy, dy, axis)
+
+
+def _log_and_jvp_magnitude(x: Array, xt: Array, axis: Axis) -> Arrays:
+    logy = reference.log_softmax(x, axis)
+    return np.abs(logy), _log_jvp_magnitude(logy, xt, axis)
+
+
 def _logsumexp_magnitude(x: Array, axis: Axis) -> Array:
     """Of the maximum and of the logarithm; the sum is at least 1, and has two words."""
     m = x.max(axis, initial=-np.inf)
@@ -337,6 +352,7 @@ def _extended(function: Callable[..., Any], **options: Any) -> Callable[..., Any
 
 _FOUR_U = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
 _SOFTMAX = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
+_VALUE_AND_PRODUCT = {"float16": 1.0, "bfloat16": 1.0, "float32": 8.0, "float64": 8.0}
 _SCALED_PRODUCT = {
     "float16": 1.0,
     "bfloat16": 1.0,
@@ -349,7 +365,8 @@ _WEIGHTED_VJP = {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0
 def _of_logits(op: str) -> OperationContract:
     magnitude = transformed.magnitude(op)
     special = {"logsumexp_vjp": _WEIGHTED_VJP, "softmax": _SOFTMAX, "log_softmax": _SOFTMAX}
-    bound = special.get(OPERATIONS[op].source, _SCALED_PRODUCT)
+    source = OPERATIONS[op].source
+    bound = _VALUE_AND_PRODUCT if "_value_and_" in source else special.get(source, _SCALED_PRODUCT)
     return OperationContract(
         op,
         transformed.call(op),
@@ -431,6 +448,30 @@ CONTRACTS = {
             "u",
             _FOUR_U,
             _log_jvp_magnitude,
+        ),
+        OperationContract(
+            "softmax_value_and_vjp",
+            cs.softmax_value_and_vjp,
+            _extended(reference.softmax_value_and_vjp),
+            "u",
+            _VALUE_AND_PRODUCT,
+            _value_and_product_magnitude,
+        ),
+        OperationContract(
+            "log_softmax_value_and_vjp",
+            cs.log_softmax_value_and_vjp,
+            _extended(reference.log_softmax_value_and_vjp),
+            "u",
+            _VALUE_AND_PRODUCT,
+            _log_and_vjp_magnitude,
+        ),
+        OperationContract(
+            "log_softmax_value_and_jvp",
+            cs.log_softmax_value_and_jvp,
+            _extended(reference.log_softmax_value_and_jvp),
+            "u",
+            _VALUE_AND_PRODUCT,
+            _log_and_jvp_magnitude,
         ),
         OperationContract(
             "logsumexp",

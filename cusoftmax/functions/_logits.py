@@ -14,9 +14,9 @@ from cusoftmax.operations.options import LowWord, logits_name
 from cusoftmax.planning.checks import (
     Array,
     Axis,
-    plain_axis,
+    accepted_number,
+    is_array,
     plain_bool,
-    plain_number,
     resolve_axes,
 )
 from cusoftmax.runtime import arrays, launch
@@ -38,9 +38,9 @@ def run(
 ) -> Any:
     """Run `op` of transformed logits; its inputs are `elements`, then `rows` (one value a row)."""
     operation = find(op)
-    public, first = operation.public or op, operation.inputs[0]
+    public, first = operation.function, operation.inputs[0]
     features = []
-    number = 1.0 if scale is None else plain_number(public, "scale", scale)
+    number = 1.0 if scale is None else accepted_number(public, "scale", scale)
     if number != 1.0:
         features.append("scaled")
     for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
@@ -48,7 +48,7 @@ def run(
             features.append(feature)
             elements += (arrays.broadcast(public, name, array, first, elements[0]),)
     queries = 1
-    if plain_bool(op, "causal", causal):
+    if plain_bool(public, "causal", causal):
         features.append("causal")
         queries = _queries(public, first, elements[0], axis)
     size = abs(number) or 1.0
@@ -60,20 +60,15 @@ def run(
 
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:
     """Return the length of the axis of queries; ValueError if there is none."""
-    shape = getattr(array, "shape", None)
-    if shape is None:
-        return 1  # not a CuPy array; the checks of the call raise the error
+    if not is_array(array):
+        return 1  # refused by the checks of the call
+    shape = array.shape
     if len(shape) < 2:
         raise ValueError(
             f"{op}: causal=True needs the axes of queries and keys, and {name} has shape {shape}; "
             f"give it at least two dimensions"
         )
-    resolve_axes(op, axis, len(shape))
-    axis = plain_axis(op, axis)
-    if (axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis) not in (
-        -1,
-        len(shape) - 1,
-    ):
+    if resolve_axes(op, axis, len(shape)) != (len(shape) - 1,):
         raise ValueError(
             f"{op}: causal=True with axis={axis}; rows of keys lie along the last axis, so give "
             f"axis=-1"

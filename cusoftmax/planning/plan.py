@@ -260,6 +260,8 @@ def make_kernel(
     rows_by = MAX_DIMS if several else 1
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
+    needs = operation.needs(dtypes, acc)
+    compensated = operation.compensated(dtypes, acc)
     layout = layout_words(len(dtypes), rows_by, row_dims, len(operation.options))
     chosen = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
     tags = [TYPES[d][1] for d in (chosen[:1] if len(set(chosen)) == 1 else chosen)]
@@ -287,11 +289,12 @@ def make_kernel(
         "CSM_OPERANDS": len(dtypes),
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
         "CSM_ROLES": roles_of(operation),
-        "CSM_NEEDS": f"{operation.relative},{operation.plain},{operation.picked}",
+        "CSM_NEEDS": f"{needs.relative},{needs.plain},{needs.picked}",
+        "CSM_PICK_RULE": needs.rule,
         "CSM_FEATURES": features_of(operation),
         "CSM_OPTIONS": len(operation.options),
         "CSM_OPTION_NAMES": ",".join(operation.options),
-        "CSM_NODE_WORDS": operation.node_words,
+        "CSM_NODE_WORDS": operation.node_words(dtypes, acc),
         "CSM_REGISTER_INPUTS": operation.register_inputs,
         "CSM_WARP": WARP,
         "CSM_LAYOUT_BYTES": 8 * layout["end"],
@@ -299,6 +302,7 @@ def make_kernel(
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
         "CSM_COMPENSATED": int(compensated),
         "CSM_COUNTS_ONES": int(operation.exact_sums and not compensated),
+        "CSM_FAST_EXP": int(ITEMSIZE[dtypes[operation.precision]] < ITEMSIZE[acc] == 4),
         "CSM_VEC": vector,
         "CSM_GROUP": group,
         "CSM_LANES": lanes,

@@ -274,6 +274,9 @@ def _column(builder: PlanBuilder) -> Plan:
     leaves = power_of_two(ceil_div(problem.n, items))
     # Walkers of a block: its threads down a row.
     least, most = WARP // lanes, tuning.COLUMN_WARPS * WARP // lanes
+    # Shared memory holds a node for each walker and row, and in a cluster for each block.
+    room = device.shared_per_block // ((columns + 1) * builder.node_bytes) - device.max_cluster
+    most = min(most, power_of_two_below(room))
 
     def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
         kernel = builder.kernel(
@@ -303,7 +306,7 @@ def _column(builder: PlanBuilder) -> Plan:
             why="the softmax axis is strided; a row fits in the registers of "
             f"{walkers * cluster} thread{'s' if walkers * cluster > 1 else ''} one below the other",
         )
-    walkers = tuning.COLUMN_LONG_WARPS * WARP // lanes
+    walkers = min(most, tuning.COLUMN_LONG_WARPS * WARP // lanes)
     pieces = ceil_div(problem.n, walkers * items)
     warps = walkers * lanes // WARP
     writes = bool(builder.operation.outputs)

@@ -45,8 +45,8 @@ class Work:
     axis: Axis = -1
 
     def __post_init__(self) -> None:
-        if find(self.op).public:
-            raise UserError(f"{self.op} is a variant: profile {find(self.op).public}")
+        if find(self.op).function != self.op:
+            raise UserError(f"{self.op} is a variant: profile {find(self.op).function}")
         if self.dtype not in FLOATS:
             raise UserError(f"profile takes one of {', '.join(FLOATS)}, not {self.dtype!r}")
 

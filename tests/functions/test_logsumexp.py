@@ -135,17 +135,16 @@ def test_refusals(device: Any) -> None:
         cs.logsumexp(x, dtype=np.int32)
     with pytest.raises(TypeError, match="out is a tuple of 0; give an array"):
         cs.logsumexp(x, out=())
-    with pytest.raises(TypeError, match="keepdims is a ndarray; give True or False"):
+    with pytest.raises(TypeError, match=r"keepdims=<.*ndarray> is not .*; give True or False"):
         cs.logsumexp(x, 0, x)
     with pytest.raises(TypeError, match=r"b is a numpy\.ndarray, and only CuPy arrays"):
         cs.logsumexp(x, b=np.zeros(6, np.float32))
 
 
-def test_flags_of_any_kind(device: Any) -> None:
+def test_flags_of_numpy(device: Any) -> None:
     x = np.zeros((2, 3), np.float32)
     assert len(ours(device, x, return_sign=np.True_)) == 2
-    assert len(ours(device, x, return_sign=2)) == 2
-    assert len(ours(device, x, return_sign=None)) == 1
+    assert len(ours(device, x, return_sign=np.False_)) == 1
     assert ours(device, x, keepdims=np.True_)[0].shape == (2, 1)
 
 

@@ -454,7 +454,7 @@ def test_refusals(device: Any, name: str) -> None:
         with pytest.raises(ValueError, match=rf"{name}: temperature=.* is not accepted"):
             call(x, seed=1, temperature=temperature)
     for temperature in (None, "warm", x):
-        with pytest.raises(TypeError, match=rf"{name}: temperature is a .*; give a number"):
+        with pytest.raises(TypeError, match=rf"{name}: temperature=.* not accepted; give a num"):
             call(x, seed=1, temperature=temperature)
     for axis in (None, (0, 1)):
         with pytest.raises(TypeError, match=rf"{name}: axis=.* is not accepted; give an int"):
@@ -474,11 +474,11 @@ def test_refusals(device: Any, name: str) -> None:
 
 def test_refused_results_of_sample(device: Any) -> None:
     x = device.asarray(np.zeros((4, 100), np.int64))
-    with pytest.raises(TypeError, match="sample: indices has dtype int32, which is not accepted"):
+    with pytest.raises(TypeError, match="sample: out has dtype int32, which is not accepted"):
         cs.sample(x, seed=1, out=device.asarray(np.zeros(4, np.int32)))
-    with pytest.raises(ValueError, match=r"sample: indices has shape \(3,\).*give it shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"sample: out has shape \(3,\).*give it shape \(4,\)"):
         cs.sample(x, seed=1, out=device.asarray(np.zeros(3, np.int64)))
-    with pytest.raises(ValueError, match="sample: indices overlaps x"):
+    with pytest.raises(ValueError, match="sample: out overlaps x"):
         cs.sample(x, seed=1, out=x[:, 3])
 
 
@@ -519,17 +519,13 @@ def test_traffic_of_gumbel_softmax(emulated: Any, shape: tuple[int, int], axis: 
     assert counted.global_bytes_read == counted.global_bytes_written == x.nbytes
 
 
-def test_cold_softmax_refuses_before_its_first_launch(device: Any) -> None:
-    x = device.asarray(np.zeros((3, 8), np.float32))
-    bad = device.asarray(np.full((3, 9), 7, np.float32))
-    launched = []
-    run, launch.run = launch.run, lambda *args, **options: launched.append(args)
-    try:
-        with pytest.raises(ValueError, match=r"^gumbel_softmax: out has shape \(3, 9\)"):
-            cs.gumbel_softmax(x, seed=1, temperature=0, out=bad)
-    finally:
-        launch.run = run
-    assert not launched and (device.asnumpy(bad) == 7).all()
+def test_cold_softmax_refuses_before_its_first_launch(emulated: Any) -> None:
+    x = emulated.asarray(np.zeros((3, 8), np.float32))
+    bad = emulated.asarray(np.full((3, 9), 7, np.float32))
+    refused = pytest.raises(ValueError, match=r"^gumbel_softmax: out has shape \(3, 9\)")
+    with emulator.trace() as counted, refused:
+        cs.gumbel_softmax(x, seed=1, temperature=0, out=bad)
+    assert not counted.launches and (emulated.asnumpy(bad) == 7).all()
 
 
 def test_cold_softmax_of_empty_rows(device: Any) -> None:
@@ -551,5 +547,5 @@ def test_a_device_array_is_no_seed(device: Any) -> None:
     for options in ({"seed": device.asarray(np.int64(3))}, {"seed": True}):
         with pytest.raises(TypeError, match=r"^sample: seed=.* give an int"):
             cs.sample(x, **options)
-    with pytest.raises(TypeError, match=r"^sample: temperature is a bool"):
+    with pytest.raises(TypeError, match=r"^sample: temperature=True is not accepted"):
         cs.sample(x, seed=1, temperature=True)

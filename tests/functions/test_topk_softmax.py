@@ -405,8 +405,10 @@ def test_refusals(device: Any) -> None:
             cs.topk_softmax(x, 2, axis)  # type: ignore[arg-type]
     with pytest.raises(np.exceptions.AxisError):
         cs.topk_softmax(x, 2, 2)
-    for normalise in ("rows", None, 1):
-        with pytest.raises(ValueError, match=r"normalise=.* is not known; give 'row' or 'topk'"):
+    with pytest.raises(ValueError, match=r"normalise=.* is not known; give 'row' or 'topk'"):
+        cs.topk_softmax(x, 2, normalise="rows")  # type: ignore[arg-type]
+    for normalise in (None, 1):
+        with pytest.raises(TypeError, match=r"normalise=.* not accepted; give 'row' or 'topk'"):
             cs.topk_softmax(x, 2, normalise=normalise)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="x has no dimensions"):
         cs.topk_softmax(device.asarray(np.zeros(())), 1)

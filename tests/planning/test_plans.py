@@ -20,6 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
 from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan
@@ -233,6 +234,18 @@ def test_planning_imports_no_cupy() -> None:
         cwd=pathlib.Path(__file__).parents[2],
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_nodes_of_columns_fit_on_the_chip() -> None:
+    """Few columns have the most walkers of a block, and second-order products the largest nodes."""
+    for op, operation in OPERATIONS.items():
+        if "column" in operation.patterns:
+            for arch in ARCHITECTURES:
+                device = DeviceSpec.known(arch)
+                for n in (2000, 4000):
+                    made = plan(problem_for(op, (4, n, 2), "float32", 1), device)
+                    assert made.pattern == "column"
+                    assert all(s.shared_bytes <= device.shared_per_block for s in made.launches)
 
 
 def test_a_plan_is_made_once_and_again_the_same() -> None:
