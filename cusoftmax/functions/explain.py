@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cusoftmax.planning.checks import Axis
-from cusoftmax.runtime.backend import backends, present_device
+from cusoftmax.runtime.backend import active, present_device
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -115,7 +115,7 @@ def warmup(
     from cusoftmax.planning.planner import plan  # here, as in runtime/launch.py
     from cusoftmax.planning.prepare import problem_for
 
-    backend = backends[-1]
+    backend = active()
     for op in ops:
         for shape in shapes:
             for dtype in dtypes:
