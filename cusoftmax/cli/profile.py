@@ -221,6 +221,7 @@ def _of_binaries(plan: Plan) -> Lines:
     if missing is not None:
         yield "binary", missing
         return
+    yield "compiler", f"NVRTC {sass.nvrtc_version()}"
     kernels = tuple(dict.fromkeys(step.kernel for step in plan.launches))
     for kernel, read in zip(kernels, sass.inspect_all(kernels, plan.device.arch), strict=True):
         if isinstance(read, str):
