@@ -87,7 +87,7 @@ class TimedCall:
         op, inputs, axis, kind, target = request
         outs = () if target is None else (target,)
         request = (op, inputs, axis, kind, outs, False)
-        backend = machines.backends[-1]
+        backend = machines.active()
         sign = signature(*request)
         held = launch._calls[sign, backend.key]
         names |= {"request": request, "sign": sign, "backend": backend, "calls": launch._calls}
@@ -125,7 +125,7 @@ class TimedCall:
 
 def _record(call: str, names: dict[str, Any]) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
     """Run a call; return its launches (kernel and arguments) and the arguments of `launch.run`."""
-    backend = machines.backends[-1]
+    backend = machines.active()
     launches: list[tuple[Any, ...]] = []
     requests: list[tuple[Any, ...]] = []
 

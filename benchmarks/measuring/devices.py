@@ -208,7 +208,7 @@ class EmulatedDevice:
         return np.from_dlpack(foreign)
 
     def raw_kernel(self, kernel: Kernel) -> Callable[..., None]:
-        return backend.backends[-1].load(kernel)
+        return backend.active().load(kernel)
 
     def time_call(self, call: Call, lead: float, evict: bool) -> tuple[float, float]:
         begun = time.perf_counter()

@@ -27,7 +27,7 @@ from benchmarks.session.inputs import CellInputs, Session
 from benchmarks.session.measurements import measurements
 from benchmarks.suites.cells import Cell
 from benchmarks.suites.operations import OPERATIONS
-from cusoftmax.runtime.backend import backends
+from cusoftmax.runtime.backend import active
 from cusoftmax.runtime.layout import as_struct, layout_of
 
 MAX_INPUT_SETS = 16
@@ -71,7 +71,7 @@ def measure_host_calls(session: Session, cell: Cell) -> list[Measurement]:
         if len(plan.launches) != 1:
             raise ValueError(f"{len(plan.launches)} launches make no bare call")
         (launch,), struct = plan.launches, as_struct(layout_of(plan))
-        kernel, layout = device.raw_kernel(launch.kernel), backends[-1].by_value(struct)
+        kernel, layout = device.raw_kernel(launch.kernel), active().by_value(struct)
         grid, block, shared = (launch.grid,), (launch.block,), launch.shared_bytes
         (target,) = inputs.outputs()
 

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import cusoftmax as cs
+from cusoftmax.cli.tables import print_table
 from cusoftmax.contract.table import (
     CONTRACTS,
     CORRECTLY_ROUNDED,
@@ -99,7 +100,7 @@ def check(
     failed: list[Outcome] = []
     table = Table(title="against NumPy in extended precision", title_justify="left")
     for name in ("operation", "dtype", "pattern", "shape", "axis", "arch", "worst error", ""):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name not in ("shape", "worst error"))
     with ExitStack() as stack:
         on = stack.enter_context(machine(kind, arch, seed))
         small = None
@@ -129,7 +130,7 @@ def check(
                 "[green]ok[/]" if outcome.passed else "[bold red]FAILED[/]",
             )
             progress.advance(task)
-    console.print(table)
+    print_table(console, table)
     for outcome in failed:
         if outcome.details:
             console.print(outcome.details, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import reference
+from cusoftmax.cli.tables import print_table
 from cusoftmax.contract.table import CONTRACTS, Arrays
 from cusoftmax.machine import Machine, machine
 from cusoftmax.planning.explain import moved_bytes
@@ -52,7 +53,7 @@ def worked_example(console: Console, on: Machine) -> None:
     ):
         table.add_row(name, *(f"{v:.{digits}f}" for v in values), f"{values.sum():.{digits}f}")
     console.print()
-    console.print(table)
+    print_table(console, table)
 
     # Row i of the Jacobian is its product with the i-th unit vector.
     rows = on.asarray(np.tile(y, (len(LOGITS), 1)))
@@ -65,7 +66,7 @@ def worked_example(console: Console, on: Machine) -> None:
     for number, row in enumerate(jacobian):
         table.add_row(f"i = {number}", *(f"{v:.4f}" for v in row), f"{row.sum():.0e}")
     console.print()
-    console.print(table)
+    print_table(console, table)
     gap = np.abs(jacobian - reference.softmax_jacobian(y)).max()
     console.print(f"largest difference from diag(y) - outer(y, y) in NumPy: {gap:.1e}")
 
@@ -82,7 +83,7 @@ def batch(console: Console, on: Machine, seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = Table(title=f"a batch of {BATCH[0]} x {BATCH[1]}, normal logits", title_justify="left")
     for name in ("operation", "dtype", "worst error", "pattern", "kernel"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "worst error")
     table.add_column("bytes moved", justify="right")
     table.add_column("of least", justify="right")
     for dtype in ("float16", "float32"):
@@ -93,9 +94,9 @@ def batch(console: Console, on: Machine, seed: int) -> None:
         dx, moved = traced(on, "softmax_vjp", y, dy)
         row(table, on, "softmax_vjp", dtype, worst("softmax_vjp", (y, dy), dx), moved)
     console.print()
-    console.print(table)
+    print_table(console, table)
     console.print(
-        "error against NumPy in extended precision; u is the unit roundoff of the dtype times\n"
+        "error against NumPy in extended precision; u is the unit roundoff of the dtype times "
         "|y_i| (|dy_i| + sum |y_j dy_j|), for float16 beside the final rounding. Bytes moved: "
         + ("counted by the emulator" if on.emulated else "by the plan, not measured")
     )
@@ -155,5 +156,5 @@ def speed(console: Console, on: Machine) -> None:
         size = " x ".join(str(n) for n in shape)
         table.add_row(size, plan.pattern, f"{milliseconds * 1000:.1f} us", f"{rate:,.0f} GB/s")
     console.print()
-    console.print(table)
+    print_table(console, table)
     console.print(f"{TIMED_RUNS} runs each on the same arrays: small ones stay in the cache")

@@ -134,9 +134,9 @@ def _cupy_cache() -> Path:
 
 
 def _emulator_cache() -> str:
-    from cusoftmax.emulator import _build
+    from cusoftmax.emulator._cache import cache_folder
 
-    return _folder(_build.cache_folder())
+    return _folder(cache_folder())
 
 
 def _folder(path: Path) -> str:

@@ -57,20 +57,20 @@ def profile(console: Console, work: Work, options: Options) -> int:
         raise UserError(f"there is no GPU for {options.tool} to profile: leave out --tool")
     arch = options.arch or EMULATED_ARCH
     plan = work.plan(DeviceSpec.known(arch))
-    _lines(console, _of_plan(work, plan))
     if not plan.launches:
+        _lines(console, _of_plan(work, plan))
         return 0
-    if options.emulator:
-        _lines(console, _of_emulated(emulate(work, arch)))
-    else:
-        _lines(console, _of_binaries(plan))
-        _lines(console, _if_emulated(work, arch))
-        _lines(
-            console, [("", ""), ("no GPU", "nothing is measured. On a machine with one, install:")]
-        )
-        cuda = _cuda_major()
-        for line in tools.advice(plan.device.arch, cuda, {}):
-            _lines(console, [("", line)])
+    # What may fail comes before the first line.
+    counted = emulate(work, arch) if options.emulator else None
+    advice = [] if options.emulator else tools.advice(plan.device.arch, _cuda_major(), {})
+    _lines(console, _of_plan(work, plan))
+    if counted is not None:
+        _lines(console, _of_emulated(counted))
+        return 0
+    _lines(console, _of_binaries(plan))
+    _lines(console, _if_emulated(work, arch))
+    _lines(console, [("", ""), ("no GPU", "nothing is measured. On a machine with one, install:")])
+    _lines(console, [("", line) for line in advice])
     return 0
 
 
@@ -78,11 +78,13 @@ def _on_gpu(console: Console, work: Work, options: Options, on: Machine) -> int:
     plan, arch, cuda = work.plan(on.device), on.device.arch, _cuda_major()
     found = {name: tools.find_tool(name) for name in ("nvprof", "ncu", "nsys")}
     choice = tools.choose(options.tool, arch, cuda, found, options.kernel_only)
+    times = (
+        measure(work, on) if plan.launches else None
+    )  # what may fail comes before the first line
     _lines(console, _of_plan(work, plan))
-    if not plan.launches:
+    if times is None:
         return 0
     _lines(console, _of_binaries(plan))
-    times = measure(work, on)
     _lines(console, _of_times(times))
     status = 0
     if choice.counters is not None:
@@ -219,6 +221,7 @@ def _of_binaries(plan: Plan) -> Lines:
     if missing is not None:
         yield "binary", missing
         return
+    yield "compiler", f"NVRTC {sass.nvrtc_version()}"
     kernels = tuple(dict.fromkeys(step.kernel for step in plan.launches))
     for kernel, read in zip(kernels, sass.inspect_all(kernels, plan.device.arch), strict=True):
         if isinstance(read, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
@@ -97,6 +98,10 @@ def _host_kernel(kernel: Kernel) -> _run.HostKernel:
 def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
     """Within the block, the package runs on the CPU and ``cupy.empty`` gives host memory.
 
+    This holds for all threads of the process, such as those of a pool, until the last such block
+    ends. Blocks may be nested, and several threads may each have their own: a thread runs on the
+    emulator that it activated last, and one that activated none on the last that any thread did.
+
     Parameters
     ----------
     arch : str
@@ -105,7 +110,8 @@ def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
         Draws the order in which threads run and the errors of approximate instructions.
     """
     backend = EmulatorBackend(arch, seed)
-    with cupy.cuda.using_allocator(_memory.allocate):
+    # The second is for a thread that is within a using_allocator of its own.
+    with _default_allocator, cupy.cuda.using_allocator(_memory.allocate):
         push_backend(backend)
         try:
             yield backend
@@ -113,15 +119,56 @@ def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
             pop_backend(backend)
 
 
+class _DefaultAllocator:
+    """CuPy's allocator for all threads: the emulator's, from the first entry to the last exit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries = 0
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._entries:
+                self._before = self._set(_memory.allocate)
+            self._entries += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._entries -= 1
+            if not self._entries:
+                self._set(self._before)
+
+    @staticmethod
+    def _set(allocator: Any) -> Any:
+        """Set the default allocator; return the one before.
+
+        In a new thread, since CuPy refuses in one that is within a `using_allocator`.
+        """
+        before = []
+
+        def swap() -> None:
+            before.append(cupy.cuda.get_allocator())
+            cupy.cuda.set_allocator(allocator)
+
+        thread = threading.Thread(target=swap)
+        thread.start()
+        thread.join()
+        return before[0]
+
+
+_default_allocator = _DefaultAllocator()
+
+
 @contextlib.contextmanager
 def trace() -> Iterator[_run.Report]:
-    """Count the traffic of the launches within the block; slower than without."""
+    """Count the traffic of the launches within the block, of all threads; slower than without."""
     report = _run.Report()
     _run.reports.append(report)
     try:
         yield report
     finally:
-        _run.reports.pop()
+        _run.reports.remove(report)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
-"""Builds kernels and the runtime for the host, and keeps them in the user's own cache folder."""
+"""Builds kernels and the runtime for the host."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import functools
 import hashlib
 import importlib.util
@@ -10,10 +12,11 @@ import pathlib
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
+
+from ._cache import cache_folder, is_whole, naming_folder, seal, tidy
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -30,6 +33,7 @@ _OPTIONS = (
     "-fvisibility=hidden",
     "-w",
 )
+_FULL = os.strerror(errno.ENOSPC)
 
 
 class CompilerNotFound(RuntimeError):
@@ -43,7 +47,10 @@ class CompilerNotFound(RuntimeError):
 
 
 class BuildError(RuntimeError):
-    """The host compiler refused a kernel; the message holds what it said."""
+    """The host compiler failed: the message has its first error, its command and all it said."""
+
+    def __init__(self, command: Sequence[str], what: str, said: str = "") -> None:
+        super().__init__(f"{command[0]}: {what}\n{shlex.join(command)}\n{said}".rstrip())
 
 
 @functools.cache
@@ -70,9 +77,7 @@ def compiler() -> tuple[str, ...]:
 @functools.cache
 def compiler_version() -> str:
     """Return what the compiler prints for ``--version``."""
-    done = subprocess.run(
-        [*compiler(), "--version"], capture_output=True, text=True, check=False, env=_environment()
-    )
+    done = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=False)
     return done.stdout or done.stderr
 
 
@@ -93,34 +98,6 @@ def _is_clang() -> bool:
     return "clang" in compiler_version()
 
 
-def cache_folder() -> pathlib.Path:
-    """Return the folder of built libraries; PermissionError if others can write to it."""
-    chosen = os.environ.get("CUSOFTMAX_CACHE_DIR")
-    if chosen:
-        folder = pathlib.Path(chosen).expanduser()
-    else:
-        base = os.environ.get("XDG_CACHE_HOME")
-        folder = (pathlib.Path(base) if base else pathlib.Path.home() / ".cache") / "cusoftmax"
-    folder = folder.absolute() / "emulator"
-    for made in (folder.parent, folder):
-        made.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_own(made)
-    return folder
-
-
-def _require_own(path: pathlib.Path) -> None:
-    """Raise PermissionError if another user owns a file or folder or can write to it."""
-    about = path.lstat()
-    if stat.S_ISLNK(about.st_mode):
-        raise PermissionError(f"{path} is a link; the emulator loads libraries from no link")
-    if about.st_uid != os.geteuid():
-        raise PermissionError(
-            f"{path} belongs to another user; set CUSOFTMAX_CACHE_DIR to a folder of yours"
-        )
-    if about.st_mode & 0o022:
-        raise PermissionError(f"{path} can be written by other users: chmod go-w it")
-
-
 def _sources(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     found: set[pathlib.Path] = set()
     for folder in folders:
@@ -131,7 +108,7 @@ def _sources(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 def build(
     source: pathlib.Path, options: Sequence[str], folders: Sequence[pathlib.Path], optimise: str
 ) -> pathlib.Path:
-    """Compile `source` to a shared library, unless it is in the cache.
+    """Compile `source` to a shared library that loads, unless one is in the cache.
 
     Parameters
     ----------
@@ -157,37 +134,74 @@ def build(
         digest.update(path.read_bytes())
     folder = cache_folder()
     library = folder / f"{source.stem}-{digest.hexdigest()[:32]}.so"
-    if not library.exists():
+    if not is_whole(library) or _why_not_loaded(library) is not None:
+        _tidy_once(folder)
         _compile([*command, str(source)], library)
-    _require_own(library)
     return library
 
 
-def _compile(command: Sequence[str], library: pathlib.Path) -> None:
-    # Written under another name first, so that no other process loads an unfinished file.
-    handle, name = tempfile.mkstemp(suffix=".so", dir=library.parent)
-    os.close(handle)
-    fresh = pathlib.Path(name)
+@functools.cache
+def _tidy_once(folder: pathlib.Path) -> None:
+    tidy(folder)
+
+
+def _why_not_loaded(library: pathlib.Path) -> str | None:
+    """Return the loader's error, or None if the library loads."""
     try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _compile(command: Sequence[str], library: pathlib.Path) -> None:
+    """Build a library under another name, check it and rename it, so that none is ever partial."""
+    with naming_folder(library.parent), tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        fresh = pathlib.Path(folder, library.name)
         done = subprocess.run(
-            [*command, "-o", name, "-lm"],
+            [*command, "-o", str(fresh), "-lm"],
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
-            env=_environment(),
+            env=_environment(folder),
         )
+        if _FULL in done.stderr:
+            raise OSError(errno.ENOSPC, _FULL)
         if done.returncode:
-            raise BuildError(f"{shlex.join(command)}\n{done.stderr.strip()}")
+            first = first_error(done.stderr)
+            what = f"first error: {first}" if first else f"error: exit status {done.returncode}"
+            raise BuildError(command, what, done.stderr)
+        fresh.touch()  # where the compiler made nothing, the check below says so
         fresh.chmod(0o700)
+        seal(fresh)
+        why = _why_not_loaded(fresh)
+        if why is not None:
+            what = f"error: it made no library that loads ({why}); set CXX to a C++17 compiler"
+            raise BuildError(command, what, done.stderr)
         fresh.replace(library)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
-def _environment() -> dict[str, str]:
+def first_error(said: str) -> str:
+    """Return the first error that a compiler or linker printed, not the driver's summary of it."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if "error: " in line and not _is_summary(line)]
+    # A linker's lines that end with a colon say where the next one applies.
+    others = [line for line in lines if not line.endswith(":") and not _is_summary(line)]
+    return (errors or others or lines or [""])[0]
+
+
+def _is_summary(line: str) -> bool:
+    return line.startswith("collect2:") or "linker command failed" in line
+
+
+def _environment(temporaries: str | None = None) -> dict[str, str]:
+    """Return the environment in which a compiler's temporaries lie in the given folder."""
     environment = dict(os.environ)
+    if temporaries is not None:
+        environment["TMPDIR"] = temporaries
     if pathlib.Path(compiler()[0]).name == "zig":
-        zig = str(cache_folder() / "zig")
-        environment.setdefault("ZIG_GLOBAL_CACHE_DIR", zig)
-        environment.setdefault("ZIG_LOCAL_CACHE_DIR", zig)
+        kept = str(cache_folder() / "zig")  # its own libraries
+        environment.setdefault("ZIG_GLOBAL_CACHE_DIR", kept)
+        environment.setdefault("ZIG_LOCAL_CACHE_DIR", temporaries or kept)
     return environment

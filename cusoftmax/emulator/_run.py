@@ -55,7 +55,7 @@ class LaunchTraffic(Traffic):
     block: int = 0
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)  # several threads may trace at once: each is itself
 class Report(Traffic):
     """The counts of all launches inside a ``trace()``, and of each of them in `kernels`."""
 
@@ -176,7 +176,6 @@ class HostKernel:
         call.shared_bytes = shared_bytes
         call.seed = seed
         call.flush_subnormals = self.flush_subnormals
-        call.trace = bool(reports)
         values = _arguments(call, args, self.roles)
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         call.args = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
@@ -187,15 +186,17 @@ class HostKernel:
         counted = _abi.ReportStruct()
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         with _LOCK:
+            tracing = tuple(reports)
+            call.trace = bool(tracing)
             failed = runtime().csm_run(ctypes.byref(call), ctypes.byref(counted), message)
-        if failed:
-            raise KernelError(message.value.decode(errors="replace"))
-        counts = {name: getattr(counted, name) for name, *_ in _abi.ReportStruct._fields_}
-        traffic = LaunchTraffic(**counts, kernel=self.name, grid=grid, block=block)
-        for report in reports:
-            report.add(traffic)
-            report.launches += 1
-            report.kernels.append(traffic)
+            if failed:
+                raise KernelError(message.value.decode(errors="replace"))
+            counts = {name: getattr(counted, name) for name, *_ in _abi.ReportStruct._fields_}
+            traffic = LaunchTraffic(**counts, kernel=self.name, grid=grid, block=block)
+            for report in tracing:
+                report.add(traffic)
+                report.launches += 1
+                report.kernels.append(traffic)
         return traffic
 
 

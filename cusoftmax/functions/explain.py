@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from cusoftmax.planning.checks import Axis, plain_list, wrong_kind
-from cusoftmax.runtime.backend import backends, present_device
+from cusoftmax.runtime.backend import active, present_device
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -128,7 +128,7 @@ def warmup(
         problem_for(op, shape, dtype, axis, k=k, caller="warmup")
         for op, shape, dtype in product(names, sizes, kinds)
     ]
-    backend = backends[-1]
+    backend = active()
     for problem in problems:
         for launch in plan(problem, backend.device).launches:
             backend.load(launch.kernel)

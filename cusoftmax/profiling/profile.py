@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-import cusoftmax as cs
+from cusoftmax.contract.table import CONTRACTS, Arrays, OperationContract
 from cusoftmax.machine import Machine, UserError
 from cusoftmax.operations.dtypes import FLOATS
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.builder import ceil_div
-from cusoftmax.planning.checks import resolve_axes
+from cusoftmax.planning.checks import as_dtype, resolve_axes
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan
@@ -30,14 +30,18 @@ Axis = int | tuple[int, ...] | None
 
 WARM_UP = 3
 RUNS = 30
-PERIOD = 4194301  # after which random numbers repeat: a prime, so that rows differ
+DRAWN = 1 << 22  # elements of an input that are drawn, where there are rows enough to repeat them
 COLD = 3  # L2 caches full of other data between two uses of an array
 MOST_SETS = 64
+_NOISE = 4194301  # random bytes of the copy, repeated
 
 
 @dataclass(frozen=True)
 class Work:
-    """One call: a public function on contiguous arrays of one float dtype."""
+    """One call: a public function on contiguous arrays of one float dtype.
+
+    Inputs and call are those of the operation's contract.
+    """
 
     op: str
     shape: tuple[int, ...]
@@ -49,6 +53,15 @@ class Work:
             raise UserError(f"{self.op} is a variant: profile {find(self.op).function}")
         if self.dtype not in FLOATS:
             raise UserError(f"profile takes one of {', '.join(FLOATS)}, not {self.dtype!r}")
+        if self.op.startswith("cross_entropy") and not isinstance(self.axis, int):
+            raise UserError(f"{self.op} takes one axis, not {self.axis}")
+        if find(self.op).segmented:  # segments lie along the first axis
+            object.__setattr__(self, "axis", 0)
+
+    @property
+    def contract(self) -> OperationContract:
+        """The contract of the operation, or of the one that has the same kernel."""
+        return CONTRACTS[find(self.op).name]
 
     def plan(self, device: DeviceSpec) -> Plan:
         """Return the plan on a device."""
@@ -63,39 +76,36 @@ class Work:
         return [self.op, shape, "--dtype", self.dtype, f"--axis={axis}"]
 
     def arrays(self, on: Machine) -> tuple[Any, ...]:
-        """Upload the inputs: normal numbers, or results of softmax and log_softmax; never zeros."""
-        operation = find(self.op)
-        if operation.repeated:  # a row for each matrix
-            shape = self.shape[:-1]
-            return (cs.softmax(on.asarray(random_floats(shape, self.dtype, 0))),)
-        kept = list(self.shape)
-        for axis in resolve_axes(self.op, self.axis, len(kept)):
-            kept[axis] = 1
-        made = []
-        for seed, name in enumerate(operation.read):
-            shape = self.shape if name in operation.inputs else tuple(kept)
-            array = on.asarray(random_floats(shape, self.dtype, seed))
-            make = {"y": cs.softmax, "logy": cs.log_softmax}.get(name)
-            made.append(make(array, self.axis) if make else array)
-        return tuple(made)
+        """Draw the inputs and upload them."""
+        first = int(find(self.op).repeated)  # its matrix is a view that the function makes itself
+        return tuple(on.asarray(array) for array in self.drawn()[first:])
 
-    def call(self, arrays: Sequence[Any], out: Any = None) -> Any:
-        """Run the public function, with keepdims where rows have a value each."""
-        operation, options = find(self.op), {}
-        if operation.row_inputs or operation.row_outputs:
-            options["keepdims"] = True
-        if operation.repeated:
-            return cs.softmax_jacobian(arrays[0], out=out)
-        return getattr(cs, self.op)(*arrays, axis=self.axis, out=out, **options)
+    def drawn(self) -> Arrays:
+        """Draw the inputs: of so many rows as `DRAWN` allows, repeated, since drawing is slow."""
+        repeated = find(self.op).repeated
+        reduced = set(resolve_axes(self.op, self.axis, len(self.shape)))
+        reduced |= {len(self.shape) - 2} if repeated else set()
+        others = [d for d in range(len(self.shape)) if d not in reduced]
+        rng = np.random.default_rng(0)
+        kind = as_dtype(self.op, self.dtype)
+        longest = max(others, key=lambda d: self.shape[d], default=None)
+        elements = math.prod(self.shape)
+        if longest is None or elements <= DRAWN:
+            return self.contract.draw(rng, self.shape, self.axis, kind)
+        size = self.shape[longest]
+        few = max(1, DRAWN // (elements // size))
+        less = tuple(min(few, n) if d == longest else n for d, n in enumerate(self.shape))
+        drawn = self.contract.draw(rng, less, self.axis, kind)
+        again = np.arange(size) % less[longest]
+        return tuple(
+            array.take(again, longest) if array.ndim > longest and (i or not repeated) else array
+            for i, array in enumerate(drawn)
+        )
 
-
-def random_floats(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray[Any, Any]:
-    """Return normal numbers that repeat after `PERIOD`; drawing more is slow."""
-    import ml_dtypes
-
-    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    drawn = np.random.default_rng(seed).standard_normal(min(PERIOD, math.prod(shape)), np.float32)
-    return np.resize((3 * drawn).astype(kind), shape)
+    def call(self, arrays: Sequence[Any]) -> Any:
+        """Run the public function."""
+        matrix = (None,) if find(self.op).repeated else ()
+        return self.contract.call(*matrix, *arrays, axis=self.axis)
 
 
 # ------------------------------------------------------------------------------- the profiled child
@@ -107,12 +117,11 @@ def run_range(work: Work, on: Machine, calls: int) -> str:
     kernels = ", ".join(step.kernel.name for step in made.launches)
     name = f"{' '.join(work.arguments)}: {made.pattern}, {kernels or 'no launch'}"
     arrays = work.arrays(on)
-    out = work.call(arrays)
-    for _ in range(WARM_UP - 1):
-        work.call(arrays, out)
+    for _ in range(WARM_UP):
+        work.call(arrays)
     with contextlib.nullcontext() if on.emulated else _profiled(), _named(name):
         for _ in range(calls):
-            work.call(arrays, out)
+            work.call(arrays)
     return name
 
 
@@ -189,8 +198,8 @@ def _measure(work: Work, on: Machine) -> Times:
     half = max(least // 2, 1)
     sets = min(MOST_SETS, ceil_div(COLD * on.device.l2_bytes, max(least, 1)))
     inputs = [work.arrays(on) for _ in range(sets)]
-    outs = [work.call(arrays) for arrays in inputs]
-    noise = np.resize(np.random.default_rng(2).integers(0, 256, PERIOD, np.uint8), half)
+    results = [work.call(arrays) for arrays in inputs]
+    noise = np.resize(np.random.default_rng(2).integers(0, 256, _NOISE, np.uint8), half)
     sources = [on.asarray(noise) for _ in range(sets)]
     targets = [cupy.empty(half, np.uint8) for _ in range(sets)]
     stream = cupy.cuda.get_current_stream()
@@ -199,7 +208,7 @@ def _measure(work: Work, on: Machine) -> Times:
         _copy(targets[i], sources[i], half, stream)
 
     def call(i: int) -> None:
-        work.call(inputs[i], outs[i])
+        results[i] = work.call(inputs[i])  # kept, so that results take turns in memory too
 
     # All are queued before any is waited for, so the GPU is still busy while the host prepares the
     # next, and the events do not include the host's time.

@@ -1,10 +1,11 @@
 """What runs the kernels: the GPU, through `cupy.RawKernel`, or a backend that stands in for it.
 
-The backend that was pushed last is active; the emulator pushes itself on top of the GPU's.
+The emulator pushes itself on top of the GPU's. That holds for the whole process: see `active`.
 """
 
 from __future__ import annotations
 
+from _thread import allocate_lock, get_ident  # threading would be a module more to import
 from collections.abc import Callable, Hashable
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -98,31 +99,51 @@ def _load(kernel: Kernel, device: DeviceSpec, number: Hashable) -> Loaded:
     return function
 
 
-backends: list[Backend] = [CudaBackend()]  # the last one is active
+_GPU = CudaBackend()
+_pushed: list[tuple[int, Backend]] = []  # with the number of the thread that pushed it
+_LOCK = allocate_lock()
+
+# What runs a thread's calls, by the thread's number: the backend that it pushed last. Under 0, for
+# threads that pushed none, such as a pool's: the one that any thread pushed last.
+active_of: dict[int, Backend] = {0: _GPU}
+
+
+def active() -> Backend:
+    """Return what runs the calls of this thread."""
+    return active_of.get(get_ident()) or active_of[0]
 
 
 def push_backend(backend: Backend) -> None:
     """Make `backend` the active one until it is popped."""
-    backends.append(backend)
+    thread = get_ident()
+    with _LOCK:
+        _pushed.append((thread, backend))
+        active_of[thread] = active_of[0] = backend
 
 
 def pop_backend(backend: Backend) -> None:
-    """Undo the push of `backend`, which must be the active one."""
-    if backends[-1] is not backend:
-        raise RuntimeError("backends must be popped in the reverse order of their pushing")
-    backends.pop()
+    """Undo the last push of `backend`; different threads may pop in any order."""
+    with _LOCK:
+        place = max(i for i, (_, pushed) in enumerate(_pushed) if pushed is backend)
+        thread, _ = _pushed.pop(place)
+        active_of[0] = _pushed[-1][1] if _pushed else _GPU
+        own = [pushed for pusher, pushed in _pushed if pusher == thread]
+        if own:
+            active_of[thread] = own[-1]
+        else:
+            del active_of[thread]
 
 
 def to_host(array: Array) -> np.ndarray[Any, Any]:
     """Copy an array from the active backend to the host. Nothing else waits for the device."""
-    return backends[-1].to_host(array)
+    return active().to_host(array)
 
 
 def present_device() -> DeviceSpec:
     """Return the device of the active backend, or an H100's figures if there is no GPU."""
     from cusoftmax.planning.device import DeviceSpec
 
-    backend = backends[-1]
+    backend = active()
     if isinstance(backend, CudaBackend) and not gpu_is_present():
         return DeviceSpec.known(90)
     return backend.device

@@ -9,6 +9,7 @@ Planning is imported by the first call, not with this module: it would be most o
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from cusoftmax.planning.checks import (
     plain_axis,
     plain_bool,
 )
-from cusoftmax.runtime.backend import backends
+from cusoftmax.runtime.backend import active_of
 
 if TYPE_CHECKING:
     from cusoftmax.runtime.calls import Call
@@ -53,7 +54,7 @@ def run(
 
     Returns the result, or a tuple if the operation has several.
     """
-    backend = backends[-1]
+    backend = active_of.get(get_ident()) or active_of[0]  # active(), without a call
     outs = () if out is None else as_outs(op, out) if isinstance(out, tuple) else (out,)
     # The only option that a plan depends on is the number of elements to select.
     planned_options = options[:1] if options and find(op).selects else ()

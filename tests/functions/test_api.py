@@ -227,7 +227,7 @@ def test_explain_refuses() -> None:
 
 
 def test_warmup_loads_what_the_calls_need(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = backend.backends[-1]
+    machine = backend.active()
     loaded = []
     original = type(machine).load
 

@@ -1,0 +1,36 @@
+"""The lower bounds of pyproject.toml: every dependency has one, and CI runs with them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = next(place for place in Path(__file__).resolve().parents if (place / ".ci").is_dir())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+BOUND = re.compile(r"[\w.-]+>=(?P<least>\d+(\.\d+)*)(,<\d+)?")
+
+
+def least(need: str) -> tuple[int, ...]:
+    """Return the lowest version that a requirement allows."""
+    found = BOUND.fullmatch(need)
+    assert found is not None, f"{need}: give it a lower bound"
+    return tuple(int(number) for number in found["least"].split("."))
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    for needs in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
+        assert all(least(need) > (0,) for need in needs)
+
+
+def test_numpy_is_one_with_which_cupy_has_bfloat16() -> None:
+    (numpy,) = (need for need in PROJECT["dependencies"] if need.startswith("numpy"))
+    assert least(numpy) >= (2, 1, 2)
+
+
+def test_ci_checks_with_the_lowest_and_with_the_newest() -> None:
+    steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").split('\nstep "')
+    checking = [step for step in steps if "\nbin/cusoftmax check --quick\n" in step]
+    assert ["--resolution lowest-direct" in step for step in checking] == [False, True]
+    for part in ("pyproject.toml", "--extra cuda13", "--extra emulator", "--no-deps"):
+        assert part in checking[1]
