@@ -79,6 +79,8 @@ class PlanBuilder:
                 self.max_warps = tuning.BLOCK_WARPS_LOSS_FLOAT
             elif operation.plain:
                 self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_LOSS)
+        if operation.hides and operation.needs(dtypes, self.acc).rule == "dominant":
+            self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_APART)
         if "seed" in operation.options and out == "float32":
             self.max_warps = tuning.BLOCK_WARPS_NOISE_FLOAT
         if "biased" in operation.features:
