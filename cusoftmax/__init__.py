@@ -20,6 +20,12 @@ from cusoftmax.functions.softmax import (
     softmax_vjp,
     softmax_vjp_vjp,
 )
+from cusoftmax.functions.values import (
+    log_softmax_value_and_jvp,
+    log_softmax_value_and_vjp,
+    softmax_value_and_jvp,
+    softmax_value_and_vjp,
+)
 
 __version__ = "0.1.0"
 
@@ -31,6 +37,8 @@ __all__ = [
     "gumbel_softmax",
     "log_softmax",
     "log_softmax_jvp",
+    "log_softmax_value_and_jvp",
+    "log_softmax_value_and_vjp",
     "log_softmax_vjp",
     "logsumexp",
     "logsumexp_vjp",
@@ -41,6 +49,8 @@ __all__ = [
     "softmax_hvp",
     "softmax_jacobian",
     "softmax_jvp",
+    "softmax_value_and_jvp",
+    "softmax_value_and_vjp",
     "softmax_vjp",
     "softmax_vjp_vjp",
     "topk_softmax",

@@ -90,12 +90,14 @@ class CudaDevice:
         return cupy.asnumpy(array)
 
 
-@pytest.fixture(params=["emulator", pytest.param("cuda", marks=pytest.mark.cuda)])
+GPU = gpu_is_present()
+MACHINES = ("emulator", pytest.param("cuda", marks=pytest.mark.cuda))
+
+
+@pytest.fixture(params=MACHINES if GPU else MACHINES[:1])
 def device(request: pytest.FixtureRequest) -> Iterator[EmulatedDevice | CudaDevice]:
     """Each machine in turn that the public functions can run on."""
     if request.param == "cuda":
-        if not gpu_is_present():
-            pytest.skip("needs a GPU, and CuPy sees none")
         yield CudaDevice()
     else:
         with emulator.activate():
@@ -107,3 +109,33 @@ def emulated() -> Iterator[EmulatedDevice]:
     """The emulator, for what only it can do: count traffic, find faults, be another GPU."""
     with emulator.activate():
         yield EmulatedDevice()
+
+
+# ---- the half that needs a GPU: counted where the tests are collected, told by who prints ----
+
+_left_out: list[int] = []  # by each process that collected tests
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Count the tests that would run on a GPU too."""
+    count = 0 if GPU else sum("device" in getattr(i, "fixturenames", ()) for i in session.items)
+    output = getattr(session.config, "workeroutput", None)
+    if output is None:
+        _left_out.append(count)
+    else:
+        output["left out"] = count
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the count from a worker of pytest-xdist, all of which collect all tests."""
+    _left_out.append(getattr(node, "workeroutput", {}).get("left out", 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say on one line what was left out and why."""
+    count = max(_left_out, default=0)
+    if count:
+        terminalreporter.write_line(
+            f"not collected: the GPU's half of {count} tests on either machine, as CuPy sees no GPU"
+        )

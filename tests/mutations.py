@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from cusoftmax.emulator import _backend, _run
 from cusoftmax.runtime import launch, source
 from tests.probes import Probe, finding
+from tests.support import boundaries, kind
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,13 @@ _PARKED = Probe("block parked", "softmax_vjp", "float64", (2, 12000), arch="sm_8
 _STREAM = Probe("stream", "softmax", "float32", (11, 70001), arch="sm_75", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (1000, 40), axis=0)
+_COLUMNS = Probe("column", "softmax", "float32", (100, 600), axis=0, grid=1)
+# The widths of the tests of changes of plan: on both sides of a change of the number of pieces.
+_SPLIT = {
+    n: Probe("split", "softmax", "float32", (2, n), arch="sm_80")
+    for n, plan in boundaries("softmax", "float32", "sm_80", 2, False, 65_000, 66_000)
+    if kind(plan) == "split"
+}
 # 7 rounds of 16 chunks: three digits of the counter to fold, and none in the twin.
 _DIGITS = Probe(
     "stream",
@@ -122,6 +130,52 @@ MUTATIONS = (
         "else if (number != first_row) block_barrier();",
         "",
         (replace(_BLOCK, grid=1),),
+    ),
+    Mutation(
+        "block: cluster barrier between two rows dropped",
+        (*RACE, "remote store to a finished block"),
+        "patterns/block.cuh",
+        """    if constexpr (kCluster > 1) cluster_arrive();
+    const auto ready = [&] {
+      if constexpr (kCluster > 1) cluster_wait();
+      else if (number != first_row) block_barrier();""",
+        """    const auto ready = [&] {
+      if (kCluster == 1 && number != first_row) block_barrier();""",
+        (replace(_CLUSTER, grid=1),),
+    ),
+    Mutation(
+        "stream: the row's node left where the next row's first ones go",
+        RACE,
+        "patterns/stream.cuh",
+        "const Node whole = nodes.load(2 * warps);",
+        """if (thread_index() == 0) nodes.store(0, nodes.load(2 * warps));
+    block_barrier();
+    const Node whole = nodes.load(0);""",
+        (replace(_STREAM, only=(), grid=3, shape=(11, 20001), dtype="float64"),),
+    ),
+    Mutation(
+        "column: barrier between two tiles dropped",
+        RACE,
+        "patterns/column.cuh",
+        "else if (unit != first_unit) block_barrier();",
+        "",
+        (_COLUMNS,),
+    ),
+    Mutation(
+        "segment: barrier between two units dropped",
+        RACE,
+        "patterns/segment.cuh",
+        "if (unit + grid_blocks() < units) block_barrier();",
+        "",
+        (Probe("segment", "segment_softmax", "float32", (30000, 1), axis=0, grid=3),),
+    ),
+    Mutation(
+        "split: the last piece left out where it is one element",
+        (*MEMORY, *BOUND, "element not written"),
+        "patterns/split.cuh",
+        " * kChunk - 1) /",
+        " * kChunk - 2) /",
+        tuple(_SPLIT.values()),
     ),
     Mutation(
         "block: cluster_wait after the exchange dropped",
@@ -276,11 +330,19 @@ MUTATIONS = (
         (_TALL,),
     ),
     Mutation(
+        "mean: the vector's value at the element above one half forgotten",
+        BOUND,
+        "reduce/mean.cuh",
+        "return minus(v - mean.at, mean.beyond);",
+        "return minus(v, mean.beyond);",
+        (Probe("block x2", "softmax_vjp_vjp", "float32", (3, 2000)),),
+    ),
+    Mutation(
         "softmax_vjp: an overflowed sum keeps its low part",
         BOUND,
-        "logits/subtracts_dot.cuh",
-        "drop_invalid_low(row.s[0])",
-        "row.s[0]",
+        "reduce/mean.cuh",
+        "return {Acc(0), drop_invalid_low(products)};",
+        "return {Acc(0), products};",
         (Probe("group", "softmax_vjp", "float32", (3, 300), rows="infinite"),),
     ),
     Mutation(
@@ -311,8 +373,8 @@ MUTATIONS = (
         "softmax_vjp_vjp: both sums are the first",
         BOUND,
         "ops/softmax_vjp_vjp.cuh",
-        "term[1] = e[0] * e[2];",
-        "term[1] = term[0];",
+        "{mean_of(row, 0), mean_of(row, 1)}",
+        "{mean_of(row, 0), mean_of(row, 0)}",
         (Probe("block x2", "softmax_vjp_vjp", "float32", (3, 2000)),),
     ),
     Mutation(
@@ -402,6 +464,14 @@ MUTATIONS = (
         "if (number + grid_blocks() < layout.rows) block_barrier();",
         "",
         (replace(_SELECTED, grid=1),),
+    ),
+    Mutation(
+        "topk: barrier between two pieces dropped",
+        RACE,
+        "patterns/topk_split.cuh",
+        "block_barrier();",
+        ";",
+        (Probe("topk_split", "topk_softmax", "float32", (2, 40001), grid=1),),
     ),
     Mutation(
         "topk: barrier after the chunk in shared memory has been read dropped",

@@ -52,6 +52,8 @@ constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales are double words (numeric/double_word.cuh): wherever the result is as precise as the
 // arithmetic (README: Numbers).
 constexpr bool kCompensated = CSM_COMPENSATED;
+// Whether exponentials are approximate (numeric/exp.cuh): in float arithmetic with 16-bit results.
+constexpr bool kFastExp = CSM_FAST_EXP;
 
 constexpr int kVec = CSM_VEC;          // elements of one global access
 constexpr int kMaxVec = CSM_GROUP;     // the largest kVec that these dtypes allow, for any alignment; column: kVec
@@ -74,22 +76,28 @@ CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 
 // single elements.
 constexpr int kNeeds[] = {CSM_NEEDS};
 constexpr int kRelative = kNeeds[0], kSums = kRelative + kNeeds[1], kPicked = kNeeds[2];
+
+// Which element values are picked from:
+//   given      that at an index which comes with the row;
+//   dominant   the only one above ½ of a softmax, the first input. The sums are over the others;
+//   largest    the one whose exponential is 1: it has the row's maximum. If several have, the values are not used.
+enum class PickRule { given, dominant, largest };
+constexpr PickRule kPickRule = PickRule::CSM_PICK_RULE;
+constexpr bool kDominant = kPickRule == PickRule::dominant;
+
 constexpr bool kMaximum = kRelative > 0;  // whether the maximum is needed
 // Whether the maximum is a double word: it is where the logits are.
 constexpr bool kDoubleWordMaximum = kMaximum && (has(feature::scaled) || has(feature::biased));
 constexpr int kNodeWords = 1 + kDoubleWordMaximum + 2 * kSums + kPicked;  // words of a Node (reduce/node.cuh)
-#ifdef CSM_NODE_WORDS
 static_assert(kNodeWords == CSM_NODE_WORDS, "the host counts the words of a node otherwise");
-#endif
 
 // Options of a call: the numbers at the end of Layout.
 constexpr int kOptions = CSM_OPTIONS;
 
 // The index of an option by its name in the host's table of operations; -1 if this operation has no such option.
-#ifdef CSM_OPTION_NAMES
 #define CSM_AS_TEXT(...) #__VA_ARGS__
 #define CSM_LIST_AS_TEXT(...) CSM_AS_TEXT(__VA_ARGS__)
-CSM_DEVICE constexpr int option_named(const char* name, int) {
+CSM_DEVICE constexpr int option_named(const char* name) {
   const char* names = CSM_LIST_AS_TEXT(CSM_OPTION_NAMES);
   for (int index = 0;; ++index) {
     while (*names == ' ') ++names;
@@ -101,26 +109,28 @@ CSM_DEVICE constexpr int option_named(const char* name, int) {
     ++names;
   }
 }
-#else
-CSM_DEVICE constexpr int option_named(const char*, int otherwise) { return otherwise; }
-#endif
+
+// The same of an option that the operation must have: no constant, and so refused by the compiler, if it has not.
+CSM_DEVICE constexpr int own_option(const char* name) {
+  const int present[1] = {0};
+  const int index = option_named(name);
+  return index + present[index < 0 ? 1 : 0];
+}
 
 // Options of an operation on transformed logits: |scale| as a double word, the sign of the scale, and the number of
 // rows that the causal order runs over.
 enum LogitOption {
-  kFactor = option_named("scale", 0),
-  kFactorLow = option_named("scale_low", 1),
-  kSign = option_named("sign", 2),
-  kQueries = option_named("queries", 3)
+  kFactor = option_named("scale"),
+  kFactorLow = option_named("scale_low"),
+  kSign = option_named("sign"),
+  kQueries = option_named("queries")
 };
 
 // Whether elements may be hidden from their row: by a mask, which is the last input, or by the causal order.
 constexpr bool kMasked = has(feature::masked), kCausal = has(feature::causal), kHides = kMasked || kCausal;
 // Inputs whose values stay in registers. The mask does not: it is applied on load.
 constexpr int kRegisterInputs = kInputs - kMasked;
-#ifdef CSM_REGISTER_INPUTS
 static_assert(kRegisterInputs == CSM_REGISTER_INPUTS, "the host counts the inputs in registers otherwise");
-#endif
 
 // Whether an input repeats one element along the row: its stride there is 0.
 template <int Operand>
@@ -128,9 +138,7 @@ constexpr bool kRepeated = (CSM_REPEATED >> Operand & 1) != 0;
 
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;  // elements that kLanes lanes hold together
-#ifdef CSM_WARP
 static_assert(kWarp == CSM_WARP, "the host takes a warp to be of another size");
-#endif
 
 static_assert(kItems % kMaxVec == 0 && kMaxVec % kVec == 0, "kItems is a multiple of kMaxVec, kMaxVec of kVec");
 static_assert((kLanes & (kLanes - 1)) == 0 && kLanes <= kWarp, "lanes that share a row are a power of two");

@@ -29,10 +29,7 @@ struct Layout {
   }
 };
 
-#ifdef CSM_LAYOUT_BYTES
 static_assert(sizeof(Layout) == CSM_LAYOUT_BYTES, "the host's Layout has another size");
-#endif
-#ifdef CSM_LAYOUT_WORDS
 // The word at which the host puts each field, by name.
 namespace host_word {
 enum { CSM_LAYOUT_WORDS };
@@ -54,7 +51,6 @@ CSM_ASSERT_FIELD(reduce_size);
 CSM_ASSERT_FIELD(batch_stride);
 CSM_ASSERT_FIELD(reduce_stride);
 CSM_ASSERT_FIELD(option);
-#endif
 
 // Byte offset of the index-th point of an array of `dims` dimensions, the last one fastest.
 template <int Dims>

@@ -40,8 +40,6 @@ struct ExpConstants<double> {
 
 using ExpC = ExpConstants<Acc>;
 
-constexpr bool kFastExp = kSingle && !kCompensated;  // 16-bit outputs of float arithmetic
-
 // a · 2^k for an integer k ≤ 2, given as kRound + k.
 CSM_DEVICE float scale_by_power(float a, float rounded) {
   return a * bits_to_float((float_to_bits(rounded) << 23) + 0x3f800000u);
@@ -104,6 +102,20 @@ CSM_DEVICE Acc exp_of(DoubleWord d) {
 CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
   if constexpr (kFastExp) return exp_fast(x, m);
   else return exp_of(two_difference(x, m));
+}
+
+// e^d − 1 for d ≤ 0, with an error of about one unit in the last place.
+CSM_DEVICE Acc exp_minus_one(Acc d) {
+  if constexpr (kFastExp) {
+    return exp_fast(d, Acc(0)) - Acc(1);
+  } else {
+    if (d < Acc(-80)) d = Acc(-80);  // the result is −1 to the last bit; NaN stays
+    const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
+    const Acc k = rounded - ExpC::kRound;
+    const Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, d));
+    const Acc power = scale_by_power(Acc(1), rounded);
+    return fused(power, fused(r * r, exp_polynomial(r), r), power - Acc(1));
+  }
 }
 
 CSM_DEVICE Acc exp_difference(Acc x, DoubleWord m) { return exp_difference(x, m.hi); }

@@ -31,15 +31,15 @@ struct Op : OperationBase {
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
   // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kPerCap 1/cap; kFactor multiplies the whole gradient.
   enum Option {
-    kIgnored = option_named("ignore_index", 0),
-    kStride = option_named("stride", 1),
-    kKeep = option_named("keep", 2),
-    kSmoothing = option_named("label_smoothing", 3),
-    kShare = option_named("share", 4),
-    kZ = option_named("z_loss", 5),
-    kCap = option_named("softcap", 6),
-    kPerCap = option_named("per_cap", 7),
-    kFactor = option_named("factor", 8)
+    kIgnored = own_option("ignore_index"),
+    kStride = own_option("stride"),
+    kKeep = own_option("keep"),
+    kSmoothing = own_option("label_smoothing"),
+    kShare = own_option("share"),
+    kZ = own_option("z_loss"),
+    kCap = own_option("softcap"),
+    kPerCap = own_option("per_cap"),
+    kFactor = own_option("factor")
   };
   // The sums: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w.
   enum Sum { kExponentials, kProducts, kWeightSum };
@@ -154,6 +154,11 @@ struct Op : OperationBase {
     DoubleWord factor;     // times an element's exponential: the softmax part of its gradient
     Acc at_target, share;  // the gradient at the target; what is subtracted elsewhere, per weight
     Acc maximum, per_cap;  // used with a cap only
+    // For a soft target whose exponential is 1, where W q − p would cancel, if the result is as precise as the
+    // arithmetic: W = Σ_j p_j + 2 z ℓ, q and 1 − q; and whether the chunk has the row's maximum.
+    DoubleWord weights;
+    Acc q, others;
+    bool has_maximum;
     i64 target;
     bool ignored;
   };
@@ -171,6 +176,11 @@ struct Op : OperationBase {
       if constexpr (kSoft) {
         const DoubleWord sum = drop_invalid_low(row.s[kWeightSum]);
         total = sum.hi + sum.lo + excess;
+        const DoubleWord exponentials = normalised(row.s[kExponentials]);
+        found.weights = drop_invalid_low(normalised(add(sum, excess)));
+        found.q = inverse.hi;
+        found.others = ((exponentials.hi - Acc(1)) + exponentials.lo) * inverse.hi;
+        found.has_maximum = kCapped || chunk_maximum.hi == row.m.hi;
         found.share = upstream;
       } else {
         const Acc weight = target_weight(context);
@@ -211,6 +221,10 @@ struct Op : OperationBase {
       Acc g;
       if constexpr (kSoft) {
         g = less(exponential, row.factor, row.share * e[1]);
+        // As (W − p) q − p (1 − q).
+        if (kCompensated && row.has_maximum && exponential == Acc(1)) {
+          g = row.share * fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
+        }
       } else if constexpr (kSmooth) {
         g = less(exponential, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
       } else {

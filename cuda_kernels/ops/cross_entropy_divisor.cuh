@@ -11,9 +11,9 @@ namespace csm {
 struct Op : WritesRows {
   static constexpr Neutral kNeutral[] = {Neutral::zero};
   enum Option {
-    kIgnored = option_named("ignore_index", 0),
-    kStride = option_named("stride", 1),
-    kClasses = option_named("classes", 2)
+    kIgnored = own_option("ignore_index"),
+    kStride = own_option("stride"),
+    kClasses = own_option("classes")
   };
 
   // Integer inputs are converted to double, which holds every class exactly.

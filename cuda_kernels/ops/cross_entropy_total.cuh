@@ -10,7 +10,7 @@ namespace csm {
 
 struct Op : WritesRows {
   static constexpr Neutral kNeutral[] = {Neutral::zero};
-  enum Option { kFactor = option_named("factor", 0) };
+  enum Option { kFactor = own_option("factor") };
 
   CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) { term[0] = e[0]; }
   CSM_DEVICE static void finish(const Node& row, const RowContext& context, Values<kRowOutputs>& value) {

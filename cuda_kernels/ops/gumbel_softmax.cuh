@@ -10,7 +10,7 @@
 namespace csm {
 
 struct Op : Softmax {
-  enum Option { kSeed = option_named("seed", 0), kPerTemperature = option_named("per_temperature", 1) };
+  enum Option { kSeed = own_option("seed"), kPerTemperature = own_option("per_temperature") };
 
   // −inf stays −inf, and its result is 0.
   CSM_DEVICE static void enter(Element& x, Place place, const RowContext& context) {

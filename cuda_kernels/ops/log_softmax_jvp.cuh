@@ -1,20 +1,44 @@
 // log_softmax_jvp: the change of ℓ = log_softmax(x) along a change ẋ of x: ẋ − ⟨y, ẋ⟩, where y = exp(ℓ).
 //
-// For ℓ = log_softmax(scale · x) it is multiplied by the scale. Summed over the row: y_j ẋ_j.
+// For ℓ = log_softmax(scale · x) it is multiplied by the scale. Summed over the row: y_j ẋ_j. Where an element m is
+// kept apart (reduce/mean.cuh), the others' y_j sum to 1 − exp(ℓ_m), for which ℓ_m has more digits than their sum.
 #pragma once
 
-#include "logits/subtracts_dot.cuh"
+#include "logits/logit.cuh"
+#include "reduce/mean.cuh"
 
 namespace csm {
 
-struct Op : SubtractsDot {
+struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // ℓ, ẋ
+
+  static constexpr Acc kHalf = -ExpC::kLn2;
+  enum Picked { kWeight, kChange, kLog };  // y, ẋ, ℓ
+  CSM_DEVICE static void pick(const Element& e, Place, const RowContext&, Values<kPicked>& picked) {
+    picked[kWeight] = exp_difference(e[0], Acc(0));
+    picked[kChange] = e[1];
+    picked[kLog] = e[0];
+  }
+  CSM_DEVICE static Element element_of(const Values<kPicked>& picked) { return {picked[kLog], picked[kChange]}; }
 
   CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) {
     term[0] = exp_difference(e[0], Acc(0)) * e[1];
   }
+
+  struct Scale {
+    Mean mean;   // ⟨y, ẋ⟩
+    Acc factor;  // the scale of scale · x, or 1
+  };
+  CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext& context) {
+    Mean mean = {Acc(0), drop_invalid_low(row.s[0])};
+    if constexpr (kDominant) {
+      const DoubleWord others = as_double_word(-exp_minus_one(row.picked[kLog]));
+      if (row.picked[kWeight] > Acc(0)) mean = mean_from(row.s[0], others, row.picked[kChange]);
+    }
+    return {mean, scale_of(context)};
+  }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
-    change[0] = rescaled(minus(e[1], row.dot), row.factor);
+    change[0] = rescaled(less(e[1], row.mean), row.factor);
   }
 };
 

@@ -14,13 +14,24 @@ struct Op : WritesElements {
 
   struct Scale {
     DoubleWord minus_sum;  // −Σ dy
+    Acc half;              // ln ½, or if the sum is infinite or NaN +∞
     Acc factor;            // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext& context) {
     const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[0])));
-    return {{-sum.hi, -sum.lo}, scale_of(context)};
+    const Acc half = sum.hi - sum.hi == Acc(0) ? -ExpC::kLn2 : -negative_infinity();
+    return {{-sum.hi, -sum.lo}, half, scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
+    if constexpr (kCompensated) {
+      if (e[0] > row.half) {
+        // exp(ℓ) is above ½: (dy − Σ dy) − (exp(ℓ) − 1) Σ dy, since exp(ℓ) next to 1 has lost the digits of its
+        // distance to it.
+        const Acc less_one = exp_minus_one(e[0]), rest = (e[1] + row.minus_sum.hi) + row.minus_sum.lo;
+        dx[0] = rescaled(fused(less_one, row.minus_sum.hi, fused(less_one, row.minus_sum.lo, rest)), row.factor);
+        return;
+      }
+    }
     const Acc y = exp_difference(e[0], Acc(0));
     const Acc low = kCompensated ? fused(y, row.minus_sum.lo, e[1]) : e[1];
     dx[0] = rescaled(fused(y, row.minus_sum.hi, low), row.factor);

@@ -13,9 +13,9 @@ namespace csm {
 
 struct Op : OperationBase {
   enum Option {
-    kSeed = option_named("seed", 1),
-    kOfLogits = option_named("of_logits", 2),  // min(1, 1/T)
-    kOfNoise = option_named("of_noise", 3)     // min(1, T)
+    kSeed = own_option("seed"),
+    kOfLogits = own_option("of_logits"),  // min(1, 1/T)
+    kOfNoise = own_option("of_noise")     // min(1, T)
   };
 
   template <class T>

@@ -2,33 +2,45 @@
 //
 //   ẏ ∘ (dy − ⟨y, dy⟩) − y ⟨ẏ, dy⟩,   where   ⟨ẏ, dy⟩ = Σ_j y_j v_j dy_j − ⟨y, v⟩⟨y, dy⟩.
 //
-// Summed over the row, in one pass: y_j dy_j, y_j v_j and y_j v_j dy_j.
+// Summed over the row, in one pass: y_j dy_j, y_j v_j and y_j v_j dy_j. ⟨ẏ, dy⟩ is the covariance of v and dy, and so
+// that of v − v_m and dy − dy_m: with an element m that is kept apart it is formed from these.
 #pragma once
 
-#include "reduce/operation.cuh"
+#include "reduce/mean.cuh"
 
 namespace csm {
 
-struct Op : WritesElements {
+struct Op : OfSoftmax {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, v
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<3>& term) {
-    term[0] = e[0] * e[1];
-    term[1] = e[0] * e[2];
-    term[2] = term[1] * e[1];
+  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<kSums>& term) {
+    if constexpr (kDominant) term[0] = e[0];
+    term[kFirst] = e[0] * e[1];
+    term[kFirst + 1] = e[0] * e[2];
+    term[kFirst + 2] = term[kFirst + 1] * e[1];
   }
 
   struct Scale {
-    DoubleWord dot_dy, dot_v, both;  // ⟨y, dy⟩, ⟨y, v⟩, ⟨ẏ, dy⟩
+    Mean dy, v;       // ⟨y, dy⟩, ⟨y, v⟩
+    DoubleWord both;  // ⟨ẏ, dy⟩
   };
+  CSM_DEVICE static DoubleWord subtract(DoubleWord a, DoubleWord b) { return add(a, DoubleWord{-b.hi, -b.lo}); }
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
-    const DoubleWord dy = drop_invalid_low(row.s[0]), v = drop_invalid_low(row.s[1]), product = multiply(dy, v);
-    return {dy, v, drop_invalid_low(add(drop_invalid_low(row.s[2]), {-product.hi, -product.lo}))};
+    const Mean dy = mean_of(row, 0), v = mean_of(row, 1);
+    DoubleWord both = drop_invalid_low(row.s[kFirst + 2]);
+    if constexpr (kDominant) {
+      if (row.picked[0] > Acc(0)) {  // Σ_j y_j (v_j − v_m) (dy_j − dy_m)
+        const DoubleWord dy_m = as_double_word(dy.at), v_m = as_double_word(v.at);
+        both = subtract(both, multiply(v_m, row.s[kFirst]));
+        both = subtract(both, multiply(dy_m, row.s[kFirst + 1]));
+        both = add(both, multiply(row.s[0], multiply(dy_m, v_m)));
+      }
+    }
+    return {dy, v, drop_invalid_low(subtract(both, multiply(dy.beyond, v.beyond)))};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
-    const Acc inner =
-        minus(fused(minus(e[2], row.dot_v), minus(e[1], row.dot_dy), -row.both.hi), {row.both.lo, Acc(0)});
-    change[0] = e[0] * inner;
+    const Acc product = fused(less_exactly(e[2], row.v), less_exactly(e[1], row.dy), -row.both.hi);
+    change[0] = e[0] * minus(product, {row.both.lo, Acc(0)});
   }
 };
 

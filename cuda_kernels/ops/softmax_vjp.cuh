@@ -4,18 +4,28 @@
 // (v = ẋ). For y = softmax(scale · x) the product is multiplied by the scale. Summed over the row: y_j v_j.
 #pragma once
 
-#include "logits/subtracts_dot.cuh"
+#include "logits/logit.cuh"
+#include "reduce/mean.cuh"
 
 namespace csm {
 
-struct Op : SubtractsDot {
+struct Op : OfSoftmax {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero};  // y, v
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) {
-    term[0] = e[0] * e[1];
+  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<kSums>& term) {
+    if constexpr (kDominant) term[0] = e[0];
+    term[kFirst] = e[0] * e[1];
+  }
+
+  struct Scale {
+    Mean mean;   // ⟨y, v⟩
+    Acc factor;  // the scale of scale · x, or 1
+  };
+  CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext& context) {
+    return {mean_of(row, 0), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& product) {
-    product[0] = rescaled(e[0] * minus(e[1], row.dot), row.factor);
+    product[0] = rescaled(e[0] * less(e[1], row.mean), row.factor);
   }
 };
 

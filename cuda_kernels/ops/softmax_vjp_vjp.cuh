@@ -6,27 +6,28 @@
 // Summed over the row: y_j dy_j and y_j g_j.
 #pragma once
 
-#include "reduce/operation.cuh"
+#include "reduce/mean.cuh"
 
 namespace csm {
 
-struct Op : WritesElements {
+struct Op : OfSoftmax {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, g
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<2>& term) {
-    term[0] = e[0] * e[1];
-    term[1] = e[0] * e[2];
+  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<kSums>& term) {
+    if constexpr (kDominant) term[0] = e[0];
+    term[kFirst] = e[0] * e[1];
+    term[kFirst + 1] = e[0] * e[2];
   }
 
   struct Scale {
-    DoubleWord dot_dy, dot_g;  // ⟨y, dy⟩, ⟨y, g⟩
+    Mean dy, g;  // ⟨y, dy⟩, ⟨y, g⟩
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
-    return {drop_invalid_low(row.s[0]), drop_invalid_low(row.s[1])};
+    return {mean_of(row, 0), mean_of(row, 1)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& gradient) {
-    gradient[0] = fused(e[2], minus(e[1], row.dot_dy), -scaled(e[1], row.dot_g));
-    gradient[1] = e[0] * minus(e[2], row.dot_g);
+    gradient[0] = fused(e[2], less(e[1], row.dy), -scaled(e[1], value_of(row.g)));
+    gradient[1] = e[0] * less(e[2], row.g);
   }
 };
 

@@ -21,12 +21,14 @@
 
 namespace csm {
 
+// Whether a thread has no register to spare: where it holds the most words and takes exponentials. Rows of several
+// dimensions have smaller blocks, and so more registers.
+constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kRegisterInputs * kItems * sizeof(Acc) >= 128;
+
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op>;
   const Layout& layout = args.layout;
-#ifdef CSM_PARKED_WORDS
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
-#endif
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk kept in registers
@@ -41,8 +43,7 @@ CSM_DEVICE void run(const Arguments& args) {
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
-      // Rows of several dimensions have smaller blocks, with registers enough.
-      const int lane = (kRowDims == 1 ? reread_thread_index() : thread_index()) % kWarp;
+      const int lane = (kShortOfRegisters ? reread_thread_index() : thread_index()) % kWarp;
       if (lane < kCluster) nodes.store_remote(chunk, node, lane);
     } else {
       if (lane == 0) nodes.store(chunk, node);

@@ -68,14 +68,23 @@ class ColumnTile {
       }
     }
     const DoubleWord shift = shift_of(node.m);
-    if constexpr (kPicked > 0) {
+    if constexpr (kPickRule == PickRule::given && kPicked > 0) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, context, node.picked);
     }
+    if constexpr (kDominant) {
+      Acc largest = neutral<Op>(0);
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][column][0]);
+      if (largest > Op::kHalf) {
+        node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; }, [](int&, Values<kPicked>&) {});
+      }
+    }
+    const Acc above = left_out_above<Op>(node.picked);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      Op::terms(item_[i][column], shift, {first_, i}, context, term);
+      terms_of<Op>(item_[i][column], shift, {first_, i}, context, above, term, node.picked);
 #pragma unroll
       for (int k = 0; k < kSums; ++k) node.s[k] = i == 0 ? as_double_word(term[k]) : add(node.s[k], term[k]);
     }
@@ -145,9 +154,7 @@ constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
 // no bank conflict; one that folds fewer parts of several rows meets conflicts of at most four ways, in a small part of
 // the work.
 constexpr int kPitch = kColumns + 1;
-#ifdef CSM_PITCH
 static_assert(kPitch == CSM_PITCH, "the host spaces the nodes otherwise");
-#endif
 
 // Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place. Neighbouring
 // lanes take neighbouring parts. The whole block calls it, after a barrier, and it ends with a barrier.

@@ -47,13 +47,9 @@ constexpr int kNodesAt = Area::kBytes;
 constexpr int kListsAt = kNodesAt + kNodes * kNodeWords * static_cast<int>(sizeof(Acc));
 
 constexpr int kWord = static_cast<int>(sizeof(int));
-#ifdef CSM_SEGMENT_TILE
 static_assert(kTile == CSM_SEGMENT_TILE, "the host cuts the elements and rows into other tiles");
-#endif
-#ifdef CSM_SEGMENT_SHARED_BYTES
 static_assert(kListsAt + kWarps * (2 * kListed + 1) * kWord == CSM_SEGMENT_SHARED_BYTES,
               "the host gives stages 1 to 3 another amount of shared memory");
-#endif
 
 class Offsets {
   using T = Type<kInputs>;

@@ -21,9 +21,7 @@ namespace csm {
 // Chunks of neighbouring rows are not a power of two apart but four elements more: a warp stores to several rows at
 // once, and so meets few bank conflicts.
 constexpr int kPitch = kChunk + 4;
-#ifdef CSM_PITCH
 static_assert(kPitch == CSM_PITCH, "the host spaces the staged rows otherwise");
-#endif
 constexpr int kLoadsInFlight = kItems < 16 ? kItems : 16;  // elements that a thread reads before it stores them
 
 CSM_DEVICE void run(const Arguments& args) {

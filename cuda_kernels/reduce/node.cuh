@@ -10,6 +10,8 @@
 
 namespace csm {
 
+struct Op;  // the operation (ops/)
+
 // A fixed number of values, which may be 0.
 template <int Count>
 struct Values {
@@ -21,7 +23,9 @@ struct Values {
 struct Node {
   DoubleWord m;                         // its low word is used only if kDoubleWordMaximum
   DoubleWord s[kSums > 0 ? kSums : 1];  // the relative sums first
-  Values<kPicked> picked;               // each is that of one element, or 0: their addition is exact
+  // Each is that of one element, or 0: their addition is exact. With PickRule::dominant the first is positive, and −1
+  // for a set that has several such elements, which are then in the sums.
+  Values<kPicked> picked;
 };
 
 // The node of no elements: the identity of merge().
@@ -41,7 +45,18 @@ CSM_DEVICE DoubleWord shift_of(DoubleWord m) { return m.hi == negative_infinity(
 // none: so a tree of merges gives the same bits whichever threads compute it and however many empty leaves pad it.
 //   Two sets of −∞ alone: the maxima are equal, no exponential is computed, and the sum stays 0.
 //   Elements of +∞ or NaN: the sum of their chunk is NaN already, and stays NaN.
+template <class AnyOp>
+CSM_DEVICE void put_back(Node& node);  // adds the picked element to the sums
+
+template <class AnyOp = Op>
 CSM_DEVICE Node merge(Node a, Node b) {
+  if constexpr (kDominant) {
+    if (a.picked[0] != Acc(0) && b.picked[0] != Acc(0)) {
+      put_back<AnyOp>(a);
+      put_back<AnyOp>(b);
+      a.picked[0] = Acc(-1);
+    }
+  }
   const bool exchange = kMaximum && (a.m.hi < b.m.hi || (kDoubleWordMaximum && a.m.hi == b.m.hi && a.m.lo < b.m.lo));
   Node high = exchange ? b : a;
   const Node low = exchange ? a : b;
@@ -50,8 +65,10 @@ CSM_DEVICE Node merge(Node a, Node b) {
     const bool rescale = k < kRelative && (low.m.hi != high.m.hi || (kDoubleWordMaximum && low.m.lo != high.m.lo));
     high.s[k] = add(high.s[k], rescale ? exp_difference_times(low.m, high.m, low.s[k]) : low.s[k]);
   }
+  // Of two elements with the row's maximum neither dominates.
+  const bool keeps = kPickRule == PickRule::largest && (low.m.hi != high.m.hi || low.m.lo != high.m.lo);
 #pragma unroll
-  for (int k = 0; k < kPicked; ++k) high.picked[k] += low.picked[k];
+  for (int k = 0; k < kPicked; ++k) high.picked[k] = keeps ? high.picked[k] : high.picked[k] + low.picked[k];
   return high;
 }
 

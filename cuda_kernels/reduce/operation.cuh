@@ -53,16 +53,20 @@ struct RowContext : Values<kRowInputs> {
 // Base of all operations. The members may be hidden by an operation's own:
 //   begin         is called when the row inputs have been read
 //   enter         is called when an element has been read, and may change it
-//   pick          sets the value in `picked` that this element supplies, if it supplies one
-//   hidden        is the result of a hidden element
+//   pick          sets the values in `picked` that this element supplies, if it supplies any
+//   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
+//   kPositive     is the number of sums, the first ones, whose terms are not negative, and for which the rounding
+//   errors
+//                 of the few additions within a lane do not matter
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
   CSM_DEVICE static void begin(RowContext&) {}
   CSM_DEVICE static void enter(Element&, Place, const RowContext&) {}
   CSM_DEVICE static void pick(const Element&, Place, const RowContext&, Values<kPicked>&) {}
-  CSM_DEVICE static Acc hidden() { return Acc(0); }
+  CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
+  static constexpr int kPositive = 0;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -78,6 +82,8 @@ struct WritesRows : OperationBase {
   CSM_DEVICE static Scale scale(DoubleWord, const Node&, const RowContext&) { return {}; }
   CSM_DEVICE static void map(const Element&, Scale, Place, Values<kOutputs>&) {}
 };
+
+// --- elements that are missing or hidden -----------------------------------------------------------------------------
 
 // The value of an input beyond the row's end, where it adds nothing to the sums. Inputs that an operation does not name
 // in kNeutral have 0.
@@ -105,7 +111,66 @@ CSM_DEVICE bool hide_element(Element& e, bool visible) {
 template <class Op>
 CSM_DEVICE void hide_result(Values<kOutputs>& result) {
 #pragma unroll
-  for (int k = 0; k < kOutputs; ++k) result[k] = Op::hidden();
+  for (int k = 0; k < kOutputs; ++k) result[k] = Op::hidden(k);
+}
+
+// --- picked elements (PickRule) --------------------------------------------------------------------------------------
+//
+// An operation with PickRule::dominant has the members `kHalf`, above which the first input of an element has to be,
+// and `element_of`, which makes an element with the same terms from its picked values.
+
+// What is picked from a set of which this thread has the elements get(0) … get(kCount − 1); `reduce` adds up the counts
+// and the values of all threads that have some.
+template <class Op, int kCount, class Get, class Reduce>
+CSM_DEVICE Values<kPicked> pick_dominant(Get get, Reduce reduce) {
+  Values<kPicked> picked = {};
+  int count = 0;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const Element e = get(i);
+    if (!(e[0] > Op::kHalf)) continue;
+    ++count;
+    Op::pick(e, Place{}, RowContext{}, picked);
+  }
+  reduce(count, picked);
+#pragma unroll
+  for (int k = 0; k < kPicked; ++k) picked[k] = count == 1 ? picked[k] : k == 0 && count > 1 ? Acc(-1) : Acc(0);
+  return picked;
+}
+
+// The first input of elements that are left out of the sums is above this. Not compared with kHalf a second time: the
+// compiler would keep the predicates of all elements.
+template <class Op>
+CSM_DEVICE Acc left_out_above(const Values<kPicked>& picked) {
+  if constexpr (kDominant) return picked[0] > Acc(0) ? Op::kHalf : -negative_infinity();
+  return Acc(0);
+}
+
+// The terms of an element; it has none if it is left out, and is picked if it is the largest.
+template <class Op>
+CSM_DEVICE void terms_of(Element& e, DoubleWord shift, Place place, const RowContext& context, Acc above,
+                         Values<kSums>& term, Values<kPicked>& picked) {
+  if constexpr (kDominant) {
+    Element other = e;
+    if (e[0] > above) other[0] = neutral<Op>(0);
+    Op::terms(other, shift, place, context, term);
+  } else {
+    Op::terms(e, shift, place, context, term);
+  }
+  if constexpr (kPickRule == PickRule::largest) picked[0] = term[0] == Acc(1) ? picked[0] + e[1] : picked[0];
+}
+
+template <class AnyOp>
+CSM_DEVICE void put_back(Node& node) {
+  if (node.picked[0] > Acc(0)) {
+    Element e = AnyOp::element_of(node.picked);
+    Values<kSums> term;
+    AnyOp::terms(e, as_double_word(Acc(0)), Place{}, RowContext{}, term);
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) node.s[k] = add(node.s[k], term[k]);
+  }
+#pragma unroll
+  for (int k = 0; k < kPicked; ++k) node.picked[k] = Acc(0);
 }
 
 }  // namespace csm

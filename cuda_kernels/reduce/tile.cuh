@@ -84,7 +84,8 @@ class RowTile {
     node.m = maximum_of(context);
     node.picked = picked_of(context);
     DoubleWord partial[kPartials][kMaxVec];
-    terms(node.m, context, partial);
+    terms(node.m, context, partial, node.picked);
+    if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
       node.s[k] = sum_in_order(partial[k]);
@@ -97,7 +98,8 @@ class RowTile {
   CSM_DEVICE DoubleWord prepare(const RowContext& context) {
     const DoubleWord m = maximum_of(context);
     DoubleWord unused[kPartials][kMaxVec];
-    terms(m, context, unused);
+    Values<kPicked> none = {};
+    terms(m, context, unused, none);
     return m;
   }
 
@@ -202,33 +204,57 @@ class RowTile {
     return as_double_word(m);
   }
 
+  CSM_DEVICE static Values<kPicked> sum_over_lanes(Values<kPicked> picked) {
+#pragma unroll
+    for (int k = 0; k < kPicked; ++k) {
+#pragma unroll
+      for (int mask = 1; mask < kLanes; mask *= 2) picked[k] += shuffle_xor(picked[k], mask, kLanes);
+    }
+    return picked;
+  }
+
+  // What is picked before the terms are known.
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
-    if constexpr (kPicked > 0) {
+    if constexpr (kPickRule == PickRule::given && kPicked > 0) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
+      picked = sum_over_lanes(picked);
+    }
+    if constexpr (kDominant) {
+      Acc largest = neutral<Op>(0);
 #pragma unroll
-      for (int k = 0; k < kPicked; ++k) {
+      for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][0]);
+      if (!any_lane(largest > Op::kHalf)) return picked;  // most chunks have none: one instruction an element
+      picked = pick_dominant<Op, kItems>([&](int i) { return item_[i]; },
+                                         [](int& count, Values<kPicked>& values) {
 #pragma unroll
-        for (int mask = 1; mask < kLanes; mask *= 2) picked[k] += shuffle_xor(picked[k], mask, kLanes);
-      }
+                                           for (int mask = 1; mask < kLanes; mask *= 2) {
+                                             count += shuffle_xor(count, mask, kLanes);
+                                           }
+                                           values = sum_over_lanes(values);
+                                         });
     }
     return picked;
   }
 
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kMaxVec = p.
-  CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec]) {
+  CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
+                        Values<kPicked>& picked) {
     const DoubleWord shift = shift_of(m);
+    const Acc above = left_out_above<Op>(picked);
 #pragma unroll
     for (int block = 0; block < kItems; block += kMaxVec) {
       if (block > 0 && !reached(block)) continue;
 #pragma unroll
       for (int i = 0; i < kMaxVec; ++i) {
         Values<kSums> term;
-        Op::terms(item_[block + i], shift, place_of(block + i), context, term);
+        terms_of<Op>(item_[block + i], shift, place_of(block + i), context, above, term, picked);
 #pragma unroll
         for (int k = 0; k < kSums; ++k) {
-          partial[k][i] = block == 0 ? as_double_word(term[k]) : add(partial[k][i], term[k]);
+          if (block == 0) partial[k][i] = as_double_word(term[k]);
+          else if (k < Op::kPositive) partial[k][i].hi += term[k];
+          else partial[k][i] = add(partial[k][i], term[k]);
         }
       }
     }

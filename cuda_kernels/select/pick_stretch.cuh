@@ -72,10 +72,8 @@ class GlobalPicks {
   i64 k_;
 };
 
-#ifdef CSM_LIST_BYTES
 static_assert(SharedPicks::kBytes + (kSums > 0 ? kNodeWords * static_cast<int>(sizeof(Acc)) : 0) == CSM_LIST_BYTES,
               "the host gives a list and its node another size");
-#endif
 
 // Merges the lists of a block's warps into that of warp 0. The whole block calls it.
 CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {

@@ -9,7 +9,7 @@
 
 namespace csm {
 
-constexpr int kSelected = option_named("k", 0);  // the option that says how many elements are selected
+constexpr int kSelected = option_named("k");  // the option that says how many elements are selected
 
 // A key and where it is: its index in the row (Candidate), or its place in a chunk (Local).
 template <class Index>

@@ -10,7 +10,7 @@ in SciPy, an empty row is not an error: it gives an empty row, or the logarithm 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import cusoftmax
 
@@ -68,6 +68,31 @@ def log_softmax(x: cupy.ndarray, axis: Axis = None) -> cupy.ndarray:
     return cusoftmax.log_softmax(x, axis)
 
 
+@overload
+def logsumexp(
+    a: cupy.ndarray,
+    axis: Axis = ...,
+    b: cupy.ndarray | None = ...,
+    keepdims: bool = ...,
+    return_sign: Literal[False] = ...,
+) -> cupy.ndarray: ...
+@overload
+def logsumexp(
+    a: cupy.ndarray,
+    axis: Axis = ...,
+    b: cupy.ndarray | None = ...,
+    keepdims: bool = ...,
+    *,
+    return_sign: Literal[True],
+) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+@overload
+def logsumexp(
+    a: cupy.ndarray,
+    axis: Axis = ...,
+    b: cupy.ndarray | None = ...,
+    keepdims: bool = ...,
+    return_sign: bool = ...,
+) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
 def logsumexp(
     a: cupy.ndarray,
     axis: Axis = None,

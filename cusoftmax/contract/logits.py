@@ -81,6 +81,8 @@ def _along(op: str, function: Callable[..., Any], **more: Any) -> Callable[..., 
         named = {name: given.pop(name) for name in ("b", "bias", "mask") if name in given}
         found = function(*given.values(), axis=-1 if moves else axis, **named, **options, **others)
         if moves and operation.outputs:
+            if isinstance(found, tuple):
+                return tuple(_moved(each, -1, axis) for each in found)
             return _moved(found, -1, axis)
         return found
 
@@ -93,14 +95,14 @@ def _moved(array: Any, source: Any, target: Any) -> Any:
     return array.transpose(order)
 
 
-def magnitude(op: str) -> Callable[..., Array] | None:
+def magnitude(op: str) -> Callable[..., Any] | None:
     """Return the magnitude that a bound in unit roundoffs is multiplied by; None for ulps."""
     operation = KERNELS[op]
     kind = operation.source
     if kind in ("softmax", "log_softmax"):
         return None
 
-    def of(*arrays: Any) -> Array:
+    def of(*arrays: Any) -> Any:
         *inputs, axis = arrays
         given: dict[str, Any] = dict(zip(operation.read, inputs, strict=True))
         seen, z = _seen(op, given, axis)
@@ -118,8 +120,20 @@ def magnitude(op: str) -> Callable[..., Array] | None:
             return np.asarray(np.where(np.isnan(total), 1, total)).reshape(
                 exact(op)(*arrays)[0].shape
             )
-        first, v = (np.where(seen, given[name], 0) for name in operation.inputs[:2])
         size = abs(SCALE) if "scaled" in operation.features else 1.0
+        if "_value_and_" in kind:
+            v = np.where(seen, given[operation.inputs[1]], 0)
+            kept = np.where(seen, z, -np.inf)
+            logy = np.where(seen, reference.log_softmax(kept, axis), -np.inf)
+            y = np.exp(logy)
+            if kind == "softmax_value_and_vjp":
+                return y, size * y * (np.abs(v) + (y * np.abs(v)).sum(axis, keepdims=True))
+            if kind == "log_softmax_value_and_vjp":
+                bare = np.abs(v) + y * np.abs(v).sum(axis, keepdims=True)
+            else:
+                bare = np.abs(v) + (y * np.abs(v)).sum(axis, keepdims=True)
+            return np.abs(logy), size * bare
+        first, v = (np.where(seen, given[name], 0) for name in operation.inputs[:2])
         if kind == "softmax_vjp":
             bare = np.abs(first) * (np.abs(v) + np.abs(first * v).sum(axis, keepdims=True))
         elif kind == "log_softmax_vjp":

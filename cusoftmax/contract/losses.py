@@ -47,7 +47,7 @@ def draw(
         elif "soft" in operation.features:
             found.append(reference.softmax(rng.standard_normal(shape), place).astype(real))
         else:
-            classes_of = rng.integers(0, classes, kept)
+            classes_of = rng.integers(0, max(classes, 1), kept)
             found.append(np.where(rng.random(kept) < 0.1, IGNORED, classes_of))
     return tuple(found)
 
@@ -70,7 +70,10 @@ def _by_rows(op: str, given: dict[str, Any], axis: int) -> dict[str, Any]:
         found[name] = given[name].squeeze(axis)
     weight = given.get("weight")
     if weight is not None and weight.ndim > 1:
-        found["weight"] = weight[tuple(slice(None) if d == axis else 0 for d in _dims(weight))]
+        one = weight[tuple(slice(None) if d == axis else slice(1) for d in _dims(weight))]
+        found["weight"] = one.reshape(-1)
+        if one.size < weight.shape[axis]:
+            del found["weight"]  # there is no row to take it from
     return found
 
 
@@ -81,11 +84,11 @@ def _dims(array: Any) -> range:
 def call(op: str) -> Callable[..., Any]:
     """Return a function of the operation's inputs that calls the public function."""
 
-    def run(*inputs: Any, axis: int) -> Any:
+    def run(*inputs: Any, axis: int, **out: Any) -> Any:
         given, options = _options(op, inputs)
         given = _by_rows(op, given, axis % inputs[0].ndim)
         if KERNELS[op].public == "cross_entropy_vjp":
-            return cs.cross_entropy_vjp(**given, axis=axis, **options)
+            return cs.cross_entropy_vjp(**given, axis=axis, **options, **out)
         grad = bool(KERNELS[op].outputs)
         got = cs.cross_entropy(**given, axis=axis, reduction="none", grad=grad, **options)
         return got[::-1] if isinstance(got, tuple) else got
@@ -131,8 +134,9 @@ def magnitude(op: str) -> Callable[..., Any]:
             logits = CAP * np.tanh(given["logits"] / CAP)
             lost = 1 + 2 * CAP
             weights = given.get("weight")
-            most = 1.0 if weights is None else float(np.max(weights))
-            shares = float(np.mean(weights)) if weights is not None else 1.0
+            most = shares = 1.0
+            if weights is not None and weights.size:
+                most, shares = float(np.max(weights)), float(np.mean(weights))
             up = given.get("dloss")
             scale = 1.0 if up is None else np.expand_dims(np.abs(up), axis)
             gradient = gradient + (most + shares) * reference.softmax(logits, axis) * lost * scale

@@ -16,9 +16,9 @@ SEED = 0x9E3779B97F4A7C15
 TEMPERATURE = 0.7
 
 
-def softmax(x: Any, axis: int) -> Any:
+def softmax(x: Any, axis: int, **out: Any) -> Any:
     """Call `cusoftmax.gumbel_softmax`."""
-    return cs.gumbel_softmax(x, axis, seed=SEED, temperature=TEMPERATURE)
+    return cs.gumbel_softmax(x, axis, seed=SEED, temperature=TEMPERATURE, **out)
 
 
 def softmax_exact(x: Array, axis: int) -> Array:
@@ -44,9 +44,9 @@ def softmax_tolerance(x: Array, axis: int) -> Array:
         return restore(y[0] * (moved + (y[0] * moved).sum(axis=-1, keepdims=True)), True)
 
 
-def sample(x: Any, axis: int) -> Any:
+def sample(x: Any, axis: int, **out: Any) -> Any:
     """Call `cusoftmax.sample`."""
-    return cs.sample(x, axis, seed=SEED, temperature=TEMPERATURE)
+    return cs.sample(x, axis, seed=SEED, temperature=TEMPERATURE, **out)
 
 
 def sample_exact(x: Array, axis: int) -> Array:

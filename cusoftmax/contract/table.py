@@ -15,16 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 import cusoftmax as cs
 from cusoftmax import reference
 from cusoftmax.contract import logits as transformed
 from cusoftmax.contract import losses, sampling
+from cusoftmax.contract.special import SPECIAL, VECTORS, Rows
+from cusoftmax.contract.verdict import Verdict
 from cusoftmax.operations.dtypes import FLOATS, compute_dtype
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import Axis, resolve_axes
-from cusoftmax.planning.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = tuple[Array, ...]
@@ -41,66 +43,6 @@ SPREAD = 10.0  # standard deviation of drawn logits
 
 
 @dataclass(frozen=True)
-class Worst:
-    """The element of a call's results that is furthest from the truth; as text, one block.
-
-    Attributes
-    ----------
-    op, dtype, shape, axis
-        The operation; dtype and shape of its first input; the axis.
-    result : str
-        Name of the result that has the element.
-    index : tuple of int
-        Where it is there; empty where the results have one element or none.
-    got, want
-        Its value, and the truth in extended precision; None where there is no element.
-    error, bound : float
-        In the unit of the bound.
-    unit : {"ulp", "u"}
-        Of both.
-    plan : Plan, optional
-        What ran.
-    seed : int, optional
-        Of the data and of the emulator.
-    """
-
-    op: str
-    dtype: str
-    shape: tuple[int, ...]
-    axis: Axis
-    result: str
-    index: tuple[int, ...]
-    got: Any
-    want: Any
-    error: float
-    bound: float
-    unit: str
-    plan: Plan | None = None
-    seed: int | None = None
-
-    @property
-    def over_bound(self) -> float:
-        """The error over the bound: at most 1 where the contract is kept."""
-        return self.error / self.bound
-
-    def __str__(self) -> str:
-        shape = " x ".join(str(n) for n in self.shape)
-        lines = [
-            f"{self.op} of {self.dtype}, {shape}, axis {self.axis}: {self.error:.4g} {self.unit}, "
-            f"{self.over_bound:.4g} times the bound of {self.bound:g}",
-            f"  {self.result}[{', '.join(str(i) for i in self.index)}]",
-            f"  got   {self.got}",
-            f"  want  {self.want}",
-        ]
-        if self.plan is not None:
-            kernels = ", ".join(launch.kernel.name for launch in self.plan.launches)
-            lines.append(f"  plan  {self.plan.pattern} on sm_{self.plan.device.arch}: {kernels}")
-        if self.seed is not None:
-            lines.append(f"  seed  {self.seed}")
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
 class OperationContract:
     """One operation's inputs, truth, and bound.
 
@@ -109,7 +51,7 @@ class OperationContract:
     op : str
         Its name in `OPERATIONS`; inputs are in the order of its ``read``.
     call : callable
-        The public function, ``call(*inputs, axis=)``.
+        The public function, ``call(*inputs, axis=)``; with ``out=`` if that has it.
     exact : callable
         The reference in extended precision, ``exact(*inputs, axis)``; a tuple if there are several
         results.
@@ -124,8 +66,12 @@ class OperationContract:
         Additional absolute tolerance of 16-bit results, whose sums are float32.
     tolerance : callable, optional
         Additional absolute tolerance of each element, ``tolerance(*inputs, axis)``.
-    judge : callable, optional
-        Replaces the comparison with `exact`: returns the errors, ``judge(*inputs, axis, result)``.
+    judged_by : callable, optional
+        Replaces the comparison with `exact`: returns the errors,
+        ``judged_by(*inputs, axis, result)``.
+    finite : tuple of str
+        Inputs of which an infinity makes results infinite or NaN, and the contract does not say
+        which.
     """
 
     op: str
@@ -136,7 +82,15 @@ class OperationContract:
     magnitude: Callable[..., Array | Arrays] | None = None
     absolute: float = 0.0
     tolerance: Callable[..., Array] | None = None
-    judge: Callable[..., Array] | None = None
+    judged_by: Callable[..., Array] | None = None
+    finite: tuple[str, ...] = ()
+
+    def special(self, name: str) -> Rows:
+        """Return the special values that an input may have, by what they are."""
+        rows = SPECIAL.get(name, VECTORS)
+        if name in self.finite:
+            return {what: row for what, row in rows.items() if not np.isinf(row).any()}
+        return rows
 
     def draw(
         self, rng: np.random.Generator, shape: tuple[int, ...], axis: Axis, dtype: Any
@@ -197,8 +151,8 @@ class OperationContract:
 
         The error of a sign or an index is 0 or infinite. `truths` are computed if not given.
         """
-        if self.judge is not None:
-            return (self.judge(*inputs, axis, *results),)
+        if self.judged_by is not None:
+            return (self.judged_by(*inputs, axis, *results),)
         truths = truths or self.truths(inputs, axis)
         magnitudes: Any = None
         factor = self._factor(inputs, axis)
@@ -235,8 +189,13 @@ class OperationContract:
             if name not in ("x", "y", "logy", "offsets"):
                 wide = np.abs(array.astype(np.float64))
                 finite = np.where(np.isfinite(wide), wide, 0)
-                of_row = finite.max(initial=0) if segmented else finite.max(axis, keepdims=True)
+                along = None if segmented else axis
+                of_row = finite.max(along, keepdims=not segmented, initial=0)
                 most = np.maximum(most, of_row)
+        if self.op == "softmax_vjp":  # y_i is, of its own product alone
+            y, dy = (array.astype(np.float64) for array in inputs)
+            with np.errstate(all="ignore"):
+                most = np.minimum(most, np.abs(dy) + _row_sum(np.abs(y * dy), axis))
         return np.asarray(most)
 
     def _errors(
@@ -250,10 +209,15 @@ class OperationContract:
     ) -> Array:
         counted = (a for i, a in enumerate(inputs) if OPERATIONS[self.op].affects_compute_dtype(i))
         single = computes_in_single(*counted, result)
-        ulps = reference.ulp_error(result, truth, flush_to_zero=single)
+        name = result.dtype.name
+        most = float(ml_dtypes.finfo(result.dtype).max)  # type: ignore[no-untyped-call]
+        with np.errstate(all="ignore"):  # what the dtype cannot hold is what rounding makes of it
+            rounded = truth.astype(result.dtype).astype(truth.dtype)
+            truth = np.where(np.abs(truth) > most, rounded, truth)
+        # float16 has subnormal numbers that are normal ones of float32.
+        ulps = reference.ulp_error(result, truth, flush_to_zero=single and name != "float16")
         if magnitude is None and not self.absolute and tolerance is None:
             return ulps
-        name = result.dtype.name
         with np.errstate(all="ignore"):
             error: Any = np.abs(result.astype(np.float64).astype(np.longdouble) - truth)
             excess: Any = error - (self.absolute if name in NARROW else 0.0)
@@ -263,57 +227,41 @@ class OperationContract:
             else:
                 if name in NARROW:  # the final rounding: half a unit in the last place
                     excess = excess - 0.5 * error / ulps
-                excess = excess - np.longdouble(0.5) * _SMALLEST_SUBNORMAL[name]
-                if single:  # subnormal operands and products may be flushed to zero
-                    excess = excess - float(np.finfo(np.float32).tiny) * (1 + factor)
+                excess = excess - underflow(name, factor if single else None)
                 units = excess / (reference.unit_roundoff(name) * magnitude)
         within = (ulps == 0) | (excess <= 0)
         return np.where(within, 0.0, np.where(np.isnan(units), np.inf, units)).astype(np.float64)
 
-    def worst(self, inputs: Arrays, axis: Axis, results: Arrays) -> float:
-        """Return the worst error over the bound: at most 1 where the contract is kept."""
-        most = max(float(e.max(initial=0.0)) for e in self.errors(inputs, axis, results))
-        return most / self.bound[results[0].dtype.name]
-
-    def worst_element(
-        self,
-        inputs: Arrays,
-        axis: Axis,
-        results: Arrays,
-        plan: Plan | None = None,
-        seed: int | None = None,
-    ) -> Worst:
-        """Return the element whose error is largest, with what is needed to see it again.
-
-        Parameters
-        ----------
-        inputs, axis, results
-            Of the call; the results as NumPy arrays.
-        plan : Plan, optional
-            What ran.
-        seed : int, optional
-            Of the data and of the emulator.
-        """
+    def judge(self, inputs: Arrays, axis: Axis, results: Arrays) -> Verdict:
+        """Return the worst element of the results of a call."""
         truths = self.truths(inputs, axis)
         errors = self.errors(inputs, axis, results, truths)
-        which = max(range(len(errors)), key=lambda k: errors[k].max(initial=0.0))
-        place = int(errors[which].argmax()) if errors[which].size else None
-        index = () if place is None else np.unravel_index(place, errors[which].shape)
-        return Worst(
-            op=self.op,
-            dtype=inputs[0].dtype.name,
-            shape=inputs[0].shape,
-            axis=axis,
-            result=OPERATIONS[self.op].written[which],
-            index=tuple(int(i) for i in index),
-            got=None if place is None else results[which].flat[place],
-            want=None if place is None else truths[which].flat[place],
-            error=0.0 if place is None else float(errors[which].flat[place]),
-            bound=self.bound[results[0].dtype.name],
-            unit=self.unit,
-            plan=plan,
-            seed=seed,
+        most = [float(error.max(initial=0.0)) for error in errors]
+        k = most.index(max(most))
+        index: tuple[int, ...] = ()
+        got = want = np.nan
+        if errors[k].size:
+            index = tuple(map(int, np.unravel_index(int(errors[k].argmax()), errors[k].shape)))
+            got, want = float(results[k][index]), float(truths[k][index])
+        dtype = results[0].dtype.name
+        name = OPERATIONS[self.op].written[k]
+        return Verdict(
+            self.op, dtype, name, index, got, want, most[k], self.bound[dtype], self.unit
         )
+
+    def worst(self, inputs: Arrays, axis: Axis, results: Arrays) -> float:
+        """Return the worst error over the bound: at most 1 where the contract is kept."""
+        return self.judge(inputs, axis, results).over
+
+
+def underflow(dtype: str, factor: Array | None) -> Array:
+    """Return the additional tolerance for what is too small for a dtype.
+
+    Half of the smallest number, and where float32 computes, what is too small for a normal number
+    of that and is flushed: a result, and an operand in front of its `factor`.
+    """
+    lost = np.asarray(np.longdouble(0.5) * _SMALLEST_SUBNORMAL[dtype])
+    return lost if factor is None else lost + float(np.finfo(np.float32).tiny) * (1 + factor)
 
 
 def computes_in_single(*arrays: Array) -> bool:
@@ -358,6 +306,21 @@ def _log_jvp_magnitude(logy: Array, xt: Array, axis: Axis) -> Array:
     return np.asarray(np.abs(xt) + _row_sum(np.exp(logy) * np.abs(xt), axis))
 
 
+def _value_and_product_magnitude(x: Array, v: Array, axis: Axis) -> Arrays:
+    y = reference.softmax(x, axis)
+    return y, np.asarray(np.abs(y) * (np.abs(v) + _row_sum(np.abs(y * v), axis)))
+
+
+def _log_and_vjp_magnitude(x: Array, dy: Array, axis: Axis) -> Arrays:
+    logy = reference.log_softmax(x, axis)
+    return np.abs(logy), _log_vjp_magnitude(logy, dy, axis)
+
+
+def _log_and_jvp_magnitude(x: Array, xt: Array, axis: Axis) -> Arrays:
+    logy = reference.log_softmax(x, axis)
+    return np.abs(logy), _log_jvp_magnitude(logy, xt, axis)
+
+
 def _logsumexp_magnitude(x: Array, axis: Axis) -> Array:
     """Of the maximum and of the logarithm; the sum is at least 1, and has two words."""
     m = x.max(axis, initial=-np.inf)
@@ -393,6 +356,7 @@ def _extended(function: Callable[..., Any], **options: Any) -> Callable[..., Any
 
 _FOUR_U = {"float16": 1.0, "bfloat16": 1.0, "float32": 4.0, "float64": 4.0}
 _SOFTMAX = {"float16": 1.0, "bfloat16": 1.0, "float32": 3.0, "float64": 4.0}
+_VALUE_AND_PRODUCT = {"float16": 1.0, "bfloat16": 1.0, "float32": 8.0, "float64": 8.0}
 _SCALED_PRODUCT = {
     "float16": 1.0,
     "bfloat16": 1.0,
@@ -405,7 +369,8 @@ _WEIGHTED_VJP = {"float16": 1.0, "bfloat16": 1.0, "float32": 6.0, "float64": 6.0
 def _of_logits(op: str) -> OperationContract:
     magnitude = transformed.magnitude(op)
     special = {"logsumexp_vjp": _WEIGHTED_VJP, "softmax": _SOFTMAX, "log_softmax": _SOFTMAX}
-    bound = special.get(OPERATIONS[op].source, _SCALED_PRODUCT)
+    source = OPERATIONS[op].source
+    bound = _VALUE_AND_PRODUCT if "_value_and_" in source else special.get(source, _SCALED_PRODUCT)
     return OperationContract(
         op,
         transformed.call(op),
@@ -413,17 +378,17 @@ def _of_logits(op: str) -> OperationContract:
         "ulp" if magnitude is None else "u",
         bound,
         magnitude,
-        absolute=2.0**-22 if OPERATIONS[op].source == "log_softmax" else 0.0,
+        absolute=2.0**-22 if source == "log_softmax" or "log_softmax_value" in source else 0.0,
     )
 
 
 def _selection(op: str, normalise: Any, most: int = 8) -> OperationContract:
     def k(x: Array, axis: int) -> int:
-        return min(most, int(x.shape[axis]))
+        return max(1, min(most, int(x.shape[axis])))
 
     return OperationContract(
         op,
-        lambda x, axis: cs.topk_softmax(x, k(x, axis), axis, normalise),
+        lambda x, axis, **out: cs.topk_softmax(x, k(x, axis), axis, normalise, **out),
         lambda x, axis: reference.topk_softmax(x, k(x, axis), axis, normalise, extended=True),
         "ulp",
         _SOFTMAX,
@@ -444,7 +409,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "softmax_jacobian",
-            lambda y, y_i, axis: cs.softmax_jacobian(y_i),
+            lambda y, y_i, axis, **out: cs.softmax_jacobian(y_i, **out),
             lambda y, y_i, axis: reference.softmax_jacobian(y_i, extended=True),
             "ulp",
             {"float16": 0.51, "bfloat16": 0.51, "float32": 0.5, "float64": 0.5},
@@ -464,6 +429,7 @@ CONTRACTS = {
             "u",
             _FOUR_U,
             _hvp_magnitude,
+            finite=("dy", "v"),
         ),
         OperationContract(
             "log_softmax",
@@ -490,6 +456,32 @@ CONTRACTS = {
             _log_jvp_magnitude,
         ),
         OperationContract(
+            "softmax_value_and_vjp",
+            cs.softmax_value_and_vjp,
+            _extended(reference.softmax_value_and_vjp),
+            "u",
+            _VALUE_AND_PRODUCT,
+            _value_and_product_magnitude,
+        ),
+        OperationContract(
+            "log_softmax_value_and_vjp",
+            cs.log_softmax_value_and_vjp,
+            _extended(reference.log_softmax_value_and_vjp),
+            "u",
+            _VALUE_AND_PRODUCT,
+            _log_and_vjp_magnitude,
+            absolute=2.0**-22,
+        ),
+        OperationContract(
+            "log_softmax_value_and_jvp",
+            cs.log_softmax_value_and_jvp,
+            _extended(reference.log_softmax_value_and_jvp),
+            "u",
+            _VALUE_AND_PRODUCT,
+            _log_and_jvp_magnitude,
+            absolute=2.0**-22,
+        ),
+        OperationContract(
             "logsumexp",
             cs.logsumexp,
             _extended(reference.logsumexp),
@@ -499,7 +491,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_sign",
-            lambda x, axis: cs.logsumexp(x, axis, return_sign=True),
+            lambda x, axis, **out: cs.logsumexp(x, axis, return_sign=True, **out),
             _extended(reference.logsumexp, return_sign=True),
             "u",
             _FOUR_U,
@@ -507,7 +499,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_b",
-            lambda x, b, axis: cs.logsumexp(x, axis, b=b),
+            lambda x, b, axis, **out: cs.logsumexp(x, axis, b=b, **out),
             lambda x, b, axis: reference.logsumexp(x, axis, b, extended=True),
             "u",
             _FOUR_U,
@@ -515,7 +507,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_b_sign",
-            lambda x, b, axis: cs.logsumexp(x, axis, b=b, return_sign=True),
+            lambda x, b, axis, **out: cs.logsumexp(x, axis, b=b, return_sign=True, **out),
             lambda x, b, axis: reference.logsumexp(x, axis, b, return_sign=True, extended=True),
             "u",
             _FOUR_U,
@@ -523,7 +515,7 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_vjp",
-            lambda x, dy, axis: cs.logsumexp_vjp(x, dy, axis, keepdims=True),
+            lambda x, dy, axis, **out: cs.logsumexp_vjp(x, dy, axis, keepdims=True, **out),
             lambda x, dy, axis: reference.logsumexp_vjp(x, dy, axis, keepdims=True, extended=True),
             "u",
             _FOUR_U,
@@ -531,13 +523,14 @@ CONTRACTS = {
         ),
         OperationContract(
             "logsumexp_b_vjp",
-            lambda x, b, dy, axis: cs.logsumexp_vjp(x, dy, axis, keepdims=True, b=b),
+            lambda x, b, dy, axis, **out: cs.logsumexp_vjp(x, dy, axis, keepdims=True, b=b, **out),
             lambda x, b, dy, axis: reference.logsumexp_vjp(
                 x, dy, axis, b, keepdims=True, extended=True
             ),
             "u",
             _WEIGHTED_VJP,
             _weighted_vjp_magnitude,
+            finite=("b",),
         ),
         *(
             OperationContract(
@@ -546,20 +539,21 @@ CONTRACTS = {
                 _FOUR_U,
                 losses.magnitude(op),
                 absolute=2.0**-22,  # the float32 logarithm has no low word
+                finite=("dloss",),
             )
             for op in OPERATIONS
             if op.startswith("cross_entropy")
         ),
         OperationContract(
             "segment_softmax",
-            lambda x, offsets, axis: cs.segment_softmax(x, offsets),
+            lambda x, offsets, axis, **out: cs.segment_softmax(x, offsets, **out),
             lambda x, offsets, axis: reference.segment_softmax(x, offsets, extended=True),
             "ulp",
             _SOFTMAX,
         ),
         OperationContract(
             "segment_softmax_vjp",
-            lambda y, dy, offsets, axis: cs.segment_softmax_vjp(y, dy, offsets),
+            lambda y, dy, offsets, axis, **out: cs.segment_softmax_vjp(y, dy, offsets, **out),
             lambda y, dy, offsets, axis: reference.segment_softmax_vjp(
                 y, dy, offsets, extended=True
             ),
@@ -583,7 +577,7 @@ CONTRACTS = {
             sampling.sample_exact,
             "u",
             {"int64": 4.0},
-            judge=sampling.sample_errors,
+            judged_by=sampling.sample_errors,
         ),
         *(_of_logits(op) for op in OPERATIONS if transformed.transforms(op)),
     )

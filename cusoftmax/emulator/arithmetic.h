@@ -34,9 +34,9 @@ inline float perturbed_exp2(u64 seed, float a) {
   if (size >= 0x43180000u) {  // |a| >= 152, infinity among them
     return negative ? 0.0f : bits_to_float(0x7f800000u);
   }
-  const double exponent = size < 0x00800000u ? 0.0 : static_cast<double>(a);
-  const double whole = __builtin_floor(exponent + 0.5);
-  const double x = (exponent - whole) * 0.6931471805599453;  // |x| < 0.35
+  if (size < 0x00800000u) return 1.0f;  // exactly, as the manual's table has it for zeros and subnormals
+  const double whole = __builtin_floor(a + 0.5);
+  const double x = (a - whole) * 0.6931471805599453;  // |x| < 0.35
   // Taylor's series up to x^9; the remainder is below 1e-11.
   double power = 1.0 / 362880;
   power = power * x + 1.0 / 40320;

@@ -8,7 +8,6 @@ Intermediate results stay on the device.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from math import inf, isfinite, nan, prod
 from typing import Any
@@ -16,14 +15,20 @@ from typing import Any
 import numpy as np
 
 from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, output_dtype
-from cusoftmax.operations.lookup import find
-from cusoftmax.operations.options import cross_entropy_name
+from cusoftmax.operations.options import cross_entropy_name, in_place
 from cusoftmax.planning.checks import (
     Array,
+    ResultDtypes,
     accepted_name,
     as_dtype,
+    check_device,
     check_shape,
     check_types,
+    described,
+    plain_bool,
+    plain_choice,
+    plain_count,
+    plain_number,
     resolve_axes,
 )
 from cusoftmax.runtime import arrays, backend, launch
@@ -46,21 +51,16 @@ class Options:
         op: str, ignore_index: Any, label_smoothing: Any, z_loss: Any, softcap: Any
     ) -> Options:
         """Return the options, or raise an error that says which is wrong."""
-        try:
-            ignored = operator.index(ignore_index)
-        except TypeError:
-            raise TypeError(f"{op}: ignore_index={ignore_index!r} is not an integer") from None
+        ignored = plain_count(op, "ignore_index", ignore_index)
         if not -_LARGEST - 1 <= ignored <= _LARGEST:
-            raise ValueError(f"{op}: ignore_index={ignored} does not fit in an int64")
-        smoothing, z = (
-            _number(op, name, value)
-            for name, value in (("label_smoothing", label_smoothing), ("z_loss", z_loss))
-        )
+            raise ValueError(f"{op}: ignore_index={described(ignored)} does not fit in an int64")
+        smoothing = plain_number(op, "label_smoothing", label_smoothing)
+        z = plain_number(op, "z_loss", z_loss)
         if not 0 <= smoothing <= 1:
             raise ValueError(f"{op}: label_smoothing={smoothing} is not between 0 and 1")
         if not isfinite(z):
             raise ValueError(f"{op}: z_loss={z} is not finite")
-        cap = None if softcap is None else _number(op, "softcap", softcap)
+        cap = None if softcap is None else plain_number(op, "softcap", softcap)
         if cap is not None and not 0 < cap < inf:
             raise ValueError(f"{op}: softcap={cap} is no limit; give a positive number, or None")
         return Options(ignored, smoothing, z, cap)
@@ -76,29 +76,24 @@ class Options:
         )
 
 
-def _number(op: str, name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{op}: {name}={value!r} is not a number") from None
-
-
 class _Rows:
     """Checked logits and targets, and what follows from them."""
 
     def __init__(
         self, op: str, logits: Array, target: Array, axis: Any, weight: Array | None
     ) -> None:
-        check_types(find("cross_entropy_soft"), op, (logits, target), ())
+        given = {"logits": logits, "target": target}
+        if weight is not None:
+            given["weight"] = weight
+        check_types(op, tuple(given), tuple(given.values()))
+        for name, array in given.items():
+            check_device(op, name, array, "logits", logits)
         self.op, self.logits, self.target, self.weight = op, logits, target, weight
         self.dtype = accepted_name(op, "logits has dtype", logits.dtype, INPUTS)
         if not logits.ndim:
             raise ValueError(f"{op}: logits has no dimensions; give it at least one")
-        try:
-            self.axis = operator.index(axis)
-        except TypeError:
-            raise TypeError(f"{op}: axis={axis!r} is not accepted; give an int") from None
-        (kept,) = resolve_axes(op, self.axis, logits.ndim)
+        (kept,) = resolve_axes(op, axis, logits.ndim, several=False)
+        self.axis = kept
         shape = logits.shape
         self.shape, self.classes = shape[:kept] + shape[kept + 1 :], shape[kept]
         self.soft = target.dtype.name in FLOATS
@@ -108,7 +103,6 @@ class _Rows:
         check_shape(op, "target", target.shape, "logits", shape, expected)
         self.counted = [self.dtype, *([target.dtype.name] if self.soft else [])]
         if weight is not None:
-            check_types(find("cross_entropy_weight"), op, (logits, target, weight), ())
             self.counted.append(accepted_name(op, "weight has dtype", weight.dtype, FLOATS))
             if weight.shape != (self.classes,):
                 raise ValueError(
@@ -129,12 +123,14 @@ class _Rows:
         self,
         options: Options,
         result: str,
-        upstream: Array | None,
+        upstream: tuple[Array, ...],
         factor: float,
         dtype: Any,
         out: Any,
+        steps: list[launch.Step] | None = None,
+        inplace: bool = False,
     ) -> Any:
-        """Launch the kernel over the logits."""
+        """Launch the kernel over the logits, or add it to `steps`."""
         weight = self.weight
         smooth = not self.soft and options.label_smoothing > 0
         name = cross_entropy_name(
@@ -148,17 +144,15 @@ class _Rows:
         inputs += [self.target] if self.soft else []
         inputs += [self.along] if weight is not None and (self.soft or smooth) else []
         inputs += [] if self.soft else [self.target]
-        inputs += [] if upstream is None else [upstream]
+        inputs += upstream
         inputs += [weight] if weight is not None and not self.soft else []
         numbers = options.numbers(self.classes, self.stride, factor)
-        return launch.run(name, tuple(inputs), self.axis, dtype, out, False, numbers)
+        name = in_place(name) if inplace else name
+        return launch.run(name, tuple(inputs), self.axis, dtype, out, False, numbers, steps)
 
     def check_classes(self, ignore_index: int) -> None:
         """Raise ValueError if a target is not a class; waits for the device."""
         found = backend.to_host(self.target)
-        if found.dtype == np.uint64:
-            found = np.minimum(found, np.uint64(_LARGEST))
-        found = found.astype(np.int64)
         wrong = ((found < 0) | (found >= self.classes)) & (found != ignore_index)
         if wrong.any():
             row = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), found.shape))
@@ -168,12 +162,12 @@ class _Rows:
                 f"{self.classes} classes and not ignore_index={ignore_index}"
             )
 
-    def divisor(self, options: Options, dtype: Any) -> Array:
-        """Launch the sum of the targets' weights; return its inverse, on the device."""
+    def divisor(self, options: Options, dtype: Any, steps: list[launch.Step]) -> Array:
+        """Add the sum of the targets' weights to `steps`; return its inverse, on the device."""
         numbers = (options.ignore_index, self.stride, self.classes)
         tables = () if self.weight is None else (self.weight,)
         name = "cross_entropy_divisor" + "_weight" * bool(tables)
-        return launch.run(name, (self.target, *tables), None, dtype, None, False, numbers)
+        return launch.run(name, (self.target, *tables), None, dtype, None, False, numbers, steps)
 
 
 def cross_entropy(
@@ -186,42 +180,45 @@ def cross_entropy(
     z_loss: Any,
     softcap: Any,
     reduction: Any,
-    grad: bool,
-    inplace: bool,
-    check: bool,
+    grad: Any,
+    inplace: Any,
+    check: Any,
 ) -> Any:
     """Implement `cusoftmax.cross_entropy`."""
     op = "cross_entropy"
     options = Options.checked(op, ignore_index, label_smoothing, z_loss, softcap)
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{op}: reduction={reduction!r} is not known; give none, mean or sum")
+    plain_choice(op, "reduction", reduction, REDUCTIONS)
+    inplace = plain_bool(op, "inplace", inplace)
+    grad = plain_bool(op, "grad", grad) or inplace
+    check = plain_bool(op, "check", check)
     rows = _Rows(op, logits, target, axis, weight)
-    if check and not rows.soft:
-        rows.check_classes(options.ignore_index)
     dtype = as_dtype(op, output_dtype([rows.dtype]))
     # Losses that will be summed keep the precision of the arithmetic.
     exact = as_dtype(op, compute_dtype(rows.counted, dtype.name))
     each = dtype if reduction == "none" else exact
-    factor, divisor = 1.0, None
+    steps: list[launch.Step] = []
+    factor = 1.0
+    divisor: tuple[Array, ...] = ()
     if reduction == "mean" and rows.soft:
         count = prod(rows.shape)
         factor = 1.0 / count if count else nan
     elif reduction == "mean":
-        divisor = rows.divisor(options, exact)
-    if grad or inplace:
-        upstream = None
-        if divisor is not None:
-            upstream = arrays.broadcast_to(divisor, rows.shape)
+        divisor = (rows.divisor(options, exact, steps),)
+    if grad:
+        upstream = tuple(arrays.broadcast_to(d, rows.shape) for d in divisor)
+        dtypes = ResultDtypes((dtype, each))
         out = (logits, arrays.empty(rows.shape, each)) if inplace else None
-        result = "grad" if upstream is None else "grad_up"
-        gradient, loss = rows.run(options, result, upstream, factor, (dtype, each), out)
+        result = "grad_up" if upstream else "grad"
+        gradient, loss = rows.run(options, result, upstream, factor, dtypes, out, steps, inplace)
     else:
-        loss = rows.run(options, "", None, factor, each, None)
+        loss = rows.run(options, "", (), factor, each, None, steps)
     if reduction != "none":
-        name = "cross_entropy_total" + ("" if divisor is None else "_by")
-        by = () if divisor is None else (divisor,)
-        loss = launch.run(name, (loss, *by), None, dtype, None, False, (factor,))
-    return (loss, gradient) if grad or inplace else loss
+        name = "cross_entropy_total" + "_by" * bool(divisor)
+        loss = launch.run(name, (loss, *divisor), None, dtype, None, False, (factor,), steps)
+    if check and not rows.soft:
+        rows.check_classes(options.ignore_index)
+    launch.run_all(steps)
+    return (loss, gradient) if grad else loss
 
 
 def cross_entropy_vjp(
@@ -234,14 +231,18 @@ def cross_entropy_vjp(
     label_smoothing: Any,
     z_loss: Any,
     softcap: Any,
-    check: bool,
+    check: Any,
     out: Array | None,
 ) -> Any:
     """Implement `cusoftmax.cross_entropy_vjp`."""
     op = "cross_entropy_vjp"
     options = Options.checked(op, ignore_index, label_smoothing, z_loss, softcap)
+    check = plain_bool(op, "check", check)
     rows = _Rows(op, logits, target, axis, weight)
+    dtype = None if out is not None else as_dtype(op, output_dtype([rows.dtype]))
+    steps: list[launch.Step] = []
+    gradient = rows.run(options, "vjp", (dloss,), 1.0, dtype, out, steps)
     if check and not rows.soft:
         rows.check_classes(options.ignore_index)
-    dtype = None if out is not None else as_dtype(op, output_dtype([rows.dtype]))
-    return rows.run(options, "vjp", dloss, 1.0, dtype, out)
+    launch.run_all(steps)
+    return gradient

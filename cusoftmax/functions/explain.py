@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
-from cusoftmax.planning.checks import Axis
+from cusoftmax.planning.checks import Axis, plain_list, wrong_kind
 from cusoftmax.runtime.backend import active, present_device
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from cusoftmax.planning.plan import Plan
+
+_SHAPES = "a list of shapes, such as [(4096, 32000)]"
 
 
 def explain(
@@ -55,7 +58,7 @@ def explain(
     Raises
     ------
     TypeError
-        If a dtype is not accepted, or `axis` is not made of integers.
+        If an argument is of the wrong kind.
     ValueError
         If `op`, `arch` or `order` is not known, a size is negative, or `axis` is out of range or
         repeated.
@@ -72,7 +75,7 @@ def explain(
     from cusoftmax.planning.prepare import problem_for
 
     problem = problem_for(op, shape, dtype, axis, out_dtype, order, k)
-    device = DeviceSpec.known(arch) if arch is not None else present_device()
+    device = DeviceSpec.known(arch, "explain") if arch is not None else present_device()
     return Explanation(**vars(plan(problem, device)))
 
 
@@ -115,10 +118,17 @@ def warmup(
     from cusoftmax.planning.planner import plan  # here, as in runtime/launch.py
     from cusoftmax.planning.prepare import problem_for
 
+    names = plain_list("warmup", "ops", ops, "a list of names, such as ['softmax']")
+    sizes = plain_list("warmup", "shapes", shapes, _SHAPES)
+    if any(not isinstance(shape, Sequence) for shape in sizes):
+        raise wrong_kind("warmup", "shapes", shapes, _SHAPES)
+    kinds = plain_list("warmup", "dtypes", dtypes, "a list of dtypes, such as ['float32']")
+    # All are checked before the first is compiled.
+    problems = [
+        problem_for(op, shape, dtype, axis, k=k, caller="warmup")
+        for op, shape, dtype in product(names, sizes, kinds)
+    ]
     backend = active()
-    for op in ops:
-        for shape in shapes:
-            for dtype in dtypes:
-                problem = problem_for(op, shape, dtype, axis, k=k)
-                for launch in plan(problem, backend.device).launches:
-                    backend.load(launch.kernel)
+    for problem in problems:
+        for launch in plan(problem, backend.device).launches:
+            backend.load(launch.kernel)

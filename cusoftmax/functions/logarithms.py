@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from cusoftmax.functions import _logits
+from cusoftmax.planning.checks import plain_bool
 from cusoftmax.runtime import arrays, launch
 
 if TYPE_CHECKING:
@@ -160,6 +161,52 @@ def log_softmax_jvp(
     )
 
 
+# `out` has one type in all of them: by an array of CuPy, which is Any, two could not be told apart.
+@overload
+def logsumexp(
+    x: cupy.ndarray,
+    axis: Axis = ...,
+    keepdims: bool = ...,
+    b: cupy.ndarray | None = ...,
+    return_sign: Literal[False] = ...,
+    dtype: DTypeLike | None = ...,
+    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    *,
+    scale: float | None = ...,
+    mask: cupy.ndarray | None = ...,
+    bias: cupy.ndarray | None = ...,
+    causal: bool = ...,
+) -> cupy.ndarray: ...
+@overload
+def logsumexp(
+    x: cupy.ndarray,
+    axis: Axis = ...,
+    keepdims: bool = ...,
+    b: cupy.ndarray | None = ...,
+    *,
+    return_sign: Literal[True],
+    dtype: DTypeLike | None = ...,
+    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    scale: float | None = ...,
+    mask: cupy.ndarray | None = ...,
+    bias: cupy.ndarray | None = ...,
+    causal: bool = ...,
+) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+@overload
+def logsumexp(
+    x: cupy.ndarray,
+    axis: Axis = ...,
+    keepdims: bool = ...,
+    b: cupy.ndarray | None = ...,
+    return_sign: bool = ...,
+    dtype: DTypeLike | None = ...,
+    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    *,
+    scale: float | None = ...,
+    mask: cupy.ndarray | None = ...,
+    bias: cupy.ndarray | None = ...,
+    causal: bool = ...,
+) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
 def logsumexp(
     x: cupy.ndarray,
     axis: Axis = -1,
@@ -211,11 +258,13 @@ def logsumexp(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `b`, `mask` or `bias` does not broadcast to `x`; if `out` has the wrong shape, device or
-        dtype, has elements that share memory, or overlaps an input; if `axis` is out of range
-        (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range.
+        If an array is misaligned; if `b`, `mask` or `bias` does not broadcast to `x`; if `out` has
+        the wrong shape, device or dtype, has elements that share memory, or overlaps an input; if
+        `axis` is out of range (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of
+        range.
 
     Notes
     -----
@@ -230,7 +279,8 @@ def logsumexp(
     array(1000.69314718)
     """
     weights = () if b is None else (arrays.broadcast("logsumexp", "b", b, "x", x),)
-    name = ("logsumexp_b" if weights else "logsumexp") + ("_sign" if return_sign else "")
+    signed = plain_bool("logsumexp", "return_sign", return_sign)
+    name = "logsumexp" + "_b" * bool(weights) + "_sign" * signed
     if scale is None and mask is None and bias is None and causal is False:
         return launch.run(name, (x, *weights), axis, dtype, out, keepdims)
     return _logits.run(

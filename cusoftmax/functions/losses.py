@@ -2,12 +2,74 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
     import cupy
 
 
+@overload
+def cross_entropy(
+    logits: cupy.ndarray,
+    target: cupy.ndarray,
+    axis: int = ...,
+    weight: cupy.ndarray | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    z_loss: float = ...,
+    softcap: float | None = ...,
+    reduction: str = ...,
+    grad: Literal[False] = ...,
+    inplace: Literal[False] = ...,
+    check: bool = ...,
+) -> cupy.ndarray: ...
+@overload
+def cross_entropy(
+    logits: cupy.ndarray,
+    target: cupy.ndarray,
+    axis: int = ...,
+    weight: cupy.ndarray | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    z_loss: float = ...,
+    softcap: float | None = ...,
+    reduction: str = ...,
+    *,
+    grad: Literal[True],
+    inplace: bool = ...,
+    check: bool = ...,
+) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+@overload
+def cross_entropy(
+    logits: cupy.ndarray,
+    target: cupy.ndarray,
+    axis: int = ...,
+    weight: cupy.ndarray | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    z_loss: float = ...,
+    softcap: float | None = ...,
+    reduction: str = ...,
+    *,
+    grad: bool = ...,
+    inplace: Literal[True],
+    check: bool = ...,
+) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+@overload
+def cross_entropy(
+    logits: cupy.ndarray,
+    target: cupy.ndarray,
+    axis: int = ...,
+    weight: cupy.ndarray | None = ...,
+    ignore_index: int = ...,
+    label_smoothing: float = ...,
+    z_loss: float = ...,
+    softcap: float | None = ...,
+    reduction: str = ...,
+    grad: bool = ...,
+    inplace: bool = ...,
+    check: bool = ...,
+) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
 def cross_entropy(
     logits: cupy.ndarray,
     target: cupy.ndarray,
@@ -73,11 +135,12 @@ def cross_entropy(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or an option is not a number.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If the shape of `target` or `weight` does not fit that of `logits`; if an option is out of
-        range; with `check`, if a target is neither a class nor `ignore_index`; if `axis` is out of
-        range (`numpy.exceptions.AxisError`).
+        If an array is misaligned; if the shape of `target` or `weight` does not fit that of
+        `logits`; if an option is out of range; with `check`, if a target is neither a class nor
+        `ignore_index`; if `axis` is out of range (`numpy.exceptions.AxisError`).
 
     Notes
     -----

@@ -6,8 +6,6 @@ The noise of an element depends only on the seed, the number of its row and its 
 
 from __future__ import annotations
 
-from math import inf
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from cusoftmax.planning import checks
@@ -90,14 +88,16 @@ def gumbel_softmax(
     >>> cusoftmax.gumbel_softmax(x, seed=1, temperature=0)
     array([0., 1., 0., 0.])
     """
-    checks.check_one_axis("gumbel_softmax", axis)
     key = _seed("gumbel_softmax", seed)
     t = _temperature("gumbel_softmax", temperature)
     if t >= _COLDEST or not getattr(x, "size", 1):
         return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / (t or 1.0)))
-    launch.check("gumbel_softmax", (x,), axis, dtype, out)  # before the first of two launches
-    largest = launch.run("gumbel_argmax", (x,), axis, None, None, options=(1, key, 1.0, 1.0))
-    return launch.run("one_hot", (x, largest), axis, dtype, out)
+    steps: list[launch.Step] = []
+    numbers = (1, key, 1.0, 1.0)
+    largest = launch.run("gumbel_argmax", (x,), axis, None, None, options=numbers, steps=steps)
+    y = launch.run("one_hot", (x, largest), axis, dtype, out, steps=steps)
+    launch.run_all(steps)
+    return y
 
 
 def sample(
@@ -135,12 +135,12 @@ def sample(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, `seed` or `axis` is not an int, or
-        `temperature` is not a number.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `seed` or `temperature` is out of range; if `axis` is out of range
-        (`numpy.exceptions.AxisError`) or has no elements; if `out` has the wrong shape or device,
-        has elements that share memory, or overlaps `x`.
+        If an array is misaligned; if `seed` or `temperature` is out of range; if `axis` is out of
+        range (`numpy.exceptions.AxisError`) or has no elements; if `out` has the wrong shape or
+        device, has elements that share memory, or overlaps `x`.
 
     Notes
     -----
@@ -162,7 +162,6 @@ def sample(
     >>> cusoftmax.sample(x, seed=7)
     array([1, 1, 1, 1, 2])
     """
-    checks.check_one_axis("sample", axis)
     key = _seed("sample", seed)
     t = _temperature("sample", temperature)
     if t < _COLDEST:
@@ -175,19 +174,15 @@ def _seed(op: str, seed: Any) -> int:
     """Return a seed as the kernels read it: its 64 bits as a signed number."""
     number = checks.plain_count(op, "seed", seed)
     if not 0 <= number < 1 << 64:
-        raise ValueError(f"{op}: seed={number} is not accepted; give a number from 0 to 2**64 - 1")
+        raise ValueError(
+            f"{op}: seed={checks.described(number)} is not accepted; give a number from 0 to "
+            f"2**64 - 1"
+        )
     return number - (number >> 63 << 64)
 
 
 def _temperature(op: str, temperature: Any) -> float:
-    real = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if not real:  # reading an array would wait for the device
-        kind = type(temperature).__name__
-        raise TypeError(f"{op}: temperature is a {kind}; give a number")
-    try:
-        number = float(temperature)
-    except OverflowError:
-        number = inf
+    number = checks.plain_number(op, "temperature", temperature)
     if not 0 <= number <= _HOTTEST:
         raise ValueError(
             f"{op}: temperature={number} is not accepted; give a number from 0 to 2**100"

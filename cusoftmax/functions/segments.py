@@ -42,11 +42,12 @@ def segment_softmax(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, or a dtype is not accepted.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `x` has no dimensions; if `offsets` is empty or not one-dimensional; if an array is on
-        another device than `x`; if `out` has the wrong shape or dtype, has elements that share
-        memory, or overlaps an input without being `x` itself.
+        If an array is misaligned; if `x` has no dimensions; if `offsets` is empty or not
+        one-dimensional; if an array is on another device than `x`; if `out` has the wrong shape or
+        dtype, has elements that share memory, or overlaps an input without being `x` itself.
 
     Notes
     -----
@@ -99,7 +100,8 @@ def segment_softmax_vjp(
 
     Notes
     -----
-    As in `segment_softmax`, the whole result is NaN if offsets do not rise from 0 to E.
+    As in `segment_softmax`, the whole result is NaN if offsets do not rise from 0 to E. Each
+    segment of `y` must sum to 1: see `softmax_vjp`.
 
     Examples
     --------

@@ -53,12 +53,13 @@ def topk_softmax(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or `k` or `axis` is not an int.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `k` is less than 1, more than 64 or more than the length of a row; if `normalise` is not
-        known; if `x` has no dimensions; if an array of `out` has the wrong shape, device or dtype,
-        has elements that share memory, or overlaps another array; if `axis` is out of range
-        (`numpy.exceptions.AxisError`).
+        If an array is misaligned; if `k` is less than 1, more than 64 or more than the length of a
+        row; if `normalise` is not known; if `x` has no dimensions; if an array of `out` has the
+        wrong shape, device or dtype, has elements that share memory, or overlaps another array; if
+        `axis` is out of range (`numpy.exceptions.AxisError`).
 
     Notes
     -----
@@ -78,7 +79,7 @@ def topk_softmax(
     (array([0.7573, 0.1025]), array([1, 0]))
     """
     named = {"row": "topk_softmax", "topk": "topk_softmax_gates"}
-    op = checks.one_of("topk_softmax", "normalise", normalise, named)
+    op = named[checks.plain_choice("topk_softmax", "normalise", normalise, named)]
     k = checks.plain_count("topk_softmax", "k", k)
     values, indices = launch.run(op, (x,), axis, dtype, out, options=(k,))
     return values, indices

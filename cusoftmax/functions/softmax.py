@@ -66,11 +66,13 @@ def softmax(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `out` has the wrong shape, device or dtype, has elements that share memory, or overlaps
-        `x` without being the same array; if `axis` is out of range (`numpy.exceptions.AxisError`)
-        or repeated; if `scale` is out of range, or `mask` or `bias` does not broadcast.
+        If an array is misaligned; if `out` has the wrong shape, device or dtype, has elements that
+        share memory, or overlaps `x` without being the same array; if `axis` is out of range
+        (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range, or `mask` or `bias`
+        does not broadcast.
 
     Notes
     -----
@@ -138,12 +140,19 @@ def softmax_vjp(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, a dtype is not accepted, or `axis` is not made of integers.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `y`, `dy` and `out` differ in shape or device; if `out` has elements that share memory,
-        or overlaps an input without being the same array; if `axis` is out of range
-        (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range, or `mask` does not
-        broadcast.
+        If an array is misaligned; if `y`, `dy` and `out` differ in shape or device; if `out` has
+        elements that share memory, or overlaps an input without being the same array; if `axis` is
+        out of range (`numpy.exceptions.AxisError`) or repeated; if `scale` is out of range, or
+        `mask` does not broadcast.
+
+    Notes
+    -----
+    `y` must sum to 1, as a softmax does. Where one element of a float32 or float64 `y` is above one
+    half, the sum takes it as 1 less the others: so the gradient is right also where that element is
+    rounded to 1. For float16 and bfloat16 see `softmax_value_and_vjp`.
 
     Examples
     --------
@@ -233,10 +242,11 @@ def softmax_jacobian(
     Raises
     ------
     TypeError
-        If an array is not a CuPy array, or a dtype is not accepted.
+        If an array is not a CuPy array or has another dtype than those accepted, or another
+        argument is of the wrong kind.
     ValueError
-        If `y` has no dimensions; if `out` has the wrong shape, device or dtype, has elements that
-        share memory, or overlaps `y`.
+        If an array is misaligned; if `y` has no dimensions; if `out` has the wrong shape, device or
+        dtype, has elements that share memory, or overlaps `y`.
 
     Notes
     -----
@@ -288,6 +298,11 @@ def softmax_vjp_vjp(
     TypeError, ValueError
         As `softmax_vjp`; ValueError also if the results overlap each other.
 
+    Notes
+    -----
+    The sums take `y` as `softmax_vjp` does. The gradient with respect to `y` is determined up to a
+    constant along a row, since rows of `y` sum to 1; the next VJP, through softmax, removes it.
+
     Examples
     --------
     >>> import cupy, cusoftmax
@@ -331,6 +346,10 @@ def softmax_hvp(
     ------
     TypeError, ValueError
         As `softmax_vjp`.
+
+    Notes
+    -----
+    The sums take `y` as `softmax_vjp` does, which must sum to 1.
 
     Examples
     --------

@@ -35,9 +35,9 @@ class _LaunchLoops:
         operation = KERNELS[plan.op]
         compensated = int(kernel["CSM_COMPENSATED"])
         # A node is shuffled word by word: the maximum, the sums with their low words, the picked.
-        sums = (operation.relative + operation.plain) * (1 + compensated)
-        maximum = operation.maximum_words if operation.relative else 0
-        self.words = (maximum + sums + operation.picked) * acc
+        relative, plain, picked = (int(count) for count in kernel["CSM_NEEDS"].split(","))
+        maximum = operation.maximum_words if relative else 0
+        self.words = (maximum + (relative + plain) * (1 + compensated) + picked) * acc
 
     def rounds(self, loop: Loop) -> float | None:
         moves = loop.has("LDG") or loop.has("STG")

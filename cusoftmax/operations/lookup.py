@@ -10,13 +10,21 @@ if TYPE_CHECKING:
 
 
 @cache
-def find(op: str) -> Operation:
-    """Return the operation of the public function or kernel `op`; ValueError if there is none."""
+def find(op: str, caller: str = "cusoftmax") -> Operation:
+    """Return the operation of the public function or kernel `op`.
+
+    ValueError if there is none; its message begins with the name of the function `caller`.
+    """
+    from dataclasses import replace
+
     from cusoftmax.operations.table import KERNELS, OPERATIONS, SAME_KERNEL
 
-    operation = KERNELS.get(op) or SAME_KERNEL.get(op)
-    if operation is None:
-        named = [operation.name for operation in OPERATIONS.values() if not operation.public]
-        known = ", ".join((*named, "softmax_jvp"))
-        raise ValueError(f"there is no operation {op!r}; the operations are {known}")
-    return operation
+    if op in KERNELS:
+        return KERNELS[op]
+    if op in SAME_KERNEL:
+        operation = SAME_KERNEL[op]
+        return replace(operation, public=operation.public or op)
+    named = [name for name, known in (OPERATIONS | SAME_KERNEL).items() if not known.public]
+    raise ValueError(
+        f"{caller}: there is no operation {op[:60]!r}; the operations are {', '.join(named)}"
+    )

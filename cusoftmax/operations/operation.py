@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from cusoftmax.operations.dtypes import ITEMSIZE
 
 REDUCTIONS = ("group", "block", "stream", "split", "column")
 SELECTIONS = ("topk_group", "topk_block", "topk_split", "topk_column")
 PATTERNS = (*REDUCTIONS, "map", "segment", *SELECTIONS)
 
 MASK = "mask"  # name of the bool input that says which elements of a row take part
+
+
+class Needs(NamedTuple):
+    """What a kernel computes of a row.
+
+    Attributes
+    ----------
+    relative, plain : int
+        Sums of terms relative to the row's maximum, and of others.
+    picked : int
+        Values of single elements.
+    rule : str
+        Which elements these are, as ``csm::PickRule`` names it (``machine/config.cuh``).
+    """
+
+    relative: int
+    plain: int
+    picked: int
+    rule: str
 
 
 @dataclass(frozen=True)
@@ -42,13 +65,20 @@ class Operation:
         the kernel then finds too; plain sums do not.
     picked : int
         Number of single elements whose values the kernel takes out of the row.
+    rule : str
+        Which elements, as in `Needs`.
+    dominant : pair of int, optional
+        The numbers of plain sums and of picked values if the element above one half is kept apart
+        from the sums: if the first input is float32 or float64 and the results are as precise.
     patterns : tuple of str
         The patterns (ways of laying a row over threads) that the kernel supports.
     source : str
         ``cuda_kernels/ops/<source>.cuh``, if that is not `name`: variants of an operation share its
         source.
     public : str
-        Name of the public function that runs it, if that is not `name`; error messages use it.
+        Name of the public function that runs it, if that is not `name`.
+    one_axis : bool
+        Whether a row lies along one axis only.
     ordered : bool
         Whether the kernel needs to know where a row stands. Rows are then numbered in the order of
         the arrays' dimensions instead of the order of memory.
@@ -64,6 +94,8 @@ class Operation:
     exact_sums : bool
         Whether float64 sums keep a second word even if the result is narrower. float32 sums keep
         one only for float32 results: for 16-bit results it would take longer than memory does.
+    always_exact : bool
+        Whether sums keep a second word for all dtypes.
     sum_inputs, map_inputs : tuple of str
         The inputs that the sums need, and those that the results need, if that is not all of them.
         Where a row is read twice, the compiler drops the loads that a pass does not need.
@@ -82,17 +114,26 @@ class Operation:
     relative: int = 0
     plain: int = 0
     picked: int = 0
+    rule: str = "given"
+    dominant: tuple[int, int] | None = None
     patterns: tuple[str, ...] = REDUCTIONS
     source: str = ""
     public: str = ""
+    one_axis: bool = False
     ordered: bool = False
     features: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     precise_as: str = ""
     repeated: bool = False
     exact_sums: bool = False
+    always_exact: bool = False
     sum_inputs: tuple[str, ...] = ()
     map_inputs: tuple[str, ...] = ()
+
+    @property
+    def function(self) -> str:
+        """Name of the public function that runs it, with which its error messages begin."""
+        return self.public or self.name
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -140,10 +181,28 @@ class Operation:
         wide = "scaled" in self.features or "biased" in self.features
         return 2 if self.relative and wide else 1
 
-    @property
-    def node_words(self) -> int:
+    def compensated(self, dtypes: Sequence[str], acc: str) -> bool:
+        """Whether sums keep a second word, for operands of these dtypes, computed in `acc`."""
+        return (
+            self.always_exact
+            or ITEMSIZE[dtypes[self.precision]] == ITEMSIZE[acc]
+            or (self.exact_sums and acc == "float64")
+        )
+
+    def needs(self, dtypes: Sequence[str], acc: str) -> Needs:
+        """Return what the kernel of these dtypes computes of a row."""
+        if (
+            self.dominant is not None
+            and dtypes[0] in ("float32", "float64")
+            and self.compensated(dtypes, acc)
+        ):
+            return Needs(self.relative, *self.dominant, "dominant")
+        return Needs(self.relative, self.plain, self.picked, self.rule)
+
+    def node_words(self, dtypes: Sequence[str], acc: str) -> int:
         """Words of a partial result: the maximum, two for each sum, one for each picked value."""
-        return self.maximum_words + 2 * (self.relative + self.plain) + self.picked
+        needs = self.needs(dtypes, acc)
+        return self.maximum_words + 2 * (needs.relative + needs.plain) + needs.picked
 
     @property
     def precision(self) -> int:

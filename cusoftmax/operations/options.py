@@ -32,6 +32,11 @@ def cross_entropy_name(*, soft: bool, weight: bool, smooth: bool, capped: bool, 
     return "_".join(("cross_entropy", *words, *([result] if result else ())))
 
 
+def in_place(name: str) -> str:
+    """Return the name of a variant of cross-entropy whose gradient replaces the logits."""
+    return f"{name}_inplace"
+
+
 # Numbers passed with a call that transforms the logits: the absolute value of the scale (1 if the
 # scale is 0) in two words, its sign, and the number of rows of a causal matrix.
 LOGIT_OPTIONS = ("scale", "scale_low", "sign", "queries")

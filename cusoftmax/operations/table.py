@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cusoftmax.operations.operation import SELECTIONS, Operation
-from cusoftmax.operations.options import LOGIT_FEATURES, logits_name
+from cusoftmax.operations.options import LOGIT_FEATURES, in_place, logits_name
 from cusoftmax.operations.variants import cross_entropy_variants, logit_variants, of_logits
 
 _LOGSUMEXP = Operation(
@@ -38,6 +38,16 @@ _LOGSUMEXP_VJP = Operation(
     formula="dx = dy * exp(x - m) / sum_j exp(x_j - m), with m = max_j x_j",
     relative=1,
 )
+_VALUE_AND_VJP = Operation(
+    name="softmax_value_and_vjp",
+    inputs=("x", "dy"),
+    outputs=("y", "dx"),
+    formula="y = softmax(x); dx = y * (dy - sum_j y_j dy_j)",
+    relative=2,
+    picked=1,
+    rule="largest",
+    always_exact=True,
+)
 _TOPK = Operation(
     name="topk_softmax",
     inputs=("x",),
@@ -47,17 +57,19 @@ _TOPK = Operation(
     options=("k",),
     formula="the k largest exp(x_i - m) / sum_j exp(x_j - m), with m = max_j x_j",
     patterns=SELECTIONS,
+    one_axis=True,
     relative=1,
 )
 _SAMPLE = Operation(
     name="sample",
     inputs=("x",),
     outputs=(),
-    row_outputs=("indices",),
+    row_outputs=("out",),
     selects=True,
     options=("k", "seed", "of_logits", "of_noise"),
     formula="the i of the largest x_i / T + g_i, with g Gumbel noise",
     patterns=SELECTIONS,
+    one_axis=True,
     ordered=True,
     features=("noisy",),
     precise_as="x",
@@ -77,6 +89,7 @@ OPERATIONS = {
             inputs=("y", "dy"),
             formula="dx = y * (dy - sum_j y_j dy_j)",
             plain=1,
+            dominant=(2, 2),
         ),
         Operation(
             name="softmax_jacobian",
@@ -94,6 +107,7 @@ OPERATIONS = {
             formula="gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j; "
             "gdy = y * (g - sum_j y_j g_j)",
             plain=2,
+            dominant=(3, 3),
         ),
         Operation(
             name="softmax_hvp",
@@ -101,6 +115,7 @@ OPERATIONS = {
             formula="yt * (dy - sum_j y_j dy_j) - y * sum_j yt_j dy_j, "
             "with yt = y * (v - sum_j y_j v_j)",
             plain=3,
+            dominant=(4, 3),
         ),
         Operation(
             name="log_softmax",
@@ -121,7 +136,28 @@ OPERATIONS = {
             inputs=("logy", "xt"),
             formula="dyt = xt - sum_j exp(logy_j) xt_j",
             plain=1,
+            dominant=(1, 3),
             map_inputs=("xt",),
+        ),
+        _VALUE_AND_VJP,
+        Operation(
+            name="log_softmax_value_and_vjp",
+            inputs=("x", "dy"),
+            outputs=("logy", "dx"),
+            formula="logy = log_softmax(x); dx = dy - exp(logy) * sum_j dy_j",
+            relative=1,
+            plain=1,
+            always_exact=True,
+        ),
+        Operation(
+            name="log_softmax_value_and_jvp",
+            inputs=("x", "xt"),
+            outputs=("logy", "dlogy"),
+            formula="logy = log_softmax(x); dlogy = xt - sum_j exp(logy_j) xt_j",
+            relative=2,
+            picked=1,
+            rule="largest",
+            always_exact=True,
         ),
         _LOGSUMEXP,
         replace(
@@ -158,6 +194,7 @@ OPERATIONS = {
             row_inputs=("offsets",),
             formula="dx = y * (dy - sum_j y_j dy_j), over a segment",
             plain=1,
+            dominant=(2, 2),
             indices=("offsets",),
             patterns=("segment",),
             source="softmax_vjp",
@@ -177,6 +214,7 @@ OPERATIONS = {
             formula="y_i = exp(z_i - m) / sum_j exp(z_j - m), with m = max_j z_j, "
             "z = (x + g) / T and g Gumbel noise",
             relative=1,
+            one_axis=True,
             ordered=True,
             options=("seed", "per_temperature"),
         ),
@@ -220,6 +258,7 @@ PARTS = {operation.name: operation for operation in cross_entropy_variants()} | 
             formula="y_i = delta_ij, with j the row's index",
             patterns=("map",),
             public="gumbel_softmax",
+            one_axis=True,
         ),
         _DIVISOR,
         replace(
@@ -249,6 +288,7 @@ OPERATIONS |= {
 _OF_LOGITS = (
     *("softmax", "log_softmax", "logsumexp", "logsumexp_sign", "logsumexp_b", "logsumexp_b_sign"),
     *("logsumexp_vjp", "logsumexp_b_vjp"),
+    *("softmax_value_and_vjp", "log_softmax_value_and_vjp", "log_softmax_value_and_jvp"),
 )
 _OF_RESULTS = ("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp")
 
@@ -269,22 +309,37 @@ OPERATIONS |= {
         "softmax_causal",
         *(logits_name(op, LOGIT_FEATURES) for op in ("softmax", "log_softmax", "logsumexp_b_sign")),
         logits_name("logsumexp_b_vjp", LOGIT_FEATURES),
+        logits_name("softmax_value_and_vjp", LOGIT_FEATURES),
+        logits_name("log_softmax_value_and_vjp", LOGIT_FEATURES),
+        logits_name("log_softmax_value_and_jvp", LOGIT_FEATURES),
         *(f"{op}_scaled_masked_causal" for op in _OF_RESULTS),
     )
 }
 KERNELS = OPERATIONS | PARTS
 
-# Public functions that run another one's kernel. softmax_jvp is one: the Jacobian is symmetric.
+# Calls that run another one's kernel, with other names for its operands. softmax_jvp is one: the
+# Jacobian is symmetric.
 SAME_KERNEL = {
     "softmax_jvp": replace(
         OPERATIONS["softmax_vjp"],
         inputs=("y", "xt"),
         formula="dyt = y * (xt - sum_j y_j xt_j)",
-    )
+    ),
+    "softmax_value_and_jvp": replace(
+        _VALUE_AND_VJP,
+        inputs=("x", "xt"),
+        outputs=("y", "dyt"),
+        formula="y = softmax(x); dyt = y * (xt - sum_j y_j xt_j)",
+    ),
 }
 SAME_KERNEL |= {
-    logits_name("softmax_jvp", features): of_logits(
-        replace(SAME_KERNEL["softmax_jvp"], name="softmax_vjp"), features, "softmax_jvp"
-    )
-    for features in logit_variants(biased=False)
+    logits_name(op, features): of_logits(SAME_KERNEL[op], features, op)
+    for op, biased in (("softmax_jvp", False), ("softmax_value_and_jvp", True))
+    for features in logit_variants(biased=biased)
+}
+# cross_entropy in place: its gradient is written to what the user gave as the logits.
+SAME_KERNEL |= {
+    in_place(name): replace(operation, outputs=("logits (inplace=True)",))
+    for name, operation in PARTS.items()
+    if operation.public == "cross_entropy" and operation.outputs
 }

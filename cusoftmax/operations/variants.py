@@ -48,6 +48,7 @@ def _cross_entropy(soft: bool, weight: bool, smooth: bool, capped: bool, result:
         options=CROSS_ENTROPY_OPTIONS,
         precise_as="logits",
         exact_sums=True,  # for integer logits
+        one_axis=True,
     )
 
 

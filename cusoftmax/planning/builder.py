@@ -64,7 +64,7 @@ class PlanBuilder:
         held = tuning.WORDS_IN_REGISTERS // (self.values * self.acc_words)
         self.items = max(power_of_two_below(held), self.group)
         self.chunk = WARP * self.items
-        self.node_bytes = self.operation.node_words * self.acc_bytes
+        self.node_bytes = self.operation.node_words(dtypes, self.acc) * self.acc_bytes
         # Most warps of a block, which limits the registers of its threads.
         if self.acc == "float64":
             self.max_warps = tuning.BLOCK_WARPS_DOUBLE
@@ -75,7 +75,7 @@ class PlanBuilder:
             self.max_warps = tuning.BLOCK_WARPS
         operation = self.operation
         if operation.relative and (operation.plain or operation.picked):
-            if out == "float32":
+            if out == "float32" or operation.always_exact:
                 self.max_warps = tuning.BLOCK_WARPS_LOSS_FLOAT
             elif operation.plain:
                 self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_LOSS)

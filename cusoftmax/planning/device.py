@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from cusoftmax.planning.checks import described, wrong_kind
+
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -44,17 +46,20 @@ class DeviceSpec:
         return 8 if self.clusters else 1
 
     @staticmethod
-    def known(arch: str | int) -> DeviceSpec:
+    def known(arch: str | int, caller: str = "cusoftmax") -> DeviceSpec:
         """Return the representative GPU of an architecture: ``"sm_90"``, ``"sm_90a"`` or 90.
 
         An architecture that is not in the table takes the figures of the nearest one below it.
+        Errors begin with the name of the function `caller`.
         """
-        digits = str(arch).removeprefix("sm_").rstrip("af")
-        number = int(digits) if digits.isdecimal() else 0
+        if isinstance(arch, bool) or not isinstance(arch, (str, int)):
+            raise wrong_kind(caller, "arch", arch, "a name such as 'sm_90', or a number such as 90")
+        digits = arch.removeprefix("sm_").rstrip("af") if isinstance(arch, str) else described(arch)
+        number = int(digits) if digits.isdecimal() and len(digits) <= 4 else 0
         if number < ARCHITECTURES[0]:
             raise ValueError(
-                f"there is no architecture {arch!r} that this package compiles for; give "
-                f"{', '.join(f'sm_{a}' for a in ARCHITECTURES)} or a later one"
+                f"{caller}: there is no architecture {described(arch)} that this package compiles "
+                f"for; give {', '.join(f'sm_{a}' for a in ARCHITECTURES)} or a later one"
             )
         base = max(a for a in ARCHITECTURES if a <= number)
         _, *figures = _TABLE[base]

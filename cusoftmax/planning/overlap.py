@@ -57,7 +57,7 @@ def check_overlap(op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]) -
     element could be overwritten before it is read. Results may not overlap each other at all.
     """
     operation = find(op)
-    public = operation.public or op
+    public = operation.function
     for i, out in enumerate(outs):
         target = operation.written[i]
         for j, array in enumerate((*inputs, *outs[:i])):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import update_wrapper
+from itertools import accumulate
 from math import prod
 from typing import Concatenate, ParamSpec
 
@@ -146,6 +147,26 @@ class Plan:
         return self.launches[0].kernel.cluster if self.launches else 1
 
 
+def layout_words(operands: int, batch_dims: int, row_dims: int, options: int) -> dict[str, int]:
+    """Return the fields of ``csm::Layout`` in order, each with its first word, and the end.
+
+    `runtime.layout` fills them by this table, and the compiler asserts that
+    ``machine/layout.cuh`` has them at these places.
+    """
+    lengths = dict.fromkeys(
+        ("n", "rows", "rounds", "batch_dims", "reduce_dims", "inner", "segments", "checkers"), 1
+    ) | {
+        "inner_stride": operands,
+        "batch_size": batch_dims,
+        "reduce_size": row_dims,
+        "batch_stride": operands * batch_dims,
+        "reduce_stride": operands * row_dims,
+        "option": max(1, options),
+    }
+    ends = accumulate(lengths.values())
+    return dict(zip((*lengths, "end"), (0, *ends), strict=True))
+
+
 def roles_of(operation: Operation) -> str:
     """Return ``CSM_ROLES``: how many operands of each sort there are."""
     sorts = (
@@ -207,6 +228,7 @@ def make_kernel(
     general: bool = False,
     slots: int = 0,
     repeated: int = 0,
+    asserted: tuple[tuple[str, int], ...] = (),
 ) -> Kernel:
     """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
 
@@ -230,12 +252,16 @@ def make_kernel(
         Selected elements that each lane holds.
     repeated : int
         A bit for each input; set for inputs that repeat one element along a row.
+    asserted : tuple of pairs
+        Options with numbers that the pattern computes too: the compiler asserts that they agree.
     """
     row_dims = MAX_DIMS if len(problem.reduce_shape) > 1 or general else 1
     several = row_dims > 1 or (batch_dims or len(problem.batch_shape)) > 1
     rows_by = MAX_DIMS if several else 1
     operation = KERNELS[problem.op]
     dtypes = [o.dtype for o in problem.operands]
+    needs = operation.needs(dtypes, acc)
+    layout = layout_words(len(dtypes), rows_by, row_dims, len(operation.options))
     chosen = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
     tags = [TYPES[d][1] for d in (chosen[:1] if len(set(chosen)) == 1 else chosen)]
     name = "_".join(
@@ -259,14 +285,19 @@ def make_kernel(
         "CSM_OPERANDS": len(dtypes),
         "CSM_TYPES": ",".join(TYPES[d][0] for d in dtypes),
         "CSM_ROLES": roles_of(operation),
-        "CSM_NEEDS": f"{operation.relative},{operation.plain},{operation.picked}",
+        "CSM_NEEDS": f"{needs.relative},{needs.plain},{needs.picked}",
+        "CSM_PICK_RULE": needs.rule,
         "CSM_FEATURES": features_of(operation),
         "CSM_OPTIONS": len(operation.options),
+        "CSM_OPTION_NAMES": ",".join(operation.options),
+        "CSM_NODE_WORDS": operation.node_words(dtypes, acc),
+        "CSM_REGISTER_INPUTS": operation.register_inputs,
+        "CSM_WARP": WARP,
+        "CSM_LAYOUT_BYTES": 8 * layout["end"],
+        "CSM_LAYOUT_WORDS": ",".join(f"{name}={at}" for name, at in layout.items()),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
-        "CSM_COMPENSATED": int(
-            ITEMSIZE[dtypes[operation.precision]] == ITEMSIZE[acc]
-            or (operation.exact_sums and acc == "float64")
-        ),
+        "CSM_COMPENSATED": int(operation.compensated(dtypes, acc)),
+        "CSM_FAST_EXP": int(ITEMSIZE[dtypes[operation.precision]] < ITEMSIZE[acc] == 4),
         "CSM_VEC": vector,
         "CSM_GROUP": group,
         "CSM_LANES": lanes,
@@ -279,6 +310,6 @@ def make_kernel(
         "CSM_PARKS": int(parks),
         "CSM_SLOTS": slots,
         "CSM_MAX_THREADS": threads,
-    }
+    } | dict(asserted)
     options = tuple((k, str(v)) for k, v in macros.items())
     return Kernel(name, options, threads, cluster, len(operation.read), len(operation.written))

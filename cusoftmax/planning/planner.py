@@ -124,7 +124,13 @@ def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
     shared = nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
     if shared > device.shared_per_block:
         return None
-    kernel = builder.chunk_kernel("block", threads=most * WARP, cluster=cluster, parks=parked > 0)
+    kernel = builder.chunk_kernel(
+        "block",
+        threads=most * WARP,
+        cluster=cluster,
+        parks=parked > 0,
+        asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
+    )
     held = "registers and shared memory" if parked else "registers"
     where = f"a cluster of {cluster} blocks" if cluster > 1 else "one block"
     return builder.plan(
@@ -208,7 +214,7 @@ def _map(builder: PlanBuilder) -> Plan:
 
 
 def _segment(builder: PlanBuilder) -> Plan:
-    """Rows of unequal length; duplicates constants of ``patterns/segment.cuh``."""
+    """Rows of unequal length: as ``patterns/segment.cuh`` says."""
     problem = builder.problem
     warps = 4
     tile = warps * builder.chunk
@@ -218,6 +224,7 @@ def _segment(builder: PlanBuilder) -> Plan:
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
     staged = builder.values * (2 * tile + builder.group) * builder.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
+    shared = staged + 4 * warps * builder.node_bytes + lists
     general = not builder.row_is_contiguous
     wide = builder.acc == "float64" or builder.problem.operands[-1].dtype == "float32"
     cap = tuning.SEGMENT_CAP_WARPS_FLOAT if wide else tuning.SEGMENT_CAP_WARPS
@@ -234,10 +241,10 @@ def _segment(builder: PlanBuilder) -> Plan:
             threads=cap * WARP,
             stage=stage,
             general=general,
+            asserted=(("CSM_SEGMENT_TILE", tile), ("CSM_SEGMENT_SHARED_BYTES", shared)),
         )
         if stage == 0:
             return Launch(kernel, checkers, threads, threads // WARP * 4)
-        shared = staged + 4 * warps * builder.node_bytes + lists
         return Launch(kernel, min(units, MAX_GRID), threads, shared)
 
     longer = problem.n > tile
@@ -262,10 +269,14 @@ def _column(builder: PlanBuilder) -> Plan:
     vector = builder.column_vector(inner)
     lanes = min(WARP, power_of_two(ceil_div(inner, vector)))
     columns = lanes * vector
+    pitch = columns + 1  # nodes from one walker's to the next one's
     tiles = problem.rows // inner * ceil_div(inner, columns)
     leaves = power_of_two(ceil_div(problem.n, items))
     # Walkers of a block: its threads down a row.
     least, most = WARP // lanes, tuning.COLUMN_WARPS * WARP // lanes
+    # Shared memory holds a node for each walker and row, and in a cluster for each block.
+    room = device.shared_per_block // ((columns + 1) * builder.node_bytes) - device.max_cluster
+    most = min(most, power_of_two_below(room))
 
     def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
         kernel = builder.kernel(
@@ -278,9 +289,10 @@ def _column(builder: PlanBuilder) -> Plan:
             cluster=cluster,
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
+            asserted=(("CSM_PITCH", pitch),),
         )
         parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
-        shared = parts * (columns + 1) * builder.node_bytes
+        shared = parts * pitch * builder.node_bytes
         return Launch(kernel, min(grid, MAX_GRID // cluster * cluster), walkers * lanes, shared)
 
     if leaves <= most * device.max_cluster:
@@ -294,7 +306,7 @@ def _column(builder: PlanBuilder) -> Plan:
             why="the softmax axis is strided; a row fits in the registers of "
             f"{walkers * cluster} thread{'s' if walkers * cluster > 1 else ''} one below the other",
         )
-    walkers = tuning.COLUMN_LONG_WARPS * WARP // lanes
+    walkers = min(most, tuning.COLUMN_LONG_WARPS * WARP // lanes)
     pieces = ceil_div(problem.n, walkers * items)
     warps = walkers * lanes // WARP
     writes = bool(builder.operation.outputs)

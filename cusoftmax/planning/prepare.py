@@ -7,7 +7,6 @@ and dtype names.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,16 +17,25 @@ from cusoftmax.operations.operation import MASK, Operation
 from cusoftmax.planning.checks import (
     Array,
     Axis,
+    ResultDtypes,
     accepted_name,
     as_dtype,
+    as_outs,
+    check_aligned,
     check_choice,
+    check_device,
     check_offsets,
     check_same_dtype,
     check_selection,
     check_shape,
     check_types,
     float_name,
+    plain_bool,
+    plain_choice,
+    plain_count,
+    plain_shape,
     resolve_axes,
+    wrong_kind,
 )
 from cusoftmax.planning.overlap import check_target, may_be_in_place, reach
 from cusoftmax.planning.problem import Prepared, Problem, Result, View, fold, k_order
@@ -54,7 +62,7 @@ def prepare(
         The inputs, in the operation's order.
     axis : int, tuple of int or None
         The axes that make up a row.
-    dtype : dtype, tuple of dtypes or None
+    dtype : dtype, ResultDtypes or None
         Dtype of every result, or one for each; None for the default.
     outs : tuple of cupy.ndarray
         An array for each result, or no array at all.
@@ -68,24 +76,30 @@ def prepare(
     TypeError
         If an array is not a CuPy array, a dtype is not accepted, or the axis is not an integer.
     ValueError
-        If arrays disagree in shape or device, `dtype` is not that of `out`, elements of `out` share
-        memory, or an axis is out of range (`numpy.exceptions.AxisError`) or repeated.
+        If an array is misaligned; if arrays disagree in shape or device, `dtype` is not that of
+        `out`, elements of `out` share memory, or an axis is out of range
+        (`numpy.exceptions.AxisError`) or repeated.
     """
     operation = find(op)
-    public = operation.public or op
-    views, targets = _views_of(operation, public, inputs, outs)
-    dtypes = dtype if isinstance(dtype, tuple) else (dtype,) * len(operation.written)
+    public = operation.function
+    views, targets = _views_of(op, inputs, outs)
+    dtypes = dtype if isinstance(dtype, ResultDtypes) else (dtype,) * len(operation.written)
     chosen = [
         None if each is None else float_name(public, "dtype=", as_dtype(public, each))
         for each in dtypes
     ]
+    keepdims = plain_bool(public, "keepdims", keepdims)
     first = operation.inputs[0]
     shape = views[0].shape
     segments = check_offsets(public, views[-1].shape, shape) if operation.segmented else 0
-    axes = resolve_axes(public, axis, len(shape))
+    axes = resolve_axes(public, axis, len(shape), not operation.one_axis)
     shapes = (shape, reduced_shape(shape, axes, keepdims))
+    # The shape that the user gave, and what arrays of another one hold.
+    given = (*shape[:-2], *shape[-1:]) if operation.repeated else shape
+    holds = "a matrix for each row" if operation.repeated else "one value for each row"
     if operation.selects_many:
-        check_selection(public, options[0], shape, axis)
+        check_selection(public, options[0], shape, axes)
+        holds = f"the {options[0]} selected values of each row"
         shapes = (shape, selected_shape(shape, axes, options))
     elif operation.selects:
         check_choice(public, shape, axes)
@@ -94,12 +108,12 @@ def prepare(
         return shapes[not operation.along_rows(operand)]
 
     for i, view in enumerate(views[: operation.value_inputs - len(operation.tables)]):
-        check_shape(public, operation.read[i], view.shape, first, shape, expected(i))
+        check_shape(public, operation.read[i], view.shape, first, given, expected(i), holds)
     for i, name in enumerate(operation.written, len(views)):
         wanted = operation.fixed_dtype(i) or chosen[i - len(inputs)]
         if targets:
             view = targets[i - len(inputs)]
-            check_shape(public, name, view.shape, first, shape, expected(i))
+            check_shape(public, name, view.shape, first, given, expected(i), holds)
             check_target(public, name, view, wanted)
         else:
             found = wanted or output_dtype(
@@ -138,28 +152,28 @@ def prepare(
 
 
 def _views_of(
-    operation: Operation, op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]
+    op: str, inputs: tuple[Array, ...], outs: tuple[Array, ...]
 ) -> tuple[list[View], list[View]]:
     """Return views of the inputs and of the arrays in `outs`, which may be none.
 
-    Refuses what is not a CuPy array, dtypes that are not accepted, and arrays on another device
-    than the first input.
+    Refuses what is not a CuPy array, dtypes that are not accepted, arrays on another device than
+    the first input, and those whose elements are misaligned.
     """
-    check_types(operation, op, inputs, outs)
-    named = list(zip(operation.read, inputs, strict=True))
-    named += zip(operation.written, outs, strict=len(outs) > 0)
-    first, device = operation.inputs[0], inputs[0].data.device_id
+    operation = find(op)
+    caller = operation.function
+    if outs and len(outs) != len(operation.written):
+        (single,) = outs
+        outs = as_outs(op, single)
+    names, arrays = operation.read + (operation.written if outs else ()), inputs + outs
+    check_types(caller, names, arrays, operation.written)
     views = []
-    for i, (name, array) in enumerate(named):
+    for i, (name, array) in enumerate(zip(names, arrays, strict=True)):
         accepted = _accepted(operation, i)
-        dtype = accepted_name(op, f"{name} has dtype", array.dtype, accepted)
-        here = array.data.device_id
-        if here != device:
-            raise ValueError(
-                f"{op}: {name} is on device {here} and {first} on device {device}; move one of "
-                f"them first, with cupy.asarray under the other's device"
-            )
-        views.append(View(array.shape, array.strides, dtype, array.data.ptr))
+        dtype = accepted_name(caller, f"{name} has dtype", array.dtype, accepted)
+        check_device(caller, name, array, operation.inputs[0], inputs[0])
+        view = View(array.shape, array.strides, dtype, array.data.ptr)
+        check_aligned(caller, name, view)
+        views.append(view)
     return views[: len(inputs)], views[len(inputs) :]
 
 
@@ -222,27 +236,28 @@ def problem_for(
     out_dtype: Any = None,
     order: str = "C",
     k: int | None = None,
+    caller: str = "explain",
 ) -> Problem:
     """Return the problem for aligned arrays, contiguous in `order` (C or F), that need not exist.
 
     `dtype` is the dtype of every input, or a tuple with one for each. Segments are assumed to have
     `SUPPOSED_LENGTH` elements, because a shape does not say how long they are. `k` is the number of
     elements to select, for operations that do; by default 8, or the length of a row if that is
-    less.
+    less. Errors begin with the name of the function `caller`.
     """
-    operation = find(op)
-    op = operation.public or op
+    if not isinstance(op, str):
+        raise wrong_kind(caller, "op", op, "the name of a function, such as 'softmax'")
+    operation = find(op, caller)
     options: tuple[float, ...] = ()
-    shape = tuple(operator.index(size) for size in shape)
-    if any(size < 0 for size in shape):
-        raise ValueError(f"{op}: shape {shape} has a negative size")
-    if order not in ("C", "F"):
-        raise ValueError(f"{op}: order={order!r} is not known; give 'C' or 'F'")
+    shape = plain_shape(caller, shape)
+    plain_choice(caller, "order", order, ("C", "F"))
     dtypes = dtype if isinstance(dtype, tuple) else (dtype,) * operation.value_inputs
     dtypes += ("int64",) * (operation.segmented and len(dtypes) == operation.value_inputs)
     if len(dtypes) != len(operation.read):
-        raise ValueError(f"{op}: {len(dtypes)} dtypes for the inputs {', '.join(operation.read)}")
-    names = [accepted_name(op, "dtype is", as_dtype(op, each), INPUTS) for each in dtypes]
+        raise ValueError(
+            f"{caller}: {len(dtypes)} dtypes for the inputs {', '.join(operation.read)}"
+        )
+    names = [accepted_name(caller, "dtype is", as_dtype(caller, each), INPUTS) for each in dtypes]
     for i, name in enumerate(operation.read):
         if not isinstance(dtype, tuple) and (name == MASK or name in operation.indices):
             names[i] = "bool" if name == MASK else "int64"
@@ -250,14 +265,21 @@ def problem_for(
         elements = enumerate(names[: len(operation.inputs)])
         out_name = output_dtype([name for i, name in elements if operation.affects_output_dtype(i)])
     else:
-        out_name = float_name(op, "out_dtype=", as_dtype(op, out_dtype))
-    axes = (0,) if operation.segmented else resolve_axes(op, axis, len(shape))
+        out_name = float_name(caller, "out_dtype=", as_dtype(caller, out_dtype, "out_dtype"))
+    axes = resolve_axes(caller, axis, len(shape), not operation.one_axis)
+    if operation.segmented:
+        check_offsets(caller, (1,), shape)
+        axes = (0,)
+    if operation.repeated and len(shape) < 2:
+        raise ValueError(f"{caller}: shape {shape} is that of no matrices; give that of the result")
+    if k is not None:
+        k = plain_count(caller, "k", k)
     if operation.selects and not operation.selects_many:
-        check_choice(op, shape, axes)
+        check_choice(caller, shape, axes)
         options = (1,)
     elif operation.selects:
-        k = max(1, min(8, *(shape[d] for d in axes))) if k is None else k
-        check_selection(op, k, shape, axis)
+        k = max(1, min([8, *(shape[d] for d in axes)])) if k is None else k
+        check_selection(caller, k, shape, axes)
         options = (k,)
     results = range(len(names), len(names) + len(operation.written))
     names += [operation.fixed_dtype(i) or out_name for i in results]

@@ -105,7 +105,7 @@ def _column(builder: PlanBuilder) -> Plan:
     tiles = ceil_div(problem.rows, warps)
     least = tuning.TOPK_COLUMN_ROUNDS
     rounds, pieces = _pieces(builder, ceil_div(problem.n, builder.chunk * least), tiles)
-    staged = warps * (builder.chunk + _PADDING) * item
+    staged = warps * _pitch(builder) * item
     several = pieces > 1
     launches = [
         Launch(
@@ -154,7 +154,15 @@ def _long(builder: PlanBuilder, pattern: str, stage: int | None) -> Kernel:
         slots=_slots(builder),
         stage=stage,
         threads=warps * WARP,
+        asserted=(
+            ("CSM_LIST_BYTES", _list_bytes(builder)),
+            *((("CSM_PITCH", _pitch(builder)),) if pattern == "topk_column" else ()),
+        ),
     )
+
+
+def _pitch(builder: PlanBuilder) -> int:
+    return builder.chunk + _PADDING
 
 
 def _selected(builder: PlanBuilder) -> int:

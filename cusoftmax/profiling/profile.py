@@ -49,9 +49,8 @@ class Work:
     axis: Axis = -1
 
     def __post_init__(self) -> None:
-        public = find(self.op).public
-        if public not in ("", self.op):
-            raise UserError(f"{self.op} is a variant: profile {public}")
+        if find(self.op).function != self.op:
+            raise UserError(f"{self.op} is a variant: profile {find(self.op).function}")
         if self.dtype not in FLOATS:
             raise UserError(f"profile takes one of {', '.join(FLOATS)}, not {self.dtype!r}")
         if self.op.startswith("cross_entropy") and not isinstance(self.axis, int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ from numpy.typing import ArrayLike
 from cusoftmax.planning.checks import Axis
 from cusoftmax.reference._logits import derivative, logits, shown
 from cusoftmax.reference._rows import (
+    Centred,
     Float,
     log_of_sum,
+    only,
     rows_of,
     shift_of,
     softmax_rows,
     weighted_sum,
     widen,
 )
+
+_HALF = -np.log(np.longdouble(2))  # the logarithm of one half
 
 
 def log_softmax(
@@ -71,10 +76,22 @@ def log_softmax_vjp(
     axis, scale, mask, causal, extended
         As for `softmax`.
     """
-    return derivative(
-        lambda logy, dy: dy - np.exp(logy) * dy.sum(axis=-1, keepdims=True),
-        *(logy, dy, axis, 0, scale, mask, causal, extended),
-    )
+    return derivative(_less_sum, logy, dy, axis, -np.inf, scale, mask, causal, extended)
+
+
+def _less_sum(logy: Float, dy: Float) -> Float:
+    """Return ``dy - exp(logy) sum_j dy_j``, right also where ``exp(logy)`` is next to 1."""
+    total = dy.sum(axis=-1, keepdims=True)
+    near = (dy - total) - np.expm1(logy) * total
+    above = (logy > _HALF) & np.isfinite(total)
+    return np.asarray(np.where(above, near, dy - np.exp(logy) * total))
+
+
+def _less_mean(logy: Float, xt: Float) -> Float:
+    """Return ``xt - sum_j exp(logy_j) xt_j``, right also where an ``exp(logy_j)`` is next to 1."""
+    dominant = only(logy > _HALF)
+    left = -np.where(dominant, np.expm1(logy), 0).sum(axis=-1, keepdims=True)
+    return np.asarray(Centred(np.exp(logy), xt, dominant, left).less_mean)
 
 
 def log_softmax_jvp(
@@ -96,10 +113,73 @@ def log_softmax_jvp(
     axis, scale, mask, causal, extended
         As for `softmax`.
     """
-    return derivative(
-        lambda logy, xt: xt - (np.exp(logy) * xt).sum(axis=-1, keepdims=True),
-        *(logy, xt, axis, -np.inf, scale, mask, causal, extended),
-    )
+    return derivative(_less_mean, logy, xt, axis, -np.inf, scale, mask, causal, extended)
+
+
+def log_softmax_value_and_vjp(
+    x: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> tuple[Float, Float]:
+    """Logarithm of the softmax of logits, and the gradient through it for the gradient `dy`.
+
+    Parameters
+    ----------
+    x, dy : array_like
+        Logits and the gradient with respect to their log_softmax, of one shape.
+    axis : int, tuple of int or None
+        Axes that are normalised together.
+    scale, mask, bias, causal
+        As for `logits`, of which this is the log_softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    logy, dx : numpy.ndarray
+        Hidden elements are -inf and 0.
+    """
+    return _value_and(_less_sum, x, dy, axis, (scale, mask, bias, causal), extended)
+
+
+def log_softmax_value_and_jvp(
+    x: ArrayLike,
+    xt: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> tuple[Float, Float]:
+    """Logarithm of the softmax of logits, and its change along `xt`.
+
+    The parameters and results are as for `log_softmax_value_and_vjp`.
+    """
+    return _value_and(_less_mean, x, xt, axis, (scale, mask, bias, causal), extended)
+
+
+def _value_and(
+    product: Callable[[Float, Float], Float],
+    x: ArrayLike,
+    v: ArrayLike,
+    axis: Axis,
+    options: tuple[Any, ...],
+    extended: bool,
+) -> tuple[Float, Float]:
+    z, kept = logits(x, *options)
+    logy = log_softmax(z, axis, extended=True)
+    (logy_, v_), restore = rows_of(logy, shown(kept, v, 0), axis=axis)
+    with np.errstate(all="ignore"):
+        change = restore(widen(options[0]) * product(logy_, v_), extended)
+    return shown(kept, restore(logy_, extended), -np.inf), shown(kept, change, 0)
 
 
 def logsumexp(
@@ -134,8 +214,9 @@ def logsumexp(
     numpy.ndarray, or a pair of them
         -inf for an empty sum; NaN for a negative one without `return_sign`.
     """
-    z, _ = logits(x, scale, mask, bias, causal)
-    rows, restore = rows_of(z, *(() if b is None else (b,)), axis=axis)
+    z, kept = logits(x, scale, mask, bias, causal)
+    given = (z,) if b is None else (z, shown(kept, b, 0))
+    rows, restore = rows_of(*given, axis=axis)
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
         log = np.log(np.abs(s))
@@ -173,7 +254,8 @@ def logsumexp_vjp(
         As for `logsumexp`.
     """
     z, kept = logits(x, scale, mask, bias, causal)
-    rows, restore = rows_of(z, *(() if b is None else (b,)), axis=axis)
+    given = (z,) if b is None else (z, shown(kept, b, 0))
+    rows, restore = rows_of(*given, axis=axis)
     upstream = widen(dy).reshape(-1, 1)
     if rows[0].size == 0:
         return restore(rows[0], extended)
@@ -183,5 +265,5 @@ def logsumexp_vjp(
     with np.errstate(all="ignore"):
         m, s = weighted_sum(*rows)
         e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - shift_of(m)[:, None]))
-        dx = e / s[:, None] * upstream
+        dx = np.where(np.isposinf(m)[:, None], np.nan, e / s[:, None] * upstream)
         return shown(kept, restore(widen(scale) * dx, extended), 0)

@@ -44,6 +44,49 @@ def exponentials(x: Float, m: Float) -> Float:
     return np.asarray(e)
 
 
+def only(marked: Float) -> Float:
+    """Return where the only marked element of each row is, if it has just one."""
+    return np.asarray(marked & (marked.sum(axis=-1, keepdims=True) == 1))
+
+
+def above_half(y: ArrayLike, rows: Float) -> Float:
+    """Return where the only element above one half of each of the `rows` of `y` is.
+
+    Nowhere in 16-bit dtypes, whose rows hardly sum to 1, nor in integers, which are no softmax.
+    """
+    dtype = np.asarray(y).dtype
+    precise = dtype.kind == "f" and dtype.itemsize >= 4
+    return only(rows > 0.5) & precise
+
+
+class Centred:
+    """A vector less its mean over each row with the weights `y`, right also next to 1.
+
+    The weight where `dominant` is counts as 1 less the sum of the others, or as 1 less `left`.
+
+    Attributes
+    ----------
+    there : numpy.ndarray
+        The vector at the dominant element, a column; 0 in rows without.
+    beyond : numpy.ndarray
+        The mean less that.
+    from_there, less_mean : numpy.ndarray
+        The vector less the one, and less the mean.
+    """
+
+    def __init__(self, y: Float, v: Float, dominant: Float, left: Float | None = None) -> None:
+        there = np.where(dominant, v, 0).sum(axis=-1, keepdims=True)
+        finite = np.isfinite(there)  # if it is not, it is the mean
+        self.there = np.where(finite, there, 0)
+        if left is None:
+            left = np.where(dominant, 0, y).sum(axis=-1, keepdims=True)
+        others = np.where(dominant, 0, y * v).sum(axis=-1, keepdims=True)
+        lacking = np.where(dominant.any(axis=-1, keepdims=True), left * self.there, 0)
+        self.beyond = np.where(finite, others - lacking, there)
+        self.from_there = v - self.there
+        self.less_mean = self.from_there - self.beyond
+
+
 def shift_of(m: Float) -> Float:
     """Return maxima that can be subtracted: 0 in place of -inf."""
     return np.where(np.isneginf(m), 0, m)

@@ -7,7 +7,15 @@ from numpy.typing import ArrayLike
 
 from cusoftmax.planning.checks import Axis
 from cusoftmax.reference._logits import derivative, logits, shown
-from cusoftmax.reference._rows import Float, rows_of, softmax_rows, widen
+from cusoftmax.reference._rows import (
+    Centred,
+    Float,
+    above_half,
+    only,
+    rows_of,
+    softmax_rows,
+    widen,
+)
 
 
 def softmax(
@@ -56,6 +64,10 @@ def softmax_vjp(
 ) -> Float:
     """Product of softmax's Jacobian with a vector, ``y * (dy - sum_j y_j dy_j)``.
 
+    Where one element of a row of float32 or float64 is above one half, the mean takes it as 1 less
+    the sum of the others, which it was before it was rounded: ``1 - y_i`` is right then, however
+    near 1 the element is. A softmax sums to 1; of a `y` that does not, this is another function.
+
     Parameters
     ----------
     y, dy : array_like
@@ -69,7 +81,7 @@ def softmax_vjp(
         The gradient with respect to softmax's input.
     """
     return derivative(
-        lambda y, dy: y * (dy - (y * dy).sum(axis=-1, keepdims=True)),
+        lambda rows, v: rows * Centred(rows, v, above_half(y, rows)).less_mean,
         *(y, dy, axis, 0, scale, mask, causal, extended),
     )
 
@@ -93,6 +105,8 @@ def softmax_vjp_vjp(
 ) -> tuple[Float, Float]:
     """Gradients of `softmax_vjp` with respect to `y` and `dy`, contracted with `g`.
 
+    The means over a row are those of `softmax_vjp`.
+
     Parameters
     ----------
     y, dy, g : array_like
@@ -102,11 +116,11 @@ def softmax_vjp_vjp(
     """
     (y_, dy_, g_), restore = rows_of(y, dy, g, axis=axis)
     with np.errstate(all="ignore"):
-        of_dy = (y_ * dy_).sum(axis=-1, keepdims=True)
-        of_g = (y_ * g_).sum(axis=-1, keepdims=True)
+        dominant = above_half(y, y_)
+        of_dy, of_g = (Centred(y_, v, dominant) for v in (dy_, g_))
         return (
-            restore(g_ * (dy_ - of_dy) - dy_ * of_g, extended),
-            restore(y_ * (g_ - of_g), extended),
+            restore(g_ * of_dy.less_mean - dy_ * (of_g.there + of_g.beyond), extended),
+            restore(y_ * of_g.less_mean, extended),
         )
 
 
@@ -114,6 +128,8 @@ def softmax_hvp(
     y: ArrayLike, dy: ArrayLike, v: ArrayLike, axis: Axis = -1, *, extended: bool = False
 ) -> Float:
     """Hessian of ``sum_i dy_i softmax(x)_i`` applied to `v`.
+
+    The means over a row are those of `softmax_vjp`.
 
     Parameters
     ----------
@@ -124,13 +140,69 @@ def softmax_hvp(
     """
     (y_, dy_, v_), restore = rows_of(y, dy, v, axis=axis)
     with np.errstate(all="ignore"):
-        yt = y_ * (v_ - (y_ * v_).sum(axis=-1, keepdims=True))
-        inner = dy_ - (y_ * dy_).sum(axis=-1, keepdims=True)
-        return restore(yt * inner - y_ * (yt * dy_).sum(axis=-1, keepdims=True), extended)
+        dominant = above_half(y, y_)
+        of_dy, of_v = (Centred(y_, each, dominant) for each in (dy_, v_))
+        both = np.where(dominant, 0, y_ * of_dy.from_there * of_v.from_there)
+        covariance = both.sum(axis=-1, keepdims=True) - of_dy.beyond * of_v.beyond
+        return restore(y_ * (of_v.less_mean * of_dy.less_mean - covariance), extended)
+
+
+def softmax_value_and_vjp(
+    x: ArrayLike,
+    dy: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> tuple[Float, Float]:
+    """Softmax of logits, and the product of its Jacobian there with `dy`.
+
+    Parameters
+    ----------
+    x, dy : array_like
+        Logits and the gradient with respect to their softmax, of one shape.
+    axis : int, tuple of int or None
+        Axes that are normalised together.
+    scale, mask, bias, causal
+        As for `logits`, of which this is the softmax.
+    extended : bool
+        Whether to return `numpy.longdouble` instead of float64.
+
+    Returns
+    -------
+    y, dx : numpy.ndarray
+        Hidden elements are 0 in both.
+    """
+    z, kept = logits(x, scale, mask, bias, causal)
+    (z_, dy_), restore = rows_of(z, shown(kept, dy, 0), axis=axis)
+    with np.errstate(all="ignore"):
+        y_ = softmax_rows(z_)
+        product = widen(scale) * y_ * Centred(y_, dy_, only(y_ > 0.5)).less_mean
+    return tuple(shown(kept, restore(a, extended), 0) for a in (y_, product))  # type: ignore[return-value]
+
+
+def softmax_value_and_jvp(
+    x: ArrayLike,
+    xt: ArrayLike,
+    axis: Axis = -1,
+    *,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+    extended: bool = False,
+) -> tuple[Float, Float]:
+    """Softmax of logits and its change along `xt`: `softmax_value_and_vjp`, by symmetry."""
+    return softmax_value_and_vjp(
+        x, xt, axis, scale=scale, mask=mask, bias=bias, causal=causal, extended=extended
+    )
 
 
 def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
-    """Jacobian of softmax over the last axis as ``diag(y) - outer(y, y)``.
+    """Jacobian of softmax over the last axis, ``diag(y) - outer(y, y)``.
 
     Parameters
     ----------
@@ -147,8 +219,8 @@ def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
     """
     y_ = widen(y) if extended else np.asarray(y, dtype=np.float64)
     with np.errstate(all="ignore"):
-        diagonal = np.where(np.eye(y_.shape[-1], dtype=bool), y_[..., None], 0)
-        return np.asarray(diagonal - y_[..., :, None] * y_[..., None, :])
+        # y (1 - y), not y - y y: that loses the digits of the diagonal where y is next to 1.
+        return np.asarray(y_[..., :, None] * (np.eye(y_.shape[-1]) - y_[..., None, :]))
 
 
 def softmax_jacobian_entries(y: ArrayLike) -> Float:

@@ -41,7 +41,7 @@ def row_words(seed: int, rows: Words, count: int) -> Words:
     """Return the first `count` words of each row, four for each counter, by the row numbers."""
     counters = np.arange(-(-count // 4), dtype=np.uint64)
     words = philox(seed, rows[:, None], counters)
-    return words.reshape(len(rows), -1)[:, :count]
+    return words.reshape(len(rows), 4 * len(counters))[:, :count]
 
 
 def gumbel(seed: int, rows: Words, n: int, single: bool) -> Float:

@@ -6,28 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from cusoftmax.planning.checks import Array
+from cusoftmax.planning.checks import Array, is_array
 
 
-def broadcast(op: str, name: str, array: Array, first: str, model: Array) -> Array:
+def broadcast(caller: str, name: str, array: Array, first: str, model: Array) -> Array:
     """Return `array` as a view of the shape of `model`; ValueError if it cannot be one."""
-    try:
-        if array.shape == model.shape:
-            return array
-        import cupy
-
-        return cupy.broadcast_to(array, model.shape)
-    except (AttributeError, TypeError):
-        return array  # not a CuPy array; the checks of the call raise the error
-    except ValueError:
+    if not is_array(array) or not is_array(model) or array.shape == model.shape:
+        return array  # what is not a CuPy array is refused by the checks of the call
+    sizes = zip(array.shape[::-1], model.shape[::-1], strict=False)
+    if array.ndim > model.ndim or any(size not in (1, whole) for size, whole in sizes):
         raise ValueError(
-            f"{op}: {name} has shape {array.shape}, which does not broadcast to that of {first}, "
-            f"{model.shape}; give {name} that shape, or sizes of 1"
-        ) from None
+            f"{caller}: {name} has shape {array.shape}, which does not broadcast to that of "
+            f"{first}, {model.shape}; give {name} that shape, or sizes of 1"
+        )
+    return broadcast_to(array, model.shape)
 
 
 def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
-    """Return an array that this package made as a view of a shape."""
+    """Return an array as a view of a shape that it is known to broadcast to."""
     import cupy
 
     return cupy.broadcast_to(array, shape)
@@ -40,14 +36,10 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return cupy.ndarray(shape, dtype)
 
 
-def repeated(op: str, name: str, array: Array) -> Array:
+def repeated(caller: str, name: str, array: Array) -> Array:
     """Return a view of shape (..., n, n) in which each row of `array` is repeated n times."""
-    try:
-        shape = array.shape
-        if not shape:
-            raise ValueError(f"{op}: {name} has no dimensions; give it at least one")
-        import cupy
-
-        return cupy.broadcast_to(array[..., None, :], (*shape, shape[-1]))
-    except (AttributeError, TypeError):
-        return array  # not a CuPy array; the checks of the call raise the error
+    if not is_array(array):
+        return array  # refused by the checks of the call
+    if not array.ndim:
+        raise ValueError(f"{caller}: {name} has no dimensions; give it at least one")
+    return broadcast_to(array[..., None, :], (*array.shape, array.shape[-1]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cusoftmax.operations.lookup import find
 from cusoftmax.planning.checks import Array, Axis
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import prepare
@@ -97,6 +98,7 @@ class Call:
 
 def first_call(
     backend: Backend,
+    failed: Exception | None,
     op: str,
     inputs: tuple[Array, ...],
     axis: Axis,
@@ -106,9 +108,15 @@ def first_call(
     planned_options: tuple[float, ...],
     options: tuple[float, ...],
 ) -> Call:
-    """Check, plan and load the first call of a kind."""
+    """Check, plan and load the first call of a kind.
+
+    `failed` is what making the call's signature raised, if anything: an input is not a CuPy array,
+    or there is no GPU. A mistake in the call is reported first.
+    """
     prepared = prepare(op, inputs, axis, dtype, outs, keepdims, planned_options)
-    backend.check_place(op, inputs[0])
+    if failed is not None:
+        raise failed
+    backend.check_place(find(op).function, inputs[0])
     return Call(prepared, backend, options)
 
 

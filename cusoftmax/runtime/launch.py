@@ -14,7 +14,15 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cusoftmax.operations.lookup import find
-from cusoftmax.planning.checks import Array, Axis, as_dtype, as_outs, plain_axis, plain_bool
+from cusoftmax.planning.checks import (
+    Array,
+    Axis,
+    ResultDtypes,
+    as_dtype,
+    as_outs,
+    plain_axis,
+    plain_bool,
+)
 from cusoftmax.runtime.backend import active_of
 
 if TYPE_CHECKING:
@@ -22,6 +30,10 @@ if TYPE_CHECKING:
 
 _calls: dict[Hashable, Call] = {}
 _CALLS_KEPT = 4096
+
+# A launch that is ready: what it shares with others of its kind, its inputs, its results, its
+# workspace and its layout.
+Step = tuple["Call", tuple[Array, ...], tuple[Array, ...], Any, Any]
 
 
 def run(
@@ -32,29 +44,34 @@ def run(
     out: Array | tuple[Array, ...] | None,
     keepdims: bool = False,
     options: tuple[float, ...] = (),
+    steps: list[Step] | None = None,
 ) -> Any:
     """Run one public operation: check, plan and load on the first call of a kind, then launch.
+
+    A function of several launches passes a list, `steps`. The operation is then checked and made
+    ready, its results are allocated, and it is added to the list instead of launched: `run_all`
+    launches all steps, when none of them can be refused any more.
 
     Returns the result, or a tuple if the operation has several.
     """
     backend = active_of.get(get_ident()) or active_of[0]  # active(), without a call
-    outs = () if out is None else as_outs(op, out) if type(out) is tuple else (out,)
+    outs = () if out is None else as_outs(op, out) if isinstance(out, tuple) else (out,)
     # The only option that a plan depends on is the number of elements to select.
     planned_options = options[:1] if options and find(op).selects else ()
     try:
-        key = (signature(op, inputs, axis, dtype, outs, keepdims, planned_options), backend.key)
-    except Exception:
-        # An input is not a CuPy array, or there is no GPU. A mistake in the call is reported first.
-        from cusoftmax.planning.prepare import prepare
-
-        prepare(op, inputs, axis, dtype, outs, keepdims, planned_options)
-        raise
-    call = _calls.get(key)
+        key: Any = (
+            signature(op, inputs, axis, dtype, outs, keepdims, planned_options),
+            backend.key,
+        )
+        call = _calls.get(key)
+    except Exception as error:
+        key, call = error.with_traceback(None), None  # without the frames, which hold the arrays
     if call is None:
         from cusoftmax.runtime.calls import first_call
 
+        failed = key if isinstance(key, Exception) else None
         call = first_call(
-            backend, op, inputs, axis, dtype, outs, keepdims, planned_options, options
+            backend, failed, op, inputs, axis, dtype, outs, keepdims, planned_options, options
         )
         if len(_calls) >= _CALLS_KEPT:
             _calls.clear()
@@ -68,25 +85,26 @@ def run(
         layout = call.layout
         if layout[0] != options:
             call.layout = layout = call.layout_with(options)
-        workspace = _run_before_last(call, inputs, outs, layout[2]) if call.before else None
-        kernel, grid, block, shared = call.last
-        kernel(grid, block, (*inputs, *outs, workspace, layout[2]), shared)
+        # A workspace for each call, so that calls on different streams cannot share it. CuPy's pool
+        # reuses its memory only for later work on the same stream.
+        workspace = call.allocate_workspace() if call.before else None
+        if steps is not None:
+            steps.append((call, inputs, outs, workspace, layout[2]))
+        else:
+            if call.before:
+                _run_before_last(call, inputs, outs, workspace, layout[2])
+            kernel, grid, block, shared = call.last
+            kernel(grid, block, (*inputs, *outs, workspace, layout[2]), shared)
     return outs if call.several else outs[0]
 
 
-def check(
-    op: str,
-    inputs: tuple[Array, ...],
-    axis: Axis,
-    dtype: Any,
-    out: Array | tuple[Array, ...] | None,
-) -> None:
-    """Raise the errors that `run` would, without a launch."""
-    from cusoftmax.planning.prepare import prepare
-
-    outs = () if out is None else as_outs(op, out)
-    prepared = prepare(op, inputs, axis, dtype, outs)
-    check_outs(op, inputs, outs, prepared.reaches)
+def run_all(steps: list[Step]) -> None:
+    """Launch the steps that `run` made ready, one after the other."""
+    for call, inputs, outs, workspace, layout in steps:
+        _run_before_last(call, inputs, outs, workspace, layout)
+        if call.last is not None:
+            kernel, grid, block, shared = call.last
+            kernel(grid, block, (*inputs, *outs, workspace, layout), shared)
 
 
 def signature(
@@ -104,11 +122,11 @@ def signature(
     addresses only the alignment.
     """
     if axis is not None and type(axis) is not int:
-        axis = plain_axis(op, axis)
-    if dtype is not None and type(dtype) is not tuple:
-        dtype = as_dtype(op, dtype)
+        axis = plain_axis(find(op).function, axis)
+    if dtype is not None and type(dtype) is not ResultDtypes:
+        dtype = as_dtype(find(op).function, dtype)
     if keepdims is not False and keepdims is not True:
-        keepdims = plain_bool(op, "keepdims", keepdims)
+        keepdims = plain_bool(find(op).function, "keepdims", keepdims)
     # One flat tuple: `op` and the length say which array an entry belongs to.
     key: list[Any] = [op, axis, dtype, keepdims, options]
     for a in inputs + outs:
@@ -138,13 +156,9 @@ def check_outs(
 
 
 def _run_before_last(
-    call: Call, inputs: tuple[Array, ...], outs: tuple[Array, ...], layout: Any
-) -> Any:
-    """Run all launches but the last; return the workspace that they write."""
-    # A workspace for each call, so that calls on different streams cannot share it. CuPy's pool
-    # reuses its memory only for later work on the same stream.
-    workspace = call.allocate_workspace()
+    call: Call, inputs: tuple[Array, ...], outs: tuple[Array, ...], workspace: Any, layout: Any
+) -> None:
+    """Run all launches but the last, which write the workspace."""
     results = outs if call.parts else call.absent
     for kernel, grid, block, shared in call.before:
         kernel(grid, block, (*inputs, *results, workspace, layout), shared)
-    return workspace

@@ -12,6 +12,7 @@ import numpy as np
 
 from cusoftmax.operations.options import LowWord
 from cusoftmax.operations.table import KERNELS
+from cusoftmax.planning.plan import layout_words
 
 if TYPE_CHECKING:
     from cusoftmax.planning.plan import Plan
@@ -31,28 +32,32 @@ def layout_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
     if plan.pattern == "column":
         inner, inner_strides = batch_shape[-1], [b[-1] for b in batches]
         batch_shape, batches = batch_shape[:-1] or (1,), [b[:-1] or (0,) for b in batches]
+    options = len(KERNELS[plan.op].options)
+    at = layout_words(len(batches), batch_dims, row_dims, options)
+    words = np.zeros(at["end"], np.int64)
 
-    def padded(values: Sequence[int], dims: int) -> list[int]:
-        return [*values, *[0] * (dims - len(values))]
+    def put(field: str, values: Sequence[int], row: int = 0) -> None:
+        first = at[field] + row
+        words[first : first + len(values)] = values
 
-    numbers = [
-        problem.n,
-        problem.rows,
-        plan.rounds,
-        len(batch_shape),
-        len(problem.reduce_shape),
-        inner,
-        problem.segments,
-        plan.checkers,
-    ]
-    numbers += inner_strides
-    numbers += padded(batch_shape, batch_dims) + padded(problem.reduce_shape, row_dims)
-    for strides in batches:
-        numbers += padded(strides, batch_dims)
-    for operand in problem.operands:
-        numbers += padded(operand.reduce_strides, row_dims)
-    numbers += [0] * max(1, len(KERNELS[plan.op].options))
-    return np.array(numbers, np.int64)
+    for field, number in (
+        ("n", problem.n),
+        ("rows", problem.rows),
+        ("rounds", plan.rounds),
+        ("batch_dims", len(batch_shape)),
+        ("reduce_dims", len(problem.reduce_shape)),
+        ("inner", inner),
+        ("segments", problem.segments),
+        ("checkers", plan.checkers),
+    ):
+        put(field, (number,))
+    put("inner_stride", inner_strides)
+    put("batch_size", batch_shape)
+    put("reduce_size", problem.reduce_shape)
+    for i, (strides, operand) in enumerate(zip(batches, problem.operands, strict=True)):
+        put("batch_stride", strides, i * batch_dims)
+        put("reduce_stride", operand.reduce_strides, i * row_dims)
+    return words
 
 
 def as_struct(words: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,0 +1,49 @@
+// log_softmax of an element, z − m − ln s, where m = max_j z_j and s = Σ_j exp(z_j − m) is the first sum of the row.
+// For the operations that have it as a result.
+#pragma once
+
+#include "logits/logit.cuh"
+#include "numeric/log.cuh"
+
+namespace csm {
+
+// If true, chunk_exponential() replaces each element by z − m_chunk, so that map() need not form z again or keep it in
+// registers.
+constexpr bool kShifted = !kPlainLogits && kFastExp;
+
+// exp(z − m_chunk).
+CSM_DEVICE Acc chunk_exponential(Element& e, DoubleWord shift, const RowContext& context) {
+  if constexpr (kShifted) e[0] = below_maximum(logit(e, factor_of(context)), shift).hi;
+  return kShifted ? exp_of(as_double_word(e[0])) : exp_logit(e, shift, factor_of(context));
+}
+
+// The result is the sum of z − m and −ln s. Both are ≤ 0, so nothing cancels. In a row of −inf alone z − m is NaN.
+struct LogValue {
+  DoubleWord maximum;
+  DoubleWord minus_log;
+  DoubleWord factor;
+};
+
+CSM_DEVICE LogValue log_value(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
+  const DoubleWord log = logarithm(row.s[0]);
+  // The chunk's maximum has already been subtracted from shifted elements.
+  const DoubleWord maximum = kShifted ? below_maximum(row.m, shift_of(chunk_maximum)) : row.m;
+  return {maximum, {-log.hi, -log.lo}, factor_of(context)};
+}
+
+CSM_DEVICE Acc log_of(const Element& e, const LogValue& row) {
+  if constexpr (kPlainLogits || kShifted) {
+    return plus(e[0] - row.maximum.hi, row.minus_log);
+  } else {
+    const DoubleWord d = below_maximum(logit(e, row.factor), row.maximum);
+    return plus(d.hi, {row.minus_log.hi, d.lo == d.lo ? row.minus_log.lo + d.lo : Acc(0)});
+  }
+}
+
+// exp(z − m), exactly 1 for the maximum.
+CSM_DEVICE Acc row_exponential(const Element& e, const LogValue& row) {
+  if constexpr (kShifted) return exp_of(as_double_word(e[0] - row.maximum.hi));
+  else return exp_logit(e, row.maximum, row.factor);
+}
+
+}  // namespace csm

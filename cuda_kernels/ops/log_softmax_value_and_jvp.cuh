@@ -1,0 +1,36 @@
+// log_softmax_value_and_jvp: ℓ = log_softmax(x), and its change ẋ − ⟨exp(ℓ), ẋ⟩ along a change ẋ of x.
+//
+// The change is right relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j − m) and
+// exp(z_j − m) ẋ_j.
+#pragma once
+
+#include "logits/log_value.cuh"
+#include "reduce/mean.cuh"
+
+namespace csm {
+
+struct Op : OfLogits<WritesElements> {
+  static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, ẋ
+
+  CSM_DEVICE static Acc hidden(int result) { return result == 0 ? negative_infinity() : Acc(0); }
+  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<2>& term) {
+    term[0] = chunk_exponential(e, shift, context);
+    term[1] = term[0] * e[1];
+  }
+
+  struct Scale {
+    LogValue log;
+    Mean mean;   // ⟨exp(ℓ), ẋ⟩
+    Acc factor;  // the scale of scale · x, or 1
+  };
+  CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
+    const Mean mean = mean_of_exponentials(row, normalised(reciprocal_of(row.s[0])));
+    return {log_value(chunk_maximum, row, context), mean, scale_of(context)};
+  }
+  CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
+    result[0] = log_of(e, row.log);
+    result[1] = rescaled(less(e[1], row.mean), row.factor);
+  }
+};
+
+}  // namespace csm

@@ -1,0 +1,85 @@
+// The mean of a vector v over a row with the weights y, a softmax, so that v_i less the mean is right relative to
+// itself also where a weight is next to 1. Used by the products with softmax's Jacobian, and by those of log_softmax.
+//
+// With m the one element of the row whose y is above ½, A = Σ_{j≠m} y_j v_j and B = Σ_{j≠m} y_j, the mean is
+// v_m + (A − B v_m): y_m itself is not in it, which has lost 1 − y_m to rounding. So v_i less the mean is
+// (v_i − v_m) − (A − B v_m), and for i = m just B v_m − A, by the same instructions. A row without such an element, or
+// with several, which are then all next to ½, has the mean Σ y_j v_j.
+#pragma once
+
+#include "reduce/operation.cuh"
+
+namespace csm {
+
+struct Mean {
+  Acc at;             // v_m, or 0
+  DoubleWord beyond;  // the mean less that
+};
+
+// From the sums over the others. An infinite or NaN v_m is the mean.
+CSM_DEVICE Mean mean_from(DoubleWord products, DoubleWord weights, Acc v_m) {
+  if (!(v_m - v_m == Acc(0))) return {Acc(0), as_double_word(v_m)};
+  const DoubleWord taken = multiply(normalised(weights), as_double_word(v_m));
+  const DoubleWord beyond = drop_invalid_low(add(products, DoubleWord{-taken.hi, -taken.lo}));
+  return {v_m, drop_invalid_low(normalised(beyond))};
+}
+
+CSM_DEVICE Acc less(Acc v, const Mean& mean) {
+  if constexpr (kPickRule == PickRule::given) return minus(v, mean.beyond);
+  else return minus(v - mean.at, mean.beyond);
+}
+
+// The same with one rounding less, for products of two of them.
+CSM_DEVICE Acc less_exactly(Acc v, const Mean& mean) {
+  if constexpr (kPickRule == PickRule::given) return minus(v, mean.beyond);
+  const DoubleWord from = two_difference(v, mean.at);
+  const Acc high = from.hi - mean.beyond.hi, low = from.lo - mean.beyond.lo;
+  return low == low ? high + low : high;  // low is NaN among infinities
+}
+
+CSM_DEVICE DoubleWord value_of(const Mean& mean) {
+  if constexpr (kPickRule == PickRule::given) return mean.beyond;
+  const DoubleWord sum = two_sum(mean.at, mean.beyond.hi);
+  return drop_invalid_low({sum.hi, sum.lo + mean.beyond.lo});
+}
+
+// Base of operations on y, the first input, and vectors. With PickRule::dominant their sums are Σ y_j, then those of
+// the operation, first Σ y_j v_j for each vector v; and y_m and v_m are picked.
+struct OfSoftmax : WritesElements {
+  static constexpr int kFirst = kDominant ? 1 : 0;  // the operation's first sum
+  static constexpr int kPositive = kFirst;
+
+  static constexpr Acc kHalf = Acc(0.5);
+  CSM_DEVICE static void pick(const Element& e, Place, const RowContext&, Values<kPicked>& picked) {
+#pragma unroll
+    for (int k = 0; k < kPicked; ++k) picked[k] = e[k];
+  }
+  CSM_DEVICE static Element element_of(const Values<kPicked>& picked) {
+    Element e = {};
+#pragma unroll
+    for (int k = 0; k < kPicked; ++k) e[k] = picked[k];
+    return e;
+  }
+
+  // Of the number-th vector.
+  CSM_DEVICE static Mean mean_of(const Node& row, int number) {
+    const DoubleWord products = row.s[kFirst + number];
+    if constexpr (kDominant) {
+      if (row.picked[0] > Acc(0)) return mean_from(products, row.s[0], row.picked[1 + number]);
+    }
+    return {Acc(0), drop_invalid_low(products)};
+  }
+};
+
+// Of logits: from s[0] = Σ e_j and s[1] = Σ e_j v_j of exponentials relative to the largest, whose v is picked. It
+// dominates if s[0] is below 2. `inverse` is 1 / s[0].
+CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
+  const DoubleWord sum = normalised(drop_invalid_low(row.s[0])), products = drop_invalid_low(row.s[1]);
+  if (!(sum.hi < Acc(2))) return {Acc(0), drop_invalid_low(multiply(products, inverse))};
+  const Acc v_m = row.picked[0];
+  const DoubleWord others = normalised({sum.hi - Acc(1), sum.lo});
+  const DoubleWord rest = normalised(drop_invalid_low(add(products, -v_m)));
+  return mean_from(multiply(rest, inverse), multiply(others, inverse), v_m);
+}
+
+}  // namespace csm

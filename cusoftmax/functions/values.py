@@ -1,0 +1,231 @@
+"""softmax or log_softmax of logits together with a derivative product, in one launch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cusoftmax.functions import _logits
+from cusoftmax.runtime import launch
+
+if TYPE_CHECKING:
+    import cupy
+    from numpy.typing import DTypeLike
+
+
+Axis = int | tuple[int, ...] | None
+
+
+def softmax_value_and_vjp(
+    x: cupy.ndarray,
+    dy: cupy.ndarray,
+    axis: Axis = -1,
+    dtype: DTypeLike | None = None,
+    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
+) -> tuple[cupy.ndarray, cupy.ndarray]:
+    """Softmax of logits, and the gradient of a loss with respect to them, in one launch.
+
+    ``y = softmax(x)`` and ``dx = y * (dy - sum_j y_j dy_j)``. Nothing is rounded between the two,
+    so `dx` is right relative to itself in every dtype, also where a ``y_i`` is rounded to 1: of
+    logits ``[20, 0, -1]`` and `dy` of ``[1, 0, 0]`` it is 2.8e-9, and not 0, in bfloat16 too.
+
+    Parameters
+    ----------
+    x : cupy.ndarray
+        Logits, of any shape, strides and accepted dtype, as for `softmax`.
+    dy : cupy.ndarray
+        Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
+    axis : int, tuple of int or None
+        The axes that are normalised together.
+    dtype : dtype, optional
+        Dtype of both results, any of the floats. By default that of `out`, or the wider of the
+        inputs' floats (float32 for float16 with bfloat16; float64 if one holds integers or bool).
+    out : pair of cupy.ndarray, optional
+        Where to write the results: same shape, a float dtype, any strides. Each may be one of the
+        inputs itself.
+    scale, mask, bias, causal
+        As for `softmax`. `dx` is the gradient with respect to `x`: `scale` times that with respect
+        to a bias.
+
+    Returns
+    -------
+    y, dx : cupy.ndarray
+        Elements that `mask` or `causal` hide are 0 in both, whatever `dy` is there.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax`; ValueError also if `x` and `dy` differ in shape or device, or the results
+        overlap each other.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> x, dy = cupy.asarray([20.0, 0.0, -1.0]), cupy.asarray([1.0, 0.0, 0.0])
+    >>> y, dx = cusoftmax.softmax_value_and_vjp(x, dy)
+    >>> dx.round(12)
+    array([ 2.819e-09, -2.061e-09, -7.580e-10])
+    """
+    return _run("softmax_value_and_vjp", (x, dy), axis, dtype, out, scale, mask, bias, causal)
+
+
+def softmax_value_and_jvp(
+    x: cupy.ndarray,
+    xt: cupy.ndarray,
+    axis: Axis = -1,
+    dtype: DTypeLike | None = None,
+    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
+) -> tuple[cupy.ndarray, cupy.ndarray]:
+    """Softmax of logits, and its change along a change of them, in one launch.
+
+    ``y = softmax(x)`` and ``dyt = y * (xt - sum_j y_j xt_j)``. The Jacobian of softmax is
+    symmetric, so this is the computation of `softmax_value_and_vjp`.
+
+    Parameters
+    ----------
+    x : cupy.ndarray
+        Logits, as for `softmax`.
+    xt : cupy.ndarray
+        Tangent of the logits. Same shape; its dtype may differ.
+    axis, dtype, out, scale, mask, bias, causal
+        As for `softmax_value_and_vjp`. With a `scale`, the tangent is that of `x`.
+
+    Returns
+    -------
+    y, dyt : cupy.ndarray
+        Elements that `mask` or `causal` hide are 0 in both.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_value_and_vjp`.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> x = cupy.asarray([2.0, 4.0, 2.0, 1.0])
+    >>> y, dyt = cusoftmax.softmax_value_and_jvp(x, cupy.asarray([0.0, 1.0, 0.0, 0.0]))
+    >>> dyt.round(4)
+    array([-0.0776,  0.1838, -0.0776, -0.0286])
+    """
+    return _run("softmax_value_and_jvp", (x, xt), axis, dtype, out, scale, mask, bias, causal)
+
+
+def log_softmax_value_and_vjp(
+    x: cupy.ndarray,
+    dy: cupy.ndarray,
+    axis: Axis = -1,
+    dtype: DTypeLike | None = None,
+    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
+) -> tuple[cupy.ndarray, cupy.ndarray]:
+    """log_softmax of logits, and the gradient of a loss with respect to them, in one launch.
+
+    ``logy = log_softmax(x)`` and ``dx = dy - exp(logy) * sum_j dy_j``, which is right also where an
+    ``exp(logy_i)`` rounds to 1, since nothing is rounded between the two.
+
+    Parameters
+    ----------
+    x : cupy.ndarray
+        Logits, as for `log_softmax`.
+    dy : cupy.ndarray
+        Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
+    axis, dtype, out, scale, mask, bias, causal
+        As for `softmax_value_and_vjp`.
+
+    Returns
+    -------
+    logy, dx : cupy.ndarray
+        Elements that `mask` or `causal` hide are -inf and 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_value_and_vjp`.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> x = cupy.asarray([2.0, 4.0, 2.0, 1.0])
+    >>> logy, dx = cusoftmax.log_softmax_value_and_vjp(x, cupy.asarray([0.0, 1.0, 0.0, 0.0]))
+    >>> dx.round(4)
+    array([-0.1025,  0.2427, -0.1025, -0.0377])
+    """
+    return _run("log_softmax_value_and_vjp", (x, dy), axis, dtype, out, scale, mask, bias, causal)
+
+
+def log_softmax_value_and_jvp(
+    x: cupy.ndarray,
+    xt: cupy.ndarray,
+    axis: Axis = -1,
+    dtype: DTypeLike | None = None,
+    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    *,
+    scale: float | None = None,
+    mask: cupy.ndarray | None = None,
+    bias: cupy.ndarray | None = None,
+    causal: bool = False,
+) -> tuple[cupy.ndarray, cupy.ndarray]:
+    """log_softmax of logits, and its change along a change of them, in one launch.
+
+    ``logy = log_softmax(x)`` and ``dlogy = xt - sum_j exp(logy_j) xt_j``.
+
+    Parameters
+    ----------
+    x : cupy.ndarray
+        Logits, as for `log_softmax`.
+    xt : cupy.ndarray
+        Tangent of the logits. Same shape; its dtype may differ.
+    axis, dtype, out, scale, mask, bias, causal
+        As for `softmax_value_and_jvp`.
+
+    Returns
+    -------
+    logy, dlogy : cupy.ndarray
+        Elements that `mask` or `causal` hide are -inf and 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax_value_and_vjp`.
+
+    Examples
+    --------
+    >>> import cupy, cusoftmax
+    >>> x = cupy.asarray([2.0, 4.0, 2.0, 1.0])
+    >>> logy, dlogy = cusoftmax.log_softmax_value_and_jvp(x, cupy.asarray([0.0, 1.0, 0.0, 0.0]))
+    >>> dlogy.round(4)
+    array([-0.7573,  0.2427, -0.7573, -0.7573])
+    """
+    return _run("log_softmax_value_and_jvp", (x, xt), axis, dtype, out, scale, mask, bias, causal)
+
+
+def _run(
+    op: str,
+    inputs: tuple[cupy.ndarray, cupy.ndarray],
+    axis: Axis,
+    dtype: DTypeLike | None,
+    out: tuple[cupy.ndarray, cupy.ndarray] | None,
+    scale: float | None,
+    mask: cupy.ndarray | None,
+    bias: cupy.ndarray | None,
+    causal: bool,
+) -> tuple[cupy.ndarray, cupy.ndarray]:
+    if scale is None and mask is None and bias is None and causal is False:
+        return launch.run(op, inputs, axis, dtype, out)  # type: ignore[no-any-return]
+    return _logits.run(  # type: ignore[no-any-return]
+        op, inputs, axis, dtype, out, scale=scale, mask=mask, bias=bias, causal=causal
+    )

@@ -1,0 +1,257 @@
+"""The command line: what it prints, its exit status, and that its errors are one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cusoftmax
+from cusoftmax.cli import check, info
+from cusoftmax.cli import main as cli
+from cusoftmax.cli.check import compare, find_case
+from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.machine import first_line, machine
+from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.runtime import backend
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line; return exit status, output and errors."""
+    try:
+        status = cli.main(arguments)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["explain", "softmin", "4x5"], "no operation 'softmin'"),
+        (["explain", "softmax", "4by5"], "'4by5' is not a shape"),
+        (["explain", "softmax", "4x-5"], "negative"),
+        (["explain", "softmax", "4x5", "--dtype", "float8"], "'float8' is not a dtype"),
+        (["explain", "softmax", "4x5", "--dtype", "complex64"], "complex64"),
+        (["explain", "softmax", "4x5", "--axis", "2"], "axis 2 is out of bounds"),
+        (["explain", "softmax", "4x5", "--axis", "row"], "'row' is not an axis"),
+        (["explain", "softmax", "4x5", "--arch", "sm_20"], "no architecture 'sm_20'"),
+        (["explain", "softmax"], "required: shape"),
+        (["demo", "--arch", "vega"], "no architecture 'vega'"),
+        (["check", "--op", "softmin"], "--op 'softmin' does not exist; there are softmax, "),
+        (["check", "--op", "softmax,"], "--op '' does not exist"),
+        (["check", "--pattern", "split,rows"], "--pattern 'rows' does not exist; there are group,"),
+        (["check", "--dtype", "half"], "--dtype 'half' does not exist; there are float16, "),
+        (["check", "--op", "softmax", "--pattern", "map"], "patterns group, block, stream"),
+        (["check", "--op", "log_softmax", "--dtype", "int32"], "dtypes float16, bfloat16, float32"),
+        (["check", "--op", "sample", "--dtype", "float64", "--quick"], "of --quick has operation"),
+        (["dance"], "invalid choice: 'dance'"),
+        ([], "required"),
+    ],
+)
+def test_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert err.startswith("cusoftmax: error: ")
+    assert err.count("\n") == 1
+
+
+def test_no_gpu_to_run_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "gpu_is_present", lambda: False)
+    status, _, err = run(capsys, "demo", "--device", "cuda")
+    assert status == 2
+    assert "no GPU" in err
+    assert err.count("\n") == 1
+
+
+def test_no_cupy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for command in ("demo", "check"):
+        status, _, err = run(capsys, command)
+        assert status == 2
+        assert "cusoftmax[cuda13]" in err
+        assert err.count("\n") == 1
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    assert "cupy" in out
+
+
+def test_no_compiler(tmp_path: Path) -> None:
+    # In a process of its own: the compiler is looked for once.
+    hide = "import sys; sys.modules['ziglang'] = None; from cusoftmax.cli.main import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", hide + "sys.exit(main(['demo', '--device', 'emulator']))"],
+        env={**os.environ, "PATH": str(tmp_path), "CXX": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(cusoftmax.__file__).parents[1],
+    )
+    assert done.returncode == 2
+    assert "ziglang" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(
+        capsys, "explain", "softmax", "4096x32000", "--dtype", "float16", "--arch", "sm_90"
+    )
+    assert status == 0
+    for words in (
+        "4,096 rows of 32,000",
+        "block",
+        "csm_softmax_block_f16_v8",
+        "16 bytes",
+        "1.00 x",
+    ):
+        assert words in out
+    _, out, _ = run(capsys, "explain", "softmax_jvp", "2x3x4", "--axis", "none")
+    assert "1 row of 24 elements" in out
+    _, out, _ = run(capsys, "explain", "softmax", "2x3x4", "--axis=-2,-1", "--out-dtype", "float16")
+    assert "2 rows of 12 elements" in out
+    assert "out: float16" in out
+    _, out, _ = run(capsys, "explain", "softmax", "0x4")
+    assert "nothing is launched" in out
+
+
+def test_explain_of_passing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "explain", "softmax", "1x1000000", "--arch", "sm_90")
+    assert "split" in out
+    assert "1.50 x the least possible" in out
+    assert "workspace" in out
+
+
+def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    for words in (cusoftmax.__version__, "NVRTC", "GPU", "compiler", "cache", "extra cuda13"):
+        assert words in out
+
+    def broken() -> str:
+        raise RuntimeError("the driver is\nof another age")
+
+    monkeypatch.setattr(info, "_driver", broken)
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    assert "not found: the driver is" in out
+
+
+def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "demo", "--device", "emulator")
+    assert (status, err) == (0, "")
+    first, *_ = out.splitlines()
+    assert "emulator" in first
+    for words in ("0.1025", "0.7573", "0.0377", "0.2222", "0.4444", "0.1111", "0.1838"):
+        assert words in out
+    assert "csm_softmax_block_f16_v8" in out
+    assert "1,048,576" in out  # 64 x 4096 float16, read once and written once
+    assert "not measured" in out
+
+
+@pytest.mark.parametrize(
+    ("op", "pattern"), [(op, p) for op, o in OPERATIONS.items() for p in o.patterns]
+)
+def test_check_reaches_every_pattern(op: str, pattern: str) -> None:
+    with machine("emulator") as on:
+        case = find_case(op, "float16", pattern, on, "sm_75")
+        assert case.plan.pattern == pattern
+        if pattern in ("group", "column", "map", "segment"):
+            assert compare(case, on, 0).passed
+
+
+def test_check_is_narrowed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--op", "softmax", "--pattern", "group,column", "--dtype", "float32")
+    status, out, err = run(capsys, "check", *asked, "--dtype", "int8", "--device", "emulator")
+    assert (status, err) == (0, "")
+    assert "4 passed, 0 failed" in out
+    assert out.count("│ softmax ") == 4
+    for words in ("float32", "int8", "group", "column"):
+        assert out.count(f"│ {words} ") == 2
+
+
+def test_check_without_names_takes_all_cases() -> None:
+    every = list(check.names_of_cases(False))
+    assert check.selected_names(False, check.Selection()) == every
+    assert {(op, p) for op, _, p in every} == {
+        (op, p) for op in OPERATIONS for p in OPERATIONS[op].patterns
+    }
+
+
+def test_check_says_where_a_result_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = CONTRACTS["softmax"]
+
+    def wrong_element(x: Any, axis: int) -> Any:
+        from cusoftmax import emulator
+
+        y = emulator.asnumpy(right.call(x, axis=axis))
+        y[0, 7] = 0.5
+        return emulator.asarray(y)
+
+    monkeypatch.setitem(CONTRACTS, "softmax", replace(right, call=wrong_element))
+    asked = ("--op", "softmax", "--pattern", "group", "--dtype", "float32", "--seed", "3")
+    status, out, _ = run(capsys, "check", *asked, "--device", "emulator")
+    assert status == 1
+    for words in (
+        "softmax of float32: ", " of the bound\n", "out[0, 7]", "got    0.5\n", "want   ",
+        "plan   group: csm_softmax_group_f32_v1_l", "seed   3\n", " ulp, of 3 allowed\n",
+    ):  # fmt: skip
+        assert words in out, out
+
+
+def test_check_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    with machine("emulator") as on:
+        case = find_case("softmax", "float32", "group", on, None)
+        right = CONTRACTS["softmax"]
+
+        def called(call: Any) -> None:
+            monkeypatch.setitem(CONTRACTS, "softmax", replace(right, call=call))
+
+        # The maximum subtracted nowhere, as if: scaled by a little more than the bound allows.
+        called(lambda x, axis: _scaled(right.call(x, axis=axis)))
+        outcome = compare(case, on, 0)
+        assert not outcome.passed
+        assert "ulp" in outcome.text
+        told = outcome.details.splitlines()
+        assert told[0].startswith("softmax of float32: ") and len(told) < 10
+        assert f"group: {case.plan.launches[0].kernel.name}" in told[1]
+
+        def broken(x: object, axis: int) -> object:
+            raise RuntimeError("a kernel did wrong")
+
+        called(broken)
+        assert compare(case, on, 0) == type(outcome)(False, "a kernel did wrong")
+
+
+def _scaled(y: object) -> object:
+    from cusoftmax import emulator
+
+    return emulator.asarray(emulator.asnumpy(y) * (1 + 2.0**-20))
+
+
+def test_first_line_prefers_what_the_compiler_said() -> None:
+    assert first_line(RuntimeError("g++ x.cu\nx.cu:1: error: no")) == "x.cu:1: error: no"
+    assert first_line(ValueError()) == "ValueError"
+
+
+def test_module_and_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cusoftmax", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(cusoftmax.__file__).parents[1],
+    )
+    assert done.stdout.strip() == f"cusoftmax {cusoftmax.__version__}"

@@ -1,0 +1,1 @@
+"""The emulator: what it finds wrong with kernels, and what it counts."""

@@ -1,0 +1,1 @@
+"""The public functions: `test_family` is of all operations, the others are of one each."""

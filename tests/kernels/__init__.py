@@ -1,0 +1,1 @@
+"""What holds of the kernels of any operation: same bits, traffic, large arrays, few blocks."""

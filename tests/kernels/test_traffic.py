@@ -1,0 +1,113 @@
+"""What each pattern moves: no byte more than it must, in whole sectors, as wide as planned."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.traffic import EXAMPLES, PatternExample, Traffic, measure
+from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.planning.builder import ceil_div
+from tests.support import OPS
+
+DTYPES = ("float16", "float32", "float64")
+RESIDENT = ("group", "block", "block x8", "column", "column, clusters")
+# Softmax reads one array twice and writes one: 3 of 2. The derivative reads two twice: 5 of 3.
+TWICE = {"softmax": 3 / 2, "softmax_vjp": 5 / 3}
+# Nodes in the workspace, beside the arrays: of a segment of 8 chunks, and of 8 to 16 elements.
+WORKSPACE = {"stream": 0, "split": 0.035, "column, long": 0.2}
+
+
+@pytest.fixture(scope="module", params=[(op, dtype) for op in OPS for dtype in DTYPES], ids=str)
+def measured(request: pytest.FixtureRequest) -> dict[str, Traffic]:
+    """Every case, measured once for each operation and dtype."""
+    op, dtype = request.param
+    return {case.name: measure(case, op, dtype) for case in EXAMPLES}
+
+
+def test_cases_run_the_patterns_that_they_name(measured: dict[str, Traffic]) -> None:
+    for name, traffic in measured.items():
+        words = name.replace(",", "").split()
+        assert traffic.plan.pattern == words[0]
+        assert (traffic.plan.cluster > 1) == (words[-1] in ("x8", "clusters"))
+        assert len(traffic.plan.launches) == {"split": 2, "column, long": 3}.get(name, 1)
+        assert traffic.counted.launches == len(traffic.plan.launches)
+
+
+def test_resident_rows_are_read_and_written_once(measured: dict[str, Traffic]) -> None:
+    for name in RESIDENT:
+        assert measured[name].over_least == 1
+        assert measured[name].sectors_over_least == 1
+
+
+def test_other_rows_are_read_twice_and_written_once(measured: dict[str, Traffic]) -> None:
+    for name, workspace in WORKSPACE.items():
+        traffic = measured[name]
+        array = TWICE[traffic.plan.op]
+        assert array <= traffic.over_least <= array + workspace
+        if name == "stream":
+            assert traffic.sectors_over_least == 1
+
+
+def test_first_launch_reads_the_inputs_and_the_last_writes_the_output(
+    measured: dict[str, Traffic],
+) -> None:
+    for name in ("split", "column, long"):
+        plan, launches = measured[name].plan, measured[name].counted.kernels
+        *inputs, out = (plan.rows * plan.n * ITEMSIZE[o.dtype] for o in plan.problem.operands)
+        assert launches[0].global_bytes_read == sum(inputs)
+        assert launches[0].sectors_read * 32 == sum(inputs)
+        assert launches[0].global_bytes_written <= plan.workspace_bytes
+        assert launches[-1].global_bytes_read >= sum(inputs)
+        assert launches[-1].global_bytes_written == out
+        assert launches[-1].sectors_written * 32 == out
+
+
+def test_accesses_are_as_wide_as_planned(measured: dict[str, Traffic]) -> None:
+    for name, traffic in measured.items():
+        itemsize = ITEMSIZE[traffic.plan.problem.operands[-1].dtype]
+        planned = traffic.plan.vector * itemsize
+        assert traffic.counted.kernels[0].widest_read == planned
+        assert traffic.counted.kernels[-1].widest_written == planned
+        assert planned == 16 or name.startswith("column")
+
+
+def test_no_bank_conflicts(measured: dict[str, Traffic]) -> None:
+    for name, traffic in measured.items():
+        if not name.startswith("column"):
+            assert traffic.counted.bank_conflicts == 0, name
+            continue
+        # Groups of fewer than 32 walkers meet: 4 ways at most, in 3 words of each leaf and again
+        # for the nodes of a cluster. Leaves are an eighth of the elements or less.
+        leaves = ceil_div(traffic.plan.n, traffic.plan.chunk) * traffic.plan.rows
+        assert traffic.counted.bank_conflicts <= 2 * 3 * 3 * ceil_div(leaves, 32)
+
+
+def test_barriers(measured: dict[str, Traffic]) -> None:
+    for name, traffic in measured.items():
+        plan, counted = traffic.plan, traffic.counted
+        first = plan.launches[0]
+        chunks, warps = ceil_div(plan.n, plan.chunk), first.block // 32
+        blocks = sum(step.grid for step in plan.launches)
+        exchanges = 2 * first.grid // plan.cluster if plan.cluster > 1 else 0
+        assert counted.cluster_barriers == exchanges
+        many = first.grid if chunks > 32 else 0  # groups of nodes, then the rest
+        if name == "group":
+            assert counted.barriers == 0
+        elif name == "block x8":
+            assert counted.barriers == many
+        elif name == "block":
+            assert counted.barriers == plan.rows + many
+        elif name == "stream":
+            assert counted.barriers == plan.rows * (ceil_div(chunks, warps) + 1)
+        elif name == "split":
+            reduce, write = plan.launches
+            assert counted.barriers == reduce.grid * (plan.rounds + 1) + write.grid
+        else:  # one after the leaves, and one for each 32-fold step of two folds at most
+            assert counted.barriers <= 5 * blocks
+
+
+@pytest.mark.parametrize("n", [61, 1021, 4099])
+def test_odd_rows_cost_no_byte_more(n: int) -> None:
+    traffic = measure(PatternExample("odd", "sm_90", (16, n)), "softmax", "float16")
+    assert traffic.over_least == 1
+    assert traffic.plan.vector == 1

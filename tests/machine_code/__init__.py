@@ -1,0 +1,1 @@
+"""What the compiler made of the kernels, and what that is predicted to cost."""

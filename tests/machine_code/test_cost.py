@@ -1,0 +1,293 @@
+"""The cost model: occupancy, latency, limiters; and a real kernel, from source to seconds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cusoftmax.cli.main import main
+from cusoftmax.machine_code import cost, limits, measured
+from cusoftmax.machine_code import sass as machine_code
+from cusoftmax.machine_code.chips import CHIPS, Chip
+from cusoftmax.machine_code.flow import walk
+from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from tests.machine_code.cost_support import need_tools, once, plan_of, sass
+
+H100, DEVICE = CHIPS[90], DeviceSpec.known(90)
+
+
+# ---------------------------------------------------------------------------------------- resources
+
+
+@pytest.mark.parametrize(
+    ("arch", "registers", "threads", "shared", "blocks", "limit"),
+    [
+        # 32 registers × 32 lanes = 1024 a warp: 64 warps of 65536.
+        (90, 32, 256, 0, 8, "warps"),
+        # 33 → 40 registers: 1280 a warp; 12 in each quarter of 16384; 48 warps, 6 blocks of 8.
+        (90, 33, 256, 0, 6, "registers"),
+        (80, 64, 1024, 0, 1, "registers"),
+        # 100 KiB and the system's 1 KiB, of 228 KiB.
+        (90, 32, 256, 100 * 1024, 2, "shared memory"),
+        (75, 32, 256, 32 * 1024, 2, "shared memory"),  # of 64 KiB, none reserved
+        (86, 16, 32, 0, 16, "blocks"),
+        (90, 16, 32, 0, 32, "blocks"),
+        (86, 32, 512, 0, 3, "warps"),  # 48 warps
+        (80, 255, 1024, 0, 0, "registers"),  # does not fit
+    ],
+)
+def test_occupancy(
+    arch: int, registers: int, threads: int, shared: int, blocks: int, limit: str
+) -> None:
+    chip = CHIPS[arch]
+    got = limits.occupancy(chip, DeviceSpec.known(arch), registers, threads, shared)
+    assert (got.blocks, got.limit) == (blocks, limit)
+    assert got.warps == blocks * threads // 32 and got.share == got.warps / chip.warps
+
+
+def test_bytes_in_flight_end_where_a_result_is_needed() -> None:
+    code = sass(
+        """
+        LDG.E.128 R4, [R2.64]
+        LDG.E.128 R8, [R2.64+0x200]
+        LDG.E.64 R12, [R2.64+0x400]
+        FADD R1, R8, R9                  # waits for the first two
+        LDG.E.128 R16, [R2.64+0x600]
+        LDG.E.128 R20, [R2.64+0x800]     # with the third
+        FADD R1, R1, R12
+        EXIT
+        """
+    )
+    assert limits.in_flight(walk(code, once)) == 16 + 16 + 8
+    serial = sass("LDG.E R4, [R2.64]\nFADD R1, R1, R4\nLDG.E R5, [R2.64]\nFADD R1, R1, R5\nEXIT")
+    assert limits.in_flight(walk(serial, once)) == 4
+
+
+def test_a_lone_warp_waits_for_what_it_needs() -> None:
+    chain = walk(sass("FADD R1, R1, R2\nFADD R1, R1, R2\nFADD R1, R1, R2\nEXIT"), once)
+    assert limits.lone_warp_cycles(chain, 500) == 1 + 4 + 4 + 1
+    free = walk(sass("FADD R1, R5, R2\nFADD R3, R5, R2\nFADD R4, R5, R2\nEXIT"), once)
+    assert limits.lone_warp_cycles(free, 500) == 4
+    loads = walk(sass("LDG.E R1, [R4.64]\nLDG.E R2, [R6.64]\nFADD R3, R1, R2\nEXIT"), once)
+    assert limits.lone_warp_cycles(loads, 500) == 501 + 1 + 1  # the second starts a cycle later
+
+
+def test_littles_law() -> None:
+    # 3.0 TB/s × 479 cycles at 1.98 GHz, over 132 multiprocessors.
+    assert limits.needed_in_flight(H100, DEVICE) == pytest.approx(5498, abs=1)
+
+
+# ----------------------------------------------------------------------------------------- limiters
+
+
+def constructed(body: str, *, registers: int = 32, moved: float = 0.0) -> cost.KernelCost:
+    """Cost of a kernel of many small blocks whose code is `body`, a hundred times over."""
+    code = cost.Code(tuple(sass("\n".join([body] * 100) + "\nEXIT")), 0, registers, 0, 0)
+    return cost.kernel_cost(
+        "constructed", code, once, H100, DEVICE, grid=132 * 1000, threads=256, shared_bytes=0,
+        elements=132 * 1000 * 256, memory_bytes=lambda resident: moved,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "limiter", "per_instruction"),
+    [
+        ("BRA.DIV ~URZ, 0x0", "issue", 1 / 4),
+        ("FADD R1, R2, R3", "issue", 1 / 4),  # 128 a clock: as many as are issued
+        ("FMNMX R1, R2, R3, PT", "alu", 32 / 64),
+        ("IMAD R1, R2, R3, R4", "imad", 32 / 64),
+        ("MUFU.EX2 R1, R2", "xu", 32 / 16),
+        ("DADD R2, R4, R6", "double", 32 / 64),
+        ("SHFL.BFLY PT, R1, R2, 0x1, 0x1f", "lsu", 32 / 32),
+        ("LDS.128 R4, [R1]", "lsu", 4 * 32 / 32),
+    ],
+)
+def test_the_busiest_resource_is_the_limiter(
+    body: str, limiter: str, per_instruction: float
+) -> None:
+    found = constructed(body)
+    assert found.limiter == limiter
+    blocks, warps = 1000, 8
+    rest = 0.25 if limiter == "issue" else 0  # EXIT
+    cycles = blocks * warps * (100 * per_instruction + rest)
+    assert found.seconds == pytest.approx(cycles / H100.clock, rel=1e-6)
+
+
+def test_memory_is_the_limiter_where_bytes_take_longest() -> None:
+    found = constructed("FADD R1, R2, R3", moved=3.0e9)
+    assert found.limiter == "memory" and found.seconds == pytest.approx(1e-3)
+
+
+def test_spills_that_no_cache_holds_are_memory_traffic() -> None:
+    def moved(stack: int) -> float:
+        code = cost.Code(tuple(sass("STL [R1], R4\nLDL.64 R4, [R1]\nEXIT")), 0, 32, 0, stack)
+        return cost.kernel_cost(
+            "spills", code, once, H100, DEVICE, grid=132 * 8, threads=256, shared_bytes=0,
+            elements=1, memory_bytes=lambda resident: 1000.0,
+        ).memory_bytes  # fmt: skip
+
+    threads, cache = 132 * 8 * 256, 25 * 1024 * 1024
+    assert moved(0) == moved(64) == 1000  # 64 bytes of each thread fit
+    assert moved(1024) == pytest.approx(1000 + 12 * threads * (1 - cache / (1024 * threads)))
+
+
+def test_too_few_resident_blocks_leave_latency_uncovered() -> None:
+    body = "LDG.E R1, [R4.64]\nFADD R3, R1, R2"
+    many, few = constructed(body), constructed(body, registers=255)
+    assert many.occupancy.blocks == 8 and few.occupancy.blocks == 1
+    assert few.limiter == "latency"
+    # A hundred times, one after the other: the latency, and what follows it.
+    assert few.seconds == pytest.approx(1000 * 100 * (479 + 1) / H100.clock, rel=0.05)
+    assert few.times["latency"] == pytest.approx(8 * many.times["latency"], rel=1e-6)
+
+
+def test_fp64_is_the_limiter_where_the_chip_has_few_units() -> None:
+    need_tools()
+    wide = cost.cost(plan_of("softmax", "float64", (1 << 16, 1024), -1, 89))
+    assert wide.slowest.limiter == "double" and wide.limiter == "float64 units"
+    assert wide.fraction_of_copy < 0.5
+
+
+# --------------------------------------------------------------------------------------- end to end
+
+
+@pytest.fixture(scope="module")
+def group() -> cost.Cost:
+    need_tools()
+    return cost.cost(plan_of("softmax", "float16", (1 << 17, 1024), -1, 90))
+
+
+def test_a_real_kernel(group: cost.Cost) -> None:
+    (launch,) = group.launches
+    assert launch.name == "csm_softmax_group_f16_v8_l32i32"
+    assert launch.per_element["global memory"] == 8 / 32  # 4 loads, 4 stores, 32 elements a thread
+    assert 1 <= launch.per_element["special function"] < 1.2  # one exponential, and the reciprocal
+    assert launch.per_element["conversion"] >= 1.5  # to float and back
+    assert launch.instructions == pytest.approx(sum(launch.per_element.values()))
+    assert 10 < launch.instructions < 25
+    assert launch.in_flight_thread == 64  # all of a thread's elements at once
+    assert launch.memory_bytes == group.plan.least_bytes == 2 * 2 << 27
+    assert group.limiter == "memory bandwidth"
+    assert group.fraction_of_copy == pytest.approx(1)
+    assert group.seconds == pytest.approx(group.plan.least_bytes / 3.0e12)
+
+
+def test_path_and_compile_gate_count_alike(group: cost.Cost) -> None:
+    """Straight-line code: the gate's static count, but for the entry and the one loop's end."""
+    static = machine_code.inspect(group.plan.launches[0].kernel, 90).per_element
+    assert static is not None
+    assert group.launches[0].instructions == pytest.approx(static, rel=0.1)
+
+
+def test_a_second_reading_comes_from_memory_or_from_the_cache() -> None:
+    rows_of = {rows: plan_of("softmax", "float16", (rows, 1 << 20), -1, 90) for rows in (1, 128)}
+    one, many = rows_of[1], rows_of[128]
+    assert (one.pattern, many.pattern) == ("split", "stream")
+    row = 2 << 20
+    assert [cost.memory_bytes(one, launch, 128) for launch in one.launches] == [row, row]
+    cached = 25 * 1024 * 1024 / (128 * row)
+    moved = cost.memory_bytes(many, many.launches[0], 128)
+    assert moved == pytest.approx(128 * row * (1 + (1 - cached) + 1))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_architecture_has_rates(arch: int) -> None:
+    chip = Chip.of(DeviceSpec.known(arch))
+    assert chip.arch == arch and chip.name == DeviceSpec.known(arch).name
+    assert chip.copy_bandwidth < chip.sheet_bandwidth
+    assert chip.measured == (arch == 90)
+    # Float32: 2 operations a clock and unit; data sheets give 8.1 to 105 TFLOP/s.
+    flops = 2 * chip.rates["fma"] * DeviceSpec.known(arch).sm_count * chip.clock
+    assert 8e12 < flops < 110e12
+
+
+def test_h200_goes_by_its_name() -> None:
+    assert Chip.of(replace(DEVICE, name="NVIDIA H200")).copy_bandwidth == 4.3e12
+    assert Chip.of(replace(DEVICE, name="NVIDIA H100 80GB HBM3")).copy_bandwidth == 3.0e12
+    with pytest.raises(ValueError, match="no rates of 'H300'"):
+        Chip.named("H300")
+
+
+# ------------------------------------------------------------------------------- with a measurement
+
+
+def results(seconds: float, gpu: str = "NVIDIA H100 80GB HBM3", **change: object) -> dict:
+    entry = {
+        "suite": "sweep", "op": "softmax", "dtype": "float16", "rows": 1 << 17, "n": 1024,
+        "axis": -1, "who": "cusoftmax", "how": "events", "times": {"median": seconds},
+        "fraction_of_copy": 0.8,
+    } | change  # fmt: skip
+    other = entry | {"who": "torch", "times": {"median": 1.0}}
+    machine = {"gpu": gpu, "arch": "sm_90"}
+    return {"dry_run": False, "machine": machine, "measurements": [other, entry]}
+
+
+def test_the_prediction_is_held_against_the_measurement(group: cost.Cost) -> None:
+    (found,) = measured.compare(group, results(2 * group.seconds), "float16", -1)
+    assert found.error == pytest.approx(-0.5) and found.fraction_of_copy == 0.8
+    for change in ({"n": 1023}, {"dtype": "bfloat16"}, {"axis": 0}, {"times": None}):
+        assert measured.compare(group, results(1.0, **change), "float16", -1) == []
+
+
+def test_a_dry_run_is_no_measurement(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results(1.0) | {"dry_run": True}))
+    with pytest.raises(ValueError, match="dry run"):
+        measured.load(path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="not a results file"):
+        measured.load(path)
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need_tools()
+    given = ["cost", "softmax", "131072x1024", "--dtype", "float16", "--arch", "sm_90"]
+    assert main(given) == 0
+    said = capsys.readouterr().out
+    assert "limiter: memory bandwidth" in said and "not measured yet" in said
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results(250e-6, "NVIDIA H200")))
+    assert main([*given, "--measured", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["chip"] == "H200" and told["launches"][0]["limiter"] == "memory"
+    (measured,) = told["measured"]
+    assert measured["error_of_prediction"] == pytest.approx((2 << 28) / 4.3e12 / 250e-6 - 1)
+
+
+def test_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    need_tools()
+    assert main(["cost", "softmax", "64x1024", "--arch", "sm_80", "--chip", "H200"]) == 2
+    assert capsys.readouterr().err == "cusoftmax: error: H200 is sm_90, not sm_80\n"
+    assert main(["cost", "softmax", "64x0", "--arch", "sm_80"]) == 2
+    assert "nothing is launched" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------- the cost table
+
+
+def test_the_table_has_a_row_for_each_kernel() -> None:
+    need_tools()
+    table = pytest.importorskip("benchmarks.cost")
+    found = table.rows_of_problem(table.TypicalProblem(1024), "softmax", "float16", DEVICE)
+    assert all(len(row) == len(table.HEADINGS) for row in found.rows)
+    ours = dict(zip(table.HEADINGS, found.rows[0], strict=True))
+    assert (ours["pattern"], ours["who"], ours["limiter"]) == ("group", "cusoftmax", "memory")
+    assert ours["of copy"] == "100%" and ours["KiB loading"] == "72"
+    others = {row[table.HEADINGS.index("who")] for row in found.rows[1:]}
+    if table.peer_cost.missing():
+        assert not others
+    else:
+        assert others | {line.split()[0] for line in found.refused} == set(table.peer_cost.PEERS)
+    text = table.as_markdown("title", found.rows, ["a refusal"])
+    assert "| group | 131072×1024 | -1 | cusoftmax |" in text and text.endswith("- a refusal\n")
+
+
+def test_peers_refuse_rows_that_they_have_no_kernel_for() -> None:
+    peers = pytest.importorskip("benchmarks.static.peer_cost")
+    if peers.missing():
+        pytest.skip(peers.missing())
+    with pytest.raises(peers.NoKernel, match="at most 131072"):
+        peers.cost("Triton", "softmax", "float16", 8, 1 << 18, H100, DEVICE)

@@ -1,0 +1,1 @@
+"""From a call's arrays to launches: checks, folding, plans."""

@@ -1,0 +1,1 @@
+"""`cusoftmax profile`: its readers of what profilers print."""

@@ -1,0 +1,1 @@
+"""The NumPy reference, against SciPy and mpmath."""
