@@ -279,9 +279,6 @@ def make_kernel(
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),
         )
     )
-    compensated = ITEMSIZE[dtypes[operation.precision]] == ITEMSIZE[acc] or (
-        operation.exact_sums and acc == "float64"
-    )
     macros = {
         "CSM_NAME": name,
         "CSM_OP": operation.source or operation.name,
