@@ -197,7 +197,7 @@ struct Op : OperationBase {
       }
       const DoubleWord top = shift_of(row.m);
       const DoubleWord factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
-      found.factor = multiply(factor, as_double_word(upstream * total));
+      found.factor = drop_invalid_low(multiply(factor, as_double_word(upstream * total)));
       found.maximum = top.hi;
       found.per_cap = context.number(kPerCap);
       found.ignored = ignored(context);

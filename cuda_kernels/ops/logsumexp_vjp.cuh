@@ -19,8 +19,9 @@ struct Op : Weighted<WritesElements> {
     Acc upstream, factor_of_x;
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
-    const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
-    return {exp_difference_times(chunk_maximum, shift_of(row.m), inverse), context[0], scale_of(context)};
+    DoubleWord inverse = reciprocal_of(row.s[0]);
+    if (inverse.lo != inverse.lo) inverse.lo = Acc(0);  // weights may sum to infinity or, with both signs, to 0
+    return {exp_difference_times(chunk_maximum, shift_of(row.m), normalised(inverse)), context[0], scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
     dx[0] = rescaled(scaled(e[0], row.factor) * row.upstream, row.factor_of_x);
