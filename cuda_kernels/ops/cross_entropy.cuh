@@ -208,7 +208,7 @@ struct Op : OperationBase {
       }
       const DoubleWord top = shift_of(row.m);
       const DoubleWord factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
-      found.factor = multiply(factor, as_double_word(upstream * total));
+      found.factor = drop_invalid_low(multiply(factor, as_double_word(upstream * total)));
       found.maximum = top.hi;
       found.four_per_cap = context.number(kFourPerCap);
       found.ignored = ignored(context);

@@ -28,6 +28,13 @@ struct Op : Weighted<WritesElements> {
     }
   }
 
+  // Weights may sum to infinity or, with both signs, to 0: the low word of 1 / sum is NaN then.
+  CSM_DEVICE static DoubleWord inverse_of(DoubleWord sum) {
+    DoubleWord inverse = reciprocal_of(sum);
+    if (inverse.lo != inverse.lo) inverse.lo = Acc(0);
+    return normalised(inverse);
+  }
+
   struct Scale {
     DoubleWord factor;  // dL · exp(m_chunk − m) / s in double, in float without dL
     Acc last;           // dL; in double what is left of the power of two
@@ -37,7 +44,7 @@ struct Op : Weighted<WritesElements> {
     if (row.m.hi == negative_infinity() && row.s[0].hi == Acc(0)) return {};
     const DoubleWord top = shift_of(row.m);
     if constexpr (kSingle) {
-      const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
+      const DoubleWord inverse = inverse_of(row.s[0]);
       return {exp_difference_times(chunk_maximum, top, inverse), context[0], scale_of(context)};
     } else {
       return in_range(chunk_maximum, top, row.s[0], context);
@@ -48,8 +55,8 @@ struct Op : Weighted<WritesElements> {
                                    const RowContext& context) {
     const FractionAndPower s = split_power(sum.hi), upstream = split_power(context[0]),
                            of_x = split_power(scale_of(context));
-    const DoubleWord inverse = normalised(reciprocal_of(
-        {static_cast<Acc>(s.fraction), scale_by_power(sum.lo, ExpC::kRound - static_cast<Acc>(s.power))}));
+    const DoubleWord inverse =
+        inverse_of({static_cast<Acc>(s.fraction), scale_by_power(sum.lo, ExpC::kRound - static_cast<Acc>(s.power))});
     const Exponential chunk = exp_reduced<true>(kDoubleWordMaximum ? difference(chunk_maximum, top)
                                                                    : two_difference(chunk_maximum.hi, top.hi));
     const DoubleWord times = as_double_word(static_cast<Acc>(upstream.fraction * of_x.fraction));

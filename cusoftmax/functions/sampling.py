@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cusoftmax.operations.options import COLDEST
 from cusoftmax.planning import checks
 from cusoftmax.runtime import launch
 
 if TYPE_CHECKING:
     import cupy
     from numpy.typing import DTypeLike
-
-# For a lower T, 1 / T times a logit may overflow, and only the largest element has a result other
-# than 0.
-_COLDEST = 2.0**-100
 
 
 def gumbel_softmax(
@@ -90,7 +87,7 @@ def gumbel_softmax(
     """
     key = _seed("gumbel_softmax", seed)
     t = checks.accepted_number("gumbel_softmax", "temperature", temperature)
-    if t >= _COLDEST or not getattr(x, "size", 1):
+    if t >= COLDEST or not getattr(x, "size", 1):
         return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / (t or 1.0)))
     steps: list[launch.Step] = []
     numbers = (1, key, 1.0, 1.0)
@@ -164,7 +161,7 @@ def sample(
     """
     key = _seed("sample", seed)
     t = checks.accepted_number("sample", "temperature", temperature)
-    if t < _COLDEST:
+    if t < COLDEST:
         return launch.run("sample_argmax", (x,), axis, None, out, options=(1, 0, 1.0, 0.0))
     factors = 1.0 / max(t, 1.0), min(t, 1.0)
     return launch.run("sample", (x,), axis, None, out, options=(1, key, *factors))

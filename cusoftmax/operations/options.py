@@ -9,6 +9,11 @@ class LowWord(float):
     """An option that is passed as the rounding error of its value in the arithmetic's dtype."""
 
 
+# The temperatures T of a sample. A lower one is treated as 0: 1 / T times a logit may overflow, and
+# only the largest element has a result other than 0. A higher one is refused: 1 / T would be
+# flushed to zero, and logits would no longer matter.
+COLDEST, HOTTEST = 2.0**-100, 2.0**100
+
 CROSS_ENTROPY_OPTIONS = (
     "ignore_index",
     "stride",  # of the table of weights, in bytes

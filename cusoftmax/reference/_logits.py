@@ -81,6 +81,6 @@ def derivative(
     rows of a vector, in which 0 does. In the returned array they are 0.
     """
     kept = seen(result, mask, causal)
-    rows, restore = rows_of(shown(kept, result, hidden), shown(kept, vector, 0), axis=axis)
+    rows, restore = rows_of(shown(kept, widen(result), hidden), shown(kept, vector, 0), axis=axis)
     with np.errstate(all="ignore"):
         return shown(kept, restore(widen(scale) * product(*rows), extended), 0)

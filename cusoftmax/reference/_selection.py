@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cusoftmax.operations.options import COLDEST
 from cusoftmax.reference._rows import Float, Restore, rows_of, softmax_rows
 from cusoftmax.reference._softmax import softmax
 from cusoftmax.reference.philox import gumbel
@@ -64,12 +65,13 @@ def gumbel_softmax(
     x, axis, extended
         As for `softmax`.
     seed, temperature
-        As in `cusoftmax.gumbel_softmax`. Temperature 0 gives 1 at the largest ``x + g``.
+        As in `cusoftmax.gumbel_softmax`. Temperature 0, or less than 2**-100, gives 1 at the
+        largest ``x + g``.
     single : bool
         Whether to use the noise of float32 arithmetic instead of that of float64.
     """
     z, restore = perturbed(x, axis, seed, single)
-    if temperature > 0:
+    if temperature >= COLDEST:
         with np.errstate(all="ignore"):
             return restore(softmax_rows(z / np.longdouble(temperature)), extended)
     drawn = _drawn(z)[:, None]
@@ -85,9 +87,10 @@ def sample(
     Parameters
     ----------
     x, axis, seed, temperature, single
-        As for `gumbel_softmax`. Temperature 0 gives the index of the largest of `x`.
+        As for `gumbel_softmax`. Temperature 0, or less than 2**-100, gives the index of the largest
+        of `x`, the first of several.
     """
-    if temperature == 0:
+    if temperature < COLDEST:
         return np.asarray(np.argmax(np.asarray(x), axis), np.int64)
     t = np.longdouble(temperature)
     z, restore = perturbed(x, axis, seed, single, t)

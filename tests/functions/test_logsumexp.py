@@ -157,6 +157,8 @@ def test_infinite_weights_and_sums(device: Any, dtype: Any, n: int) -> None:
     b = np.ones((1, n), dtype)
     b[0, 0] = INF
     assert [a[0] for a in ours(device, x, b, return_sign=True)] == [INF, 1]
+    dx = cs.logsumexp_vjp(device.asarray(x), device.asarray(np.ones(1, dtype)), b=device.asarray(b))
+    np.testing.assert_array_equal(device.asnumpy(dx)[0], np.where(np.isinf(b[0]), np.nan, 0))
     b = np.full((1, n), np.finfo(dtype).max / 2)
     got = [a[0] for a in ours(device, x, b, return_sign=True)]
     assert got[1] == 1 and (got[0] == INF or np.isfinite(got[0]))

@@ -272,6 +272,18 @@ def test_the_largest_is_where_sample_says(device: Any) -> None:
                 np.testing.assert_array_equal(one, np.eye(n, dtype=dtype)[y.argmax(-1)])
 
 
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 2.0**-101, 2.0**-100])
+def test_the_coldest_temperatures(device: Any, temperature: float) -> None:
+    """Kernel and reference agree on which of them are the limit, and on its rows of NaN."""
+    inf, nan = np.inf, np.nan
+    x = np.array([[1, nan], [inf, 1], [-inf, -inf], [0, 0], [2, 1]], np.float32)
+    want = reference.sample(x, seed=1, temperature=temperature)
+    np.testing.assert_array_equal(draw(device, x, 1, temperature=temperature), want)
+    y = soften(device, x, 1, temperature=temperature)
+    exact = reference.gumbel_softmax(x, seed=1, temperature=temperature)
+    np.testing.assert_array_equal(y, exact.astype(np.float32))
+
+
 # ---- what a draw depends on: the seed, the row's number, its logits ----
 
 

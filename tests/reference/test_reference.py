@@ -77,6 +77,15 @@ def test_hidden_weights_and_infinite_logits_of_logsumexp() -> None:
     assert np.isnan(ref.logsumexp_vjp(x, np.ones(1), b=np.ones((1, 3)))).all()
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint64, np.bool_])
+def test_derivatives_at_integers(kind: type[np.generic]) -> None:
+    """They are taken in float64, as the kernels do."""
+    values, v = np.array([[0, 1, 0]]), np.array([[1, 0, 1]])
+    for function in (ref.softmax_vjp, ref.log_softmax_vjp, ref.log_softmax_jvp):
+        expected = function(values.astype(float), v.astype(float))
+        np.testing.assert_array_equal(function(values.astype(kind), v.astype(kind)), expected)
+
+
 def test_axes_of_derivatives() -> None:
     y, v = np.random.default_rng(2).normal(size=(2, 3, 4, 5))
     y_rows, v_rows = (a.transpose(1, 0, 2).reshape(4, 15) for a in (y, v))
