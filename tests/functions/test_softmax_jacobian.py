@@ -82,11 +82,12 @@ def test_traffic_is_the_write(emulated: Any) -> None:
     y = emulated.asarray(rows_of_softmax((4, 256), "float32"))
     with emulator.trace() as counted:
         cs.softmax_jacobian(y)
-    others = 2 * 4 * 4  # a double word for each row, from a first launch
-    assert counted.global_bytes_written == 4 * 256 * 256 * 4 + others
-    assert counted.widest_written == 16
-    assert counted.sectors_written * 32 == counted.global_bytes_written
-    assert counted.barriers == counted.shuffles == 0
+    of_rows, matrix = counted.kernels
+    assert of_rows.global_bytes_written == 4 * 2 * 4  # a double word for each row
+    assert matrix.global_bytes_written == 4 * 256 * 256 * 4
+    assert matrix.widest_written == 16
+    assert matrix.sectors_written * 32 == matrix.global_bytes_written
+    assert matrix.barriers == matrix.shuffles == 0
 
 
 def test_refusals(device: Any) -> None:
