@@ -43,12 +43,9 @@ CSM_DEVICE DoubleWord value_of(const Mean& mean) {
   return drop_invalid_low({sum.hi, sum.lo + mean.beyond.lo});
 }
 
-// Base of operations on y, the first input, and vectors. With PickRule::dominant their sums are Σ y_j, then those of
-// the operation, first Σ y_j v_j for each vector v; and y_m and v_m are picked.
-struct OfSoftmax : WritesElements {
-  static constexpr int kFirst = kDominant ? 1 : 0;  // the operation's first sum
-  static constexpr int kPositive = kFirst;
-
+// What operations on y, the first input, pick: the values of the element above ½.
+template <class Base>
+struct PicksFromSoftmax : Base {
   static constexpr Acc kHalf = Acc(0.5);
   CSM_DEVICE static void pick(const Element& e, Place, const RowContext&, Values<kPicked>& picked) {
 #pragma unroll
@@ -60,6 +57,13 @@ struct OfSoftmax : WritesElements {
     for (int k = 0; k < kPicked; ++k) e[k] = picked[k];
     return e;
   }
+};
+
+// Base of operations on y and vectors. With PickRule::dominant their sums are Σ y_j, then those of
+// the operation, first Σ y_j v_j for each vector v; and y_m and v_m are picked.
+struct OfSoftmax : PicksFromSoftmax<WritesElements> {
+  static constexpr int kFirst = kDominant ? 1 : 0;  // the operation's first sum
+  static constexpr int kPositive = kFirst;
 
   // Of the number-th vector.
   CSM_DEVICE static Mean mean_of(const Node& row, int number) {

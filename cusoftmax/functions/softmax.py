@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cusoftmax.functions import _logits
+from cusoftmax.planning.checks import as_dtype, is_array
 from cusoftmax.runtime import arrays, launch
 
 if TYPE_CHECKING:
@@ -250,7 +251,10 @@ def softmax_jacobian(
 
     Notes
     -----
-    Each entry is rounded once; in 16-bit dtypes twice, the first time to float32.
+    Each entry is rounded once; in 16-bit dtypes twice, the first time to float32. In float32 and
+    float64 the diagonal of a class with ``y_m`` above one half is ``y_m * sum_(j != m) y_j``, which
+    keeps the digits that ``1 - y_m`` has lost: `y` must sum to 1. A first launch forms that sum,
+    once for each row.
 
     Examples
     --------
@@ -260,7 +264,18 @@ def softmax_jacobian(
     array([-0.0776,  0.1838, -0.0776, -0.0286])
     """
     rows = arrays.repeated("softmax_jacobian", "y", y)
-    return launch.run("softmax_jacobian", (rows, y), -1, dtype, out)
+    operands = [a for a in (y, out) if a is not None and is_array(a)]
+    kinds = {str(a.dtype) for a in operands}
+    if dtype is not None and out is None:
+        kinds.add(str(as_dtype("softmax_jacobian", dtype)))
+    if not kinds <= {"float32", "float64"} or not is_array(y):
+        return launch.run("softmax_jacobian", (rows, y), -1, dtype, out)
+    steps: list[launch.Step] = []
+    others = launch.run("softmax_others", (y,), -1, max(kinds), None, steps=steps)
+    each = tuple(arrays.broadcast_to(words[..., None], y.shape) for words in others)
+    result = launch.run("softmax_jacobian_others", (rows, y, *each), -1, dtype, out, steps=steps)
+    launch.run_all(steps)
+    return result
 
 
 def softmax_vjp_vjp(

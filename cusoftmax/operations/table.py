@@ -13,6 +13,15 @@ from cusoftmax.operations.operation import SELECTIONS, Operation
 from cusoftmax.operations.options import LOGIT_FEATURES, in_place, logits_name
 from cusoftmax.operations.variants import cross_entropy_variants, logit_variants, of_logits
 
+_JACOBIAN = Operation(
+    name="softmax_jacobian",
+    inputs=("y",),
+    row_inputs=("y_i",),
+    formula="J_ij = y_i (delta_ij - y_j)",
+    patterns=("map",),
+    ordered=True,
+    repeated=True,
+)
 _LOGSUMEXP = Operation(
     name="logsumexp",
     inputs=("x",),
@@ -92,15 +101,7 @@ OPERATIONS = {
             plain=1,
             dominant=(2, 2),
         ),
-        Operation(
-            name="softmax_jacobian",
-            inputs=("y",),
-            row_inputs=("y_i",),
-            formula="J_ij = y_i (delta_ij - y_j)",
-            patterns=("map",),
-            ordered=True,
-            repeated=True,
-        ),
+        _JACOBIAN,
         Operation(
             name="softmax_vjp_vjp",
             inputs=("y", "dy", "g"),
@@ -251,6 +252,24 @@ PARTS = {operation.name: operation for operation in cross_entropy_variants()} | 
         # A draw without noise, and gumbel_softmax at a temperature of 0.
         replace(_SAMPLE, name="sample_argmax", source="sample", public="sample", features=()),
         replace(_SAMPLE, name="gumbel_argmax", source="sample", public="gumbel_softmax"),
+        # In float32 and float64: what the diagonal needs of each row, and the matrix made with it.
+        Operation(
+            name="softmax_others",
+            inputs=("y",),
+            outputs=(),
+            row_outputs=("others", "others_low"),
+            formula="sum_(j != m) y_j, with m the one element above 1/2",
+            plain=1,
+            dominant=(1, 1),
+            public="softmax_jacobian",
+        ),
+        replace(
+            _JACOBIAN,
+            name="softmax_jacobian_others",
+            row_inputs=("y_i", "others", "others_low"),
+            source="softmax_jacobian",
+            public="softmax_jacobian",
+        ),
         Operation(
             name="one_hot",
             inputs=("x",),

@@ -215,12 +215,21 @@ def softmax_jacobian(y: ArrayLike, *, extended: bool = False) -> Float:
     -------
     numpy.ndarray, shape (..., n, n)
         ``J[..., i, j]``, the derivative of ``y_i`` with respect to ``x_j``. Symmetric, and its rows
-        and columns sum to 0.
+        and columns sum to 0. The diagonal of an element above one half is the product with the sum
+        of the others, as for `softmax_vjp`.
     """
     y_ = widen(y) if extended else np.asarray(y, dtype=np.float64)
+    n = y_.shape[-1]
+    rows = y_.reshape(-1, n) if n else y_.reshape(0, 0)
     with np.errstate(all="ignore"):
-        # y (1 - y), not y - y y: that loses the digits of the diagonal where y is next to 1.
-        return np.asarray(y_[..., :, None] * (np.eye(y_.shape[-1]) - y_[..., None, :]))
+        # y (1 - y), not y - y y: that loses the digits of the diagonal where y is next to 1. There
+        # 1 - y is the sum of the others.
+        dominant = above_half(y, rows)
+        others = np.where(dominant, 0, rows).sum(axis=-1, keepdims=True)
+        complement = np.where(dominant, others, 1 - rows).reshape(y_.shape)
+        off = -y_[..., :, None] * y_[..., None, :]
+        on = (y_ * complement)[..., :, None]
+        return np.asarray(np.where(np.eye(n, dtype=bool), on, off + 0.0))
 
 
 def softmax_jacobian_entries(y: ArrayLike) -> Float:

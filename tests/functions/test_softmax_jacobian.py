@@ -82,10 +82,12 @@ def test_traffic_is_the_write(emulated: Any) -> None:
     y = emulated.asarray(rows_of_softmax((4, 256), "float32"))
     with emulator.trace() as counted:
         cs.softmax_jacobian(y)
-    assert counted.global_bytes_written == 4 * 256 * 256 * 4
-    assert counted.widest_written == 16
-    assert counted.sectors_written * 32 == counted.global_bytes_written
-    assert counted.barriers == counted.shuffles == 0
+    of_rows, matrix = counted.kernels
+    assert of_rows.global_bytes_written == 4 * 2 * 4  # a double word for each row
+    assert matrix.global_bytes_written == 4 * 256 * 256 * 4
+    assert matrix.widest_written == 16
+    assert matrix.sectors_written * 32 == matrix.global_bytes_written
+    assert matrix.barriers == matrix.shuffles == 0
 
 
 def test_refusals(device: Any) -> None:
@@ -99,3 +101,37 @@ def test_refusals(device: Any) -> None:
     memory = device.asarray(np.zeros((4, 4), np.float32))
     with pytest.raises(ValueError, match="out overlaps y"):
         cs.softmax_jacobian(memory[0], out=memory)
+
+
+GAPS = (0, 0.5, 3, 9, 15, 20, 40, 60, 80)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n", "place"), [(3, 0), (3, 2), (300, 150), (5000, 4999)])
+def test_the_diagonal_of_a_dominant_class(device: Any, dtype: str, n: int, place: int) -> None:
+    """`y_m (1 - y_m)` keeps its digits, and rows sum to 0, where `1 - y_m` is lost to rounding."""
+    logits = np.random.default_rng(3).normal(size=(len(GAPS), n)) * 0.3
+    logits[:, place] = np.array(GAPS) + np.log(n)
+    logits = logits.astype(dtype)
+    y = device.asnumpy(cs.softmax(device.asarray(logits)))
+    rows = np.array([[0], [place], [n - 1]]) if n > 1000 else np.arange(n)[:, None]
+    got = device.asnumpy(cs.softmax_jacobian(device.asarray(y[:4]))) if n > 1000 else None
+    if got is None:
+        got = device.asnumpy(cs.softmax_jacobian(device.asarray(y)))
+    z = logits[: len(got)].astype(np.longdouble)
+    e = np.exp(z - z.max(-1, keepdims=True))
+    others = np.where(np.arange(n) == place, 0, e).sum(-1)
+    want = (e / e.sum(-1, keepdims=True))[:, place] * others / e.sum(-1)
+    u = reference.unit_roundoff(dtype)
+    assert (np.abs(got[:, place, place] - want) <= 12 * u * want).all()
+    sums = got.astype(np.longdouble)[:, rows[:, 0]].sum(-1)
+    largest = np.abs(got[:, rows[:, 0]]).max(-1)
+    assert (np.abs(sums) <= 12 * u * largest * max(1, n**0.5 / 8)).all()
+
+
+def test_no_launch_of_a_jacobian_before_all_is_checked(device: Any) -> None:
+    y = device.asarray(np.full((2, 3), 1 / 3, np.float32))
+    with pytest.raises(ValueError, match="softmax_jacobian: out has shape"):
+        cs.softmax_jacobian(y, out=device.asarray(np.zeros((2, 3), np.float32)))
+    with pytest.raises(TypeError, match="softmax_jacobian: dtype"):
+        cs.softmax_jacobian(y, dtype="int32")
