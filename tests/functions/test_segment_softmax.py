@@ -12,6 +12,7 @@ import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import Arrays
 from cusoftmax.emulator._memory import view_of
+from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.prepare import problem_for
 from tests.support import DTYPES, assert_kept, bits, dtype_of, plan_of
@@ -398,7 +399,12 @@ def test_plans(op: str) -> None:
     assert long.workspace_bytes > short.workspace_bytes
     assert short.vector == 4 and long.chunk * 4 == tile
     million = plan_for(op, "float32", 1 << 20)
-    assert million.workspace_bytes < 0.002 * million.operand_bytes[0] * million.reads
+    # Two nodes of each tile, and its first segment; what the blocks that look at offsets found.
+    dtypes = [operand.dtype for operand in million.problem.operands]
+    node_bytes = 4 * KERNELS[op].node_words(dtypes, "float32")
+    tiles = -(-(million.n + million.problem.segments) // tile)
+    assert million.workspace_bytes <= tiles * (2 * node_bytes + 8) + 4 * million.checkers + 32
+    assert million.workspace_bytes < 0.004 * million.operand_bytes[0] * million.reads
     assert million.launches[0].grid <= 256
     assert all(launch.shared_bytes <= 48 * 1024 for launch in million.launches)
     assert f"longer than {tile} are read twice" in str(million)
