@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -139,7 +140,7 @@ def main() -> None:
         columns = [[*errors(e, n, args.dtype, TABLE_GAPS)] for n, e in entries.items()]
         for gap, *values in zip(TABLE_GAPS, *columns, strict=True):
             table.add_row(str(gap), *(f"{value:.0e}" for value in values))
-        Console().print(table)
+        Console(width=None if sys.stdout.isatty() else 160).print(table)  # a file has no width
         if args.picture:
             series = {n: [*errors(e, n, args.dtype, PICTURE_GAPS)] for n, e in entries.items()}
             draw(series, PICTURE_GAPS, args.picture)
