@@ -53,6 +53,9 @@ struct Op : Weighted<WritesElements> {
 
   CSM_DEVICE static Scale in_range(DoubleWord chunk_maximum, DoubleWord top, DoubleWord sum,
                                    const RowContext& context) {
+    if (!(sum.hi - sum.hi == Acc(0))) {  // infinite or NaN: no power of two to keep apart
+      return {as_double_word(reciprocal(sum.hi) * context[0] * scale_of(context)), Acc(1), Acc(1)};
+    }
     const FractionAndPower s = split_power(sum.hi), upstream = split_power(context[0]),
                            of_x = split_power(scale_of(context));
     const DoubleWord inverse =
@@ -78,7 +81,7 @@ struct Op : Weighted<WritesElements> {
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
     if constexpr (kSingle) dx[0] = rescaled(scaled(e[0], row.factor) * row.last, row.factor_of_x);
     else if constexpr (!kWeights) dx[0] = scaled(e[0], row.factor) * row.last;
-    else dx[0] = weight(e) == Acc(0) ? Acc(0) : e[0] * scaled(weight(e), row.factor) * row.last;
+    else dx[0] = (weight(e) == Acc(0) ? Acc(0) * row.factor.hi : e[0] * scaled(weight(e), row.factor)) * row.last;
   }
 };
 

@@ -79,8 +79,11 @@ class PlanBuilder:
                 self.max_warps = tuning.BLOCK_WARPS_LOSS_FLOAT
             elif operation.plain:
                 self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_LOSS)
-        if operation.hides and operation.needs(dtypes, self.acc).rule == "dominant":
-            self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_APART)
+        if operation.needs(dtypes, self.acc).rule == "dominant":
+            if operation.hides:
+                self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_APART)
+            elif out == "float32" and self.row_vector == 2:
+                self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_APART_PAIRS)
         if "seed" in operation.options and out == "float32":
             self.max_warps = tuning.BLOCK_WARPS_NOISE_FLOAT
         if "biased" in operation.features:

@@ -134,7 +134,9 @@ def test_broadcast_by_strides(device: Any, shape: tuple[int, ...]) -> None:
     y = device.asnumpy(cs.softmax(device.asarray(x), **given))
     assert_softmax(y, x, options)
     # Attention's masks leave rows as they are: contiguous, read by wide accesses.
-    views = [arrays.broadcast("softmax", k, given[k], "x", y) for k in ("bias", "mask")]
+    views = [
+        arrays.broadcast("softmax", k, given[k], "x", device.asarray(x)) for k in ("bias", "mask")
+    ]
     plan = plan_of(device, "softmax_biased_masked", device.asarray(x), *views)
     assert_plan(plan, "group", vector=4)
 
@@ -161,7 +163,7 @@ def test_values_that_repeat_along_the_row(device: Any, n: int) -> None:
     """They are read once, and do not send a row down the column pattern."""
     x, dy = draw((5, n), np.float32), draw((5, 1), np.float32, 1)
     y = reference.softmax(x).astype(np.float32)
-    same = arrays.broadcast("softmax_vjp", "dy", device.asarray(dy), "y", y)
+    same = arrays.broadcast("softmax_vjp", "dy", device.asarray(dy), "y", device.asarray(y))
     assert plan_of(device, "softmax_vjp", device.asarray(y), same).pattern in ("group", "block")
     got = device.asnumpy(cs.softmax_vjp(device.asarray(y), same))
     whole = np.ascontiguousarray(np.broadcast_to(dy, y.shape))
