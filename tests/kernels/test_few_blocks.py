@@ -68,7 +68,7 @@ def test_few_blocks_give_the_same_bits(device: Any, call: Call) -> None:
     def run(blocks: int) -> tuple[np.ndarray, ...]:
         with blocks_of_each_launch(blocks) as plans:
             got = contract.call(*(device.asarray(a) for a in inputs), axis=call.axis)
-        (plan,) = plans
+        *_, plan = plans  # the Jacobian has another, of its rows, before
         assert kind(plan) == call.kind, plan.why
         # All that work on the elements; before segments a few blocks look at the offsets.
         working = plan.launches[1:] if call.kind == "segment" else plan.launches
