@@ -293,7 +293,7 @@ MUTATIONS = (
         "merge: sums not rescaled to the larger maximum",
         BOUND,
         "reduce/node.cuh",
-        "exp_difference_times(low.m, high.m, low.s[k])",
+        "relative_to(high.m, low.m, low.s[k])",
         "low.s[k]",
         (_BLOCK,),
     ),
@@ -442,11 +442,11 @@ MUTATIONS = (
         (_COLUMN,),
     ),
     Mutation(
-        "column: the walkers' pitch one node short",
+        "column: walkers' nodes stored at a pitch one node short",
         RACE,
         "patterns/column.cuh",
-        "kPitch = kColumns + 1;",
-        "kPitch = kColumns - 1;",
+        "nodes.store(walker * kPitch + c * kLanes + lane, node);",
+        "nodes.store(walker * (kPitch - 2) + c * kLanes + lane, node);",
         (_COLUMN,),
     ),
     Mutation(

@@ -89,8 +89,8 @@ def test_the_words_of_a_row() -> None:
 NOISE = Mutation(
     "the noise alone",
     (),
-    "ops/gumbel_softmax.cuh",
-    "term[0] = z[0] = exp_difference(z[0], shift);",
+    "logits/softmax.cuh",
+    "term[0] = e[0] = exp_logit(e, shift, factor_of(context));",
     "term[0] = Acc(1) / Acc(256);",
     (),
 )
