@@ -88,7 +88,7 @@ def problem_of(
     An operation that selects elements takes the last of several axes.
     """
     given, _, out = dtype.partition("->")
-    if OPERATIONS[op].selects and isinstance(axis, tuple):
+    if OPERATIONS[op].one_axis and isinstance(axis, tuple):
         axis = axis[-1]
     return problem_for(op, tuple(shape), given, axis, out or None, k=k)
 
