@@ -19,6 +19,7 @@ from numpy.exceptions import AxisError
 
 from cusoftmax.operations.dtypes import FLOATS, ITEMSIZE
 from cusoftmax.operations.lookup import find
+from cusoftmax.operations.options import HOTTEST
 
 if TYPE_CHECKING:
     from cusoftmax.operations.operation import Operation
@@ -120,7 +121,7 @@ _NUMBERS = {
         # Two words of a scale and its products with logits are normal numbers.
         "scale": NumberRange(2.0**-64, 2.0**64, negative=True),
         # Above, 1 / T would be flushed to 0; of logits nothing is left but by float64's largest.
-        "temperature": NumberRange(0.0, 2.0**100),
+        "temperature": NumberRange(0.0, HOTTEST),
         "label_smoothing": NumberRange(0.0, 1.0),
         "z_loss": NumberRange(0.0, 2.0**most, negative=True),  # twice it is in the gradient
         "softcap": NumberRange(2.0 ** (1 - most), 2.0 ** (most + 1), zero=False),  # and 4 / softcap
