@@ -8,8 +8,6 @@ import threading
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
-import cupy
-
 from cusoftmax.emulator import _memory, _run
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Kernel
@@ -109,6 +107,8 @@ def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
     seed : int
         Draws the order in which threads run and the errors of approximate instructions.
     """
+    import cupy  # not where the emulator is imported: cuda_driver has to come before CuPy
+
     backend = EmulatorBackend(arch, seed)
     # The second is for a thread that is within a using_allocator of its own.
     with _default_allocator, cupy.cuda.using_allocator(_memory.allocate):
@@ -145,6 +145,8 @@ class _DefaultAllocator:
 
         In a new thread, since CuPy refuses in one that is within a `using_allocator`.
         """
+        import cupy
+
         before = []
 
         def swap() -> None:
