@@ -168,14 +168,13 @@ def run(
     arrays: dict[int, tuple[int, int]] = {}
     sizes = tuple(size for _, size in function.kernel.parameters)
     for i, (offset, size) in enumerate(function.kernel.parameters):
-        pointer = int.from_bytes(values[offset : offset + size], "little")
-        if size != ctypes.sizeof(ctypes.c_void_p) or not pointer:
+        # A pointer, or the first word of a struct: CuPy's own kernels have structs of a pointer and a
+        # layout. What is no address names no array, and the kernel cannot access it.
+        found = memory.behind(int.from_bytes(values[offset : offset + 8], "little"))
+        if size < 8 or found is None:
             continue
-        found = memory.behind(pointer)
-        if found is None or found.device is None:
-            raise DriverError(
-                f"{function.name}: argument {i}, {pointer:#x}, is in no memory of a device"
-            )
+        if found.device is None:
+            raise DriverError(f"{function.name}: argument {i} is in memory of the host")
         if found.device != stream.device:
             raise DriverError(
                 f"{function.name}: argument {i} is on device {found.device}, and the launch on "
