@@ -14,6 +14,8 @@ from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime import source
 from cusoftmax.runtime.backend import Loaded, pop_backend, push_backend
 
+CODES = ("source", "ptx")
+
 
 class EmulatorBackend:
     """Loads kernels for the CPU.
@@ -24,11 +26,17 @@ class EmulatorBackend:
         The GPU to plan for, such as ``"sm_90"``.
     seed : int
         Draws the order in which threads run and the errors of approximate instructions.
+    code : str
+        What to run: ``"source"``, the kernels built by the host's compiler, or ``"ptx"``, what
+        NVRTC makes of them for `arch`, on an interpreter.
     """
 
-    def __init__(self, arch: str = "sm_90", seed: int = 0) -> None:
+    def __init__(self, arch: str = "sm_90", seed: int = 0, code: str = "source") -> None:
+        if code not in CODES:
+            raise ValueError(f"code is {code!r}; the emulator runs {' or '.join(map(repr, CODES))}")
         self._device = DeviceSpec.known(arch)
         self._seed = seed
+        self._code = code
 
     @property
     def device(self) -> DeviceSpec:
@@ -38,7 +46,12 @@ class EmulatorBackend:
     @property
     def key(self) -> Hashable:
         """Return what distinguishes the kernels loaded here from those of another backend."""
-        return ("emulator", self._device, self._seed)
+        return ("emulator", self._device, self._seed, self._code)
+
+    @property
+    def code(self) -> str:
+        """Return what is run: ``"source"`` or ``"ptx"``."""
+        return self._code
 
     def check_place(self, op: str, array: Any) -> None:
         """Accept every array: all are in host memory."""
@@ -50,6 +63,8 @@ class EmulatorBackend:
                 f"kernel {kernel.name}: clusters of {kernel.cluster} blocks, but "
                 f"{self._device.name} has {self._device.max_cluster}"
             )
+        if self._code == "ptx":
+            return functools.partial(self._launch, _ptx_kernel(kernel, self._device.arch))
         return functools.partial(self._launch, _host_kernel(kernel))
 
     def by_value(self, struct: Any) -> Any:
@@ -62,7 +77,7 @@ class EmulatorBackend:
 
     def _launch(
         self,
-        kernel: _run.HostKernel,
+        kernel: _run.EmulatedKernel,
         grid: tuple[int],
         block: tuple[int],
         args: tuple[Any, ...],
@@ -86,14 +101,26 @@ def _host_kernel(kernel: Kernel) -> _run.HostKernel:
         (root,),
         cluster=kernel.cluster,
         max_threads=kernel.max_threads,
-        roles=("read",) * kernel.reads
-        + ("write" if kernel.writes_all else "part",) * kernel.writes
-        + ("both",),
+        roles=_roles(kernel),
     )
 
 
+@functools.cache
+def _ptx_kernel(kernel: Kernel, arch: int) -> _run.EmulatedKernel:
+    from cusoftmax.emulator import ptx  # NVRTC is needed for this only
+
+    return ptx.load(ptx.compiled(kernel, arch)).kernel(kernel.name, _roles(kernel))
+
+
+def _roles(kernel: Kernel) -> tuple[str, ...]:
+    writes = "write" if kernel.writes_all else "part"
+    return ("read",) * kernel.reads + (writes,) * kernel.writes + ("both",)
+
+
 @contextlib.contextmanager
-def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
+def activate(
+    arch: str = "sm_90", seed: int = 0, code: str = "source"
+) -> Iterator[EmulatorBackend]:
     """Within the block, the package runs on the CPU and ``cupy.empty`` gives host memory.
 
     This holds for all threads of the process, such as those of a pool, until the last such block
@@ -106,10 +133,13 @@ def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
         The GPU whose plans to run, such as ``"sm_90"``.
     seed : int
         Draws the order in which threads run and the errors of approximate instructions.
+    code : str
+        What to run: ``"source"``, the kernels built by the host's compiler, or ``"ptx"``, what
+        NVRTC makes of them for `arch`, on an interpreter.
     """
     import cupy  # not where the emulator is imported: cuda_driver has to come before CuPy
 
-    backend = EmulatorBackend(arch, seed)
+    backend = EmulatorBackend(arch, seed, code)
     # The second is for a thread that is within a using_allocator of its own.
     with _default_allocator, cupy.cuda.using_allocator(_memory.allocate):
         push_backend(backend)

@@ -101,7 +101,9 @@ def _is_clang() -> bool:
 def _sources(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     found: set[pathlib.Path] = set()
     for folder in folders:
-        found.update(path for path in folder.rglob("*") if path.suffix in _SOURCE_SUFFIXES)
+        # Below the emulator's own folder lies what interprets PTX: no part of a kernel's library.
+        paths = folder.glob("*") if folder == HERE else folder.rglob("*")
+        found.update(path for path in paths if path.suffix in _SOURCE_SUFFIXES)
     return sorted(found)
 
 

@@ -33,12 +33,13 @@ from cusoftmax.machine_code.catalog import (
     writes_elements,
 )
 from cusoftmax.machine_code.chips import REGISTER_UNIT, REGISTERS
-from cusoftmax.machine_code.sass import Compiled, inspect, inspect_all, missing, nvrtc_version
+from cusoftmax.machine_code.sass import Compiled, inspect, inspect_all, missing
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.operation import Operation
 from cusoftmax.operations.table import KERNELS, OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES
 from cusoftmax.planning.plan import TYPES, WARP, Kernel, features_of, roles_of
+from cusoftmax.runtime.nvrtc import version as nvrtc_version
 from cusoftmax.runtime.source import kernel_root
 
 __all__ = [

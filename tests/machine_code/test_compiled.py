@@ -21,6 +21,7 @@ from cusoftmax.machine_code.sass import Compiled
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
 from cusoftmax.planning.planner import plan
+from cusoftmax.runtime import nvrtc
 
 MOST_BINARIES = 60  # "a few dozen" for an operation and dtype
 
@@ -92,9 +93,9 @@ def test_every_compiler_allowed_knows_every_architecture() -> None:
 
 @pytest.mark.usefixtures("compiler")
 def test_this_compiler_knows_every_architecture() -> None:
-    from cupy.cuda import nvrtc
+    from cupy.cuda import nvrtc as library
 
-    assert set(ARCHITECTURES) <= set(nvrtc.getSupportedArchs())
+    assert set(ARCHITECTURES) <= set(library.getSupportedArchs())
 
 
 PLANNED = [
@@ -228,7 +229,7 @@ def test_to_record_one_figure_says_nothing_of_another(
     before.updated([other]).save(path)
     after = gate.Budget.load(path)
     assert after.figures[kernel] == {"sm_90": recorded}
-    assert after.recorded(other) == gate.Figure(round(value, 2), gate.nvrtc_version())
+    assert after.recorded(other) == gate.Figure(round(value, 2), nvrtc.version())
     assert after.figures["another"]["sm_75"] == recorded
     assert after.faults(vector_kernel) == []
     assert after.faults(other) == []

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from cusoftmax.planning.device import DeviceSpec
 
+from .. import ptx
 from . import kernels
 from .errors import INVALID_HANDLE, INVALID_VALUE, DriverError, status_error
 from .kernels import Function, Launch, Module
@@ -358,7 +359,8 @@ class DriverEntries:
         return self.moduleLoadData(pathlib.Path(filename).read_bytes())
 
     def moduleLoadData(self, image: bytes) -> Handle:
-        code = kernels.parsed(kernels.image_text(image))
+        code = ptx.load(kernels.image_text(image))
+        kernels.check_target(code.target, self._machine.spec)
         return self._machine.modules.add(Module(code, self._machine.current))
 
     def moduleUnload(self, module: Handle) -> None:
@@ -367,7 +369,6 @@ class DriverEntries:
     def moduleGetFunction(self, module: Handle, funcname: str) -> Handle:
         loaded = self._machine.modules[module]
         kernel = loaded.code.kernel(funcname)
-        kernels.check_target(kernel.target, self._machine.spec)
         return self._machine.functions.add(Function(funcname, kernel, loaded.device))
 
     def funcSetAttribute(self, func: Handle, attribute: int, value: int) -> None:

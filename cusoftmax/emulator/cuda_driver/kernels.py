@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import functools
-from typing import Any
 
 from cusoftmax.planning.device import DeviceSpec
 
-from .. import ptx
+from ..ptx import Module as PtxModule
+from ..ptx import PtxKernel
 from .errors import DriverError
 from .memory import Memory
 from .streams import Stream
@@ -24,17 +23,11 @@ MAX_THREADS, STATIC_SHARED, LOCAL_BYTES, PTX_VERSION = 0, 1, 3, 5
 MAX_DYNAMIC_SHARED, CARVEOUT, LARGE_CLUSTERS = 8, 9, 14
 
 
-@functools.lru_cache(maxsize=None)
-def parsed(text: str) -> Any:
-    """Return a module of PTX; each text is parsed once."""
-    return ptx.load(text)
-
-
 @dataclasses.dataclass(frozen=True)
 class Module:
     """PTX loaded for a device."""
 
-    code: Any
+    code: PtxModule
     device: int
 
 
@@ -43,7 +36,7 @@ class Function:
     """A kernel of a module, and what it may use."""
 
     name: str
-    kernel: Any
+    kernel: PtxKernel
     device: int
     dynamic_shared: int = FREE_SHARED
     large_clusters: bool = False
