@@ -9,6 +9,8 @@ import pytest
 
 from cusoftmax.emulator import cuda_driver
 
+MACHINE = pytest.StashKey[cuda_driver.Machine]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the command line choose the GPU."""
@@ -18,7 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Install the driver before a conftest imports CuPy."""
-    cuda_driver.install(early_config.known_args_namespace.driver_arch)
+    arch = early_config.known_args_namespace.driver_arch
+    early_config.stash[MACHINE] = cuda_driver.install(arch)
     import cupy
 
     # Without CuPy's pool each array is an allocation of its own, whose ends are checked.
