@@ -7,6 +7,7 @@ every pattern really runs. The bounds are the package's numerical contract (READ
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import cusoftmax as cs
+from cusoftmax import emulator
 from cusoftmax.cli.tables import print_table
 from cusoftmax.contract.table import (
     CONTRACTS,
@@ -92,6 +94,7 @@ def check(
     kind: str,
     arch: str | None,
     seed: int,
+    code: str | None,
     quick: bool,
     asked: Selection = Selection(),
 ) -> int:
@@ -102,20 +105,21 @@ def check(
     for name in ("operation", "dtype", "pattern", "shape", "axis", "arch", "worst error", ""):
         table.add_column(name, no_wrap=name not in ("shape", "worst error"))
     with ExitStack() as stack:
-        on = stack.enter_context(machine(kind, arch, seed))
+        on = stack.enter_context(machine(kind, arch, seed, code))
         small = None
         if on.emulated and arch is None:
             small = SMALLEST_CHIP
         console.print(f"checking on {on.title}")
         cases = [find_case(*names, on, small) for names in chosen]
-        build(console, cases, small, seed)
+        build(console, cases, small, seed, code)
+        counts = stack.enter_context(emulator.trace(accesses=False))
         progress = stack.enter_context(bar(console))
         task = progress.add_task("comparing", total=len(cases))
         for case in cases:
             with ExitStack() as moved:
                 place = on
                 if on.emulated and case.plan.device.arch != on.device.arch:
-                    place = moved.enter_context(machine("emulator", small, seed))
+                    place = moved.enter_context(machine("emulator", small, seed, code))
                 outcome = compare(case, place, seed)
             if not outcome.passed:
                 failed.append(outcome)
@@ -134,8 +138,20 @@ def check(
     for outcome in failed:
         if outcome.details:
             console.print(outcome.details, markup=False, soft_wrap=True)
+    if code == "ptx":
+        print_instructions(console, counts.instructions)
     console.print(f"{len(cases) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0
+
+
+def print_instructions(console: Console, executed: Counter[str]) -> None:
+    """Say which PTX instructions were executed, and which are known but were not."""
+    from cusoftmax.emulator import ptx
+
+    never = sorted({*ptx.known_names()} - {*executed})
+    for what, names in (("executed", sorted(executed)), ("known, and not executed", never)):
+        console.print(f"PTX instructions {what}: {len(names)}")
+        console.print(" ".join(names), markup=False)
 
 
 def bar(console: Console) -> Progress:
@@ -208,7 +224,9 @@ def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int
             yield (max(5, _ELEMENTS // n), n), -1
 
 
-def build(console: Console, cases: list[CheckedCase], small: str | None, seed: int) -> None:
+def build(
+    console: Console, cases: list[CheckedCase], small: str | None, seed: int, code: str | None
+) -> None:
     """Compile all kernels, several at a time."""
     with bar(console) as progress:
         task = progress.add_task("compiling", total=len(cases))
@@ -222,7 +240,7 @@ def build(console: Console, cases: list[CheckedCase], small: str | None, seed: i
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(warm, here))
             if there:
-                with machine("emulator", small, seed):
+                with machine("emulator", small, seed, code):
                     list(pool.map(warm, there))
 
 

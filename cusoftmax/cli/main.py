@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cusoftmax import __version__
 from cusoftmax.cli.arguments import axis_of, names_of, seed_of, shape_of, values
-from cusoftmax.machine import DEVICE_CHOICES, first_line
+from cusoftmax.machine import DEVICE_CHOICES, EMULATOR_CODES, first_line
 
 _FAILURE = 2
 _PLAIN = {"×": "x", "µ": "u", "−": "-", "…": "..."}  # for output in ASCII
@@ -157,12 +157,19 @@ def _parser() -> argparse.ArgumentParser:
 def _machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICE_CHOICES, default="auto", help="where to run")
     parser.add_argument("--arch", help="what the emulator plans for, such as sm_80")
+    parser.add_argument(
+        "--emulator-code",
+        choices=EMULATOR_CODES,
+        help="what the emulator runs: the kernels' source, or the PTX that NVRTC makes of it",
+    )
     parser.add_argument("--seed", type=seed_of, default=0, help="of the data and of the emulator")
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     module = importlib.import_module("cusoftmax.cli.demo")
-    status: int = module.demo(_console(), arguments.device, arguments.arch, arguments.seed)
+    status: int = module.demo(
+        _console(), arguments.device, arguments.arch, arguments.seed, arguments.emulator_code
+    )
     return status
 
 
@@ -178,7 +185,13 @@ def _check(arguments: argparse.Namespace) -> int:
     module = importlib.import_module("cusoftmax.cli.check")
     asked = module.Selection(ops, dtypes, patterns)
     status: int = module.check(
-        _console(), arguments.device, arguments.arch, arguments.seed, arguments.quick, asked
+        _console(),
+        arguments.device,
+        arguments.arch,
+        arguments.seed,
+        arguments.emulator_code,
+        arguments.quick,
+        asked,
     )
     return status
 

@@ -118,9 +118,7 @@ def _roles(kernel: Kernel) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def activate(
-    arch: str = "sm_90", seed: int = 0, code: str = "source"
-) -> Iterator[EmulatorBackend]:
+def activate(arch: str = "sm_90", seed: int = 0, code: str = "source") -> Iterator[EmulatorBackend]:
     """Within the block, the package runs on the CPU and ``cupy.empty`` gives host memory.
 
     This holds for all threads of the process, such as those of a pool, until the last such block
@@ -193,9 +191,16 @@ _default_allocator = _DefaultAllocator()
 
 
 @contextlib.contextmanager
-def trace() -> Iterator[_run.Report]:
-    """Count the traffic of the launches within the block, of all threads; slower than without."""
-    report = _run.Report()
+def trace(accesses: bool = True) -> Iterator[_run.Report]:
+    """Count what the launches within the block do, of all threads.
+
+    Parameters
+    ----------
+    accesses : bool
+        Whether to count sectors and bank conflicts too, which is slower, and for which each warp
+        keeps its turn until a barrier.
+    """
+    report = _run.Report(accesses=accesses)
     _run.reports.append(report)
     try:
         yield report

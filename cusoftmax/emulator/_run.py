@@ -66,6 +66,7 @@ class LaunchTraffic(Traffic):
 class Report(Traffic):
     """The counts of all launches inside a ``trace()``, and of each of them in `kernels`."""
 
+    accesses: bool = True  # whether sectors and bank conflicts are counted
     launches: int = 0
     kernels: list[LaunchTraffic] = dataclasses.field(default_factory=list)
 
@@ -156,7 +157,8 @@ class EmulatedKernel(abc.ABC):
             At the first fault found.
         """
         call = _abi.LaunchStruct()
-        return self._launch(call, _arguments(call, args, self.roles), grid, block, shared_bytes, seed)
+        values = _arguments(call, args, self.roles)
+        return self._launch(call, values, grid, block, shared_bytes, seed)
 
     def _launch(
         self,
@@ -185,7 +187,7 @@ class EmulatedKernel(abc.ABC):
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         with _LOCK:
             tracing = tuple(reports)
-            call.trace = bool(tracing)
+            call.trace = any(report.accesses for report in tracing)
             failed = runtime().csm_run(ctypes.byref(call), ctypes.byref(counted), message)
             if failed:
                 raise KernelError(message.value.decode(errors="replace"))
@@ -256,9 +258,7 @@ def set_library(call: _abi.LaunchStruct, library: ctypes.CDLL) -> None:
     call.attach = _address(library, "csm_attach")
 
 
-def _arguments(
-    call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str]
-) -> list[_Bytes]:
+def _arguments(call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str]) -> list[_Bytes]:
     """Return the bytes of each argument, and describe the arrays in `call` with their roles."""
     values = []
     for i, arg in enumerate(args):

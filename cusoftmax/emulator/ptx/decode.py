@@ -277,7 +277,7 @@ def _unknown(instruction: Instruction) -> PtxError:
 def _names(operand: Operand) -> tuple[str, ...]:
     if isinstance(operand, Address):
         raise PtxError(f"an address where none is expected: [{operand.base}]")
-    return operand if isinstance(operand, tuple) else (operand,)
+    return (operand,) if isinstance(operand, str) else operand
 
 
 def _access(instruction: Instruction) -> _Step | None:
@@ -478,5 +478,3 @@ def _bits(of: int) -> Iterator[int]:
         lowest = of & -of
         yield lowest.bit_length() - 1
         of ^= lowest
-
-

@@ -171,16 +171,16 @@ CSM_TO_EACH(CSM_CONVERT, s64)
   UNARY("cvt.rzi" ftz "." #To "." #From, To, F, saturated<To>(chopped(a)))  \
   UNARY("cvt.rmi" ftz "." #To "." #From, To, F, saturated<To>(floor_of(a))) \
   UNARY("cvt.rpi" ftz "." #To "." #From, To, F, saturated<To>(ceil_of(a)))
-#define CSM_INTEGER_AND_FLOAT(T)                          \
-  UNARY("cvt.rn.f32." #T, f32, T, static_cast<float>(a))  \
-  UNARY("cvt.rn.f64." #T, f64, T, static_cast<double>(a)) \
-  CSM_ROUNDED(T, "", f32, f32)                            \
-  CSM_ROUNDED(T, ".ftz", f32, f32_ftz)                    \
+#define CSM_TO_FLOAT(T)                                  \
+  UNARY("cvt.rn.f32." #T, f32, T, static_cast<float>(a)) \
+  UNARY("cvt.rn.f64." #T, f64, T, static_cast<double>(a))
+#define CSM_EACH(of) of(u8) of(s8) of(u16) of(s16) of(u32) of(s32) of(u64) of(s64)
+CSM_EACH(CSM_TO_FLOAT)
+#define CSM_FROM_FLOAT(T)              \
+  CSM_ROUNDED(T, "", f32, f32)         \
+  CSM_ROUNDED(T, ".ftz", f32, f32_ftz) \
   CSM_ROUNDED(T, "", f64, f64)
-CSM_INTEGER_AND_FLOAT(s32)
-CSM_INTEGER_AND_FLOAT(u32)
-CSM_INTEGER_AND_FLOAT(s64)
-CSM_INTEGER_AND_FLOAT(u64)
+CSM_EACH(CSM_FROM_FLOAT)
 #define CSM_TO_WHOLE(ftz, T, F)                         \
   UNARY("cvt.rni" ftz "." #T "." #T, F, F, whole(a))    \
   UNARY("cvt.rmi" ftz "." #T "." #T, F, F, floor_of(a)) \

@@ -142,7 +142,7 @@ def _read_body(
 ) -> Iterator[Instruction | str]:
     # A symbol is the number that it stands for: shared memory starts at 0, and so do parameters.
     # Registers that are declared within braces have names of their own.
-    scopes = [{name: "0" for name in shared} | {p.name: str(p.offset) for p in kernel.parameters}]
+    scopes = [dict.fromkeys(shared, "0") | {p.name: str(p.offset) for p in kernel.parameters}]
     scope_count = 0
     source = ""
     places: dict[str, str] = {}
