@@ -90,7 +90,7 @@ def test_exceptions_pass_through_every_kind_of_result() -> None:
     with pytest.raises(runtime.CUDARuntimeError, match="0x77 is no stream"):
         stream.is_capturing()
     with pytest.raises(cupy.cuda.memory.OutOfMemoryError):
-        cupy.cuda.alloc(1 << 50)
+        cupy.cuda.MemoryPool().malloc(1 << 50)
 
 
 # ------------------------------------------------------------------------------------------ memory
@@ -133,7 +133,8 @@ def test_freed_memory_is_not_accessed(gpu: CudaDevice) -> None:
     check_softmax(gpu.asnumpy(out), X)
     runtime.free(backed)
     with pytest.raises(emulator.KernelError, match="out of bounds"):
-        gpu.asnumpy(cs.softmax(x, out=out))
+        cs.softmax(x, out=out)
+        cupy.cuda.Device().synchronize()
 
 
 # ----------------------------------------------------------------------------- streams and devices
@@ -146,7 +147,7 @@ def test_a_stream_runs_what_is_put_on_it_when_it_is_waited_for(
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         y = cs.softmax(x)
-        assert not stream.done and not machine.launches, "nobody has waited"
+        assert not machine.launches, "nobody has waited"
         stream.synchronize()
         assert stream.done
         check_softmax(y.get(), X)
@@ -248,13 +249,9 @@ def test_the_driver_itself_refuses_arrays_of_another_device(gpu: CudaDevice) -> 
 def test_a_stream_of_another_device_is_refused(gpu: CudaDevice) -> None:
     with cupy.cuda.Device(1):
         stream = cupy.cuda.Stream()
-    function, step = loaded()
-    struct = np.zeros(64, np.int64)
+    raw = cupy.RawKernel('extern "C" __global__ void nothing() {}', "nothing")
     with pytest.raises(runtime.CUDARuntimeError, match="the stream is of device 1"):
-        function(
-            (step.grid,), (step.block,), (None,) * 3 + (CudaBackend().by_value(struct),),
-            step.shared_bytes, stream=stream,
-        )  # fmt: skip
+        raw.kernel((1,), (1,), (), stream=stream)
 
 
 # ---------------------------------------------------------------------------------------- captures
@@ -311,8 +308,8 @@ def test_what_a_capture_cannot_have(gpu: CudaDevice) -> None:
 def test_shared_memory_has_to_be_asked_for(machine: Machine) -> None:
     raw = cupy.RawKernel(
         'extern "C" __global__ void last(float* y, int n) {'
-        "  extern __shared__ float all[];"
-        "  all[n] = 3.5f; y[0] = all[n]; }",
+        "  extern __shared__ float room[];"
+        "  room[n] = 3.5f; y[0] = room[n]; }",
         "last",
     )
     y = cupy.empty(1, np.float32)
@@ -323,7 +320,7 @@ def test_shared_memory_has_to_be_asked_for(machine: Machine) -> None:
         assert y.get()[0] == 3.5
 
     run(FREE_SHARED)
-    with pytest.raises(DriverError, match="49156 bytes .* unless cuFuncSetAttribute asked"):
+    with pytest.raises(DriverError, match=r"49156 bytes .* unless cuFuncSetAttribute asked"):
         run(FREE_SHARED + 4)
     with pytest.raises(DriverError, match=f"a block of sm_{machine.spec.arch} has {most}"):
         raw.max_dynamic_shared_size_bytes = most + 1
@@ -333,13 +330,11 @@ def test_shared_memory_has_to_be_asked_for(machine: Machine) -> None:
     with pytest.raises(DriverError, match=f"but {most} are allowed"):
         run(most + 4)
     raw((1,), (1,), (y, np.int32(FREE_SHARED // 4)), shared_mem=FREE_SHARED)
-    with pytest.raises(emulator.KernelError, match="shared memory"):
+    with pytest.raises(emulator.KernelError, match="shared write of 4 bytes out of bounds"):
         y.get()
 
 
-def test_the_package_asks_for_what_its_largest_rows_need(
-    machine: Machine, gpu: CudaDevice
-) -> None:
+def test_the_package_asks_for_what_its_largest_rows_need(machine: Machine, gpu: CudaDevice) -> None:
     """A row that stays on the chip beyond what every kernel may have."""
     rows = (n for n in range(1 << 15, 1 << 20, 4096) if shared(gpu, n) > FREE_SHARED)
     x = logits((5, next(rows)), "float32")
@@ -437,6 +432,4 @@ def test_none_is_a_null_pointer_and_no_missing_argument(machine: Machine) -> Non
         assert y.get()[0] == want
     addresses = (ctypes.c_uint64 * 2)()
     with pytest.raises(DriverError, match="argument 0 has no address"):
-        driver.launchKernel(
-            raw.kernel.ptr, 1, 1, 1, 1, 1, 1, 0, 0, ctypes.addressof(addresses), 0
-        )
+        driver.launchKernel(raw.kernel.ptr, 1, 1, 1, 1, 1, 1, 0, 0, ctypes.addressof(addresses), 0)

@@ -183,9 +183,7 @@ class RuntimeEntries:
 
     def pointerGetAttributes(
         self, ptr: Handle
-    ) -> Annotated[
-        Any, "struct __pyx_obj_13cupy_backends_4cuda_3api_7runtime_PointerAttributes *"
-    ]:
+    ) -> Annotated[Any, "struct __pyx_obj_13cupy_backends_4cuda_3api_7runtime_PointerAttributes *"]:
         from cupy_backends.cuda.api import runtime
 
         found = self._memory.find(ptr)
@@ -203,9 +201,7 @@ class RuntimeEntries:
         stream = self._machine.put(0, lambda _: self._memory.copy(dst, src, size, kind))
         self._streams.run(stream)
 
-    def memcpyAsync(
-        self, dst: Handle, src: Handle, size: Size, kind: int, stream: Handle
-    ) -> None:
+    def memcpyAsync(self, dst: Handle, src: Handle, size: Size, kind: int, stream: Handle) -> None:
         self._memory.check_copy(dst, src, size, kind)
         on = self._machine.put(stream, lambda _: self._memory.copy(dst, src, size, kind))
         pageable = self._memory.is_pageable(dst) or self._memory.is_pageable(src)
@@ -372,9 +368,7 @@ class DriverEntries:
         return self._machine.functions.add(Function(funcname, kernel, loaded.device))
 
     def funcSetAttribute(self, func: Handle, attribute: int, value: int) -> None:
-        kernels.set_attribute(
-            self._machine.functions[func], attribute, value, self._machine.spec
-        )
+        kernels.set_attribute(self._machine.functions[func], attribute, value, self._machine.spec)
 
     def funcGetAttribute(self, attribute: int, func: Handle) -> int:
         return kernels.attribute_of(self._machine.functions[func], attribute)

@@ -19,8 +19,7 @@ _PORTABLE_CLUSTER, _MAX_CLUSTER = 8, 16
 _MAX_ARRAYS = 8
 
 # Of CUfunction_attribute.
-MAX_THREADS, STATIC_SHARED, LOCAL_BYTES, PTX_VERSION = 0, 1, 3, 5
-MAX_DYNAMIC_SHARED, CARVEOUT, LARGE_CLUSTERS = 8, 9, 14
+MAX_THREADS, MAX_DYNAMIC_SHARED, CARVEOUT, LARGE_CLUSTERS = 0, 8, 9, 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +58,14 @@ def image_text(image: bytes) -> str:
     """Return the PTX that an image is."""
     if not image.lstrip().startswith((b"//", b".version")):
         raise DriverError(
-            "a module that is no PTX cannot be loaded: CuPy was imported before the emulated driver "
-            "was installed, or without CUPY_COMPILE_WITH_PTX=1"
+            "a module that is no PTX cannot be loaded: the emulated driver runs what CuPy compiles "
+            "under CUPY_COMPILE_WITH_PTX=1"
         )
     return image.rstrip(b"\0").decode()
 
 
 def check_target(target: str, spec: DeviceSpec) -> None:
-    """Refuse PTX that a device cannot run: of a later architecture, or of another's own features."""
+    """Refuse PTX of a later architecture than a device has, or of another's own features."""
     digits = target.removeprefix("sm_")
     own = digits.rstrip("0123456789")
     number = int(digits.removesuffix(own))
@@ -80,8 +79,8 @@ def set_attribute(function: Function, attribute: int, value: int, spec: DeviceSp
         most = spec.shared_per_block
         if not 0 <= value <= most:
             raise DriverError(
-                f"{function.name}: {value} bytes of dynamic shared memory asked for, but a block of "
-                f"sm_{spec.arch} has {most}"
+                f"{function.name}: {value} bytes of dynamic shared memory asked for, but a block "
+                f"of sm_{spec.arch} has {most}"
             )
         function.dynamic_shared = value
     elif attribute == LARGE_CLUSTERS and spec.clusters:
@@ -115,7 +114,9 @@ def check_launch(
     if not 1 <= block[0] <= most:
         raise DriverError(f"{name}: {block[0]} threads a block, but its launch bounds say {most}")
     if not 1 <= grid[0] <= _MAX_GRID:
-        raise DriverError(f"{name}: a grid of {grid[0]} blocks, but at most {_MAX_GRID} are allowed")
+        raise DriverError(
+            f"{name}: a grid of {grid[0]} blocks, but at most {_MAX_GRID} are allowed"
+        )
     cluster = kernel.cluster
     if cluster > 1:
         most = _MAX_CLUSTER if function.large_clusters else _PORTABLE_CLUSTER
@@ -161,8 +162,8 @@ def run(
     arrays: dict[int, tuple[int, int]] = {}
     sizes = tuple(size for _, size in function.kernel.parameters)
     for i, (offset, size) in enumerate(function.kernel.parameters):
-        # A pointer, or the first word of a struct: CuPy's own kernels have structs of a pointer and a
-        # layout. What is no address names no array, and the kernel cannot access it.
+        # A pointer, or the first word of a struct: CuPy's own kernels take structs of a pointer and
+        # a layout. What is no address names no array, and the kernel cannot access it.
         found = memory.behind(int.from_bytes(values[offset : offset + 8], "little"))
         if size < 8 or found is None:
             continue

@@ -74,10 +74,8 @@ struct Entry<kEntry, kFailed, R(A...)> {
     } else {
       if (!result) return R(kFailed);
       R value;
-      if constexpr (std::is_floating_point_v<R>)
-        value = R(PyFloat_AsDouble(result));
-      else
-        value = R(PyLong_AsLongLong(result));
+      if constexpr (std::is_floating_point_v<R>) value = R(PyFloat_AsDouble(result));
+      else value = R(PyLong_AsLongLong(result));
       Py_DecRef(result);
       return PyErr_Occurred() ? R(kFailed) : value;
     }
