@@ -336,7 +336,7 @@ def test_shared_memory_has_to_be_asked_for(machine: Machine) -> None:
 
 def test_the_package_asks_for_what_its_largest_rows_need(machine: Machine, gpu: CudaDevice) -> None:
     """A row that stays on the chip beyond what every kernel may have."""
-    rows = (n for n in range(1 << 15, 1 << 20, 4096) if shared(gpu, n) > FREE_SHARED)
+    rows = (n for n in range(1 << 12, 1 << 20, 2048) if shared(gpu, n) > FREE_SHARED)
     x = logits((5, next(rows)), "float32")
     run_softmax(gpu, x)
     assert machine.launches[-1].shared_bytes > FREE_SHARED
