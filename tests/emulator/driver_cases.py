@@ -22,7 +22,7 @@ from cusoftmax.runtime import launch
 from cusoftmax.runtime.backend import CudaBackend, active
 from tests.conftest import CudaDevice
 from tests.emulated_driver import MACHINE
-from tests.support import check_softmax, logits, planned, run_softmax
+from tests.support import check_softmax, logits, planned, run, run_softmax
 
 X = logits((3, 500), "float32")
 FREE_SHARED = 48 << 10
@@ -315,36 +315,37 @@ def test_shared_memory_has_to_be_asked_for(machine: Machine) -> None:
     y = cupy.empty(1, np.float32)
     most = machine.spec.shared_per_block
 
-    def run(nbytes: int) -> None:
+    def ask(nbytes: int) -> None:
         raw((1,), (1,), (y, np.int32(nbytes // 4 - 1)), shared_mem=nbytes)
         assert y.get()[0] == 3.5
 
-    run(FREE_SHARED)
+    ask(FREE_SHARED)
     with pytest.raises(DriverError, match=r"49156 bytes .* unless cuFuncSetAttribute asked"):
-        run(FREE_SHARED + 4)
+        ask(FREE_SHARED + 4)
     with pytest.raises(DriverError, match=f"a block of sm_{machine.spec.arch} has {most}"):
         raw.max_dynamic_shared_size_bytes = most + 1
     raw.max_dynamic_shared_size_bytes = most
     assert raw.max_dynamic_shared_size_bytes == most
-    run(most)
+    ask(most)
     with pytest.raises(DriverError, match=f"but {most} are allowed"):
-        run(most + 4)
+        ask(most + 4)
     raw((1,), (1,), (y, np.int32(FREE_SHARED // 4)), shared_mem=FREE_SHARED)
     with pytest.raises(emulator.KernelError, match="shared write of 4 bytes out of bounds"):
         y.get()
 
 
-def test_the_package_asks_for_what_its_largest_rows_need(machine: Machine, gpu: CudaDevice) -> None:
+def test_the_package_asks_for_what_its_longest_resident_rows_need(
+    machine: Machine, gpu: CudaDevice
+) -> None:
     """A row that stays on the chip beyond what every kernel may have."""
-    rows = (n for n in range(1 << 12, 1 << 20, 2048) if shared(gpu, n) > FREE_SHARED)
-    x = logits((5, next(rows)), "float32")
-    run_softmax(gpu, x)
-    assert machine.launches[-1].shared_bytes > FREE_SHARED
 
+    def shared(n: int) -> int:
+        plan = planned("softmax_vjp", "float64", (1, n), -1, gpu.arch)
+        return plan.launches[0].shared_bytes
 
-def shared(gpu: CudaDevice, n: int) -> int:
-    """Return the dynamic shared memory of a softmax's rows of length n."""
-    return planned("softmax", "float32", (5, n), -1, gpu.arch).launches[0].shared_bytes
+    n = next(n for n in range(1 << 12, 1 << 18, 1 << 11) if shared(n) > FREE_SHARED)
+    run(gpu, "softmax_vjp", logits((1, n), "float64"))
+    assert machine.launches[-1].shared_bytes == shared(n) > FREE_SHARED
 
 
 def test_launches_are_checked(gpu: CudaDevice) -> None:
