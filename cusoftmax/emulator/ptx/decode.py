@@ -152,8 +152,8 @@ class Decoded:
         Slots in use, and which may be read before they are written.
     places : tuple of bytes
         What each instruction is called in messages.
-    blocks : tuple of Counter
-        How often each instruction occurs in each block, by name.
+    blocks : tuple of tuple of str
+        The names of the instructions of each block.
     """
 
     kernel: Kernel
@@ -163,23 +163,42 @@ class Decoded:
     first_tracked: int
     tracked_count: int
     places: tuple[bytes, ...]
-    blocks: tuple[Counter[str], ...]
+    blocks: tuple[tuple[str, ...], ...]
 
     @cached_property
     def c_places(self) -> ctypes.Array[ctypes.c_char_p]:
         """`places` for the runtime."""
         return (ctypes.c_char_p * len(self.places))(*self.places)
 
-    def executed(self, entered: npt.NDArray[np.uint64]) -> Counter[str]:
-        """Return how often threads executed each instruction, from how often blocks were entered.
 
-        One whose guard did not hold counts too.
-        """
+@dataclass(frozen=True)
+class Executed:
+    """How often threads entered each block of instructions, and so executed each instruction.
+
+    One whose guard did not hold counts too.
+    """
+
+    decoded: Decoded
+    entered: npt.NDArray[np.uint64]
+
+    def by_name(self) -> Counter[str]:
+        """Return how often each instruction was executed, by name."""
         total: Counter[str] = Counter()
-        for names, times in zip(self.blocks, entered.tolist(), strict=True):
-            for name, count in names.items():
-                total[name] += count * times
+        for names, times in zip(self.decoded.blocks, self.entered.tolist(), strict=True):
+            for name in names:
+                total[name] += times
         return total
+
+    def by_line(self) -> list[tuple[str, bool, int | None, int]]:
+        """Return name, whether it has a guard, where it branches to, and how often, of each."""
+        found: list[tuple[str, bool, int | None, int]] = []
+        records = self.decoded.code
+        for names, times in zip(self.decoded.blocks, self.entered.tolist(), strict=True):
+            for name in ("block", *names):
+                record = records[len(found)]
+                target = int(record["value"]) if name.startswith("bra") else None
+                found.append((name, bool(record["flags"] & _GUARDED), target, times))
+        return found
 
 
 def decode(kernel: Kernel) -> Decoded:
@@ -235,7 +254,7 @@ def decode(kernel: Kernel) -> Decoded:
         first_tracked,
         len(tracked),
         tuple(places),
-        tuple(Counter(step.instruction.name for step in steps) for _, steps in blocks),
+        tuple(tuple(step.instruction.name for step in steps) for _, steps in blocks),
     )
 
 
