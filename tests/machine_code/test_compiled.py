@@ -93,6 +93,23 @@ def test_every_compiler_allowed_knows_every_architecture() -> None:
 
 
 @pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
+def test_cupy_compiles_for_every_architecture_itself(
+    extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cupy.cuda import compiler
+
+    def most() -> int:
+        return int(compiler._get_max_compute_capability.__wrapped__())
+
+    oldest = tuple(map(int, oldest_nvrtc(extra).split(".")))
+    monkeypatch.setattr(compiler, "_get_nvrtc_version", lambda: oldest)
+    assert most() >= max(ARCHITECTURES)
+    monkeypatch.setattr(compiler, "_get_nvrtc_version", lambda: (12, 7))
+    assert most() == 90  # whose binaries no later GPU loads
+
+
+@pytest.mark.usefixtures("compiler")
 def test_this_compiler_knows_every_architecture() -> None:
     from cupy.cuda import nvrtc as library
 
