@@ -73,7 +73,12 @@ class Kernel:
 
 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{")
-_PARAMETER = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.\w(\d+)\s+([\w$]+)(?:\[(\d+)\])?\s*$")
+_PARAMETER = re.compile(
+    r"\.param\s+(?:\.align\s+(\d+)\s+)?\.\w(\d+)\s+"
+    # What a pointer points to; NVRTC says it for sm_100 and later.
+    r"(?:\.ptr\s+(?:\.(?:global|const|shared|local)\s+)?(?:\.align\s+\d+\s+)?)?"
+    r"([\w$]+)(?:\[(\d+)\])?\s*$"
+)
 _DIRECTIVE = re.compile(r"\.(\w+)\s*([\d, ]*)")
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', re.M)
 _TARGET = re.compile(r"^\s*\.target\s+(\w+)", re.M)
