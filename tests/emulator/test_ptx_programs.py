@@ -135,7 +135,8 @@ PROGRAMS = {
     ),
     "generic addresses": (
         "mov.u64 %rd4, sh; cvta.shared.u64 %rd5, %rd4; add.s64 %rd5, %rd5, %rd2;"
-        " st.u32 [%rd5], %r1; cvta.to.shared.u64 %rd6, %rd5; ld.shared.u32 %r2, [%rd6]; cvta.global.u64 %rd7, %rd3;"
+        " st.u32 [%rd5], %r1; cvta.to.shared.u64 %rd6, %rd5; ld.shared.u32 %r2, [%rd6];"
+        " cvta.global.u64 %rd7, %rd3;"
         " st.u32 [%rd7], %r2; cvta.to.global.u64 %rd8, %rd7; ld.global.u32 %r9, [%rd8];",
         LANES,
     ),
@@ -146,7 +147,8 @@ PROGRAMS = {
     ),
     "votes": (
         "setp.lt.u32 %p1, %r1, 3; vote.sync.ballot.b32 %r2, %p1, -1;"
-        " vote.sync.any.pred %p2, %p1, -1; vote.sync.all.pred %p3, %p1, -1; selp.u32 %r3, 8, 0, %p2; selp.u32 %r4, 16, 0, %p3;"
+        " vote.sync.any.pred %p2, %p1, -1; vote.sync.all.pred %p3, %p1, -1;"
+        " selp.u32 %r3, 8, 0, %p2; selp.u32 %r4, 16, 0, %p3;"
         " setp.lt.u32 %p4, %r1, 32; vote.sync.all.pred %p5, %p4, -1; selp.u32 %r5, 32, 0, %p5;"
         " add.u32 %r9, %r2, %r3; add.u32 %r9, %r9, %r4; add.u32 %r9, %r9, %r5;",
         LANES * 0 + 7 + 8 + 32,
@@ -167,7 +169,8 @@ def test_program(name: str) -> None:
 def test_remote_store_reaches_its_block(seed: int) -> None:
     body = (
         f"{ARRAY} mov.u32 %r2, %ctaid.x; mad.lo.u32 %r3, %r2, 100, %r1;"
-        " mov.u32 %r4, %cluster_ctarank; xor.b32 %r5, %r4, 1; mul.lo.u32 %r6, %r1, 4; mapa.shared::cluster.u32 %r7, %r6, %r5;"
+        " mov.u32 %r4, %cluster_ctarank; xor.b32 %r5, %r4, 1; mul.lo.u32 %r6, %r1, 4;"
+        " mapa.shared::cluster.u32 %r7, %r6, %r5;"
         f" {BOTH} st.shared::cluster.b32 [%r7+16], %r3; {BOTH} ld.shared.u32 %r9, [%r6+16];"
         " mad.lo.u32 %r10, %r2, 32, %r1; mul.wide.u32 %rd4, %r10, 4; add.s64 %rd3, %rd1, %rd4;"
     )
