@@ -71,6 +71,8 @@ _MACHINE = {
     "vote.sync.any.pred": "vote_any",
     "vote.sync.all.pred": "vote_all",
 }
+# One of a kind that NVRTC numbers, one of inline assembly's braces, or the one that nobody reads.
+_REGISTER = re.compile(r"%(?:p|rs|r|rd|rq|f|fd)\d+$|.+@\d+$|%no_predicate$")
 _NUMBER = re.compile(r"-?\d+$|-?0[xX][0-9a-fA-F]+U?$|0[fF][0-9a-fA-F]{8}$|0[dD][0-9a-fA-F]{16}$")
 
 
@@ -274,12 +276,9 @@ def _blocks(kernel: Kernel) -> list[_Block]:
         blocks[-1][1].append(step)
         if step.code in (codes()["bra", -1], codes()["ret", -1]):
             blocks.append(([], []))
-    last = blocks[-1][1]
-    if last and (last[-1].code != codes()["ret", -1] or last[-1].instruction.guard):
-        raise PtxError(f"kernel {kernel.name}: it does not end with ret")
-    if not last:
-        blocks.pop()
-    return blocks
+    if blocks[-1][1] or len(blocks) == 1 or blocks[-2][1][-1].instruction.guard:
+        raise PtxError(f"kernel {kernel.name}: a thread may run beyond its last instruction")
+    return blocks[:-1]
 
 
 def _step(instruction: Instruction) -> _Step:
@@ -333,9 +332,11 @@ def _access(instruction: Instruction) -> _Step | None:
 def _machine(instruction: Instruction) -> _Step | None:
     name = instruction.name
     operands = instruction.operands
-    if name.startswith("mov.b") and any(isinstance(o, tuple) for o in operands):
+    if name in ("mov.b16", "mov.b32", "mov.b64") and any(isinstance(o, tuple) for o in operands):
         to, source = (_names(operand) for operand in operands)
         parts = max(len(to), len(source))
+        if parts not in (2, 4) or min(len(to), len(source)) != 1 or int(name[5:]) // parts < 8:
+            raise PtxError(f"{name} of {len(source)} registers to {len(to)}")
         code = codes()["pack" if len(to) == 1 else "unpack", -1]
         return _Step(instruction, code, to, source, int(name[5:]) // 8 // parts)
     if name not in _MACHINE:
@@ -384,7 +385,7 @@ def _allocate(
                 if _NUMBER.match(text):
                     slot = constants.setdefault(_value(text), len(_SPECIALS) + len(constants))
                     slot_of[name] = slot
-                elif name.startswith("%") or "@" in name:
+                elif _REGISTER.match(name):
                     number_of[name] = len(number_of)
                 else:
                     raise PtxError(f"{step.instruction.place}: unknown operand {name}")

@@ -128,6 +128,10 @@ class PtxKernel(_run.EmulatedKernel):
             Draws the order in which threads run and the errors of approximate instructions.
         """
         call = _abi.LaunchStruct()
+        if len(arrays) > len(call.array):
+            raise _run.KernelError(
+                f"kernel {self.name}: {len(arrays)} arrays, but it may have {len(call.array)}"
+            )
         for described, (pointer, nbytes) in zip(call.array, arrays, strict=False):
             _abi.describe(described, pointer, (nbytes,), (1,), 1, "both")
         call.arrays = len(arrays)
