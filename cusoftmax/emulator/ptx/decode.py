@@ -71,6 +71,8 @@ _MACHINE = {
     "vote.sync.any.pred": "vote_any",
     "vote.sync.all.pred": "vote_all",
 }
+# One of a kind that NVRTC numbers, one of inline assembly's braces, or the one that nobody reads.
+_REGISTER = re.compile(r"%(?:p|rs|r|rd|rq|f|fd)\d+$|.+@\d+$|%no_predicate$")
 _NUMBER = re.compile(r"-?\d+$|-?0[xX][0-9a-fA-F]+U?$|0[fF][0-9a-fA-F]{8}$|0[dD][0-9a-fA-F]{16}$")
 
 
@@ -152,8 +154,8 @@ class Decoded:
         Slots in use, and which may be read before they are written.
     places : tuple of bytes
         What each instruction is called in messages.
-    blocks : tuple of Counter
-        How often each instruction occurs in each block, by name.
+    blocks : tuple of tuple of str
+        The names of the instructions of each block.
     """
 
     kernel: Kernel
@@ -163,23 +165,42 @@ class Decoded:
     first_tracked: int
     tracked_count: int
     places: tuple[bytes, ...]
-    blocks: tuple[Counter[str], ...]
+    blocks: tuple[tuple[str, ...], ...]
 
     @cached_property
     def c_places(self) -> ctypes.Array[ctypes.c_char_p]:
         """`places` for the runtime."""
         return (ctypes.c_char_p * len(self.places))(*self.places)
 
-    def executed(self, entered: npt.NDArray[np.uint64]) -> Counter[str]:
-        """Return how often threads executed each instruction, from how often blocks were entered.
 
-        One whose guard did not hold counts too.
-        """
+@dataclass(frozen=True)
+class Executed:
+    """How often threads entered each block of instructions, and so executed each instruction.
+
+    One whose guard did not hold counts too.
+    """
+
+    decoded: Decoded
+    entered: npt.NDArray[np.uint64]
+
+    def by_name(self) -> Counter[str]:
+        """Return how often each instruction was executed, by name."""
         total: Counter[str] = Counter()
-        for names, times in zip(self.blocks, entered.tolist(), strict=True):
-            for name, count in names.items():
-                total[name] += count * times
+        for names, times in zip(self.decoded.blocks, self.entered.tolist(), strict=True):
+            for name in names:
+                total[name] += times
         return total
+
+    def by_line(self) -> list[tuple[str, bool, int | None, int]]:
+        """Return name, whether it has a guard, where it branches to, and how often, of each."""
+        found: list[tuple[str, bool, int | None, int]] = []
+        records = self.decoded.code
+        for names, times in zip(self.decoded.blocks, self.entered.tolist(), strict=True):
+            for name in ("block", *names):
+                record = records[len(found)]
+                target = int(record["value"]) if name.startswith("bra") else None
+                found.append((name, bool(record["flags"] & _GUARDED), target, times))
+        return found
 
 
 def decode(kernel: Kernel) -> Decoded:
@@ -235,7 +256,7 @@ def decode(kernel: Kernel) -> Decoded:
         first_tracked,
         len(tracked),
         tuple(places),
-        tuple(Counter(step.instruction.name for step in steps) for _, steps in blocks),
+        tuple(tuple(step.instruction.name for step in steps) for _, steps in blocks),
     )
 
 
@@ -255,12 +276,9 @@ def _blocks(kernel: Kernel) -> list[_Block]:
         blocks[-1][1].append(step)
         if step.code in (codes()["bra", -1], codes()["ret", -1]):
             blocks.append(([], []))
-    last = blocks[-1][1]
-    if last and (last[-1].code != codes()["ret", -1] or last[-1].instruction.guard):
-        raise PtxError(f"kernel {kernel.name}: it does not end with ret")
-    if not last:
-        blocks.pop()
-    return blocks
+    if blocks[-1][1] or len(blocks) == 1 or blocks[-2][1][-1].instruction.guard:
+        raise PtxError(f"kernel {kernel.name}: a thread may run beyond its last instruction")
+    return blocks[:-1]
 
 
 def _step(instruction: Instruction) -> _Step:
@@ -314,9 +332,11 @@ def _access(instruction: Instruction) -> _Step | None:
 def _machine(instruction: Instruction) -> _Step | None:
     name = instruction.name
     operands = instruction.operands
-    if name.startswith("mov.b") and any(isinstance(o, tuple) for o in operands):
+    if name in ("mov.b16", "mov.b32", "mov.b64") and any(isinstance(o, tuple) for o in operands):
         to, source = (_names(operand) for operand in operands)
         parts = max(len(to), len(source))
+        if parts not in (2, 4) or min(len(to), len(source)) != 1 or int(name[5:]) // parts < 8:
+            raise PtxError(f"{name} of {len(source)} registers to {len(to)}")
         code = codes()["pack" if len(to) == 1 else "unpack", -1]
         return _Step(instruction, code, to, source, int(name[5:]) // 8 // parts)
     if name not in _MACHINE:
@@ -365,7 +385,7 @@ def _allocate(
                 if _NUMBER.match(text):
                     slot = constants.setdefault(_value(text), len(_SPECIALS) + len(constants))
                     slot_of[name] = slot
-                elif name.startswith("%") or "@" in name:
+                elif _REGISTER.match(name):
                     number_of[name] = len(number_of)
                 else:
                     raise PtxError(f"{step.instruction.place}: unknown operand {name}")

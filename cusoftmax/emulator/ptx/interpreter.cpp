@@ -16,7 +16,7 @@ enum Special { tid_x, ntid_x, ctaid_x, nctaid_x, cluster_ctarank, laneid, kSpeci
 constexpr u64 kSharedWindow = 1ull << 62;
 constexpr int kRankShift = 24;
 inline u32 remote_address(u32 address, u32 rank) {
-  return (address & ((1u << kRankShift) - 1)) | (rank < 255 ? rank + 1 : 255) << kRankShift;
+  return at_most(address, (1u << kRankShift) - 1) | (rank < 255 ? rank + 1 : 255) << kRankShift;
 }
 
 template <class F, class Operation>
@@ -142,9 +142,9 @@ struct Thread {
     return shared(at, address & ((1u << kRankShift) - 1), count, touch, rank);
   }
   const u8* parameter(const Instruction* at, u64 offset, int count) {
-    const u64 bytes = static_cast<u64>(count * at->bytes);
+    const u64 bytes = static_cast<u64>(count * at->bytes), all = static_cast<u64>(program.parameter_bytes);
     if (offset % bytes) fail(at, "misaligned read of a parameter");
-    if (offset + bytes > static_cast<u64>(program.parameter_bytes)) fail(at, "read beyond the parameters");
+    if (offset > all || bytes > all - offset) fail(at, "read beyond the parameters");
     return program.parameters + offset;
   }
 
@@ -250,9 +250,11 @@ void run(const Program& program) {
         t.store(at, 1, at->operands - 1, t.shared(at, t.address(at, 0), at->operands - 1, Touch::write, -1));
         break;
       case k_load_generic:
+        machine->may_switch();
         t.load(at, 0, at->results, t.generic(at, t.address(at, at->results), at->results, Touch::read));
         break;
       case k_store_generic:
+        machine->may_switch();
         t.store(at, 1, at->operands - 1, t.generic(at, t.address(at, 0), at->operands - 1, Touch::write));
         break;
       case k_store_cluster: {

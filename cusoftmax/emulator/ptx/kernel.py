@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cusoftmax.emulator import _abi, _cache, _run
 from cusoftmax.runtime import nvrtc, source
@@ -130,6 +128,10 @@ class PtxKernel(_run.EmulatedKernel):
             Draws the order in which threads run and the errors of approximate instructions.
         """
         call = _abi.LaunchStruct()
+        if len(arrays) > len(call.array):
+            raise _run.KernelError(
+                f"kernel {self.name}: {len(arrays)} arrays, but it may have {len(call.array)}"
+            )
         for described, (pointer, nbytes) in zip(call.array, arrays, strict=False):
             _abi.describe(described, pointer, (nbytes,), (1,), 1, "both")
         call.arrays = len(arrays)
@@ -171,6 +173,5 @@ class PtxKernel(_run.EmulatedKernel):
         call.places = ctypes.cast(decoded.c_places, ctypes.POINTER(ctypes.c_char_p))
         return entered, program, pointers, parameters
 
-    def _executed(self, code: Any) -> Counter[str]:
-        entered: npt.NDArray[np.uint64] = code[0]
-        return self.decoded.executed(entered)
+    def _executed(self, code: Any) -> decode.Executed:
+        return decode.Executed(self.decoded, code[0])

@@ -164,11 +164,12 @@ inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c
 template <class T>
 T whole(T a) {
   constexpr T big = sizeof(T) == 4 ? T(0x1p23) : T(0x1p52);
-  if (!(__builtin_fabs(a) < big)) return a;
-  const T rounded = (__builtin_fabs(a) + big) - big;
-  return __builtin_copysign(rounded, a);
+  const T size = __builtin_signbit(a) ? -a : a;
+  if (!(size < big)) return a;
+  const T rounded = (size + big) - big;  // in T: __builtin_fabs(a) would be a double
+  return static_cast<T>(__builtin_copysign(rounded, a));
 }
-// Saturates; NaN becomes 0, and the smallest in 64 bits.
+// Saturates. NaN becomes 0, or the upper bit alone if either type has 64 bits.
 template <class To, class From>
 To saturated(From a) {
   constexpr bool is_signed = static_cast<To>(-1) < 0;
@@ -176,7 +177,7 @@ To saturated(From a) {
   constexpr To most = static_cast<To>(~0ull >> (64 - bits));
   constexpr To least = static_cast<To>(is_signed ? static_cast<To>(-most - 1) : To(0));
   const double limit = same_bits<double>(static_cast<u64>(1023 + bits) << 52);
-  if (a != a) return sizeof(To) == 8 ? static_cast<To>(1ull << 63) : To(0);
+  if (a != a) return sizeof(To) == 8 || sizeof(From) == 8 ? static_cast<To>(1ull << (8 * sizeof(To) - 1)) : To(0);
   if (static_cast<double>(a) >= limit) return most;
   if (static_cast<double>(a) <= (is_signed ? -limit : 0.0)) return least;
   return static_cast<To>(a);
@@ -200,30 +201,35 @@ inline float rounded_up(double a) { return -rounded_down(-a); }
 
 // ---- approximate instructions ----
 
-// A right value times an error of up to `reach`, drawn from the seed and the input.
-inline float perturbed(u64 seed, u32 input, double right, double reach) {
-  const double value = right * (1.0 + (reach - 0x1p-24) * drawn_error(seed, input));
-  return static_cast<float>(value);
+// A right value, off by up to `reach` units in the last place of the float32 next to it; drawn from the seed and the
+// input.
+inline float off_by(u64 seed, u32 input, double right, double reach) {
+  int exponent;
+  __builtin_frexp(right, &exponent);
+  const double unit = __builtin_ldexp(1.0, exponent > -125 ? exponent - 24 : -149);
+  // Rounding takes half a unit, and beyond the next power of two a whole one.
+  const float off = static_cast<float>(right + (reach - 0.5) * unit * drawn_error(seed, input));
+  return __builtin_fabs(off - right) <= reach * unit ? off : static_cast<float>(right);
 }
 // lg2.approx: within 2^-22 absolutely for 1/2 < a < 2, relatively elsewhere.
 inline float approximate_log2(u64 seed, float a) {
   const double right = __builtin_log2(static_cast<double>(a));
   const u32 bits = same_bits<u32>(a);
-  if (!(a > 0) || bits == 0x7f800000u || a == 1) return static_cast<float>(right);
-  if (a <= 0.5f || a >= 2) return perturbed(seed, bits, right, 0x1p-22);
-  return static_cast<float>(right + (0x1p-22 - 0x1p-24) * drawn_error(seed, bits));
+  if (!(a > 0) || bits == 0x7f800000u) return static_cast<float>(right);
+  const double reach = 0x1p-22 - 0x1p-24 - 0x1p-30;  // rounding takes up to 2^-24
+  return static_cast<float>(right + reach * (a > 0.5f && a < 2 ? 1.0 : right) * drawn_error(seed, bits));
 }
-// rcp.approx: within 1 ulp.
+// rcp.approx: within 1 unit in the last place.
 inline float approximate_reciprocal(u64 seed, float a) {
   const double right = 1.0 / static_cast<double>(a);
   if (!(__builtin_fabs(right) < 0x1p128) || right == 0) return static_cast<float>(right);
-  return perturbed(seed, same_bits<u32>(a), right, 0x1p-23);
+  return off_by(seed, same_bits<u32>(a), right, 1);
 }
-// div.full: within 2 ulp.
+// div.full: within 2.
 inline float approximate_quotient(u64 seed, float a, float b) {
   const double right = static_cast<double>(a) / static_cast<double>(b);
   if (!(__builtin_fabs(right) < 0x1p127) || right == 0) return static_cast<float>(right);
-  return perturbed(seed, same_bits<u32>(a) ^ 31 * same_bits<u32>(b), right, 0x1p-22);
+  return off_by(seed, same_bits<u32>(a) ^ 31 * same_bits<u32>(b), right, 2);
 }
 
 }  // namespace csm::ptx
