@@ -17,14 +17,20 @@ from cusoftmax.runtime import source
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# One case of every pattern, of the tests that run on either machine. The stream pattern is for GPUs
-# without clusters.
-EVERY_PATTERN = (
-    "functions/test_softmax_layouts.py::test_in_place[cuda-group]",
-    "functions/test_softmax_layouts.py::test_in_place[cuda-block x2]",
-    "functions/test_softmax_layouts.py::test_in_place[cuda-split]",
-    "functions/test_softmax_layouts.py::test_in_place[cuda-column]",
-)
+# Of the tests that run on either machine, a case of every pattern that an architecture has.
+LAYOUTS = "functions/test_softmax_layouts.py::test_in_place"
+TOPK = "functions/test_topk_softmax.py::test_every_pattern"
+WIDTHS = "functions/test_softmax_widths.py::test_every_kind_of_plan"
+PATTERNS = {
+    "sm_90": (
+        *(f"{LAYOUTS}[cuda-{kind}]" for kind in ("group", "block x2", "split", "column")),
+        *(f"{TOPK}[cuda-topk_{kind}-float32]" for kind in ("group", "block", "split", "column")),
+        "functions/test_softmax_jacobian.py::test_widths[cuda-5-float32]",
+        "functions/test_segment_softmax.py::test_equal_lengths_are_rows[cuda-1-float32]",
+    ),
+    "sm_75": (f"{WIDTHS}[cuda-softmax-stream]",),  # without clusters
+    "sm_100": (f"{TOPK}[cuda-topk_group-float32]",),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,17 +64,13 @@ def on_the_driver(arch: str, *tests: str) -> str:
     return said.splitlines()[-1]
 
 
-def test_cupy_s_own_path_to_the_launch() -> None:
-    """The driver's own cases, and of the package's a case of every pattern."""
-    said = on_the_driver("sm_90", "emulator/driver_cases.py", *EVERY_PATTERN)
+@pytest.mark.parametrize("arch", PATTERNS)
+def test_cupy_s_own_path_to_the_launch(arch: str) -> None:
+    """What the tests say of a GPU, and on one architecture the driver's own cases."""
+    cases = "emulator/driver_cases.py"
+    own = cases if arch == "sm_90" else f"{cases}::test_the_device_is_the_one_that_was_asked_for"
+    said = on_the_driver(arch, own, *PATTERNS[arch])
     assert "passed" in said and "skipped" not in said
-
-
-@pytest.mark.parametrize("arch", ["sm_75", "sm_100"])
-def test_another_architecture(arch: str) -> None:
-    test = "functions/test_softmax_widths.py::test_every_kind_of_plan[cuda-softmax-stream]"
-    cases = "emulator/driver_cases.py::test_the_device_is_the_one_that_was_asked_for"
-    assert "passed" in on_the_driver(arch, cases, test)
 
 
 # CuPy keeps what it compiled by a key of its own, which does not see what a source includes.

@@ -121,6 +121,10 @@ PROGRAMS = {
         " add.u32 %r9, %r4, %r5; add.u32 %r9, %r9, %r6;",
         3 * LANES,
     ),
+    "a word that nobody reads": (
+        "add.u32 %r2, %r1, 7; mov.b64 %rd4, {%r2, %r1}; mov.b64 {_, %r9}, %rd4;",
+        LANES,
+    ),
     "vectors of shared memory": (
         "mul.lo.u32 %r2, %r1, 8; add.u32 %r3, %r1, 7; st.shared.v2.u32 [%r2], {%r1, %r3};"
         " bar.sync 0; xor.b32 %r4, %r2, 8; ld.shared.u32 %r9, [%r4+4];",

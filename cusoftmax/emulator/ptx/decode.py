@@ -72,7 +72,7 @@ _MACHINE = {
     "vote.sync.all.pred": "vote_all",
 }
 # One of a kind that NVRTC numbers, one of inline assembly's braces, or the one that nobody reads.
-_REGISTER = re.compile(r"%(?:p|rs|r|rd|rq|f|fd)\d+$|.+@\d+$|%no_predicate$")
+_REGISTER = re.compile(r"%(?:p|rs|r|rd|rq|f|fd)\d+$|.+@\d+$|%unread$")
 _NUMBER = re.compile(r"-?\d+$|-?0[xX][0-9a-fA-F]+U?$|0[fF][0-9a-fA-F]{8}$|0[dD][0-9a-fA-F]{16}$")
 
 
@@ -337,6 +337,7 @@ def _machine(instruction: Instruction) -> _Step | None:
         parts = max(len(to), len(source))
         if parts not in (2, 4) or min(len(to), len(source)) != 1 or int(name[5:]) // parts < 8:
             raise PtxError(f"{name} of {len(source)} registers to {len(to)}")
+        to = tuple("%unread" if word == "_" else word for word in to)
         code = codes()["pack" if len(to) == 1 else "unpack", -1]
         return _Step(instruction, code, to, source, int(name[5:]) // 8 // parts)
     if name not in _MACHINE:
@@ -351,7 +352,7 @@ def _machine(instruction: Instruction) -> _Step | None:
         raise _unknown(instruction)
     if kind.startswith("shfl"):
         if len(flat) == 5:  # no predicate: one that nobody reads
-            flat = (flat[0], "%no_predicate", *flat[1:])
+            flat = (flat[0], "%unread", *flat[1:])
         return _Step(instruction, code, flat[:2], flat[2:])
     if kind.startswith("vote"):
         return _Step(instruction, code, flat[:1], flat[1:])
