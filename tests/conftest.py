@@ -111,6 +111,24 @@ def emulated() -> Iterator[EmulatedDevice]:
         yield EmulatedDevice()
 
 
+# ---- repetitions: what other tests show too is left out unless it is asked for ----
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs everything."""
+    parser.addoption(
+        "--exhaustive", action="store_true", help="run the tests that repeat others, too"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked ``exhaustive``; pytest counts them as deselected."""
+    if not config.getoption("exhaustive"):
+        left = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left)
+
+
 # ---- the half that needs a GPU: counted where the tests are collected, told by who prints ----
 
 _left_out: list[int] = []  # by each process that collected tests
