@@ -250,7 +250,7 @@ class HostKernel(EmulatedKernel):
         # The device flushes float32 subnormals (CuPy compiles with -ftz=true), float64 ones never.
         self.flush_subnormals = defined.get("CSM_ACC") == "float"
         options = [f"-D{key}={value}" for key, value in sorted(defined.items())]
-        options.append(f'-DCSM_SOURCE="{source.resolve()}"')
+        options += [f'-DCSM_SOURCE="{source.name}"', *_build.bare()]
         folders = (*include_folders, source.resolve().parent, _build.HERE)
         self.library = load(
             _build.build(_build.HERE / "entry.cpp", options, tuple(dict.fromkeys(folders)), "-O1")

@@ -97,6 +97,48 @@ def selected(arch: int, op: str, dtype: str) -> bool:
     return arch == _OLDEST and dtype == "float32" and not _is_variant(op)
 
 
+def is_told(arch: int, op: str, dtype: str) -> bool:
+    """Whether `telling` has any kernel of the operation and dtype for the architecture."""
+    if not selected(arch, op, dtype):
+        return False
+    if op not in _FIRST_OPS:
+        # Elsewhere float32 alone is selected. Without outputs nothing is parked.
+        operation = OPERATIONS[op]
+        parks = bool(operation.outputs) and "block" in operation.patterns
+        return dtype == "float32" or parks or "block" not in operation.patterns
+    if op != _FIRST_OPS[0] and dtype in _CONVERTING_DTYPES:
+        return False  # converted as they are read, as for the other operation
+    return arch == _MOST_TRIED or (op, dtype) in _WHOLE or dtype not in _MAIN_DTYPES
+
+
+def telling(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
+    """Return the kernels of a quick run that the tests compile.
+
+    They have each pattern and stage in every dtype and on every architecture, and of each operation
+    the kernels that run short of registers first. What differs from one of them in size alone is
+    left to a quick run, and so are narrow accesses and unevenly spaced rows of all but one dtype.
+    """
+    if not is_told(arch, op, dtype):
+        return ()
+    found = selection(arch, op, dtype)
+    whole = (op, dtype) in _WHOLE
+    if op in _FIRST_OPS:
+        found = representative(found)
+        if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[0]):
+            found = tuple(k for k in found if k["CSM_VEC"] != "1")
+        if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[1]):
+            found = tuple(k for k in found if k["CSM_BATCH_DIMS"] == k["CSM_ROW_DIMS"] == "1")
+        if arch != _MOST_TRIED and not whole:
+            found = tuple(k for k in found if _is_resident(k))
+    elif "block" in OPERATIONS[op].patterns and arch == _MOST_TRIED:
+        # Blocks without clusters are compiled for the oldest, which has none. float16 needs the
+        # most registers where a part of a row is parked.
+        found = tuple(k for k in found if _is_resident(k) and k.cluster > 1)
+        if dtype == "float16":
+            found = tuple(k for k in found if k["CSM_PARKS"] == "1")
+    return found
+
+
 def _has_one_feature(op: str) -> bool:
     """Whether it is softmax with one feature of logits; another operation has all of them."""
     return len(OPERATIONS[op].features) == 1 and OPERATIONS[op].source == "softmax"

@@ -1,7 +1,8 @@
 """Every planned kernel as compiled: how many there are, and that none spills or loses its vectors.
 
-No GPU is needed: NVRTC compiles for all architectures. The kernels of one case are a selection (see
-`cusoftmax.machine_code.gate.selection`); ``cusoftmax kernels --full`` compiles them all.
+No GPU is needed: NVRTC compiles for all architectures. The kernels of one case are those that
+`cusoftmax.machine_code.gate.telling` names; with ``--exhaustive``, all that `gate.selection` does,
+as in ``cusoftmax kernels``. ``cusoftmax kernels --full`` compiles every planned kernel.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
 from cusoftmax.planning.plan import Kernel
 from cusoftmax.planning.planner import plan
 from cusoftmax.runtime import nvrtc
+from tests.support import exhaustive
 
 MOST_BINARIES = 60  # "a few dozen" for an operation and dtype
 
@@ -40,7 +42,13 @@ def compiled_together(arch: int, op: str) -> list[tuple[str, ...]]:
 # with, and of the others what differs by their operands.
 FIRST_OPS = ("softmax", "softmax_vjp")
 CASES = [
-    pytest.param(arch, op, dtypes, id=f"sm_{arch}-{op}-{'-'.join(dtypes)}")
+    pytest.param(
+        arch,
+        op,
+        dtypes,
+        id=f"sm_{arch}-{op}-{'-'.join(dtypes)}",
+        marks=() if any(gate.is_told(arch, op, d) for d in dtypes) else pytest.mark.exhaustive,
+    )
     for arch in sorted(ARCHITECTURES, key=lambda arch: arch != 90)  # the longest first
     for op in OPERATIONS
     for dtypes in compiled_together(arch, op)
@@ -132,13 +140,18 @@ def test_a_few_dozen_binaries_cover_contiguous_rows(arch: int, op: str, dtype: s
     assert least <= len(kernels) <= MOST_BINARIES, [kernel.name for kernel in kernels]
 
 
-@pytest.mark.parametrize(
-    ("arch", "op"),
-    [(a, op) for a in (75, 90) for op in OPERATIONS if op in FIRST_OPS or a == 90],
-)
-def test_the_catalogue_is_complete(arch: int, op: str) -> None:
+# Plans depend on the sizes of dtypes alike for every operation: all of them for the first ones.
+DRAWN = [
+    *((arch, op, catalog.DTYPES) for arch in (75, 90) for op in FIRST_OPS),
+    *((90, op, ("float32",)) for op in OPERATIONS if op not in FIRST_OPS),
+    *exhaustive((90, op, ("float16",)) for op in OPERATIONS if op not in FIRST_OPS),
+]
+
+
+@pytest.mark.parametrize(("arch", "op", "dtypes"), DRAWN)
+def test_the_catalogue_is_complete(arch: int, op: str, dtypes: tuple[str, ...]) -> None:
     device, rng = DeviceSpec.known(arch), random.Random(f"{arch} {op}")
-    for dtype in catalog.DTYPES if op in FIRST_OPS else ("float16", "float32"):
+    for dtype in dtypes:
         known = set(catalog.planned_kernels(arch, [op], [dtype]))
         assert len({kernel.name for kernel in known}) == len(known)
         for _ in range(400):
@@ -159,9 +172,13 @@ def test_the_catalogue_is_complete(arch: int, op: str) -> None:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(("arch", "op", "dtypes"), CASES)
-def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, ...]) -> None:
+def test_compiled_kernels_pass_the_gate(
+    request: pytest.FixtureRequest, arch: int, op: str, dtypes: tuple[str, ...]
+) -> None:
     budget = gate.Budget.load(gate.budget_path())
-    kernels = [k for dtype in dtypes for k in gate.selection(arch, op, dtype)]
+    chosen = gate.selection if request.config.getoption("exhaustive") else gate.telling
+    kernels = [k for dtype in dtypes for k in chosen(arch, op, dtype)]
+    assert kernels
     results, wrong = gate.check(arch, kernels, budget)
     assert not wrong, tell(wrong)
     unrecorded = [
@@ -170,6 +187,44 @@ def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, .
         if result.per_element is not None and budget.recorded(result) is None
     ]
     assert not unrecorded, "no figures: run `cusoftmax kernels --record`"
+
+
+def test_what_the_tests_compile_tells_of_all() -> None:
+    """Each pattern and stage by dtype, and by architecture; each operation, where it is short."""
+    told, chosen = (
+        {
+            (arch, op, dtype): of(arch, op, dtype)
+            for arch in ARCHITECTURES
+            for op in (*FIRST_OPS, "log_softmax_jvp", "topk_softmax", "segment_softmax", "sample")
+            for dtype in catalog.DTYPES
+            if gate.selected(arch, op, dtype)
+        }
+        for of in (gate.telling, gate.selection)
+    )
+
+    def met(found: dict[tuple[int, str, str], tuple[Kernel, ...]], *by: int) -> set[object]:
+        return {
+            (*(at[i] for i in by), kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+            for at, kernels in found.items()
+            for kernel in kernels
+        }
+
+    for at, kernels in told.items():
+        assert set(kernels) <= set(chosen[at])
+        assert bool(kernels) == gate.is_told(*at)
+    assert met(told, 0) == met(chosen, 0)  # by architecture
+    assert met(told, 2) == met(chosen, 2)  # by dtype
+    for op in FIRST_OPS:
+        assert {k["CSM_PARKS"] for k in told[90, op, "float64"]} == {"0", "1"}
+        assert {k.cluster > 1 for k in told[90, op, "float64"]} == {False, True}
+    # Narrow accesses of one dtype, and unevenly spaced rows of another.
+    assert "1" in {kernel["CSM_VEC"] for kernel in told[90, "softmax", "float16"]}
+    uneven = [
+        {(k["CSM_BATCH_DIMS"], k["CSM_ROW_DIMS"]) for k in of[90, "softmax_vjp", "float32"]}
+        for of in (told, chosen)
+    ]
+    assert uneven[0] == uneven[1] and len(uneven[0]) == 3
+    assert all(gate.is_told(90, op, "float32") for op in OPERATIONS)
 
 
 @pytest.fixture(scope="module")
