@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ctypes
+import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +93,17 @@ def test_exceptions_pass_through_every_kind_of_result() -> None:
         stream.is_capturing()
     with pytest.raises(cupy.cuda.memory.OutOfMemoryError):
         cupy.cuda.MemoryPool().malloc(1 << 50)
+
+
+def test_readme_s_example_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert repr(names["y"]).startswith("array([[0.")
+    np.testing.assert_array_equal(names["x"].get(), names["y"].get())  # in place
+    np.testing.assert_allclose(names["half"].get().sum(0), 1, rtol=1e-3)
+    assert "csm_softmax_block_f16_v8" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------ memory
