@@ -9,6 +9,7 @@ import ctypes
 import pathlib
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cupy
@@ -85,7 +86,12 @@ def test_exceptions_pass_through_every_kind_of_result() -> None:
         cupy.cuda.Device(7).use()
     with pytest.raises(runtime.CUDARuntimeError, match="no device 7"):
         _ = cupy.cuda.Device(7).compute_capability
-    stream = cupy.cuda.ExternalStream(0x77)
+
+    class Foreign:
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return 0, 0x77
+
+    stream = cupy.cuda.Stream.from_external(Foreign())
     for asked in ("priority", "is_non_blocking", "done"):
         with pytest.raises(runtime.CUDARuntimeError, match="0x77 is no stream"):
             getattr(stream, asked)
@@ -219,9 +225,11 @@ def test_a_failure_that_a_destructor_met_is_raised_later(gpu: CudaDevice) -> Non
 def test_two_devices(machine: Machine, gpu: CudaDevice) -> None:
     x = gpu.asarray(X)
     y = run_softmax(gpu, X)
-    with cupy.cuda.Device(1):
-        elsewhere = gpu.asarray(X)
+    with cupy.cuda.Device(1), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(runtime.getDevice).result() == 0, "of each thread"
+        elsewhere = cupy.array(x)  # a copy from one to the other
         assert elsewhere.data.device_id == 1
+        np.testing.assert_array_equal(elsewhere.get(), X)
         np.testing.assert_array_equal(run_softmax(gpu, X), y)
         with pytest.raises(ValueError, match="the arrays are on device 0, but device 1 is current"):
             cs.softmax(x)

@@ -15,7 +15,14 @@ from cusoftmax.planning.device import DeviceSpec
 
 from .. import ptx
 from . import kernels
-from .errors import INVALID_HANDLE, INVALID_VALUE, DriverError, status_error
+from .errors import (
+    INVALID_DEVICE,
+    INVALID_HANDLE,
+    INVALID_VALUE,
+    NOT_READY,
+    DriverError,
+    status_error,
+)
 from .kernels import Function, Launch, Module
 from .memory import Memory
 from .streams import Event, Handles, Stream, Streams, Work
@@ -24,9 +31,8 @@ from .tables import Handle, Size, Unsigned
 _VERSION = 13000  # of CUDA, as the driver says it
 _PAGEABLE, _PINNED, _DEVICE = 0, 1, 2  # cudaMemoryType
 _DISABLE_TIMING = 2
-_COPIED_AT_ONCE = (0, 1, 2, 4)
-_TOTAL = 16 << 30
-_KEPT = 4096
+_TOTAL = 16 << 30  # bytes of a device
+_KEPT = 4096  # launches
 
 
 class Machine:
@@ -58,7 +64,7 @@ class Machine:
     def check_device(self, device: int) -> None:
         """Refuse a device that is not there."""
         if not 0 <= device < self.count:
-            raise status_error(101, f"there is no device {device}, only {self.count}")
+            raise status_error(INVALID_DEVICE, f"there is no device {device}, only {self.count}")
 
     def stream(self, handle: int) -> Stream:
         """Return the stream of a handle, for work of the current device."""
@@ -86,12 +92,12 @@ class Machine:
     def free(self, pointer: int) -> None:
         """Wait for all devices, as cudaFree does, and give memory back.
 
-        Python calls it wherever it drops an array, also while work runs: then a moment later. CuPy
-        expects no exception: a failure is for the next entry.
+        Python calls it wherever it drops an array, also while work runs. From a destructor nothing
+        can be raised: what failed is for the next entry.
         """
         self._unfreed.append(pointer)
         if self.streams.running:
-            return
+            return  # the next call gives it back
         try:
             for device in range(self.count):
                 self.streams.synchronize_device(device)
@@ -299,7 +305,7 @@ class RuntimeEntries:
             if not event.timing or event.point is None:
                 raise status_error(INVALID_HANDLE, "the event takes no time, or was not recorded")
             if event.point.time is None:
-                raise status_error(600, "the event is not reached yet")
+                raise status_error(NOT_READY, "the event is not reached yet")
             times.append(event.point.time)
         return (times[1] - times[0]) * 1e3
 

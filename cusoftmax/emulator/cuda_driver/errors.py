@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._run import KernelError
 
 # Of cudaError_t, those that CuPy looks for and those that say most.
-INVALID_VALUE, OUT_OF_MEMORY, INVALID_HANDLE, NOT_READY = 1, 2, 400, 600
+INVALID_VALUE, OUT_OF_MEMORY, INVALID_DEVICE, INVALID_HANDLE, NOT_READY = 1, 2, 101, 400, 600
 ILLEGAL_ADDRESS, CAPTURE_UNSUPPORTED, CAPTURE_IMPLICIT = 700, 900, 906
 
 

@@ -14,7 +14,7 @@ from .memory import Memory
 from .streams import Stream
 
 FREE_SHARED = 48 * 1024  # bytes that a block may have of any chip unless it asked for more
-_MAX_THREADS, _MAX_GRID = 1024, (1 << 31) - 1
+_MAX_GRID = (1 << 31) - 1
 _PORTABLE_CLUSTER, _MAX_CLUSTER = 8, 16
 _MAX_ARRAYS = 8
 
@@ -92,7 +92,7 @@ def set_attribute(function: Function, attribute: int, value: int, spec: DeviceSp
 def attribute_of(function: Function, attribute: int) -> int:
     """Return what is known of a function before it is machine code."""
     known = {
-        MAX_THREADS: function.kernel.max_threads or _MAX_THREADS,
+        MAX_THREADS: function.kernel.max_threads,
         MAX_DYNAMIC_SHARED: function.dynamic_shared,
         LARGE_CLUSTERS: int(function.large_clusters),
     }
@@ -110,7 +110,7 @@ def check_launch(
     name, kernel = function.name, function.kernel
     if (*grid[1:], *block[1:]) != (1, 1, 1, 1):
         raise DriverError(f"{name}: a grid {grid} of blocks {block}, but only x is emulated")
-    most = kernel.max_threads or _MAX_THREADS
+    most = kernel.max_threads
     if not 1 <= block[0] <= most:
         raise DriverError(f"{name}: {block[0]} threads a block, but its launch bounds say {most}")
     if not 1 <= grid[0] <= _MAX_GRID:
