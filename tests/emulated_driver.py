@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from cusoftmax.emulator import cuda_driver
@@ -22,6 +24,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Install the driver before a conftest imports CuPy."""
     arch = early_config.known_args_namespace.driver_arch
     early_config.stash[MACHINE] = cuda_driver.install(arch)
+    # Processes of pytest-xdist take plugins of the command line only after the conftests.
+    os.environ["PYTEST_PLUGINS"] = __name__
     import cupy
 
     # Without CuPy's pool each array is an allocation of its own, whose ends are checked.
