@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cusoftmax.emulator import _backend, _run
+from cusoftmax.emulator import _backend, _run, ptx
 from cusoftmax.runtime import launch, source
 from tests.probes import Probe, finding
 from tests.support import boundaries, kind
@@ -53,7 +53,7 @@ def broken(mutation: Mutation | None) -> Iterator[None]:
             mutation.apply(copy)
         source.kernel_root = lambda: copy  # type: ignore[assignment]
         os.environ["CUSOFTMAX_CACHE_DIR"] = str(pathlib.Path(folder) / "cache")
-        _forget()
+        forget()
         try:
             yield
         finally:
@@ -61,13 +61,15 @@ def broken(mutation: Mutation | None) -> Iterator[None]:
             os.environ.pop("CUSOFTMAX_CACHE_DIR")
             if cache is not None:
                 os.environ["CUSOFTMAX_CACHE_DIR"] = cache
-            _forget()
+            forget()
 
 
-def _forget() -> None:
+def forget() -> None:
     source.code.cache_clear()
     source.digest.cache_clear()
     _backend._host_kernel.cache_clear()
+    _backend._ptx_kernel.cache_clear()
+    ptx.kernel.compiled.cache_clear()
     launch._calls.clear()
 
 

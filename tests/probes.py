@@ -32,11 +32,14 @@ FAULT_KINDS = (
     ("that nobody wrote", "read of unwritten shared memory"),
     ("leaves the group", "shuffle out of its group"),
     ("twice without", "cluster barrier out of step"),
+    ("without cluster_arrive", "cluster barrier out of step"),
+    ("of some lanes only", "collective of some lanes"),
     ("divergent", "divergence"),
     ("remote store", "remote store to a finished block"),
     ("second time", "element written twice"),
     ("never written", "element not written"),
     ("out of bounds", "out of bounds"),
+    ("misaligned", "misaligned access"),
     ("between the elements", "out of bounds"),
     ("which is for", "out of bounds"),  # in bounds of another array, but not for that
 )
@@ -126,6 +129,8 @@ class Probe:
         The only blocks that are run, from 0 on; as many rows are then judged.
     twin : Probe or None
         A call whose rows, as far as both have them, must have the same bits.
+    code : str
+        What the emulator runs: ``"source"`` or ``"ptx"``.
     """
 
     kind: str
@@ -139,15 +144,16 @@ class Probe:
     grid: int = 0
     only: tuple[int, ...] = ()
     twin: Probe | None = None
+    code: str = "source"
 
 
 SEEDS = (0, 1, 2)
 
 
-def finding(probe: Probe) -> str | None:
+def finding(probe: Probe, seeds: tuple[int, ...] = SEEDS) -> str | None:
     """Return what is wrong with a probe's results, by the check that says so, or None."""
     try:
-        for seed in SEEDS[: 1 if probe.only else None]:
+        for seed in seeds[: 1 if probe.only else None]:
             result, inputs = _results(probe, seed)
             if probe.op not in ("softmax", "softmax_vjp"):
                 pass  # judged with all its results
@@ -181,7 +187,10 @@ def _judged(probe: Probe, array: np.ndarray) -> np.ndarray:
 
 
 def _results(probe: Probe, seed: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    with emulator.activate(arch=probe.arch, seed=seed), blocks_of_each_launch(probe.grid):
+    with (
+        emulator.activate(probe.arch, seed, probe.code),
+        blocks_of_each_launch(probe.grid),
+    ):
         if probe.rows == "zeros":
             x = emulator.sparse(probe.shape, probe.dtype)
             out = emulator.sparse(probe.shape, probe.dtype)

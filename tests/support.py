@@ -39,6 +39,11 @@ def exhaustive(cases: Iterable[Any]) -> list[Any]:
     ]
 
 
+# For sweeps of lengths and layouts: bfloat16 has the plans and the sums of float16, and differs in
+# its conversions alone.
+SWEPT_DTYPES = ("float16", "float32", "float64", *exhaustive(["bfloat16"]))
+
+
 def dtype_of(name: str) -> np.dtype[Any]:
     """Return the dtype of a name, bfloat16 too."""
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)

@@ -139,7 +139,8 @@ CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b 
 // Adds 1 to `ones` if `term` is 1, else `term` to `others`. By two predicated additions: the compiler would compute
 // both sums and select.
 CSM_DEVICE void count_or_add(float term, float& ones, float& others) {
-  asm("{ .reg .pred p; setp.eq.ftz.f32 p, %2, 0f3f800000; @p add.ftz.f32 %0, %0, %2; @!p add.ftz.f32 %1, %1, %2; }"
+  asm("{ .reg .pred p; setp.eq.ftz.f32 p, %2, 0f3f800000; @p add.rn.ftz.f32 %0, %0, %2;"
+      " @!p add.rn.ftz.f32 %1, %1, %2; }"
       : "+f"(ones), "+f"(others)
       : "f"(term));
 }

@@ -24,6 +24,8 @@ UNKNOWN = {
     "add.sat.s32 %r1, %r2, %r3;": r"unknown instruction add\.sat\.s32",
     "add.s32 %r1, %r2;": r"unknown instruction add\.s32 of 2",
     "add.rz.f32 %f1, %f2, %f3;": r"unknown instruction add\.rz\.f32",
+    "add.f32 %f1, %f2, %f3;": r"unknown instruction add\.f32",
+    "mul.f64 %fd1, %fd2, %fd3;": r"unknown instruction mul\.f64",
     "ex2.approx.f32 %f1, %f2;": r"unknown instruction ex2\.approx\.f32",
     "ld.global.nc.u32 %r1, [%rd1];": r"unknown instruction ld\.global\.nc\.u32",
     "ld.volatile.shared.u32 %r1, [%rd1];": r"unknown instruction ld\.volatile",

@@ -152,7 +152,6 @@ def arithmetic() -> Table:
         if kind == "f32":
             triples += FUSED
         for operation, (plain, exact) in binary.items():
-            add(operation, round_of(plain, exact), pairs)
             add(f"{operation}.rn", round_of(plain, exact), pairs)
         add("fma.rn", round_of(fused, lambda a, b, c: a * b + c), triples)
         add("div.rn", round_of(divided, lambda a, b: a / b), pairs)
@@ -198,7 +197,7 @@ def pairs_of_floats() -> Table:
     table: Table = {}
     single = arithmetic()
     draw = random.Random(1)
-    for name, ftz in itertools.product(("add", "add.rn", "mul.rn", "fma.rn"), ("", ".ftz")):
+    for name, ftz in itertools.product(("add.rn", "mul.rn", "fma.rn"), ("", ".ftz")):
         _, cases, expected = single[f"{name}{ftz}.f32"]
         order = draw.sample(range(len(cases)), len(cases))
         both = [
