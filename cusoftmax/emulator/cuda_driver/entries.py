@@ -153,7 +153,7 @@ class RuntimeEntries:
         self._machine.check_device(device)
         spec = self._machine.spec
         return {
-            "name": spec.name.encode(),
+            "name": f"{spec.name}, emulated".encode(),  # no time is to be taken for a GPU's
             "totalGlobalMem": self._memory.total,
             "major": spec.arch // 10,
             "minor": spec.arch % 10,
