@@ -71,8 +71,9 @@ _MACHINE = {
     "vote.sync.any.pred": "vote_any",
     "vote.sync.all.pred": "vote_all",
 }
-# One of a kind that NVRTC numbers, one of inline assembly's braces, or the one that nobody reads.
-_REGISTER = re.compile(r"%(?:p|rs|r|rd|rq|f|fd)\d+$|.+@\d+$|%no_predicate$")
+_UNREAD = "%unread"  # what takes a result that is not wanted: PTX writes it _
+# One of a kind that NVRTC numbers, one of inline assembly's braces, or that one.
+_REGISTER = re.compile(rf"%(?:p|rs|r|rd|rq|f|fd)\d+$|.+@\d+$|{_UNREAD}$")
 _NUMBER = re.compile(r"-?\d+$|-?0[xX][0-9a-fA-F]+U?$|0[fF][0-9a-fA-F]{8}$|0[dD][0-9a-fA-F]{16}$")
 
 
@@ -264,7 +265,9 @@ def _blocks(kernel: Kernel) -> list[_Block]:
 
 def _step(instruction: Instruction) -> _Step:
     try:
-        return _access(instruction) or _machine(instruction) or _computation(instruction)
+        step = _access(instruction) or _machine(instruction) or _computation(instruction)
+        results = tuple(_UNREAD if name == "_" else name for name in step.results)
+        return step._replace(results=results)
     except PtxError as error:
         raise PtxError(f"{instruction.place}: {error}") from None
 
@@ -331,8 +334,8 @@ def _machine(instruction: Instruction) -> _Step | None:
     if len(flat) not in expected:
         raise _unknown(instruction)
     if kind.startswith("shfl"):
-        if len(flat) == 5:  # no predicate: one that nobody reads
-            flat = (flat[0], "%no_predicate", *flat[1:])
+        if len(flat) == 5:
+            flat = (flat[0], _UNREAD, *flat[1:])
         return _Step(instruction, code, flat[:2], flat[2:])
     if kind.startswith("vote"):
         return _Step(instruction, code, flat[:1], flat[1:])

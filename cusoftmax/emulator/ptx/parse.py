@@ -73,7 +73,11 @@ class Kernel:
 
 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{")
-_PARAMETER = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.\w(\d+)\s+([\w$]+)(?:\[(\d+)\])?\s*$")
+_PARAMETER = re.compile(
+    r"\.param\s+(?:\.align\s+(\d+)\s+)?\.\w(\d+)\s+"
+    r"(?:\.ptr\s+(?:\.global\s+)?(?:\.align\s+\d+\s+)?)?"  # of what a pointer points to
+    r"([\w$]+)(?:\[(\d+)\])?\s*$"
+)
 _DIRECTIVE = re.compile(r"\.(\w+)\s*([\d, ]*)")
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', re.M)
 _TARGET = re.compile(r"^\s*\.target\s+(\w+)", re.M)
