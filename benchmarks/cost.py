@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.static import peer_cost
 from benchmarks.suites.operations import DEFAULT_OPS
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
 from cusoftmax.machine_code.cost import KernelCost, cost
@@ -31,6 +32,7 @@ from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
+from cusoftmax.profiling.sectors import level2_bytes
 
 BATCH_ELEMENTS = 1 << 27  # 256 MiB of float16
 
@@ -103,7 +105,7 @@ def rows_of_problem(
 ) -> ProblemRows:
     """Predict the cost of a problem."""
     chosen = plan(problem_for(op, problem.shape, dtype, problem.axis), device)
-    predicted = cost(chosen)
+    predicted = cost(chosen, level2_bytes=level2_bytes(chosen))
     where = (pattern_of(chosen), "×".join(map(str, problem.shape)), str(problem.axis))
     columns = _columns(predicted.launches, predicted.fraction_of_copy)
     found, refused = [(*where, "cusoftmax", *columns)], []
@@ -154,7 +156,7 @@ def tables(
                 for dtype in dtypes:
                     title = (
                         f"{op}, {dtype}, sm_{device.arch}: {chip.name}, copy at "
-                        f"{chip.copy_bandwidth / 1e12:.2f} TB/s ({chip.bandwidth_source})"
+                        f"{chip.copy_bandwidth / 1e12:.2f} TB/s ({chip.copy_bandwidth.source})"
                     )
                     done = list(
                         pool.map(
@@ -186,6 +188,7 @@ def as_table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def main() -> int:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description="Predicted cost of every pattern and the peers'.")
     parser.add_argument("--arch", action="append", help="default: sm_80, sm_90, sm_100")
     parser.add_argument("--op", action="append", choices=DEFAULT_OPS, help="default: both")

@@ -18,6 +18,7 @@ from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import emulator
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan
@@ -93,6 +94,7 @@ def measure(example: PatternExample, op: str, dtype: str) -> Traffic:
 
 
 def main() -> int:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description="Traffic of each pattern, on the emulator.")
     parser.add_argument("--dtype", default="float32", choices=("float16", "float32", "float64"))
     dtype = parser.parse_args().dtype

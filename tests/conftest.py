@@ -104,13 +104,16 @@ MACHINES = ("source", "ptx", "cuda")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the machines be chosen that the tests of the public functions run on."""
+    """Let the machines be chosen that the tests of the public functions run on, and how many."""
     parser.addoption(
         "--machine",
         action="append",
         choices=MACHINES,
         help="where tests with the `device` fixture run: the emulator with the kernels' source, or "
         "with their PTX, or the GPU; may be repeated. By default source, and cuda if there is one",
+    )
+    parser.addoption(
+        "--exhaustive", action="store_true", help="run the tests that repeat others, too"
     )
 
 
@@ -142,6 +145,17 @@ def emulated() -> Iterator[EmulatedDevice]:
     """The emulator, for what only it can do: count traffic, find faults, be another GPU."""
     with emulator.activate():
         yield EmulatedDevice()
+
+
+# ---- repetitions: what other tests show too is left out unless it is asked for ----
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked ``exhaustive``; pytest counts them as deselected."""
+    if not config.getoption("exhaustive"):
+        left = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left)
 
 
 # ---- the half that needs a GPU: counted where the tests are collected, told by who prints ----

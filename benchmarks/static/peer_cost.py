@@ -7,14 +7,18 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import gcd
 from typing import Any
 
 from cusoftmax.machine_code.chips import Chip
 from cusoftmax.machine_code.cost import KernelCost, kernel_cost, read_code
 from cusoftmax.machine_code.flow import Loop
+from cusoftmax.machine_code.opcodes import access_bytes
 from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import WARP
+from cusoftmax.profiling.emulated import SECTOR
 
 POINTER_TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "float64": "*fp64"}
 
@@ -85,7 +89,10 @@ def cost(
     launch = PEERS[peer](op, rows, n, device)
     binary, shared, name = _compiled(peer, op, dtype, n, rows, device.arch)
     (code,) = read_code([binary], device.arch)
-    moved = rows * n * ITEMSIZE[dtype] * (2 if op == "softmax" else 3)
+    arrays = 2 if op == "softmax" else 3
+    row_bytes = n * ITEMSIZE[dtype]
+    widest = max((access_bytes(x.opcode) for x in code.instructions if x.stem == "STG"), default=4)
+    touched = rows * arrays * sectors_touched(row_bytes, widest) * SECTOR
 
     def iterations(loop: Loop) -> float | None:
         return launch.row_rounds if loop.depth == 0 and loop.has("STG") else None
@@ -100,9 +107,20 @@ def cost(
         threads=launch.warps * WARP,
         shared_bytes=shared,
         elements=rows * n,
-        memory_bytes=lambda _: moved,
+        memory_bytes=lambda _: rows * arrays * row_bytes,
+        level2_bytes=touched,
     )
     return found
+
+
+def sectors_touched(row_bytes: int, access: int) -> float:
+    """Return the sectors of a row that warps touch, in rows that lie end to end.
+
+    The threads of a warp access `access` bytes each, side by side. Together they touch one sector
+    more than they need, unless they start at the boundary of one.
+    """
+    stretches = ceil_div(row_bytes, WARP * access)
+    return row_bytes / SECTOR + stretches * (1 - gcd(row_bytes, SECTOR) / SECTOR)
 
 
 @cache

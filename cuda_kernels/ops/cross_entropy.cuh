@@ -150,9 +150,14 @@ struct Op : OperationBase {
 
   // ---- the gradient ----
 
+  // Where something is subtracted from the softmax part, the upstream gradient comes last: an infinite one would leave
+  // infinity less infinity.
+  static constexpr bool kUpstreamLast = kSoft || kSmooth;
+
   struct Scale {
     DoubleWord factor;          // times an element's exponential: the softmax part of its gradient
     Acc at_target, share;       // the gradient at the target; what is subtracted elsewhere, per weight
+    Acc upstream;               // what the difference of these is multiplied by
     Acc maximum, four_per_cap;  // used with a cap only
     // For a soft target whose exponential is 1, where W q − p would cancel, if the result is as precise as the
     // arithmetic: W = Σ_j p_j + 2 z ℓ, q and 1 − q; and whether the chunk has the row's maximum.
@@ -182,7 +187,6 @@ struct Op : OperationBase {
         found.q = inverse.hi;
         found.others = ((all.hi - Acc(1)) + all.lo) * inverse.hi;
         found.has_maximum = kCapped || chunk_maximum.hi == row.m.hi;
-        found.share = upstream;
       } else {
         const Acc weight = target_weight(context);
         Acc share = Acc(0), here = Acc(0);
@@ -203,12 +207,13 @@ struct Op : OperationBase {
         const Acc others = largest ? ((sum.hi - Acc(1)) + sum.lo) * inverse.hi : Acc(1) - q;
         found.at_target = upstream * (fused(excess, q, -weight * others) - here);
         if (!exists(context)) found.at_target = total = not_a_number();
-        found.share = upstream * share;
+        found.share = share;
         found.target = context.integer[0];
       }
       const DoubleWord top = shift_of(row.m);
       const DoubleWord factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
-      found.factor = drop_invalid_low(multiply(factor, as_double_word(upstream * total)));
+      found.factor = drop_invalid_low(multiply(factor, as_double_word(kUpstreamLast ? total : upstream * total)));
+      found.upstream = upstream;
       found.maximum = top.hi;
       found.four_per_cap = context.number(kFourPerCap);
       found.ignored = ignored(context);
@@ -221,16 +226,17 @@ struct Op : OperationBase {
       const Acc exponential = kCapped ? exp_difference(e[0], row.maximum) : e[0];
       Acc g;
       if constexpr (kSoft) {
-        g = less(exponential, row.factor, row.share * e[1]);
+        g = less(exponential, row.factor, e[1]);
         // As (W − p) q − p (1 − q).
         if (kCompensated && row.has_maximum && exponential == Acc(1)) {
-          g = row.share * fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
+          g = fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
         }
       } else if constexpr (kSmooth) {
         g = less(exponential, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
       } else {
         g = scaled(exponential, row.factor);
       }
+      if constexpr (kUpstreamLast) g *= row.upstream;
       if (!kSoft && place.is(row.target)) g = row.at_target;
       if constexpr (kCapped) g *= capped_slope(e[0], row.four_per_cap);
       gradient[0] = !kSoft && row.ignored ? Acc(0) : g;

@@ -14,9 +14,12 @@ import cusoftmax
 from cusoftmax.machine import UserError
 from cusoftmax.machine_code import measured, sass
 from cusoftmax.machine_code.chips import Chip
-from cusoftmax.machine_code.cost import Cost, KernelCost, cost
+from cusoftmax.machine_code.cost import Cost, KernelCost, cost, depends_on_data
 from cusoftmax.machine_code.limits import LIMITERS
 from cusoftmax.machine_code.opcodes import CLASSES
+from cusoftmax.profiling.emulated import executed
+from cusoftmax.profiling.profile import Work
+from cusoftmax.profiling.sectors import level2_bytes
 
 
 def run(
@@ -47,7 +50,11 @@ def run(
         chip = measured.chip_of(document, chip)
     if chip.arch != plan.device.arch:
         raise UserError(f"{chip.name} is sm_{chip.arch}, not sm_{plan.device.arch}")
-    predicted = cost(plan, chip)
+    counted = []
+    if any(depends_on_data(launch) for launch in plan.launches):
+        work = Work(arguments.op, shape, dtypes[0], axis)
+        counted = executed(work, f"sm_{plan.device.arch}")
+    predicted = cost(plan, chip, level2_bytes(plan), counted)
     last = axis in (-1, len(shape) - 1)
     found = measured.compare(predicted, document, dtypes[0], -1 if last else 0) if document else []
     if arguments.json:
@@ -69,11 +76,13 @@ def as_json(found: Cost, measured: Sequence[measured.Measured] = ()) -> dict[str
         "arch": f"sm_{plan.device.arch}",
         "chip": chip.name,
         "copy_bandwidth": chip.copy_bandwidth,
-        "copy_bandwidth_source": chip.bandwidth_source,
+        "copy_bandwidth_source": chip.copy_bandwidth.source,
         "least_bytes": plan.least_bytes,
         "predicted_seconds": found.seconds,
         "predicted_fraction_of_copy": found.fraction_of_copy,
         "predicted_limiter": found.limiter,
+        "level2_bandwidth": chip.l2_bandwidth,
+        "level2_bandwidth_source": chip.l2_bandwidth.source,
         "bytes_in_flight_needed": round(found.needed_in_flight),
         "launches": [_launch_json(launch) for launch in found.launches],
         "measured": [
@@ -104,6 +113,7 @@ def _launch_json(launch: KernelCost) -> dict[str, Any]:
         "bytes_in_flight_thread": launch.in_flight_thread,
         "bytes_in_flight": launch.in_flight,
         "memory_bytes": launch.memory_bytes,
+        "level2_bytes": launch.level2_bytes,
         "instructions_per_element": launch.per_element,
         "seconds": launch.times,
         "limiter": launch.limiter,
@@ -127,15 +137,23 @@ def show(console: Console, found: Cost) -> None:
         markup=False,
     )
     console.print(
-        f"copy at {chip.copy_bandwidth / 1e12:.2f} TB/s ({chip.bandwidth_source}); clock "
-        f"{chip.clock / 1e9:.2f} GHz; memory latency {chip.latency} cycles "
-        f"({chip.latency_source}); launches themselves are not counted",
+        f"copy at {chip.copy_bandwidth / 1e12:.2f} TB/s ({chip.copy_bandwidth.source}); level 2 "
+        f"cache at {chip.l2_bandwidth / 1e12:.1f} TB/s ({chip.l2_bandwidth.source}); clock "
+        f"{chip.clock / 1e9:.2f} GHz; memory latency {chip.latency:.0f} cycles "
+        f"({chip.latency.source}); launches themselves are not counted",
         markup=False,
         soft_wrap=True,
     )
     unknown = sum(launch.unknown_loops for launch in found.launches)
     if unknown:
         console.print(f"{unknown} loops of unknown length are counted as one round", style="yellow")
+    if any(depends_on_data(launch) for launch in plan.launches):
+        console.print(
+            "loops that depend on the data have the rounds that they made on random logits, "
+            "counted as the kernel's PTX ran on this CPU",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _table(found: Cost) -> Table:
@@ -167,11 +185,17 @@ def _table(found: Cost) -> Table:
     row("occupancy", (f"{k.occupancy.share:.0%}" for k in launches))
     row("bytes in flight there", (f"{k.in_flight:,}" for k in launches))
     row("needed, by Little's law", (f"{found.needed_in_flight:,.0f}" for _ in launches))
+    row("sectors over the least", (f"{_over_least(k):.2f}" for k in launches))
     heading("time that each resource needs")
     for key, words in LIMITERS.items():
         if any(key in k.times for k in launches):
             row(words, (_marked(k, key) for k in launches))
     return table
+
+
+def _over_least(launch: KernelCost) -> float:
+    """Bytes of the sectors that the launch touches, over the bytes that memory moves."""
+    return launch.level2_bytes / launch.memory_bytes if launch.memory_bytes else 1.0
 
 
 def _marked(launch: KernelCost, key: str) -> str:

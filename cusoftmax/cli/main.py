@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
 
 from cusoftmax import __version__
 from cusoftmax.cli.arguments import axis_of, names_of, seed_of, shape_of, values
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.machine import DEVICE_CHOICES, EMULATOR_CODES, first_line
 
 _FAILURE = 2
-_PLAIN = {"×": "x", "µ": "u", "−": "-", "…": "..."}  # for output in ASCII
 _TRACEBACK = "CUSOFTMAX_TRACEBACK"  # environment variable: show where an error came from
 
 
@@ -33,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 if a check failed; 2 for an error, which is one line on standard error.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    _let_any_character_print()
+    let_any_character_print()
     try:
         if given[:1] == ["kernels"]:  # has a parser of its own
             from cusoftmax.machine_code import gate
@@ -58,21 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get(_TRACEBACK):
             raise
         return _fail(first_line(error))
-
-
-def _let_any_character_print() -> None:
-    """Replace characters that the output's encoding lacks; they would be an error."""
-    codecs.register_error("cusoftmax", _plain)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="cusoftmax")
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(character, "?") for character in text), error.end
 
 
 def _fail(message: str) -> int:

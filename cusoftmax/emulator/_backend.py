@@ -8,8 +8,6 @@ import threading
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
-import cupy
-
 from cusoftmax.emulator import _memory, _run
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Kernel
@@ -137,6 +135,8 @@ def activate(arch: str = "sm_90", seed: int = 0, code: str = "source") -> Iterat
         What to run: ``"source"``, the kernels built by the host's compiler, or ``"ptx"``, what
         NVRTC makes of them for `arch`, on an interpreter.
     """
+    import cupy  # not where the emulator is imported: cuda_driver has to come before CuPy
+
     backend = EmulatorBackend(arch, seed, code)
     # The second is for a thread that is within a using_allocator of its own.
     with _default_allocator, cupy.cuda.using_allocator(_memory.allocate):
@@ -173,6 +173,8 @@ class _DefaultAllocator:
 
         In a new thread, since CuPy refuses in one that is within a `using_allocator`.
         """
+        import cupy
+
         before = []
 
         def swap() -> None:

@@ -10,7 +10,7 @@ import pathlib
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -60,6 +60,16 @@ class LaunchTraffic(Traffic):
     kernel: str = ""
     grid: int = 0
     block: int = 0
+    executed: Executed | None = None
+
+
+class Executed(Protocol):
+    """How often each instruction of a launch was executed, by all threads."""
+
+    def by_name(self) -> Counter[str]: ...
+
+    def by_line(self) -> list[tuple[str, bool, int | None, int]]:
+        """Return name, whether it has a guard, where it branches to, and how often."""
 
 
 @dataclasses.dataclass(eq=False)  # several threads may trace at once: each is itself
@@ -125,9 +135,9 @@ class EmulatedKernel(abc.ABC):
     def _set_code(self, call: _abi.LaunchStruct, values: Sequence[_Bytes]) -> Any:
         """Let `call` run this kernel with these arguments; return what must outlive the launch."""
 
-    def _executed(self, code: Any) -> Counter[str]:
+    def _executed(self, code: Any) -> Executed | None:
         """Return how often each instruction was executed, from what `_set_code` returned."""
-        return Counter()
+        return None
 
     def launch(
         self,
@@ -192,9 +202,11 @@ class EmulatedKernel(abc.ABC):
             if failed:
                 raise KernelError(message.value.decode(errors="replace"))
             counts = {name: getattr(counted, name) for name, *_ in _abi.ReportStruct._fields_}
+            executed = self._executed(code)
             traffic = LaunchTraffic(
                 **counts,
-                instructions=self._executed(code),
+                instructions=executed.by_name() if executed else Counter(),
+                executed=executed,
                 kernel=self.name,
                 grid=grid,
                 block=block,
@@ -238,7 +250,7 @@ class HostKernel(EmulatedKernel):
         # The device flushes float32 subnormals (CuPy compiles with -ftz=true), float64 ones never.
         self.flush_subnormals = defined.get("CSM_ACC") == "float"
         options = [f"-D{key}={value}" for key, value in sorted(defined.items())]
-        options.append(f'-DCSM_SOURCE="{source.resolve()}"')
+        options += [f'-DCSM_SOURCE="{source.name}"', *_build.bare()]
         folders = (*include_folders, source.resolve().parent, _build.HERE)
         self.library = load(
             _build.build(_build.HERE / "entry.cpp", options, tuple(dict.fromkeys(folders)), "-O1")

@@ -1,18 +1,21 @@
 """Rates of GPUs, from which costs are predicted. No figure was tuned to fit a measurement.
 
-Sources
--------
-- Bandwidth, clock: NVIDIA's data sheets. The clock is the boost clock that their float32 figure
+Each figure that differs from chip to chip carries its source (`Figure`); docs/cost.md has the same
+table. The sources:
+
+- Bandwidth and clock: NVIDIA's data sheets. The clock is the boost clock that their float32 figure
   implies.
-- Attainable bandwidth: a measured device-to-device copy for H100 and H200, counting bytes read and
-  written. For the others, the same share of the data sheet's figure.
+- "measured copy": a device-to-device copy, counting bytes read and written.
+- "AI_kernels": M. Dewing, github.com/markdewing/AI_kernels, latency/README.md (2025): pointers
+  chased through more memory than the level 2 cache holds, the same program on each chip.
+- "gpu-benches": D. Ernst, github.com/te42kyfo/gpu-benches, gpu-l2-cache and gpu-cache: data of 10
+  to 40 MB read again and again by all multiprocessors.
+- "cuda_microbenchmark": github.com/smallscientist1/cuda_microbenchmark, analysis_RTX4090.md.
 - Warps, blocks, registers and shared memory of a multiprocessor: CUDA C++ Programming Guide,
   "Technical Specifications per Compute Capability".
 - Results per clock and multiprocessor: the same guide, "Throughput of Native Arithmetic
   Instructions". A warp's instruction has 32 results. Half-precision instructions have two results
   a thread, so they are counted at half the guide's figure.
-- Memory latency: Luo et al., "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture via
-  Microbenchmarking" (2024) for idle A100, RTX 4090 and H100. The others are assumed.
 """
 
 from __future__ import annotations
@@ -21,7 +24,21 @@ from dataclasses import dataclass, replace
 
 from cusoftmax.planning.device import DeviceSpec
 
-_MEASURED_SHARE = 0.90  # 3.0 of 3.35 TB/s on H100, 4.3 of 4.8 TB/s on H200
+
+class Figure(float):
+    """A number and where it comes from."""
+
+    source: str
+
+    def __new__(cls, value: float, source: str) -> Figure:
+        figure = super().__new__(cls, value)
+        figure.source = source
+        return figure
+
+    @property
+    def assumed(self) -> bool:
+        """Whether no source for this chip was found, so that it follows from another figure."""
+        return self.source.startswith("assumed")
 
 
 @dataclass(frozen=True)
@@ -32,16 +49,14 @@ class Chip:
     ----------
     name, arch : str, int
         Product, and compute capability times ten.
-    sheet_bandwidth, copy_bandwidth : float
+    sheet_bandwidth, copy_bandwidth : float, Figure
         Bytes per second: of the data sheet, and of a copy.
-    measured : bool
-        Whether `copy_bandwidth` was measured; if not, it is a share of the data sheet's.
+    l2_bandwidth : Figure
+        Bytes per second that the level 2 cache serves to all multiprocessors.
     clock : float
         Hertz of the multiprocessors.
-    latency : int
+    latency : Figure
         Cycles of an access to idle memory that misses the caches.
-    latency_source : str
-        The source of `latency`.
     warps, blocks : int
         The most that a multiprocessor holds.
     rates : dict of str to float
@@ -51,27 +66,18 @@ class Chip:
     name: str
     arch: int
     sheet_bandwidth: float
-    copy_bandwidth: float
-    measured: bool
+    copy_bandwidth: Figure
+    l2_bandwidth: Figure
     clock: float
-    latency: int
-    latency_source: str
+    latency: Figure
     warps: int
     blocks: int
     rates: dict[str, float]
 
-    @property
-    def bandwidth_source(self) -> str:
-        """The source of `copy_bandwidth`, in words."""
-        if self.measured:
-            return "measured copy"
-        share = self.copy_bandwidth / self.sheet_bandwidth
-        return f"{share:.2f} of the data sheet's {self.sheet_bandwidth / 1e12:.2f} TB/s, assumed"
-
     @staticmethod
     def of(device: DeviceSpec) -> Chip:
         """Return the rates of a GPU by its name, or if that is unknown by its architecture."""
-        for chip in _VARIANTS:
+        for chip in _TABLE:
             if chip.arch == device.arch and chip.name in device.name:
                 return chip
         base = max(arch for arch in CHIPS if arch <= device.arch)
@@ -81,9 +87,9 @@ class Chip:
     @staticmethod
     def named(name: str) -> Chip:
         """Return the rates of a product; upper and lower case are the same."""
-        known = {chip.name.lower(): chip for chip in (*CHIPS.values(), *_VARIANTS)}
+        known = {chip.name.lower(): chip for chip in _TABLE}
         if name.lower() not in known:
-            names = ", ".join(chip.name for chip in (*CHIPS.values(), *_VARIANTS))
+            names = ", ".join(chip.name for chip in _TABLE)
             raise ValueError(f"there are no rates of {name!r}; there are those of {names}")
         return known[name.lower()]
 
@@ -101,38 +107,60 @@ def _chip(
     name: str,
     arch: int,
     sheet: float,
+    copy: Figure | None,
+    l2: Figure,
     clock: float,
-    latency: int,
-    source: str,
+    latency: Figure,
     limits: tuple[int, int],
     floats: tuple[float, float, float],
-    copy: float | None = None,
 ) -> Chip:
     fma, half, double = floats
     rates = {
         "fma": fma, "half": half, "double": double, "alu": ALU, "imad": IMAD, "xu": XU, "lsu": LSU
     }  # fmt: skip
-    return Chip(
-        name, arch, sheet, copy or _MEASURED_SHARE * sheet, copy is not None, clock, latency,
-        source, *limits, rates,
-    )  # fmt: skip
+    share = Figure(0.90 * sheet, f"assumed: 0.90 of the data sheet's {sheet / 1e12:.2f} TB/s")
+    return Chip(name, arch, sheet, copy or share, l2, clock, latency, *limits, rates)
 
 
-_PAPER, _ASSUMED = "Luo et al. 2024", "assumed"
-# Data sheet's TB/s, GHz, cycles; warps and blocks; float32, half2 and float64 a clock.
-CHIPS: dict[int, Chip] = {
-    chip.arch: chip
-    for chip in (
-        _chip("Tesla T4", 75, 0.320e12, 1.59e9, 560, _ASSUMED, (32, 16), (64, 64, 2)),
-        _chip("A100", 80, 2.039e12, 1.41e9, 466, _PAPER, (64, 32), (64, 128, 32)),
-        _chip("GeForce RTX 3090", 86, 0.936e12, 1.695e9, 500, _ASSUMED, (48, 16), (128, 64, 2)),
-        _chip("GeForce RTX 4090", 89, 1.008e12, 2.52e9, 542, _PAPER, (48, 24), (128, 64, 2)),
-        _chip("H100", 90, 3.35e12, 1.98e9, 479, _PAPER, (64, 32), (128, 128, 64), 3.0e12),
-        _chip("B200", 100, 8.0e12, 1.965e9, 600, _ASSUMED, (64, 32), (128, 128, 64)),
-        _chip("GeForce RTX 5090", 120, 1.792e12, 2.407e9, 600, _ASSUMED, (48, 24), (128, 64, 2)),
-    )
-}
-# Products whose rates differ from those of the chip of the same architecture above.
-_VARIANTS = (
-    replace(CHIPS[90], name="H200", sheet_bandwidth=4.8e12, copy_bandwidth=4.3e12),
+_COPY, _LATENCY, _L2 = "measured copy", "AI_kernels", "gpu-benches"
+# Bytes a second of the data sheet, of a copy where it was measured, and of the level 2 cache; Hz;
+# cycles; warps and blocks; float32, half2 and float64 a clock. `planning.device` has the rest.
+_TABLE = (
+    _chip(
+        "Tesla T4", 75, 0.320e12, None,
+        Figure(1.1e12, "assumed: the RTX 3090's, per multiprocessor and clock"),
+        1.59e9, Figure(560, "assumed"), (32, 16), (64, 64, 2),
+    ),
+    _chip(
+        "A100", 80, 2.039e12, None, Figure(5.4e12, _L2),
+        1.41e9, Figure(550, _LATENCY), (64, 32), (64, 128, 32),
+    ),
+    _chip(
+        "GeForce RTX 3090", 86, 0.936e12, None, Figure(2.4e12, f"{_L2}: A40, the same chip"),
+        1.695e9, Figure(500, "assumed"), (48, 16), (128, 64, 2),
+    ),
+    _chip(
+        "GeForce RTX 4090", 89, 1.008e12, None, Figure(4.9e12, "cuda_microbenchmark"),
+        2.52e9, Figure(636, _LATENCY), (48, 24), (128, 64, 2),
+    ),
+    _chip(
+        "H100", 90, 3.35e12, Figure(3.0e12, _COPY), Figure(9.7e12, f"{_L2}: H200, the same chip"),
+        1.98e9, Figure(700, _LATENCY), (64, 32), (128, 128, 64),
+    ),
+    _chip(
+        "H200", 90, 4.8e12, Figure(4.3e12, _COPY), Figure(9.7e12, _L2),
+        1.98e9, Figure(700, f"{_LATENCY}: H100, the same chip"), (64, 32), (128, 128, 64),
+    ),
+    _chip(
+        "B200", 100, 8.0e12, None,
+        Figure(10.8e12, "assumed: the H200's, per multiprocessor and clock"),
+        1.965e9, Figure(860, _LATENCY), (64, 32), (128, 128, 64),
+    ),
+    _chip(
+        "GeForce RTX 5090", 120, 1.792e12, None,
+        Figure(6.2e12, "assumed: the RTX 4090's, per multiprocessor and clock"),
+        2.407e9, Figure(936, _LATENCY), (48, 24), (128, 64, 2),
+    ),
 )  # fmt: skip
+# The representative chip of each architecture is the first in the table.
+CHIPS: dict[int, Chip] = {chip.arch: chip for chip in reversed(_TABLE)}

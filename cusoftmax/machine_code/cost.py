@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
-from cusoftmax.machine_code.flow import LoopCounts, walk
+from cusoftmax.machine_code.executed import ExecutedLine, counted_rounds
+from cusoftmax.machine_code.flow import Loop, LoopCounts, walk
 from cusoftmax.machine_code.limits import (
     LIMITERS,
     Occupancy,
@@ -30,7 +31,7 @@ from cusoftmax.machine_code.opcodes import CLASSES, INSTRUCTION_BYTES, Instructi
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.device import DeviceSpec
-from cusoftmax.planning.plan import WARP, Launch, Plan
+from cusoftmax.planning.plan import WARP, Kernel, Launch, Plan
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class KernelCost:
         Most bytes that a thread, and the resident threads of a multiprocessor, load at once.
     memory_bytes : float
         Bytes read from and written to memory.
+    level2_bytes : float
+        Bytes of the sectors that the level 2 cache serves: 32 for each that an instruction of a
+        warp touches.
     times : dict of str to float
         Seconds that each resource of `LIMITERS` needs.
     unknown_loops : int
@@ -74,6 +78,7 @@ class KernelCost:
     in_flight_thread: int
     in_flight: int
     memory_bytes: float
+    level2_bytes: float
     times: dict[str, float]
     unknown_loops: int
 
@@ -137,7 +142,12 @@ class Cost:
         return needed_in_flight(self.chip, self.plan.device)
 
 
-def cost(plan: Plan, chip: Chip | None = None) -> Cost:
+def cost(
+    plan: Plan,
+    chip: Chip | None = None,
+    level2_bytes: Sequence[float] | None = None,
+    executed: Sequence[Sequence[ExecutedLine]] = (),
+) -> Cost:
     """Predict the cost of a plan.
 
     Parameters
@@ -146,6 +156,12 @@ def cost(plan: Plan, chip: Chip | None = None) -> Cost:
         What `cusoftmax.explain` returns.
     chip : Chip, optional
         By default the plan's device, or the representative chip of its architecture.
+    level2_bytes : sequence of float, optional
+        Bytes of the sectors that each launch touches, as `profiling.sectors.level2_bytes` counts
+        them. By default every sector counts as used whole.
+    executed : sequence of sequences of ExecutedLine
+        Of each launch, how often its PTX was executed on a few rows: what the rounds of loops that
+        depend on the data follow from. Without it they are taken to be few.
 
     Raises
     ------
@@ -153,7 +169,7 @@ def cost(plan: Plan, chip: Chip | None = None) -> Cost:
         If NVRTC, cuobjdump or nvdisasm is absent, or a kernel does not compile.
     """
     chip = chip or Chip.of(plan.device)
-    return Cost(plan, chip, _launches(plan, chip, compiled(plan)))
+    return Cost(plan, chip, _launches(plan, chip, compiled(plan), level2_bytes, executed))
 
 
 @dataclass(frozen=True)
@@ -183,21 +199,51 @@ def read_code(binaries: Sequence[bytes], arch: int) -> list[Code]:
 
 def compiled(plan: Plan) -> list[Code]:
     """Compile and read a plan's kernels, in the order of the launches."""
-    arch, binaries = plan.device.arch, []
-    for launch in plan.launches:
-        binary = sass.compile_or_error(launch.kernel, arch)
+    return _compiled(tuple(launch.kernel for launch in plan.launches), plan.device.arch)
+
+
+@lru_cache(maxsize=256)
+def _compiled(kernels: tuple[Kernel, ...], arch: int) -> list[Code]:
+    binaries = []
+    for kernel in kernels:
+        binary = sass.compile_or_error(kernel, arch)
         if isinstance(binary, str):
-            raise sass.ToolError(f"{launch.kernel.name}: {binary}")
+            raise sass.ToolError(f"{kernel.name}: {binary}")
         binaries.append(binary)
     return read_code(binaries, arch)
 
 
-def _launches(plan: Plan, chip: Chip, codes: Sequence[Code]) -> tuple[KernelCost, ...]:
+def depends_on_data(launch: Launch) -> bool:
+    """Whether the rounds of a launch's loops depend on the data: where elements are selected."""
+    return int(launch.kernel["CSM_SLOTS"]) > 0
+
+
+def _launches(
+    plan: Plan,
+    chip: Chip,
+    codes: Sequence[Code],
+    level2_bytes: Sequence[float] | None,
+    executed: Sequence[Sequence[ExecutedLine]],
+) -> tuple[KernelCost, ...]:
+    def rounds(number: int, launch: Launch, code: Code) -> LoopCounts:
+        derived = loop_counts_of(plan, launch)
+        if not executed or not depends_on_data(launch):
+            return derived
+        counted = counted_rounds(code.instructions, code.base, executed[number])
+
+        def known(loop: Loop) -> float | None:
+            # The rows of a block are the plan's, not those of the few rows that ran.
+            made = counted.get(loop.header) if loop.depth else None
+            return derived(loop) if made is None else made
+
+        return known
+
+    touched = level2_bytes or (0.0,) * len(codes)
     return tuple(
         kernel_cost(
             launch.kernel.name,
             code,
-            loop_counts_of(plan, launch),
+            rounds(number, launch, code),
             chip,
             plan.device,
             grid=launch.grid,
@@ -205,8 +251,11 @@ def _launches(plan: Plan, chip: Chip, codes: Sequence[Code]) -> tuple[KernelCost
             shared_bytes=launch.shared_bytes,
             elements=plan.rows * plan.n,
             memory_bytes=partial(memory_bytes, plan, launch),
+            level2_bytes=sectors,
         )
-        for launch, code in zip(plan.launches, codes, strict=True)
+        for number, (launch, code, sectors) in enumerate(
+            zip(plan.launches, codes, touched, strict=True)
+        )
     )
 
 
@@ -222,6 +271,7 @@ def kernel_cost(
     shared_bytes: int,
     elements: int,
     memory_bytes: Callable[[int], float],
+    level2_bytes: float = 0.0,
 ) -> KernelCost:
     """Predict the cost of one launch of any kernel.
 
@@ -235,6 +285,8 @@ def kernel_cost(
         Elements of the problem, to divide the instructions by.
     memory_bytes : callable
         Returns the bytes that the launch moves, given how many blocks the whole chip holds at once.
+    level2_bytes : float
+        Bytes of the sectors that it touches, if more than what it moves.
     """
     found = walk(code.instructions, loop_counts, code.base)
     shared = shared_bytes + code.shared
@@ -244,6 +296,7 @@ def kernel_cost(
     if code.stack:  # spills that half of the level 2 cache cannot hold
         share = device.l2_bytes / 2 / (code.stack * threads * on_chip)
         moved += spilled_bytes(found) * threads * grid * max(0.0, 1 - share)
+    through_level2 = max(level2_bytes, moved)
     warps = ceil_div(threads, WARP)
     classes: defaultdict[str, float] = defaultdict(float)
     for instruction, weight in found.path:
@@ -262,7 +315,8 @@ def kernel_cost(
         loading,
         loading * threads * min(resident.blocks, ceil_div(grid, device.sm_count)),
         moved,
-        limits(found, chip, device, resident, grid, warps, moved),
+        through_level2,
+        limits(found, chip, device, resident, grid, warps, moved, through_level2),
         found.unknown,
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,6 +95,48 @@ def selected(arch: int, op: str, dtype: str) -> bool:
     if arch == _MOST_TRIED:
         return dtype == "float32" or (dtype == "float16" and not _has_one_feature(op))
     return arch == _OLDEST and dtype == "float32" and not _is_variant(op)
+
+
+def is_told(arch: int, op: str, dtype: str) -> bool:
+    """Whether `telling` has any kernel of the operation and dtype for the architecture."""
+    if not selected(arch, op, dtype):
+        return False
+    if op not in _FIRST_OPS:
+        # Elsewhere float32 alone is selected. Without outputs nothing is parked.
+        operation = OPERATIONS[op]
+        parks = bool(operation.outputs) and "block" in operation.patterns
+        return dtype == "float32" or parks or "block" not in operation.patterns
+    if op != _FIRST_OPS[0] and dtype in _CONVERTING_DTYPES:
+        return False  # converted as they are read, as for the other operation
+    return arch == _MOST_TRIED or (op, dtype) in _WHOLE or dtype not in _MAIN_DTYPES
+
+
+def telling(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
+    """Return the kernels of a quick run that the tests compile.
+
+    They have each pattern and stage in every dtype and on every architecture, and of each operation
+    the kernels that run short of registers first. What differs from one of them in size alone is
+    left to a quick run, and so are narrow accesses and unevenly spaced rows of all but one dtype.
+    """
+    if not is_told(arch, op, dtype):
+        return ()
+    found = selection(arch, op, dtype)
+    whole = (op, dtype) in _WHOLE
+    if op in _FIRST_OPS:
+        found = representative(found)
+        if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[0]):
+            found = tuple(k for k in found if k["CSM_VEC"] != "1")
+        if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[1]):
+            found = tuple(k for k in found if k["CSM_BATCH_DIMS"] == k["CSM_ROW_DIMS"] == "1")
+        if arch != _MOST_TRIED and not whole:
+            found = tuple(k for k in found if _is_resident(k))
+    elif "block" in OPERATIONS[op].patterns and arch == _MOST_TRIED:
+        # Blocks without clusters are compiled for the oldest, which has none. float16 needs the
+        # most registers where a part of a row is parked.
+        found = tuple(k for k in found if _is_resident(k) and k.cluster > 1)
+        if dtype == "float16":
+            found = tuple(k for k in found if k["CSM_PARKS"] == "1")
+    return found
 
 
 def _has_one_feature(op: str) -> bool:
@@ -200,6 +243,19 @@ def operation_of(kernel: Kernel) -> Operation:
     raise LookupError(f"no operation has the kernel {kernel.name}")
 
 
+def cluster_barriers(kernel: Kernel) -> tuple[int, int]:
+    """Return how often the source of a kernel arrives and waits at a cluster barrier.
+
+    All threads of a block must reach the same instruction together (``.aligned``): a compiler that
+    copies it into the branches of a condition could leave a kernel waiting for ever.
+    """
+    if kernel.cluster == 1:
+        return 0, 0
+    path = kernel_root() / "patterns" / f"{kernel['CSM_PATTERN']}.cuh"
+    source = re.sub("//.*", "", path.read_text(encoding="utf-8"))
+    return source.count("cluster_arrive()"), source.count("cluster_wait()")
+
+
 def faults(compiled: Compiled) -> list[str]:
     """Return what is wrong with a binary, in words; an empty list if it passes."""
     kernel, found = compiled.kernel, []
@@ -210,6 +266,12 @@ def faults(compiled: Compiled) -> list[str]:
         )
     if compiled.generic and kernel.cluster == 1:
         found.append(f"{compiled.generic} memory accesses through generic addresses")
+    halves, written = (compiled.cluster_arrivals, compiled.cluster_waits), cluster_barriers(kernel)
+    if halves != written:
+        found.append(
+            f"cluster barriers: {halves[0]} arrivals, {halves[1]} waits; "
+            f"in the source: {written[0]} and {written[1]}"
+        )
     allocated = -(-compiled.registers // _REGISTER_STEP) * _REGISTER_STEP
     if allocated * kernel.max_threads > REGISTERS:
         found.append(f"{compiled.registers} registers do not fit {kernel.max_threads} threads")
@@ -397,7 +459,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 180)
     ops, dtypes = given.op or list(OPERATIONS), given.dtype or DTYPES
     return compile_and_print(archs, ops, dtypes, given.full, given.record, console)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

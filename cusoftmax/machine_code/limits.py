@@ -22,6 +22,7 @@ from cusoftmax.planning.plan import WARP
 # Keys of the resources, and their names in reports.
 LIMITERS = {
     "memory": "memory bandwidth",
+    "level2": "level 2 cache bandwidth",
     "issue": "issue slots",
     "fma": "float32 units",
     "half": "half-precision units",
@@ -31,7 +32,10 @@ LIMITERS = {
     "xu": "special functions and slow conversions",
     "lsu": "load, store and shuffle units",
     "latency": "latency: too little work resident to cover it",
+    "phases": "resident blocks: too few for one to load while another computes",
 }
+
+_BARRIERS = ("BAR", "UCGABAR_WAIT")
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,21 @@ def lone_warp_cycles(found: Walk, memory: int) -> float:
     return total
 
 
+def phases_follow(found: Walk) -> bool:
+    """Return whether a block loads nothing between its last barrier and its stores.
+
+    Then all of its warps load, then compute, then store, and memory waits while they compute. Where
+    a warp loads after the barrier (the next row, or the same again), the phases of warps overlap.
+    """
+    stems = [instruction.stem for instruction, weight in found.path if weight]
+    stored = [i for i, stem in enumerate(stems) if stem == "STG"]
+    if not stored:
+        return False
+    barriers = [i for i, stem in enumerate(stems[: stored[0]]) if stem in _BARRIERS]
+    loads = [i for i, stem in enumerate(stems[: stored[-1]]) if stem in ("LDG", "LDGSTS")]
+    return bool(barriers and loads) and loads[0] < barriers[-1] and loads[-1] < barriers[-1]
+
+
 def limits(
     found: Walk,
     chip: Chip,
@@ -135,13 +154,20 @@ def limits(
     grid: int,
     warps: int,
     moved: float,
+    through_level2: float,
 ) -> dict[str, float]:
     """Return the seconds that each resource of `LIMITERS` needs for a launch.
 
+    `moved` and `through_level2` are the bytes that memory and the level 2 cache serve.
+
     The multiprocessor with the most blocks counts. A block alone takes as long as one of its warps
     alone, or, if that is longer, as a warp waits for memory plus the time that the block's warps
-    take of the busiest unit; then the time of its bytes through the multiprocessor's port is added.
-    Resident blocks overlap.
+    take of the busiest unit. Resident blocks overlap; to the latency, the time of the bytes through
+    the multiprocessor's port is added.
+
+    Where the phases of a block follow each other, memory serves a block that is alone only while
+    that loads or stores: with R blocks resident it takes no less than one Rth of memory's time and
+    the block's own together.
     """
     busiest = ceil_div(grid, device.sm_count)  # blocks
     cycles: defaultdict[str, float] = defaultdict(float)
@@ -157,10 +183,17 @@ def limits(
                 cycles["fma"] += weight * WARP / chip.rates["fma"]
     times = {unit: used * warps * busiest / chip.clock for unit, used in cycles.items()}
     times["memory"] = moved / chip.copy_bandwidth
+    times["level2"] = through_level2 / chip.l2_bandwidth
     working = max(cycles.values(), default=0.0) * warps
-    lone = lone_warp_cycles(found, chip.latency)
+    lone = lone_warp_cycles(found, int(chip.latency))
     waits = lone - lone_warp_cycles(found, 0)  # of a warp, for memory
-    lone = max(lone, waits + working) + moved / grid / FILL
+    lone = max(lone, waits + working)
+    overlapping = max(1, min(resident.blocks, busiest))
     # A block starts as soon as another ends, so blocks do not run in whole rounds.
-    times["latency"] = lone * max(1.0, busiest / max(1, resident.blocks)) / chip.clock
+    one_by_one = busiest * lone / chip.clock
+    port = busiest * moved / grid / FILL / chip.clock
+    times["latency"] = (one_by_one + port) / overlapping
+    if phases_follow(found):
+        served = max(times["memory"], times["level2"])
+        times["phases"] = (served + one_by_one) / overlapping
     return {key: times[key] for key in LIMITERS if key in times}

@@ -49,7 +49,9 @@ class Compiled:
     generic : int
         Memory instructions with generic addresses: writes to other blocks of the cluster.
     exponentials, shuffles, barriers : int
-        Number of ``MUFU.EX2``, of shuffles, and of block and cluster barriers.
+        Number of ``MUFU.EX2``, of shuffles, and of barriers of a block.
+    cluster_arrivals, cluster_waits : int
+        Number of the two halves of cluster barriers.
     instructions : int
         All machine instructions, without the padding at the end.
     main : int
@@ -77,6 +79,8 @@ class Compiled:
     exponentials: int
     shuffles: int
     barriers: int
+    cluster_arrivals: int
+    cluster_waits: int
     instructions: int
     main: int
     per_element: float | None
@@ -259,7 +263,9 @@ def _read(kernel: Kernel, arch: int, binary: bytes, found: list[Instruction]) ->
         generic=counts["LD"] + counts["ST"],
         exponentials=sum(x.opcode.startswith("MUFU.EX2") for x in found),
         shuffles=counts["SHFL"],
-        barriers=counts["BAR"] + counts["UCGABAR_WAIT"],
+        barriers=counts["BAR"],
+        cluster_arrivals=counts["UCGABAR_ARV"],
+        cluster_waits=counts["UCGABAR_WAIT"],
         instructions=len(found),
         main=main,
         per_element=main / elements if elements else None,

@@ -3,14 +3,14 @@
 Approximate instructions have the same errors on both, drawn from the seed. So every difference is
 a fault: of the source's half of the emulator, of the interpreter, or of the compiler.
 
-With CUSOFTMAX_EVERY_CASE=1 all cases of `cusoftmax check` are compared, which takes long.
+One case of every pattern and dtype, and one of every pattern on other architectures; with
+``--exhaustive`` all cases of `cusoftmax check`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import os
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,7 @@ from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import as_dtype
 from tests.emulator.both_codes import compiled_for, difference, outcome
 from tests.support import case as case_of_kind
-
-EVERY = os.environ.get("CUSOFTMAX_EVERY_CASE", "") not in ("", "0")
+from tests.support import exhaustive
 
 # What compiles to other instructions by architecture: bfloat16 has none below sm_80, clusters begin
 # with sm_90, pairs of float32 with sm_100.
@@ -45,12 +44,11 @@ def first_of(pattern: str) -> str:
     return next(op for op, operation in OPERATIONS.items() if pattern in operation.patterns)
 
 
-def chosen() -> list[tuple[str, str, str, str]]:
-    if EVERY:
-        return [("sm_90", *names) for names in names_of_cases(quick=False)]
+def chosen() -> list[Any]:
     here = [("sm_90", first_of(p), dtype, p) for p in PATTERNS for dtype in FLOATS]
     elsewhere = [(a, first_of(p), dtype, p) for a, dtype in OTHER_ARCHS.items() for p in PATTERNS]
-    return here + elsewhere
+    every = [("sm_90", *names) for names in names_of_cases(quick=False)]
+    return [*here, *elsewhere, *exhaustive(names for names in every if names not in here)]
 
 
 @functools.cache
@@ -81,7 +79,7 @@ def test_source_and_ptx_give_the_same_bits(arch: str, op: str, dtype: str, patte
     planned_for = f"sm_{case.plan.device.arch}"
     small = math.prod(case.shape) < 20_000
     with compiled_for(arch):
-        for seed in range(2) if small and not EVERY else (1,):
+        for seed in range(2) if small else (1,):
             compare(op, dtype, case.shape, case.axis, planned_for, seed)
 
 

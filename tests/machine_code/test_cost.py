@@ -76,19 +76,27 @@ def test_a_lone_warp_waits_for_what_it_needs() -> None:
 
 
 def test_littles_law() -> None:
-    # 3.0 TB/s × 479 cycles at 1.98 GHz, over 132 multiprocessors.
-    assert limits.needed_in_flight(H100, DEVICE) == pytest.approx(5498, abs=1)
+    # 3.0 TB/s × 700 cycles at 1.98 GHz, over 132 multiprocessors.
+    assert limits.needed_in_flight(H100, DEVICE) == pytest.approx(8035, abs=1)
 
 
 # ----------------------------------------------------------------------------------------- limiters
 
 
-def constructed(body: str, *, registers: int = 32, moved: float = 0.0) -> cost.KernelCost:
+def constructed(
+    body: str,
+    *,
+    registers: int = 32,
+    moved: float = 0.0,
+    level2_bytes: float = 0.0,
+    blocks: int = 1000,
+) -> cost.KernelCost:
     """Cost of a kernel of many small blocks whose code is `body`, a hundred times over."""
     code = cost.Code(tuple(sass("\n".join([body] * 100) + "\nEXIT")), 0, registers, 0, 0)
     return cost.kernel_cost(
-        "constructed", code, once, H100, DEVICE, grid=132 * 1000, threads=256, shared_bytes=0,
-        elements=132 * 1000 * 256, memory_bytes=lambda resident: moved,
+        "constructed", code, once, H100, DEVICE, grid=132 * blocks, threads=256, shared_bytes=0,
+        elements=132 * blocks * 256, memory_bytes=lambda resident: moved,
+        level2_bytes=level2_bytes,
     )  # fmt: skip
 
 
@@ -121,6 +129,66 @@ def test_memory_is_the_limiter_where_bytes_take_longest() -> None:
     assert found.limiter == "memory" and found.seconds == pytest.approx(1e-3)
 
 
+def test_sectors_that_are_not_used_whole_are_level_2_traffic() -> None:
+    found = constructed("FADD R1, R2, R3", moved=3.0e9, level2_bytes=19.4e9)
+    assert found.limiter == "level2" and found.seconds == pytest.approx(2e-3)
+    assert found.times["memory"] == pytest.approx(1e-3)
+    whole = constructed("FADD R1, R2, R3", moved=3.0e9)  # at least what memory moves
+    assert whole.level2_bytes == 3.0e9 and whole.limiter == "memory"
+
+
+LOAD, BARRIER, STORE = "LDG.E R1, [R4.64]", "BAR.SYNC 0x0", "STG.E [R2.64], R3"
+ADD = "FADD R3, R1, R2"
+
+
+@pytest.mark.parametrize(
+    ("order", "follow"),
+    [
+        ((LOAD, BARRIER, ADD, STORE), True),
+        ((LOAD, "UCGABAR_WAIT", ADD, STORE), True),
+        ((LOAD, ADD, STORE), False),  # each warp for itself
+        ((LOAD, BARRIER, LOAD, ADD, STORE), False),  # read again, or the next row
+        ((LOAD, BARRIER, ADD, "LDGSTS.E [R6], [R4.64]", STORE), False),
+        ((ADD, BARRIER, STORE), False),  # nothing is loaded
+        ((LOAD, BARRIER, ADD), False),
+    ],
+)
+def test_phases_follow_where_nothing_is_loaded_after_the_last_barrier(
+    order: tuple[str, ...], follow: bool
+) -> None:
+    assert limits.phases_follow(walk(sass("\n".join([*order, "EXIT"])), once)) is follow
+
+
+def phased(registers: int, blocks: int = 1000) -> cost.KernelCost:
+    """Cost of a kernel that loads once and stores once, with as much to compute between."""
+    code = "\n".join([LOAD, BARRIER, *[f"{ADD}\nFADD R1, R3, R2"] * 400, STORE, "EXIT"])
+    return cost.kernel_cost(
+        "phased", cost.Code(tuple(sass(code)), 0, registers, 0, 0), once, H100, DEVICE,
+        grid=132 * blocks, threads=256, shared_bytes=0, elements=1,
+        memory_bytes=lambda resident: 6.0e9,
+    )  # fmt: skip
+
+
+def test_a_lone_block_computes_while_memory_waits() -> None:
+    one, two, eight = phased(255), phased(128), phased(32)
+    assert [x.occupancy.blocks for x in (one, two, eight)] == [1, 2, 8]
+    assert one.limiter == "phases" and one.times["memory"] == pytest.approx(2e-3)
+    own = one.times["phases"] - one.times["memory"]  # of the blocks, one after the other
+    assert own == pytest.approx(1000 * (700 + 800 * 4) / H100.clock, rel=0.02)
+    assert two.times["phases"] == pytest.approx((2e-3 + own) / 2)
+    assert eight.times["phases"] == pytest.approx((2e-3 + own) / 8)
+    assert eight.limiter != "phases"
+    # Where each multiprocessor has one block, it is alone however many would fit.
+    assert phased(32, blocks=1).times["phases"] == pytest.approx(2e-3 + own / 1000)
+
+
+def test_a_block_that_fills_a_multiprocessor_is_not_predicted_to_copy() -> None:
+    need_tools()
+    full = cost.cost(plan_of("softmax", "float64", (4096, 8192), -1, 80))
+    assert full.slowest.occupancy.blocks == 1 and full.slowest.limiter == "phases"
+    assert full.fraction_of_copy < 0.7
+
+
 def test_spills_that_no_cache_holds_are_memory_traffic() -> None:
     def moved(stack: int) -> float:
         code = cost.Code(tuple(sass("STL [R1], R4\nLDL.64 R4, [R1]\nEXIT")), 0, 32, 0, stack)
@@ -140,7 +208,7 @@ def test_too_few_resident_blocks_leave_latency_uncovered() -> None:
     assert many.occupancy.blocks == 8 and few.occupancy.blocks == 1
     assert few.limiter == "latency"
     # A hundred times, one after the other: the latency, and what follows it.
-    assert few.seconds == pytest.approx(1000 * 100 * (479 + 1) / H100.clock, rel=0.05)
+    assert few.seconds == pytest.approx(1000 * 100 * (700 + 1) / H100.clock, rel=0.05)
     assert few.times["latency"] == pytest.approx(8 * many.times["latency"], rel=1e-6)
 
 
@@ -198,7 +266,10 @@ def test_every_architecture_has_rates(arch: int) -> None:
     chip = Chip.of(DeviceSpec.known(arch))
     assert chip.arch == arch and chip.name == DeviceSpec.known(arch).name
     assert chip.copy_bandwidth < chip.sheet_bandwidth
-    assert chip.measured == (arch == 90)
+    assert (chip.copy_bandwidth.source == "measured copy") == (arch == 90)
+    assert chip.copy_bandwidth < chip.l2_bandwidth < 3 * 64 * chip.clock * 148
+    for figure in (chip.copy_bandwidth, chip.l2_bandwidth, chip.latency):
+        assert figure.source and figure.assumed == figure.source.startswith("assumed")
     # Float32: 2 operations a clock and unit; data sheets give 8.1 to 105 TFLOP/s.
     flops = 2 * chip.rates["fma"] * DeviceSpec.known(arch).sm_count * chip.clock
     assert 8e12 < flops < 110e12

@@ -21,8 +21,8 @@ from cusoftmax.runtime import nvrtc
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def softmax_kernel(n: int = 1000) -> Kernel:
-    problem = problem_of("softmax", "float32", (4, n), -1)
+def softmax_kernel() -> Kernel:
+    problem = problem_of("softmax", "float32", (4, 1000), -1)
     return plan(problem, DeviceSpec.known(90)).launches[0].kernel
 
 
@@ -33,9 +33,10 @@ import contextlib, json
 from benchmarks.static import null_driver
 null_driver.install()
 from cupy.cuda import compiler, nvrtc as library
+from cusoftmax.machine_code.catalog import problem_of
 from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.planner import plan
 from cusoftmax.runtime import backend, nvrtc, source
-from tests.machine_code.test_nvrtc import softmax_kernel
 
 class Compiled(Exception):
     pass
@@ -57,9 +58,10 @@ def record(program, options):
 
 compiler._get_arch = lambda: "90"
 library.createProgram, library.compileProgram = keep, record
-kernel = softmax_kernel()
+h100 = DeviceSpec.known(90)
+kernel = plan(problem_of("softmax", "float32", (4, 1000), -1), h100).launches[0].kernel
 for call in (
-    lambda: backend._load(kernel, DeviceSpec.known(90), 0),
+    lambda: backend._load(kernel, h100, 0),
     lambda: nvrtc.compile_ptx(kernel, 90, line_info=False)
     if compiler._use_ptx
     else nvrtc.compile_cubin(kernel, 90),

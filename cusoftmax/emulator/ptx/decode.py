@@ -71,9 +71,8 @@ _MACHINE = {
     "vote.sync.any.pred": "vote_any",
     "vote.sync.all.pred": "vote_all",
 }
-_UNREAD = "%unread"  # what takes a result that is not wanted: PTX writes it _
-# One of a kind that NVRTC numbers, one of inline assembly's braces, or that one.
-_REGISTER = re.compile(rf"%(?:p|rs|r|rd|rq|f|fd)\d+$|.+@\d+$|{_UNREAD}$")
+# One of a kind that NVRTC numbers, one of inline assembly's braces, or the one that nobody reads.
+_REGISTER = re.compile(r"%(?:p|rs|r|rd|rq|f|fd)\d+$|.+@\d+$|%unread$")
 _NUMBER = re.compile(r"-?\d+$|-?0[xX][0-9a-fA-F]+U?$|0[fF][0-9a-fA-F]{8}$|0[dD][0-9a-fA-F]{16}$")
 
 
@@ -155,8 +154,8 @@ class Decoded:
         Slots in use, and which may be read before they are written.
     places : tuple of bytes
         What each instruction is called in messages.
-    blocks : tuple of Counter
-        How often each instruction occurs in each block, by name.
+    blocks : tuple of tuple of str
+        The names of the instructions of each block.
     """
 
     kernel: Kernel
@@ -166,23 +165,42 @@ class Decoded:
     first_tracked: int
     tracked_count: int
     places: tuple[bytes, ...]
-    blocks: tuple[Counter[str], ...]
+    blocks: tuple[tuple[str, ...], ...]
 
     @cached_property
     def c_places(self) -> ctypes.Array[ctypes.c_char_p]:
         """`places` for the runtime."""
         return (ctypes.c_char_p * len(self.places))(*self.places)
 
-    def executed(self, entered: npt.NDArray[np.uint64]) -> Counter[str]:
-        """Return how often threads executed each instruction, from how often blocks were entered.
 
-        One whose guard did not hold counts too.
-        """
+@dataclass(frozen=True)
+class Executed:
+    """How often threads entered each block of instructions, and so executed each instruction.
+
+    One whose guard did not hold counts too.
+    """
+
+    decoded: Decoded
+    entered: npt.NDArray[np.uint64]
+
+    def by_name(self) -> Counter[str]:
+        """Return how often each instruction was executed, by name."""
         total: Counter[str] = Counter()
-        for names, times in zip(self.blocks, entered.tolist(), strict=True):
-            for name, count in names.items():
-                total[name] += count * times
+        for names, times in zip(self.decoded.blocks, self.entered.tolist(), strict=True):
+            for name in names:
+                total[name] += times
         return total
+
+    def by_line(self) -> list[tuple[str, bool, int | None, int]]:
+        """Return name, whether it has a guard, where it branches to, and how often, of each."""
+        found: list[tuple[str, bool, int | None, int]] = []
+        records = self.decoded.code
+        for names, times in zip(self.decoded.blocks, self.entered.tolist(), strict=True):
+            for name in ("block", *names):
+                record = records[len(found)]
+                target = int(record["value"]) if name.startswith("bra") else None
+                found.append((name, bool(record["flags"] & _GUARDED), target, times))
+        return found
 
 
 def decode(kernel: Kernel) -> Decoded:
@@ -238,7 +256,7 @@ def decode(kernel: Kernel) -> Decoded:
         first_tracked,
         len(tracked),
         tuple(places),
-        tuple(Counter(step.instruction.name for step in steps) for _, steps in blocks),
+        tuple(tuple(step.instruction.name for step in steps) for _, steps in blocks),
     )
 
 
@@ -265,9 +283,7 @@ def _blocks(kernel: Kernel) -> list[_Block]:
 
 def _step(instruction: Instruction) -> _Step:
     try:
-        step = _access(instruction) or _machine(instruction) or _computation(instruction)
-        results = tuple(_UNREAD if name == "_" else name for name in step.results)
-        return step._replace(results=results)
+        return _access(instruction) or _machine(instruction) or _computation(instruction)
     except PtxError as error:
         raise PtxError(f"{instruction.place}: {error}") from None
 
@@ -321,6 +337,7 @@ def _machine(instruction: Instruction) -> _Step | None:
         parts = max(len(to), len(source))
         if parts not in (2, 4) or min(len(to), len(source)) != 1 or int(name[5:]) // parts < 8:
             raise PtxError(f"{name} of {len(source)} registers to {len(to)}")
+        to = tuple("%unread" if word == "_" else word for word in to)
         code = codes()["pack" if len(to) == 1 else "unpack", -1]
         return _Step(instruction, code, to, source, int(name[5:]) // 8 // parts)
     if name not in _MACHINE:
@@ -334,8 +351,8 @@ def _machine(instruction: Instruction) -> _Step | None:
     if len(flat) not in expected:
         raise _unknown(instruction)
     if kind.startswith("shfl"):
-        if len(flat) == 5:
-            flat = (flat[0], _UNREAD, *flat[1:])
+        if len(flat) == 5:  # no predicate: one that nobody reads
+            flat = (flat[0], "%unread", *flat[1:])
         return _Step(instruction, code, flat[:2], flat[2:])
     if kind.startswith("vote"):
         return _Step(instruction, code, flat[:1], flat[1:])

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cusoftmax.emulator import _abi, _cache, _run
 from cusoftmax.runtime import nvrtc, source
@@ -175,6 +173,5 @@ class PtxKernel(_run.EmulatedKernel):
         call.places = ctypes.cast(decoded.c_places, ctypes.POINTER(ctypes.c_char_p))
         return entered, program, pointers, parameters
 
-    def _executed(self, code: Any) -> Counter[str]:
-        entered: npt.NDArray[np.uint64] = code[0]
-        return self.decoded.executed(entered)
+    def _executed(self, code: Any) -> decode.Executed:
+        return decode.Executed(self.decoded, code[0])

@@ -75,7 +75,8 @@ class Kernel:
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{")
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+(\d+)\s+)?\.\w(\d+)\s+"
-    r"(?:\.ptr\s+(?:\.global\s+)?(?:\.align\s+\d+\s+)?)?"  # of what a pointer points to
+    # What a pointer points to; NVRTC says it for sm_100 and later.
+    r"(?:\.ptr\s+(?:\.(?:global|const|shared|local)\s+)?(?:\.align\s+\d+\s+)?)?"
     r"([\w$]+)(?:\[(\d+)\])?\s*$"
 )
 _DIRECTIVE = re.compile(r"\.(\w+)\s*([\d, ]*)")

@@ -1,0 +1,120 @@
+"""Counts the sectors that a plan's launches touch, by running a few blocks of each on the emulator.
+
+A row that starts off a sector's boundary, or that is read by narrow accesses, touches more sectors
+than it has. All of them pass through the level 2 cache, whatever memory then sees of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.operations.operation import MASK
+from cusoftmax.operations.table import KERNELS
+from cusoftmax.planning.builder import ceil_div
+from cusoftmax.planning.checks import as_dtype
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Launch, Plan
+from cusoftmax.profiling.emulated import SECTOR
+from cusoftmax.runtime.layout import as_struct, encoded, layout_of
+
+_MOST = 1 << 18  # elements to run, if one row has no more: about a second
+
+
+def level2_bytes(plan: Plan) -> tuple[float, ...]:
+    """Return the bytes of the sectors that each launch of a plan touches, read and written."""
+    # The GPU matters only to the plan: equal launches of several are counted once.
+    return _counted(replace(plan, device=DeviceSpec.known(90)))
+
+
+@lru_cache(maxsize=4096)
+def _counted(plan: Plan) -> tuple[float, ...]:
+    from cusoftmax import emulator
+
+    found = []
+    with emulator.activate() as backend:
+        inputs, results = _arrays(plan)
+        absent = (None,) * len(results)
+        workspace = emulator.sparse((plan.workspace_bytes,), np.uint8)
+        layout = backend.by_value(_layout(plan))
+        for launch in plan.launches:
+            last = launch is plan.launches[-1]
+            given = results if last or not launch.kernel.writes_all else absent
+            blocks = _blocks(plan, launch)
+            run = backend.load(launch.kernel)
+            with emulator.only_blocks(blocks), emulator.trace() as counted:
+                run(
+                    (launch.grid,),
+                    (launch.block,),
+                    (*inputs, *given, workspace, layout),
+                    launch.shared_bytes,
+                )
+            touched = counted.sectors_read + counted.sectors_written
+            found.append(touched * SECTOR * launch.grid / len(blocks))
+    return tuple(found)
+
+
+def _blocks(plan: Plan, launch: Launch) -> range:
+    """Return the blocks that do a few rows: one for each place in a sector at which rows start.
+
+    Of long rows fewer: those after the first, which is always aligned.
+    """
+    sizes = {ITEMSIZE[o.dtype] for o in plan.problem.operands if any(o.reduce_strides)}
+    starts = min(max(SECTOR // math.gcd(plan.n * size, SECTOR) for size in sizes), plan.rows)
+    rows = min(starts, max(1, _MOST // plan.n))
+    first = 1 if rows < starts else 0
+    blocks_a_row, cluster = launch.grid / plan.rows, launch.kernel.cluster
+    low = int(first * blocks_a_row) // cluster * cluster
+    high = ceil_div(math.ceil((first + rows) * blocks_a_row), cluster) * cluster
+    return range(low, min(max(high, low + cluster), launch.grid))
+
+
+def _layout(plan: Plan) -> Any:
+    """Return the launches' ``csm::Layout``; options that no access depends on are 0."""
+    words, options = layout_of(plan), plan.problem.options
+    if options:
+        words[-len(options) :] = encoded(options, plan.launches[0].kernel["CSM_ACC"])
+    return as_struct(words)
+
+
+def _arrays(plan: Plan) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return inputs and results: zeros that take memory only where a block writes."""
+    count = len(KERNELS[plan.op].read)
+    arrays = tuple(_each_array(plan))
+    return arrays[:count], arrays[count:]
+
+
+def _each_array(plan: Plan) -> Iterator[Any]:
+    import cupy
+
+    from cusoftmax import emulator
+
+    problem, operation = plan.problem, KERNELS[plan.op]
+    names = (*operation.read, *operation.written)
+    sizes = problem.batch_shape + problem.reduce_shape
+    for number, (name, operand) in enumerate(zip(names, problem.operands, strict=True)):
+        dtype = as_dtype("sectors", operand.dtype)
+        if operation.segmented and number == operation.value_inputs:
+            yield emulator.asarray(np.linspace(0, plan.n, problem.segments + 1).astype(dtype))
+            continue
+        if number in operation.table_operands:
+            yield emulator.sparse((plan.n,), dtype)
+            continue
+        steps = operand.batch_strides + operand.reduce_strides
+        lengths = sizes
+        if operation.selects and number >= len(operation.read):
+            lengths = (*problem.batch_shape, int(problem.options[0]))
+        axes = [(n, step) for n, step in zip(lengths, steps, strict=True) if step]
+        extent = sum((n - 1) * step for n, step in axes) // dtype.itemsize + 1
+        hides = name == MASK  # nothing is to be hidden
+        memory = (
+            emulator.asarray(np.ones(extent, dtype)) if hides else emulator.sparse((extent,), dtype)
+        )
+        shape, strides = tuple(n for n, _ in axes), tuple(step for _, step in axes)
+        yield cupy.ndarray(shape, dtype, memory.data, strides)

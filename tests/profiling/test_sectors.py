@@ -1,0 +1,81 @@
+"""Sectors that launches touch: whole where rows are aligned, known where they are not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import cusoftmax as cs
+from cusoftmax import emulator
+from cusoftmax.cli.main import main
+from cusoftmax.planning.plan import Plan
+from cusoftmax.profiling.sectors import level2_bytes
+from tests.machine_code.cost_support import need_tools, plan_of
+
+
+def over_least(plan: Plan) -> float:
+    return sum(level2_bytes(plan)) / plan.least_bytes
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "shape", "axis", "arch", "pattern"),
+    [
+        ("softmax", "float16", (1 << 16, 128), -1, 90, "group"),
+        ("softmax_vjp", "float32", (5000, 8192), -1, 90, "block"),
+        ("log_softmax", "float64", (600, 65536), -1, 90, "block"),
+        ("softmax", "float32", (64, 4096), 0, 80, "column"),
+    ],
+)
+def test_aligned_rows_touch_no_sector_twice(
+    op: str, dtype: str, shape: tuple[int, ...], axis: int, arch: int, pattern: str
+) -> None:
+    plan = plan_of(op, dtype, shape, axis, arch)
+    assert plan.pattern == pattern
+    assert over_least(plan) == pytest.approx(1, abs=1e-3)
+
+
+def test_rows_read_twice_touch_their_sectors_twice() -> None:
+    stream = plan_of("softmax", "float16", (512, 1 << 17), -1, 80)
+    assert stream.pattern == "stream" and over_least(stream) == pytest.approx(1.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("op", ["softmax", "cross_entropy_grad", "topk_softmax"])
+@pytest.mark.parametrize("n", [33, 1001])
+def test_a_few_blocks_touch_what_all_of_them_do(op: str, n: int) -> None:
+    """Beside what whole launches touch, of rows enough for every start within a sector."""
+    rows = 1024
+    x = np.zeros((rows, n), np.float16)
+    with emulator.activate("sm_90"):
+        given = emulator.asarray(x)
+        target = emulator.asarray(np.zeros(rows, np.int64))
+        with emulator.trace() as counted:
+            if op == "softmax":
+                cs.softmax(given)
+            elif op == "topk_softmax":
+                cs.topk_softmax(given, 8)
+            else:
+                cs.cross_entropy(given, target, reduction="none", grad=True)
+    (launch,) = counted.kernels
+    plan = plan_of(op, "float16", (rows, n), -1, 90)
+    assert plan.launches[0].kernel.name == launch.kernel
+    whole = 32 * (launch.sectors_read + launch.sectors_written)
+    assert level2_bytes(plan)[0] == pytest.approx(whole, rel=0.02)
+    assert whole > 1.01 * plan.least_bytes
+
+
+def test_equal_launches_are_counted_once_for_all_gpus() -> None:
+    made = [plan_of("softmax", "float32", (1 << 16, 100), -1, arch) for arch in (80, 90)]
+    assert made[0] != made[1] and level2_bytes(made[0]) is level2_bytes(made[1])
+
+
+def test_the_command_line_says_when_the_cache_is_the_limit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    need_tools()
+    given = ["cost", "softmax", "1000000x200", "--dtype", "float32", "--order", "F", "--json"]
+    assert main([*given, "--arch", "sm_90"]) == 0
+    launch = json.loads(capsys.readouterr().out)["launches"][0]
+    assert launch["level2_bytes"] >= launch["memory_bytes"]
+    assert set(launch["seconds"]) >= {"memory", "level2"}

@@ -1,0 +1,73 @@
+"""The table and the picture of predicted speed, and that they say what they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cusoftmax.machine_code.chips import Chip
+from tests.machine_code.cost_support import need_tools
+
+predicted = pytest.importorskip("benchmarks.predicted")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_chips_of_the_document_are_those_of_the_model() -> None:
+    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z].*?) \| (\d.*?) \| (\d.*?) \| (\d.*?) \|$", page, re.M)
+    assert set(predicted.CHIPS) < {name for name, *_ in rows} and len(rows) == 8
+    for name, *cells in rows:
+        chip = Chip.named(name)
+        figures = (chip.copy_bandwidth / 1e12, chip.l2_bandwidth / 1e12, chip.latency)
+        sources = (chip.copy_bandwidth, chip.l2_bandwidth, chip.latency)
+        for cell, value, source, digits in zip(cells, figures, sources, (2, 1, 0), strict=True):
+            assert cell == f"{value:.{digits}f}" + ", assumed" * source.assumed
+
+
+def test_the_table_gives_fractions_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    need_tools()
+    case = predicted.Case("softmax", "float64", 8192, "A100")
+    found = predicted.predict([case])
+    assert 0 < found[case].fraction < predicted.AIM
+    (line,) = predicted.reasons(found)
+    assert line.startswith(f"softmax float64 8192 A100: {found[case].fraction:.2f}, ")
+    table = predicted.table("softmax", [8192], ["float64"], ["A100"], found)
+    assert predicted.STAMP in str(table.title)
+    assert [*table.columns[1].cells] == [f"{found[case].fraction:.2f}"]
+
+
+def test_rows_that_are_read_twice_are_listed_with_what_their_traffic_allows() -> None:
+    need_tools()
+    case = predicted.Case("softmax", "float32", 1 << 17, "A100")
+    found = predicted.predict([case])
+    assert found[case].fraction <= found[case].traffic_limit < 0.8
+    (line,) = predicted.reasons(found)
+    assert line.endswith(f"; its traffic allows {found[case].traffic_limit:.2f}")
+
+
+def test_the_picture_is_drawn_and_names_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = predicted.Prediction(0.5, "memory", 2, 1.0)
+    monkeypatch.setattr(predicted, "ours", lambda case: said)
+    monkeypatch.setattr(predicted.peer_cost, "missing", lambda: "they are not here")
+    file = tmp_path / "picture.png"
+    assert predicted.draw(file, ["A100", "H100"]) == ["no peers: they are not here"]
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("row_bytes", "access", "sectors"),
+    [
+        (4096, 16, 128),  # rows that start at a sector
+        (4096, 2, 128),
+        (2002, 2, 2002 / 32 + 32 * 15 / 16),  # 1001 float16 elements, 64 bytes a warp
+        (2000, 16, 2000 / 32 + 4 * 1 / 2),  # half of the rows start at a sector
+        (66, 2, 66 / 32 + 2 * 15 / 16),
+    ],
+)
+def test_sectors_of_a_peers_row(row_bytes: int, access: int, sectors: float) -> None:
+    peer_cost = pytest.importorskip("benchmarks.static.peer_cost")
+    assert peer_cost.sectors_touched(row_bytes, access) == pytest.approx(sectors)
