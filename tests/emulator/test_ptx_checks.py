@@ -45,6 +45,7 @@ UNKNOWN = {
     "mov.b16 {%rs1, %rs2, %rs3, %rs4}, %rs5;": r"mov\.b16 of 1 registers to 4",
     "mov.u32 %r1, %smid;": r"unknown operand %smid",
     "mov.u64 %rd1, elsewhere;": r"unknown operand elsewhere",
+    "mov.u32 %r1, _;": r"unknown operand _",
     "bra NOWHERE;": r"no label NOWHERE",
     "call helper;": r"unknown instruction call",
     ".local .b8 depot[16];": r"unknown '\.local",

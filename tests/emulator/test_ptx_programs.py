@@ -121,9 +121,11 @@ PROGRAMS = {
         " add.u32 %r9, %r4, %r5; add.u32 %r9, %r9, %r6;",
         3 * LANES,
     ),
-    "a word that nobody reads": (
-        "add.u32 %r2, %r1, 7; mov.b64 %rd4, {%r2, %r1}; mov.b64 {_, %r9}, %rd4;",
-        LANES,
+    "words that are not wanted": (
+        "mov.b64 %rd4, {%r1, %r1}; mov.b64 {_, %r2}, %rd4; mov.b64 {%r3, _}, %rd4;"
+        " mov.b32 {%rs1, _}, %r2; cvt.u32.u16 %r4, %rs1; add.u32 %r9, %r2, %r3;"
+        " add.u32 %r9, %r9, %r4;",
+        3 * LANES,
     ),
     "vectors of shared memory": (
         "mul.lo.u32 %r2, %r1, 8; add.u32 %r3, %r1, 7; st.shared.v2.u32 [%r2], {%r1, %r3};"
@@ -185,7 +187,8 @@ def test_remote_store_reaches_its_block(seed: int) -> None:
 
 def test_parameters_lie_as_the_driver_puts_them() -> None:
     text = (
-        ".visible .entry k(.param .u64 a, .param .u8 b, .param .align 8 .b8 c[20], .param .u32 d)\n"
+        ".visible .entry k(.param .u64 .ptr .align 1 a, .param .u8 b, .param .align 8 .b8 c[20],"
+        " .param .u32 d)\n"
         "{ .reg .b64 %rd<9>; .reg .b32 %r<9>; .reg .b16 %rs<9>; ld.param.u64 %rd1, [a];"
         " ld.param.u8 %rs1, [b]; ld.param.v2.u32 {%r1, %r2}, [c+8]; mov.b64 %rd2, c;"
         " ld.param.u32 %r3, [%rd2+16]; ld.param.u32 %r4, [d]; cvt.u32.u16 %r5, %rs1;"

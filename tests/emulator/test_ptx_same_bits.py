@@ -3,14 +3,14 @@
 Approximate instructions have the same errors on both, drawn from the seed. So every difference is
 a fault: of the source's half of the emulator, of the interpreter, or of the compiler.
 
-With CUSOFTMAX_EVERY_CASE=1 all cases of `cusoftmax check` are compared, which takes long.
+One case of every pattern and dtype, and one of every pattern on other architectures; with
+``--exhaustive`` all cases of `cusoftmax check`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import os
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from cusoftmax import emulator
 from cusoftmax.cli.check import (
     SMALLEST_CHIP,
     CheckedCase,
+    Form,
     find_case,
     names_of_cases,
     with_special_rows,
@@ -32,8 +33,7 @@ from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import as_dtype
 from tests.emulator.both_codes import compiled_for, difference, outcome
 from tests.support import case as case_of_kind
-
-EVERY = os.environ.get("CUSOFTMAX_EVERY_CASE", "") not in ("", "0")
+from tests.support import exhaustive
 
 # What compiles to other instructions by architecture: bfloat16 has none below sm_80, clusters begin
 # with sm_90, pairs of float32 with sm_100.
@@ -45,18 +45,22 @@ def first_of(pattern: str) -> str:
     return next(op for op, operation in OPERATIONS.items() if pattern in operation.patterns)
 
 
-def chosen() -> list[tuple[str, str, str, str]]:
-    if EVERY:
-        return [("sm_90", *names) for names in names_of_cases(quick=False)]
-    here = [("sm_90", first_of(p), dtype, p) for p in PATTERNS for dtype in FLOATS]
-    elsewhere = [(a, first_of(p), dtype, p) for a, dtype in OTHER_ARCHS.items() for p in PATTERNS]
-    return here + elsewhere
+def chosen() -> list[Any]:
+    here = [("sm_90", first_of(p), dtype, Form(p)) for p in PATTERNS for dtype in FLOATS]
+    others = OTHER_ARCHS.items()
+    elsewhere = [(arch, first_of(p), dtype, Form(p)) for arch, dtype in others for p in PATTERNS]
+    every = [("sm_90", *names) for names in names_of_cases(quick=False, most_blocks=8)]
+    return [*here, *elsewhere, *exhaustive(names for names in every if names not in here)]
+
+
+def named(part: Any) -> str:
+    return str(part).replace(" ", "").replace(",", "-")
 
 
 @functools.cache
-def found(op: str, dtype: str, pattern: str, arch: str) -> CheckedCase:
+def found(op: str, dtype: str, form: Form, arch: str) -> CheckedCase:
     with machine("emulator", arch, 0, "source") as on:
-        return find_case(op, dtype, pattern, on, SMALLEST_CHIP)
+        return find_case(op, dtype, form, on, SMALLEST_CHIP)
 
 
 def compare(op: str, dtype: str, shape: tuple[int, ...], axis: int, arch: str, seed: int) -> None:
@@ -74,14 +78,14 @@ def compare(op: str, dtype: str, shape: tuple[int, ...], axis: int, arch: str, s
     assert difference(source, ptx) is None
 
 
-@pytest.mark.parametrize(("arch", "op", "dtype", "pattern"), chosen())
-def test_source_and_ptx_give_the_same_bits(arch: str, op: str, dtype: str, pattern: str) -> None:
-    case = found(op, dtype, pattern, arch)
+@pytest.mark.parametrize(("arch", "op", "dtype", "form"), chosen(), ids=named)
+def test_source_and_ptx_give_the_same_bits(arch: str, op: str, dtype: str, form: Form) -> None:
+    case = found(op, dtype, form, arch)
     # Rows for the pattern "stream" are planned for the chip with the least shared memory.
     planned_for = f"sm_{case.plan.device.arch}"
     small = math.prod(case.shape) < 20_000
     with compiled_for(arch):
-        for seed in range(2) if small and not EVERY else (1,):
+        for seed in range(2) if small else (1,):
             compare(op, dtype, case.shape, case.axis, planned_for, seed)
 
 
