@@ -127,15 +127,19 @@ CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }  // if one is
 CSM_DEVICE double maximum(double a, double b) { return fmax(a, b); }
 CSM_DEVICE float magnitude(float a) { return fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return fabs(a); }
-// 0 if a < b, else `value`. By a select instruction: for sm_100 the compiler makes a branch of `?:`.
-CSM_DEVICE float zero_if_less(float value, float a, float b) {
+// The larger of both, but a if that is NaN.
+CSM_DEVICE float at_least(float a, float least) {
+#if __CUDA_ARCH__ >= 800
   float result;
-  asm("{ .reg .pred p; setp.lt.f32 p, %2, %3; selp.f32 %0, 0f00000000, %1, p; }"
-      : "=f"(result)
-      : "f"(value), "f"(a), "f"(b));
+  asm("max.NaN.ftz.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(least));
   return result;
+#else
+  return a < least ? least : a;
+#endif
 }
-CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
+CSM_DEVICE double at_least(double a, double least) { return a < least ? least : a; }
+CSM_DEVICE float nearest_integer(float a) { return rintf(a); }
+CSM_DEVICE double nearest_integer(double a) { return rint(a); }
 // Adds 1 to `ones` if `term` is 1, else `term` to `others`. By two predicated additions: the compiler would compute
 // both sums and select.
 CSM_DEVICE void count_or_add(float term, float& ones, float& others) {

@@ -10,10 +10,11 @@ namespace csm {
 
 struct Op : OfLogits<WritesElements> {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
+  static constexpr bool kOthers = true;
 
   CSM_DEVICE static Acc hidden(int) { return negative_infinity(); }
-  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<1>& term) {
-    term[0] = chunk_exponential(e, shift, context);
+  CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
+    term[0] = chunk_exponential(e, to, context);
   }
 
   using Scale = LogValue;

@@ -15,14 +15,14 @@ struct Op : WritesElements {
   static constexpr Acc kHalf = -ExpC::kLn2;
   enum Picked { kWeight, kChange, kLog };  // y, ẋ, ℓ
   CSM_DEVICE static void pick(const Element& e, Place, const RowContext&, Values<kPicked>& picked) {
-    picked[kWeight] = exp_difference(e[0], Acc(0));
+    picked[kWeight] = exp_of_log(e[0]);
     picked[kChange] = e[1];
     picked[kLog] = e[0];
   }
   CSM_DEVICE static Element element_of(const Values<kPicked>& picked) { return {picked[kLog], picked[kChange]}; }
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) {
-    term[0] = exp_difference(e[0], Acc(0)) * e[1];
+  CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
+    term[0] = exp_of_log(e[0]) * e[1];
   }
 
   struct Scale {

@@ -67,7 +67,6 @@ class ColumnTile {
         node.m = Op::maximum_from(node.m.hi, context);
       }
     }
-    const DoubleWord shift = shift_of(node.m);
     if constexpr (kPickRule == PickRule::given && kPicked > 0) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, context, node.picked);
@@ -80,16 +79,19 @@ class ColumnTile {
         node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; }, [](int&, Values<kPicked>&) {});
       }
     }
-    const Acc above = left_out_above<Op>(node.picked);
+    const Adder<Op> adder(node.m, node.picked);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      terms_of<Op>(item_[i][column], shift, {first_, i}, context, above, term, node.picked);
+      adder.terms(item_[i][column], {first_, i}, context, term, node.picked);
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) add_term(k, node.s[k], node.s[k].hi, term[k], i == 0);
+      for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, term[k], i == 0);
     }
 #pragma unroll
-    for (int k = 0; k < kSums; ++k) node.s[k].hi = node.s[k].hi + Acc(0);  // no −0, as in RowTile
+    for (int k = 0; k < kSums; ++k) {
+      node.s[k] = adder.sum_of(k, node.s[k]);
+      node.s[k].hi = node.s[k].hi + Acc(0);  // no −0, as in RowTile
+    }
     return node;
   }
 

@@ -241,21 +241,25 @@ class RowTile {
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kMaxVec = p.
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
                         Values<kPicked>& picked) {
-    const DoubleWord shift = shift_of(m);
-    const Acc above = left_out_above<Op>(picked);
+    const Adder<Op> adder(m, picked);
 #pragma unroll
     for (int block = 0; block < kItems; block += kMaxVec) {
       if (block > 0 && !reached(block)) continue;
 #pragma unroll
       for (int i = 0; i < kMaxVec; ++i) {
         Values<kSums> term;
-        terms_of<Op>(item_[block + i], shift, place_of(block + i), context, above, term, picked);
+        adder.terms(item_[block + i], place_of(block + i), context, term, picked);
 #pragma unroll
         for (int k = 0; k < kSums; ++k) {
           if (block > 0 && k < Op::kPositive) partial[k][i].hi += term[k];
-          else add_term(k, partial[k][i], partial[k][0].hi, term[k], block == 0);
+          else adder.add(k, partial[k][i], partial[k][0].hi, term[k], block == 0);
         }
       }
+    }
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) {
+#pragma unroll
+      for (int i = 0; i < kMaxVec; ++i) partial[k][i] = adder.sum_of(k, partial[k][i]);
     }
   }
 

@@ -125,8 +125,12 @@ CSM_DEVICE float maximum(float a, float b) { return a > b || b != b ? a : b; }
 CSM_DEVICE double maximum(double a, double b) { return a > b || b != b ? a : b; }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
-CSM_DEVICE float zero_if_less(float value, float a, float b) { return a < b ? 0.0f : value; }
-CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
+template <class T>
+CSM_DEVICE T at_least(T a, T least) {
+  return a < least ? least : a;
+}
+CSM_DEVICE float nearest_integer(float a) { return __builtin_rintf(a); }
+CSM_DEVICE double nearest_integer(double a) { return __builtin_rint(a); }
 template <class T>
 CSM_DEVICE void count_or_add(T term, T& ones, T& others) {
   (term == T(1) ? ones : others) += term;
