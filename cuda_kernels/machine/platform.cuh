@@ -20,7 +20,11 @@ namespace csm {
 using i64 = long long;
 
 // Thread and block indices. Grids and blocks are one-dimensional.
-CSM_DEVICE int thread_index() { return threadIdx.x; }
+CSM_DEVICE int thread_index() {
+  const int index = threadIdx.x;
+  __builtin_assume(index >= 0);
+  return index;
+}
 // The thread's index, read again: what is computed from it cannot be kept in registers from earlier on. Where registers
 // are short the compiler spills such values (NVRTC 12.8 to 13.0: two kernels in clusters of 8).
 CSM_DEVICE int reread_thread_index() {
@@ -28,7 +32,11 @@ CSM_DEVICE int reread_thread_index() {
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
   return index;
 }
-CSM_DEVICE int block_threads() { return blockDim.x; }
+CSM_DEVICE int block_threads() {
+  const int threads = blockDim.x;
+  __builtin_assume(threads > 0);
+  return threads;
+}
 CSM_DEVICE i64 block_index() { return blockIdx.x; }
 CSM_DEVICE i64 grid_blocks() { return gridDim.x; }
 
@@ -112,11 +120,15 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted) {
 }
 
 // Bits.
+CSM_DEVICE int leading_zeros(unsigned bits) { return __clz(static_cast<int>(bits)); }
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
 CSM_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 CSM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); }
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
 CSM_DEVICE unsigned long long double_to_bits(double value) { return __double_as_longlong(value); }
+
+// Tells the compiler to move the code for a condition out of the way.
+CSM_DEVICE bool unlikely(bool condition) { return __builtin_expect(condition, 0); }
 
 // Arithmetic that the compiler must neither contract nor approximate.
 CSM_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
@@ -138,8 +150,9 @@ CSM_DEVICE float at_least(float a, float least) {
 #endif
 }
 CSM_DEVICE double at_least(double a, double least) { return a < least ? least : a; }
-CSM_DEVICE float nearest_integer(float a) { return rintf(a); }
-CSM_DEVICE double nearest_integer(double a) { return rint(a); }
+// The integer next to a towards 0.
+CSM_DEVICE float towards_zero(float a) { return truncf(a); }
+CSM_DEVICE double towards_zero(double a) { return trunc(a); }
 // Adds 1 to `ones` if `term` is 1, else `term` to `others`. By two predicated additions: the compiler would compute
 // both sums and select.
 CSM_DEVICE void count_or_add(float term, float& ones, float& others) {

@@ -27,8 +27,10 @@ struct ExpConstants<float> {
   static constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
   static constexpr float kBias = 127.0f;        // 2^-kBias is flushed to 0
   static constexpr float kLowered = 2.0f, kRaise = 0.25f;  // an even number; kRaise is 2^-kLowered
-  static constexpr float kAbove = 8.0f;                    // above e^x 2^-K for any x up to the maximum
+  // Added to exponentials, it rounds them to multiples of one power of two, of which 1024 add up exactly.
+  static constexpr float kAbove = 0x1.8p+12f;
   // e^-kFar = (kFarRest + kFarRestLow) · 2^-kFarPower. Logits larger than kFar are referred to a multiple of it.
+  static constexpr float kLowest = -0x1.fffffep+127f;
   static constexpr float kFar = 0x1p+18f, kFarPower = 378194.0f;
   static constexpr float kFarRest = 0x1.1c495p+0f, kFarRestLow = 0x1.38bbd4p-25f;
   static constexpr int kTerms = 5;
@@ -42,7 +44,8 @@ struct ExpConstants<double> {
   static constexpr double kRound = 6755399441055744.0;  // 1.5 · 2^52
   static constexpr double kBias = 1023.0;
   static constexpr double kLowered = 64.0, kRaise = 0x1p-64;
-  static constexpr double kAbove = 0x1p+66;
+  static constexpr double kAbove = 0x1.8p+76;
+  static constexpr double kLowest = -0x1.fffffffffffffp+1023;
   static constexpr double kFar = 0x1p+40, kFarPower = 1586259972792.0;
   static constexpr double kFarRest = 0x1.c1beeabe4d55ep-1, kFarRestLow = -0x1.d4ed429231f5ep-59;
   static constexpr int kTerms = 10;
@@ -95,46 +98,44 @@ struct Reference {
   Acc round;
 };
 
-// That of elements whose maximum is m. For m = ±∞, K is below that of any number.
+// A multiple of kFar, towards 0.
+CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
+
+// That of elements whose maximum is m. The shift is 0 but for logits beyond kFar, and such that x − shift is exact for
+// an x that does not vanish beside m. For m = ±∞ it makes exponentials of −∞ 0, and such of +∞ NaN.
 CSM_DEVICE Reference reference_of(DoubleWord m) {
   if constexpr (kFastExp) return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : m, Acc(0)};
-  Acc shift = Acc(0);
-  // Then x − shift is exact for an x that does not vanish beside m.
-  if (magnitude(m.hi) > ExpC::kFar && m.hi != negative_infinity()) {
-    shift = ExpC::kFar * nearest_integer(m.hi * (Acc(1) / ExpC::kFar));
-  }
-  const Acc near = maximum(m.hi - shift, Acc(-2) * ExpC::kFar);
+  const Acc shift = shift_of(maximum(m.hi, ExpC::kLowest));
+  const Acc near = maximum(m.hi - shift, -ExpC::kFar);
   return {as_double_word(shift), (Acc(2) * ExpC::kRound + ExpC::kLowered) - fused(near, ExpC::kLog2e, ExpC::kRound)};
 }
 
-// What makes a sum relative to another reference: a factor 2^power and, if it crosses from one shift to the next, the
-// rest of e^-kFar.
-struct Move {
-  Acc power;  // an integer, at most 0
-  bool crosses;
-};
-// From the reference of the maximum `from` to that of `to`, which is not smaller.
-CSM_DEVICE Move move_between(Acc from, Acc to) {
-  const Reference a = reference_of(as_double_word(from)), b = reference_of(as_double_word(to));
-  Move move = {b.round - a.round, false};
-  if (a.shift.hi != b.shift.hi) {
-    move.crosses = b.shift.hi - a.shift.hi == ExpC::kFar;
-    move.power = move.crosses ? move.power - ExpC::kFarPower : negative_infinity();
+// Makes sums that are relative to the reference of the maximum `from` relative to that of `to`, which is not smaller,
+// but for a factor 2^k. Returns k ≤ 0.
+template <int kCount>
+CSM_DEVICE Acc move_between(Acc from, Acc to, DoubleWord (&sums)[kCount]) {
+  const auto rounded = [](Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound); };
+  const bool far = from <= -ExpC::kFar || to >= ExpC::kFar;
+  if (unlikely(far && from != negative_infinity())) {
+    // Where the shifts differ by more than one step, all vanishes.
+    const Acc shift = shift_of(from), steps = shift_of(to) - shift;
+    if (steps != Acc(0)) {
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) sums[k] = multiply(sums[k], {ExpC::kFarRest, ExpC::kFarRestLow});
+    }
+    const Acc k = rounded(from - shift) - rounded(to - (shift + steps));
+    return fused(steps, -ExpC::kFarPower / ExpC::kFar, k);
   }
-  return move;
+  return rounded(from) - rounded(to);  // from −∞ any k will do: the sum is 0
 }
-// The move of `a` without its power.
-CSM_DEVICE DoubleWord crossed(DoubleWord a, Move move) {
-  return move.crosses ? multiply(a, {ExpC::kFarRest, ExpC::kFarRestLow}) : a;
-}
-// The move of `a` is rest_of(a, move) · power_of(move). The power is raised by kLowered, and the rest lowered: in
-// double 2^power alone may be subnormal.
-CSM_DEVICE DoubleWord rest_of(DoubleWord a, Move move) {
-  a = crossed(a, move);
-  return {a.hi * ExpC::kRaise, a.lo * ExpC::kRaise};
-}
-CSM_DEVICE Acc power_of(Move move) {
-  return power_of_two((ExpC::kRound + ExpC::kLowered) + maximum(move.power, -ExpC::kBias - ExpC::kLowered));
+
+// 2^k for a k of move_between(). In double that may be subnormal: there it is times 2^kSpare, which lowered() takes
+// off.
+constexpr Acc kSpare = kSingle ? Acc(0) : ExpC::kLowered;
+CSM_DEVICE Acc power_of(Acc k) { return power_of_two((ExpC::kRound + kSpare) + maximum(k, -ExpC::kBias - kSpare)); }
+CSM_DEVICE DoubleWord lowered(DoubleWord a) {
+  if constexpr (!kSingle) a = {a.hi * ExpC::kRaise, a.lo * ExpC::kRaise};
+  return a;
 }
 
 // --- exponentials ----------------------------------------------------------------------------------------------------
@@ -238,8 +239,9 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
     const Acc moved = kDoubleWordMaximum ? exponential(from, reference) : exponential(from.hi, reference);
     return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};
   } else {
-    const Move move = move_between(from.hi, to.hi);
-    return {rest_of(factor, move), power_of(move)};
+    DoubleWord moved[1] = {factor};
+    const Acc k = move_between(from.hi, to.hi, moved);
+    return {lowered(moved[0]), power_of(k)};
   }
 }
 

@@ -60,12 +60,13 @@ struct Op : Weighted<WritesElements> {
                            of_x = split_power(scale_of(context));
     const DoubleWord inverse =
         inverse_of({static_cast<Acc>(s.fraction), static_cast<Acc>(scale_by_power(sum.lo, -s.power))});
-    const Move move = move_between(chunk_maximum.hi, top.hi);
+    DoubleWord moved[1] = {drop_invalid_low(inverse)};
+    const Acc k = move_between(chunk_maximum.hi, top.hi, moved);
     const DoubleWord times = as_double_word(static_cast<Acc>(upstream.fraction * of_x.fraction));
-    DoubleWord factor = drop_invalid_low(crossed(drop_invalid_low(inverse), move));
+    DoubleWord factor = drop_invalid_low(moved[0]);
     int power = upstream.power + of_x.power - s.power - (kRaised - kSumRaised);
-    if (move.power > Acc(-5000)) {
-      power += static_cast<int>(move.power);
+    if (k > Acc(-5000)) {
+      power += static_cast<int>(k);
     } else {  // no dL makes up for that
       factor = as_double_word(Acc(0) * inverse.hi);
       power = 0;

@@ -88,10 +88,7 @@ class ColumnTile {
       for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, term[k], i == 0);
     }
 #pragma unroll
-    for (int k = 0; k < kSums; ++k) {
-      node.s[k] = adder.sum_of(k, node.s[k]);
-      node.s[k].hi = node.s[k].hi + Acc(0);  // no −0, as in RowTile
-    }
+    for (int k = 0; k < kSums; ++k) node.s[k] = adder.whole(k, adder.sum_of(k, node.s[k]));
     return node;
   }
 

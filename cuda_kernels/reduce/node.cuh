@@ -55,9 +55,10 @@ CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first
     if (first) sum = {Acc(0), Acc(0)};
     count_or_add(term, ones, sum.lo);
   } else if (bounded) {
-    const Acc large = first ? start : sum.hi, low = first ? Acc(0) : sum.lo;
+    const Acc large = first ? start : sum.hi;
     sum.hi = large + term;
-    sum.lo = low + fast_error(large, term, sum.hi);
+    const Acc error = fast_error(large, term, sum.hi);
+    sum.lo = first ? error : sum.lo + error;
   } else {
     sum = first ? as_double_word(term) : add(sum, term);
   }
@@ -68,6 +69,13 @@ CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) {
     return {sum.hi - start, sum.lo};  // exact: it is not larger, and a multiple of its last place
   const DoubleWord rest = two_difference(sum.hi, start);
   return {rest.hi, rest.lo + sum.lo};
+}
+
+// The sum of two partial sums of a chunk.
+template <bool kExact>
+CSM_DEVICE DoubleWord add_parts(DoubleWord a, DoubleWord b) {
+  if constexpr (kExact) return {a.hi + b.hi, a.lo + b.lo};
+  else return add(a, b);
 }
 
 // A relative sum as the double word that it is.
@@ -84,12 +92,14 @@ CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
       node.s[k] = kCountsOnes ? DoubleWord{Acc(0), moved.hi} : moved;
     }
   } else {
-    const Move move = move_between(node.m.hi, to.hi);
-    const Acc power = power_of(move);
+    DoubleWord moved[kRelative > 0 ? kRelative : 1];
+#pragma unroll
+    for (int k = 0; k < kRelative; ++k) moved[k] = node.s[k];
+    const Acc power = power_of(move_between(node.m.hi, to.hi, moved));
 #pragma unroll
     for (int k = 0; k < kRelative; ++k) {
-      const DoubleWord rest = rest_of(node.s[k], move);
-      node.s[k] = {rest.hi * power, rest.lo * power};
+      const DoubleWord sum = lowered(moved[k]);
+      node.s[k] = {sum.hi * power, sum.lo * power};
     }
   }
 }

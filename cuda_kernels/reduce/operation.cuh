@@ -180,6 +180,13 @@ class Adder {
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
     return bounded(k) ? less_start<!Op::kOthers>(sum, start_) : sum;
   }
+  // Whether the high words of a chunk's partial sums are multiples of one power of two, and add up exactly.
+  CSM_DEVICE static constexpr bool exact(int k) { return bounded(k) && !Op::kOthers; }
+  static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
+  // A chunk's sum, from those of its parts. −0 becomes +0, as it would when merged with empty_node().
+  CSM_DEVICE static DoubleWord whole(int k, DoubleWord sum) {
+    return exact(k) ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
+  }
 
  private:
   Reference reference_;

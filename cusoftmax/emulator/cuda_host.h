@@ -110,6 +110,7 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted, CSM_WHERE) {
   if (wanted) __builtin_memcpy(address, &value, sizeof(V));
 }
 
+CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
@@ -125,12 +126,13 @@ CSM_DEVICE float maximum(float a, float b) { return a > b || b != b ? a : b; }
 CSM_DEVICE double maximum(double a, double b) { return a > b || b != b ? a : b; }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
+CSM_DEVICE bool unlikely(bool condition) { return condition; }
 template <class T>
 CSM_DEVICE T at_least(T a, T least) {
   return a < least ? least : a;
 }
-CSM_DEVICE float nearest_integer(float a) { return __builtin_rintf(a); }
-CSM_DEVICE double nearest_integer(double a) { return __builtin_rint(a); }
+CSM_DEVICE float towards_zero(float a) { return __builtin_truncf(a); }
+CSM_DEVICE double towards_zero(double a) { return __builtin_trunc(a); }
 template <class T>
 CSM_DEVICE void count_or_add(T term, T& ones, T& others) {
   (term == T(1) ? ones : others) += term;
