@@ -135,8 +135,9 @@ CSM_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 CSM_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
 CSM_DEVICE float reciprocal(float a) { return __frcp_rn(a); }
 CSM_DEVICE double reciprocal(double a) { return __drcp_rn(a); }
-CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }  // if one is NaN, the other
-CSM_DEVICE double maximum(double a, double b) { return fmax(a, b); }
+// a, which is not NaN, unless b is larger.
+CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
+CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
 CSM_DEVICE float magnitude(float a) { return fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return fabs(a); }
 // The larger of both, but a if that is NaN.

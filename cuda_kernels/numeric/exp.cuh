@@ -106,7 +106,7 @@ CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / 
 CSM_DEVICE Reference reference_of(DoubleWord m) {
   if constexpr (kFastExp) return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : m, Acc(0)};
   const Acc shift = shift_of(maximum(m.hi, ExpC::kLowest));
-  const Acc near = maximum(m.hi - shift, -ExpC::kFar);
+  const Acc near = maximum(-ExpC::kFar, m.hi - shift);
   return {as_double_word(shift), (Acc(2) * ExpC::kRound + ExpC::kLowered) - fused(near, ExpC::kLog2e, ExpC::kRound)};
 }
 
@@ -132,7 +132,7 @@ CSM_DEVICE Acc move_between(Acc from, Acc to, DoubleWord (&sums)[kCount]) {
 // 2^k for a k of move_between(). In double that may be subnormal: there it is times 2^kSpare, which lowered() takes
 // off.
 constexpr Acc kSpare = kSingle ? Acc(0) : ExpC::kLowered;
-CSM_DEVICE Acc power_of(Acc k) { return power_of_two((ExpC::kRound + kSpare) + maximum(k, -ExpC::kBias - kSpare)); }
+CSM_DEVICE Acc power_of(Acc k) { return power_of_two((ExpC::kRound + kSpare) + maximum(-ExpC::kBias - kSpare, k)); }
 CSM_DEVICE DoubleWord lowered(DoubleWord a) {
   if constexpr (!kSingle) a = {a.hi * ExpC::kRaise, a.lo * ExpC::kRaise};
   return a;

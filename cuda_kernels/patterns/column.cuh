@@ -76,7 +76,7 @@ class ColumnTile {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][column][0]);
       if (largest > Op::kHalf) {
-        node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; }, [](int&, Values<kPicked>&) {});
+        node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; });
       }
     }
     const Adder<Op> adder(node.m, node.picked);

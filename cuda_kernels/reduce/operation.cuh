@@ -121,22 +121,21 @@ CSM_DEVICE void hide_result(Values<kOutputs>& result) {
 // An operation with PickRule::dominant has the members `kHalf`, above which the first input of an element has to be,
 // and `element_of`, which makes an element with the same terms from its picked values.
 
-// What is picked from a set of which this thread has the elements get(0) … get(kCount − 1); `reduce` adds up the counts
-// and the values of all threads that have some.
-template <class Op, int kCount, class Get, class Reduce>
-CSM_DEVICE Values<kPicked> pick_dominant(Get get, Reduce reduce) {
+// What is picked from the elements get(0) … get(kCount − 1).
+template <class Op, int kCount, class Get>
+CSM_DEVICE Values<kPicked> pick_dominant(Get get) {
   Values<kPicked> picked = {};
-  int count = 0;
+  unsigned found = 0;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     const Element e = get(i);
     if (!(e[0] > Op::kHalf)) continue;
-    ++count;
+    found |= 1u << i;
     Op::pick(e, Place{}, RowContext{}, picked);
   }
-  reduce(count, picked);
+  const bool several = (found & (found - 1)) != 0;
 #pragma unroll
-  for (int k = 0; k < kPicked; ++k) picked[k] = count == 1 ? picked[k] : k == 0 && count > 1 ? Acc(-1) : Acc(0);
+  for (int k = 0; k < kPicked; ++k) picked[k] = !several ? picked[k] : k == 0 ? Acc(-1) : Acc(0);
   return picked;
 }
 

@@ -228,14 +228,16 @@ class RowTile {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][0]);
       if (!any_lane(largest > Op::kHalf)) return picked;  // most chunks have none: one instruction an element
-      picked = pick_dominant<Op, kItems>([&](int i) { return item_[i]; },
-                                         [](int& count, Values<kPicked>& values) {
+      picked = pick_dominant<Op, kItems>([&](int i) { return item_[i]; });
+      const int lane = thread_index() % kWarp;
+      constexpr unsigned kRow = ~0u >> (kWarp - kLanes);
+      const unsigned lanes = ballot(picked[0] != Acc(0)) & kRow << (lane / kLanes * kLanes);
+      const bool several = (lanes & (lanes - 1)) != 0;
 #pragma unroll
-                                           for (int mask = 1; mask < kLanes; mask *= 2) {
-                                             count += shuffle_xor(count, mask, kLanes);
-                                           }
-                                           values = sum_over_lanes(values);
-                                         });
+      for (int k = 0; k < kPicked; ++k) {
+        const Acc found = shuffle(picked[k], lanes != 0 ? lowest_bit(lanes) : lane, kWarp);
+        picked[k] = !several ? found : k == 0 ? Acc(-1) : Acc(0);
+      }
     }
     return picked;
   }

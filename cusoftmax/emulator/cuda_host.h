@@ -121,9 +121,8 @@ CSM_DEVICE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, 
 CSM_DEVICE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 CSM_DEVICE float reciprocal(float a) { return 1.0f / a; }
 CSM_DEVICE double reciprocal(double a) { return 1.0 / a; }
-// If one operand is NaN, the result is the other one.
-CSM_DEVICE float maximum(float a, float b) { return a > b || b != b ? a : b; }
-CSM_DEVICE double maximum(double a, double b) { return a > b || b != b ? a : b; }
+CSM_DEVICE float maximum(float a, float b) { return b > a ? b : a; }
+CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
 CSM_DEVICE bool unlikely(bool condition) { return condition; }
