@@ -8,6 +8,7 @@
 namespace csm {
 
 struct Softmax : OfLogits<WritesElements> {
+  static constexpr bool kRounds = !kFastExp;
   static constexpr Neutral kNeutral[] = {Neutral::lowest};  // −inf: never the maximum, and its exponential is 0
 
   // The exponential replaces the element, so that each is computed only once.
@@ -20,7 +21,9 @@ struct Softmax : OfLogits<WritesElements> {
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext&) {
     return factor_between(chunk_maximum, row.m, normalised(reciprocal_of(row.s[0])));
   }
-  CSM_DEVICE static void map(const Element& e, const Scale& scale, Place, Values<1>& y) { y[0] = scaled(e[0], scale); }
+  CSM_DEVICE static void map(const Element& e, const Scale& scale, Place, Values<1>& y) {
+    y[0] = scaled(e[0], scale.times);
+  }
 };
 
 }  // namespace csm

@@ -101,7 +101,9 @@ class ColumnTile {
       Values<kOutputs> result[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        Op::map(item_[i][c], scale[c], {first_, i}, result[c]);
+        Element e = item_[i][c];
+        if constexpr (Op::kRounds) e[0] *= scale[c].power;  // columns differ, so not in_rounds()
+        Op::map(e, scale[c], {first_, i}, result[c]);
         if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }
       store_outputs(args, row, i, result);

@@ -59,6 +59,7 @@ struct RowContext : Values<kRowInputs> {
 //   kPositive     is the number of sums, the first ones, whose terms are not negative, and for which the rounding
 //                 errors of the few additions within a lane do not matter
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
+//   kRounds       says whether map() is called in rounds (in_rounds)
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
@@ -68,7 +69,7 @@ struct OperationBase {
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
   static constexpr int kPositive = 0, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kOthers = false;
+  static constexpr bool kRounds = false, kOthers = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -84,6 +85,26 @@ struct WritesRows : OperationBase {
   CSM_DEVICE static Scale scale(DoubleWord, const Node&, const RowContext&) { return {}; }
   CSM_DEVICE static void map(const Element&, Scale, Place, Values<kOutputs>&) {}
 };
+
+// Calls round(scale, last) to map elements; in the last round results are written. With Op::kRounds map() multiplies an
+// element by a factor. Where the power of that is small, since a chunk is far below the row's maximum, it is multiplied
+// in a round of its own, in which the results become the elements: the same instructions, and seldom needed.
+template <class Op, class Round>
+CSM_DEVICE void in_rounds(const typename Op::Scale& scale, Round round) {
+  if constexpr (Op::kRounds) {
+    bool last = !(scale.power < Acc(0x1p-60));
+    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power)};
+#pragma unroll 1
+    for (;;) {
+      round(now, last);
+      if (last) break;
+      last = true;
+      now.times = scale.times;
+    }
+  } else {
+    round(scale, true);
+  }
+}
 
 // --- elements that are missing or hidden -----------------------------------------------------------------------------
 

@@ -62,21 +62,25 @@ class RowTile {
     for (int i = 0; i < kItems; ++i) item_[i] = get(i);
   }
 
-  CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& scale) const {
+  CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& whole) {
+    in_rounds<Op>(whole, [&](const typename Op::Scale& scale, bool last) {
 #pragma unroll
-    for (int part = 0; part < kItems; part += kPart) {
-      if (!reached(part)) break;
+      for (int part = 0; part < kItems; part += kPart) {
+        if (!reached(part)) break;
 #pragma unroll
-      for (int v = part / kVec; v < (part + kPart) / kVec; ++v) {
-        Values<kOutputs> result[kVec];
+        for (int v = part / kVec; v < (part + kPart) / kVec; ++v) {
+          Values<kOutputs> result[kVec];
 #pragma unroll
-        for (int i = 0; i < kVec; ++i) {
-          Op::map(item_[v * kVec + i], scale, place_of(v * kVec + i), result[i]);
-          if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
+          for (int i = 0; i < kVec; ++i) {
+            Element& e = item_[v * kVec + i];
+            Op::map(e, scale, place_of(v * kVec + i), result[i]);
+            if constexpr (Op::kRounds) e[0] = result[i][0];
+            if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
+          }
+          store_outputs(args, row, v, result, last);
         }
-        store_outputs(args, row, v, result);
       }
-    }
+    });
   }
 
   // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
@@ -172,15 +176,15 @@ class RowTile {
   }
 
   template <int Which = 0>
-  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v,
-                                const Values<kOutputs> (&result)[kVec]) const {
+  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v, const Values<kOutputs> (&result)[kVec],
+                                bool last) const {
     if constexpr (Which < kOutputs) {
       constexpr int kOperand = kFirstOutput + Which;
       Acc give[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
-      store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), wanted(v), give);
-      store_outputs<Which + 1>(args, row, v, result);
+      store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), last && wanted(v), give);
+      store_outputs<Which + 1>(args, row, v, result, last);
     }
   }
 
