@@ -115,25 +115,22 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
 }
 
 // Every warp of a block returns the fold of nodes 0 … count − 1, at most 1024. The block has met at a barrier since
-// they were stored. Each warp folds up to 32 nodes by itself. If there are more, the warps share the groups of 32,
-// store their results in `groups` (ceil(count / 32) places), and fold those after one more barrier: merge() is many
-// instructions, so each merge of a long row is done once a block rather than once a warp.
-CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, const SharedNodes& groups) {
+// they were stored. Each warp folds up to 32 nodes by itself. If there are more, the warps share the groups of 32, of
+// which there are `groups`, else 0; they store their results in `of_groups`, and fold those after one more barrier:
+// merge() is many instructions, so each merge of a long row is done once a block rather than once a warp.
+CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, int groups, const SharedNodes& of_groups) {
   const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  const bool many = count > kWarp;
-  const int left = many ? (count + kWarp - 1) / kWarp : 0;
-  for (int group = many ? thread_index() / kWarp : 0;;
-       group += warps) {  // one loop, since merge() is many instructions
-    const bool last = group >= left;
-    if (last && many) block_barrier();
+  for (int group = groups > 0 ? thread_index() / kWarp : 0;; group += warps) {  // one loop, and one copy of merge()
+    const bool last = group >= groups, many = last && groups > 0;
+    if (many) block_barrier();
     SharedNodes from = nodes;
-    if (last && many) from = groups;
-    const int first = last ? 0 : group * kWarp, end = last && many ? left : count;
+    if (many) from = of_groups;
+    const int first = last ? 0 : group * kWarp, end = many ? groups : count;
     const int width = last ? power_not_below(end) : kWarp;
     const int i = first + (lane & (width - 1));
     const Node node = fold_lanes(from.load(i, i < end), width);
     if (last) return node;
-    if (lane == 0) groups.store(group, node);
+    if (lane == 0) of_groups.store(group, node);
   }
 }
 
