@@ -1,4 +1,4 @@
-// log_softmax of an element, z − m − ln s, where m = max_j z_j and s = Σ_j exp(z_j − m) is the first sum of the row.
+// log_softmax of an element, z − m − ln s, where m = max_j z_j and s = Σ_j exp(z_j − m) comes of the row's first sum.
 // For the operations that have it as a result.
 #pragma once
 

@@ -9,7 +9,7 @@
 // Soft targets (feature soft): each row has a probability y_j for each class, and p_j = w_j ((1 − ε) y_j + ε/C).
 // With the feature capped, x_j is replaced by cap · tanh(x_j / cap) when it is read.
 //
-// Summed over the row: exp(x_j − m), where m = max_j x_j. Soft targets also sum p_j x_j and p_j, smoothed hard ones
+// Summed over the row: exp(x_j). Soft targets also sum p_j x_j and p_j, smoothed hard ones
 // w_j x_j and w_j. x_t is picked out of the row in the same pass, because the gradient may overwrite the logits.
 //
 // Inputs: logits; soft targets; weights by element, for soft or smoothed targets. Values of a row: its class, if hard;
@@ -42,7 +42,7 @@ struct Op : OperationBase {
     kFourPerCap = own_option("four_per_cap"),
     kFactor = own_option("factor")
   };
-  // The sums: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w.
+  // The sums: Σ exp(x), Σ p x or Σ w x, Σ p or Σ w.
   enum Sum { kExponentials, kProducts, kWeightSum };
 
   // ---- the row's target ----

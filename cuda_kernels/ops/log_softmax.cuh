@@ -1,7 +1,7 @@
 // log_softmax: y_i = z_i − m − ln Σ_j exp(z_j − m), where m = max_j z_j.
 //
 // The logits are z = x or, with the features scaled and biased, z = scale · x + bias (logits/logit.cuh).
-// Summed over the row: exp(z_j − m).
+// Summed over the row: exp(z_j).
 #pragma once
 
 #include "logits/log_value.cuh"

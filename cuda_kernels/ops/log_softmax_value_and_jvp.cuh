@@ -1,7 +1,7 @@
 // log_softmax_value_and_jvp: ℓ = log_softmax(x), and its change ẋ − ⟨exp(ℓ), ẋ⟩ along a change ẋ of x.
 //
-// The change is right relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j − m) and
-// exp(z_j − m) ẋ_j.
+// The change is right relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j) and
+// exp(z_j) ẋ_j.
 #pragma once
 
 #include "logits/log_value.cuh"

@@ -1,7 +1,7 @@
 // log_softmax_value_and_vjp: ℓ = log_softmax(x), and the gradient dx = dy − y Σ_j dy_j with respect to x, y = exp(ℓ).
 //
 // Where y is above ½, it is that of the maximum, whose exponential e is above half of the sum s. There dx is
-// dy − (Σ dy − B Σ dy), with B = (s − e) / s, which is 1 − y with all its digits. Summed over the row: exp(z_j − m) and
+// dy − (Σ dy − B Σ dy), with B = (s − e) / s, which is 1 − y with all its digits. Summed over the row: exp(z_j) and
 // dy_j.
 #pragma once
 

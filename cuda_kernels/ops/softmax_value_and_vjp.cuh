@@ -2,7 +2,7 @@
 //
 // y is that of logits/softmax.cuh, and the product that of ops/softmax_vjp.cuh: the gradient with respect to x (v =
 // dy), or the change of y along a change of x (v = ẋ). Nothing is rounded in between, so v less the mean is right
-// relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j − m) and exp(z_j − m) v_j.
+// relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j) and exp(z_j) v_j.
 #pragma once
 
 #include "logits/logit.cuh"
