@@ -83,6 +83,20 @@ def _steep(n: int, rng: np.random.Generator) -> np.ndarray:
     return rng.normal(0, 30, n)
 
 
+def _cliff(n: int, rng: np.random.Generator) -> np.ndarray:
+    """The second half so far below that float32 just holds its results."""
+    x = -rng.random(n)
+    x[n // 2 :] -= 79
+    return x
+
+
+def _huge(n: int, rng: np.random.Generator) -> np.ndarray:
+    """On both sides of the least logits that exponentials are formed of after a shift."""
+    x = rng.normal(2.0**18, 3, n)
+    x[n // 2 :] -= 20
+    return x
+
+
 def _near(n: int, rng: np.random.Generator) -> np.ndarray:
     """Nearly equal: as `dy`, the difference to the dot product shows each bit of that.
 
@@ -103,6 +117,8 @@ ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "far": _far,
     "wide": _wide,
     "steep": _steep,
+    "cliff": _cliff,
+    "huge": _huge,
     "near": _near,
     "tall": _tall,
     "infinite": _infinite,

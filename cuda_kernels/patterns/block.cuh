@@ -30,10 +30,10 @@ CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
+  const int chunks = static_cast<int>(static_cast<u64>(layout.n + kChunk - 1) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk kept in registers
   const int step = warps * kCluster;
-  const int groups = chunks > kWarp ? (chunks + kWarp - 1) / kWarp : 0;
+  const int groups = chunks > kWarp ? static_cast<int>((chunks + kWarp - 1u) / kWarp) : 0;
   const SharedNodes nodes(0, chunks);
   const SharedNodes of_groups(kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups);
   const auto slot = [&](int chunk) {
@@ -82,7 +82,7 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole = fold_in_block(chunks, nodes, of_groups);
+    const Node whole = fold_in_block(chunks, nodes, groups, of_groups);
     tile.write(args, row, Op::scale(node.m, whole, context));
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
