@@ -25,6 +25,7 @@ from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import emulator
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning import planner, tuning
@@ -170,6 +171,7 @@ def print_widths(op: str, console: Console) -> None:
 
 
 def main() -> int:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description="Traffic of each pattern, on the emulator.")
     parser.add_argument("--dtype", default="float32", choices=("float16", "float32", "float64"))
     parser.add_argument("--widths", action="store_true", help="rows of any length instead")

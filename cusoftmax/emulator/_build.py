@@ -39,11 +39,13 @@ _FULL = os.strerror(errno.ENOSPC)
 class CompilerNotFound(RuntimeError):
     """There is no C++ compiler to build kernels for the CPU with."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "the emulator needs a C++17 compiler, and none of $CXX, g++, clang++ or ziglang is "
-            'there: pip install "cusoftmax[emulator]"'
-        )
+    def __init__(self, given: str = "") -> None:
+        if given:
+            what = f"CXX={given} names none: set CXX to one, or unset it for g++ or another"
+        else:
+            names = "none of $CXX, g++, clang++ or ziglang"
+            what = f'{names} is there: pip install "cusoftmax[emulator]"'
+        super().__init__(f"the emulator needs a C++17 compiler, and {what}")
 
 
 class BuildError(RuntimeError):
@@ -55,13 +57,17 @@ class BuildError(RuntimeError):
 
 @functools.cache
 def compiler() -> tuple[str, ...]:
-    """Return the command of the compiler: ``$CXX``, else g++, clang++ or ziglang's."""
-    chosen = os.environ.get("CXX", "")
-    if chosen:
-        command = shlex.split(chosen)
-        found = shutil.which(command[0])
-        if found:
-            return (found, *command[1:])
+    """Return the command of the compiler: ``$CXX`` if set, else g++, clang++ or ziglang's."""
+    given = os.environ.get("CXX", "").strip()
+    if given:
+        try:
+            program, *options = shlex.split(given)
+        except ValueError:  # a quotation that does not end
+            raise CompilerNotFound(given) from None
+        found = shutil.which(program)
+        if not found:
+            raise CompilerNotFound(given)
+        return (found, *options)
     for name in ("g++", "clang++"):
         found = shutil.which(name)
         if found:
@@ -101,7 +107,9 @@ def _is_clang() -> bool:
 def _sources(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     found: set[pathlib.Path] = set()
     for folder in folders:
-        found.update(path for path in folder.rglob("*") if path.suffix in _SOURCE_SUFFIXES)
+        # Below the emulator's own folder lies what interprets PTX: no part of a kernel's library.
+        paths = folder.glob("*") if folder == HERE else folder.rglob("*")
+        found.update(path for path in paths if path.suffix in _SOURCE_SUFFIXES)
     return sorted(found)
 
 

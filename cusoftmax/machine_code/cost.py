@@ -15,6 +15,7 @@ from functools import partial
 
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
+from cusoftmax.machine_code.executed import ExecutedLine, counted_rounds
 from cusoftmax.machine_code.flow import LoopCounts, walk
 from cusoftmax.machine_code.limits import (
     LIMITERS,
@@ -137,7 +138,9 @@ class Cost:
         return needed_in_flight(self.chip, self.plan.device)
 
 
-def cost(plan: Plan, chip: Chip | None = None) -> Cost:
+def cost(
+    plan: Plan, chip: Chip | None = None, executed: Sequence[Sequence[ExecutedLine]] = ()
+) -> Cost:
     """Predict the cost of a plan.
 
     Parameters
@@ -146,6 +149,9 @@ def cost(plan: Plan, chip: Chip | None = None) -> Cost:
         What `cusoftmax.explain` returns.
     chip : Chip, optional
         By default the plan's device, or the representative chip of its architecture.
+    executed : sequence of sequences of ExecutedLine
+        Of each launch, how often its PTX was executed on a few rows: what the rounds of loops that
+        depend on the data follow from. Without it they are taken to be few.
 
     Raises
     ------
@@ -153,7 +159,7 @@ def cost(plan: Plan, chip: Chip | None = None) -> Cost:
         If NVRTC, cuobjdump or nvdisasm is absent, or a kernel does not compile.
     """
     chip = chip or Chip.of(plan.device)
-    return Cost(plan, chip, _launches(plan, chip, compiled(plan)))
+    return Cost(plan, chip, _launches(plan, chip, compiled(plan), executed))
 
 
 @dataclass(frozen=True)
@@ -192,12 +198,30 @@ def compiled(plan: Plan) -> list[Code]:
     return read_code(binaries, arch)
 
 
-def _launches(plan: Plan, chip: Chip, codes: Sequence[Code]) -> tuple[KernelCost, ...]:
+def depends_on_data(launch: Launch) -> bool:
+    """Whether the rounds of a launch's loops depend on the data: where elements are selected."""
+    return int(launch.kernel["CSM_SLOTS"]) > 0
+
+
+def _launches(
+    plan: Plan,
+    chip: Chip,
+    codes: Sequence[Code],
+    executed: Sequence[Sequence[ExecutedLine]],
+) -> tuple[KernelCost, ...]:
+    def rounds(number: int, launch: Launch, code: Code) -> LoopCounts:
+        derived = loop_counts_of(plan, launch)
+        if not executed or not depends_on_data(launch):
+            return derived
+        counted = counted_rounds(code.instructions, code.base, executed[number])
+        # The rows of a block are the plan's, not those of the few rows that ran.
+        return lambda loop: (counted.get(loop.header) if loop.depth else None) or derived(loop)
+
     return tuple(
         kernel_cost(
             launch.kernel.name,
             code,
-            loop_counts_of(plan, launch),
+            rounds(number, launch, code),
             chip,
             plan.device,
             grid=launch.grid,
@@ -206,7 +230,7 @@ def _launches(plan: Plan, chip: Chip, codes: Sequence[Code]) -> tuple[KernelCost
             elements=plan.rows * plan.n,
             memory_bytes=partial(memory_bytes, plan, launch),
         )
-        for launch, code in zip(plan.launches, codes, strict=True)
+        for number, (launch, code) in enumerate(zip(plan.launches, codes, strict=True))
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,13 +34,14 @@ from cusoftmax.machine_code.catalog import (
     writes_elements,
 )
 from cusoftmax.machine_code.chips import REGISTER_UNIT, REGISTERS
-from cusoftmax.machine_code.sass import Compiled, inspect, inspect_all, missing, nvrtc_version
+from cusoftmax.machine_code.sass import Compiled, inspect, inspect_all, missing
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.operation import Operation
 from cusoftmax.operations.table import KERNELS, OPERATIONS
 from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.device import ARCHITECTURES
 from cusoftmax.planning.plan import TYPES, WARP, Kernel, features_of, roles_of
+from cusoftmax.runtime.nvrtc import version as nvrtc_version
 from cusoftmax.runtime.source import kernel_root
 
 __all__ = [
@@ -209,6 +211,19 @@ def operation_of(kernel: Kernel) -> Operation:
     raise LookupError(f"no operation has the kernel {kernel.name}")
 
 
+def cluster_barriers(kernel: Kernel) -> tuple[int, int]:
+    """Return how often the source of a kernel arrives and waits at a cluster barrier.
+
+    All threads of a block must reach the same instruction together (``.aligned``): a compiler that
+    copies it into the branches of a condition could leave a kernel waiting for ever.
+    """
+    if kernel.cluster == 1:
+        return 0, 0
+    path = kernel_root() / "patterns" / f"{kernel['CSM_PATTERN']}.cuh"
+    source = re.sub("//.*", "", path.read_text(encoding="utf-8"))
+    return source.count("cluster_arrive()"), source.count("cluster_wait()")
+
+
 def faults(compiled: Compiled) -> list[str]:
     """Return what is wrong with a binary, in words; an empty list if it passes."""
     kernel, found = compiled.kernel, []
@@ -219,6 +234,12 @@ def faults(compiled: Compiled) -> list[str]:
         )
     if compiled.generic and kernel.cluster == 1:
         found.append(f"{compiled.generic} memory accesses through generic addresses")
+    halves, written = (compiled.cluster_arrivals, compiled.cluster_waits), cluster_barriers(kernel)
+    if halves != written:
+        found.append(
+            f"cluster barriers: {halves[0]} arrivals, {halves[1]} waits; "
+            f"in the source: {written[0]} and {written[1]}"
+        )
     allocated = -(-compiled.registers // _REGISTER_STEP) * _REGISTER_STEP
     if allocated * kernel.max_threads > REGISTERS:
         found.append(f"{compiled.registers} registers do not fit {kernel.max_threads} threads")
@@ -406,7 +427,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 180)
     ops, dtypes = given.op or list(OPERATIONS), given.dtype or DTYPES
     return compile_and_print(archs, ops, dtypes, given.full, given.record, console)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -44,7 +44,7 @@ def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
         row = problem.n * size
         ends_meet = problem.rows == 1 or operand.batch_strides == (row,)
         if not ends_meet or operand.alignment < _VECTOR_BYTES:
-            continue
+            return 0
         found |= 1 << number
         excess = _excess(
             row, row if problem.rows > 1 else 0, lanes, lanes * builder.row_vector * size

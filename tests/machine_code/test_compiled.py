@@ -20,7 +20,9 @@ from cusoftmax.machine_code.opcodes import Instruction
 from cusoftmax.machine_code.sass import Compiled
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from cusoftmax.planning.plan import Kernel
 from cusoftmax.planning.planner import plan
+from cusoftmax.runtime import nvrtc
 
 MOST_BINARIES = 60  # "a few dozen" for an operation and dtype
 
@@ -91,10 +93,27 @@ def test_every_compiler_allowed_knows_every_architecture() -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-def test_this_compiler_knows_every_architecture() -> None:
-    from cupy.cuda import nvrtc
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
+def test_cupy_compiles_for_every_architecture_itself(
+    extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cupy.cuda import compiler
 
-    assert set(ARCHITECTURES) <= set(nvrtc.getSupportedArchs())
+    def most() -> int:
+        return int(compiler._get_max_compute_capability.__wrapped__())
+
+    oldest = tuple(map(int, oldest_nvrtc(extra).split(".")))
+    monkeypatch.setattr(compiler, "_get_nvrtc_version", lambda: oldest)
+    assert most() >= max(ARCHITECTURES)
+    monkeypatch.setattr(compiler, "_get_nvrtc_version", lambda: (12, 7))
+    assert most() == 90  # whose binaries no later GPU loads
+
+
+@pytest.mark.usefixtures("compiler")
+def test_this_compiler_knows_every_architecture() -> None:
+    from cupy.cuda import nvrtc as library
+
+    assert set(ARCHITECTURES) <= set(library.getSupportedArchs())
 
 
 PLANNED = [
@@ -150,7 +169,7 @@ def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, .
         for result in results
         if result.per_element is not None and budget.recorded(result) is None
     ]
-    assert not unrecorded, "no figures: run `python -m cusoftmax.machine_code.gate --record`"
+    assert not unrecorded, "no figures: run `cusoftmax kernels --record`"
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +217,7 @@ def test_runs_of_nops_are_not_counted(vector_kernel: Compiled) -> None:
         ({"loads": {16: 4, 2: 1}}, "loads"),
         ({"stores": {2: 32}}, "stores: 32 × 2; planned: 4 × 16"),
         ({"generic": 1}, "generic"),
+        ({"cluster_waits": 1}, "cluster barriers: 0 arrivals, 1 waits; in the source: 0 and 0"),
         ({"registers": 2048}, "do not fit"),
     ],
 )
@@ -205,6 +225,41 @@ def test_the_gate_sees(vector_kernel: Compiled, broken: dict[str, object], compl
     assert gate.faults(vector_kernel) == []
     (said,) = gate.faults(replace(vector_kernel, **broken))  # type: ignore[arg-type]
     assert complaint in said
+
+
+def clustered(op: str, dtype: str) -> list[Kernel]:
+    """Return a kernel for each pattern and size of clusters, and with parked chunks."""
+    found = {
+        (kernel["CSM_PATTERN"], kernel["CSM_PARKS"], kernel.cluster): kernel
+        for kernel in catalog.planned_kernels(90, [op], [dtype], ["few", "column"])
+        if kernel.cluster > 1
+    }
+    assert len({pattern for pattern, *_ in found}) == 2
+    return list(found.values())
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(
+    ("op", "dtype", "arch"),
+    [("softmax", "float32", 90), ("softmax_vjp", "float64", 100), ("logsumexp", "float16", 120)],
+)
+def test_ptx_has_each_cluster_barrier_once(op: str, dtype: str, arch: int) -> None:
+    for kernel in clustered(op, dtype):
+        ptx = nvrtc.compile_ptx(kernel, arch, line_info=False)
+        halves = [
+            len(re.findall(rf"^\s*barrier\.cluster\.{half}\.aligned;", ptx, re.MULTILINE))
+            for half in (r"arrive\.release", r"wait\.acquire")
+        ]
+        assert tuple(halves) == gate.cluster_barriers(kernel) == (2, 2), kernel.name
+        assert ptx.count("barrier.cluster") == 4, kernel.name
+
+
+def test_the_gate_sees_a_cluster_barrier_copied(vector_kernel: Compiled) -> None:
+    for kernel in clustered("softmax", "float32"):
+        at = replace(vector_kernel, kernel=kernel, cluster_arrivals=2, cluster_waits=2)
+        copied = replace(at, cluster_waits=3)
+        said = "cluster barriers: 2 arrivals, 3 waits; in the source: 2 and 2"
+        assert set(gate.faults(copied)) - set(gate.faults(at)) == {said}
 
 
 def test_the_budget_sees_more_instructions(vector_kernel: Compiled) -> None:
@@ -228,7 +283,7 @@ def test_to_record_one_figure_says_nothing_of_another(
     before.updated([other]).save(path)
     after = gate.Budget.load(path)
     assert after.figures[kernel] == {"sm_90": recorded}
-    assert after.recorded(other) == gate.Figure(round(value, 2), gate.nvrtc_version())
+    assert after.recorded(other) == gate.Figure(round(value, 2), nvrtc.version())
     assert after.figures["another"]["sm_75"] == recorded
     assert after.faults(vector_kernel) == []
     assert after.faults(other) == []
