@@ -112,6 +112,7 @@ WIDTHS = (10, 33, 100, 127, 128, 1000, 1001, 4095, 8191)
 class Sectors:
     """Sectors of a call over the least that its arrays have, and the result."""
 
+    pattern: str
     read: float
     written: float
     result: Any
@@ -135,22 +136,26 @@ def staging(wanted: bool) -> Iterator[None]:
         use(*usual)
 
 
-def sectors(op: str, dtype: str, n: int, *, staged: bool = True, arch: str = "sm_90") -> Sectors:
+def sectors(
+    op: str, dtype: str, n: int, *, rows: int = 0, staged: bool = True, arch: str = "sm_90"
+) -> Sectors:
     """Run a few blocks' rows that lie end to end on the emulator, and count the sectors."""
-    # Two blocks of the group pattern and a part of a third; the ends of a block tell most.
-    rows = 3 if n > 1024 else 2 * 128 * 32 // (power_of_two(n) if n > 32 else 32) + 3
+    if not rows:  # two blocks of the group pattern and a part of a third
+        rows = 3 if n > 1024 else 2 * 128 * 32 // (power_of_two(n) if n > 32 else 32) + 3
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
     drawn = CONTRACTS[op].draw(np.random.default_rng(n), (rows, n), -1, kind)
     with staging(staged), emulator.activate(arch, seed=1):
         inputs = [emulator.asarray(array) for array in drawn]
         with emulator.trace() as counted:
             result = CONTRACTS[op].call(*inputs, axis=-1)
+        ran = plan(problem_for(op, (rows, n), dtype, -1), DeviceSpec.known(arch)).pattern
     results = result if isinstance(result, tuple) else (result,)
 
     def least(arrays: Sequence[Any]) -> int:
         return sum(ceil_div(array.nbytes, SECTOR_BYTES) for array in arrays)
 
     return Sectors(
+        ran,
         counted.sectors_read / least(inputs),
         counted.sectors_written / least(results),
         tuple(emulator.asnumpy(array) for array in results),

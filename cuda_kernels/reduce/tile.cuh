@@ -149,7 +149,7 @@ class RowTile {
   template <int Operand>
   CSM_DEVICE int place_in(const Row& row, int v) const {
     constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
-    return row.staged[Operand] + static_cast<int>(index_) * kSize + v * (kLanes * kVec * kSize);
+    return row.staged[Operand] + static_cast<int>(index_ * kSize) + v * (kLanes * kVec * kSize);
   }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 

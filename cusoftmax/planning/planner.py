@@ -95,8 +95,8 @@ def _long(builder: PlanBuilder) -> Plan:
     blocks = rows * (resident.cluster if resident else 1)
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
-        return _split(builder, blocks)
-    return resident or _stream(builder)
+        return _split(builder, blocks, staged)
+    return resident or _stream(builder, staged)
 
 
 def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
@@ -151,15 +151,19 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     )
 
 
-def _stream(builder: PlanBuilder) -> Plan:
+def _stream(builder: PlanBuilder, staged: int) -> Plan:
     # A power of two, so that a block folds a subtree.
     warps = min(tuning.STREAM_WARPS, builder.max_warps)
-    kernel = builder.chunk_kernel("stream")
     shared = (2 * warps + 1) * builder.node_bytes
+    span = span_bytes(builder, staged, warps * builder.chunk)
+    if shared + span > builder.device.shared_per_block:
+        staged = span = 0
+    vector = staged_vector(builder) if staged else builder.row_vector
+    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged)
     return builder.plan(
         "stream",
-        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared),),
-        vector=builder.row_vector,
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared + span),),
+        vector=vector,
         reads=builder.passes,
         why="the row is longer than on-chip memory: one pass to reduce, one to write"
         if builder.operation.outputs
@@ -167,7 +171,7 @@ def _stream(builder: PlanBuilder) -> Plan:
     )
 
 
-def _split(builder: PlanBuilder, resident_blocks: int) -> Plan:
+def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     warps, rows = tuning.SPLIT_WARPS, builder.problem.rows
     # Every block folds all nodes of its row, so their number is limited however long the row.
     all_rounds = ceil_div(builder.problem.n, warps * builder.chunk)
@@ -176,19 +180,22 @@ def _split(builder: PlanBuilder, resident_blocks: int) -> Plan:
     # The second launch writes the elements, a block for each piece; where an operation has only
     # values of rows to write, one warp for each row is enough.
     second = rows * pieces if builder.operation.outputs else ceil_div(rows, warps)
+    vector = staged_vector(builder) if staged else builder.row_vector
+    shared = (2 * warps + 1) * builder.node_bytes
+    shared += span_bytes(builder, staged, warps * builder.chunk)
     launches = tuple(
         Launch(
-            builder.chunk_kernel("split", stage=stage),
+            builder.chunk_kernel("split", vector=vector, staged=staged, stage=stage),
             min(grid, MAX_GRID),
             warps * WARP,
-            (2 * warps + 1) * builder.node_bytes,
+            shared,
         )
         for stage, grid in enumerate((rows * pieces, second))
     )
     return builder.plan(
         "split",
         launches,
-        vector=builder.row_vector,
+        vector=vector,
         reads=builder.passes,
         rounds=rounds,
         workspace=rows * pieces * builder.node_bytes,

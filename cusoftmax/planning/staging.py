@@ -42,6 +42,8 @@ def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
     found, needed = 0, long and builder.row_vector < builder.group
     for number, operand, size in stepping_operands(builder):
         row = problem.n * size
+        if problem.rows > 1 and not any(operand.batch_strides):
+            continue  # one row for all: the cache has it
         ends_meet = problem.rows == 1 or operand.batch_strides == (row,)
         if not ends_meet or operand.alignment < _VECTOR_BYTES:
             return 0

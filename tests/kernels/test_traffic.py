@@ -134,6 +134,8 @@ ODD = {
     ("softmax", "float64"): (5, 33, 511, 4095),
     ("softmax_vjp", "float16"): (33, 257, 264, 4095),
     ("softmax_vjp", "float32"): (33, 257, 4095),
+    ("log_softmax_jvp", "float32"): (130, 4095),
+    ("cross_entropy_grad", "float16"): (33, 8191),
 }
 
 
@@ -157,3 +159,18 @@ def test_rows_in_place_move_more_sectors() -> None:
     """What the tests above would find if nothing passed through shared memory."""
     assert sectors("softmax", "float16", 33, staged=False).read > 8
     assert sectors("softmax", "float16", 8191, staged=False).written > 1.3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arch", "shape"),
+    [("split", "sm_80", (2, 70001)), ("stream", "sm_75", (12, 100001))],
+)
+def test_rows_read_twice_move_whole_sectors(
+    pattern: str, arch: str, shape: tuple[int, int]
+) -> None:
+    rows, n = shape
+    planned = sectors("softmax", "float16", n, rows=rows, arch=arch)
+    in_place = sectors("softmax", "float16", n, rows=rows, arch=arch, staged=False)
+    assert planned.pattern == in_place.pattern == pattern
+    assert planned.read <= 2 * MOST_SECTORS and planned.written <= MOST_SECTORS
+    np.testing.assert_array_equal(bits(planned.result[0]), bits(in_place.result[0]), strict=True)
