@@ -151,6 +151,12 @@ class RowTile {
   static constexpr int kPart = kItems / 2 % kMaxVec == 0 ? kItems / 2 : kItems;
 
  private:
+  // Where the elements of access v of a staged operand are in shared memory.
+  template <int Operand>
+  CSM_DEVICE int place_in(const Row& row, int v) const {
+    constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
+    return row.staged[Operand] + static_cast<int>(index_ * kSize) + v * (kLanes * kVec * kSize);
+  }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
@@ -158,18 +164,31 @@ class RowTile {
     if constexpr (Operand < kInputs) {
       Acc same[1];
       if constexpr (kRepeated<Operand>) load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand], seen(0), same);
-#pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
+      const auto get = [&](int v, bool wanted, bool seen) {
         Acc got[kVec];
         if constexpr (kRepeated<Operand>) {
 #pragma unroll
-          for (int i = 0; i < kVec; ++i) got[i] = wanted(v) ? same[0] : neutral<Op>(Operand);
+          for (int i = 0; i < kVec; ++i) got[i] = wanted ? same[0] : neutral<Op>(Operand);
+        } else if constexpr (kStaged<Operand>) {
+          load<Type<Operand>, neutral_of<Op>(Operand)>(place_in<Operand>(row, v), wanted, got);
         } else {
           load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + element_offset<Operand>(args, index_of(v)),
-                                                       seen(v), got);
+                                                       seen, got);
         }
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
+      };
+#pragma unroll
+      for (int block = 0; block < kItems; block += kMaxVec) {
+        // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
+        const bool whole = kStaged<Operand> && (block + kMaxVec) * kLanes <= left_;
+        if (whole) {
+#pragma unroll
+          for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, true, true);
+        } else {
+#pragma unroll
+          for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, wanted(v), seen(v));
+        }
       }
       read_inputs<Operand + 1>(args, row);
     }
@@ -183,7 +202,12 @@ class RowTile {
       Acc give[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
-      store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), last && wanted(v), give);
+      const bool stored = last && wanted(v);
+      if constexpr (kStaged<kOperand>) {
+        store<Type<kOperand>>(place_in<kOperand>(row, v), stored, give);
+      } else {
+        store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), stored, give);
+      }
       store_outputs<Which + 1>(args, row, v, result, last);
     }
   }

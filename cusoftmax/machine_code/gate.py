@@ -38,6 +38,7 @@ from cusoftmax.machine_code.sass import Compiled, inspect, inspect_all, missing
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.operation import Operation
 from cusoftmax.operations.table import KERNELS, OPERATIONS
+from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.device import ARCHITECTURES
 from cusoftmax.planning.plan import TYPES, WARP, Kernel, features_of, roles_of
 from cusoftmax.runtime.nvrtc import version as nvrtc_version
@@ -55,6 +56,7 @@ __all__ = [
     "missing",
 ]
 
+STAGED_BYTES = 16  # of an access to an operand that passes through shared memory
 _REGISTER_STEP = REGISTER_UNIT // WARP  # a thread is given a multiple of this many registers
 _ITEMSIZE_OF_CTYPE = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()}
 
@@ -196,17 +198,25 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     inputs, row_inputs, tables, outputs, row_outputs = (
         int(count) for count in kernel["CSM_ROLES"].split(",")
     )
+    repeated, staged = int(kernel["CSM_REPEATED"]), int(kernel["CSM_STAGED"])
+
+    def accesses(operand: int) -> Counter[int]:
+        size = sizes[operand]
+        if staged >> operand & 1:  # whole vectors, and an element at an end
+            return Counter({STAGED_BYTES: ceil_div(times * vector * size, STAGED_BYTES), size: 1})
+        once = bool(repeated >> operand & 1)
+        return Counter({size: 1} if once else {vector * size: times})
+
     loads: Counter[int] = Counter()
     if reads_elements(kernel):
-        repeated = int(kernel["CSM_REPEATED"])
         for needed in passes(kernel):
             for i in needed:
-                once = bool(repeated >> i & 1)
-                loads[sizes[i] if once else vector * sizes[i]] += 1 if once else times
+                loads += accesses(i)
     stores: Counter[int] = Counter()
     if writes_elements(kernel):
-        for size in sizes[inputs + row_inputs + tables :][:outputs]:
-            stores[vector * size] += times
+        first = inputs + row_inputs + tables
+        for i in range(first, first + outputs):
+            stores += accesses(i)
     if not uses_workspace(kernel):  # otherwise another launch does, or they mix with nodes
         for size in sizes[inputs:][: row_inputs + tables]:  # looked up once for a row
             loads[size] += 1

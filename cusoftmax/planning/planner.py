@@ -21,6 +21,7 @@ from cusoftmax.planning.builder import (
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
+from cusoftmax.planning.staging import span_bytes, staged_operands, staged_vector
 
 
 @lru_cache(maxsize=4096)
@@ -65,18 +66,22 @@ def _group(builder: PlanBuilder) -> Plan:
     rows = builder.problem.rows
     lanes, items = lanes_of(builder)
     threads = tuning.GROUP_THREADS
+    staged = staged_operands(builder, lanes)
+    vector = staged_vector(builder) if staged else builder.row_vector
     kernel = builder.kernel(
         "group",
-        vector=builder.row_vector,
+        vector=vector,
         group=builder.group,
         lanes=lanes,
         items=items,
+        staged=staged,
     )
     grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
+    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
     return builder.plan(
         "group",
-        (Launch(kernel, grid, threads, 0),),
-        vector=builder.row_vector,
+        (Launch(kernel, grid, threads, shared),),
+        vector=vector,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
     )
 
@@ -85,18 +90,20 @@ def _long(builder: PlanBuilder) -> Plan:
     """Rows longer than a chunk: on chip if they fit and there are enough of them, else split."""
     rows, device = builder.problem.rows, builder.device
     chunks = ceil_div(builder.problem.n, builder.chunk)
-    resident = _block(builder, chunks)
+    staged = staged_operands(builder)
+    resident = (staged and _block(builder, chunks, staged)) or _block(builder, chunks)
     blocks = rows * (resident.cluster if resident else 1)
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
-        return _split(builder, blocks)
-    return resident or _stream(builder)
+        return _split(builder, blocks, staged)
+    return resident or _stream(builder, staged)
 
 
-def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
+def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     """The block pattern, or None if the row does not fit on chip."""
     rows, device = builder.problem.rows, builder.device
-    warps_needed = ceil_div(chunks, builder.max_warps)
+    most = min(builder.max_warps, tuning.STAGED_WARPS) if staged else builder.max_warps
+    warps_needed = ceil_div(chunks, most)
     cluster = min(power_of_two(warps_needed), device.max_cluster)
     # With few rows, widen the cluster so that more multiprocessors work on each row.
     while (
@@ -105,11 +112,10 @@ def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
         and chunks >= 2 * cluster * tuning.SPREAD_WARPS
     ):
         cluster *= 2
-    most = builder.max_warps
     if chunks > most * cluster:
         biased = "biased" in builder.operation.features
         parks = tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS
-        most = min(most, parks)
+        most = min(most, parks, tuning.STAGED_PARK_WARPS if staged else parks)
     warps = min(ceil_div(chunks, cluster), most)
     # Chunks that a warp parks in shared memory, in addition to the one in its registers.
     parked = ceil_div(chunks, warps * cluster) - 1
@@ -122,13 +128,17 @@ def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
         return None  # no element is needed again, so there is nothing to keep
     nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0)
     shared = nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
+    shared += span_bytes(builder, staged, warps * builder.chunk)
     if shared > device.shared_per_block:
         return None
+    vector = staged_vector(builder) if staged else builder.row_vector
     kernel = builder.chunk_kernel(
         "block",
+        vector=vector,
         threads=most * WARP,
         cluster=cluster,
         parks=parked > 0,
+        staged=staged,
         asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
     )
     held = "registers and shared memory" if parked else "registers"
@@ -136,20 +146,24 @@ def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
     return builder.plan(
         "block",
         (Launch(kernel, min(rows, MAX_GRID // cluster) * cluster, warps * WARP, shared),),
-        vector=builder.row_vector,
+        vector=vector,
         why=f"{chunks} chunks of {builder.chunk} fit in the {held} of {where}",
     )
 
 
-def _stream(builder: PlanBuilder) -> Plan:
+def _stream(builder: PlanBuilder, staged: int) -> Plan:
     # A power of two, so that a block folds a subtree.
     warps = min(tuning.STREAM_WARPS, builder.max_warps)
-    kernel = builder.chunk_kernel("stream")
     shared = (2 * warps + 1) * builder.node_bytes
+    span = span_bytes(builder, staged, warps * builder.chunk)
+    if shared + span > builder.device.shared_per_block:
+        staged = span = 0
+    vector = staged_vector(builder) if staged else builder.row_vector
+    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged)
     return builder.plan(
         "stream",
-        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared),),
-        vector=builder.row_vector,
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared + span),),
+        vector=vector,
         reads=builder.passes,
         why="the row is longer than on-chip memory: one pass to reduce, one to write"
         if builder.operation.outputs
@@ -157,7 +171,7 @@ def _stream(builder: PlanBuilder) -> Plan:
     )
 
 
-def _split(builder: PlanBuilder, resident_blocks: int) -> Plan:
+def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     warps, rows = tuning.SPLIT_WARPS, builder.problem.rows
     # Every block folds all nodes of its row, so their number is limited however long the row.
     all_rounds = ceil_div(builder.problem.n, warps * builder.chunk)
@@ -166,19 +180,22 @@ def _split(builder: PlanBuilder, resident_blocks: int) -> Plan:
     # The second launch writes the elements, a block for each piece; where an operation has only
     # values of rows to write, one warp for each row is enough.
     second = rows * pieces if builder.operation.outputs else ceil_div(rows, warps)
+    vector = staged_vector(builder) if staged else builder.row_vector
+    shared = (2 * warps + 1) * builder.node_bytes
+    shared += span_bytes(builder, staged, warps * builder.chunk)
     launches = tuple(
         Launch(
-            builder.chunk_kernel("split", stage=stage),
+            builder.chunk_kernel("split", vector=vector, staged=staged, stage=stage),
             min(grid, MAX_GRID),
             warps * WARP,
-            (2 * warps + 1) * builder.node_bytes,
+            shared,
         )
         for stage, grid in enumerate((rows * pieces, second))
     )
     return builder.plan(
         "split",
         launches,
-        vector=builder.row_vector,
+        vector=vector,
         reads=builder.passes,
         rounds=rounds,
         workspace=rows * pieces * builder.node_bytes,
