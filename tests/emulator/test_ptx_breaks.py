@@ -275,8 +275,9 @@ BREAKS = {
         nan_behind_the_largest(),
         ("{ return fmaxf(a, b); }", "{ return a > b ? a : b; }"),
     ),
-    "zero_if_less: less or equal the other way": Break(
-        BOUND, GROUP, ("setp.lt.f32 p, %2, %3", "setp.ge.f32 p, %2, %3")
+    "reciprocal: toward zero": Break(UNKNOWN, GROUP, ("__frcp_rn(a)", "__frcp_rz(a)")),
+    "bits_to_float: of the other sign": Break(
+        BOUND, HALF, ("__uint_as_float(bits); }", "-__uint_as_float(bits); }")
     ),
     "exp2_approx: subnormals kept": Break(UNKNOWN, HALF, ("ex2.approx.ftz.f32", "ex2.approx.f32")),
     "fused: in two roundings": Break(
