@@ -34,8 +34,8 @@ static_assert(sizeof(Layout) == CSM_LAYOUT_BYTES, "the host's Layout has another
 namespace host_word {
 enum { CSM_LAYOUT_WORDS };
 }
-#define CSM_ASSERT_FIELD(field)                                                      \
-  static_assert(__builtin_offsetof(Layout, field) == sizeof(i64) * host_word::field, \
+#define CSM_ASSERT_FIELD(field)                                                 \
+  static_assert(CSM_OFFSET_OF(Layout, field) == sizeof(i64) * host_word::field, \
                 "the host puts Layout::" #field " elsewhere")
 CSM_ASSERT_FIELD(n);
 CSM_ASSERT_FIELD(rows);

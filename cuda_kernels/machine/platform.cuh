@@ -14,6 +14,8 @@
 #else
 
 #define CSM_DEVICE __device__ __forceinline__
+// Bytes before a member. NVRTC 12.8 has no __builtin_offsetof.
+#define CSM_OFFSET_OF(T, member) __INTADDR__(&((T*)0)->member)
 
 namespace csm {
 

@@ -8,6 +8,7 @@
 #include "machine.h"
 
 #define CSM_DEVICE inline
+#define CSM_OFFSET_OF(T, member) __builtin_offsetof(T, member)
 #define __global__
 #define __device__
 #define __host__
