@@ -112,7 +112,6 @@ WIDTHS = (10, 33, 100, 127, 128, 1000, 1001, 4095, 8191)
 class Sectors:
     """Sectors of a call over the least that its arrays have, and the result."""
 
-    pattern: str
     read: float
     written: float
     result: Any
@@ -121,15 +120,16 @@ class Sectors:
 @contextmanager
 def staging(wanted: bool) -> Iterator[None]:
     """Plan as for arrays of any size, or as if no row passed through shared memory."""
-    usual = tuning.STAGED_BYTES, planner.staged_operands  # the same function as topk's
+    usual = tuning.STAGED_BYTES, planner.staged_operands, planner.staged_columns
 
-    def use(least_bytes: int, staged_operands: Callable[..., int]) -> None:
+    def use(least_bytes: int, rows: Callable[..., int], columns: Callable[..., int]) -> None:
         tuning.STAGED_BYTES = tuning.Tuned(least_bytes, tuning.STAGED_BYTES.gpu, "")
-        planner.staged_operands = topk.staged_operands = staged_operands
+        planner.staged_operands = topk.staged_operands = rows
+        planner.staged_columns = columns
         plan.cache_clear()
         launch._calls.clear()
 
-    use(0, usual[1] if wanted else lambda *_: 0)
+    use(0, *(usual[1:] if wanted else 2 * (lambda *_: 0,)))
     try:
         yield
     finally:
@@ -137,29 +137,36 @@ def staging(wanted: bool) -> Iterator[None]:
 
 
 def sectors(
-    op: str, dtype: str, n: int, *, rows: int = 0, staged: bool = True, arch: str = "sm_90"
+    op: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    axis: int = -1,
+    *,
+    staged: bool = True,
+    arch: str = "sm_90",
 ) -> Sectors:
-    """Run a few blocks' rows that lie end to end on the emulator, and count the sectors."""
-    if not rows:  # two blocks of the group pattern and a part of a third
-        rows = 3 if n > 1024 else 2 * 128 * 32 // (power_of_two(n) if n > 32 else 32) + 3
+    """Run a contiguous array on the emulator, and count the sectors."""
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
-    drawn = CONTRACTS[op].draw(np.random.default_rng(n), (rows, n), -1, kind)
+    drawn = CONTRACTS[op].draw(np.random.default_rng(0), shape, axis, kind)
     with staging(staged), emulator.activate(arch, seed=1):
         inputs = [emulator.asarray(array) for array in drawn]
         with emulator.trace() as counted:
-            result = CONTRACTS[op].call(*inputs, axis=-1)
-        ran = plan(problem_for(op, (rows, n), dtype, -1), DeviceSpec.known(arch)).pattern
+            result = CONTRACTS[op].call(*inputs, axis=axis)
     results = result if isinstance(result, tuple) else (result,)
 
     def least(arrays: Sequence[Any]) -> int:
         return sum(ceil_div(array.nbytes, SECTOR_BYTES) for array in arrays)
 
     return Sectors(
-        ran,
         counted.sectors_read / least(inputs),
         counted.sectors_written / least(results),
         tuple(emulator.asnumpy(array) for array in results),
     )
+
+
+def few_rows(n: int) -> tuple[int, int]:
+    """Return a shape whose rows fill two blocks of the group pattern, and a part of a third."""
+    return 3 if n > 1024 else 2 * 128 * 32 // (power_of_two(n) if n > 32 else 32) + 3, n
 
 
 def print_widths(op: str, console: Console) -> None:
@@ -169,7 +176,7 @@ def print_widths(op: str, console: Console) -> None:
         table.add_column(heading, justify="right")
     for dtype in ("float16", "bfloat16", "float32", "float64"):
         for staged in (False, True):
-            cells = [sectors(op, dtype, n, staged=staged) for n in WIDTHS]
+            cells = [sectors(op, dtype, few_rows(n), staged=staged) for n in WIDTHS]
             shown = (f"{found.read:.2f} {found.written:.2f}" for found in cells)
             table.add_row(dtype, "planned" if staged else "in place", *shown)
     console.print(table)

@@ -13,14 +13,17 @@
 //   stage 2   a warp folds the nodes of one row; if there are no elements to write, it writes the row's values;
 //   stage 3   if there are, each block reads its piece again and writes it, and the row's values.
 //
-// Shared memory: a node for each walker and row; in a cluster also a node for each block and row; in stage 3 a node for
+// Shared memory: where operands are staged, the block's part of the rows (reduce/span.cuh), which must be all that lie
+// side by side; a node for each walker and row; in a cluster also a node for each block and row; in stage 3 a node for
 // each row. Workspace: a node for each piece of each row, then a node for each row.
 //
 // Barriers, for each unit of work of a block: one after the leaves are stored, one after each level of the fold, and
 // one before shared memory is used for the next unit. In a cluster the last is a cluster barrier, which also makes sure
-// that every block has started before others write to it; another one follows the exchange of the blocks' nodes.
+// that every block has started before others write to it; another one follows the exchange of the blocks' nodes. Spans
+// have the barriers that they ask for besides.
 #pragma once
 
+#include "reduce/span.cuh"
 #include "reduce/stretch.cuh"
 
 namespace csm {
@@ -128,7 +131,12 @@ class ColumnTile {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         Acc got[kVec];
-        load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + down<Operand>(args, i), wanted(i), got);
+        const i64 offset = down<Operand>(args, i);
+        if constexpr (kStaged<Operand>) {
+          load<Type<Operand>, neutral_of<Op>(Operand)>(row.staged[Operand] + static_cast<int>(offset), wanted(i), got);
+        } else {
+          load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + offset, wanted(i), got);
+        }
 #pragma unroll
         for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
       }
@@ -144,7 +152,12 @@ class ColumnTile {
       Acc give[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) give[c] = result[c][Which];
-      store<Type<kOperand>>(row.start[kOperand] + down<kOperand>(args, i), wanted(i), give);
+      const i64 offset = down<kOperand>(args, i);
+      if constexpr (kStaged<kOperand>) {
+        store<Type<kOperand>>(row.staged[kOperand] + static_cast<int>(offset), wanted(i), give);
+      } else {
+        store<Type<kOperand>>(row.start[kOperand] + offset, wanted(i), give);
+      }
       store_outputs<Which + 1>(args, row, i, result);
     }
   }
@@ -187,8 +200,13 @@ CSM_DEVICE void walk(const Arguments& args) {
   const i64 tiles = (layout.inner + kColumns - 1) / kColumns;
   const i64 pieces = pieces_of(layout);
   const i64 units = layout.rows / layout.inner * tiles * pieces;
-  const SharedNodes nodes(0, kStage == 3 ? kPitch : walkers * kPitch);
-  const SharedNodes of_blocks(kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kPitch, kCluster * kPitch);
+  using Span = SpanOf<kItems * kVec>;
+  const int length = walkers * kItems,
+            room = length * static_cast<int>(layout.inner);  // of the block's part of the rows
+  const int nodes_at = kStages ? Span::bytes(room) : 0;
+  const SharedNodes nodes(nodes_at, kStage == 3 ? kPitch : walkers * kPitch);
+  const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kPitch,
+                              kCluster * kPitch);
   const GlobalNodes workspace(args.workspace);
 
   const i64 first_unit = block_index() / kCluster;
@@ -198,10 +216,19 @@ CSM_DEVICE void walk(const Arguments& args) {
     const bool present = column < layout.inner;  // kVec divides inner: all of the thread's rows exist, or none
     const i64 number = outer * layout.inner + column;
     Row row = row_at(args, outer);
+    const i64 first = (piece * kCluster + rank) * length;  // the block's elements of the rows are those from here on
+    const i64 left = layout.n - first < length ? layout.n - first : length;
+    const Span span(row, first * layout.inner, left * layout.inner, room);
     if (present) row.advance(layout, column);
 
     if constexpr (kCluster > 1) cluster_arrive();
-    else if (unit != first_unit) block_barrier();  // the nodes of the last unit have been read
+    // The nodes of the last unit have been read, and its results written.
+    if ((kCluster == 1 || kStages) && unit != first_unit) block_barrier();
+    if constexpr (kStages) {
+      span.read();
+      block_barrier();
+      span.set_places(row, column - first * layout.inner);
+    }
     RowContext context[kVec];
 #pragma unroll
     for (int c = 0; c < kVec; ++c) {
@@ -209,7 +236,7 @@ CSM_DEVICE void walk(const Arguments& args) {
       at.advance(layout, c);
       context[c] = row_context<Op>(args, at, number + c, present);
     }
-    ColumnTile<Op> tile(((piece * kCluster + rank) * walkers + walker) * kItems, present ? layout.n : 0);
+    ColumnTile<Op> tile(first + walker * kItems, present ? layout.n : 0);
     tile.read(args, row, context);
     typename Op::Scale scale[kVec];
     if constexpr (kStage == 3) {
@@ -230,6 +257,10 @@ CSM_DEVICE void walk(const Arguments& args) {
         write_values<Op>(at, whole, context[c], present && piece == 0 && walker == 0);
       }
       tile.write(args, row, scale);
+      if constexpr (kStages) {
+        block_barrier();
+        span.write();
+      }
       continue;
     }
 
@@ -269,6 +300,10 @@ CSM_DEVICE void walk(const Arguments& args) {
       write_values<Op>(at, whole, context[c], present && rank == 0 && walker == 0);
     }
     tile.write(args, row, scale);
+    if constexpr (kStages) {
+      block_barrier();
+      span.write();
+    }
   }
 }
 

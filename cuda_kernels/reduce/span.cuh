@@ -16,16 +16,18 @@
 
 namespace csm {
 
-class Span {
+// kHeld: the elements that a thread has room for.
+template <int kHeld = kItems>
+class SpanOf {
   struct alignas(16) Vector {
     unsigned word[4];
   };
   static constexpr int kVector = static_cast<int>(sizeof(Vector)), kSector = 32;  // bytes
   template <int Operand>
   static constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
-  // Vectors that a thread copies: a block has room for kItems elements a thread.
+  // Vectors that a thread copies.
   template <int Operand>
-  static constexpr int kCopies = (kItems * kSize<Operand> + kVector - 1) / kVector;
+  static constexpr int kCopies = (kHeld * kSize<Operand> + kVector - 1) / kVector;
 
  public:
   // Bytes of shared memory for spans of up to `room` elements. The host computes them too.
@@ -35,8 +37,8 @@ class Span {
   }
 
   // `count` elements from element `first` of a row on; they may reach into the next rows. At most `room`, and at most
-  // kItems a thread. The same for all threads of a block.
-  CSM_DEVICE Span(const Row& row, i64 first, i64 count, int room) : count_(count < 0 ? 0 : static_cast<int>(count)) {
+  // kHeld a thread. The same for all threads of a block.
+  CSM_DEVICE SpanOf(const Row& row, i64 first, i64 count, int room) : count_(count < 0 ? 0 : static_cast<int>(count)) {
     lay_out(row, first, room);
   }
 
@@ -144,7 +146,7 @@ class Span {
     int end;          // the element, if it is below the count
     bool at_an_end;   // whether any thread of the warp has one
 
-    CSM_DEVICE explicit Part(const Span& span) {
+    CSM_DEVICE explicit Part(const SpanOf& span) {
       constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
       const int thread = thread_index(), lane = thread % kWarp, vector = (thread - lane) * kCopied + lane;
       const int gap = (kSector - place_in<kSector>(span.from_[kFirst])) % kSector / Size;
@@ -159,6 +161,7 @@ class Span {
     CSM_DEVICE bool wanted(int k) const { return k * kWarp < left; }
   };
 };
+using Span = SpanOf<>;
 
 // The span of a block's rows, from number `base` on, which lie end to end.
 CSM_DEVICE Span span_of_rows(const Arguments& args, i64 base, int rows_at_once) {

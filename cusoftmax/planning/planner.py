@@ -21,7 +21,7 @@ from cusoftmax.planning.builder import (
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
-from cusoftmax.planning.staging import span_bytes, staged_operands, staged_vector
+from cusoftmax.planning.staging import span_bytes, staged_columns, staged_operands, staged_vector
 
 
 @lru_cache(maxsize=4096)
@@ -295,6 +295,10 @@ def _column(builder: PlanBuilder) -> Plan:
     room = device.shared_per_block // ((columns + 1) * builder.node_bytes) - device.max_cluster
     most = min(most, power_of_two_below(room))
 
+    staged = staged_columns(builder, columns)
+    if span_bytes(builder, staged, most * items * inner) > device.shared_per_block // 2:
+        staged = 0
+
     def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
         kernel = builder.kernel(
             "column",
@@ -306,10 +310,13 @@ def _column(builder: PlanBuilder) -> Plan:
             cluster=cluster,
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
+            staged=0 if stage == 2 else staged,
             asserted=(("CSM_PITCH", pitch),),
         )
         parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
         shared = parts * pitch * builder.node_bytes
+        if stage != 2:
+            shared += span_bytes(builder, staged, walkers * items * inner)
         return Launch(kernel, min(grid, MAX_GRID // cluster * cluster), walkers * lanes, shared)
 
     if leaves <= most * device.max_cluster:

@@ -56,6 +56,27 @@ def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
     return found if needed else 0
 
 
+def staged_columns(builder: PlanBuilder, columns: int) -> int:
+    """Return the same for rows down a strided axis, of which a block takes so many side by side."""
+    problem, features = builder.problem, {*builder.operation.features}
+    inner = problem.batch_shape[-1]
+    if len(problem.reduce_shape) > 1 or inner > columns or {"causal", "noisy"} & features:
+        return 0
+    found, needed, batches = 0, False, set()
+    for number, operand, size in stepping_operands(builder):
+        side = inner * size
+        if (*operand.batch_strides[-1:], *operand.reduce_strides) != (size, side):
+            return 0
+        if operand.alignment < _VECTOR_BYTES:
+            return 0
+        batches.add(tuple(step // size for step in operand.batch_strides[:-1]))
+        found |= 1 << number
+        excess = _touched(side, gcd(SECTOR_BYTES, side)) * SECTOR_BYTES / side - 1
+        large = problem.rows * problem.n * size >= tuning.STAGED_BYTES
+        needed |= large and 100 * excess > tuning.STAGED_PERCENT
+    return found if needed and len(batches) == 1 else 0
+
+
 def staged_vector(builder: PlanBuilder) -> int:
     """Return how many elements one access to shared memory has.
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.traffic import EXAMPLES, PatternExample, Traffic, measure, sectors
+from benchmarks.traffic import (
+    EXAMPLES,
+    PatternExample,
+    Sectors,
+    Traffic,
+    few_rows,
+    measure,
+    sectors,
+)
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning.builder import ceil_div
-from tests.support import OPS, bits
+from tests.support import OPS, bits, kind
+from tests.support import planned as plan_of_shape
 
 DTYPES = ("float16", "float32", "float64")
 RESIDENT = ("group", "block", "block x8", "column", "column, clusters")
@@ -142,23 +151,25 @@ ODD = {
 @pytest.mark.parametrize(("op", "dtype"), ODD, ids=str)
 def test_rows_of_any_length_move_whole_sectors(op: str, dtype: str) -> None:
     for n in ODD[op, dtype]:
-        planned = sectors(op, dtype, n)
+        planned = sectors(op, dtype, few_rows(n))
         assert planned.read <= MOST_SECTORS and planned.written <= MOST_SECTORS, n
 
 
 @pytest.mark.parametrize(("op", "dtype"), ODD, ids=str)
 def test_bits_do_not_depend_on_the_way_through_shared_memory(op: str, dtype: str) -> None:
     for n in ODD[op, dtype][::2]:
-        for planned, in_place in zip(
-            sectors(op, dtype, n).result, sectors(op, dtype, n, staged=False).result, strict=True
-        ):
-            np.testing.assert_array_equal(bits(planned), bits(in_place), strict=True)
+        same_bits(sectors(op, dtype, few_rows(n)), sectors(op, dtype, few_rows(n), staged=False))
+
+
+def same_bits(some: Sectors, others: Sectors) -> None:
+    for result, other in zip(some.result, others.result, strict=True):
+        np.testing.assert_array_equal(bits(result), bits(other), strict=True)
 
 
 def test_rows_in_place_move_more_sectors() -> None:
     """What the tests above would find if nothing passed through shared memory."""
-    assert sectors("softmax", "float16", 33, staged=False).read > 8
-    assert sectors("softmax", "float16", 8191, staged=False).written > 1.3
+    assert sectors("softmax", "float16", few_rows(33), staged=False).read > 8
+    assert sectors("softmax", "float16", few_rows(8191), staged=False).written > 1.3
 
 
 @pytest.mark.parametrize(
@@ -168,9 +179,28 @@ def test_rows_in_place_move_more_sectors() -> None:
 def test_rows_read_twice_move_whole_sectors(
     pattern: str, arch: str, shape: tuple[int, int]
 ) -> None:
-    rows, n = shape
-    planned = sectors("softmax", "float16", n, rows=rows, arch=arch)
-    in_place = sectors("softmax", "float16", n, rows=rows, arch=arch, staged=False)
-    assert planned.pattern == in_place.pattern == pattern
+    planned = sectors("softmax", "float16", shape, arch=arch)
+    in_place = sectors("softmax", "float16", shape, arch=arch, staged=False)
+    assert kind(plan_of_shape("softmax", "float16", shape, -1, arch)) == pattern
     assert planned.read <= 2 * MOST_SECTORS and planned.written <= MOST_SECTORS
-    np.testing.assert_array_equal(bits(planned.result[0]), bits(in_place.result[0]), strict=True)
+    same_bits(planned, in_place)
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "shape"),
+    [("softmax", "float16", (3, 100, 7)), ("softmax_vjp", "float32", (1000, 10))],
+)
+def test_few_columns_move_whole_sectors(op: str, dtype: str, shape: tuple[int, ...]) -> None:
+    planned = sectors(op, dtype, shape, -2)
+    in_place = sectors(op, dtype, shape, -2, staged=False)
+    assert plan_of_shape(op, dtype, shape, -2, "sm_90").pattern == "column"
+    assert planned.read <= MOST_SECTORS and planned.written <= MOST_SECTORS
+    assert in_place.read > 1.5
+    same_bits(planned, in_place)
+
+
+def test_selection_of_short_rows_reads_whole_sectors() -> None:
+    planned = sectors("topk_softmax", "float16", (300, 33))
+    in_place = sectors("topk_softmax", "float16", (300, 33), staged=False)
+    assert planned.read <= MOST_SECTORS < in_place.read
+    same_bits(planned, in_place)
