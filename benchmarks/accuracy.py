@@ -36,6 +36,7 @@ from rich.table import Table
 import cusoftmax as cs
 from benchmarks.suites.operations import DEFAULT_OPS, DTYPES
 from cusoftmax import reference
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.contract.table import CONTRACTS, CORRECTLY_ROUNDED
 from cusoftmax.contract.table import NARROW as SIXTEEN_BITS
 
@@ -85,6 +86,7 @@ class WorstErrors:
 
 
 def main() -> int:
+    let_any_character_print()
     args = _arguments()
     console = Console(width=None if sys.stdout.isatty() else 120)  # a file has no width
     torch = _import("torch")

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.static import peer_cost
 from benchmarks.suites.operations import DEFAULT_OPS
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
 from cusoftmax.machine_code.cost import KernelCost, cost
@@ -187,6 +188,7 @@ def as_table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def main() -> int:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description="Predicted cost of every pattern and the peers'.")
     parser.add_argument("--arch", action="append", help="default: sm_80, sm_90, sm_100")
     parser.add_argument("--op", action="append", choices=DEFAULT_OPS, help="default: both")

@@ -22,6 +22,7 @@ from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import emulator, reference
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.runtime.backend import gpu_is_present
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -127,6 +128,7 @@ def draw(series: dict[str, list[float]], gaps: tuple[int, ...], file: str) -> No
 
 
 def main() -> None:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--picture", metavar="FILE", help="where to save the picture")

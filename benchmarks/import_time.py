@@ -17,6 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cusoftmax.cli.output import let_any_character_print
+
 ROOT = Path(__file__).resolve().parents[1]
 TIMED_IMPORTS = """
 import json, sys, time
@@ -39,6 +41,7 @@ def measure() -> tuple[float, float, list[str]]:
 
 
 def main() -> int:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description="Time of `import cusoftmax`, beside NumPy's.")
     parser.add_argument("--runs", type=int, default=11, help="fresh processes")
     given = parser.parse_args()

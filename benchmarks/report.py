@@ -20,6 +20,7 @@ from benchmarks.reporting.page import markdown_page
 from benchmarks.reporting.pictures import Pictures
 from benchmarks.reporting.sheets import GpuSheet, gather
 from benchmarks.reporting.targets import verdicts
+from cusoftmax.cli.output import let_any_character_print
 
 PAGE = "report.md"
 
@@ -38,6 +39,7 @@ def _file_name(gpu: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description="Tables and pictures from results files.")
     parser.add_argument("files", nargs="+", help="results files, as run.py writes them")
     parser.add_argument("--out", type=Path, required=True, help="folder for the page and pictures")

@@ -33,6 +33,7 @@ from benchmarks.session.measure import measure_cell
 from benchmarks.session.measurements import empty_measurement
 from benchmarks.suites.cells import SCALES, SUITES, Cell, cells
 from benchmarks.suites.operations import DEFAULT_OPS, DTYPES, OPERATIONS
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime.backend import gpu_is_present
 
@@ -42,6 +43,7 @@ SAVE_INTERVAL = 5.0  # seconds
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; return 0 if cusoftmax was measured in every cell that was reached, otherwise 1."""
+    let_any_character_print()
     args = _arguments(arguments)
     console = Console(width=None if sys.stdout.isatty() else 130)  # a file has no width
     emulated = args.device == "emulator"

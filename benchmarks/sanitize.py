@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.machine import first_line
 from cusoftmax.operations.table import OPERATIONS
@@ -93,6 +94,7 @@ def calls(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description="Small calls of every kind of plan.")
     parser.add_argument("--dry-run", action="store_true", help="on the emulator")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help=f"such as {DTYPES[0]}")

@@ -1,27 +1,40 @@
 """Bytes, sectors, bank conflicts and barriers of each pattern, as the emulator counts them.
 
     python -m benchmarks.traffic [--dtype float32]
+    python -m benchmarks.traffic --widths [--op softmax_vjp]
 
 The least possible traffic is each input read once and the output written once. A sector is 32
-bytes, the unit of the memory system; all rows here are aligned to it. Workspaces count as traffic.
+bytes, the unit of the memory system; all rows of the first table are aligned to it. Workspaces
+count as traffic. The second table is of rows of any length that lie end to end: sectors over the
+least, with accesses where the elements lie and as planned for many rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import cusoftmax as cs
 from cusoftmax import emulator
+from cusoftmax.cli.output import let_any_character_print
+from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.planning import planner, tuning
+from cusoftmax.planning.builder import ceil_div, power_of_two
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
+from cusoftmax.runtime import launch
 
 SECTOR_BYTES = 32
 
@@ -92,11 +105,88 @@ def measure(example: PatternExample, op: str, dtype: str) -> Traffic:
     return Traffic(example, example.plan(op, dtype), counted)
 
 
+WIDTHS = (10, 33, 100, 127, 128, 1000, 1001, 4095, 8191)
+
+
+@dataclass(frozen=True)
+class Sectors:
+    """Sectors of a call over the least that its arrays have, and the result."""
+
+    pattern: str
+    read: float
+    written: float
+    result: Any
+
+
+@contextmanager
+def staging(wanted: bool) -> Iterator[None]:
+    """Plan as for arrays of any size, or as if no row passed through shared memory."""
+    usual = tuning.STAGED_BYTES, planner.staged_operands
+
+    def use(least_bytes: int, staged_operands: Callable[..., int]) -> None:
+        tuning.STAGED_BYTES = tuning.Tuned(least_bytes, tuning.STAGED_BYTES.gpu, "")
+        planner.staged_operands = staged_operands
+        plan.cache_clear()
+        launch._calls.clear()
+
+    use(0, usual[1] if wanted else lambda *_: 0)
+    try:
+        yield
+    finally:
+        use(*usual)
+
+
+def sectors(
+    op: str, dtype: str, n: int, *, rows: int = 0, staged: bool = True, arch: str = "sm_90"
+) -> Sectors:
+    """Run a few blocks' rows that lie end to end on the emulator, and count the sectors."""
+    if not rows:  # two blocks of the group pattern and a part of a third
+        rows = 3 if n > 1024 else 2 * 128 * 32 // (power_of_two(n) if n > 32 else 32) + 3
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    drawn = CONTRACTS[op].draw(np.random.default_rng(n), (rows, n), -1, kind)
+    with staging(staged), emulator.activate(arch, seed=1):
+        inputs = [emulator.asarray(array) for array in drawn]
+        with emulator.trace() as counted:
+            result = CONTRACTS[op].call(*inputs, axis=-1)
+        ran = plan(problem_for(op, (rows, n), dtype, -1), DeviceSpec.known(arch)).pattern
+    results = result if isinstance(result, tuple) else (result,)
+
+    def least(arrays: Sequence[Any]) -> int:
+        return sum(ceil_div(array.nbytes, SECTOR_BYTES) for array in arrays)
+
+    return Sectors(
+        ran,
+        counted.sectors_read / least(inputs),
+        counted.sectors_written / least(results),
+        tuple(emulator.asnumpy(array) for array in results),
+    )
+
+
+def print_widths(op: str, console: Console) -> None:
+    """Print the sectors of rows of several lengths, for each dtype: where they lie, and planned."""
+    table = Table(title=f"{op}: sectors read, written over the least", title_justify="left")
+    for heading in ("dtype", "accesses", *map(str, WIDTHS)):
+        table.add_column(heading, justify="right")
+    for dtype in ("float16", "bfloat16", "float32", "float64"):
+        for staged in (False, True):
+            cells = [sectors(op, dtype, n, staged=staged) for n in WIDTHS]
+            shown = (f"{found.read:.2f} {found.written:.2f}" for found in cells)
+            table.add_row(dtype, "planned" if staged else "in place", *shown)
+    console.print(table)
+
+
 def main() -> int:
+    let_any_character_print()
     parser = argparse.ArgumentParser(description="Traffic of each pattern, on the emulator.")
     parser.add_argument("--dtype", default="float32", choices=("float16", "float32", "float64"))
-    dtype = parser.parse_args().dtype
+    parser.add_argument("--widths", action="store_true", help="rows of any length instead")
+    parser.add_argument("--op", default="softmax", choices=list(OPERATIONS), help="for --widths")
+    given = parser.parse_args()
+    dtype = given.dtype
     console = Console(width=None if sys.stdout.isatty() else 130)  # a file has no width
+    if given.widths:
+        print_widths(given.op, console)
+        return 0
     table = Table(title=f"{dtype}: memory traffic over the least possible", title_justify="left")
     for heading in ("operation", "case", "shape", "axis", "GPU"):
         table.add_column(heading)

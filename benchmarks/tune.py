@@ -34,6 +34,7 @@ from benchmarks.static.tuning_problems import (
     tunable_names,
     tuned_to,
 )
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.machine import first_line
 from cusoftmax.planning import tuning as tuned
@@ -172,6 +173,7 @@ def _judged_bytes(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    let_any_character_print()
     given = _parser().parse_args(argv)
     kind = given.device
     if kind == "auto":

@@ -15,6 +15,7 @@ from cusoftmax.runtime import backend
 
 DEVICE_CHOICES = ("auto", "cuda", "emulator")
 EMULATED_ARCH = "sm_90"  # the default
+EMULATOR_CODES = ("source", "ptx")  # as in the emulator, which needs CuPy; the first is the default
 
 
 class UserError(Exception):
@@ -27,6 +28,7 @@ class Machine:
 
     device: DeviceSpec
     emulated: bool
+    code: str
     asarray: Callable[[np.ndarray[Any, Any]], Any]
     asnumpy: Callable[[Any], np.ndarray[Any, Any]]
 
@@ -35,7 +37,8 @@ class Machine:
         """A description, for people."""
         arch = f"sm_{self.device.arch}"
         if self.emulated:
-            return f"the emulator: the CUDA kernels on this CPU, planned for {arch}"
+            what = {"source": "the CUDA kernels", "ptx": "the kernels' PTX"}[self.code]
+            return f"the emulator: {what} on this CPU, planned for {arch}"
         return f"the GPU: {self.device.name} ({arch})"
 
 
@@ -52,7 +55,9 @@ def require_cupy() -> None:
 
 
 @contextmanager
-def machine(kind: str = "auto", arch: str | None = None, seed: int = 0) -> Iterator[Machine]:
+def machine(
+    kind: str = "auto", arch: str | None = None, seed: int = 0, code: str | None = None
+) -> Iterator[Machine]:
     """Run the public functions on a GPU or on the emulator within the block.
 
     Parameters
@@ -63,6 +68,8 @@ def machine(kind: str = "auto", arch: str | None = None, seed: int = 0) -> Itera
         The architecture that the emulator plans for. If it is given, ``"auto"`` is the emulator.
     seed : int
         Seed of the emulator's thread order and of its approximate instructions.
+    code : {"source", "ptx"}, optional
+        What the emulator runs; ``"source"`` by default. If it is given, ``"auto"`` is the emulator.
     """
     require_cupy()
     present = backend.gpu_is_present()
@@ -70,16 +77,18 @@ def machine(kind: str = "auto", arch: str | None = None, seed: int = 0) -> Itera
         raise UserError("there is no GPU: run on the CPU with --device emulator")
     if kind == "cuda" and arch is not None:
         raise UserError("a GPU has one architecture: use --arch with --device emulator")
-    if kind == "cuda" or (kind == "auto" and present and arch is None):
+    if kind == "cuda" and code is not None:
+        raise UserError("a GPU runs its own code: use --emulator-code with --device emulator")
+    if kind == "cuda" or (kind == "auto" and present and arch is None and code is None):
         import cupy
 
-        yield Machine(DeviceSpec.current(), False, cupy.asarray, cupy.asnumpy)
+        yield Machine(DeviceSpec.current(), False, "", cupy.asarray, cupy.asnumpy)
         return
     from cusoftmax import emulator
 
-    arch = arch or EMULATED_ARCH
-    with emulator.activate(arch=arch, seed=seed):
-        yield Machine(DeviceSpec.known(arch), True, emulator.asarray, emulator.asnumpy)
+    arch, code = arch or EMULATED_ARCH, code or EMULATOR_CODES[0]
+    with emulator.activate(arch=arch, seed=seed, code=code):
+        yield Machine(DeviceSpec.known(arch), True, code, emulator.asarray, emulator.asnumpy)
 
 
 def first_line(error: BaseException) -> str:

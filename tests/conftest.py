@@ -17,9 +17,18 @@ from cusoftmax.runtime.backend import gpu_is_present
 
 
 class EmulatedDevice:
-    """The emulator: any architecture, and any order of threads."""
+    """The emulator: any architecture, and any order of threads.
+
+    Parameters
+    ----------
+    code : str
+        What it runs: ``"source"`` or ``"ptx"``.
+    """
 
     name = "emulator"
+
+    def __init__(self, code: str = "source") -> None:
+        self.code = code
 
     @property
     def spec(self) -> DeviceSpec:
@@ -34,7 +43,7 @@ class EmulatedDevice:
     @contextlib.contextmanager
     def on(self, arch: str | None = None, seed: int = 0) -> Iterator[None]:
         """Run as another architecture, and with another order of threads."""
-        with emulator.activate(arch=arch or self.arch, seed=seed):
+        with emulator.activate(arch=arch or self.arch, seed=seed, code=self.code):
             yield
 
     def asarray(self, array: Any, misalign: int = 0) -> Any:
@@ -91,17 +100,44 @@ class CudaDevice:
 
 
 GPU = gpu_is_present()
-MACHINES = ("emulator", pytest.param("cuda", marks=pytest.mark.cuda))
+MACHINES = ("source", "ptx", "cuda")
 
 
-@pytest.fixture(params=MACHINES if GPU else MACHINES[:1])
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the machines be chosen that the tests of the public functions run on, and how many."""
+    parser.addoption(
+        "--machine",
+        action="append",
+        choices=MACHINES,
+        help="where tests with the `device` fixture run: the emulator with the kernels' source, or "
+        "with their PTX, or the GPU; may be repeated. By default source, and cuda if there is one",
+    )
+    parser.addoption(
+        "--exhaustive", action="store_true", help="run the tests that repeat others, too"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that has a `device` on each of the machines."""
+    if "device" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--machine") or ("source", "cuda")
+    machines = [
+        pytest.param(name, marks=pytest.mark.cuda) if name == "cuda" else name
+        for name in MACHINES
+        if name in chosen and (GPU or name != "cuda")
+    ]
+    metafunc.parametrize("device", machines, indirect=True)
+
+
+@pytest.fixture
 def device(request: pytest.FixtureRequest) -> Iterator[EmulatedDevice | CudaDevice]:
     """Each machine in turn that the public functions can run on."""
     if request.param == "cuda":
         yield CudaDevice()
     else:
-        with emulator.activate():
-            yield EmulatedDevice()
+        with emulator.activate(code=request.param):
+            yield EmulatedDevice(request.param)
 
 
 @pytest.fixture
@@ -109,6 +145,17 @@ def emulated() -> Iterator[EmulatedDevice]:
     """The emulator, for what only it can do: count traffic, find faults, be another GPU."""
     with emulator.activate():
         yield EmulatedDevice()
+
+
+# ---- repetitions: what other tests show too is left out unless it is asked for ----
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked ``exhaustive``; pytest counts them as deselected."""
+    if not config.getoption("exhaustive"):
+        left = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left)
 
 
 # ---- the half that needs a GPU: counted where the tests are collected, told by who prints ----

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cusoftmax.emulator import _backend, _run
+from cusoftmax.emulator import _backend, _run, ptx
 from cusoftmax.runtime import launch, source
 from tests.probes import Probe, finding
 from tests.support import boundaries, kind
@@ -53,7 +53,7 @@ def broken(mutation: Mutation | None) -> Iterator[None]:
             mutation.apply(copy)
         source.kernel_root = lambda: copy  # type: ignore[assignment]
         os.environ["CUSOFTMAX_CACHE_DIR"] = str(pathlib.Path(folder) / "cache")
-        _forget()
+        forget()
         try:
             yield
         finally:
@@ -61,13 +61,15 @@ def broken(mutation: Mutation | None) -> Iterator[None]:
             os.environ.pop("CUSOFTMAX_CACHE_DIR")
             if cache is not None:
                 os.environ["CUSOFTMAX_CACHE_DIR"] = cache
-            _forget()
+            forget()
 
 
-def _forget() -> None:
+def forget() -> None:
     source.code.cache_clear()
     source.digest.cache_clear()
     _backend._host_kernel.cache_clear()
+    _backend._ptx_kernel.cache_clear()
+    ptx.kernel.compiled.cache_clear()
     launch._calls.clear()
 
 
@@ -229,24 +231,24 @@ MUTATIONS = (
         "tile: bound off by one",
         MEMORY,
         "reduce/tile.cuh",
-        "kVec < left_; }",
-        "kVec <= left_; }",
+        "(kLanes * kVec) < mine_; }",
+        "(kLanes * kVec) <= mine_; }",
         (_GROUP,),
     ),
     Mutation(
         "tile: each second access writes its neighbour's place",
         MEMORY,
         "reduce/tile.cuh",
-        "element_offset<kOperand>(args, index_of(v)), wanted(v), give);",
-        "element_offset<kOperand>(args, index_of(v / 2 * 2)), wanted(v), give);",
+        "element_offset<kOperand>(args, index_of(v)), last && wanted(v),",
+        "element_offset<kOperand>(args, index_of(v / 2 * 2)), last && wanted(v),",
         (_GROUP,),
     ),
     Mutation(
         "tile: one step of the sum in another order for narrow accesses",
         BITS,
         "reduce/tile.cuh",
-        "for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum",
-        "for (int bit = 1; bit < kSwapped; bit *= 2) sum",
+        "for (int bit = kSwapped / 2; bit >= 1; bit /= 2)",
+        "for (int bit = 1; bit < kSwapped; bit *= 2)",
         (replace(_HALF, misalign=2, twin=_HALF),),
     ),
     Mutation(
@@ -261,17 +263,25 @@ MUTATIONS = (
         "softmax: the maximum not subtracted",
         BOUND,
         "logits/softmax.cuh",
-        "exp_logit(e, shift, factor_of(context))",
-        "exp_logit(e, DoubleWord{}, factor_of(context))",
+        "exp_logit(e, to, factor_of(context))",
+        "exp_logit(e, Reference{DoubleWord{}, ExpC::kRound}, factor_of(context))",
         (replace(_GROUP, rows="far"),),
     ),
     Mutation(
         "softmax: chunks not rescaled to the row's maximum",
         BOUND,
         "logits/softmax.cuh",
-        "exp_difference_times(chunk_maximum, shift_of(row.m), normalised(reciprocal_of(row.s[0])))",
-        "normalised(reciprocal_of(row.s[0]))",
+        "factor_between(chunk_maximum, row.m, normalised(reciprocal_of(row.s[0])))",
+        "factor_between(row.m, row.m, normalised(reciprocal_of(row.s[0])))",
         (_BLOCK,),
+    ),
+    Mutation(
+        "softmax: a far chunk's power joined to the inverse of the sum",
+        BOUND,
+        "reduce/operation.cuh",
+        "bool last = !(scale.power < Acc(0x1p-60));",
+        "bool last = true;",
+        (replace(_BLOCK, rows="cliff"),),
     ),
     Mutation(
         "softmax: missing elements read as 0",
@@ -293,40 +303,48 @@ MUTATIONS = (
         "merge: sums not rescaled to the larger maximum",
         BOUND,
         "reduce/node.cuh",
-        "relative_to(high.m, low.m, low.s[k])",
-        "low.s[k]",
+        "power_of(move_between(node.m.hi, to.hi, moved))",
+        "Acc(1)",
         (_BLOCK,),
     ),
     Mutation(
-        "shift_of: no guard for a chunk of −inf",
+        "merge: the shift of huge logits forgotten",
         BOUND,
-        "reduce/node.cuh",
-        "return m.hi == negative_infinity() ? as_double_word(Acc(0)) : m;",
-        "return m;",
+        "numeric/exp.cuh",
+        "if (steps != Acc(0)) {",
+        "if (false) {",
+        (replace(_BLOCK, rows="huge"),),
+    ),
+    Mutation(
+        "reference: no guard for a chunk of −inf",
+        BOUND,
+        "numeric/exp.cuh",
+        "shift_of(maximum(m.hi, ExpC::kLowest))",
+        "shift_of(m.hi)",
         (replace(_BLOCK, rows="masked"),),
     ),
     Mutation(
-        "exp: the rounding error of x − m dropped",
+        "exp: ln 2 in one word",
         BOUND,
         "numeric/exp.cuh",
-        "fused(k, -ExpC::kLn2Low, lost)",
-        "k * -ExpC::kLn2Low",
-        (replace(_GROUP, rows="wide"),),
+        "Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, near));",
+        "Acc r = fused(k, -ExpC::kLn2, near);",
+        (replace(_GROUP, rows="steep"),),
     ),
     Mutation(
         "sum: low part of the running sum dropped",
         BOUND,
-        "numeric/double_word.cuh",
-        "a.lo + sum.lo",
-        "a.lo",
+        "reduce/node.cuh",
+        "first ? error : sum.lo + error",
+        "first ? error : sum.lo",
         (_TALL,),
     ),
     Mutation(
         "sum: low part of the tree's sums dropped",
         BOUND,
-        "numeric/double_word.cuh",
-        "(a.lo + b.lo) + fast_error(large, small, sum)",
-        "a.lo + b.lo",
+        "reduce/node.cuh",
+        "{a.hi + b.hi, a.lo + b.lo}",
+        "{a.hi + b.hi, a.lo}",
         (_TALL,),
     ),
     Mutation(
@@ -349,16 +367,16 @@ MUTATIONS = (
         "fold: barrier between groups of nodes and the rest dropped",
         RACE,
         "reduce/fold.cuh",
-        "    block_barrier();\n  }\n  SharedNodes last",
-        "  }\n  SharedNodes last",
+        "    if (many) block_barrier();\n",
+        "",
         (Probe("block x8", "softmax", "float32", (2, 40000)),),
     ),
     Mutation(
         "fold: the last group of nodes left out",
         BOUND,
-        "reduce/fold.cuh",
-        "left = (count + kWarp - 1) / kWarp;",
-        "left = count / kWarp;",
+        "patterns/block.cuh",
+        "static_cast<int>((chunks + kWarp - 1u) / kWarp)",
+        "chunks / kWarp",
         (Probe("block x8", "softmax", "float32", (2, 40000)),),
     ),
     Mutation(

@@ -32,11 +32,14 @@ FAULT_KINDS = (
     ("that nobody wrote", "read of unwritten shared memory"),
     ("leaves the group", "shuffle out of its group"),
     ("twice without", "cluster barrier out of step"),
+    ("without cluster_arrive", "cluster barrier out of step"),
+    ("of some lanes only", "collective of some lanes"),
     ("divergent", "divergence"),
     ("remote store", "remote store to a finished block"),
     ("second time", "element written twice"),
     ("never written", "element not written"),
     ("out of bounds", "out of bounds"),
+    ("misaligned", "misaligned access"),
     ("between the elements", "out of bounds"),
     ("which is for", "out of bounds"),  # in bounds of another array, but not for that
 )
@@ -80,6 +83,20 @@ def _steep(n: int, rng: np.random.Generator) -> np.ndarray:
     return rng.normal(0, 30, n)
 
 
+def _cliff(n: int, rng: np.random.Generator) -> np.ndarray:
+    """The second half so far below that float32 just holds its results."""
+    x = -rng.random(n)
+    x[n // 2 :] -= 79
+    return x
+
+
+def _huge(n: int, rng: np.random.Generator) -> np.ndarray:
+    """On both sides of the least logits that exponentials are formed of after a shift."""
+    x = rng.normal(2.0**18, 3, n)
+    x[n // 2 :] -= 20
+    return x
+
+
 def _near(n: int, rng: np.random.Generator) -> np.ndarray:
     """Nearly equal: as `dy`, the difference to the dot product shows each bit of that.
 
@@ -100,6 +117,8 @@ ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "far": _far,
     "wide": _wide,
     "steep": _steep,
+    "cliff": _cliff,
+    "huge": _huge,
     "near": _near,
     "tall": _tall,
     "infinite": _infinite,
@@ -126,6 +145,8 @@ class Probe:
         The only blocks that are run, from 0 on; as many rows are then judged.
     twin : Probe or None
         A call whose rows, as far as both have them, must have the same bits.
+    code : str
+        What the emulator runs: ``"source"`` or ``"ptx"``.
     """
 
     kind: str
@@ -139,15 +160,16 @@ class Probe:
     grid: int = 0
     only: tuple[int, ...] = ()
     twin: Probe | None = None
+    code: str = "source"
 
 
 SEEDS = (0, 1, 2)
 
 
-def finding(probe: Probe) -> str | None:
+def finding(probe: Probe, seeds: tuple[int, ...] = SEEDS) -> str | None:
     """Return what is wrong with a probe's results, by the check that says so, or None."""
     try:
-        for seed in SEEDS[: 1 if probe.only else None]:
+        for seed in seeds[: 1 if probe.only else None]:
             result, inputs = _results(probe, seed)
             if probe.op not in ("softmax", "softmax_vjp"):
                 pass  # judged with all its results
@@ -181,7 +203,10 @@ def _judged(probe: Probe, array: np.ndarray) -> np.ndarray:
 
 
 def _results(probe: Probe, seed: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    with emulator.activate(arch=probe.arch, seed=seed), blocks_of_each_launch(probe.grid):
+    with (
+        emulator.activate(probe.arch, seed, probe.code),
+        blocks_of_each_launch(probe.grid),
+    ):
         if probe.rows == "zeros":
             x = emulator.sparse(probe.shape, probe.dtype)
             out = emulator.sparse(probe.shape, probe.dtype)

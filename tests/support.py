@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 import cusoftmax as cs
 from cusoftmax import reference
@@ -28,6 +29,19 @@ from cusoftmax.runtime.backend import CudaBackend, Loaded
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 OPS = ("softmax", "softmax_vjp")
+
+
+def exhaustive(cases: Iterable[Any]) -> list[Any]:
+    """Mark the cases of a parametrized test that ``--exhaustive`` adds: repetitions of others."""
+    return [
+        pytest.param(*(c if isinstance(c, tuple) else (c,)), marks=pytest.mark.exhaustive)
+        for c in cases
+    ]
+
+
+# For sweeps of lengths and layouts: bfloat16 has the plans and the sums of float16, and differs in
+# its conversions alone.
+SWEPT_DTYPES = ("float16", "float32", "float64", *exhaustive(["bfloat16"]))
 
 
 def dtype_of(name: str) -> np.dtype[Any]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cusoftmax as cs
 from benchmarks import import_time, run
 from benchmarks.measuring import timing
 from benchmarks.measuring.devices import CudaDevice, EmulatedDevice, open_device
@@ -48,7 +51,7 @@ from benchmarks.suites.cells import (
     cells,
     change_points,
 )
-from benchmarks.suites.operations import DTYPES, MeasuredOperation, bytes_per_element
+from benchmarks.suites.operations import DTYPES, OPERATIONS, MeasuredOperation, bytes_per_element
 from cusoftmax import reference
 from cusoftmax.planning.device import DeviceSpec
 
@@ -60,14 +63,52 @@ SHORT = Effort(runs=3, seconds=10.0, batch=2, warm=0.0)
 
 # ----------------------------------------------------------------------------------- the commands
 
+ASCII = {**os.environ, "PYTHONIOENCODING": "ascii"}
+
+
+def started(
+    name: str, *arguments: str, env: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m benchmarks.NAME`` in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    return subprocess.run(command, cwd=FOLDER.parent, env=env, capture_output=True, text=True)
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_run_as_the_readme_says(name: str) -> None:
     assert f"python -m benchmarks.{name}" in (FOLDER / "README.md").read_text(encoding="utf-8")
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
-    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
+    done = started(name, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage:")
+
+
+AFTERWARDS = """
+import contextlib, runpy, sys
+sys.argv[:] = ["", "--help"]
+with contextlib.suppress(SystemExit):
+    runpy.run_module("benchmarks.{name}", run_name="__main__", alter_sys=True)
+print("32 × 7 of σ 1")
+"""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_print_in_ascii(name: str) -> None:
+    """A name such as × is in most tables; to make one takes longer than to see it printed."""
+    command = [sys.executable, "-c", AFTERWARDS.format(name=name)]
+    done = subprocess.run(command, cwd=FOLDER.parent, env=ASCII, capture_output=True, text=True)
+    assert done.stdout.endswith("32 x 7 of sigma 1\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["run", "sanitize"])
+def test_lists_are_printed_in_ascii(name: str) -> None:
+    done = started(name, "--list", env=ASCII)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d ?x ?\d", done.stdout)
+
+
+def test_what_is_measured_is_public() -> None:
+    assert {*OPERATIONS} <= {*cs.__all__}
+    assert {"softmax_jvp", "softmax_value_and_jvp"} <= {*OPERATIONS}
 
 
 def test_import_time_is_of_what_is_imported_beyond_numpy() -> None:

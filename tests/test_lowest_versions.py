@@ -28,6 +28,13 @@ def test_numpy_is_one_with_which_cupy_has_bfloat16() -> None:
     assert least(numpy) >= (2, 1, 2)
 
 
+def test_cupy_is_one_that_passes_none_as_a_null_pointer() -> None:
+    extras = PROJECT["optional-dependencies"]
+    for extra in ("cuda12", "cuda13"):
+        (cupy,) = (need for need in extras[extra] if need.startswith("cupy"))
+        assert least(cupy) >= (14,)
+
+
 def test_ci_checks_with_the_lowest_and_with_the_newest() -> None:
     steps = (ROOT / ".ci" / "run").read_text(encoding="utf-8").split('\nstep "')
     checking = [step for step in steps if "\nbin/cusoftmax check --quick\n" in step]

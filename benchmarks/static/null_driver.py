@@ -4,17 +4,20 @@ CuPy's compiled modules call the CUDA runtime and driver through tables of C fun
 replaces entries of these tables by functions that do nothing (null_driver.cpp). `cupy.empty_like`,
 the memory pool and the packing of kernel arguments then run unchanged, up to `cuLaunchKernel`.
 With a GPU only that function is replaced; without one, also what a launch needs before it.
+
+It measures the host. `cusoftmax.emulator.cuda_driver` is its counterpart that runs the kernels.
 """
 
 from __future__ import annotations
 
 import ctypes
 import pathlib
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from cusoftmax.emulator import _build
+from cusoftmax.emulator.cuda_driver import tables
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime.backend import CudaBackend, Loaded
@@ -101,7 +104,7 @@ def install() -> NullDriver:
         gpu = runtime.getDeviceCount() > 0
     except runtime.CUDARuntimeError:
         gpu = False
-    library = ctypes.CDLL(_build())
+    library = ctypes.CDLL(str(_build.build(SOURCE, (), (), "-O2")))
     _replace(driver, _LAUNCH, library)
     if not gpu:
         _replace(driver, _MODULES, library)
@@ -109,29 +112,8 @@ def install() -> NullDriver:
     return NullDriver(library, gpu)
 
 
-def _build() -> str:
-    # In another process, as the emulator's build module imports CuPy.
-    code = (
-        "import pathlib, sys; from cusoftmax.emulator import _build;"
-        "print(_build.build(pathlib.Path(sys.argv[1]), (), (), '-O2'))"
-    )
-    command = [sys.executable, "-c", code, str(SOURCE)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip()
-
-
 def _replace(module: Any, signatures: dict[str, str], library: ctypes.CDLL) -> None:
     """Replace entries of a module's function table by the functions of `library`."""
-    api = ctypes.pythonapi
-    api.PyCapsule_GetName.restype = ctypes.c_char_p
-    api.PyCapsule_GetName.argtypes = (ctypes.py_object,)
-    api.PyCapsule_SetPointer.argtypes = (ctypes.py_object, ctypes.c_void_p)
     for name, expected in signatures.items():
-        capsule = module.__pyx_capi__[name]
-        found = (api.PyCapsule_GetName(capsule) or b"").decode()
-        if found != expected:
-            raise RuntimeError(
-                f"{module.__name__}.{name} of this CuPy is {found!r}, not {expected!r}; "
-                f"null_driver.cpp has to follow"
-            )
-        api.PyCapsule_SetPointer(capsule, ctypes.cast(library[f"null_{name}"], ctypes.c_void_p))
+        address = ctypes.cast(library[f"null_{name}"], ctypes.c_void_p).value
+        tables.replace_by(module, name, expected, address)

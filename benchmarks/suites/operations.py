@@ -66,14 +66,8 @@ class MeasuredOperation:
 # Every public function of arrays and an axis, also those that share a kernel.
 OPERATIONS = {
     name: MeasuredOperation(name)
-    for name in (
-        *(
-            n
-            for n, o in table.OPERATIONS.items()
-            if not o.public and set(REDUCTIONS) & {*o.patterns}
-        ),
-        *table.SAME_KERNEL,
-    )
+    for name, operation in (table.OPERATIONS | table.SAME_KERNEL).items()
+    if not operation.public and set(REDUCTIONS) & {*operation.patterns}
 }
 DEFAULT_OPS = ("softmax", "softmax_vjp")  # every other operation runs the same patterns
 

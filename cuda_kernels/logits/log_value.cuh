@@ -1,4 +1,4 @@
-// log_softmax of an element, z − m − ln s, where m = max_j z_j and s = Σ_j exp(z_j − m) is the first sum of the row.
+// log_softmax of an element, z − m − ln s, where m = max_j z_j and s = Σ_j exp(z_j − m) comes of the row's first sum.
 // For the operations that have it as a result.
 #pragma once
 
@@ -11,24 +11,29 @@ namespace csm {
 // registers.
 constexpr bool kShifted = !kPlainLogits && kFastExp;
 
-// exp(z − m_chunk).
-CSM_DEVICE Acc chunk_exponential(Element& e, DoubleWord shift, const RowContext& context) {
-  if constexpr (kShifted) e[0] = below_maximum(logit(e, factor_of(context)), shift).hi;
-  return kShifted ? exp_of(as_double_word(e[0])) : exp_logit(e, shift, factor_of(context));
+// The exponential of z, relative to the chunk's reference.
+CSM_DEVICE Acc chunk_exponential(Element& e, const Reference& to, const RowContext& context) {
+  if constexpr (kShifted) {
+    e[0] = below_maximum(logit(e, factor_of(context)), to.shift).hi;
+    return exp_fast(e[0]);
+  } else {
+    return exp_logit(e, to, factor_of(context));
+  }
 }
 
 // The result is the sum of z − m and −ln s. Both are ≤ 0, so nothing cancels. In a row of −inf alone z − m is NaN.
 struct LogValue {
   DoubleWord maximum;
+  Reference reference;  // that of the row
   DoubleWord minus_log;
   DoubleWord factor;
 };
 
 CSM_DEVICE LogValue log_value(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
-  const DoubleWord log = logarithm(collected(row.s[0]));
+  const DoubleWord log = logarithm(relative_to_maximum(row.s[0], row.m, largest_exponential(row.m)));
   // The chunk's maximum has already been subtracted from shifted elements.
-  const DoubleWord maximum = kShifted ? below_maximum(row.m, shift_of(chunk_maximum)) : row.m;
-  return {maximum, {-log.hi, -log.lo}, factor_of(context)};
+  const DoubleWord maximum = kShifted ? below_maximum(row.m, reference_of(chunk_maximum).shift) : row.m;
+  return {maximum, reference_of(row.m), {-log.hi, -log.lo}, factor_of(context)};
 }
 
 CSM_DEVICE Acc log_of(const Element& e, const LogValue& row) {
@@ -40,10 +45,10 @@ CSM_DEVICE Acc log_of(const Element& e, const LogValue& row) {
   }
 }
 
-// exp(z − m), exactly 1 for the maximum.
+// The exponential of z, relative to the row's reference.
 CSM_DEVICE Acc row_exponential(const Element& e, const LogValue& row) {
-  if constexpr (kShifted) return exp_of(as_double_word(e[0] - row.maximum.hi));
-  else return exp_logit(e, row.maximum, row.factor);
+  if constexpr (kShifted) return exp_fast(e[0] - row.maximum.hi);
+  else return exp_logit(e, row.reference, row.factor);
 }
 
 }  // namespace csm

@@ -54,12 +54,11 @@ CSM_DEVICE DoubleWord below_maximum(DoubleWord z, DoubleWord m) {
   }
 }
 
-// e^(z − m) · 2^raised.
+// e^z relative to a reference; in double times 2^raised.
 template <int raised = 0>
-CSM_DEVICE Acc exp_logit(const Element& e, DoubleWord m, DoubleWord factor) {
-  if constexpr (!kPlainLogits) return exp_of<raised>(below_maximum(logit(e, factor), m));
-  else if constexpr (raised != 0) return exp_of<raised>(two_difference(e[0], m.hi));
-  else return exp_difference(e[0], m);
+CSM_DEVICE Acc exp_logit(const Element& e, const Reference& to, DoubleWord factor) {
+  if constexpr (!kPlainLogits) return exponential<raised>(logit(e, factor), to);
+  else return exponential<raised>(e[0], to);
 }
 
 // Base of operations on exponentials of logits. Without a bias the key is x, as the largest z is that of the largest x.

@@ -11,6 +11,7 @@ struct Weighted : OfLogits<Base> {
   using Logits = OfLogits<Base>;
   static constexpr Neutral kNeutral[] = {Neutral::lowest};  // x; the weight's is 0
   static constexpr bool kWeights = kRegisterInputs - kBiased > 1;
+  static constexpr int kBounded = kWeights ? 0 : 1;
 
   CSM_DEVICE static Acc weight(const Element& e) {
     if constexpr (kWeights) return e[1];
@@ -24,9 +25,9 @@ struct Weighted : OfLogits<Base> {
   CSM_DEVICE static Acc low_key(const Element& e, Acc largest, const RowContext& context) {
     return weight(e) == Acc(0) ? negative_infinity() : Logits::low_key(e, largest, context);
   }
-  CSM_DEVICE static Acc weighted(const Element& e, Acc term) {
-    if constexpr (kWeights) return weight(e) == Acc(0) ? Acc(0) : weight(e) * term;
-    else return term;
+  CSM_DEVICE static Acc weighted(const Element& e, Acc exponential) {
+    if constexpr (kWeights) return weight(e) == Acc(0) ? Acc(0) : weight(e) * part_of_largest(exponential);
+    else return exponential;
   }
 };
 

@@ -139,6 +139,12 @@ static_assert(kRegisterInputs == CSM_REGISTER_INPUTS, "the host counts the input
 template <int Operand>
 constexpr bool kRepeated = (CSM_REPEATED >> Operand & 1) != 0;
 
+// Whether an operand's elements pass through shared memory (reduce/span.cuh): their rows start off the boundaries of
+// sectors. kVec is then the width at which they are accessed there.
+template <int Operand>
+constexpr bool kStaged = (CSM_STAGED >> Operand & 1) != 0;
+constexpr bool kStages = CSM_STAGED != 0;
+
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;  // elements that kLanes lanes hold together
 static_assert(kWarp == CSM_WARP, "the host takes a warp to be of another size");

@@ -20,7 +20,11 @@ namespace csm {
 using i64 = long long;
 
 // Thread and block indices. Grids and blocks are one-dimensional.
-CSM_DEVICE int thread_index() { return threadIdx.x; }
+CSM_DEVICE int thread_index() {
+  const int index = threadIdx.x;
+  __builtin_assume(index >= 0);
+  return index;
+}
 // The thread's index, read again: what is computed from it cannot be kept in registers from earlier on. Where registers
 // are short the compiler spills such values (NVRTC 12.8 to 13.0: two kernels in clusters of 8).
 CSM_DEVICE int reread_thread_index() {
@@ -28,7 +32,11 @@ CSM_DEVICE int reread_thread_index() {
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
   return index;
 }
-CSM_DEVICE int block_threads() { return blockDim.x; }
+CSM_DEVICE int block_threads() {
+  const int threads = blockDim.x;
+  __builtin_assume(threads > 0);
+  return threads;
+}
 CSM_DEVICE i64 block_index() { return blockIdx.x; }
 CSM_DEVICE i64 grid_blocks() { return gridDim.x; }
 
@@ -112,34 +120,45 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted) {
 }
 
 // Bits.
+CSM_DEVICE int leading_zeros(unsigned bits) { return __clz(static_cast<int>(bits)); }
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
 CSM_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 CSM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); }
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
 CSM_DEVICE unsigned long long double_to_bits(double value) { return __double_as_longlong(value); }
 
+// Tells the compiler to move the code for a condition out of the way.
+CSM_DEVICE bool unlikely(bool condition) { return __builtin_expect(condition, 0); }
+
 // Arithmetic that the compiler must neither contract nor approximate.
 CSM_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 CSM_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
 CSM_DEVICE float reciprocal(float a) { return __frcp_rn(a); }
 CSM_DEVICE double reciprocal(double a) { return __drcp_rn(a); }
-CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }  // if one is NaN, the other
-CSM_DEVICE double maximum(double a, double b) { return fmax(a, b); }
+// a, which is not NaN, unless b is larger.
+CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
+CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
 CSM_DEVICE float magnitude(float a) { return fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return fabs(a); }
-// 0 if a < b, else `value`. By a select instruction: for sm_100 the compiler makes a branch of `?:`.
-CSM_DEVICE float zero_if_less(float value, float a, float b) {
+// The larger of both, but a if that is NaN.
+CSM_DEVICE float at_least(float a, float least) {
+#if __CUDA_ARCH__ >= 800
   float result;
-  asm("{ .reg .pred p; setp.lt.f32 p, %2, %3; selp.f32 %0, 0f00000000, %1, p; }"
-      : "=f"(result)
-      : "f"(value), "f"(a), "f"(b));
+  asm("max.NaN.ftz.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(least));
   return result;
+#else
+  return a < least ? least : a;
+#endif
 }
-CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
+CSM_DEVICE double at_least(double a, double least) { return a < least ? least : a; }
+// The integer next to a towards 0.
+CSM_DEVICE float towards_zero(float a) { return truncf(a); }
+CSM_DEVICE double towards_zero(double a) { return trunc(a); }
 // Adds 1 to `ones` if `term` is 1, else `term` to `others`. By two predicated additions: the compiler would compute
 // both sums and select.
 CSM_DEVICE void count_or_add(float term, float& ones, float& others) {
-  asm("{ .reg .pred p; setp.eq.ftz.f32 p, %2, 0f3f800000; @p add.ftz.f32 %0, %0, %2; @!p add.ftz.f32 %1, %1, %2; }"
+  asm("{ .reg .pred p; setp.eq.ftz.f32 p, %2, 0f3f800000; @p add.rn.ftz.f32 %0, %0, %2;"
+      " @!p add.rn.ftz.f32 %1, %1, %2; }"
       : "+f"(ones), "+f"(others)
       : "f"(term));
 }

@@ -1,14 +1,19 @@
-// The exponential e^(x − m) for x ≤ m, both finite: for terms of a sum (exp_of, exp_difference), and for a factor that
-// scales many elements (exp_difference_times). An x a little above m does no harm.
+// Exponentials of logits, and the reference that a sum of them is relative to.
 //
-// The result has three errors: that of rounding x − m, that of reducing x − m by ln 2, and that of the exponential of
-// the rest. The first two are multiplied by |x − m|. So x − m is a double word, the reduction takes two steps (Cody and
-// Waite), and the exponential is a polynomial. 16-bit outputs of float arithmetic use ex2.approx instead (relative
-// error 2^-22). The polynomial is e^r = 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative
-// error 2^-27.9 (float, degree 4) and 2^-56.6 (double, degree 9).
+// Results as precise as the arithmetic. With k = rint(x log2 e) and r = x − k ln 2, e^x = e^r · 2^k, so a sum of
+// exponentials may be relative to a power of two, 2^K: no x − m is formed, whose rounding error |x − m| would magnify,
+// and a sum moves to another K by an exact multiplication. r is reduced in two steps (Cody and Waite), and e^r is a
+// polynomial: 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative error 2^-27.9 (float,
+// degree 4) and 2^-56.6 (double, degree 9). The error of an exponential is below 0.9 units in the last place.
+//
+// K is kLowered below the exponent of the chunk's maximum: so an exponential is a normal number if its part of the row
+// is one or, in double, a subnormal one.
+//
+// 16-bit results of float arithmetic use ex2.approx instead (relative error 2^-22), relative to the maximum itself.
 #pragma once
 
 #include "numeric/double_word.cuh"
+#include "numeric/vec.cuh"
 
 namespace csm {
 
@@ -20,7 +25,14 @@ struct ExpConstants<float> {
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2 = 0x1.62e43p-1f, kLn2Low = -0x1.05c61p-29f;
   static constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
-  static constexpr float kSmallest = -87.6f;    // a little below ln 2^-126: smaller results are subnormal, flushed to 0
+  static constexpr float kBias = 127.0f;        // 2^-kBias is flushed to 0
+  static constexpr float kLowered = 2.0f, kRaise = 0.25f;  // an even number; kRaise is 2^-kLowered
+  // Added to exponentials, it rounds them to multiples of one power of two, of which 1024 add up exactly.
+  static constexpr float kAbove = 0x1.8p+12f;
+  // e^-kFar = (kFarRest + kFarRestLow) · 2^-kFarPower. Logits larger than kFar are referred to a multiple of it.
+  static constexpr float kLowest = -0x1.fffffep+127f;
+  static constexpr float kFar = 0x1p+18f, kFarPower = 378194.0f;
+  static constexpr float kFarRest = 0x1.1c495p+0f, kFarRestLow = 0x1.38bbd4p-25f;
   static constexpr int kTerms = 5;
   static constexpr float kQ[kTerms] = {0x1.fffffcp-2f, 0x1.55548ap-3f, 0x1.555916p-5f, 0x1.123fcep-7f, 0x1.6a1a2cp-10f};
 };
@@ -30,7 +42,12 @@ struct ExpConstants<double> {
   static constexpr double kLog2e = 0x1.71547652b82fep+0;
   static constexpr double kLn2 = 0x1.62e42fefa39efp-1, kLn2Low = 0x1.abc9e3b39803fp-56;
   static constexpr double kRound = 6755399441055744.0;  // 1.5 · 2^52
-  static constexpr double kSmallest = -745.14;          // ln 2^-1075: smaller results round to 0
+  static constexpr double kBias = 1023.0;
+  static constexpr double kLowered = 64.0, kRaise = 0x1p-64;
+  static constexpr double kAbove = 0x1.8p+76;
+  static constexpr double kLowest = -0x1.fffffffffffffp+1023;
+  static constexpr double kFar = 0x1p+40, kFarPower = 1586259972792.0;
+  static constexpr double kFarRest = 0x1.c1beeabe4d55ep-1, kFarRestLow = -0x1.d4ed429231f5ep-59;
   static constexpr int kTerms = 10;
   static constexpr double kQ[kTerms] = {0x1.000000000000ap-1,  0x1.55555555554f9p-3,  0x1.55555555507dfp-5,
                                         0x1.1111111127e6ap-7,  0x1.6c16c1844e4aep-10, 0x1.a01a0129c7413p-13,
@@ -40,16 +57,20 @@ struct ExpConstants<double> {
 
 using ExpC = ExpConstants<Acc>;
 
-// a · 2^k for an integer k ≤ 2 (in double, of a size up to 2000), given as kRound + k.
-CSM_DEVICE float scale_by_power(float a, float rounded) {
-  return a * bits_to_float((float_to_bits(rounded) << 23) + 0x3f800000u);
+// --- powers of two ---------------------------------------------------------------------------------------------------
+
+// 2^k for an integer k from −kBias on, for which it is 0, given as kRound + k.
+CSM_DEVICE float power_of_two(float rounded) { return bits_to_float((float_to_bits(rounded) << 23) + 0x3f800000u); }
+CSM_DEVICE double power_of_two(double rounded) {
+  return bits_to_double((double_to_bits(rounded) << 52) + 0x3ff0000000000000ull);
 }
-CSM_DEVICE double scale_by_power(double a, double rounded) {
+
+// a · 2^k for an integer k of a size up to 2000.
+CSM_DEVICE double scale_by_power(double a, int k) {
   // k may reach −1075, which no single power of two has as its exponent: two factors.
-  const int k = static_cast<int>(double_to_bits(rounded));
   const int half = k / 2;
-  const auto power = [](int e) { return bits_to_double(static_cast<unsigned long long>(e + 1023) << 52); };
-  return a * power(half) * power(k - half);
+  return a * power_of_two(ExpConstants<double>::kRound + half) *
+         power_of_two(ExpConstants<double>::kRound + (k - half));
 }
 
 // a = fraction · 2^power, the size of the fraction in [1, 2). For 0, infinity and NaN the power is 0.
@@ -69,13 +90,55 @@ CSM_DEVICE FractionAndPower split_power(double a) {
   return {bits_to_double((bits & 0x800fffffffffffffull) | 0x3ff0000000000000ull), field - 1023 - lowered};
 }
 
-// e^distance = mantissa · 2^k.
-struct Exponential {
-  DoubleWord mantissa;
-  Acc rounded;  // kRound + k
-  Acc distance;
-  CSM_DEVICE bool vanishes() const { return distance < ExpC::kSmallest; }  // whether it is 0
+// --- the reference ---------------------------------------------------------------------------------------------------
+
+// Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift).
+struct Reference {
+  DoubleWord shift;  // the low word is of fast exponentials alone
+  Acc round;
 };
+
+// A multiple of kFar, towards 0.
+CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
+
+// That of elements whose maximum is m. The shift is 0 but for logits beyond kFar, and such that x − shift is exact for
+// an x that does not vanish beside m. For m = ±∞ it makes exponentials of −∞ 0, and such of +∞ NaN.
+CSM_DEVICE Reference reference_of(DoubleWord m) {
+  if constexpr (kFastExp) return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : m, Acc(0)};
+  const Acc shift = shift_of(maximum(m.hi, ExpC::kLowest));
+  const Acc near = maximum(-ExpC::kFar, m.hi - shift);
+  return {as_double_word(shift), (Acc(2) * ExpC::kRound + ExpC::kLowered) - fused(near, ExpC::kLog2e, ExpC::kRound)};
+}
+
+// Makes sums that are relative to the reference of the maximum `from` relative to that of `to`, which is not smaller,
+// but for a factor 2^k. Returns k ≤ 0.
+template <int kCount>
+CSM_DEVICE Acc move_between(Acc from, Acc to, DoubleWord (&sums)[kCount]) {
+  const auto rounded = [](Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound); };
+  const bool far = from <= -ExpC::kFar || to >= ExpC::kFar;
+  if (unlikely(far && from != negative_infinity())) {
+    // Where the shifts differ by more than one step, all vanishes.
+    const Acc shift = shift_of(from), steps = shift_of(to) - shift;
+    if (steps != Acc(0)) {
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) sums[k] = multiply(sums[k], {ExpC::kFarRest, ExpC::kFarRestLow});
+    }
+    const Acc k = rounded(from - shift) - rounded(to - (shift + steps));
+    return fused(steps, -ExpC::kFarPower / ExpC::kFar, k);
+  }
+  return rounded(from) - rounded(to);  // from −∞ any k will do: the sum is 0
+}
+
+// 2^k for a k of move_between(). In double that may be subnormal: there it is times 2^kSpare, which lowered() takes
+// off.
+constexpr Acc kSpare = kSingle ? Acc(0) : ExpC::kLowered;
+CSM_DEVICE Acc power_of(Acc k) { return power_of_two((ExpC::kRound + kSpare) + maximum(-ExpC::kBias - kSpare, k)); }
+CSM_DEVICE DoubleWord lowered(DoubleWord a) {
+  if constexpr (!kSingle) a = {a.hi * ExpC::kRaise, a.lo * ExpC::kRaise};
+  return a;
+}
+
+// --- exponentials ----------------------------------------------------------------------------------------------------
 
 // q(r) of e^r = 1 + r + r²·q(r).
 CSM_DEVICE Acc exp_polynomial(Acc r) {
@@ -85,62 +148,51 @@ CSM_DEVICE Acc exp_polynomial(Acc r) {
   return q;
 }
 
-// The low word of the mantissa is computed only if LowWord is set.
-template <bool LowWord>
-CSM_DEVICE Exponential exp_reduced(DoubleWord distance) {
-  const Acc d = distance.hi, lost = distance.lo;
-  const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
-  const Acc k = rounded - ExpC::kRound;
-  const Acc r = fused(k, -ExpC::kLn2, d);  // exact
-  const Acc q = exp_polynomial(r);
-  const Acc r_low = fused(k, -ExpC::kLn2Low, lost);
-  // e^(r + r_low) = (1 + r) + (r²·q + r_low·e^r + the rounding error of 1 + r).
-  const Acc square = r * r;
-  const DoubleWord first = fast_two_sum(Acc(1), r);
-  const Acc rest = fused(square, q, fused(r_low, fused(square, q, first.hi), first.lo));
-  const DoubleWord sum = fast_two_sum(first.hi, rest);
-  return {{sum.hi, LowWord ? sum.lo : Acc(0)}, rounded, d};
+// e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays.
+template <bool kLow = false>
+CSM_DEVICE Acc exp_of(Acc x, Acc round, Acc low = Acc(0)) {
+  const Acc near = at_least(x, ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2);
+  const Acc rounded = fused(near, ExpC::kLog2e, round);
+  const Acc k = rounded - round;
+  Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, near));  // the first step is exact
+  if constexpr (kLow) r += low;
+  return fused(r, fused(r, exp_polynomial(r), Acc(1)), Acc(1)) * power_of_two(rounded);
 }
 
 // For 16-bit outputs of float arithmetic. x = −∞ gives 0, and NaN stays NaN.
-CSM_DEVICE float exp_fast(float x, float m) { return exp2_approx((x - m) * ExpConstants<float>::kLog2e); }
+CSM_DEVICE float exp_fast(float d) { return exp2_approx(d * ExpConstants<float>::kLog2e); }
 
-// e^d · 2^raised with an error of about 0.6 units in the last place, or that of exp_fast. In double a large `raised`
-// keeps all digits of what would be subnormal otherwise; float has raised = 0.
+// e^x relative to a reference; in double times 2^raised. NaN stays NaN.
 template <int raised = 0>
-CSM_DEVICE Acc exp_of(DoubleWord d) {
-  static_assert(raised == 0 || !kSingle, "2^raised is a double");
-  if constexpr (kFastExp) {
-    return exp2_approx(d.hi * ExpConstants<float>::kLog2e);
-  } else {
-    const Exponential e = exp_reduced<false>(d);
-    // d = −∞ leaves NaN in the mantissa and is set to 0 here; NaN stays, as its comparison is false.
-    constexpr Acc kSmallest = ExpC::kSmallest - raised * ExpC::kLn2;
-    const Acc rounded = raised == 0 ? e.rounded : e.rounded + Acc(raised);
-    return zero_if_less(scale_by_power(e.mantissa.hi, rounded), e.distance, kSmallest);
-  }
+CSM_DEVICE Acc exponential(Acc x, const Reference& to) {
+  if constexpr (kFastExp) return exp_fast(x - to.shift.hi);
+  else return exp_of(x - to.shift.hi, to.round + Acc(raised));
 }
 
-CSM_DEVICE Acc exp_difference(Acc x, Acc m) {
-  if constexpr (kFastExp) return exp_fast(x, m);
-  else return exp_of(two_difference(x, m));
+// An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might
+// overflow.
+CSM_DEVICE Acc part_of_largest(Acc exponential) { return kFastExp ? exponential : exponential * ExpC::kRaise; }
+
+// e^x for the logarithm x of a weight, which is about 0 at most.
+CSM_DEVICE Acc exp_of_log(Acc x) {
+  if constexpr (kFastExp) return exp_fast(x);
+  else if constexpr (kSingle) return exp_of(x, ExpC::kRound);
+  else return exp_of(x, ExpC::kRound + ExpC::kLowered) * ExpC::kRaise;
 }
 
 // e^d − 1 for d ≤ 0, with an error of about one unit in the last place.
 CSM_DEVICE Acc exp_minus_one(Acc d) {
   if constexpr (kFastExp) {
-    return exp_fast(d, Acc(0)) - Acc(1);
+    return exp_fast(d) - Acc(1);
   } else {
     if (d < Acc(-80)) d = Acc(-80);  // the result is −1 to the last bit; NaN stays
     const Acc rounded = fused(d, ExpC::kLog2e, ExpC::kRound);
     const Acc k = rounded - ExpC::kRound;
     const Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, d));
-    const Acc power = scale_by_power(Acc(1), rounded);
+    const Acc power = power_of_two(rounded);
     return fused(power, fused(r * r, exp_polynomial(r), r), power - Acc(1));
   }
 }
-
-CSM_DEVICE Acc exp_difference(Acc x, DoubleWord m) { return exp_difference(x, m.hi); }
 
 // x − m of double words, for x ≤ m. The low word is dropped where it is NaN: where x or m is infinite.
 CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
@@ -149,20 +201,51 @@ CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
   return fast_two_sum(d.hi, lost == lost ? lost : Acc(0));
 }
 
-// e^(x − m) · factor, for a factor that scales many elements: exactly `factor` for x = m. It is multiplied by the power
-// of two last, since that could make the product's low word subnormal, and flush it. An infinite or NaN factor (a row
-// of −∞ has the sum 0) gives NaN, even where e^(x − m) is 0.
-CSM_DEVICE DoubleWord exp_difference_times(DoubleWord x, DoubleWord m, DoubleWord factor) {
-  if constexpr (!kCompensated) {
-    const bool same = x.hi == m.hi && (!kDoubleWordMaximum || x.lo == m.lo);
-    const Acc exponential = kDoubleWordMaximum ? exp_of(difference(x, m)) : exp_difference(x.hi, m.hi);
-    return as_double_word(same ? factor.hi : exponential * factor.hi);
+// The same of a double word.
+template <int raised = 0>
+CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
+  if constexpr (kFastExp) {
+    const Acc low = x.lo - to.shift.lo;  // NaN or infinite if x is
+    return exp_fast((x.hi - to.shift.hi) + (low - low == Acc(0) ? low : Acc(0)));
   } else {
-    const Exponential e = exp_reduced<true>(kDoubleWordMaximum ? difference(x, m) : two_difference(x.hi, m.hi));
-    const DoubleWord product = normalised(drop_invalid_low(multiply(e.mantissa, drop_invalid_low(factor))));
-    if (e.vanishes()) return as_double_word(Acc(0) * factor.hi);
-    return {scale_by_power(product.hi, e.rounded), scale_by_power(product.lo, e.rounded)};
+    return exp_of<true>(x.hi - to.shift.hi, to.round + Acc(raised), x.lo - x.lo == Acc(0) ? x.lo : Acc(0));
   }
 }
+
+// The exponential of the maximum itself.
+CSM_DEVICE Acc largest_exponential(DoubleWord m) {
+  if constexpr (kFastExp) return Acc(1);
+  else if constexpr (kDoubleWordMaximum) return exponential(m, reference_of(m));
+  else return exponential(m.hi, reference_of(m));
+}
+
+// A factor of many exponentials.
+struct Factor {
+  DoubleWord times;
+  Acc power;  // multiplied first, since its product with `times` might be flushed
+};
+CSM_DEVICE Acc scaled(Acc x, const Factor& factor) {
+  if constexpr (kFastExp) return x * factor.times.hi;
+  else return scaled(x * factor.power, factor.times);
+}
+
+// The factor that makes exponentials relative to the reference of `from` into such relative to that of `to`, times
+// `factor`. Exactly `factor` for equal maxima. An infinite or NaN one (a row of −∞ has the sum 0) gives NaN, even where
+// the exponential is 0.
+CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord factor) {
+  if constexpr (kFastExp) {
+    const bool same = from.hi == to.hi && (!kDoubleWordMaximum || from.lo == to.lo);
+    const Reference reference = {to, Acc(0)};
+    const Acc moved = kDoubleWordMaximum ? exponential(from, reference) : exponential(from.hi, reference);
+    return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};
+  } else {
+    DoubleWord moved[1] = {factor};
+    const Acc k = move_between(from.hi, to.hi, moved);
+    return {lowered(moved[0]), power_of(k)};
+  }
+}
+
+// The same factor without a power of its own, where that is not too small.
+CSM_DEVICE Factor joined(const Factor& a) { return {{a.times.hi * a.power, a.times.lo * a.power}, Acc(1)}; }
 
 }  // namespace csm

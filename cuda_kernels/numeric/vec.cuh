@@ -121,16 +121,16 @@ struct alignas(kVec > 1 ? 2 * kVec : 4) Pairs {
   unsigned word[kVec > 1 ? kVec / 2 : 1];
 };
 
-// Loads the elements of one access; neutral ones if it is not wanted.
-template <class T, Neutral Missing, int kVec>
-CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
+// The elements of one access, which `get(otherwise)` makes if it is wanted; neutral ones if it is not.
+template <class T, Neutral Missing, int kVec, class Get>
+CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec]) {
   if constexpr (kSixteenBits<T> && kVec > 1) {
     Pairs<kVec> words = {};
     if constexpr (Missing == Neutral::lowest) {
 #pragma unroll
       for (int i = 0; i < kVec / 2; ++i) words.word[i] = Lowest<T>::kPair;
     }
-    words = global_load(address, wanted, words);
+    words = get(words);
 #pragma unroll
     for (int i = 0; i < kVec / 2; ++i) widen_pair(words.word[i], T{}, to[2 * i], to[2 * i + 1]);
     return;
@@ -140,7 +140,7 @@ CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
 #pragma unroll
     for (int i = 0; i < kVec; ++i) otherwise.item[i] = Lowest<T>::value();
   }
-  const Vec<T, kVec> got = global_load(address, wanted, otherwise);
+  const Vec<T, kVec> got = get(otherwise);
 #pragma unroll
   for (int i = 0; i < kVec; ++i) {
     to[i] = widen(got.item[i]);
@@ -148,12 +148,34 @@ CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
   }
 }
 
+// From global memory, or from a byte of shared memory on.
+template <class T, Neutral Missing, int kVec>
+CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
+  load_by<T, Missing>([&](auto otherwise) { return global_load(address, wanted, otherwise); }, wanted, to);
+}
+template <class T, Neutral Missing, int kVec>
+CSM_DEVICE void load(int place, bool wanted, Acc (&to)[kVec]) {
+  const auto get = [&](auto otherwise) {
+    if (wanted) otherwise = Shared<decltype(otherwise)>(place).load(0);
+    return otherwise;
+  };
+  load_by<T, Missing>(get, wanted, to);
+}
+
 template <class T, int kVec>
-CSM_DEVICE void store(char* address, bool wanted, const Acc (&from)[kVec]) {
+CSM_DEVICE Vec<T, kVec> narrow_all(const Acc (&from)[kVec]) {
   Vec<T, kVec> give;
 #pragma unroll
   for (int i = 0; i < kVec; ++i) give.item[i] = narrow<T>(from[i]);
-  global_store(address, give, wanted);
+  return give;
+}
+template <class T, int kVec>
+CSM_DEVICE void store(char* address, bool wanted, const Acc (&from)[kVec]) {
+  global_store(address, narrow_all<T>(from), wanted);
+}
+template <class T, int kVec>
+CSM_DEVICE void store(int place, bool wanted, const Acc (&from)[kVec]) {
+  if (wanted) Shared<Vec<T, kVec>>(place).store(0, narrow_all<T>(from));
 }
 
 }  // namespace csm

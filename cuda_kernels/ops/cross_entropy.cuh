@@ -9,7 +9,7 @@
 // Soft targets (feature soft): each row has a probability y_j for each class, and p_j = w_j ((1 − ε) y_j + ε/C).
 // With the feature capped, x_j is replaced by cap · tanh(x_j / cap) when it is read.
 //
-// Summed over the row: exp(x_j − m), where m = max_j x_j. Soft targets also sum p_j x_j and p_j, smoothed hard ones
+// Summed over the row: exp(x_j). Soft targets also sum p_j x_j and p_j, smoothed hard ones
 // w_j x_j and w_j. x_t is picked out of the row in the same pass, because the gradient may overwrite the logits.
 //
 // Inputs: logits; soft targets; weights by element, for soft or smoothed targets. Values of a row: its class, if hard;
@@ -27,6 +27,7 @@ struct Op : OperationBase {
   static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
   static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
+  static constexpr bool kOthers = true;
 
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
   // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kFourPerCap 4/cap; kFactor multiplies the whole gradient.
@@ -41,7 +42,7 @@ struct Op : OperationBase {
     kFourPerCap = own_option("four_per_cap"),
     kFactor = own_option("factor")
   };
-  // The sums: Σ exp(x − m), Σ p x or Σ w x, Σ p or Σ w.
+  // The sums: Σ exp(x), Σ p x or Σ w x, Σ p or Σ w.
   enum Sum { kExponentials, kProducts, kWeightSum };
 
   // ---- the row's target ----
@@ -83,10 +84,10 @@ struct Op : OperationBase {
   // A logit of weight 0 contributes nothing, even if it is −inf.
   CSM_DEVICE static Acc weighted(Acc weight, Acc x) { return weight == Acc(0) ? Acc(0) : weight * x; }
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place place, const RowContext& context,
+  CSM_DEVICE static void terms(Element& e, const Reference& to, Place place, const RowContext& context,
                                Values<kSums>& term) {
     const Acc x = e[0];
-    term[kExponentials] = exp_difference(x, shift);
+    term[kExponentials] = exponential(x, to);
     if constexpr (kSoft) {
       term[kProducts] = weighted(e[1], x);
       term[kWeightSum] = e[1];
@@ -103,7 +104,8 @@ struct Op : OperationBase {
   // ---- the loss ----
 
   CSM_DEVICE static DoubleWord log_sum(const Node& row) {
-    return logarithm(drop_invalid_low(normalised(drop_invalid_low(collected(row.s[kExponentials])))));
+    const DoubleWord sum = relative_to_maximum(row.s[kExponentials], row.m, largest_exponential(row.m));
+    return logarithm(drop_invalid_low(normalised(sum)));
   }
 
   // Σ w (ℓ − x) = (m Σ w − Σ w x) + Σ w ln s, since ℓ = m + ln s. For weights ≥ 0 both parts are ≥ 0, so their sum does
@@ -150,15 +152,21 @@ struct Op : OperationBase {
 
   // ---- the gradient ----
 
+  // Where something is subtracted from the softmax part, the upstream gradient comes last: an infinite one would leave
+  // infinity less infinity.
+  static constexpr bool kUpstreamLast = kSoft || kSmooth;
+
   struct Scale {
-    DoubleWord factor;          // times an element's exponential: the softmax part of its gradient
-    Acc at_target, share;       // the gradient at the target; what is subtracted elsewhere, per weight
-    Acc maximum, four_per_cap;  // used with a cap only
-    // For a soft target whose exponential is 1, where W q − p would cancel, if the result is as precise as the
-    // arithmetic: W = Σ_j p_j + 2 z ℓ, q and 1 − q; and whether the chunk has the row's maximum.
+    Factor factor;         // times an element's exponential: the softmax part of its gradient
+    Acc at_target, share;  // the gradient at the target; what is subtracted elsewhere, per weight
+    Acc upstream;          // what the difference of these is multiplied by
+    Reference reference;   // used with a cap only: the row's
+    Acc four_per_cap;
+    // For a soft target whose exponential is the row's largest, where W q − p would cancel, if the result is as precise
+    // as the arithmetic: that exponential, −1 if the chunk has no such element; W = Σ_j p_j + 2 z ℓ, q and 1 − q.
+    Acc largest;
     DoubleWord weights;
     Acc q, others;
-    bool has_maximum;
     i64 target;
     bool ignored;
   };
@@ -173,16 +181,16 @@ struct Op : OperationBase {
       if (z != Acc(0)) excess = Acc(2) * z * plus(row.m.hi, log_sum(row));
       const DoubleWord exponentials = collected(row.s[kExponentials]);
       const DoubleWord inverse = normalised(reciprocal_of(exponentials));
+      const Acc largest_one = largest_exponential(row.m);
       Acc total;
       if constexpr (kSoft) {
         const DoubleWord sum = drop_invalid_low(row.s[kWeightSum]);
         total = sum.hi + sum.lo + excess;
         const DoubleWord all = normalised(exponentials);
         found.weights = drop_invalid_low(normalised(add(sum, excess)));
-        found.q = inverse.hi;
-        found.others = ((all.hi - Acc(1)) + all.lo) * inverse.hi;
-        found.has_maximum = kCapped || chunk_maximum.hi == row.m.hi;
-        found.share = upstream;
+        found.q = largest_one * inverse.hi;
+        found.others = ((all.hi - largest_one) + all.lo) * inverse.hi;
+        found.largest = kCapped || chunk_maximum.hi == row.m.hi ? largest_one : Acc(-1);
       } else {
         const Acc weight = target_weight(context);
         Acc share = Acc(0), here = Acc(0);
@@ -194,22 +202,23 @@ struct Op : OperationBase {
           if constexpr (kTables > 0) here *= context.looked_up[0];
         }
         total = weight + excess;
-        // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum, whose exponential
-        // is exactly 1: subtract that from the sum.
+        // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum: subtract its
+        // exponential from the sum.
         const Acc x = row.picked[0];
         const bool largest = x == row.m.hi;
-        const Acc q = largest ? inverse.hi : exp_difference(x, shift_of(row.m)) * inverse.hi;
+        const Acc q = (largest ? largest_one : exponential(x, reference_of(row.m))) * inverse.hi;
         const DoubleWord sum = normalised(exponentials);
-        const Acc others = largest ? ((sum.hi - Acc(1)) + sum.lo) * inverse.hi : Acc(1) - q;
+        const Acc others = largest ? ((sum.hi - largest_one) + sum.lo) * inverse.hi : Acc(1) - q;
         found.at_target = upstream * (fused(excess, q, -weight * others) - here);
         if (!exists(context)) found.at_target = total = not_a_number();
-        found.share = upstream * share;
+        found.share = share;
         found.target = context.integer[0];
       }
-      const DoubleWord top = shift_of(row.m);
-      const DoubleWord factor = kCapped ? inverse : exp_difference_times(chunk_maximum, top, inverse);
-      found.factor = drop_invalid_low(multiply(factor, as_double_word(upstream * total)));
-      found.maximum = top.hi;
+      found.factor = factor_between(kCapped ? row.m : chunk_maximum, row.m, inverse);
+      const Acc times = kUpstreamLast ? total : upstream * total;
+      found.factor.times = drop_invalid_low(multiply(found.factor.times, as_double_word(times)));
+      found.upstream = upstream;
+      found.reference = reference_of(row.m);
       found.four_per_cap = context.number(kFourPerCap);
       found.ignored = ignored(context);
     }
@@ -218,19 +227,20 @@ struct Op : OperationBase {
 
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place place, Values<kOutputs>& gradient) {
     if constexpr (kGradient) {
-      const Acc exponential = kCapped ? exp_difference(e[0], row.maximum) : e[0];
+      const Acc mine = kCapped ? exponential(e[0], row.reference) : e[0];
       Acc g;
       if constexpr (kSoft) {
-        g = less(exponential, row.factor, row.share * e[1]);
+        g = less(mine, row.factor, e[1]);
         // As (W − p) q − p (1 − q).
-        if (kCompensated && row.has_maximum && exponential == Acc(1)) {
-          g = row.share * fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
+        if (kCompensated && mine == row.largest) {
+          g = fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
         }
       } else if constexpr (kSmooth) {
-        g = less(exponential, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
+        g = less(mine, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
       } else {
-        g = scaled(exponential, row.factor);
+        g = scaled(mine, row.factor);
       }
+      if constexpr (kUpstreamLast) g *= row.upstream;
       if (!kSoft && place.is(row.target)) g = row.at_target;
       if constexpr (kCapped) g *= capped_slope(e[0], row.four_per_cap);
       gradient[0] = !kSoft && row.ignored ? Acc(0) : g;
@@ -238,9 +248,10 @@ struct Op : OperationBase {
   }
 
   // x · a − b
-  CSM_DEVICE static Acc less(Acc x, DoubleWord a, Acc b) {
-    if constexpr (kCompensated) return fused(x, a.hi, fused(x, a.lo, -b));
-    else return fused(x, a.hi, -b);
+  CSM_DEVICE static Acc less(Acc x, const Factor& a, Acc b) {
+    if constexpr (!kFastExp) x *= a.power;
+    if constexpr (kCompensated) return fused(x, a.times.hi, fused(x, a.times.lo, -b));
+    else return fused(x, a.times.hi, -b);
   }
 };
 

@@ -26,7 +26,9 @@ struct Op : WritesRows {
       e[0] = counts ? Acc(1) : Acc(0);
     }
   }
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) { term[0] = e[0]; }
+  CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
+    term[0] = e[0];
+  }
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
     const DoubleWord sum = drop_invalid_low(row.s[0]);
     value[0] = reciprocal(sum.hi + sum.lo);

@@ -12,7 +12,9 @@ struct Op : WritesRows {
   static constexpr Neutral kNeutral[] = {Neutral::zero};
   enum Option { kFactor = own_option("factor") };
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) { term[0] = e[0]; }
+  CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
+    term[0] = e[0];
+  }
   CSM_DEVICE static void finish(const Node& row, const RowContext& context, Values<kRowOutputs>& value) {
     const DoubleWord sum = drop_invalid_low(row.s[0]);
     value[0] = (sum.hi + sum.lo) * context.number(kFactor);

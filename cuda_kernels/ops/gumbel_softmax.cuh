@@ -1,7 +1,7 @@
 // gumbel_softmax: softmax of z_i = (x_i + g_i) / T, where g_i is standard Gumbel noise and T the temperature.
 //
 // The noise follows from the seed, the row's number and the element's place in the row, and from nothing else.
-// Summed over the row: exp(z_j − m), where m = max_j z_j.
+// Summed over the row: exp(z_j).
 #pragma once
 
 #include "numeric/gumbel.cuh"

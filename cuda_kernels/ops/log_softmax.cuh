@@ -1,7 +1,7 @@
 // log_softmax: y_i = z_i − m − ln Σ_j exp(z_j − m), where m = max_j z_j.
 //
 // The logits are z = x or, with the features scaled and biased, z = scale · x + bias (logits/logit.cuh).
-// Summed over the row: exp(z_j − m).
+// Summed over the row: exp(z_j).
 #pragma once
 
 #include "logits/log_value.cuh"
@@ -10,10 +10,11 @@ namespace csm {
 
 struct Op : OfLogits<WritesElements> {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
+  static constexpr bool kOthers = true;
 
   CSM_DEVICE static Acc hidden(int) { return negative_infinity(); }
-  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<1>& term) {
-    term[0] = chunk_exponential(e, shift, context);
+  CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
+    term[0] = chunk_exponential(e, to, context);
   }
 
   using Scale = LogValue;

@@ -13,16 +13,16 @@ struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // ℓ, ẋ
 
   static constexpr Acc kHalf = -ExpC::kLn2;
-  enum Picked { kWeight, kChange, kLog };  // y, ẋ, ℓ
+  enum Picked { kPresent, kChange, kLog };  // 1, ẋ, ℓ
   CSM_DEVICE static void pick(const Element& e, Place, const RowContext&, Values<kPicked>& picked) {
-    picked[kWeight] = exp_difference(e[0], Acc(0));
+    picked[kPresent] = Acc(1);
     picked[kChange] = e[1];
     picked[kLog] = e[0];
   }
   CSM_DEVICE static Element element_of(const Values<kPicked>& picked) { return {picked[kLog], picked[kChange]}; }
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) {
-    term[0] = exp_difference(e[0], Acc(0)) * e[1];
+  CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
+    term[0] = exp_of_log(e[0]) * e[1];
   }
 
   struct Scale {
@@ -33,7 +33,7 @@ struct Op : WritesElements {
     Mean mean = {Acc(0), drop_invalid_low(row.s[0])};
     if constexpr (kDominant) {
       const DoubleWord others = as_double_word(-exp_minus_one(row.picked[kLog]));
-      if (row.picked[kWeight] > Acc(0)) mean = mean_from(row.s[0], others, row.picked[kChange]);
+      if (row.picked[kPresent] > Acc(0)) mean = mean_from(row.s[0], others, row.picked[kChange]);
     }
     return {mean, scale_of(context)};
   }

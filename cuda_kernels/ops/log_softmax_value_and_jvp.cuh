@@ -1,7 +1,7 @@
 // log_softmax_value_and_jvp: ℓ = log_softmax(x), and its change ẋ − ⟨exp(ℓ), ẋ⟩ along a change ẋ of x.
 //
-// The change is right relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j − m) and
-// exp(z_j − m) ẋ_j.
+// The change is right relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j) and
+// exp(z_j) ẋ_j.
 #pragma once
 
 #include "logits/log_value.cuh"
@@ -11,11 +11,12 @@ namespace csm {
 
 struct Op : OfLogits<WritesElements> {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, ẋ
+  static constexpr bool kOthers = true;
 
   CSM_DEVICE static Acc hidden(int result) { return result == 0 ? negative_infinity() : Acc(0); }
-  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<2>& term) {
-    term[0] = chunk_exponential(e, shift, context);
-    term[1] = term[0] * e[1];
+  CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<2>& term) {
+    term[0] = chunk_exponential(e, to, context);
+    term[1] = part_of_largest(term[0]) * e[1];
   }
 
   struct Scale {

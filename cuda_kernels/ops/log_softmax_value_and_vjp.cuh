@@ -1,7 +1,7 @@
 // log_softmax_value_and_vjp: ℓ = log_softmax(x), and the gradient dx = dy − y Σ_j dy_j with respect to x, y = exp(ℓ).
 //
-// Where y is above ½, its exponential relative to the maximum is exactly 1, and the sum s of all below 2. There dx is
-// dy − (Σ dy − B Σ dy), with B = (s − 1) / s, which is 1 − y with all its digits. Summed over the row: exp(z_j − m) and
+// Where y is above ½, it is that of the maximum, whose exponential e is above half of the sum s. There dx is
+// dy − (Σ dy − B Σ dy), with B = (s − e) / s, which is 1 − y with all its digits. Summed over the row: exp(z_j) and
 // dy_j.
 #pragma once
 
@@ -11,11 +11,12 @@ namespace csm {
 
 struct Op : OfLogits<WritesElements> {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, dy
+  static constexpr bool kOthers = true;
   enum Sum { kExponentials, kGradients };
 
   CSM_DEVICE static Acc hidden(int result) { return result == 0 ? negative_infinity() : Acc(0); }
-  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<2>& term) {
-    term[kExponentials] = chunk_exponential(e, shift, context);
+  CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<2>& term) {
+    term[kExponentials] = chunk_exponential(e, to, context);
     term[kGradients] = e[1];
   }
 
@@ -24,25 +25,26 @@ struct Op : OfLogits<WritesElements> {
     DoubleWord inverse;     // 1 / s
     DoubleWord minus_sum;   // −Σ dy
     DoubleWord at_largest;  // Σ dy − B Σ dy
-    bool dominates;         // whether there is a y above ½, and a finite Σ dy
+    Acc largest;            // the exponential of a y above ½, if there is one and Σ dy is finite
     Acc factor;             // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
+    const Acc largest = largest_exponential(row.m);
     const DoubleWord exponentials = normalised(drop_invalid_low(row.s[kExponentials]));
     const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[kGradients])));
     const DoubleWord inverse = normalised(reciprocal_of(row.s[kExponentials]));
-    const DoubleWord others = multiply(normalised({exponentials.hi - Acc(1), exponentials.lo}), inverse);
+    const DoubleWord others = multiply(normalised({exponentials.hi - largest, exponentials.lo}), inverse);
     const DoubleWord lacking = multiply(others, sum);
     const DoubleWord at_largest = drop_invalid_low(normalised(add(sum, DoubleWord{-lacking.hi, -lacking.lo})));
     const LogValue log = log_value(chunk_maximum, row, context);
-    const bool dominates = exponentials.hi < Acc(2) && sum.hi - sum.hi == Acc(0);
-    return {log, inverse, {-sum.hi, -sum.lo}, at_largest, dominates, scale_of(context)};
+    const bool dominates = exponentials.hi < Acc(2) * largest && sum.hi - sum.hi == Acc(0);
+    return {log, inverse, {-sum.hi, -sum.lo}, at_largest, dominates ? largest : Acc(-1), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
     result[0] = log_of(e, row.log);
     const Acc exponential = row_exponential(e, row.log), y = scaled(exponential, row.inverse);
     const Acc otherwise = fused(y, row.minus_sum.hi, fused(y, row.minus_sum.lo, e[1]));
-    const bool largest = row.dominates && exponential == Acc(1);
+    const bool largest = exponential == row.largest;
     result[1] = rescaled(largest ? minus(e[1], row.at_largest) : otherwise, row.factor);
   }
 };

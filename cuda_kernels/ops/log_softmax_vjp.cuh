@@ -10,7 +10,9 @@ namespace csm {
 struct Op : WritesElements {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero};  // ℓ, dy
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) { term[0] = e[1]; }
+  CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
+    term[0] = e[1];
+  }
 
   struct Scale {
     DoubleWord minus_sum;  // −Σ dy
@@ -32,7 +34,7 @@ struct Op : WritesElements {
         return;
       }
     }
-    const Acc y = exp_difference(e[0], Acc(0));
+    const Acc y = exp_of_log(e[0]);
     const Acc low = kCompensated ? fused(y, row.minus_sum.lo, e[1]) : e[1];
     dx[0] = rescaled(fused(y, row.minus_sum.hi, low), row.factor);
   }

@@ -12,15 +12,19 @@
 namespace csm {
 
 struct Op : Weighted<WritesRows> {
+  static constexpr bool kOthers = !kWeights;
+
   // For z = +inf, m is +inf too and z − m would be NaN: the term is +inf instead, and so is the result.
-  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<1>& term) {
+  CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     const DoubleWord factor = factor_of(context);
     const Acc z = logit(e, factor).hi;
-    term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, shift, factor));
+    term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, to, factor));
   }
 
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
-    const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(collected(row.s[0]))));
+    const Acc largest = largest_exponential(row.m);
+    const DoubleWord sum = drop_invalid_low(
+        normalised(relative_to_maximum(row.s[0], row.m, kWeights ? part_of_largest(largest) : largest)));
     const bool negative = sum.hi < Acc(0);
     if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
     DoubleWord log = logarithm(negative ? DoubleWord{-sum.hi, -sum.lo} : sum);

@@ -17,13 +17,14 @@ struct Op : Weighted<WritesElements> {
   // The exponentials that are kept for map() are times 2^kRaised: as large as the smallest factor below allows, which
   // with weights has to leave room for them.
   static constexpr int kRaised = kSingle ? 0 : kWeights ? 700 : 1008;
+  static constexpr int kLowered = static_cast<int>(ExpC::kLowered), kSumRaised = kWeights ? 0 : kLowered;
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<1>& term) {
-    const Acc exponential = exp_logit<kRaised>(e, shift, factor_of(context));
+  CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     if constexpr (kSingle) {
-      term[0] = e[0] = weighted(e, exponential);
+      term[0] = e[0] = weighted(e, exp_logit(e, to, factor_of(context)));
     } else {
-      term[0] = weighted(e, exponential * scale_by_power(Acc(1), ExpC::kRound - Acc(kRaised)));
+      const Acc exponential = exp_logit<kRaised - kLowered>(e, to, factor_of(context));
+      term[0] = weighted(e, exponential * power_of_two(ExpC::kRound - Acc(kRaised - kLowered)));
       e[0] = exponential;
     }
   }
@@ -36,52 +37,55 @@ struct Op : Weighted<WritesElements> {
   }
 
   struct Scale {
-    DoubleWord factor;  // dL · exp(m_chunk − m) / s in double, in float without dL
-    Acc last;           // dL; in double what is left of the power of two
-    Acc factor_of_x;    // the scale of scale · x, or 1; in double a part of the factor
+    Factor factor;    // what makes the quotient with the sum of the exponential; in double times dL
+    Acc last;         // dL; in double what is left of the power of two
+    Acc factor_of_x;  // the scale of scale · x, or 1; in double a part of the factor
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     if (row.m.hi == negative_infinity() && row.s[0].hi == Acc(0)) return {};
-    const DoubleWord top = shift_of(row.m);
     if constexpr (kSingle) {
       const DoubleWord inverse = inverse_of(row.s[0]);
-      return {exp_difference_times(chunk_maximum, top, inverse), context[0], scale_of(context)};
+      return {factor_between(chunk_maximum, row.m, inverse), context[0], scale_of(context)};
     } else {
-      return in_range(chunk_maximum, top, row.s[0], context);
+      return in_range(chunk_maximum, row.m, row.s[0], context);
     }
   }
 
   CSM_DEVICE static Scale in_range(DoubleWord chunk_maximum, DoubleWord top, DoubleWord sum,
                                    const RowContext& context) {
     if (!(sum.hi - sum.hi == Acc(0))) {  // infinite or NaN: no power of two to keep apart
-      return {as_double_word(reciprocal(sum.hi) * context[0] * scale_of(context)), Acc(1), Acc(1)};
+      return {{as_double_word(reciprocal(sum.hi) * context[0] * scale_of(context)), Acc(1)}, Acc(1), Acc(1)};
     }
     const FractionAndPower s = split_power(sum.hi), upstream = split_power(context[0]),
                            of_x = split_power(scale_of(context));
     const DoubleWord inverse =
-        inverse_of({static_cast<Acc>(s.fraction), scale_by_power(sum.lo, ExpC::kRound - static_cast<Acc>(s.power))});
-    const Exponential chunk = exp_reduced<true>(kDoubleWordMaximum ? difference(chunk_maximum, top)
-                                                                   : two_difference(chunk_maximum.hi, top.hi));
+        inverse_of({static_cast<Acc>(s.fraction), static_cast<Acc>(scale_by_power(sum.lo, -s.power))});
+    DoubleWord moved[1] = {drop_invalid_low(inverse)};
+    const Acc k = move_between(chunk_maximum.hi, top.hi, moved);
     const DoubleWord times = as_double_word(static_cast<Acc>(upstream.fraction * of_x.fraction));
-    DoubleWord factor = normalised(drop_invalid_low(multiply(chunk.mantissa, drop_invalid_low(inverse))));
-    int power = static_cast<int>(double_to_bits(chunk.rounded)) + upstream.power + of_x.power - s.power - kRaised;
-    if (chunk.distance < Acc(-3000)) {  // no dL makes up for that
+    DoubleWord factor = drop_invalid_low(moved[0]);
+    int power = upstream.power + of_x.power - s.power - (kRaised - kSumRaised);
+    if (k > Acc(-5000)) {
+      power += static_cast<int>(k);
+    } else {  // no dL makes up for that
       factor = as_double_word(Acc(0) * inverse.hi);
       power = 0;
     }
     factor = drop_invalid_low(multiply(factor, times));
     // The part of the power that leaves the factor and its products with exponentials normal; the rest makes them 0.
     const int inner = power > 12 ? 12 : power < -kRaised - 10 ? -kRaised - 4 : power;
-    const auto scaled_by = [](Acc a, int k) { return scale_by_power(a, ExpC::kRound + static_cast<Acc>(k)); };
-    return {{scaled_by(factor.hi, inner), scaled_by(factor.lo, inner)},
+    const auto scaled_by = [](Acc a, int k) { return static_cast<Acc>(scale_by_power(a, k)); };
+    return {{{scaled_by(factor.hi, inner), scaled_by(factor.lo, inner)}, Acc(1)},
             scaled_by(Acc(1), power - inner > -2000 ? power - inner : -2000),
             Acc(1)};
   }
 
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
     if constexpr (kSingle) dx[0] = rescaled(scaled(e[0], row.factor) * row.last, row.factor_of_x);
-    else if constexpr (!kWeights) dx[0] = scaled(e[0], row.factor) * row.last;
-    else dx[0] = (weight(e) == Acc(0) ? Acc(0) * row.factor.hi : e[0] * scaled(weight(e), row.factor)) * row.last;
+    else if constexpr (!kWeights) dx[0] = scaled(e[0], row.factor.times) * row.last;
+    else
+      dx[0] =
+          (weight(e) == Acc(0) ? Acc(0) * row.factor.times.hi : e[0] * scaled(weight(e), row.factor.times)) * row.last;
   }
 };
 

@@ -11,7 +11,9 @@ namespace csm {
 struct Op : PicksFromSoftmax<WritesRows> {
   static constexpr Neutral kNeutral[] = {Neutral::zero};
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<1>& term) { term[0] = e[0]; }
+  CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
+    term[0] = e[0];
+  }
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
     const bool dominated = row.picked[0] > Acc(0);
     const DoubleWord others = normalised(drop_invalid_low(row.s[0]));

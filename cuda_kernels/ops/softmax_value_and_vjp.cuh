@@ -2,7 +2,7 @@
 //
 // y is that of logits/softmax.cuh, and the product that of ops/softmax_vjp.cuh: the gradient with respect to x (v =
 // dy), or the change of y along a change of x (v = ẋ). Nothing is rounded in between, so v less the mean is right
-// relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j − m) and exp(z_j − m) v_j.
+// relative to itself in every dtype (reduce/mean.cuh). Summed over the row: exp(z_j) and exp(z_j) v_j.
 #pragma once
 
 #include "logits/logit.cuh"
@@ -12,21 +12,22 @@ namespace csm {
 
 struct Op : OfLogits<WritesElements> {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, v
+  static constexpr bool kOthers = true;
 
   // The exponential replaces the logit.
-  CSM_DEVICE static void terms(Element& e, DoubleWord shift, Place, const RowContext& context, Values<2>& term) {
-    term[0] = e[0] = exp_logit(e, shift, factor_of(context));
-    term[1] = e[0] * e[1];
+  CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<2>& term) {
+    term[0] = e[0] = exp_logit(e, to, factor_of(context));
+    term[1] = part_of_largest(e[0]) * e[1];
   }
 
   struct Scale {
-    DoubleWord of_exponential;  // exp(m_chunk − m) / s
-    Mean mean;                  // ⟨y, v⟩
-    Acc factor;                 // the scale of scale · x, or 1
+    Factor of_exponential;  // which makes y of it
+    Mean mean;              // ⟨y, v⟩
+    Acc factor;             // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
-    const DoubleWord of_exponential = exp_difference_times(chunk_maximum, shift_of(row.m), inverse);
+    const Factor of_exponential = factor_between(chunk_maximum, row.m, inverse);
     return {of_exponential, mean_of_exponentials(row, inverse), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {

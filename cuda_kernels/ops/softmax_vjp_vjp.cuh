@@ -13,7 +13,7 @@ namespace csm {
 struct Op : OfSoftmax {
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, g
 
-  CSM_DEVICE static void terms(Element& e, DoubleWord, Place, const RowContext&, Values<kSums>& term) {
+  CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<kSums>& term) {
     if constexpr (kDominant) term[0] = e[0];
     term[kFirst] = e[0] * e[1];
     term[kFirst + 1] = e[0] * e[2];

@@ -15,9 +15,9 @@ struct Op : OperationBase {
     return x;
   }
   CSM_DEVICE static Acc key(const Element& x, const RowContext&) { return x[0]; }
-  CSM_DEVICE static Acc term(Acc x, Acc shift) { return exp_difference(x, shift); }
-  CSM_DEVICE static void terms(const Element& x, DoubleWord shift, Place, const RowContext&, Values<kSums>& sum) {
-    sum[0] = term(x[0], shift.hi);
+  CSM_DEVICE static Acc term(Acc x, const Reference& to) { return exponential(x, to); }
+  CSM_DEVICE static void terms(const Element& x, const Reference& to, Place, const RowContext&, Values<kSums>& sum) {
+    sum[0] = term(x[0], to);
   }
 
   // 1 / s. A row of −inf alone has s = 0, and its results are NaN, as in softmax.

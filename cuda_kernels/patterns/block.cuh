@@ -6,17 +6,19 @@
 // Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of every block. Then all
 // warps fold all nodes of the row: up to 32 nodes each warp for itself, more of them in groups of 32, a group a warp.
 //
-// Shared memory: a node for each chunk of the row; if there are more than 32, a node for each group of 32; then the
-// parked chunks. An operation that writes only values of a row parks nothing.
+// Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
+// the row; if there are more than 32, a node for each group of 32; then the parked chunks. An operation that writes
+// only values of a row parks nothing.
 //
 // Barriers in one block, for each row: one after the nodes are published, before they are folded; one more inside the
 // fold if there are groups; one between two rows, so that no node is overwritten before every warp has read it. In a
 // cluster, cluster barriers take the place of the first and the last. The one between two rows also makes sure that
 // every block has started before another block writes to its memory; without parked chunks its two halves lie before
-// and after the reading of a row, which hides its latency.
+// and after the reading of a row, which hides its latency. Spans have the barriers that they ask for besides.
 #pragma once
 
 #include "reduce/fold.cuh"
+#include "reduce/span.cuh"
 #include "reduce/tile.cuh"
 
 namespace csm {
@@ -30,16 +32,18 @@ CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  const int chunks = static_cast<int>((layout.n + kChunk - 1) / kChunk);
+  const int chunks = static_cast<int>(static_cast<u64>(layout.n + kChunk - 1) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk kept in registers
   const int step = warps * kCluster;
-  const int groups = chunks > kWarp ? (chunks + kWarp - 1) / kWarp : 0;
-  const SharedNodes nodes(0, chunks);
-  const SharedNodes of_groups(kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups);
+  const int groups = chunks > kWarp ? static_cast<int>((chunks + kWarp - 1u) / kWarp) : 0;
+  const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
+  const SharedNodes nodes(nodes_at, chunks);
+  const SharedNodes of_groups(nodes_at + kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups);
   const auto slot = [&](int chunk) {
-    return Shared<Acc>(static_cast<int>(sizeof(Acc)) *
-                       (kNodeWords * (chunks + groups) + ((chunk - mine) / step - 1) * warps * Tile::kParkedWords +
-                        warp * Tile::kParkedWords));
+    return Shared<Acc>(nodes_at +
+                       static_cast<int>(sizeof(Acc)) *
+                           (kNodeWords * (chunks + groups) + ((chunk - mine) / step - 1) * warps * Tile::kParkedWords +
+                            warp * Tile::kParkedWords));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -52,24 +56,50 @@ CSM_DEVICE void run(const Arguments& args) {
 
   const i64 first_row = block_index() / kCluster;
   for (i64 number = first_row; number < layout.rows; number += grid_blocks() / kCluster) {
-    const Row row = row_at(args, number);
+    Row row = row_at(args, number);
+    // The span of the warps' chunks, of which `chunk` is this warp's. No chunk is in it if the row ends before.
+    const auto span_of = [&](int chunk) {
+      const i64 first = (chunk - warp) * i64(kChunk);
+      return Span(row, first, layout.n - first < room ? layout.n - first : room, room);
+    };
+    const auto stage = [&](int chunk, bool again) {
+      if constexpr (!kStages) return;
+      const Span span = span_of(chunk);
+      if (again) block_barrier();
+      span.read();
+      block_barrier();
+      span.set_places(row, (warp - chunk) * i64(kChunk));
+    };
+    const auto write = [&](Tile& tile, int chunk, const Node& whole, DoubleWord m, const RowContext& context) {
+      if constexpr (kStages) span_of(chunk).set_places(row, (warp - chunk) * i64(kChunk));
+      tile.write(args, row, Op::scale(m, whole, context));
+      if constexpr (kStages) {
+        block_barrier();
+        span_of(chunk).write();
+      }
+    };
     const RowContext context = row_context<Op>(args, row, number);
     // `ready` returns when nodes may be written: every block they go to has started and has read the last row's nodes.
     if constexpr (kCluster > 1) cluster_arrive();
     const auto ready = [&] {
       if constexpr (kCluster > 1) cluster_wait();
-      else if (number != first_row) block_barrier();
+      else if (!kStages && number != first_row) block_barrier();  // a staged span has had one
     };
 
     if constexpr (kParks) {
       ready();
-      for (int chunk = mine + step; chunk < chunks; chunk += step) {
+      // Barriers of a staged span are reached by warps that have no chunk in it too.
+      for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
+        stage(chunk, chunk != mine + step || number != first_row);
         Tile tile(chunk * i64(kChunk), layout.n);
         tile.read(args, row, context);
-        publish(chunk, tile.reduce(context));
+        const Node node = tile.reduce(context);
+        if (kStages && chunk >= chunks) break;
+        publish(chunk, node);
         tile.park(slot(chunk));
       }
     }
+    stage(mine, kParks || number != first_row);
     Tile tile(mine * i64(kChunk), layout.n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
@@ -82,14 +112,15 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole = fold_in_block(chunks, nodes, of_groups);
-    tile.write(args, row, Op::scale(node.m, whole, context));
+    const Node whole = fold_in_block(chunks, nodes, groups, of_groups);
+    write(tile, mine, whole, node.m, context);
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
-      for (int chunk = mine + step; chunk < chunks; chunk += step) {
+      for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
+        if constexpr (kStages) block_barrier();
         Tile parked(chunk * i64(kChunk), layout.n);
-        parked.unpark(slot(chunk));
-        parked.write(args, row, Op::scale(nodes.load(chunk).m, whole, context));
+        if (chunk < chunks) parked.unpark(slot(chunk));
+        write(parked, chunk, whole, chunk < chunks ? nodes.load(chunk).m : node.m, context);
       }
     }
   }

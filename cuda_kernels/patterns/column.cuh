@@ -67,7 +67,6 @@ class ColumnTile {
         node.m = Op::maximum_from(node.m.hi, context);
       }
     }
-    const DoubleWord shift = shift_of(node.m);
     if constexpr (kPickRule == PickRule::given && kPicked > 0) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i][column], {first_, i}, context, node.picked);
@@ -77,19 +76,19 @@ class ColumnTile {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][column][0]);
       if (largest > Op::kHalf) {
-        node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; }, [](int&, Values<kPicked>&) {});
+        node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; });
       }
     }
-    const Acc above = left_out_above<Op>(node.picked);
+    const Adder<Op> adder(node.m, node.picked);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      terms_of<Op>(item_[i][column], shift, {first_, i}, context, above, term, node.picked);
+      adder.terms(item_[i][column], {first_, i}, context, term, node.picked);
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) add_term(k, node.s[k], node.s[k].hi, term[k], i == 0);
+      for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, term[k], i == 0);
     }
 #pragma unroll
-    for (int k = 0; k < kSums; ++k) node.s[k].hi = node.s[k].hi + Acc(0);  // no −0, as in RowTile
+    for (int k = 0; k < kSums; ++k) node.s[k] = adder.whole(k, adder.sum_of(k, node.s[k]));
     return node;
   }
 
@@ -102,7 +101,9 @@ class ColumnTile {
       Values<kOutputs> result[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        Op::map(item_[i][c], scale[c], {first_, i}, result[c]);
+        Element e = item_[i][c];
+        if constexpr (Op::kRounds) e[0] *= scale[c].power;  // columns differ, so not in_rounds()
+        Op::map(e, scale[c], {first_, i}, result[c]);
         if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }
       store_outputs(args, row, i, result);

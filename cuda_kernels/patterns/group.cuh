@@ -2,9 +2,11 @@
 //
 // Thread: holds kItems elements of one row.
 // Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row reduce it by shuffles among themselves.
-// Block: its warps are independent of each other. There is no shared memory and no barrier.
+// Block: its warps are independent of each other. There is no shared memory and no barrier, unless operands are staged:
+// then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for.
 #pragma once
 
+#include "reduce/span.cuh"
 #include "reduce/tile.cuh"
 
 namespace csm {
@@ -16,12 +18,26 @@ CSM_DEVICE void run(const Arguments& args) {
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
     const i64 number = base + thread_index() / kLanes;
     const bool present = number < layout.rows;
-    const Row row = row_at(args, present ? number : base);
+    Row row = row_at(args, present ? number : base);
+    const i64 rows = layout.rows - base < rows_at_once ? layout.rows - base : rows_at_once;
+    const int room = rows_at_once * static_cast<int>(layout.n);
+    const Span span(row_at(args, base), 0, rows * layout.n, room);
+    if constexpr (kStages) {
+      if (base != block_index() * rows_at_once) block_barrier();
+      span.read();
+      block_barrier();
+      span.set_places(row, thread_index() / kLanes * layout.n);
+    }
     const RowContext context = row_context<Op>(args, row, number, present);
     RowTile<Op> tile(0, present ? layout.n : 0);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
+    if constexpr (kStages) block_barrier();
     tile.write(args, row, Op::scale(node.m, node, context));
+    if constexpr (kStages) {
+      block_barrier();
+      span.write();
+    }
     write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
   }
 }

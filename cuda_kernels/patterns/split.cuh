@@ -21,7 +21,7 @@ CSM_DEVICE void run(const Arguments& args) {
   const int warps = block_threads() / kWarp;
   const i64 piece_chunks = layout.rounds * warps;
   const i64 pieces = (layout.n + piece_chunks * kChunk - 1) / (piece_chunks * kChunk);
-  const SharedNodes nodes(0, 2 * warps + 1);
+  const SharedNodes nodes = nodes_of_stretch();
   const GlobalNodes workspace(args.workspace);
 
   if constexpr (kStage == 1 && kOutputs == 0) {

@@ -7,7 +7,7 @@
 // elements: each chunk is read again and its results are written. Values of a row are known after the first pass.
 //
 // Shared memory: as reduce_stretch needs (reduce/stretch.cuh). Barriers: one each round of the first pass, before warp
-// 0 reads the round's nodes, and one at its end, before all warps read the row's node.
+// 0 reads the round's nodes, and one at its end, before all warps read the row's node; and those of staged spans.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -19,7 +19,7 @@ CSM_DEVICE void run(const Arguments& args) {
   const int warps = block_threads() / kWarp;
   const i64 round_length = i64(kChunk) * warps;
   const Stretch whole_row = {0, (layout.n + round_length - 1) / round_length};
-  const SharedNodes nodes(0, 2 * warps + 1);
+  const SharedNodes nodes = nodes_of_stretch();
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
     const RowContext context = row_context<Op>(args, row, number);

@@ -9,6 +9,9 @@
 
 namespace csm {
 
+// The least power of two that is not below `count`, which is 1 at least.
+CSM_DEVICE int power_not_below(int count) { return 1 << (32 - leading_zeros(static_cast<unsigned>(count - 1))); }
+
 // Folds one node a lane over groups of `width` neighbouring lanes. Every lane of a group returns the result.
 CSM_DEVICE Node fold_lanes(Node node, int width) {
 #pragma unroll 1  // merge() is many instructions
@@ -21,10 +24,9 @@ CSM_DEVICE Node fold_lanes(Node node, int width) {
 // One warp folds nodes 0 … count − 1, at most 32, which `load(i, wanted)` returns.
 template <class Count, class Load>
 CSM_DEVICE Node fold_few(Count count, Load load) {
-  int width = 1;
-  while (width < count) width *= 2;
-  const int mine =
-      thread_index() % kWarp % width;  // each group of `width` lanes folds all nodes: every lane has the result
+  const int width = power_not_below(static_cast<int>(count));
+  // Each group of `width` lanes folds all nodes: every lane has the result.
+  const int mine = thread_index() & (kWarp - 1) & (width - 1);
   return fold_lanes(load(mine, mine < count), width);
 }
 
@@ -113,25 +115,23 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
 }
 
 // Every warp of a block returns the fold of nodes 0 … count − 1, at most 1024. The block has met at a barrier since
-// they were stored. Each warp folds up to 32 nodes by itself. If there are more, the warps share the groups of 32,
-// store their results in `groups` (ceil(count / 32) places), and fold those after one more barrier: merge() is many
-// instructions, so each merge of a long row is done once a block rather than once a warp.
-CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, const SharedNodes& groups) {
+// they were stored. Each warp folds up to 32 nodes by itself. If there are more, the warps share the groups of 32, of
+// which there are `groups`, else 0; they store their results in `of_groups`, and fold those after one more barrier:
+// merge() is many instructions, so each merge of a long row is done once a block rather than once a warp.
+CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, int groups, const SharedNodes& of_groups) {
   const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  const bool many = count > kWarp;
-  int left = count;
-  if (many) {
-    left = (count + kWarp - 1) / kWarp;
-    for (int group = thread_index() / kWarp; group < left; group += warps) {
-      const int i = group * kWarp + lane;
-      const Node node = fold_lanes(nodes.load(i, i < count), kWarp);
-      if (lane == 0) groups.store(group, node);
-    }
-    block_barrier();
+  for (int group = groups > 0 ? thread_index() / kWarp : 0;; group += warps) {  // one loop, and one copy of merge()
+    const bool last = group >= groups, many = last && groups > 0;
+    if (many) block_barrier();
+    SharedNodes from = nodes;
+    if (many) from = of_groups;
+    const int first = last ? 0 : group * kWarp, end = many ? groups : count;
+    const int width = last ? power_not_below(end) : kWarp;
+    const int i = first + (lane & (width - 1));
+    const Node node = fold_lanes(from.load(i, i < end), width);
+    if (last) return node;
+    if (lane == 0) of_groups.store(group, node);
   }
-  SharedNodes last = nodes;
-  if (many) last = groups;
-  return fold_few(left, [&](int i, bool wanted) { return last.load(i, wanted); });
 }
 
 }  // namespace csm

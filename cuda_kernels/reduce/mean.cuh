@@ -75,15 +75,17 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
   }
 };
 
-// Of logits: from s[0] = Σ e_j and s[1] = Σ e_j v_j of exponentials relative to the largest, whose v is picked. It
-// dominates if s[0] is below 2. `inverse` is 1 / s[0].
+// Of logits: from s[0] = Σ e_j and s[1] = Σ p_j v_j of exponentials e and their parts p of the largest (exp.cuh), whose
+// v is picked. It dominates if it is above half of s[0]. `inverse` is 1 / s[0].
 CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   const DoubleWord sum = normalised(drop_invalid_low(row.s[0])), products = drop_invalid_low(row.s[1]);
-  if (!(sum.hi < Acc(2))) return {Acc(0), drop_invalid_low(multiply(products, inverse))};
+  const Acc largest = largest_exponential(row.m);
+  const DoubleWord of_products = kFastExp ? inverse : DoubleWord{inverse.hi / ExpC::kRaise, inverse.lo / ExpC::kRaise};
+  if (!(sum.hi < Acc(2) * largest)) return {Acc(0), drop_invalid_low(multiply(products, of_products))};
   const Acc v_m = row.picked[0];
-  const DoubleWord others = normalised({sum.hi - Acc(1), sum.lo});
-  const DoubleWord rest = normalised(drop_invalid_low(add(products, -v_m)));
-  return mean_from(multiply(rest, inverse), multiply(others, inverse), v_m);
+  const DoubleWord others = normalised({sum.hi - largest, sum.lo});
+  const DoubleWord rest = normalised(drop_invalid_low(add(products, -(part_of_largest(largest) * v_m))));
+  return mean_from(multiply(rest, of_products), multiply(others, inverse), v_m);
 }
 
 }  // namespace csm

@@ -1,12 +1,11 @@
 // Node: what is known of a set of elements of one row, and the merge of two sets. The tiles compute nodes of chunks,
 // and reduce/fold.cuh merges them into that of the row.
 //
-// A node has the maximum m, the sums of terms relative to m, plain sums, and values picked from single elements. For an
-// operation without relative sums m stays −∞, and a merge just adds.
+// A node has the maximum m, the sums of terms relative to the reference of m (numeric/exp.cuh), plain sums, and values
+// picked from single elements. For an operation without relative sums m stays −∞, and a merge just adds.
 #pragma once
 
 #include "numeric/exp.cuh"
-#include "numeric/vec.cuh"
 
 namespace csm {
 
@@ -49,14 +48,34 @@ CSM_DEVICE Node empty_node() {
 CSM_DEVICE constexpr bool has_low_word(int k) { return kCompensated || (kCountsOnes && k < kRelative); }
 
 // Adds a term to the k-th sum, or makes it the first. Counts are exact in any order, so several sums may have one
-// count, `ones`: that of the first of them.
-CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first) {
+// count, `ones`: that of the first of them. If no term is larger than `start`, which is 0 otherwise, the sum starts
+// there, for the fast two-sum; less_start() takes that off again.
+CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first, bool bounded, Acc start) {
   if (kCountsOnes && k < kRelative) {
     if (first) sum = {Acc(0), Acc(0)};
     count_or_add(term, ones, sum.lo);
+  } else if (bounded) {
+    const Acc large = first ? start : sum.hi;
+    sum.hi = large + term;
+    const Acc error = fast_error(large, term, sum.hi);
+    sum.lo = first ? error : sum.lo + error;
   } else {
     sum = first ? as_double_word(term) : add(sum, term);
   }
+}
+template <bool kPowerOfTwo>
+CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) {
+  if constexpr (kPowerOfTwo)
+    return {sum.hi - start, sum.lo};  // exact: it is not larger, and a multiple of its last place
+  const DoubleWord rest = two_difference(sum.hi, start);
+  return {rest.hi, rest.lo + sum.lo};
+}
+
+// The sum of two partial sums of a chunk.
+template <bool kExact>
+CSM_DEVICE DoubleWord add_parts(DoubleWord a, DoubleWord b) {
+  if constexpr (kExact) return {a.hi + b.hi, a.lo + b.lo};
+  else return add(a, b);
 }
 
 // A relative sum as the double word that it is.
@@ -64,21 +83,48 @@ CSM_DEVICE DoubleWord collected(DoubleWord sum) {
   if constexpr (kCountsOnes) return two_sum(sum.hi, sum.lo);
   return sum;
 }
-// `sum` relative to `to`, where it was relative to a smaller maximum.
-CSM_DEVICE DoubleWord relative_to(DoubleWord to, DoubleWord maximum, DoubleWord sum) {
-  const DoubleWord rescaled = exp_difference_times(maximum, to, collected(sum));
-  if constexpr (kCountsOnes) return {Acc(0), rescaled.hi};
-  return rescaled;
+// The sums relative to a set's reference, relative to that of a larger maximum.
+CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
+  if constexpr (kFastExp) {
+#pragma unroll
+    for (int k = 0; k < kRelative; ++k) {
+      const DoubleWord moved = factor_between(node.m, to, collected(node.s[k])).times;
+      node.s[k] = kCountsOnes ? DoubleWord{Acc(0), moved.hi} : moved;
+    }
+  } else {
+    DoubleWord moved[kRelative > 0 ? kRelative : 1];
+#pragma unroll
+    for (int k = 0; k < kRelative; ++k) moved[k] = node.s[k];
+    const Acc power = power_of(move_between(node.m.hi, to.hi, moved));
+#pragma unroll
+    for (int k = 0; k < kRelative; ++k) {
+      const DoubleWord sum = lowered(moved[k]);
+      node.s[k] = {sum.hi * power, sum.lo * power};
+    }
+  }
+}
+
+// A relative sum over the exponential of the maximum, `largest`: Σ exp(x − m), in which the maximum's own term is
+// exactly 1. If that is nearly all of the sum, the others are known to all digits.
+CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc largest) {
+  sum = drop_invalid_low(collected(sum));
+  if constexpr (!kFastExp) {
+    if (!(magnitude(m.hi) < -negative_infinity()) || !(magnitude(sum.hi) < -negative_infinity()))
+      return as_double_word(sum.hi);
+    const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
+    const DoubleWord others = normalised(add(sum, -largest));
+    if (!(magnitude(others.hi) < Acc(0.5) * largest)) return multiply(normalised(sum), inverse);
+    const DoubleWord rest = multiply(others, inverse), whole = fast_two_sum(Acc(1), rest.hi);
+    sum = {whole.hi, whole.lo + rest.lo};
+  }
+  return sum;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-// What to subtract from elements whose maximum is m: m, or 0 if all of them are −∞, since −∞ − (−∞) is NaN.
-CSM_DEVICE DoubleWord shift_of(DoubleWord m) { return m.hi == negative_infinity() ? as_double_word(Acc(0)) : m; }
-
 // The node of the union of two sets. merge(a, b) and merge(b, a) have the same bits, and merging empty_node() changes
 // none: so a tree of merges gives the same bits whichever threads compute it and however many empty leaves pad it.
-//   Two sets of −∞ alone: the maxima are equal, no exponential is computed, and the sum stays 0.
+//   Two sets of −∞ alone: the sum stays 0.
 //   Elements of +∞ or NaN: the sum of their chunk is NaN already, and stays NaN.
 template <class AnyOp>
 CSM_DEVICE void put_back(Node& node);  // adds the picked element to the sums
@@ -94,14 +140,13 @@ CSM_DEVICE Node merge(Node a, Node b) {
   }
   const bool exchange = kMaximum && (a.m.hi < b.m.hi || (kDoubleWordMaximum && a.m.hi == b.m.hi && a.m.lo < b.m.lo));
   Node high = exchange ? b : a;
-  const Node low = exchange ? a : b;
+  Node low = exchange ? a : b;
+  const bool same = low.m.hi == high.m.hi && (!kDoubleWordMaximum || low.m.lo == high.m.lo);
+  if (kMaximum && (!kFastExp || !same)) refer_sums(low, high.m);
 #pragma unroll
-  for (int k = 0; k < kSums; ++k) {
-    const bool rescale = k < kRelative && (low.m.hi != high.m.hi || (kDoubleWordMaximum && low.m.lo != high.m.lo));
-    high.s[k] = add(high.s[k], rescale ? relative_to(high.m, low.m, low.s[k]) : low.s[k]);
-  }
+  for (int k = 0; k < kSums; ++k) high.s[k] = add(high.s[k], low.s[k]);
   // Of two elements with the row's maximum neither dominates.
-  const bool keeps = kPickRule == PickRule::largest && (low.m.hi != high.m.hi || low.m.lo != high.m.lo);
+  const bool keeps = kPickRule == PickRule::largest && !same;
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) high.picked[k] = keeps ? high.picked[k] : high.picked[k] + low.picked[k];
   return high;

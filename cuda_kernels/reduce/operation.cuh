@@ -57,8 +57,10 @@ struct RowContext : Values<kRowInputs> {
 //   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
 //   kPositive     is the number of sums, the first ones, whose terms are not negative, and for which the rounding
-//   errors
-//                 of the few additions within a lane do not matter
+//                 errors of the few additions within a lane do not matter
+//   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
+//   kRounds       says whether map() is called in rounds (in_rounds)
+//   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
   CSM_DEVICE static void begin(RowContext&) {}
@@ -66,7 +68,8 @@ struct OperationBase {
   CSM_DEVICE static void pick(const Element&, Place, const RowContext&, Values<kPicked>&) {}
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
-  static constexpr int kPositive = 0;
+  static constexpr int kPositive = 0, kBounded = kRelative > 0 ? 1 : 0;
+  static constexpr bool kRounds = false, kOthers = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -82,6 +85,26 @@ struct WritesRows : OperationBase {
   CSM_DEVICE static Scale scale(DoubleWord, const Node&, const RowContext&) { return {}; }
   CSM_DEVICE static void map(const Element&, Scale, Place, Values<kOutputs>&) {}
 };
+
+// Calls round(scale, last) to map elements; in the last round results are written. With Op::kRounds map() multiplies an
+// element by a factor. Where the power of that is small, since a chunk is far below the row's maximum, it is multiplied
+// in a round of its own, in which the results become the elements: the same instructions, and seldom needed.
+template <class Op, class Round>
+CSM_DEVICE void in_rounds(const typename Op::Scale& scale, Round round) {
+  if constexpr (Op::kRounds) {
+    bool last = !(scale.power < Acc(0x1p-60));
+    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power)};
+#pragma unroll 1
+    for (;;) {
+      round(now, last);
+      if (last) break;
+      last = true;
+      now.times = scale.times;
+    }
+  } else {
+    round(scale, true);
+  }
+}
 
 // --- elements that are missing or hidden -----------------------------------------------------------------------------
 
@@ -119,22 +142,21 @@ CSM_DEVICE void hide_result(Values<kOutputs>& result) {
 // An operation with PickRule::dominant has the members `kHalf`, above which the first input of an element has to be,
 // and `element_of`, which makes an element with the same terms from its picked values.
 
-// What is picked from a set of which this thread has the elements get(0) … get(kCount − 1); `reduce` adds up the counts
-// and the values of all threads that have some.
-template <class Op, int kCount, class Get, class Reduce>
-CSM_DEVICE Values<kPicked> pick_dominant(Get get, Reduce reduce) {
+// What is picked from the elements get(0) … get(kCount − 1).
+template <class Op, int kCount, class Get>
+CSM_DEVICE Values<kPicked> pick_dominant(Get get) {
   Values<kPicked> picked = {};
-  int count = 0;
+  unsigned found = 0;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     const Element e = get(i);
     if (!(e[0] > Op::kHalf)) continue;
-    ++count;
+    found |= 1u << i;
     Op::pick(e, Place{}, RowContext{}, picked);
   }
-  reduce(count, picked);
+  const bool several = (found & (found - 1)) != 0;
 #pragma unroll
-  for (int k = 0; k < kPicked; ++k) picked[k] = count == 1 ? picked[k] : k == 0 && count > 1 ? Acc(-1) : Acc(0);
+  for (int k = 0; k < kPicked; ++k) picked[k] = !several ? picked[k] : k == 0 ? Acc(-1) : Acc(0);
   return picked;
 }
 
@@ -146,26 +168,58 @@ CSM_DEVICE Acc left_out_above(const Values<kPicked>& picked) {
   return Acc(0);
 }
 
-// The terms of an element; it has none if it is left out, and is picked if it is the largest.
+// Forms the terms of elements, and adds them to sums.
 template <class Op>
-CSM_DEVICE void terms_of(Element& e, DoubleWord shift, Place place, const RowContext& context, Acc above,
-                         Values<kSums>& term, Values<kPicked>& picked) {
-  if constexpr (kDominant) {
-    Element other = e;
-    if (e[0] > above) other[0] = neutral<Op>(0);
-    Op::terms(other, shift, place, context, term);
-  } else {
-    Op::terms(e, shift, place, context, term);
+class Adder {
+ public:
+  CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked)
+      : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
+    if constexpr (Op::kOthers) largest_ = largest_exponential(m);
+    // For +∞ that is NaN, and so is the sum but for an operation that has infinite terms.
+    start_ = Op::kOthers && largest_ == largest_ ? largest_ : ExpC::kAbove;
   }
-  if constexpr (kPickRule == PickRule::largest) picked[0] = term[0] == Acc(1) ? picked[0] + e[1] : picked[0];
-}
+
+  // Of an element; it has no terms if it is left out, and is picked if it is the largest.
+  CSM_DEVICE void terms(Element& e, Place place, const RowContext& context, Values<kSums>& term,
+                        Values<kPicked>& picked) const {
+    if constexpr (kDominant) {
+      Element other = e;
+      if (e[0] > above_) other[0] = neutral<Op>(0);
+      Op::terms(other, reference_, place, context, term);
+    } else {
+      Op::terms(e, reference_, place, context, term);
+    }
+    if constexpr (kPickRule == PickRule::largest) picked[0] = term[0] == largest_ ? picked[0] + e[1] : picked[0];
+  }
+
+  // Adds a term to the k-th sum, or makes it the first.
+  CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Acc term, bool first) const {
+    add_term(k, sum, ones, term, first, bounded(k), start_);
+  }
+  // The sum of the terms added.
+  CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
+    return bounded(k) ? less_start<!Op::kOthers>(sum, start_) : sum;
+  }
+  // Whether the high words of a chunk's partial sums are multiples of one power of two, and add up exactly.
+  CSM_DEVICE static constexpr bool exact(int k) { return bounded(k) && !Op::kOthers; }
+  static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
+  // A chunk's sum, from those of its parts. −0 becomes +0, as it would when merged with empty_node().
+  CSM_DEVICE static DoubleWord whole(int k, DoubleWord sum) {
+    return exact(k) ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
+  }
+
+ private:
+  Reference reference_;
+  Acc above_, largest_, start_;
+  CSM_DEVICE static constexpr bool bounded(int k) { return kCompensated && !kFastExp && k < Op::kBounded; }
+};
 
 template <class AnyOp>
 CSM_DEVICE void put_back(Node& node) {
   if (node.picked[0] > Acc(0)) {
     Element e = AnyOp::element_of(node.picked);
     Values<kSums> term;
-    AnyOp::terms(e, as_double_word(Acc(0)), Place{}, RowContext{}, term);
+    AnyOp::terms(e, Reference{}, Place{}, RowContext{}, term);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = add(node.s[k], term[k]);
   }

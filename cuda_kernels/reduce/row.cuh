@@ -6,9 +6,11 @@
 
 namespace csm {
 
-// The address of the row's first element, or of its one value, in each operand.
+// The address of the row's first element, or of its one value, in each operand; and the byte in shared memory at which
+// the first element of a staged operand is, or would be.
 struct Row {
   char* start[kOperands];
+  int staged[kOperands];
 
   CSM_DEVICE void advance(const Layout& at, i64 rows) {
 #pragma unroll

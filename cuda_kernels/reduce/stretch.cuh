@@ -2,10 +2,12 @@
 // fold of each row's nodes in the workspace: for the split and column patterns.
 //
 // A round is one chunk for each warp, neighbours in the row. The number of warps is a power of two, so a round is a
-// subtree of the fold, and so is a power of two of rounds.
+// subtree of the fold, and so is a power of two of rounds. Where operands are staged, a round is a span
+// (reduce/span.cuh).
 #pragma once
 
 #include "reduce/fold.cuh"
+#include "reduce/span.cuh"
 #include "reduce/tile.cuh"
 
 namespace csm {
@@ -15,14 +17,37 @@ struct Stretch {
   i64 rounds;  // rounds that the block makes over it
 };
 
-// Reduces the stretch, and stores its node at nodes[2 · warps] for the whole block; ends with a barrier. `nodes` has
-// 2 · warps + 1 places: those of two rounds, so that the warps fill one while warp 0 folds the other, and the result's.
-CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch stretch, const RowContext& context,
+// The nodes of a stretch in shared memory, behind the span. There are 2 · warps + 1 places: those of two rounds, so
+// that the warps fill one while warp 0 folds the other, and the result's.
+CSM_DEVICE SharedNodes nodes_of_stretch() {
+  return SharedNodes(Span::bytes(block_threads() * kItems), 2 * (block_threads() / kWarp) + 1);
+}
+
+// The span of a round that starts at element `first`. read_round() begins with a barrier if the last span may still be
+// in use.
+CSM_DEVICE Span span_of_round(const Arguments& args, const Row& row, i64 first) {
+  const int room = block_threads() * kItems;
+  const i64 left = args.layout.n - first;
+  return Span(row, first, left < room ? left : room, room);
+}
+CSM_DEVICE void read_round(const Arguments& args, Row& row, i64 first, bool in_use) {
+  if constexpr (kStages) {
+    const Span span = span_of_round(args, row, first);
+    if (in_use) block_barrier();
+    span.read();
+    block_barrier();
+    span.set_places(row, -first);
+  }
+}
+
+// Reduces the stretch, and stores its node at nodes[2 · warps] for the whole block; ends with a barrier.
+CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, const RowContext& context,
                                const SharedNodes& nodes) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   TreeFold fold;
   for (i64 round = 0; round < stretch.rounds; ++round) {
     const int buffer = static_cast<int>(round & 1) * warps;
+    read_round(args, row, stretch.first + round * warps * kChunk, round == 0);
     RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
@@ -40,14 +65,21 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, const Row& row, Stretch st
 
 // Reads the stretch again and writes its results; `whole` is the row's node. It starts with the last chunks, which are
 // still in the cache.
-CSM_DEVICE void write_stretch(const Arguments& args, const Row& row, Stretch stretch, const Node& whole,
+CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, const Node& whole,
                               const RowContext& context) {
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (i64 round = stretch.rounds - 1; round >= 0; --round) {
+    const i64 first = stretch.first + round * warps * kChunk;
+    read_round(args, row, first, true);
     RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
     tile.read(args, row, context);
     const DoubleWord m = tile.prepare(context);
+    if constexpr (kStages) block_barrier();
     tile.write(args, row, Op::scale(m, whole, context));
+    if constexpr (kStages) {
+      block_barrier();
+      span_of_round(args, row, first).write();
+    }
   }
 }
 

@@ -30,6 +30,7 @@ class RowTile {
   CSM_DEVICE RowTile(i64 first, i64 n) : index_(first + (thread_index() % kLanes) * kVec) {
     const i64 left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
+    mine_ = left_ - (thread_index() % kLanes) * kVec;
   }
 
   // Elements beyond the row's end are neutral, and Op::enter is not called for them. Hidden elements become neutral.
@@ -61,21 +62,25 @@ class RowTile {
     for (int i = 0; i < kItems; ++i) item_[i] = get(i);
   }
 
-  CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& scale) const {
+  CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& whole) {
+    in_rounds<Op>(whole, [&](const typename Op::Scale& scale, bool last) {
 #pragma unroll
-    for (int block = 0; block < kItems; block += kMaxVec) {
-      if (!reached(block)) continue;
+      for (int part = 0; part < kItems; part += kPart) {
+        if (!reached(part)) break;
 #pragma unroll
-      for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) {
-        Values<kOutputs> result[kVec];
+        for (int v = part / kVec; v < (part + kPart) / kVec; ++v) {
+          Values<kOutputs> result[kVec];
 #pragma unroll
-        for (int i = 0; i < kVec; ++i) {
-          Op::map(item_[v * kVec + i], scale, place_of(v * kVec + i), result[i]);
-          if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
+          for (int i = 0; i < kVec; ++i) {
+            Element& e = item_[v * kVec + i];
+            Op::map(e, scale, place_of(v * kVec + i), result[i]);
+            if constexpr (Op::kRounds) e[0] = result[i][0];
+            if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
+          }
+          store_outputs(args, row, v, result, last);
         }
-        store_outputs(args, row, v, result);
       }
-    }
+    });
   }
 
   // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
@@ -88,8 +93,8 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      node.s[k] = sum_in_order(partial[k], has_low_word(k));
-      node.s[k].hi = node.s[k].hi + Acc(0);  // −0 becomes +0, as it would when merged with empty_node()
+      node.s[k] = Adder<Op>::whole(k, Adder<Op>::exact(k) ? sum_in_order<true>(partial[k], true)
+                                                          : sum_in_order<false>(partial[k], has_low_word(k)));
     }
     return node;
   }
@@ -127,6 +132,7 @@ class RowTile {
   Element item_[kItems];
   i64 index_;      // this lane's first element in the row
   int left_;       // elements of the row from the chunk's start on, at most kChunk; 0 or less if it ends before
+  int mine_;       // the same from index_ on
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
@@ -136,15 +142,21 @@ class RowTile {
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
   // none of them.
-  CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) + (thread_index() % kLanes) * kVec < left_; }
+  CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) < mine_; }
   // Whether access v is read: it is if its first element is not hidden.
   CSM_DEVICE bool seen(int v) const { return wanted(v) && (!kCausal || step_of(v * kVec) < seen_); }
-  // Whether the row has any of the items [i, i + kMaxVec) of all lanes: kMaxVec·kLanes neighbouring elements. The lanes
-  // of a row agree, so items beyond the row's end cost one branch: the last chunk of a row that is one element longer
-  // than a multiple of kChunk computes kMaxVec items a lane, not kItems.
+  // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes. The lanes of a row agree, so
+  // items beyond the row's end cost one branch. There are two such parts: each branch costs moves between registers.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
+  static constexpr int kPart = kItems / 2 % kMaxVec == 0 ? kItems / 2 : kItems;
 
  private:
+  // Where the elements of access v of a staged operand are in shared memory.
+  template <int Operand>
+  CSM_DEVICE int place_in(const Row& row, int v) const {
+    constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
+    return row.staged[Operand] + static_cast<int>(index_ * kSize) + v * (kLanes * kVec * kSize);
+  }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
@@ -152,33 +164,51 @@ class RowTile {
     if constexpr (Operand < kInputs) {
       Acc same[1];
       if constexpr (kRepeated<Operand>) load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand], seen(0), same);
-#pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
+      const auto get = [&](int v, bool wanted, bool seen) {
         Acc got[kVec];
         if constexpr (kRepeated<Operand>) {
 #pragma unroll
-          for (int i = 0; i < kVec; ++i) got[i] = wanted(v) ? same[0] : neutral<Op>(Operand);
+          for (int i = 0; i < kVec; ++i) got[i] = wanted ? same[0] : neutral<Op>(Operand);
+        } else if constexpr (kStaged<Operand>) {
+          load<Type<Operand>, neutral_of<Op>(Operand)>(place_in<Operand>(row, v), wanted, got);
         } else {
           load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + element_offset<Operand>(args, index_of(v)),
-                                                       seen(v), got);
+                                                       seen, got);
         }
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
+      };
+#pragma unroll
+      for (int block = 0; block < kItems; block += kMaxVec) {
+        // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
+        const bool whole = kStaged<Operand> && (block + kMaxVec) * kLanes <= left_;
+        if (whole) {
+#pragma unroll
+          for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, true, true);
+        } else {
+#pragma unroll
+          for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, wanted(v), seen(v));
+        }
       }
       read_inputs<Operand + 1>(args, row);
     }
   }
 
   template <int Which = 0>
-  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v,
-                                const Values<kOutputs> (&result)[kVec]) const {
+  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v, const Values<kOutputs> (&result)[kVec],
+                                bool last) const {
     if constexpr (Which < kOutputs) {
       constexpr int kOperand = kFirstOutput + Which;
       Acc give[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
-      store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), wanted(v), give);
-      store_outputs<Which + 1>(args, row, v, result);
+      const bool stored = last && wanted(v);
+      if constexpr (kStaged<kOperand>) {
+        store<Type<kOperand>>(place_in<kOperand>(row, v), stored, give);
+      } else {
+        store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), stored, give);
+      }
+      store_outputs<Which + 1>(args, row, v, result, last);
     }
   }
 
@@ -226,14 +256,16 @@ class RowTile {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][0]);
       if (!any_lane(largest > Op::kHalf)) return picked;  // most chunks have none: one instruction an element
-      picked = pick_dominant<Op, kItems>([&](int i) { return item_[i]; },
-                                         [](int& count, Values<kPicked>& values) {
+      picked = pick_dominant<Op, kItems>([&](int i) { return item_[i]; });
+      const int lane = thread_index() % kWarp;
+      constexpr unsigned kRow = ~0u >> (kWarp - kLanes);
+      const unsigned lanes = ballot(picked[0] != Acc(0)) & kRow << (lane / kLanes * kLanes);
+      const bool several = (lanes & (lanes - 1)) != 0;
 #pragma unroll
-                                           for (int mask = 1; mask < kLanes; mask *= 2) {
-                                             count += shuffle_xor(count, mask, kLanes);
-                                           }
-                                           values = sum_over_lanes(values);
-                                         });
+      for (int k = 0; k < kPicked; ++k) {
+        const Acc found = shuffle(picked[k], lanes != 0 ? lowest_bit(lanes) : lane, kWarp);
+        picked[k] = !several ? found : k == 0 ? Acc(-1) : Acc(0);
+      }
     }
     return picked;
   }
@@ -241,21 +273,26 @@ class RowTile {
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kMaxVec = p.
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
                         Values<kPicked>& picked) {
-    const DoubleWord shift = shift_of(m);
-    const Acc above = left_out_above<Op>(picked);
+    const Adder<Op> adder(m, picked);
 #pragma unroll
-    for (int block = 0; block < kItems; block += kMaxVec) {
-      if (block > 0 && !reached(block)) continue;
+    for (int part = 0; part < kItems; part += kPart) {
+      if (part > 0 && !reached(part)) break;
 #pragma unroll
-      for (int i = 0; i < kMaxVec; ++i) {
+      for (int i = part; i < part + kPart; ++i) {
         Values<kSums> term;
-        terms_of<Op>(item_[block + i], shift, place_of(block + i), context, above, term, picked);
+        adder.terms(item_[i], place_of(i), context, term, picked);
 #pragma unroll
         for (int k = 0; k < kSums; ++k) {
-          if (block > 0 && k < Op::kPositive) partial[k][i].hi += term[k];
-          else add_term(k, partial[k][i], partial[k][0].hi, term[k], block == 0);
+          DoubleWord& sum = partial[k][i % kMaxVec];
+          if (i >= kMaxVec && k < Op::kPositive) sum.hi += term[k];
+          else adder.add(k, sum, partial[k][0].hi, term[k], i < kMaxVec);
         }
       }
+    }
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) {
+#pragma unroll
+      for (int i = 0; i < kMaxVec; ++i) partial[k][i] = adder.sum_of(k, partial[k][i]);
     }
   }
 
@@ -263,13 +300,14 @@ class RowTile {
   // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
   // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
   // it; so each keeps half of the items, and that item bit becomes this lane bit.
+  template <bool kExact>
   CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], bool low_word) {
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add(p[i], p[i + step]);
+      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts<kExact>(p[i], p[i + step]);
     }
     // The sums are now p[h · kVec], for h < count.
     int count = kMaxVec / kVec;
@@ -280,19 +318,21 @@ class RowTile {
 #pragma unroll
       for (int h = 0; h < count; ++h) {
         const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add(upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] = add_parts<kExact>(upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
     for (int step = 1; step < count; step *= 2) {
 #pragma unroll
-      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add(p[h * kVec], p[(h + step) * kVec]);
+      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts<kExact>(p[h * kVec], p[(h + step) * kVec]);
     }
     DoubleWord sum = p[0];
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add(sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped; bit < kLanes; bit *= 2)
+      sum = add_parts<kExact>(sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
-    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add(sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
+      sum = add_parts<kExact>(sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

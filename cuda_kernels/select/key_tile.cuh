@@ -161,11 +161,11 @@ CSM_DEVICE void write_values_and_indices(const Arguments& args, const Row& row, 
                                          bool wanted) {
   const Layout& layout = args.layout;
   const Acc m = kSums > 0 ? whole.m.hi : value_of(picks.get(0).key);
-  const Acc shift = shift_of(as_double_word(m)).hi;
+  const Reference reference = reference_of(as_double_word(m));
   Acc term[kSlots];
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
-    term[s] = Picks::place_of(s) < layout.option[kSelected] ? Op::term(value_of(picks.slot(s).key), shift) : Acc(0);
+    term[s] = Picks::place_of(s) < layout.option[kSelected] ? Op::term(value_of(picks.slot(s).key), reference) : Acc(0);
   }
   DoubleWord sum = whole.s[0];
   if constexpr (kSums == 0) {

@@ -1,17 +1,19 @@
 """``cusoftmax check``: compares every operation, dtype and pattern with the reference.
 
-For each case the planner is asked for the smallest of some shapes whose plan has the pattern, so
-every pattern really runs. The bounds are the package's numerical contract (README.md).
+For each case the planner is asked for the smallest of some shapes whose plan has the pattern, and
+the number of blocks to a row, so every pattern really runs, in clusters of every size. The bounds
+are the package's numerical contract (README.md).
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -19,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import cusoftmax as cs
+from cusoftmax import emulator
 from cusoftmax.cli.tables import print_table
 from cusoftmax.contract.table import (
     CONTRACTS,
@@ -43,10 +46,32 @@ WORKERS = os.cpu_count() or 1
 # One with a single input and one with two: what all operations share is tried with these.
 _FIRST_OPS = ("softmax", "softmax_vjp")
 
-# Sizes to try, cheapest first.
+# Sizes to try, cheapest first; of columns, first those of more than a few elements.
 _ELEMENTS = 4096
+_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 37, 18)
 _LENGTHS = (61, 128, 600, 1000, 1500, 2500, 4100, 5001, 9001, 17000, 33001, 50257, 70000, 131072)
 _LONG = (150001, 262144, 400000, 600001, 1 << 20)
+
+
+class Form(NamedTuple):
+    """What a case's plan must have: a pattern, and if not 0, blocks of a cluster and launches."""
+
+    pattern: str
+    blocks: int = 0
+    launches: int = 0
+
+    def is_of(self, plan: Plan) -> bool:
+        """Whether a plan has this form."""
+        return (
+            plan.pattern == self.pattern
+            and self.blocks in (0, plan.launches[0].kernel.cluster)
+            and self.launches in (0, len(plan.launches))
+        )
+
+    def __str__(self) -> str:
+        if self.launches > 1:
+            return f"{self.pattern}, {self.launches} launches"
+        return f"{self.pattern} x {self.blocks}" if self.blocks > 1 else self.pattern
 
 
 @dataclass(frozen=True)
@@ -69,10 +94,11 @@ class Selection:
 
 @dataclass(frozen=True)
 class CheckedCase:
-    """A comparison to make: operation, dtype, and a shape and axis with their plan."""
+    """A comparison to make: operation, dtype, form, and a shape and axis with their plan."""
 
     op: str
     dtype: str
+    form: Form
     plan: Plan
     shape: tuple[int, ...]
     axis: int
@@ -92,37 +118,42 @@ def check(
     kind: str,
     arch: str | None,
     seed: int,
+    code: str | None,
     quick: bool,
     asked: Selection = Selection(),
 ) -> int:
     """Run all comparisons, print a table; return the exit status."""
-    chosen = selected_names(quick, asked)
     failed: list[Outcome] = []
-    table = Table(title="against NumPy in extended precision", title_justify="left")
+    table = Table(
+        title="against NumPy in extended precision; x 4: in clusters of 4 blocks",
+        title_justify="left",
+    )
     for name in ("operation", "dtype", "pattern", "shape", "axis", "arch", "worst error", ""):
         table.add_column(name, no_wrap=name not in ("shape", "worst error"))
     with ExitStack() as stack:
-        on = stack.enter_context(machine(kind, arch, seed))
+        on = stack.enter_context(machine(kind, arch, seed, code))
+        chosen = selected_names(quick, asked, on.device.max_cluster)
         small = None
         if on.emulated and arch is None:
             small = SMALLEST_CHIP
         console.print(f"checking on {on.title}")
         cases = [find_case(*names, on, small) for names in chosen]
-        build(console, cases, small, seed)
+        build(console, cases, small, seed, code)
+        counts = stack.enter_context(emulator.trace(accesses=False))
         progress = stack.enter_context(bar(console))
         task = progress.add_task("comparing", total=len(cases))
         for case in cases:
             with ExitStack() as moved:
                 place = on
                 if on.emulated and case.plan.device.arch != on.device.arch:
-                    place = moved.enter_context(machine("emulator", small, seed))
+                    place = moved.enter_context(machine("emulator", small, seed, code))
                 outcome = compare(case, place, seed)
             if not outcome.passed:
                 failed.append(outcome)
             table.add_row(
                 case.op,
                 case.dtype,
-                case.plan.pattern,
+                str(case.form),
                 " x ".join(str(n) for n in case.shape),
                 str(case.axis),
                 f"sm_{case.plan.device.arch}",
@@ -134,8 +165,20 @@ def check(
     for outcome in failed:
         if outcome.details:
             console.print(outcome.details, markup=False, soft_wrap=True)
+    if code == "ptx":
+        print_instructions(console, counts.instructions)
     console.print(f"{len(cases) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0
+
+
+def print_instructions(console: Console, executed: Counter[str]) -> None:
+    """Say which PTX instructions were executed, and which are known but were not."""
+    from cusoftmax.emulator import ptx
+
+    never = sorted({*ptx.known_names()} - {*executed})
+    for what, names in (("executed", sorted(executed)), ("known, and not executed", never)):
+        console.print(f"PTX instructions {what}: {len(names)}")
+        console.print(" ".join(names), markup=False)
 
 
 def bar(console: Console) -> Progress:
@@ -144,31 +187,56 @@ def bar(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
 
 
-def names_of_cases(quick: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield operation, dtype and pattern of each case: all of float dtypes, or the most telling.
+def forms_of(op: str, dtype: str, quick: bool, most_blocks: int) -> Iterator[Form]:
+    """Yield the forms in which an operation is tried: every pattern, and clusters of it.
+
+    softmax is tried in every form. The other operations have a block to a row and one cluster, and
+    columns in one block or one cluster: operations and dtypes take the sizes by turns.
+    """
+    sizes = [1 << k for k in range(most_blocks.bit_length())]
+    turn = [*OPERATIONS].index(op) + INPUTS.index(dtype)
+    every = op == _FIRST_OPS[0] and not quick
+    for pattern in PATTERNS:
+        if pattern not in OPERATIONS[op].patterns:
+            continue
+        if pattern == "block":
+            larger = sizes[1:]
+            tried = larger if every or not larger else [larger[turn % len(larger)]]
+            yield from (Form(pattern, blocks) for blocks in (1, *tried))
+        elif pattern == "column":
+            tried = sizes if every else [sizes[turn % len(sizes)]]
+            yield from (Form(pattern, blocks, launches=1) for blocks in tried)
+            if every:
+                yield Form(pattern, launches=3)
+        else:
+            yield Form(pattern)
+
+
+def names_of_cases(quick: bool, most_blocks: int) -> Iterator[tuple[str, str, Form]]:
+    """Yield operation, dtype and form of each case: all of float dtypes, or the most telling.
 
     Integers are converted as they are read, alike for all operations: they are tried with two.
+    `most_blocks` are the blocks of the largest cluster.
     """
-    for op, operation in OPERATIONS.items():
+    for op in OPERATIONS:
         first = op in _FIRST_OPS
-        patterns = [pattern for pattern in PATTERNS if pattern in operation.patterns]
         dtypes: tuple[str, ...] = INPUTS if first and not quick else tuple(FLOATS)
         if quick and not first:
-            patterns, dtypes = patterns[:1], ("float32",)
+            dtypes = ("float32",)
         for dtype in dtypes:
-            for pattern in patterns:
-                yield op, dtype, pattern
+            forms = [*forms_of(op, dtype, quick, most_blocks)]
+            for form in forms[:1] if quick and not first else forms:
+                yield op, dtype, form
 
 
-def selected_names(quick: bool, asked: Selection) -> list[tuple[str, str, str]]:
+def selected_names(quick: bool, asked: Selection, most_blocks: int) -> list[tuple[str, str, Form]]:
     """Return the cases that were asked for; UserError if there is none."""
-    every = [*names_of_cases(quick)]
-    found = [names for names in every if asked.has(*names)]
+    every = [*names_of_cases(quick, most_blocks)]
+    found = [case for case in every if asked.has(case[0], case[1], case[2].pattern)]
     if not found:
-        of_ops = [names for names in every if not asked.ops or names[0] in asked.ops]
-        _, dtypes, patterns = (
-            ", ".join(dict.fromkeys(column)) for column in zip(*of_ops, strict=True)
-        )
+        of_ops = [case for case in every if not asked.ops or case[0] in asked.ops]
+        dtypes = ", ".join(dict.fromkeys(dtype for _, dtype, _ in of_ops))
+        patterns = ", ".join(dict.fromkeys(form.pattern for _, _, form in of_ops))
         narrowed = " of --quick" if quick else ""
         raise UserError(
             f"no case{narrowed} has {asked}: there are the dtypes {dtypes}, the patterns {patterns}"
@@ -176,17 +244,17 @@ def selected_names(quick: bool, asked: Selection) -> list[tuple[str, str, str]]:
     return found
 
 
-def find_case(op: str, dtype: str, pattern: str, on: Machine, small: str | None) -> CheckedCase:
-    """Return the first shape and axis whose plan has the pattern."""
+def find_case(op: str, dtype: str, form: Form, on: Machine, small: str | None) -> CheckedCase:
+    """Return the first shape and axis whose plan has the form."""
     archs: list[str | None] = [f"sm_{on.device.arch}" if on.emulated else None]
-    if small and pattern == "stream":
+    if small and form.pattern == "stream":
         archs.insert(0, small)
     for arch in archs:
-        for shape, axis in candidates(pattern, on):
+        for shape, axis in candidates(form.pattern, on):
             plan = cs.explain(op, shape=shape, dtype=dtype, axis=axis, arch=arch)
-            if plan.pattern == pattern:
-                return CheckedCase(op, dtype, plan, shape, axis)
-    raise RuntimeError(f"no shape was found for which {op} of {dtype} plans {pattern}")
+            if form.is_of(plan):
+                return CheckedCase(op, dtype, form, plan, shape, axis)
+    raise RuntimeError(f"no shape was found for which {op} of {dtype} plans {form}")
 
 
 def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]:
@@ -195,8 +263,12 @@ def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int
     if pattern == "segment":
         yield (20000, 1), 0
         return
-    if pattern in ("column", "map"):
-        yield ((3, 300, 37), 1) if pattern == "column" else ((5, 61, 61), -1)
+    if pattern == "column":
+        for n in _COLUMN_LENGTHS:
+            yield (2, n, 37), 1
+        return
+    if pattern == "map":
+        yield (5, 61, 61), -1
         return
     many_rows = on.device.sm_count  # enough that no row is shared by blocks
     for n in (*_LENGTHS, *_LONG):
@@ -208,7 +280,9 @@ def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int
             yield (max(5, _ELEMENTS // n), n), -1
 
 
-def build(console: Console, cases: list[CheckedCase], small: str | None, seed: int) -> None:
+def build(
+    console: Console, cases: list[CheckedCase], small: str | None, seed: int, code: str | None
+) -> None:
     """Compile all kernels, several at a time."""
     with bar(console) as progress:
         task = progress.add_task("compiling", total=len(cases))
@@ -222,7 +296,7 @@ def build(console: Console, cases: list[CheckedCase], small: str | None, seed: i
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(warm, here))
             if there:
-                with machine("emulator", small, seed):
+                with machine("emulator", small, seed, code):
                     list(pool.map(warm, there))
 
 

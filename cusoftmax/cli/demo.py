@@ -23,9 +23,9 @@ TIMED_RUNS = 20
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def demo(console: Console, kind: str, arch: str | None, seed: int) -> int:
+def demo(console: Console, kind: str, arch: str | None, seed: int, code: str | None = None) -> int:
     """Print the demonstration; return the exit status."""
-    with machine(kind, arch, seed) as on:
+    with machine(kind, arch, seed, code) as on:
         console.print(f"running on {on.title}")
         worked_example(console, on)
         batch(console, on, seed)

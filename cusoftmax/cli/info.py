@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import warnings
@@ -33,7 +34,8 @@ def lines() -> Iterator[tuple[str, str]]:
     yield "NVRTC", _attempt(_nvrtc)
     yield "NVIDIA driver", _attempt(_driver)
     yield from _devices()
-    yield "emulator's compiler", _attempt(_compiler)
+    yield "emulator, source", _attempt(_compiler)
+    yield "emulator, PTX", _attempt(_ptx)
     yield "cache of CuPy", _folder(_cupy_cache())
     yield "cache of the emulator", _attempt(_emulator_cache)
     for extra, names in _EXTRAS.items():
@@ -128,6 +130,10 @@ def _compiler() -> str:
     return f"{command} ({first_line(RuntimeError(_build.compiler_version()))})"
 
 
+def _ptx() -> str:
+    return f"NVRTC {_nvrtc()} compiles, {_compiler().partition(' (')[0]} builds the interpreter"
+
+
 def _cupy_cache() -> Path:
     given = os.environ.get("CUPY_CACHE_DIR")
     return Path(given) if given else Path.home() / ".cupy" / "kernel_cache"
@@ -142,5 +148,9 @@ def _emulator_cache() -> str:
 def _folder(path: Path) -> str:
     if not path.is_dir():
         return f"{path} (not there yet)"
-    sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+    sizes = []
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a temporary of another process
+            if file.is_file():
+                sizes.append(file.stat().st_size)
     return f"{path} ({len(sizes)} files, {sum(sizes) / 1e6:.1f} MB)"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
 
 from cusoftmax import __version__
 from cusoftmax.cli.arguments import axis_of, names_of, seed_of, shape_of, values
-from cusoftmax.machine import DEVICE_CHOICES, first_line
+from cusoftmax.cli.output import let_any_character_print
+from cusoftmax.machine import DEVICE_CHOICES, EMULATOR_CODES, first_line
 
 _FAILURE = 2
-_PLAIN = {"×": "x", "µ": "u", "−": "-", "…": "..."}  # for output in ASCII
 _TRACEBACK = "CUSOFTMAX_TRACEBACK"  # environment variable: show where an error came from
 
 
@@ -33,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 if a check failed; 2 for an error, which is one line on standard error.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    _let_any_character_print()
+    let_any_character_print()
     try:
         if given[:1] == ["kernels"]:  # has a parser of its own
             from cusoftmax.machine_code import gate
@@ -58,21 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get(_TRACEBACK):
             raise
         return _fail(first_line(error))
-
-
-def _let_any_character_print() -> None:
-    """Replace characters that the output's encoding lacks; they would be an error."""
-    codecs.register_error("cusoftmax", _plain)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="cusoftmax")
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(character, "?") for character in text), error.end
 
 
 def _fail(message: str) -> int:
@@ -157,12 +140,19 @@ def _parser() -> argparse.ArgumentParser:
 def _machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICE_CHOICES, default="auto", help="where to run")
     parser.add_argument("--arch", help="what the emulator plans for, such as sm_80")
+    parser.add_argument(
+        "--emulator-code",
+        choices=EMULATOR_CODES,
+        help="what the emulator runs: the kernels' source, or the PTX that NVRTC makes of it",
+    )
     parser.add_argument("--seed", type=seed_of, default=0, help="of the data and of the emulator")
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     module = importlib.import_module("cusoftmax.cli.demo")
-    status: int = module.demo(_console(), arguments.device, arguments.arch, arguments.seed)
+    status: int = module.demo(
+        _console(), arguments.device, arguments.arch, arguments.seed, arguments.emulator_code
+    )
     return status
 
 
@@ -178,7 +168,13 @@ def _check(arguments: argparse.Namespace) -> int:
     module = importlib.import_module("cusoftmax.cli.check")
     asked = module.Selection(ops, dtypes, patterns)
     status: int = module.check(
-        _console(), arguments.device, arguments.arch, arguments.seed, arguments.quick, asked
+        _console(),
+        arguments.device,
+        arguments.arch,
+        arguments.seed,
+        arguments.emulator_code,
+        arguments.quick,
+        asked,
     )
     return status
 

@@ -19,7 +19,7 @@ from cusoftmax.profiling.emulated import SECTOR, Emulated, emulate
 from cusoftmax.profiling.profile import RUNS, Times, Work, measure
 from cusoftmax.profiling.read import Counters, summarise
 from cusoftmax.profiling.words import limiter, occupancy, waits
-from cusoftmax.runtime import backend
+from cusoftmax.runtime import backend, nvrtc
 
 _SHORT = 20e-6  # seconds; in less, launching is a large part of the measured time
 _SHOWN = 3  # most units, and most stall reasons, to print
@@ -221,7 +221,7 @@ def _of_binaries(plan: Plan) -> Lines:
     if missing is not None:
         yield "binary", missing
         return
-    yield "compiler", f"NVRTC {sass.nvrtc_version()}"
+    yield "compiler", f"NVRTC {nvrtc.version()}"
     kernels = tuple(dict.fromkeys(step.kernel for step in plan.launches))
     for kernel, read in zip(kernels, sass.inspect_all(kernels, plan.device.arch), strict=True):
         if isinstance(read, str):

@@ -13,6 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, overload
 
 import cusoftmax
+from cusoftmax.functions.logarithms import weighted
+from cusoftmax.operations.options import of_a
+from cusoftmax.runtime import launch
 
 if TYPE_CHECKING:
     import cupy
@@ -119,4 +122,5 @@ def logsumexp(
     TypeError, ValueError
         As `cusoftmax.logsumexp`.
     """
-    return cusoftmax.logsumexp(a, axis, keepdims, b, return_sign)
+    name, inputs = weighted("a", a, b, return_sign)
+    return launch.run(of_a(name), inputs, axis, None, None, keepdims)

@@ -38,6 +38,7 @@ class LaunchStruct(ctypes.Structure):
         ("attach", ctypes.c_void_p),
         ("args", ctypes.POINTER(ctypes.c_void_p)),
         ("name", ctypes.c_char_p),
+        ("places", ctypes.POINTER(ctypes.c_char_p)),
         ("grid", ctypes.c_int64),
         ("block", ctypes.c_int),
         ("cluster", ctypes.c_int),

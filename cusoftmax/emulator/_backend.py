@@ -8,13 +8,13 @@ import threading
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
-import cupy
-
 from cusoftmax.emulator import _memory, _run
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime import source
 from cusoftmax.runtime.backend import Loaded, pop_backend, push_backend
+
+CODES = ("source", "ptx")
 
 
 class EmulatorBackend:
@@ -26,11 +26,17 @@ class EmulatorBackend:
         The GPU to plan for, such as ``"sm_90"``.
     seed : int
         Draws the order in which threads run and the errors of approximate instructions.
+    code : str
+        What to run: ``"source"``, the kernels built by the host's compiler, or ``"ptx"``, what
+        NVRTC makes of them for `arch`, on an interpreter.
     """
 
-    def __init__(self, arch: str = "sm_90", seed: int = 0) -> None:
+    def __init__(self, arch: str = "sm_90", seed: int = 0, code: str = "source") -> None:
+        if code not in CODES:
+            raise ValueError(f"code is {code!r}; the emulator runs {' or '.join(map(repr, CODES))}")
         self._device = DeviceSpec.known(arch)
         self._seed = seed
+        self._code = code
 
     @property
     def device(self) -> DeviceSpec:
@@ -40,7 +46,12 @@ class EmulatorBackend:
     @property
     def key(self) -> Hashable:
         """Return what distinguishes the kernels loaded here from those of another backend."""
-        return ("emulator", self._device, self._seed)
+        return ("emulator", self._device, self._seed, self._code)
+
+    @property
+    def code(self) -> str:
+        """Return what is run: ``"source"`` or ``"ptx"``."""
+        return self._code
 
     def check_place(self, op: str, array: Any) -> None:
         """Accept every array: all are in host memory."""
@@ -52,6 +63,8 @@ class EmulatorBackend:
                 f"kernel {kernel.name}: clusters of {kernel.cluster} blocks, but "
                 f"{self._device.name} has {self._device.max_cluster}"
             )
+        if self._code == "ptx":
+            return functools.partial(self._launch, _ptx_kernel(kernel, self._device.arch))
         return functools.partial(self._launch, _host_kernel(kernel))
 
     def by_value(self, struct: Any) -> Any:
@@ -64,7 +77,7 @@ class EmulatorBackend:
 
     def _launch(
         self,
-        kernel: _run.HostKernel,
+        kernel: _run.EmulatedKernel,
         grid: tuple[int],
         block: tuple[int],
         args: tuple[Any, ...],
@@ -88,14 +101,24 @@ def _host_kernel(kernel: Kernel) -> _run.HostKernel:
         (root,),
         cluster=kernel.cluster,
         max_threads=kernel.max_threads,
-        roles=("read",) * kernel.reads
-        + ("write" if kernel.writes_all else "part",) * kernel.writes
-        + ("both",),
+        roles=_roles(kernel),
     )
 
 
+@functools.cache
+def _ptx_kernel(kernel: Kernel, arch: int) -> _run.EmulatedKernel:
+    from cusoftmax.emulator import ptx  # NVRTC is needed for this only
+
+    return ptx.load(ptx.compiled(kernel, arch)).kernel(kernel.name, _roles(kernel))
+
+
+def _roles(kernel: Kernel) -> tuple[str, ...]:
+    writes = "write" if kernel.writes_all else "part"
+    return ("read",) * kernel.reads + (writes,) * kernel.writes + ("both",)
+
+
 @contextlib.contextmanager
-def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
+def activate(arch: str = "sm_90", seed: int = 0, code: str = "source") -> Iterator[EmulatorBackend]:
     """Within the block, the package runs on the CPU and ``cupy.empty`` gives host memory.
 
     This holds for all threads of the process, such as those of a pool, until the last such block
@@ -108,8 +131,13 @@ def activate(arch: str = "sm_90", seed: int = 0) -> Iterator[EmulatorBackend]:
         The GPU whose plans to run, such as ``"sm_90"``.
     seed : int
         Draws the order in which threads run and the errors of approximate instructions.
+    code : str
+        What to run: ``"source"``, the kernels built by the host's compiler, or ``"ptx"``, what
+        NVRTC makes of them for `arch`, on an interpreter.
     """
-    backend = EmulatorBackend(arch, seed)
+    import cupy  # not where the emulator is imported: cuda_driver has to come before CuPy
+
+    backend = EmulatorBackend(arch, seed, code)
     # The second is for a thread that is within a using_allocator of its own.
     with _default_allocator, cupy.cuda.using_allocator(_memory.allocate):
         push_backend(backend)
@@ -145,6 +173,8 @@ class _DefaultAllocator:
 
         In a new thread, since CuPy refuses in one that is within a `using_allocator`.
         """
+        import cupy
+
         before = []
 
         def swap() -> None:
@@ -161,9 +191,16 @@ _default_allocator = _DefaultAllocator()
 
 
 @contextlib.contextmanager
-def trace() -> Iterator[_run.Report]:
-    """Count the traffic of the launches within the block, of all threads; slower than without."""
-    report = _run.Report()
+def trace(accesses: bool = True) -> Iterator[_run.Report]:
+    """Count what the launches within the block do, of all threads.
+
+    Parameters
+    ----------
+    accesses : bool
+        Whether to count sectors and bank conflicts too, which is slower, and for which each warp
+        keeps its turn until a barrier.
+    """
+    report = _run.Report(accesses=accesses)
     _run.reports.append(report)
     try:
         yield report

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ._cache import cache_folder, is_whole, naming_folder, seal, tidy
 
@@ -39,11 +39,13 @@ _FULL = os.strerror(errno.ENOSPC)
 class CompilerNotFound(RuntimeError):
     """There is no C++ compiler to build kernels for the CPU with."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "the emulator needs a C++17 compiler, and none of $CXX, g++, clang++ or ziglang is "
-            'there: pip install "cusoftmax[emulator]"'
-        )
+    def __init__(self, given: str = "") -> None:
+        if given:
+            what = f"CXX={given} names none: set CXX to one, or unset it for g++ or another"
+        else:
+            names = "none of $CXX, g++, clang++ or ziglang"
+            what = f'{names} is there: pip install "cusoftmax[emulator]"'
+        super().__init__(f"the emulator needs a C++17 compiler, and {what}")
 
 
 class BuildError(RuntimeError):
@@ -55,13 +57,17 @@ class BuildError(RuntimeError):
 
 @functools.cache
 def compiler() -> tuple[str, ...]:
-    """Return the command of the compiler: ``$CXX``, else g++, clang++ or ziglang's."""
-    chosen = os.environ.get("CXX", "")
-    if chosen:
-        command = shlex.split(chosen)
-        found = shutil.which(command[0])
-        if found:
-            return (found, *command[1:])
+    """Return the command of the compiler: ``$CXX`` if set, else g++, clang++ or ziglang's."""
+    given = os.environ.get("CXX", "").strip()
+    if given:
+        try:
+            program, *options = shlex.split(given)
+        except ValueError:  # a quotation that does not end
+            raise CompilerNotFound(given) from None
+        found = shutil.which(program)
+        if not found:
+            raise CompilerNotFound(given)
+        return (found, *options)
     for name in ("g++", "clang++"):
         found = shutil.which(name)
         if found:
@@ -98,17 +104,28 @@ def _is_clang() -> bool:
     return "clang" in compiler_version()
 
 
-def _sources(folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    found: set[pathlib.Path] = set()
-    for folder in folders:
-        found.update(path for path in folder.rglob("*") if path.suffix in _SOURCE_SUFFIXES)
-    return sorted(found)
+def _sources(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return the sources in a folder; of a file, itself."""
+    if folder.is_file():
+        return [folder]
+    # Below the emulator's own folder lies what interprets PTX: no part of a kernel's library.
+    paths = folder.glob("*") if folder == HERE else folder.rglob("*")
+    return sorted(path for path in paths if path.suffix in _SOURCE_SUFFIXES)
+
+
+@functools.cache
+def bare() -> tuple[str, ...]:
+    """Return options for a library that calls nothing of C++'s: its links take half the time."""
+    return () if _is_clang() else ("-nostdlib", "-lgcc")
 
 
 def build(
     source: pathlib.Path, options: Sequence[str], folders: Sequence[pathlib.Path], optimise: str
 ) -> pathlib.Path:
     """Compile `source` to a shared library that loads, unless one is in the cache.
+
+    The key of the cache has the names of sources within their folders and what they hold, not where
+    the folders lie: copies of a checkout, and an installed package, build alike.
 
     Parameters
     ----------
@@ -127,11 +144,13 @@ def build(
         The library, owned by this user.
     """
     command = [*compiler(), optimise, *_OPTIONS, *_machine_options(), *options]
-    command += [f"-I{folder}" for folder in folders]
     digest = hashlib.sha256("\0".join([*command, compiler_version()]).encode())
-    for path in [source, *_sources(folders)]:
-        digest.update(f"\0{path}\0".encode())
-        digest.update(path.read_bytes())
+    command += [f"-I{folder}" for folder in folders]
+    for folder in (source, *folders):
+        for path in _sources(folder):
+            digest.update(f"\0{path.relative_to(folder)}\0".encode())
+            digest.update(path.read_bytes())
+        digest.update(b"\0")  # ends the folder
     folder = cache_folder()
     library = folder / f"{source.stem}-{digest.hexdigest()[:32]}.so"
     if not is_whole(library) or _why_not_loaded(library) is not None:

@@ -1,4 +1,4 @@
-"""The folder of built libraries: each is checked before it is used, and what is old goes.
+"""The folder of built libraries and PTX: each is checked before it is used, and what is old goes.
 
 A library ends with the SHA-256 of what comes before, which the loader does not read. So one that
 was cut short or changed is recognised before it is loaded, which could be a bus error.
@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -84,6 +85,21 @@ def is_whole(library: pathlib.Path) -> bool:
     return hashlib.sha256(body).digest() == digest
 
 
+def keep(path: pathlib.Path, content: bytes) -> None:
+    """Write a sealed file, under another name first, so that none is ever partial."""
+    with naming_folder(path.parent), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        fresh = pathlib.Path(folder, path.name)
+        fresh.write_bytes(content)
+        fresh.chmod(0o600)
+        seal(fresh)
+        fresh.replace(path)
+
+
+def sealed(path: pathlib.Path) -> bytes | None:
+    """Return what a sealed file holds, or None if it is absent or damaged."""
+    return path.read_bytes()[:-_DIGEST_BYTES] if is_whole(path) else None
+
+
 def tidy(folder: pathlib.Path) -> None:
     """Remove temporaries of killed builds, libraries long unused, and what is too much."""
     now, kept = time.time(), []
@@ -96,7 +112,7 @@ def tidy(folder: pathlib.Path) -> None:
         if entry.name.startswith("tmp"):
             if age > ABANDONED:
                 _remove(entry)
-        elif entry.name.endswith(".so"):
+        elif entry.name.endswith((".so", ".ptx")):
             if age > UNUSED:
                 _remove(entry)
             else:

@@ -6,7 +6,6 @@ import ctypes
 import mmap
 from typing import Any
 
-import cupy
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +15,8 @@ _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 def allocate(nbytes: int) -> Any:
     """Return host memory behind a CuPy pointer, its bytes 0xFF: NaN as any float."""
+    import cupy
+
     room = np.full(nbytes + _ALIGNMENT, 0xFF, dtype=np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
     memory = cupy.cuda.memory.UnownedMemory(
@@ -38,6 +39,8 @@ def asarray(array: npt.ArrayLike, misalign: int = 0) -> Any:
     -------
     cupy.ndarray
     """
+    import cupy
+
     source = np.asarray(array)
     order: Any = "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
     pointer = allocate(source.nbytes + misalign) + misalign
@@ -49,6 +52,8 @@ def asarray(array: npt.ArrayLike, misalign: int = 0) -> Any:
 
 def sparse(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
     """Return zeros that take memory only where they are written, for very large arrays."""
+    import cupy
+
     kind = np.dtype(dtype)
     nbytes = max(int(np.prod(shape, dtype=object)) * kind.itemsize, 1)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE

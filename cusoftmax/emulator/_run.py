@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import abc
 import ctypes
 import dataclasses
 import functools
 import pathlib
 import threading
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from . import _abi, _build
 _MESSAGE_BYTES = 2048
 # The runtime has one global state, so launches run one at a time.
 _LOCK = threading.Lock()
+
+_Bytes = ctypes.Array[ctypes.c_char]
 
 
 class KernelError(RuntimeError):
@@ -37,6 +41,9 @@ class Traffic:
     shuffles: int = 0
     widest_read: int = 0
     widest_written: int = 0
+    # By the name of the PTX instruction, how often threads executed it; empty for kernels that are
+    # built from their source.
+    instructions: Counter[str] = dataclasses.field(default_factory=Counter)
 
     def add(self, other: Traffic) -> None:
         """Add the counts of `other`; keep the larger of the widest accesses."""
@@ -53,12 +60,23 @@ class LaunchTraffic(Traffic):
     kernel: str = ""
     grid: int = 0
     block: int = 0
+    executed: Executed | None = None
+
+
+class Executed(Protocol):
+    """How often each instruction of a launch was executed, by all threads."""
+
+    def by_name(self) -> Counter[str]: ...
+
+    def by_line(self) -> list[tuple[str, bool, int | None, int]]:
+        """Return name, whether it has a guard, where it branches to, and how often."""
 
 
 @dataclasses.dataclass(eq=False)  # several threads may trace at once: each is itself
 class Report(Traffic):
     """The counts of all launches inside a ``trace()``, and of each of them in `kernels`."""
 
+    accesses: bool = True  # whether sectors and bank conflicts are counted
     launches: int = 0
     kernels: list[LaunchTraffic] = dataclasses.field(default_factory=list)
 
@@ -82,7 +100,8 @@ def runtime() -> ctypes.CDLL:
 
 
 @functools.cache
-def _load(path: pathlib.Path) -> ctypes.CDLL:
+def load(path: pathlib.Path) -> ctypes.CDLL:
+    """Load a library once."""
     return ctypes.CDLL(str(path))
 
 
@@ -90,51 +109,35 @@ def _address(library: ctypes.CDLL, symbol: str) -> int | None:
     return ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
 
 
-class HostKernel:
-    """A kernel built for the host.
+class EmulatedKernel(abc.ABC):
+    """A kernel that can be launched on the CPU.
 
     Parameters
     ----------
-    source : pathlib.Path
-        The ``.cu`` file.
     name : str
-        Its ``extern "C"`` entry, given to it as the macro ``CSM_NAME``.
-    macros : sequence of (str, str)
-        Further macros.
-    include_folders : sequence of pathlib.Path
-        Where its headers are.
+        Its entry.
+    roles : sequence of str
+        Of each array among its arguments: ``"read"``, ``"write"`` (each element exactly once),
+        ``"part"`` (each at most once) or ``"both"``.
     cluster : int
         Blocks of a cluster.
     max_threads : int
         What its launch bounds allow.
-    roles : sequence of str
-        Of each array among its arguments: ``"read"``, ``"write"`` (each element exactly once),
-        ``"part"`` (each at most once) or ``"both"``.
     """
 
-    def __init__(
-        self,
-        source: pathlib.Path,
-        name: str,
-        macros: Sequence[tuple[str, str]] = (),
-        include_folders: Sequence[pathlib.Path] = (),
-        cluster: int = 1,
-        max_threads: int = 1024,
-        roles: Sequence[str] = ("read", "read", "write", "both"),
-    ) -> None:
+    def __init__(self, name: str, roles: Sequence[str], cluster: int, max_threads: int) -> None:
         self.name = name
         self.roles = roles
         self.cluster = cluster
         self.max_threads = max_threads
-        defined = {**dict(macros), "CSM_NAME": name, "CSM_EMULATOR": "1"}
-        # The device flushes float32 subnormals (CuPy compiles with -ftz=true), float64 ones never.
-        self.flush_subnormals = defined.get("CSM_ACC") == "float"
-        options = [f"-D{key}={value}" for key, value in sorted(defined.items())]
-        options.append(f'-DCSM_SOURCE="{source.resolve()}"')
-        folders = (*include_folders, source.resolve().parent, _build.HERE)
-        self.library = _load(
-            _build.build(_build.HERE / "entry.cpp", options, tuple(dict.fromkeys(folders)), "-O1")
-        )
+
+    @abc.abstractmethod
+    def _set_code(self, call: _abi.LaunchStruct, values: Sequence[_Bytes]) -> Any:
+        """Let `call` run this kernel with these arguments; return what must outlive the launch."""
+
+    def _executed(self, code: Any) -> Executed | None:
+        """Return how often each instruction was executed, from what `_set_code` returned."""
+        return None
 
     def launch(
         self,
@@ -163,22 +166,29 @@ class HostKernel:
         KernelError
             At the first fault found.
         """
+        call = _abi.LaunchStruct()
+        values = _arguments(call, args, self.roles)
+        return self._launch(call, values, grid, block, shared_bytes, seed)
+
+    def _launch(
+        self,
+        call: _abi.LaunchStruct,
+        values: Sequence[_Bytes],
+        grid: int,
+        block: int,
+        shared_bytes: int,
+        seed: int,
+    ) -> LaunchTraffic:
         if block > self.max_threads:
             raise KernelError(
                 f"kernel {self.name}: {block} threads a block, "
                 f"but its launch bounds say {self.max_threads}"
             )
-        call = _abi.LaunchStruct()
-        call.enter = _address(self.library, "csm_enter")
-        call.attach = _address(self.library, "csm_attach")
+        code = self._set_code(call, values)
         call.name = self.name.encode()
         call.grid, call.block, call.cluster = grid, block, self.cluster
         call.shared_bytes = shared_bytes
         call.seed = seed
-        call.flush_subnormals = self.flush_subnormals
-        values = _arguments(call, args, self.roles)
-        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        call.args = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
         if chosen_blocks:
             clusters = sorted({block % grid // self.cluster for block in chosen_blocks[-1]})
             call.clusters = (ctypes.c_int64 * len(clusters))(*clusters)
@@ -187,12 +197,20 @@ class HostKernel:
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         with _LOCK:
             tracing = tuple(reports)
-            call.trace = bool(tracing)
+            call.trace = any(report.accesses for report in tracing)
             failed = runtime().csm_run(ctypes.byref(call), ctypes.byref(counted), message)
             if failed:
                 raise KernelError(message.value.decode(errors="replace"))
             counts = {name: getattr(counted, name) for name, *_ in _abi.ReportStruct._fields_}
-            traffic = LaunchTraffic(**counts, kernel=self.name, grid=grid, block=block)
+            executed = self._executed(code)
+            traffic = LaunchTraffic(
+                **counts,
+                instructions=executed.by_name() if executed else Counter(),
+                executed=executed,
+                kernel=self.name,
+                grid=grid,
+                block=block,
+            )
             for report in tracing:
                 report.add(traffic)
                 report.launches += 1
@@ -200,9 +218,59 @@ class HostKernel:
         return traffic
 
 
-def _arguments(
-    call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str]
-) -> list[ctypes.Array[ctypes.c_char]]:
+class HostKernel(EmulatedKernel):
+    """A kernel whose source is built for the host.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        The ``.cu`` file.
+    name : str
+        Its ``extern "C"`` entry, given to it as the macro ``CSM_NAME``.
+    macros : sequence of (str, str)
+        Further macros.
+    include_folders : sequence of pathlib.Path
+        Where its headers are.
+    cluster, max_threads, roles
+        As of `EmulatedKernel`.
+    """
+
+    def __init__(
+        self,
+        source: pathlib.Path,
+        name: str,
+        macros: Sequence[tuple[str, str]] = (),
+        include_folders: Sequence[pathlib.Path] = (),
+        cluster: int = 1,
+        max_threads: int = 1024,
+        roles: Sequence[str] = ("read", "read", "write", "both"),
+    ) -> None:
+        super().__init__(name, roles, cluster, max_threads)
+        defined = {**dict(macros), "CSM_NAME": name, "CSM_EMULATOR": "1"}
+        # The device flushes float32 subnormals (CuPy compiles with -ftz=true), float64 ones never.
+        self.flush_subnormals = defined.get("CSM_ACC") == "float"
+        options = [f"-D{key}={value}" for key, value in sorted(defined.items())]
+        options += [f'-DCSM_SOURCE="{source.name}"', *_build.bare()]
+        folders = (*include_folders, source.resolve().parent, _build.HERE)
+        self.library = load(
+            _build.build(_build.HERE / "entry.cpp", options, tuple(dict.fromkeys(folders)), "-O1")
+        )
+
+    def _set_code(self, call: _abi.LaunchStruct, values: Sequence[_Bytes]) -> Any:
+        set_library(call, self.library)
+        call.flush_subnormals = self.flush_subnormals
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        call.args = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
+        return pointers, values
+
+
+def set_library(call: _abi.LaunchStruct, library: ctypes.CDLL) -> None:
+    """Let the threads of a launch start in a library."""
+    call.enter = _address(library, "csm_enter")
+    call.attach = _address(library, "csm_attach")
+
+
+def _arguments(call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str]) -> list[_Bytes]:
     """Return the bytes of each argument, and describe the arrays in `call` with their roles."""
     values = []
     for i, arg in enumerate(args):

@@ -61,7 +61,7 @@ inline void check_global_access(const void* address, int bytes, Touch touch, boo
   for (int i = 0; i < rt.launch.arrays; ++i) {
     const Array& array = rt.launch.array[i];
     const i64 offset = static_cast<i64>(at - array.base);
-    if (!(array.role & needed) || offset < 0 || offset + bytes > array.span) continue;
+    if (!(array.role & needed) || offset < 0 || offset > array.span - bytes) continue;
     i64 element;
     WrittenElements* written = !reads && array.once ? &rt.written[i] : nullptr;
     const Placement found = placement(array, offset, bytes, written, &element);
@@ -125,7 +125,7 @@ inline void* check_shared_access(i64 offset, int bytes, Touch touch, int rank, i
     rt.tracer.record(site, t->lane, true, static_cast<u64>(offset), bytes, touch, true);
   }
   SharedMemory& shared = block->shared;
-  if (offset < 0 || offset + bytes > rt.launch.shared_bytes) {
+  if (offset < 0 || offset > rt.launch.shared_bytes - bytes) {
     fail(t, "shared %s of %d bytes out of bounds, at byte %lld of %lld (%s)", verb(touch), bytes, offset,
          rt.launch.shared_bytes, where(site).text);
   }

@@ -110,6 +110,7 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted, CSM_WHERE) {
   if (wanted) __builtin_memcpy(address, &value, sizeof(V));
 }
 
+CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
@@ -120,13 +121,17 @@ CSM_DEVICE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, 
 CSM_DEVICE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 CSM_DEVICE float reciprocal(float a) { return 1.0f / a; }
 CSM_DEVICE double reciprocal(double a) { return 1.0 / a; }
-// If one operand is NaN, the result is the other one.
-CSM_DEVICE float maximum(float a, float b) { return a > b || b != b ? a : b; }
-CSM_DEVICE double maximum(double a, double b) { return a > b || b != b ? a : b; }
+CSM_DEVICE float maximum(float a, float b) { return b > a ? b : a; }
+CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
-CSM_DEVICE float zero_if_less(float value, float a, float b) { return a < b ? 0.0f : value; }
-CSM_DEVICE double zero_if_less(double value, double a, double b) { return a < b ? 0.0 : value; }
+CSM_DEVICE bool unlikely(bool condition) { return condition; }
+template <class T>
+CSM_DEVICE T at_least(T a, T least) {
+  return a < least ? least : a;
+}
+CSM_DEVICE float towards_zero(float a) { return __builtin_truncf(a); }
+CSM_DEVICE double towards_zero(double a) { return __builtin_trunc(a); }
 template <class T>
 CSM_DEVICE void count_or_add(T term, T& ones, T& others) {
   (term == T(1) ? ones : others) += term;

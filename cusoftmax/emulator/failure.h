@@ -28,9 +28,13 @@ struct Text {
   char text[192];
 };
 
-// "patterns/block.cuh:42".
+// "patterns/block.cuh:42", or what the launch calls the place.
 inline Text where(u32 site) {
   Text out;
+  if (rt.launch.places) {
+    snprintf(out.text, sizeof out.text, "%s", rt.launch.places[site & 0xffffffu]);
+    return out;
+  }
   const char* path = rt.file[site >> 24];
   const char* root = strstr(path, "cuda_kernels/");
   const char* base = strrchr(path, '/');
@@ -48,6 +52,7 @@ inline const char* name_of(Collective kind) {
   switch (kind) {
     case Collective::shuffle_xor: return "shuffle_xor";
     case Collective::shuffle: return "shuffle";
+    case Collective::vote: return "vote";
     case Collective::block_barrier: return "block_barrier";
     case Collective::cluster_arrive: return "cluster_arrive";
     default: return "cluster_wait";

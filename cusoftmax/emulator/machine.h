@@ -24,7 +24,7 @@ struct ThreadView {
 };
 
 enum class Touch { read, write };
-enum class Collective { shuffle_xor, shuffle, block_barrier, cluster_arrive, cluster_wait };
+enum class Collective { shuffle_xor, shuffle, vote, block_barrier, cluster_arrive, cluster_wait };
 
 struct Machine {
   ThreadView* self;  // the thread that runs now
@@ -37,10 +37,16 @@ struct Machine {
   // Before each access of `bytes` at `offset` of the shared memory of block `rank` of the cluster, or of this thread's
   // block if `rank` is -1. Returns where they lie on the host.
   void* (*shared_access)(i64 offset, int bytes, Touch touch, int rank, int line, const char* file);
-  // A shuffle: the value that lane `lane`, or this lane ^ `lane`, passes. Values of 4 bytes travel as 8 bytes.
+  // A shuffle: the value that lane `lane`, or this lane ^ `lane`, passes. Values of 4 bytes travel as 8 bytes. A vote:
+  // a bit for each lane, set where `value` is not 0.
   u64 (*exchange)(Collective kind, u64 value, int lane, int width, int line, const char* file);
   // A barrier of the block, or one half of a barrier of the cluster.
   void (*barrier)(Collective kind, int line, const char* file);
+
+  // Lets another warp run first, now and then, so that results do not depend on the order of accesses between barriers.
+  void (*may_switch)();
+  // Ends the launch with this message.
+  void (*fail)(const char* message, int line, const char* file);
 
   float (*exp2_approx)(float);
 };
@@ -70,6 +76,7 @@ struct Launch {
   void (*attach)(Machine*);
   void** args;
   const char* name;
+  const char* const* places;  // what each line is called in messages, or null where files and lines tell
   i64 grid;
   int block;
   int cluster;

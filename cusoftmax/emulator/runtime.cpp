@@ -10,6 +10,9 @@
 namespace csm {
 namespace {
 
+void fail_here(const char* message, int line, const char* file) {
+  fail(self(), "%s (%s)", message, where(site_of(line, file)).text);
+}
 float approximate_exp2(float a) { return perturbed_exp2(rt.machine.seed, a); }
 
 // Sets up the runtime for a launch. False if the launch cannot run.
@@ -21,8 +24,8 @@ bool prepare(const Launch& launch) {
   rt.random = scramble(launch.seed + 1) | 1;
   rt.blocks = launch.cluster;
   rt.warps = launch.cluster * ((launch.block + kWarp - 1) / kWarp);
-  rt.machine = Machine{nullptr,         launch.seed,   check_global_access, check_shared_access,
-                       exchange_values, reach_barrier, approximate_exp2};
+  rt.machine = Machine{nullptr,       launch.seed,     check_global_access, check_shared_access, exchange_values,
+                       reach_barrier, may_switch_warp, fail_here,           approximate_exp2};
   if (launch.block < 1 || launch.block > kMaxBlockThreads || launch.grid < 1 || launch.cluster < 1 ||
       launch.cluster > kMaxClusterBlocks || launch.grid % launch.cluster) {
     fail_outside(nullptr, "cannot launch %lld blocks of %d threads in clusters of %d", launch.grid, launch.block,

@@ -68,6 +68,16 @@ inline void leave_warp() {
   }
 }
 
+// Now and then lets another warp run before this thread goes on: what a result may not depend on. Not while the
+// accesses of a warp are traced, which the tracer takes to follow each other.
+inline void may_switch_warp() {
+  if (!rt.ready_count || rt.launch.trace || draw(64)) return;
+  Warp* warp = self()->warp;
+  warp->resume = self();
+  rt.ready[rt.ready_count++] = warp;
+  leave_warp();
+}
+
 // Where the lanes of a warp have come together: their accesses since the last time are counted by warp instruction.
 inline void count_accesses() {
   if (rt.launch.trace) rt.tracer.flush(rt.report);
@@ -104,7 +114,7 @@ inline bool meet_warp(Thread* t, Collective kind, u32 site, int lane_mask, int w
   return false;
 }
 
-// Both shuffles: returns what another lane offered.
+// Shuffles return what another lane offered, votes what all did.
 inline u64 exchange_values(Collective kind, u64 value, int lane, int width, int line, const char* file) {
   Thread* t = self();
   Warp* warp = t->warp;
@@ -126,6 +136,11 @@ inline u64 exchange_values(Collective kind, u64 value, int lane, int width, int 
   if (meet_warp(t, kind, site, by_xor ? lane : 0, width)) {
     warp->parity = 1 - parity;
     ++rt.report.shuffles;
+  }
+  if (kind == Collective::vote) {
+    u64 bits = 0;
+    for (int i = 0; i < kWarp; ++i) bits |= static_cast<u64>(offered[i] != 0) << i;
+    return bits;
   }
   return offered[by_xor ? t->lane ^ lane : (t->lane & ~(width - 1)) | (lane & (width - 1))];
 }

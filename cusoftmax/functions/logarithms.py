@@ -278,19 +278,26 @@ def logsumexp(
     >>> cusoftmax.logsumexp(cupy.asarray([1000.0, 1000.0]))  # 1000 + log 2
     array(1000.69314718)
     """
-    weights = () if b is None else (arrays.broadcast("logsumexp", "b", b, "x", x),)
-    signed = plain_bool("logsumexp", "return_sign", return_sign)
-    name = "logsumexp" + "_b" * bool(weights) + "_sign" * signed
+    name, inputs = weighted("x", x, b, return_sign)
     if scale is None and mask is None and bias is None and causal is False:
-        return launch.run(name, (x, *weights), axis, dtype, out, keepdims)
+        return launch.run(name, inputs, axis, dtype, out, keepdims)
     return _logits.run(
-        *(name, (x, *weights), axis, dtype, out),
+        *(name, inputs, axis, dtype, out),
         scale=scale,
         mask=mask,
         bias=bias,
         causal=causal,
         keepdims=keepdims,
     )
+
+
+def weighted(
+    called: str, x: cupy.ndarray, b: cupy.ndarray | None, return_sign: bool
+) -> tuple[str, tuple[cupy.ndarray, ...]]:
+    """Return the operation and the inputs of logsumexp; messages name `x` as it is `called`."""
+    weights = () if b is None else (arrays.broadcast("logsumexp", "b", b, called, x),)
+    signed = plain_bool("logsumexp", "return_sign", return_sign)
+    return "logsumexp" + "_b" * bool(weights) + "_sign" * signed, (x, *weights)
 
 
 def logsumexp_vjp(

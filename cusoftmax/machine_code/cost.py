@@ -15,7 +15,8 @@ from functools import lru_cache, partial
 
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
-from cusoftmax.machine_code.flow import LoopCounts, walk
+from cusoftmax.machine_code.executed import ExecutedLine, counted_rounds
+from cusoftmax.machine_code.flow import Loop, LoopCounts, walk
 from cusoftmax.machine_code.limits import (
     LIMITERS,
     Occupancy,
@@ -141,7 +142,12 @@ class Cost:
         return needed_in_flight(self.chip, self.plan.device)
 
 
-def cost(plan: Plan, chip: Chip | None = None, level2_bytes: Sequence[float] | None = None) -> Cost:
+def cost(
+    plan: Plan,
+    chip: Chip | None = None,
+    level2_bytes: Sequence[float] | None = None,
+    executed: Sequence[Sequence[ExecutedLine]] = (),
+) -> Cost:
     """Predict the cost of a plan.
 
     Parameters
@@ -153,6 +159,9 @@ def cost(plan: Plan, chip: Chip | None = None, level2_bytes: Sequence[float] | N
     level2_bytes : sequence of float, optional
         Bytes of the sectors that each launch touches, as `profiling.sectors.level2_bytes` counts
         them. By default every sector counts as used whole.
+    executed : sequence of sequences of ExecutedLine
+        Of each launch, how often its PTX was executed on a few rows: what the rounds of loops that
+        depend on the data follow from. Without it they are taken to be few.
 
     Raises
     ------
@@ -160,7 +169,7 @@ def cost(plan: Plan, chip: Chip | None = None, level2_bytes: Sequence[float] | N
         If NVRTC, cuobjdump or nvdisasm is absent, or a kernel does not compile.
     """
     chip = chip or Chip.of(plan.device)
-    return Cost(plan, chip, _launches(plan, chip, compiled(plan), level2_bytes))
+    return Cost(plan, chip, _launches(plan, chip, compiled(plan), level2_bytes, executed))
 
 
 @dataclass(frozen=True)
@@ -204,15 +213,37 @@ def _compiled(kernels: tuple[Kernel, ...], arch: int) -> list[Code]:
     return read_code(binaries, arch)
 
 
+def depends_on_data(launch: Launch) -> bool:
+    """Whether the rounds of a launch's loops depend on the data: where elements are selected."""
+    return int(launch.kernel["CSM_SLOTS"]) > 0
+
+
 def _launches(
-    plan: Plan, chip: Chip, codes: Sequence[Code], level2_bytes: Sequence[float] | None
+    plan: Plan,
+    chip: Chip,
+    codes: Sequence[Code],
+    level2_bytes: Sequence[float] | None,
+    executed: Sequence[Sequence[ExecutedLine]],
 ) -> tuple[KernelCost, ...]:
+    def rounds(number: int, launch: Launch, code: Code) -> LoopCounts:
+        derived = loop_counts_of(plan, launch)
+        if not executed or not depends_on_data(launch):
+            return derived
+        counted = counted_rounds(code.instructions, code.base, executed[number])
+
+        def known(loop: Loop) -> float | None:
+            # The rows of a block are the plan's, not those of the few rows that ran.
+            made = counted.get(loop.header) if loop.depth else None
+            return derived(loop) if made is None else made
+
+        return known
+
     touched = level2_bytes or (0.0,) * len(codes)
     return tuple(
         kernel_cost(
             launch.kernel.name,
             code,
-            loop_counts_of(plan, launch),
+            rounds(number, launch, code),
             chip,
             plan.device,
             grid=launch.grid,
@@ -222,7 +253,9 @@ def _launches(
             memory_bytes=partial(memory_bytes, plan, launch),
             level2_bytes=sectors,
         )
-        for launch, code, sectors in zip(plan.launches, codes, touched, strict=True)
+        for number, (launch, code, sectors) in enumerate(
+            zip(plan.launches, codes, touched, strict=True)
+        )
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,12 +34,14 @@ from cusoftmax.machine_code.catalog import (
     writes_elements,
 )
 from cusoftmax.machine_code.chips import REGISTER_UNIT, REGISTERS
-from cusoftmax.machine_code.sass import Compiled, inspect, inspect_all, missing, nvrtc_version
+from cusoftmax.machine_code.sass import Compiled, inspect, inspect_all, missing
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.operation import Operation
 from cusoftmax.operations.table import KERNELS, OPERATIONS
+from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.device import ARCHITECTURES
 from cusoftmax.planning.plan import TYPES, WARP, Kernel, features_of, roles_of
+from cusoftmax.runtime.nvrtc import version as nvrtc_version
 from cusoftmax.runtime.source import kernel_root
 
 __all__ = [
@@ -53,6 +56,7 @@ __all__ = [
     "missing",
 ]
 
+STAGED_BYTES = 16  # of an access to an operand that passes through shared memory
 _REGISTER_STEP = REGISTER_UNIT // WARP  # a thread is given a multiple of this many registers
 _ITEMSIZE_OF_CTYPE = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()}
 
@@ -93,6 +97,48 @@ def selected(arch: int, op: str, dtype: str) -> bool:
     if arch == _MOST_TRIED:
         return dtype == "float32" or (dtype == "float16" and not _has_one_feature(op))
     return arch == _OLDEST and dtype == "float32" and not _is_variant(op)
+
+
+def is_told(arch: int, op: str, dtype: str) -> bool:
+    """Whether `telling` has any kernel of the operation and dtype for the architecture."""
+    if not selected(arch, op, dtype):
+        return False
+    if op not in _FIRST_OPS:
+        # Elsewhere float32 alone is selected. Without outputs nothing is parked.
+        operation = OPERATIONS[op]
+        parks = bool(operation.outputs) and "block" in operation.patterns
+        return dtype == "float32" or parks or "block" not in operation.patterns
+    if op != _FIRST_OPS[0] and dtype in _CONVERTING_DTYPES:
+        return False  # converted as they are read, as for the other operation
+    return arch == _MOST_TRIED or (op, dtype) in _WHOLE or dtype not in _MAIN_DTYPES
+
+
+def telling(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
+    """Return the kernels of a quick run that the tests compile.
+
+    They have each pattern and stage in every dtype and on every architecture, and of each operation
+    the kernels that run short of registers first. What differs from one of them in size alone is
+    left to a quick run, and so are narrow accesses and unevenly spaced rows of all but one dtype.
+    """
+    if not is_told(arch, op, dtype):
+        return ()
+    found = selection(arch, op, dtype)
+    whole = (op, dtype) in _WHOLE
+    if op in _FIRST_OPS:
+        found = representative(found)
+        if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[0]):
+            found = tuple(k for k in found if k["CSM_VEC"] != "1")
+        if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[1]):
+            found = tuple(k for k in found if k["CSM_BATCH_DIMS"] == k["CSM_ROW_DIMS"] == "1")
+        if arch != _MOST_TRIED and not whole:
+            found = tuple(k for k in found if _is_resident(k))
+    elif "block" in OPERATIONS[op].patterns and arch == _MOST_TRIED:
+        # Blocks without clusters are compiled for the oldest, which has none. float16 needs the
+        # most registers where a part of a row is parked.
+        found = tuple(k for k in found if _is_resident(k) and k.cluster > 1)
+        if dtype == "float16":
+            found = tuple(k for k in found if k["CSM_PARKS"] == "1")
+    return found
 
 
 def _has_one_feature(op: str) -> bool:
@@ -152,17 +198,25 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
     inputs, row_inputs, tables, outputs, row_outputs = (
         int(count) for count in kernel["CSM_ROLES"].split(",")
     )
+    repeated, staged = int(kernel["CSM_REPEATED"]), int(kernel["CSM_STAGED"])
+
+    def accesses(operand: int) -> Counter[int]:
+        size = sizes[operand]
+        if staged >> operand & 1:  # whole vectors, and an element at an end
+            return Counter({STAGED_BYTES: ceil_div(times * vector * size, STAGED_BYTES), size: 1})
+        once = bool(repeated >> operand & 1)
+        return Counter({size: 1} if once else {vector * size: times})
+
     loads: Counter[int] = Counter()
     if reads_elements(kernel):
-        repeated = int(kernel["CSM_REPEATED"])
         for needed in passes(kernel):
             for i in needed:
-                once = bool(repeated >> i & 1)
-                loads[sizes[i] if once else vector * sizes[i]] += 1 if once else times
+                loads += accesses(i)
     stores: Counter[int] = Counter()
     if writes_elements(kernel):
-        for size in sizes[inputs + row_inputs + tables :][:outputs]:
-            stores[vector * size] += times
+        first = inputs + row_inputs + tables
+        for i in range(first, first + outputs):
+            stores += accesses(i)
     if not uses_workspace(kernel):  # otherwise another launch does, or they mix with nodes
         for size in sizes[inputs:][: row_inputs + tables]:  # looked up once for a row
             loads[size] += 1
@@ -199,6 +253,19 @@ def operation_of(kernel: Kernel) -> Operation:
     raise LookupError(f"no operation has the kernel {kernel.name}")
 
 
+def cluster_barriers(kernel: Kernel) -> tuple[int, int]:
+    """Return how often the source of a kernel arrives and waits at a cluster barrier.
+
+    All threads of a block must reach the same instruction together (``.aligned``): a compiler that
+    copies it into the branches of a condition could leave a kernel waiting for ever.
+    """
+    if kernel.cluster == 1:
+        return 0, 0
+    path = kernel_root() / "patterns" / f"{kernel['CSM_PATTERN']}.cuh"
+    source = re.sub("//.*", "", path.read_text(encoding="utf-8"))
+    return source.count("cluster_arrive()"), source.count("cluster_wait()")
+
+
 def faults(compiled: Compiled) -> list[str]:
     """Return what is wrong with a binary, in words; an empty list if it passes."""
     kernel, found = compiled.kernel, []
@@ -209,6 +276,12 @@ def faults(compiled: Compiled) -> list[str]:
         )
     if compiled.generic and kernel.cluster == 1:
         found.append(f"{compiled.generic} memory accesses through generic addresses")
+    halves, written = (compiled.cluster_arrivals, compiled.cluster_waits), cluster_barriers(kernel)
+    if halves != written:
+        found.append(
+            f"cluster barriers: {halves[0]} arrivals, {halves[1]} waits; "
+            f"in the source: {written[0]} and {written[1]}"
+        )
     allocated = -(-compiled.registers // _REGISTER_STEP) * _REGISTER_STEP
     if allocated * kernel.max_threads > REGISTERS:
         found.append(f"{compiled.registers} registers do not fit {kernel.max_threads} threads")
@@ -396,7 +469,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 180)
     ops, dtypes = given.op or list(OPERATIONS), given.dtype or DTYPES
     return compile_and_print(archs, ops, dtypes, given.full, given.record, console)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

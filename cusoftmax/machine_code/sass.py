@@ -22,11 +22,11 @@ from pathlib import Path
 from cusoftmax.machine_code.catalog import elements_held
 from cusoftmax.machine_code.opcodes import INSTRUCTION_BYTES, Instruction, access_bytes
 from cusoftmax.planning.plan import Kernel
-from cusoftmax.runtime.source import UNIT, code, options
+from cusoftmax.runtime import nvrtc
 
 
 class ToolError(RuntimeError):
-    """NVRTC, cuobjdump or nvdisasm is absent, or failed: the message says which and why."""
+    """A kernel or one of NVIDIA's tools cannot be used: the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Compiled:
     generic : int
         Memory instructions with generic addresses: writes to other blocks of the cluster.
     exponentials, shuffles, barriers : int
-        Number of ``MUFU.EX2``, of shuffles, and of block and cluster barriers.
+        Number of ``MUFU.EX2``, of shuffles, and of barriers of a block.
+    cluster_arrivals, cluster_waits : int
+        Number of the two halves of cluster barriers.
     instructions : int
         All machine instructions, without the padding at the end.
     main : int
@@ -77,6 +79,8 @@ class Compiled:
     exponentials: int
     shuffles: int
     barriers: int
+    cluster_arrivals: int
+    cluster_waits: int
     instructions: int
     main: int
     per_element: float | None
@@ -116,23 +120,12 @@ def inspect_all(kernels: Sequence[Kernel], arch: str | int) -> list[Compiled | s
 def missing() -> str | None:
     """Return why nothing can be inspected here, or None if it can."""
     try:
-        nvrtc_version()
+        nvrtc.version()
         for tool in ("cuobjdump", "nvdisasm"):
             _tool(tool)
-    except ToolError as error:
+    except (nvrtc.CompilerError, ToolError) as error:
         return str(error)
     return None
-
-
-@cache
-def nvrtc_version() -> str:
-    """Return NVRTC's version, as in ``"13.0"``."""
-    try:
-        from cupy.cuda import nvrtc
-
-        return ".".join(map(str, nvrtc.getVersion()))
-    except Exception as error:  # CuPy raises errors of its own for libraries it cannot load
-        raise ToolError(f"NVRTC is not usable: {error}") from error
 
 
 @cache
@@ -161,27 +154,11 @@ def _run(tool: str, *arguments: str) -> str:
     return done.stdout
 
 
-def compile_cubin(kernel: Kernel, arch: int) -> bytes:
-    """Compile a kernel as CuPy's RawKernel would, but for any architecture and with no driver."""
-    from cupy.cuda import nvrtc
-
-    program = nvrtc.createProgram(code(), UNIT, (), ())
-    try:
-        nvrtc.compileProgram(program, [*options(kernel), "-ftz=true", f"-arch=sm_{arch}"])
-        return bytes(nvrtc.getCUBIN(program))
-    except nvrtc.NVRTCError as error:
-        log = nvrtc.getProgramLog(program)
-        said = [line for line in log.splitlines() if "error" in line] or [str(error)]
-        raise ToolError(f"does not compile for sm_{arch}: {said[0].strip()}") from error
-    finally:
-        nvrtc.destroyProgram(program)
-
-
 def compile_or_error(kernel: Kernel, arch: int) -> bytes | str:
     """Return a kernel's binary, or the compiler's error message."""
     try:
-        binary = compile_cubin(kernel, arch)
-    except ToolError as error:
+        binary = nvrtc.compile_cubin(kernel, arch)
+    except nvrtc.CompilerError as error:
         return str(error)
     # CuPy drops the last byte, as if it ended a string: restore the length that the headers imply.
     tables = struct.unpack_from("<QQ", binary, 0x20)  # of program headers, of section headers
@@ -286,7 +263,9 @@ def _read(kernel: Kernel, arch: int, binary: bytes, found: list[Instruction]) ->
         generic=counts["LD"] + counts["ST"],
         exponentials=sum(x.opcode.startswith("MUFU.EX2") for x in found),
         shuffles=counts["SHFL"],
-        barriers=counts["BAR"] + counts["UCGABAR_WAIT"],
+        barriers=counts["BAR"],
+        cluster_arrivals=counts["UCGABAR_ARV"],
+        cluster_waits=counts["UCGABAR_WAIT"],
         instructions=len(found),
         main=main,
         per_element=main / elements if elements else None,

@@ -42,6 +42,11 @@ def in_place(name: str) -> str:
     return f"{name}_inplace"
 
 
+def of_a(name: str) -> str:
+    """Return the name of a logsumexp whose logits are called ``a``, as in SciPy."""
+    return f"{name}_of_a"
+
+
 # Numbers passed with a call that transforms the logits: the absolute value of the scale (1 if the
 # scale is 0) in two words, its sign, and the number of rows of a causal matrix.
 LOGIT_OPTIONS = ("scale", "scale_low", "sign", "queries")

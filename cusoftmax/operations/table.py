@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cusoftmax.operations.operation import SELECTIONS, Operation
-from cusoftmax.operations.options import LOGIT_FEATURES, in_place, logits_name
+from cusoftmax.operations.options import LOGIT_FEATURES, in_place, logits_name, of_a
 from cusoftmax.operations.variants import cross_entropy_variants, logit_variants, of_logits
 
 _JACOBIAN = Operation(
@@ -356,6 +356,12 @@ SAME_KERNEL |= {
     logits_name(op, features): of_logits(SAME_KERNEL[op], features, op)
     for op, biased in (("softmax_jvp", False), ("softmax_value_and_jvp", True))
     for features in logit_variants(biased=biased)
+}
+# The logsumexp of compat.scipy, which calls the logits a.
+SAME_KERNEL |= {
+    of_a(name): replace(operation, inputs=("a", *operation.inputs[1:]), public="logsumexp")
+    for name, operation in OPERATIONS.items()
+    if name in ("logsumexp", "logsumexp_sign", "logsumexp_b", "logsumexp_b_sign")
 }
 # cross_entropy in place: its gradient is written to what the user gave as the logits.
 SAME_KERNEL |= {

@@ -181,11 +181,10 @@ class PlanBuilder:
         """Return a kernel in which each warp takes a chunk of a row."""
         return self.kernel(
             pattern,
-            vector=self.row_vector,
+            **({"vector": self.row_vector} | kind),
             group=self.group,
             lanes=WARP,
             items=self.items,
-            **kind,
         )
 
     def plan(

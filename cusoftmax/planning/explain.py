@@ -81,7 +81,13 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
         if operation.along_rows(i)
     )
     widths = " or ".join(str(size) for size in sizes)
-    yield "access", f"{with_noun(plan.vector, 'element')} at a time, {widths} bytes"
+    staged = any(launch.kernel["CSM_STAGED"] != "0" for launch in plan.launches)
+    yield (
+        "access",
+        "rows start off the boundaries of sectors: 16 bytes at a time, by way of shared memory"
+        if staged
+        else f"{with_noun(plan.vector, 'element')} at a time, {widths} bytes",
+    )
     yield (
         "sum",
         f"in {_dtype(plan)}, chunks of {with_noun(plan.chunk, 'element')}, one order for all",

@@ -228,6 +228,7 @@ def make_kernel(
     general: bool = False,
     slots: int = 0,
     repeated: int = 0,
+    staged: int = 0,
     asserted: tuple[tuple[str, int], ...] = (),
 ) -> Kernel:
     """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
@@ -252,6 +253,8 @@ def make_kernel(
         Selected elements that each lane holds.
     repeated : int
         A bit for each input; set for inputs that repeat one element along a row.
+    staged : int
+        A bit for each operand; set for those whose elements pass through shared memory.
     asserted : tuple of pairs
         Options with numbers that the pattern computes too: the compiler asserts that they agree.
     """
@@ -276,6 +279,7 @@ def make_kernel(
             *((f"s{slots}",) if slots else ()),
             *(("park",) if parks else ()),
             *((f"r{repeated}",) if repeated else ()),
+            *((f"staged{staged}",) if staged else ()),
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),
         )
     )
@@ -308,6 +312,7 @@ def make_kernel(
         "CSM_BATCH_DIMS": rows_by,
         "CSM_ROW_DIMS": row_dims,
         "CSM_REPEATED": repeated,
+        "CSM_STAGED": staged,
         "CSM_STAGE": stage or 0,
         "CSM_PARKS": int(parks),
         "CSM_SLOTS": slots,

@@ -21,6 +21,7 @@ from cusoftmax.planning.builder import (
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
+from cusoftmax.planning.staging import span_bytes, staged_operands, staged_vector
 
 
 @lru_cache(maxsize=4096)
@@ -65,18 +66,22 @@ def _group(builder: PlanBuilder) -> Plan:
     rows = builder.problem.rows
     lanes, items = lanes_of(builder)
     threads = tuning.GROUP_THREADS
+    staged = staged_operands(builder, lanes)
+    vector = staged_vector(builder) if staged else builder.row_vector
     kernel = builder.kernel(
         "group",
-        vector=builder.row_vector,
+        vector=vector,
         group=builder.group,
         lanes=lanes,
         items=items,
+        staged=staged,
     )
     grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
+    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
     return builder.plan(
         "group",
-        (Launch(kernel, grid, threads, 0),),
-        vector=builder.row_vector,
+        (Launch(kernel, grid, threads, shared),),
+        vector=vector,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
     )
 
@@ -85,15 +90,16 @@ def _long(builder: PlanBuilder) -> Plan:
     """Rows longer than a chunk: on chip if they fit and there are enough of them, else split."""
     rows, device = builder.problem.rows, builder.device
     chunks = ceil_div(builder.problem.n, builder.chunk)
-    resident = _block(builder, chunks)
+    staged = staged_operands(builder)
+    resident = (staged and _block(builder, chunks, staged)) or _block(builder, chunks)
     blocks = rows * (resident.cluster if resident else 1)
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
-        return _split(builder, blocks)
-    return resident or _stream(builder)
+        return _split(builder, blocks, staged)
+    return resident or _stream(builder, staged)
 
 
-def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
+def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     """The block pattern, or None if the row does not fit on chip.
 
     Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
@@ -101,24 +107,23 @@ def _block(builder: PlanBuilder, chunks: int) -> Plan | None:
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
+    unparked = min(builder.max_warps, tuning.STAGED_WARPS) if staged else builder.max_warps
     for resident in (tuning.RESIDENT_BLOCKS, 1):
-        cluster = _cluster(builder, chunks, builder.max_warps // resident)
+        cluster = _cluster(builder, chunks, unparked // resident)
         if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:
             continue
         each = ceil_div(chunks, cluster)  # chunks of a block
-        parks = each > builder.max_warps // resident
+        parks = each > unparked // resident
         if parks and not builder.operation.outputs:
             continue  # no element is needed again, so there is nothing to keep
-        most = builder.max_warps
-        if parks:
-            biased = "biased" in builder.operation.features
-            most = min(most, tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS)
+        most = min(unparked, _park_warps(builder, staged)) if parks else unparked
         largest = min(each, most // resident)
         even = ceil_div(each, ceil_div(each, largest))  # warps with as many chunks each
         for warps in (even, largest):
             shared = _block_shared(builder, chunks, cluster, warps)
+            shared += span_bytes(builder, staged, warps * builder.chunk)
             if _fits(builder.device, shared, resident):
-                return _block_plan(builder, chunks, cluster, most, warps, shared)
+                return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
     return None
 
 
@@ -134,6 +139,13 @@ def _cluster(builder: PlanBuilder, chunks: int, most: int) -> int:
     ):
         cluster *= 2
     return cluster
+
+
+def _park_warps(builder: PlanBuilder, staged: int) -> int:
+    """Return the most warps of a block that parks chunks."""
+    biased = "biased" in builder.operation.features
+    parks = tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS
+    return min(parks, tuning.STAGED_PARK_WARPS) if staged else parks
 
 
 def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -> int:
@@ -156,14 +168,23 @@ def _fits(device: DeviceSpec, shared: int, resident: int) -> bool:
 
 
 def _block_plan(
-    builder: PlanBuilder, chunks: int, cluster: int, most: int, warps: int, shared: int
+    builder: PlanBuilder,
+    chunks: int,
+    cluster: int,
+    most: int,
+    warps: int,
+    shared: int,
+    staged: int,
 ) -> Plan:
     parks = chunks > warps * cluster
+    vector = staged_vector(builder) if staged else builder.row_vector
     kernel = builder.chunk_kernel(
         "block",
+        vector=vector,
         threads=most * WARP,
         cluster=cluster,
         parks=parks,
+        staged=staged,
         asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
     )
     held = "registers and shared memory" if parks else "registers"
@@ -172,20 +193,24 @@ def _block_plan(
     return builder.plan(
         "block",
         (Launch(kernel, grid, warps * WARP, shared),),
-        vector=builder.row_vector,
+        vector=vector,
         why=f"{chunks} chunks of {builder.chunk} fit in the {held} of {where}",
     )
 
 
-def _stream(builder: PlanBuilder) -> Plan:
+def _stream(builder: PlanBuilder, staged: int) -> Plan:
     # A power of two, so that a block folds a subtree.
     warps = min(tuning.STREAM_WARPS, builder.max_warps)
-    kernel = builder.chunk_kernel("stream")
     shared = (2 * warps + 1) * builder.node_bytes
+    span = span_bytes(builder, staged, warps * builder.chunk)
+    if shared + span > builder.device.shared_per_block:
+        staged = span = 0
+    vector = staged_vector(builder) if staged else builder.row_vector
+    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged)
     return builder.plan(
         "stream",
-        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared),),
-        vector=builder.row_vector,
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared + span),),
+        vector=vector,
         reads=builder.passes,
         why="the row is longer than on-chip memory: one pass to reduce, one to write"
         if builder.operation.outputs
@@ -193,7 +218,7 @@ def _stream(builder: PlanBuilder) -> Plan:
     )
 
 
-def _split(builder: PlanBuilder, resident_blocks: int) -> Plan:
+def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     warps, rows = tuning.SPLIT_WARPS, builder.problem.rows
     # Every block folds all nodes of its row, so their number is limited however long the row.
     all_rounds = ceil_div(builder.problem.n, warps * builder.chunk)
@@ -202,19 +227,22 @@ def _split(builder: PlanBuilder, resident_blocks: int) -> Plan:
     # The second launch writes the elements, a block for each piece; where an operation has only
     # values of rows to write, one warp for each row is enough.
     second = rows * pieces if builder.operation.outputs else ceil_div(rows, warps)
+    vector = staged_vector(builder) if staged else builder.row_vector
+    shared = (2 * warps + 1) * builder.node_bytes
+    shared += span_bytes(builder, staged, warps * builder.chunk)
     launches = tuple(
         Launch(
-            builder.chunk_kernel("split", stage=stage),
+            builder.chunk_kernel("split", vector=vector, staged=staged, stage=stage),
             min(grid, MAX_GRID),
             warps * WARP,
-            (2 * warps + 1) * builder.node_bytes,
+            shared,
         )
         for stage, grid in enumerate((rows * pieces, second))
     )
     return builder.plan(
         "split",
         launches,
-        vector=builder.row_vector,
+        vector=vector,
         reads=builder.passes,
         rounds=rounds,
         workspace=rows * pieces * builder.node_bytes,

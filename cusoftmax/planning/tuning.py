@@ -57,6 +57,11 @@ CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after
 CHECKERS = Tuned(256, None, "words that each later block reads: eight a lane of a warp")
 SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blocks at a time")
 SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill at 128 registers")
+# Whether elements pass through shared memory, in whole vectors and sectors.
+STAGED_PERCENT = Tuned(5, None, "sectors more than the least that a direct access may touch")
+STAGED_WARPS = Tuned(16, None, "with staged operands, float32 spills at 96 registers")
+STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registers")
+STAGED_BYTES = Tuned(1 << 18, None, "of an array: less passes in the time of a few barriers")
 # With few long rows, more blocks than rows are needed to use the whole GPU.
 SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
 SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")

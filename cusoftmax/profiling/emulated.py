@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cusoftmax.machine import UserError, machine
+from cusoftmax.machine_code.executed import ExecutedLine
 from cusoftmax.operations.dtypes import FLOATS
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.device import DeviceSpec
@@ -42,6 +43,31 @@ def emulate(work: Work, arch: str) -> Emulated:
     from cusoftmax import emulator
 
     device = DeviceSpec.known(arch)
+    fewer = _affordable(work, device)
+    with machine("emulator", arch) as on:
+        arrays = fewer.arrays(on)
+        with emulator.trace() as counted:
+            fewer.call(arrays)
+    return Emulated(work.plan(device), fewer.plan(device), counted)
+
+
+def executed(work: Work, arch: str) -> list[list[ExecutedLine]]:
+    """Return how often the PTX of each launch is executed on as few rows as run the same way."""
+    from cusoftmax import emulator
+
+    fewer = _affordable(work, DeviceSpec.known(arch))
+    with machine("emulator", arch, code="ptx") as on:
+        arrays = fewer.arrays(on)
+        with emulator.trace(accesses=False) as counted:
+            fewer.call(arrays)
+    return [
+        [ExecutedLine(*line) for line in launch.executed.by_line()] if launch.executed else []
+        for launch in counted.kernels
+    ]
+
+
+def _affordable(work: Work, device: DeviceSpec) -> Work:
+    """Return the call on as few rows as run the same way; UserError if those are too many."""
     fewer = replace(work, shape=fewer_rows(work, device))
     if math.prod(fewer.shape) > MOST_EMULATED:
         size = "x".join(map(str, fewer.shape))
@@ -49,11 +75,7 @@ def emulate(work: Work, arch: str) -> Emulated:
             f"the emulator would need {size} to run as this does on {device.name}, which takes too "
             "long: give a shorter row"
         )
-    with machine("emulator", arch) as on:
-        arrays = fewer.arrays(on)
-        with emulator.trace() as counted:
-            fewer.call(arrays)
-    return Emulated(work.plan(device), fewer.plan(device), counted)
+    return fewer
 
 
 def fewer_rows(work: Work, device: DeviceSpec) -> tuple[int, ...]:

@@ -91,9 +91,9 @@ def cross_entropy(
         gradient = gradient * slope
     for values in (loss, gradient):
         values[bad], values[ignored] = np.nan, 0
-    if dloss is not None:
-        gradient = np.where(ignored[:, None], 0, gradient * widen(dloss).reshape(-1, 1))
     with np.errstate(all="ignore"):
+        if dloss is not None:
+            gradient = np.where(ignored[:, None], 0, gradient * widen(dloss).reshape(-1, 1))
         if reduction == "mean":
             gradient = np.where(ignored[:, None], 0, gradient / total)
             return single(loss.sum() / total, extended), restore(gradient, extended)

@@ -50,5 +50,14 @@ def definitions(kernel: Kernel) -> tuple[str, ...]:
 
 
 def options(kernel: Kernel) -> tuple[str, ...]:
-    """Return NVRTC's options except the architecture; CuPy appends ``-ftz=true``."""
+    """Return the options that CuPy is given."""
     return (*FLAGS, f"-I{kernel_root()}", f"-DCSM_DIGEST=0x{digest()}", *definitions(kernel))
+
+
+def all_options(kernel: Kernel, target: str) -> tuple[str, ...]:
+    """Return the options that CuPy gives NVRTC for a target such as ``"sm_90"``.
+
+    Less the folders of CuPy's and CUDA's headers, of which the kernels include none.
+    """
+    added = ("-ftz=true", f"-arch={target}", "--device-as-default-execution-space")
+    return (*options(kernel), *added)

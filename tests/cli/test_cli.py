@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import cusoftmax
 from cusoftmax.cli import check, info
 from cusoftmax.cli import main as cli
-from cusoftmax.cli.check import compare, find_case
+from cusoftmax.cli.check import Form, compare, find_case
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.machine import first_line, machine
 from cusoftmax.operations.table import OPERATIONS
@@ -164,28 +165,61 @@ def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_check_reaches_every_pattern(op: str, pattern: str) -> None:
     with machine("emulator") as on:
-        case = find_case(op, "float16", pattern, on, "sm_75")
+        case = find_case(op, "float16", Form(pattern), on, "sm_75")
         assert case.plan.pattern == pattern
         if pattern in ("group", "column", "map", "segment"):
             assert compare(case, on, 0).passed
 
 
 def test_check_is_narrowed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("--op", "softmax", "--pattern", "group,column", "--dtype", "float32")
+    asked = ("--op", "softmax_vjp", "--pattern", "group,column", "--dtype", "float32")
     status, out, err = run(capsys, "check", *asked, "--dtype", "int8", "--device", "emulator")
     assert (status, err) == (0, "")
     assert "4 passed, 0 failed" in out
-    assert out.count("│ softmax ") == 4
+    assert out.count("│ softmax_vjp ") == 4
     for words in ("float32", "int8", "group", "column"):
         assert out.count(f"│ {words} ") == 2
 
 
 def test_check_without_names_takes_all_cases() -> None:
-    every = list(check.names_of_cases(False))
-    assert check.selected_names(False, check.Selection()) == every
-    assert {(op, p) for op, _, p in every} == {
+    every = list(check.names_of_cases(False, 8))
+    assert check.selected_names(False, check.Selection(), 8) == every
+    assert {(op, form.pattern) for op, _, form in every} == {
         (op, p) for op in OPERATIONS for p in OPERATIONS[op].patterns
     }
+
+
+def test_check_reaches_clusters_of_every_size() -> None:
+    """Every operation has one in each of its dtypes, and every dtype has them of every size."""
+    sizes = defaultdict(set)
+    with machine("emulator") as on:
+        for op, dtype, form in check.names_of_cases(False, on.device.max_cluster):
+            if form.pattern in ("block", "column"):
+                case = find_case(op, dtype, form, on, "sm_75")
+                (blocks,) = {launch.kernel.cluster for launch in case.plan.launches}
+                sizes[form.pattern, dtype].add(blocks)
+                sizes[form.pattern, dtype, op].add(blocks)
+    for at, found in sizes.items():
+        if at[0] == "block" and len(at) == 3:
+            assert {1} < found, at
+        elif len(at) == 2 or "softmax" in at:
+            assert found == {1, 2, 4, 8}, at
+
+
+def test_check_without_clusters() -> None:
+    forms = {form for _, _, form in check.names_of_cases(False, 1)}
+    assert Form("block", 1, 0) in forms and Form("column", 1, 1) in forms
+    assert max(form.blocks for form in forms) == 1
+
+
+@pytest.mark.parametrize("pattern", ["block", "column"])
+def test_check_in_clusters(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--op", "softmax", "--pattern", pattern, "--dtype", "float64")
+    status, out, _ = run(capsys, "check", *asked, "--device", "emulator")
+    assert status == 0, out
+    for form in (*(f"{pattern} x {blocks}" for blocks in (2, 4, 8)), f"{pattern} "):
+        assert f"│ {form}" in out
+    assert ("column, 3 launches" in out) == (pattern == "column")
 
 
 def test_check_says_where_a_result_is_wrong(
@@ -213,7 +247,7 @@ def test_check_says_where_a_result_is_wrong(
 
 def test_check_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
     with machine("emulator") as on:
-        case = find_case("softmax", "float32", "group", on, None)
+        case = find_case("softmax", "float32", Form("group"), on, None)
         right = CONTRACTS["softmax"]
 
         def called(call: Any) -> None:

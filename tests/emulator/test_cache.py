@@ -36,6 +36,30 @@ def build(tmp_path: pathlib.Path, *options: str) -> pathlib.Path:
     return _build.build(source, options or ("-DANSWER=42",), (), "-O0")
 
 
+def test_a_copy_of_the_sources_builds_nothing_anew(
+    cache: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folders = [tmp_path / "here", tmp_path / "elsewhere"]
+    for folder in folders:
+        (folder / "include").mkdir(parents=True)
+        (folder / "include" / "number.h").write_text("constexpr int number = 42;\n")
+        (folder / "answer.cpp").write_text('#include "number.h"\n' + SOURCE)
+
+    def built(folder: pathlib.Path) -> pathlib.Path:
+        source, include = folder / "answer.cpp", folder / "include"
+        return _build.build(source, ("-DANSWER=number",), (include,), "-O0")
+
+    assert built(folders[0]) == built(folders[1])
+    (folders[1] / "include" / "number.h").rename(folders[1] / "include" / "other.h")
+    with pytest.raises(BuildError, match="number"):
+        built(folders[1])
+    (folders[1] / "include" / "number.h").write_text("constexpr int number = 43;\n")
+    (folders[1] / "include" / "other.h").unlink()
+    changed = built(folders[1])
+    assert changed != built(folders[0])
+    assert ctypes.CDLL(str(changed)).answer() == 43
+
+
 def in_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own: the compiler is looked for once in each."""
     return subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shlex
 import sys
 from typing import Any
 
@@ -403,6 +404,22 @@ def test_no_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(emulator.CompilerNotFound, match=r'pip install "cusoftmax\[emulator\]"'):
         _build.compiler.__wrapped__()
+
+
+@pytest.mark.parametrize("given", ["nonsense", "no/such/g++ -O2", "'g++"])
+def test_a_compiler_that_is_not_there_is_named(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", given)
+    with pytest.raises(emulator.CompilerNotFound) as missing:
+        _build.compiler.__wrapped__()
+    assert f"CXX={given} names none: set CXX to one, or unset it" in str(missing.value)
+
+
+def test_a_compiler_may_have_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = shlex.join(_build.compiler())
+    monkeypatch.setenv("CXX", f" {command} -O1 '-DNAME=a b' ")
+    assert _build.compiler.__wrapped__() == (*_build.compiler(), "-O1", "-DNAME=a b")
+    monkeypatch.setenv("CXX", " ")
+    assert _build.compiler.__wrapped__()  # as if it was not set
 
 
 def test_a_kernel_that_does_not_compile_says_why() -> None:

@@ -38,3 +38,29 @@ def test_weights_and_sign_by_position(device: Any) -> None:
     expected = scipy.special.logsumexp(X, 1, b, True, True)
     for mine, theirs in zip(got, expected, strict=True):
         np.testing.assert_allclose(device.asnumpy(mine), theirs, rtol=1e-12)
+
+
+REFUSED = [
+    ({"a": 3}, TypeError, "a is a int, and only CuPy arrays are accepted; pass cupy.asarray(a)"),
+    ({"a": X.astype(complex)}, TypeError, "a has dtype complex128, which is not accepted"),
+    ({"b": 3}, TypeError, "b is a int, and only CuPy arrays are accepted"),
+    ({"b": np.ones(2)}, ValueError, "b has shape (2,), which does not broadcast to that of a, "),
+    ({"b": X.astype(complex)}, TypeError, "b has dtype complex128, which is not accepted"),
+    ({"axis": 3}, np.exceptions.AxisError, "axis 3 is out of bounds"),
+    ({"keepdims": 2}, TypeError, "keepdims=2 is not accepted"),
+    ({"return_sign": 2}, TypeError, "return_sign=2 is not accepted"),
+]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("given", "kind", "said"), REFUSED)
+def test_errors_name_the_arguments_of_scipy(
+    device: Any, given: dict[str, Any], kind: type[Exception], said: str, signed: bool
+) -> None:
+    arguments = {
+        name: device.asarray(value) if isinstance(value, np.ndarray) else value
+        for name, value in ({"a": X, "return_sign": signed} | given).items()
+    }
+    with pytest.raises(kind) as refused:
+        compat.logsumexp(**arguments)
+    assert str(refused.value).startswith(f"logsumexp: {said}")

@@ -289,6 +289,37 @@ def test_special_values(device: Any, dtype: str, n: int) -> None:
     np.testing.assert_array_equal(bits(plain), bits(loss[3:5]))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("soft", "options"),
+    [
+        (False, {}),
+        (False, {"label_smoothing": 0.1}),
+        (False, {"label_smoothing": 0.1, "softcap": 5.0}),
+        (True, {}),
+        (True, {"label_smoothing": 0.1, "softcap": 5.0, "z_loss": 0.01}),
+    ],
+)
+def test_infinite_upstream_gradients(
+    device: Any, soft: bool, options: dict[str, Any], weighted: bool, dtype: str
+) -> None:
+    """An infinity of the sign of each element's gradient, and not the difference of two."""
+    x, target, weight = drawn(dtype, soft)
+    x /= 2  # so that no element's gradient is flushed to zero
+    if weighted:
+        options = options | {"weight": weight}
+    dloss = np.array([INF, -INF, INF, np.nan, -2.5, 0], dtype)
+    exact = reference.cross_entropy(x, target, reduction="none", dloss=dloss, **options)[1]
+    arrays = {"weight": device.asarray(weight)} if weighted else {}
+    given = (device.asarray(array) for array in (x, target, dloss))
+    got = device.asnumpy(cs.cross_entropy_vjp(*given, **(options | arrays)))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(exact))
+    assert np.isinf(got[:2]).all() and np.isnan(got[3]).all()
+    rtol, atol = (1e-5, 1e-6) if dtype == "float32" else (1e-13, 1e-15)
+    np.testing.assert_allclose(got, exact, rtol, atol)
+
+
 def test_other_rows_of_a_bad_one(device: Any) -> None:
     x, target, weight = drawn(np.float64)
     target[4] = CLASSES

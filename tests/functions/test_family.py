@@ -78,7 +78,9 @@ def cases() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("op", "dtype", "wanted"), [*cases()])
-def test_each_kind_of_plan(device: Any, op: str, dtype: str, wanted: str) -> None:
+def test_each_kind_of_plan(
+    request: pytest.FixtureRequest, device: Any, op: str, dtype: str, wanted: str
+) -> None:
     member = CONTRACTS[op]
     found = case(wanted, op, dtype)
     rng = np.random.default_rng(zlib.crc32(f"{op} {wanted}".encode()))
@@ -89,6 +91,8 @@ def test_each_kind_of_plan(device: Any, op: str, dtype: str, wanted: str) -> Non
         judge(member, inputs, found.axis, results, dtype)
         if "causal" in OPERATIONS[op].features:
             return  # a row is another where it stands elsewhere
+        if dtype != "float32" and not request.config.getoption("exhaustive"):
+            return  # who sums what is the same in all dtypes
         # A row has the same bits among fewer (two: a single column would be a contiguous row).
         few = tuple(np.take(a, [1, 0], 0 if found.axis else 1) for a in inputs)
         again = run(device, member, few, found.axis)

@@ -26,11 +26,13 @@ from tests.support import (
     DTYPES,
     MAIN_PLAN_KINDS,
     SELECTIONS,
+    SWEPT_DTYPES,
     assert_kept,
     assert_plan,
     bits,
     case,
     dtype_of,
+    exhaustive,
     planned,
 )
 
@@ -237,7 +239,7 @@ def test_the_gradient_is_softmax_s(device: Any) -> None:
 # ---- sample, in each pattern ----
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SWEPT_DTYPES)
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_every_pattern_draws(device: Any, name: str, dtype: str) -> None:
     shape, axis = SELECTIONS[name]
@@ -250,9 +252,17 @@ def test_every_pattern_draws(device: Any, name: str, dtype: str) -> None:
     judge("sample", x, axis, got)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int32", "int64", "uint64"])
-def test_integers(device: Any, dtype: str) -> None:
-    for n in (40, 700, 5000):
+# A pattern does not know what is converted as it is read: each has one dtype, and one has all.
+@pytest.mark.parametrize(
+    ("dtype", "lengths"),
+    [
+        *((dtype, (700,)) for dtype in ("bool", "int8", "uint16", "int64", "uint64")),
+        ("int32", (40, 700, 5000)),
+        *exhaustive((d, (40, 5000)) for d in ("bool", "int8", "uint16", "int64", "uint64")),
+    ],
+)
+def test_integers(device: Any, dtype: str, lengths: tuple[int, ...]) -> None:
+    for n in lengths:
         x = np.random.default_rng(n).integers(0, 2, (4, n)).astype(dtype)
         for op in ("gumbel_softmax", "sample"):
             got = device.asnumpy(CONTRACTS[op].call(device.asarray(x), axis=-1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from tests.support import (
     check_softmax,
     check_vjp,
     dtype_of,
+    exhaustive,
     logits,
     plan_of,
     run,
@@ -35,10 +38,24 @@ def values(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return (drawn + int(low) // 2**12).astype(dtype)
 
 
-@pytest.mark.parametrize("out", DTYPES)
-@pytest.mark.parametrize("given", INPUTS)
-def test_softmax_of_every_dtype_in_every_dtype(device: Any, given: str, out: str) -> None:
-    for shape, axis in SHAPES:
+def with_shapes(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """Return the pairs with the first shape, and with the others those that are told apart there.
+
+    A pattern does not know what is converted as it is read and written.
+    """
+    telling, others = [], []
+    for first, second in pairs:
+        telling.append((first, second, SHAPES[:1]))
+        apart = second == output_dtype([first])
+        (telling if apart else others).append((first, second, SHAPES[1:]))
+    return [*telling, *exhaustive(others)]
+
+
+@pytest.mark.parametrize(("given", "out", "shapes"), with_shapes(product(INPUTS, DTYPES)))
+def test_softmax_of_every_dtype_in_every_dtype(
+    device: Any, given: str, out: str, shapes: tuple[tuple[tuple[int, int], int], ...]
+) -> None:
+    for shape, axis in shapes:
         x = values(given, shape)
         x_ = device.asarray(x)
         y_ = cs.softmax(x_, axis=axis, dtype=dtype_of(out))
@@ -75,18 +92,22 @@ def test_bool(device: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("second", (*DTYPES, "int32", "uint8", "bool"))
-@pytest.mark.parametrize("first", DTYPES)
-def test_derivative_of_two_dtypes(device: Any, first: str, second: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "shapes"),
+    with_shapes(product(DTYPES, (*DTYPES, "int32", "uint8", "bool"))),
+)
+def test_derivative_of_two_dtypes(
+    device: Any, first: str, second: str, shapes: tuple[tuple[tuple[int, int], int], ...]
+) -> None:
     expected = dtype_of(output_dtype([first, second]))
-    for shape, axis in SHAPES:
+    for shape, axis in shapes:
         y = np.asarray(reference.softmax(values(first, shape), axis)).astype(dtype_of(first))
         dy = values(second, shape, seed=1)
         if second in INTEGERS and second != "bool":
             dy = np.random.default_rng(1).integers(0, 100, shape).astype(second)
         y_, dy_ = device.asarray(y), device.asarray(dy)
-        for product in (cs.softmax_vjp, cs.softmax_jvp):
-            dx = device.asnumpy(product(y_, dy_, axis=axis))
+        for function in (cs.softmax_vjp, cs.softmax_jvp):
+            dx = device.asnumpy(function(y_, dy_, axis=axis))
             assert dx.dtype == expected
             check_vjp(dx, y, dy, axis, expected)
     shape, axis = SHAPES[0]

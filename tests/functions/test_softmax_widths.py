@@ -15,6 +15,7 @@ from tests.support import (
     DTYPES,
     OPS,
     PLAN_KINDS,
+    SWEPT_DTYPES,
     assert_plan,
     bits,
     boundaries,
@@ -84,7 +85,7 @@ def check_padded_vjp(dx: np.ndarray, y: np.ndarray, dy: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("part", range(SLICES))
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SWEPT_DTYPES)
 def test_every_width(device: Any, dtype: str, part: int) -> None:
     """Widths 1 to 4096, three rows against the reference, and the first row alone bit for bit.
 
@@ -120,7 +121,7 @@ def test_every_width(device: Any, dtype: str, part: int) -> None:
     assert ran == {"group", "block"}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SWEPT_DTYPES)
 def test_every_short_width_down_a_column(device: Any, dtype: str) -> None:
     """Lengths 1 to 300 along axis 0, for numbers of columns of each width of access."""
     for n in range(1, 301):
@@ -156,7 +157,7 @@ def changes(op: str, dtype: str, arch: str) -> list[tuple[tuple[int, int], int, 
 
 
 @pytest.mark.parametrize("arch", MANY)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SWEPT_DTYPES)
 @pytest.mark.parametrize("op", OPS)
 def test_both_sides_of_every_change_of_plan(device: Any, op: str, dtype: str, arch: str) -> None:
     """Up to three rows against the reference, repeated for as many as the plan wants."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from benchmarks.traffic import EXAMPLES, PatternExample, Traffic, measure
+from benchmarks.traffic import EXAMPLES, PatternExample, Traffic, measure, sectors
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning.builder import ceil_div
-from tests.support import OPS
+from tests.support import OPS, bits
 
 DTYPES = ("float16", "float32", "float64")
 RESIDENT = ("group", "block", "block x8", "column", "column, clusters")
@@ -121,3 +122,55 @@ def test_odd_rows_cost_no_byte_more(n: int) -> None:
     traffic = measure(PatternExample("odd", "sm_90", (16, n)), "softmax", "float16")
     assert traffic.over_least == 1
     assert traffic.plan.vector == 1
+
+
+# ---- rows of any length ----
+
+MOST_SECTORS = 1.05  # over the least, read and written
+# Rows that lie end to end: every residue of 16 bytes, at the edges of few kernels.
+ODD = {
+    ("softmax", "float16"): (10, 33, 40, 100, 127, 1001, 2051, *range(8185, 8193)),
+    ("softmax", "float32"): (3, 33, 1001, *range(4093, 4097)),
+    ("softmax", "float64"): (5, 33, 511, 4095),
+    ("softmax_vjp", "float16"): (33, 257, 264, 4095),
+    ("softmax_vjp", "float32"): (33, 257, 4095),
+    ("log_softmax_jvp", "float32"): (130, 4095),
+    ("cross_entropy_grad", "float16"): (33, 8191),
+}
+
+
+@pytest.mark.parametrize(("op", "dtype"), ODD, ids=str)
+def test_rows_of_any_length_move_whole_sectors(op: str, dtype: str) -> None:
+    for n in ODD[op, dtype]:
+        planned = sectors(op, dtype, n)
+        assert planned.read <= MOST_SECTORS and planned.written <= MOST_SECTORS, n
+
+
+@pytest.mark.parametrize(("op", "dtype"), ODD, ids=str)
+def test_bits_do_not_depend_on_the_way_through_shared_memory(op: str, dtype: str) -> None:
+    for n in ODD[op, dtype][::2]:
+        for planned, in_place in zip(
+            sectors(op, dtype, n).result, sectors(op, dtype, n, staged=False).result, strict=True
+        ):
+            np.testing.assert_array_equal(bits(planned), bits(in_place), strict=True)
+
+
+def test_rows_in_place_move_more_sectors() -> None:
+    """What the tests above would find if nothing passed through shared memory."""
+    assert sectors("softmax", "float16", 33, staged=False).read > 8
+    assert sectors("softmax", "float16", 8191, staged=False).written > 1.3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arch", "shape"),
+    [("split", "sm_80", (2, 70001)), ("stream", "sm_75", (12, 100001))],
+)
+def test_rows_read_twice_move_whole_sectors(
+    pattern: str, arch: str, shape: tuple[int, int]
+) -> None:
+    rows, n = shape
+    planned = sectors("softmax", "float16", n, rows=rows, arch=arch)
+    in_place = sectors("softmax", "float16", n, rows=rows, arch=arch, staged=False)
+    assert planned.pattern == in_place.pattern == pattern
+    assert planned.read <= 2 * MOST_SECTORS and planned.written <= MOST_SECTORS
+    np.testing.assert_array_equal(bits(planned.result[0]), bits(in_place.result[0]), strict=True)

@@ -1,7 +1,8 @@
 """Every planned kernel as compiled: how many there are, and that none spills or loses its vectors.
 
-No GPU is needed: NVRTC compiles for all architectures. The kernels of one case are a selection (see
-`cusoftmax.machine_code.gate.selection`); ``cusoftmax kernels --full`` compiles them all.
+No GPU is needed: NVRTC compiles for all architectures. The kernels of one case are those that
+`cusoftmax.machine_code.gate.telling` names; with ``--exhaustive``, all that `gate.selection` does,
+as in ``cusoftmax kernels``. ``cusoftmax kernels --full`` compiles every planned kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from cusoftmax.machine_code.opcodes import Instruction
 from cusoftmax.machine_code.sass import Compiled
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from cusoftmax.planning.plan import Kernel
 from cusoftmax.planning.planner import plan
+from cusoftmax.runtime import nvrtc
+from tests.support import exhaustive
 
 MOST_BINARIES = 60  # "a few dozen" for an operation and dtype
 
@@ -38,7 +42,13 @@ def compiled_together(arch: int, op: str) -> list[tuple[str, ...]]:
 # with, and of the others what differs by their operands.
 FIRST_OPS = ("softmax", "softmax_vjp")
 CASES = [
-    pytest.param(arch, op, dtypes, id=f"sm_{arch}-{op}-{'-'.join(dtypes)}")
+    pytest.param(
+        arch,
+        op,
+        dtypes,
+        id=f"sm_{arch}-{op}-{'-'.join(dtypes)}",
+        marks=() if any(gate.is_told(arch, op, d) for d in dtypes) else pytest.mark.exhaustive,
+    )
     for arch in sorted(ARCHITECTURES, key=lambda arch: arch != 90)  # the longest first
     for op in OPERATIONS
     for dtypes in compiled_together(arch, op)
@@ -91,10 +101,27 @@ def test_every_compiler_allowed_knows_every_architecture() -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-def test_this_compiler_knows_every_architecture() -> None:
-    from cupy.cuda import nvrtc
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
+def test_cupy_compiles_for_every_architecture_itself(
+    extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cupy.cuda import compiler
 
-    assert set(ARCHITECTURES) <= set(nvrtc.getSupportedArchs())
+    def most() -> int:
+        return int(compiler._get_max_compute_capability.__wrapped__())
+
+    oldest = tuple(map(int, oldest_nvrtc(extra).split(".")))
+    monkeypatch.setattr(compiler, "_get_nvrtc_version", lambda: oldest)
+    assert most() >= max(ARCHITECTURES)
+    monkeypatch.setattr(compiler, "_get_nvrtc_version", lambda: (12, 7))
+    assert most() == 90  # whose binaries no later GPU loads
+
+
+@pytest.mark.usefixtures("compiler")
+def test_this_compiler_knows_every_architecture() -> None:
+    from cupy.cuda import nvrtc as library
+
+    assert set(ARCHITECTURES) <= set(library.getSupportedArchs())
 
 
 PLANNED = [
@@ -113,13 +140,18 @@ def test_a_few_dozen_binaries_cover_contiguous_rows(arch: int, op: str, dtype: s
     assert least <= len(kernels) <= MOST_BINARIES, [kernel.name for kernel in kernels]
 
 
-@pytest.mark.parametrize(
-    ("arch", "op"),
-    [(a, op) for a in (75, 90) for op in OPERATIONS if op in FIRST_OPS or a == 90],
-)
-def test_the_catalogue_is_complete(arch: int, op: str) -> None:
+# Plans depend on the sizes of dtypes alike for every operation: all of them for the first ones.
+DRAWN = [
+    *((arch, op, catalog.DTYPES) for arch in (75, 90) for op in FIRST_OPS),
+    *((90, op, ("float32",)) for op in OPERATIONS if op not in FIRST_OPS),
+    *exhaustive((90, op, ("float16",)) for op in OPERATIONS if op not in FIRST_OPS),
+]
+
+
+@pytest.mark.parametrize(("arch", "op", "dtypes"), DRAWN)
+def test_the_catalogue_is_complete(arch: int, op: str, dtypes: tuple[str, ...]) -> None:
     device, rng = DeviceSpec.known(arch), random.Random(f"{arch} {op}")
-    for dtype in catalog.DTYPES if op in FIRST_OPS else ("float16", "float32"):
+    for dtype in dtypes:
         known = set(catalog.planned_kernels(arch, [op], [dtype]))
         assert len({kernel.name for kernel in known}) == len(known)
         for _ in range(400):
@@ -140,9 +172,13 @@ def test_the_catalogue_is_complete(arch: int, op: str) -> None:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(("arch", "op", "dtypes"), CASES)
-def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, ...]) -> None:
+def test_compiled_kernels_pass_the_gate(
+    request: pytest.FixtureRequest, arch: int, op: str, dtypes: tuple[str, ...]
+) -> None:
     budget = gate.Budget.load(gate.budget_path())
-    kernels = [k for dtype in dtypes for k in gate.selection(arch, op, dtype)]
+    chosen = gate.selection if request.config.getoption("exhaustive") else gate.telling
+    kernels = [k for dtype in dtypes for k in chosen(arch, op, dtype)]
+    assert kernels
     results, wrong = gate.check(arch, kernels, budget)
     assert not wrong, tell(wrong)
     unrecorded = [
@@ -150,7 +186,45 @@ def test_compiled_kernels_pass_the_gate(arch: int, op: str, dtypes: tuple[str, .
         for result in results
         if result.per_element is not None and budget.recorded(result) is None
     ]
-    assert not unrecorded, "no figures: run `python -m cusoftmax.machine_code.gate --record`"
+    assert not unrecorded, "no figures: run `cusoftmax kernels --record`"
+
+
+def test_what_the_tests_compile_tells_of_all() -> None:
+    """Each pattern and stage by dtype, and by architecture; each operation, where it is short."""
+    told, chosen = (
+        {
+            (arch, op, dtype): of(arch, op, dtype)
+            for arch in ARCHITECTURES
+            for op in (*FIRST_OPS, "log_softmax_jvp", "topk_softmax", "segment_softmax", "sample")
+            for dtype in catalog.DTYPES
+            if gate.selected(arch, op, dtype)
+        }
+        for of in (gate.telling, gate.selection)
+    )
+
+    def met(found: dict[tuple[int, str, str], tuple[Kernel, ...]], *by: int) -> set[object]:
+        return {
+            (*(at[i] for i in by), kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
+            for at, kernels in found.items()
+            for kernel in kernels
+        }
+
+    for at, kernels in told.items():
+        assert set(kernels) <= set(chosen[at])
+        assert bool(kernels) == gate.is_told(*at)
+    assert met(told, 0) == met(chosen, 0)  # by architecture
+    assert met(told, 2) == met(chosen, 2)  # by dtype
+    for op in FIRST_OPS:
+        assert {k["CSM_PARKS"] for k in told[90, op, "float64"]} == {"0", "1"}
+        assert {k.cluster > 1 for k in told[90, op, "float64"]} == {False, True}
+    # Narrow accesses of one dtype, and unevenly spaced rows of another.
+    assert "1" in {kernel["CSM_VEC"] for kernel in told[90, "softmax", "float16"]}
+    uneven = [
+        {(k["CSM_BATCH_DIMS"], k["CSM_ROW_DIMS"]) for k in of[90, "softmax_vjp", "float32"]}
+        for of in (told, chosen)
+    ]
+    assert uneven[0] == uneven[1] and len(uneven[0]) == 3
+    assert all(gate.is_told(90, op, "float32") for op in OPERATIONS)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +272,7 @@ def test_runs_of_nops_are_not_counted(vector_kernel: Compiled) -> None:
         ({"loads": {16: 4, 2: 1}}, "loads"),
         ({"stores": {2: 32}}, "stores: 32 × 2; planned: 4 × 16"),
         ({"generic": 1}, "generic"),
+        ({"cluster_waits": 1}, "cluster barriers: 0 arrivals, 1 waits; in the source: 0 and 0"),
         ({"registers": 2048}, "do not fit"),
     ],
 )
@@ -205,6 +280,41 @@ def test_the_gate_sees(vector_kernel: Compiled, broken: dict[str, object], compl
     assert gate.faults(vector_kernel) == []
     (said,) = gate.faults(replace(vector_kernel, **broken))  # type: ignore[arg-type]
     assert complaint in said
+
+
+def clustered(op: str, dtype: str) -> list[Kernel]:
+    """Return a kernel for each pattern and size of clusters, and with parked chunks."""
+    found = {
+        (kernel["CSM_PATTERN"], kernel["CSM_PARKS"], kernel.cluster): kernel
+        for kernel in catalog.planned_kernels(90, [op], [dtype], ["few", "column"])
+        if kernel.cluster > 1
+    }
+    assert len({pattern for pattern, *_ in found}) == 2
+    return list(found.values())
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(
+    ("op", "dtype", "arch"),
+    [("softmax", "float32", 90), ("softmax_vjp", "float64", 100), ("logsumexp", "float16", 120)],
+)
+def test_ptx_has_each_cluster_barrier_once(op: str, dtype: str, arch: int) -> None:
+    for kernel in clustered(op, dtype):
+        ptx = nvrtc.compile_ptx(kernel, arch, line_info=False)
+        halves = [
+            len(re.findall(rf"^\s*barrier\.cluster\.{half}\.aligned;", ptx, re.MULTILINE))
+            for half in (r"arrive\.release", r"wait\.acquire")
+        ]
+        assert tuple(halves) == gate.cluster_barriers(kernel) == (2, 2), kernel.name
+        assert ptx.count("barrier.cluster") == 4, kernel.name
+
+
+def test_the_gate_sees_a_cluster_barrier_copied(vector_kernel: Compiled) -> None:
+    for kernel in clustered("softmax", "float32"):
+        at = replace(vector_kernel, kernel=kernel, cluster_arrivals=2, cluster_waits=2)
+        copied = replace(at, cluster_waits=3)
+        said = "cluster barriers: 2 arrivals, 3 waits; in the source: 2 and 2"
+        assert set(gate.faults(copied)) - set(gate.faults(at)) == {said}
 
 
 def test_the_budget_sees_more_instructions(vector_kernel: Compiled) -> None:
@@ -228,7 +338,7 @@ def test_to_record_one_figure_says_nothing_of_another(
     before.updated([other]).save(path)
     after = gate.Budget.load(path)
     assert after.figures[kernel] == {"sm_90": recorded}
-    assert after.recorded(other) == gate.Figure(round(value, 2), gate.nvrtc_version())
+    assert after.recorded(other) == gate.Figure(round(value, 2), nvrtc.version())
     assert after.figures["another"]["sm_75"] == recorded
     assert after.faults(vector_kernel) == []
     assert after.faults(other) == []

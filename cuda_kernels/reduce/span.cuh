@@ -1,0 +1,163 @@
+// A span: neighbouring elements of each staged operand, whole rows or a part of one, in shared memory. For rows that do
+// not start on the boundaries of accesses and sectors.
+//
+// Thread: copies vectors of 16 bytes between global and shared memory, some neighbouring ones a warp, and at most one
+// single element at either end. Warp: accesses whole sectors, from the first in the span on, so that only a sector that
+// two blocks share is accessed twice. Block: all its threads copy.
+//
+// Elements keep their stored type and their place modulo 16 bytes; a tile finds them at Row::staged. The results take
+// the place of the inputs.
+//
+// Barriers are the caller's: one between read() and the tiles, one between the last tile that reads and the first that
+// writes, one between the tiles and write(), and one before the next span.
+#pragma once
+
+#include "reduce/row.cuh"
+
+namespace csm {
+
+class Span {
+  struct alignas(16) Vector {
+    unsigned word[4];
+  };
+  static constexpr int kVector = static_cast<int>(sizeof(Vector)), kSector = 32;  // bytes
+  template <int Operand>
+  static constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
+  // Vectors that a thread copies: a block has room for kItems elements a thread.
+  template <int Operand>
+  static constexpr int kCopies = (kItems * kSize<Operand> + kVector - 1) / kVector;
+
+ public:
+  // Bytes of shared memory for spans of up to `room` elements. The host computes them too.
+  CSM_DEVICE static int bytes(int room) {
+    const int read = area<kInputs>(room), written = area<kFirstRowOutput, kFirstOutput>(room);
+    return read > written ? read : written;
+  }
+
+  // `count` elements from element `first` of a row on; they may reach into the next rows. At most `room`, and at most
+  // kItems a thread. The same for all threads of a block.
+  CSM_DEVICE Span(const Row& row, i64 first, i64 count, int room) : count_(count < 0 ? 0 : static_cast<int>(count)) {
+    lay_out(row, first, room);
+  }
+
+  // Lets the tiles of `row` find its elements: the first of them is element `place` of the span, if it is in the span.
+  template <int Operand = 0>
+  CSM_DEVICE void set_places(Row& row, i64 place) const {
+    if constexpr (Operand < kFirstRowOutput) {
+      if constexpr (kStaged<Operand>) row.staged[Operand] = at_[Operand] + static_cast<int>(place * kSize<Operand>);
+      set_places<Operand + 1>(row, place);
+    }
+  }
+
+  // Copies the inputs to shared memory. All vectors of all inputs are in flight at once.
+  template <int Operand = 0>
+  CSM_DEVICE void read() const {
+    if constexpr (Operand < kInputs && !kStaged<Operand>) {
+      read<Operand + 1>();
+    } else if constexpr (Operand < kInputs) {
+      using T = Type<Operand>;
+      const Part<kSize<Operand>> part(*this);
+      Vector got[kCopies<Operand>];
+#pragma unroll
+      for (int k = 0; k < kCopies<Operand>; ++k) {
+        got[k] = global_load(from_[Operand] + part.place(k), part.wanted(k), got[k]);
+      }
+      const T single =
+          part.at_an_end ? global_load(from_[Operand] + part.end * kSize<Operand>, part.end < count_, T{}) : T{};
+      read<Operand + 1>();
+#pragma unroll
+      for (int k = 0; k < kCopies<Operand>; ++k) {
+        if (part.wanted(k)) Shared<Vector>(at_[Operand] + part.place(k)).store(0, got[k]);
+      }
+      if (part.at_an_end && part.end < count_) Shared<T>(at_[Operand]).store(part.end, single);
+    }
+  }
+
+  // Copies the results back.
+  template <int Operand = kFirstOutput>
+  CSM_DEVICE void write() const {
+    if constexpr (Operand < kFirstRowOutput) {
+      if constexpr (kStaged<Operand>) {
+        using T = Type<Operand>;
+        const Part<kSize<Operand>> part(*this);
+        Vector got[kCopies<Operand>];
+#pragma unroll
+        for (int k = 0; k < kCopies<Operand>; ++k) {
+          if (part.wanted(k)) got[k] = Shared<Vector>(at_[Operand] + part.place(k)).load(0);
+        }
+#pragma unroll
+        for (int k = 0; k < kCopies<Operand>; ++k) {
+          global_store(from_[Operand] + part.place(k), got[k], part.wanted(k));
+        }
+        if (part.at_an_end) {
+          const bool wanted = part.end < count_;
+          T single = {};
+          if (wanted) single = Shared<T>(at_[Operand]).load(part.end);
+          global_store(from_[Operand] + part.end * kSize<Operand>, single, wanted);
+        }
+      }
+      write<Operand + 1>();
+    }
+  }
+
+ private:
+  char* from_[kOperands];  // where the span starts in global memory
+  int at_[kOperands];      // and in shared memory, in bytes
+  int count_;
+
+  // Bytes of shared memory before operand `End`, from operand `Operand` on.
+  template <int End, int Operand = 0>
+  CSM_DEVICE static int area(int room) {
+    if constexpr (Operand >= End) return 0;
+    else
+      return (kStaged<Operand> ? (room * kSize<Operand> + 2 * kVector - 1) / kVector * kVector : 0) +
+             area<End, Operand + 1>(room);
+  }
+
+  template <int Operand = 0>
+  CSM_DEVICE void lay_out(const Row& row, i64 first, int room) {
+    if constexpr (Operand < kFirstRowOutput) {
+      if constexpr (kStaged<Operand>) {
+        constexpr int kFirst = Operand < kInputs ? 0 : kFirstOutput;
+        from_[Operand] = row.start[Operand] + first * kSize<Operand>;
+        at_[Operand] = area<Operand, kFirst>(room) + place_in<kVector>(from_[Operand]);
+      }
+      lay_out<Operand + 1>(row, first, room);
+    }
+  }
+  template <int kUnit>
+  CSM_DEVICE static int place_in(const char* address) {
+    return static_cast<int>(reinterpret_cast<u64>(address) % kUnit);
+  }
+
+  // The first staged operand with elements of this size. All of them lie alike: the planner stages no others.
+  template <int Size, int Operand = 0>
+  CSM_DEVICE static constexpr int first_of() {
+    if constexpr (kStaged<Operand> && kSize<Operand> == Size) return Operand;
+    else return first_of<Size, Operand + 1>();
+  }
+
+  // What this thread copies: every 32nd of some neighbouring vectors of the whole sectors, and an element at an end.
+  template <int Size>
+  struct Part {
+    int first, left;  // the byte of the first vector in the span, and the vectors from there on
+    int end;          // the element, if it is below the count
+    bool at_an_end;   // whether any thread of the warp has one
+
+    CSM_DEVICE explicit Part(const Span& span) {
+      constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
+      const int thread = thread_index(), lane = thread % kWarp, vector = (thread - lane) * kCopied + lane;
+      const int gap = (kSector - place_in<kSector>(span.from_[kFirst])) % kSector / Size;
+      const int before = gap < span.count_ ? gap : span.count_;
+      const int sectors = (span.count_ - before) * Size / kSector;
+      first = before * Size + vector * kVector;
+      left = sectors * (kSector / kVector) - vector;
+      end = thread < before ? thread : thread + sectors * (kSector / Size);
+      at_an_end = thread - lane < 2 * (kSector / Size);
+    }
+    CSM_DEVICE int place(int k) const { return first + k * kWarp * kVector; }
+    CSM_DEVICE bool wanted(int k) const { return k * kWarp < left; }
+  };
+};
+
+}  // namespace csm

@@ -1,0 +1,330 @@
+// Runs one thread of a kernel from the PTX that NVRTC made of it: the counterpart of entry.cpp.
+//
+// The runtime (runtime.cpp) runs the threads, checks accesses and completes collectives, as for a kernel built for the
+// host; csm_enter interprets the instructions of one thread until it returns. Each takes its turns when the runtime
+// says so: at collectives, and between accesses of memory. Python (decode.py) writes the Program.
+#include "values.h"
+
+namespace csm::ptx {
+namespace {
+
+// The first slots of a thread hold what it may know of itself.
+enum Special { tid_x, ntid_x, ctaid_x, nctaid_x, cluster_ctarank, laneid, kSpecials };
+
+// In a generic address, this far above is shared memory. In an address of a cluster's shared memory, the rank of the
+// block plus 1 has the upper 8 bits; 0 is the thread's own.
+constexpr u64 kSharedWindow = 1ull << 62;
+constexpr int kRankShift = 24;
+inline u32 remote_address(u32 address, u32 rank) {
+  return at_most(address, (1u << kRankShift) - 1) | (rank < 255 ? rank + 1 : 255) << kRankShift;
+}
+
+template <class F, class Operation>
+u64 pairwise(u64 a, u64 b, u64 c, Operation operation) {
+  u64 result = 0;
+  for (int shift = 0; shift < 64; shift += 32) {
+    const auto half = [shift](u64 x) { return Register<F>::value(x >> shift & 0xffffffffu); };
+    result |= Register<F>::bits(operation(half(a), half(b), half(c))) << shift;
+  }
+  return result;
+}
+
+constexpr int kOperands = 10;
+
+struct Instruction {
+  u16 code;                // its place in kNames
+  u8 flags;                // of Flag
+  u8 results;              // how many of the operands it writes, the first ones
+  u8 operands;             // how many it has
+  u8 bytes;                // of an access: of one element; of pack and unpack: of a part
+  u16 guard;               // the slot of its predicate
+  int value;               // of an access: what is added to the address; of a branch: where to; of a block: its number
+  u16 operand[kOperands];  // slots
+};
+enum Flag : u8 {
+  guarded = 1,
+  negated = 2,
+  tracked = 4,      // some operand may be used before it has a value
+  sign_extends = 8  // a load of a signed integer
+};
+
+struct Program {
+  const Instruction* code;
+  const u64* constants;  // of the slots after the special ones
+  const u8* parameters;
+  u64* executed;  // how often each block of instructions was entered, by all threads
+  u64 most;       // blocks of instructions that a thread may enter
+  i64 parameter_bytes;
+  int constant_count;
+  int slots;
+  int first_tracked, tracked_count;  // slots that may be read before they are written
+  const char* name;
+};
+
+constexpr int kMostSlots = 4096, kMostTracked = 256;
+
+// A thread: its slots, and which of the tracked ones have a value.
+struct Thread {
+  const Program& program;
+  u64 slot[kMostSlots];
+  bool has_value[kMostTracked];
+
+  explicit Thread(const Program& program) : program(program) {
+    for (int i = 0; i < program.tracked_count; ++i) has_value[i] = false;
+  }
+  int line(const Instruction* at) const { return static_cast<int>(at - program.code); }
+  [[noreturn]] void fail(const Instruction* at, const char* what) const {
+    machine->fail(what, line(at), program.name);
+    __builtin_unreachable();
+  }
+  bool* flag_of(u16 of) {
+    const int index = of - program.first_tracked;
+    return index >= 0 && index < program.tracked_count ? &has_value[index] : nullptr;
+  }
+  void require(const Instruction* at, u16 of) {
+    const bool* has = flag_of(of);
+    if (has && !*has) fail(at, "a register is read that has no value");
+  }
+
+  // Whether an instruction with flags is executed: its guard holds. Its operands must have values.
+  bool is_executed(const Instruction* at) {
+    if (at->flags & guarded) {
+      require(at, at->guard);
+      if ((slot[at->guard] != 0) == ((at->flags & negated) != 0)) return false;
+    }
+    if (at->flags & tracked) {
+      for (int k = at->results; k < at->operands; ++k) require(at, at->operand[k]);
+      for (int k = 0; k < at->results; ++k) {
+        if (bool* has = flag_of(at->operand[k])) *has = true;
+      }
+    }
+    return true;
+  }
+
+  // ---- memory ----
+
+  void load(const Instruction* at, int first, int count, const void* from) {
+    const char* bytes = static_cast<const char*>(from);
+    for (int k = first; k < first + count; ++k, bytes += at->bytes) {
+      u64 value = 0;
+      __builtin_memcpy(&value, bytes, at->bytes);
+      if (at->flags & sign_extends) {
+        const int unused = 64 - 8 * at->bytes;
+        const s64 extended = static_cast<s64>(value << unused) >> unused;
+        value = at->bytes == 8 ? static_cast<u64>(extended) : static_cast<u32>(extended);
+      }
+      slot[at->operand[k]] = value;
+    }
+  }
+  void store(const Instruction* at, int first, int count, void* to) {
+    char* bytes = static_cast<char*>(to);
+    for (int k = first; k < first + count; ++k, bytes += at->bytes) {
+      __builtin_memcpy(bytes, &slot[at->operand[k]], at->bytes);
+    }
+  }
+  u64 address(const Instruction* at, int operand) const {
+    return slot[at->operand[operand]] + static_cast<u64>(static_cast<s64>(at->value));
+  }
+  void* global(const Instruction* at, u64 address, int count, Touch touch) {
+    void* host = reinterpret_cast<void*>(address);
+    machine->global_access(host, count * at->bytes, touch, true, line(at), program.name);
+    return host;
+  }
+  void* shared(const Instruction* at, u64 address, int count, Touch touch, int rank) {
+    return machine->shared_access(static_cast<i64>(address), count * at->bytes, touch, rank, line(at), program.name);
+  }
+  void* generic(const Instruction* at, u64 address, int count, Touch touch) {
+    if (address < kSharedWindow) return global(at, address, count, touch);
+    return shared(at, address - kSharedWindow, count, touch, -1);
+  }
+  void* in_cluster(const Instruction* at, u32 address, int count, Touch touch) {
+    const int rank = static_cast<int>(address >> kRankShift) - 1;
+    return shared(at, address & ((1u << kRankShift) - 1), count, touch, rank);
+  }
+  const u8* parameter(const Instruction* at, u64 offset, int count) {
+    const u64 bytes = static_cast<u64>(count * at->bytes), all = static_cast<u64>(program.parameter_bytes);
+    if (offset % bytes) fail(at, "misaligned read of a parameter");
+    if (offset > all || bytes > all - offset) fail(at, "read beyond the parameters");
+    return program.parameters + offset;
+  }
+
+  // ---- collectives ----
+
+  // Of shfl: the lanes of a group, from the operand that says how far lanes may reach.
+  u64 shuffled(const Instruction* at, Collective kind, u64 value, u32 lane, u32 reach, u32 members) {
+    if (members != 0xffffffffu) fail(at, "a shuffle of some lanes only");
+    const u32 fixed = reach >> 8 & 31;
+    if ((reach & 31) != 31) fail(at, "a shuffle whose lanes are clamped");
+    return machine->exchange(kind, value, static_cast<int>(lane), static_cast<int>(32 - fixed), line(at), program.name);
+  }
+  u32 votes(const Instruction* at, u64 value, u32 members) {
+    if (members != 0xffffffffu) fail(at, "a vote of some lanes only");
+    return static_cast<u32>(machine->exchange(Collective::vote, value, 0, 32, line(at), program.name));
+  }
+  void barrier(const Instruction* at, Collective kind) { machine->barrier(kind, line(at), program.name); }
+};
+
+enum Arity { nullary, unary = 1, binary, ternary, quaternary };
+struct Name {
+  const char* text;
+  int operands;  // -1: any number
+};
+
+// Instructions that are more than a computation, by the names that decode.py gives them.
+#define CSM_SPECIAL(of)                                                                                             \
+  of(block, 0) of(bra, 0) of(ret, 0) of(trap, 0) of(pack, -1) of(unpack, -1) of(load_param, -1) of(load_global, -1) \
+      of(store_global, -1) of(load_shared, -1) of(store_shared, -1) of(load_generic, -1) of(store_generic, -1)      \
+          of(store_cluster, -1) of(shfl_bfly, 6) of(shfl_idx, 6) of(vote_ballot, 3) of(vote_any, 3) of(vote_all, 3) \
+              of(bar_sync, 1) of(bar_warp_sync, 1) of(cluster_arrive, 0) of(cluster_wait, 0)
+enum Code : u16 {
+#define CSM_ENUM(name, operands) k_##name,
+  CSM_SPECIAL(CSM_ENUM) kComputed
+};
+constexpr Name kNames[] = {
+#define CSM_NAME_OF(name, operands) {#name, operands},
+    CSM_SPECIAL(CSM_NAME_OF)
+#define UNARY(name, D, A, result) {name, 2},
+#define BINARY(name, D, A, B, result) {name, 3},
+#define TERNARY(name, D, A, B, C, result) {name, 4},
+#define QUATERNARY(name, D, A, B, C, E, result) {name, 5},
+#include "instructions.h"
+#undef UNARY
+#undef BINARY
+#undef TERNARY
+#undef QUATERNARY
+};
+
+constexpr int kFirst = __COUNTER__ + 1;  // of the cases in the order of kNames
+
+void run(const Program& program) {
+  Thread t(program);
+  u64* const slot = t.slot;
+  const ThreadView& self = *machine->self;
+  const u64 specials[kSpecials] = {static_cast<u64>(self.index),        static_cast<u64>(self.block_threads),
+                                   static_cast<u64>(self.block_index),  static_cast<u64>(self.grid_blocks),
+                                   static_cast<u64>(self.cluster_rank), static_cast<u64>(self.index % 32)};
+  __builtin_memcpy(slot, specials, sizeof specials);
+  __builtin_memcpy(slot + kSpecials, program.constants, sizeof(u64) * static_cast<u64>(program.constant_count));
+  u64 left = program.most;
+  for (const Instruction* at = program.code;; ++at) {
+    if (at->flags & (guarded | tracked) && !t.is_executed(at)) continue;
+    const u16* const x = at->operand;
+    switch (at->code) {
+      case k_block:
+        ++program.executed[at->value];
+        if (--left == 0) t.fail(at, "the thread does not come to an end");
+        break;
+      case k_bra: at = program.code + at->value - 1; break;
+      case k_ret: return;
+      case k_trap: t.fail(at, "trap");
+      case k_pack: {
+        u64 whole = 0;
+        for (int k = 1, shift = 0; k < at->operands; ++k, shift += 8 * at->bytes) {
+          whole |= (slot[x[k]] & (~0ull >> (64 - 8 * at->bytes))) << shift;
+        }
+        slot[x[0]] = whole;
+        break;
+      }
+      case k_unpack: {
+        const u64 whole = slot[x[at->results]];
+        for (int k = 0; k < at->results; ++k) {
+          slot[x[k]] = whole >> (8 * at->bytes * k) & (~0ull >> (64 - 8 * at->bytes));
+        }
+        break;
+      }
+      case k_load_param: t.load(at, 0, at->results, t.parameter(at, t.address(at, at->results), at->results)); break;
+      case k_load_global:
+        machine->may_switch();
+        t.load(at, 0, at->results, t.global(at, t.address(at, at->results), at->results, Touch::read));
+        break;
+      case k_store_global:
+        machine->may_switch();
+        t.store(at, 1, at->operands - 1, t.global(at, t.address(at, 0), at->operands - 1, Touch::write));
+        break;
+      case k_load_shared:
+        machine->may_switch();
+        t.load(at, 0, at->results, t.shared(at, t.address(at, at->results), at->results, Touch::read, -1));
+        break;
+      case k_store_shared:
+        machine->may_switch();
+        t.store(at, 1, at->operands - 1, t.shared(at, t.address(at, 0), at->operands - 1, Touch::write, -1));
+        break;
+      case k_load_generic:
+        machine->may_switch();
+        t.load(at, 0, at->results, t.generic(at, t.address(at, at->results), at->results, Touch::read));
+        break;
+      case k_store_generic:
+        machine->may_switch();
+        t.store(at, 1, at->operands - 1, t.generic(at, t.address(at, 0), at->operands - 1, Touch::write));
+        break;
+      case k_store_cluster: {
+        machine->may_switch();
+        const u32 to = static_cast<u32>(t.address(at, 0));
+        t.store(at, 1, at->operands - 1, t.in_cluster(at, to, at->operands - 1, Touch::write));
+        break;
+      }
+      // Operands: the result, whether the lane that it came from is in the group, value, lane, reach, members.
+      case k_shfl_bfly:
+      case k_shfl_idx: {
+        const Collective kind = at->code == k_shfl_idx ? Collective::shuffle : Collective::shuffle_xor;
+        slot[x[0]] = t.shuffled(at, kind, slot[x[2]], static_cast<u32>(slot[x[3]]), static_cast<u32>(slot[x[4]]),
+                                static_cast<u32>(slot[x[5]]));
+        slot[x[1]] = 1;
+        break;
+      }
+      case k_vote_ballot: slot[x[0]] = t.votes(at, slot[x[1]], static_cast<u32>(slot[x[2]])); break;
+      case k_vote_any: slot[x[0]] = t.votes(at, slot[x[1]], static_cast<u32>(slot[x[2]])) != 0; break;
+      case k_vote_all: slot[x[0]] = t.votes(at, slot[x[1]], static_cast<u32>(slot[x[2]])) == 0xffffffffu; break;
+      case k_bar_sync:
+        if (slot[x[0]] != 0) t.fail(at, "a barrier other than 0");
+        t.barrier(at, Collective::block_barrier);
+        break;
+      case k_bar_warp_sync: t.votes(at, 0, static_cast<u32>(slot[x[0]])); break;
+      case k_cluster_arrive: t.barrier(at, Collective::cluster_arrive); break;
+      case k_cluster_wait:
+        t.barrier(at, Collective::cluster_wait);
+        break;
+// The others: one case each, in the order of kNames.
+#define CSM_CASE(D, result)               \
+  slot[x[0]] = Register<D>::bits(result); \
+  break;
+#define CSM_OPERAND(name, T, k) [[maybe_unused]] const typename Register<T>::type name = Register<T>::value(slot[x[k]]);
+#define CSM_FIRST (__COUNTER__ - kFirst + kComputed)
+#define UNARY(name, D, A, result) \
+  case CSM_FIRST: {               \
+    CSM_OPERAND(a, A, 1)          \
+    CSM_CASE(D, result)           \
+  }
+#define BINARY(name, D, A, B, result)                             \
+  case CSM_FIRST: {                                               \
+    CSM_OPERAND(a, A, 1) CSM_OPERAND(b, B, 2) CSM_CASE(D, result) \
+  }
+#define TERNARY(name, D, A, B, C, result)                                              \
+  case CSM_FIRST: {                                                                    \
+    CSM_OPERAND(a, A, 1) CSM_OPERAND(b, B, 2) CSM_OPERAND(c, C, 3) CSM_CASE(D, result) \
+  }
+#define QUATERNARY(name, D, A, B, C, E, result)                                                             \
+  case CSM_FIRST: {                                                                                         \
+    CSM_OPERAND(a, A, 1) CSM_OPERAND(b, B, 2) CSM_OPERAND(c, C, 3) CSM_OPERAND(d, E, 4) CSM_CASE(D, result) \
+  }
+#include "instructions.h"
+      default: __builtin_unreachable();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace csm::ptx
+
+#define CSM_EXPORT extern "C" __attribute__((visibility("default")))
+
+CSM_EXPORT void csm_attach(csm::Machine* machine) { csm::machine = machine; }
+CSM_EXPORT void csm_enter(void** args) { csm::ptx::run(*static_cast<const csm::ptx::Program*>(args[0])); }
+
+// Name number `index` of the instructions and how many operands it has, or null after the last.
+CSM_EXPORT const char* csm_ptx_name(int index, int* operands) {
+  using namespace csm::ptx;
+  if (index >= static_cast<int>(sizeof kNames / sizeof *kNames)) return nullptr;
+  *operands = kNames[index].operands;
+  return kNames[index].text;
+}

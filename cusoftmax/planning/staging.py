@@ -1,0 +1,102 @@
+"""Which operands pass through shared memory: those whose rows start off the boundaries of sectors.
+
+Memory moves sectors of 32 bytes. One that two instructions of a warp touch is moved twice, so rows
+whose elements are accessed where they lie can move several times their bytes. A block instead
+copies all that it needs in whole sectors to shared memory, and the results back
+(``reduce/span.cuh``). The bits of a row are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import gcd
+
+from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.planning import tuning
+from cusoftmax.planning.builder import PlanBuilder, ceil_div
+from cusoftmax.planning.plan import WARP
+from cusoftmax.planning.problem import Operand
+
+SECTOR_BYTES = 32
+_VECTOR_BYTES = 16  # kVector in reduce/span.cuh
+_WIDER = 4
+
+
+def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
+    """Return a bit for each operand, set if its elements are to pass through shared memory.
+
+    Parameters
+    ----------
+    builder : PlanBuilder
+        Of rows that are contiguous.
+    lanes : int
+        Lanes that a row is read by, each as many elements at once as an access has.
+    """
+    problem, features = builder.problem, {*builder.operation.features}
+    # What a causal order hides is not read at all, and noise takes longer than sectors do.
+    if not builder.row_is_contiguous or {"causal", "noisy"} & features:
+        return 0
+    if len(problem.batch_shape) > 1 or len(problem.reduce_shape) > 1:
+        return 0
+    long = problem.n > builder.chunk
+    found, needed = 0, long and builder.row_vector < builder.group
+    for number, operand, size in stepping_operands(builder):
+        row = problem.n * size
+        if problem.rows > 1 and not any(operand.batch_strides):
+            continue  # one row for all: the cache has it
+        ends_meet = problem.rows == 1 or operand.batch_strides == (row,)
+        if not ends_meet or operand.alignment < _VECTOR_BYTES:
+            return 0
+        found |= 1 << number
+        excess = _excess(
+            row, row if problem.rows > 1 else 0, lanes, lanes * builder.row_vector * size
+        )
+        large = problem.rows * row >= tuning.STAGED_BYTES
+        needed |= (long or large) and 100 * excess > tuning.STAGED_PERCENT
+    return found if needed else 0
+
+
+def staged_vector(builder: PlanBuilder) -> int:
+    """Return how many elements one access to shared memory has.
+
+    Rows of all alignments but two share binaries: there would be as many more otherwise.
+    """
+    return _WIDER if builder.row_vector >= _WIDER else 1
+
+
+def stepping_operands(builder: PlanBuilder) -> Iterator[tuple[int, Operand, int]]:
+    """Yield number, operand and size of its elements, for those with an element at each place."""
+    for number, operand in enumerate(builder.problem.operands):
+        if builder.operation.along_rows(number) and not builder.repeated >> number & 1:
+            yield number, operand, ITEMSIZE[operand.dtype]
+
+
+def span_bytes(builder: PlanBuilder, staged: int, room: int) -> int:
+    """Return the shared memory of a span of up to `room` elements: ``Span::bytes``."""
+    read = len(builder.operation.read)
+    areas = [0, 0]
+    for number, _, size in stepping_operands(builder):
+        if staged >> number & 1:
+            areas[number >= read] += (
+                ceil_div(room * size + _VECTOR_BYTES, _VECTOR_BYTES) * _VECTOR_BYTES
+            )
+    return max(areas)
+
+
+def _excess(row: int, pitch: int, lanes: int, access: int) -> float:
+    """Return by how much the sectors that direct accesses touch exceed the least, as a fraction.
+
+    Of rows of so many bytes, so many apart, by accesses of so many.
+    """
+    if row <= access:  # rows side by side are one access
+        row *= WARP // lanes
+        return _touched(row, SECTOR_BYTES) * SECTOR_BYTES / row - 1
+    step = gcd(SECTOR_BYTES, pitch)
+    whole, rest = divmod(row, access)
+    touched = whole * _touched(access, step) + (_touched(rest, step) if rest else 0)
+    return touched * SECTOR_BYTES / row - 1
+
+
+def _touched(length: int, step: int) -> float:
+    """Return how many sectors so many bytes touch on average, if they start at any such step."""
+    return (length - gcd(length, step)) / SECTOR_BYTES + 1
