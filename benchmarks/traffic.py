@@ -28,7 +28,7 @@ from cusoftmax import emulator
 from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.operations.table import OPERATIONS
-from cusoftmax.planning import planner, tuning
+from cusoftmax.planning import planner, topk, tuning
 from cusoftmax.planning.builder import ceil_div, power_of_two
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
@@ -121,11 +121,11 @@ class Sectors:
 @contextmanager
 def staging(wanted: bool) -> Iterator[None]:
     """Plan as for arrays of any size, or as if no row passed through shared memory."""
-    usual = tuning.STAGED_BYTES, planner.staged_operands
+    usual = tuning.STAGED_BYTES, planner.staged_operands  # the same function as topk's
 
     def use(least_bytes: int, staged_operands: Callable[..., int]) -> None:
         tuning.STAGED_BYTES = tuning.Tuned(least_bytes, tuning.STAGED_BYTES.gpu, "")
-        planner.staged_operands = staged_operands
+        planner.staged_operands = topk.staged_operands = staged_operands
         plan.cache_clear()
         launch._calls.clear()
 

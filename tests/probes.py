@@ -40,6 +40,7 @@ FAULT_KINDS = (
     ("never written", "element not written"),
     ("out of bounds", "out of bounds"),
     ("misaligned", "misaligned access"),
+    ("but the parameter has", "argument of another size"),
     ("between the elements", "out of bounds"),
     ("which is for", "out of bounds"),  # in bounds of another array, but not for that
 )

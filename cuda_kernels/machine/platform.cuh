@@ -144,7 +144,7 @@ CSM_DEVICE double magnitude(double a) { return fabs(a); }
 CSM_DEVICE float at_least(float a, float least) {
 #if __CUDA_ARCH__ >= 800
   float result;
-  asm("max.NaN.ftz.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(least));
+  asm("max.ftz.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(least));
   return result;
 #else
   return a < least ? least : a;

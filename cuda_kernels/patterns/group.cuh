@@ -19,9 +19,7 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 number = base + thread_index() / kLanes;
     const bool present = number < layout.rows;
     Row row = row_at(args, present ? number : base);
-    const i64 rows = layout.rows - base < rows_at_once ? layout.rows - base : rows_at_once;
-    const int room = rows_at_once * static_cast<int>(layout.n);
-    const Span span(row_at(args, base), 0, rows * layout.n, room);
+    const Span span = span_of_rows(args, base, rows_at_once);
     if constexpr (kStages) {
       if (base != block_index() * rows_at_once) block_barrier();
       span.read();

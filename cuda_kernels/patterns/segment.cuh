@@ -83,10 +83,31 @@ struct Rows {
   i64 first, last;
 };
 
-CSM_DEVICE Rows rows_of(const Arguments& args, i64 tile) {
-  return {global_load(first_row_of(args, tile), true, i64(0)),
-          global_load(first_row_of(args, tile + 1), tile + 1 < tiles_of(args.layout), args.layout.segments)};
-}
+// What is looked up of a tile: its rows, and where the first and the last of them begin, and end where the one before
+// does and the last does. Each lane of a warp reads one of these numbers, and hands it to the others.
+class Lookup {
+ public:
+  CSM_DEVICE Lookup(const Arguments& args, const Offsets& offsets, i64 tile) : tile_(tile) {
+    const int lane = thread_index() % kWarp;
+    const i64 of_rows = tile + lane % 2;
+    const i64 row = global_load(first_row_of(args, of_rows), lane < kOffset && of_rows < tiles_of(args.layout),
+                                args.layout.segments);
+    const i64 first = shuffle(row, 0, kWarp), last = shuffle(row, 1, kWarp);
+    const i64 at = (lane < kOffset + 2 ? first : last) - 1 + lane % 2;
+    const i64 offset = offsets.at(at, lane >= kOffset && lane < kOffset + 4 && at >= 0);
+    mine_ = lane < kOffset ? row : offset;
+  }
+
+  CSM_DEVICE i64 number() const { return tile_; }
+  CSM_DEVICE Rows rows() const { return {shuffle(mine_, 0, kWarp), shuffle(mine_, 1, kWarp)}; }
+  // The offsets of the row before the first (of the last row, if `of_last`) and of the one after it.
+  CSM_DEVICE i64 start(bool of_last) const { return shuffle(mine_, kOffset + 2 * of_last, kWarp); }
+  CSM_DEVICE i64 end(bool of_last) const { return shuffle(mine_, kOffset + 2 * of_last + 1, kWarp); }
+
+ private:
+  static constexpr int kOffset = 2;  // the lane that has the first offset
+  i64 tile_, mine_;
+};
 
 // A piece of a row that is longer than kTile: piece `number` is its number-th kTile elements, the last one fewer.
 struct Piece {
@@ -104,11 +125,12 @@ struct Piece {
 };
 
 // The piece in a tile that belongs to the last row that begins in it or, if not `of_last`, to the row before its first.
-CSM_DEVICE Piece piece_of(const Offsets& offsets, const Rows& rows, i64 tile, bool of_last) {
+CSM_DEVICE Piece piece_of(const Lookup& tile, bool of_last) {
+  const Rows rows = tile.rows();
+  const i64 row = (of_last ? rows.last : rows.first) - 1, start = tile.start(of_last), end = tile.end(of_last);
   if (of_last ? rows.first == rows.last : rows.first == 0) return {};
-  const i64 row = (of_last ? rows.last : rows.first) - 1, start = offsets.at(row);
-  const i64 number = of_last ? 0 : (tile * kTile - (row + start) + kTile - 1) / kTile;
-  return {start, offsets.at(row + 1) - start, number, (row + start) / kTile};
+  const i64 number = of_last ? 0 : (tile.number() * kTile - (row + start) + kTile - 1) / kTile;
+  return {start, end - start, number, (row + start) / kTile};
 }
 
 // The operations of this pattern use nothing of a row's RowContext but its length.
@@ -180,9 +202,11 @@ class Lists {
   Shared<int> counts_ = Shared<int>(kListsAt + 2 * kBytes);
 };
 
-CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Offsets& offsets, const Rows& rows) {
+// Rows that begin in a tile: their elements are [begin, end).
+CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Offsets& offsets, const Rows& rows,
+                              i64 begin, i64 end) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp;
-  const Area area(offsets.at(rows.first), offsets.at(rows.last));
+  const Area area(begin, end);
   const SharedNodes nodes(kNodesAt, kNodes);
   const Lists longer;
   area.read(args, column);
@@ -191,7 +215,10 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Of
   for (i64 first = rows.first + warp * kWarp; first < rows.last; first += kWarps * kWarp) {
     const bool present = first + lane < rows.last;
     const i64 start = offsets.at(first + lane, present);
-    const int length = static_cast<int>(offsets.at(first + lane + 1, present) - start);
+    const bool is_last = lane == kWarp - 1 || first + lane + 1 == rows.last;
+    const i64 read = offsets.at(first + lane + 1, present && is_last),
+              right = shuffle(start, (lane + 1) % kWarp, kWarp);
+    const int length = static_cast<int>((is_last ? read : right) - start);
     const int place = area.place(start);
     finish_rows<2, kMaxVec>(area, ballot(length > 0 && length <= 2 * kMaxVec), place, length);
     finish_short(area, place, length);
@@ -287,7 +314,10 @@ CSM_DEVICE void check_offsets(const Arguments& args) {
        first += threads) {
     const i64 row = first + lane;
     const bool present = row <= layout.segments;
-    const i64 at = offsets.at(row, present), before = offsets.at(row - 1, present && row > 0);
+    const i64 at = offsets.at(row, present);
+    const i64 read = offsets.at(row - 1, present && row > 0 && lane == 0),
+              left = shuffle(at, lane == 0 ? 0 : lane - 1, kWarp);
+    const i64 before = lane == 0 ? read : left;  // of the others a neighbour has it
     const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
     wrong = wrong || (present && !rises) || (row == layout.segments && at != layout.n);
     // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp writes
@@ -343,15 +373,18 @@ CSM_DEVICE void run(const Arguments& args) {
       if constexpr (kStage == 1) write_nan(args, column, tile);
       continue;
     }
+    const Lookup looked_up(args, offsets, tile);
     if constexpr (kStage == 1) {
-      Rows whole = rows_of(args, tile);
-      if (piece_of(offsets, whole, tile, true).exists()) --whole.last;
-      if (whole.first < whole.last) finish_staged(args, column, offsets, whole);
+      Rows whole = looked_up.rows();
+      const bool in_pieces = piece_of(looked_up, true).exists();
+      const i64 end = in_pieces ? looked_up.start(true) : looked_up.end(true);
+      if (in_pieces) --whole.last;
+      if (whole.first < whole.last) finish_staged(args, column, offsets, whole, looked_up.end(false), end);
     }
-    // The piece is looked up again rather than kept in registers.
+    // The piece is computed again rather than kept in registers.
 #pragma unroll 1
     for (int k = 0; k < 2; ++k) {
-      const Piece piece = piece_of(offsets, rows_of(args, tile), tile, k == 1);
+      const Piece piece = piece_of(looked_up, k == 1);
       if (!piece.exists()) continue;
       block_barrier();
       if constexpr (kStage == 1) reduce_piece(args, column, piece, piece.slot(layout, piece.number, number));

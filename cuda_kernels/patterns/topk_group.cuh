@@ -2,9 +2,11 @@
 //
 // Thread: holds kItems elements of one row.
 // Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row select by shuffles among themselves.
-// Block: its warps are independent of each other. There is no shared memory and no barrier.
+// Block: its warps are independent of each other. There is no shared memory and no barrier, unless the row is staged,
+// as in the group pattern.
 #pragma once
 
+#include "reduce/span.cuh"
 #include "select/key_tile.cuh"
 
 namespace csm {
@@ -16,7 +18,14 @@ CSM_DEVICE void run(const Arguments& args) {
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
     const i64 number = base + thread_index() / kLanes;
     const bool present = number < layout.rows;
-    const Row row = row_at(args, present ? number : base);
+    Row row = row_at(args, present ? number : base);
+    if constexpr (kStages) {
+      const Span span = span_of_rows(args, base, rows_at_once);
+      if (base != block_index() * rows_at_once) block_barrier();
+      span.read();
+      block_barrier();
+      span.set_places(row, thread_index() / kLanes * layout.n);
+    }
     KeyTile<Op> tile(0, present ? layout.n : 0);
     tile.read(args, row, row_context<Op>(args, row, number, present));
     const Node whole = tile.reduce(args);

@@ -160,4 +160,11 @@ class Span {
   };
 };
 
+// The span of a block's rows, from number `base` on, which lie end to end.
+CSM_DEVICE Span span_of_rows(const Arguments& args, i64 base, int rows_at_once) {
+  const i64 left = args.layout.rows - base;
+  return Span(row_at(args, base), 0, (left < rows_at_once ? left : rows_at_once) * args.layout.n,
+              rows_at_once * static_cast<int>(args.layout.n));
+}
+
 }  // namespace csm

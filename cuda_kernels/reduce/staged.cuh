@@ -1,9 +1,9 @@
 // A range of elements staged in shared memory, and tiles that take their elements from there: for the segment pattern,
 // whose rows start anywhere.
 //
-// Global memory is accessed in aligned vectors of the whole range, which rows of any start and length could not do one
-// by one. Shared memory holds values of type Acc, one array for each input. The results replace the first input's
-// array.
+// Global memory is accessed in aligned vectors and whole sectors of the range, which rows of any start and length could
+// not do one by one. Shared memory holds values of type Acc, one array for each input. The results replace the first
+// input's array.
 #pragma once
 
 #include "reduce/tile.cuh"
@@ -49,9 +49,17 @@ class Staged {
  private:
   i64 begin_, end_;
 
-  // [body, body_end) is the part that whole vectors cover; empty if body_end is not the larger.
-  CSM_DEVICE i64 body() const { return (begin_ + kVec - 1) / kVec * kVec; }
-  CSM_DEVICE i64 body_end() const { return end_ / kVec * kVec; }
+  // [body, body_end) is the part that whole sectors of every operand cover, or whole vectors if those are narrow; empty
+  // if body_end is not the larger.
+  template <int Operand = kFirstRowOutput - 1>
+  CSM_DEVICE static constexpr int most_in_a_sector() {
+    const int here = 32 / static_cast<int>(sizeof(Type<Operand>));
+    if constexpr (Operand == 0) return here;
+    else return here > most_in_a_sector<Operand - 1>() ? here : most_in_a_sector<Operand - 1>();
+  }
+  static constexpr int kWhole = kVec == kMaxVec ? most_in_a_sector<>() : kVec;
+  CSM_DEVICE i64 body() const { return (begin_ + kWhole - 1) / kWhole * kWhole; }
+  CSM_DEVICE i64 body_end() const { return end_ / kWhole * kWhole; }
 
   template <int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) const {
@@ -80,14 +88,14 @@ class Staged {
     }
   }
 
-  // Visits the elements before the first whole vector and after the last: at most one a thread.
+  // Visits the elements before the body and after it: at most one a thread.
   template <class Visit>
   CSM_DEVICE void ragged(Visit visit) const {
     if constexpr (kVec > 1) {
       const int t = thread_index();
-      const bool front = t < kVec;
-      const i64 i = front ? begin_ + t : body_end() + (t - kVec);
-      visit(i, i < end_ && (front ? i < body() : t < 2 * kVec && i >= body()));
+      const bool front = t < kWhole;
+      const i64 i = front ? begin_ + t : body_end() + (t - kWhole);
+      visit(i, i < end_ && (front ? i < body() : t < 2 * kWhole && i >= body()));
     }
   }
 

@@ -20,8 +20,12 @@ class KeyTile {
     for (int v = 0; v < kItems / kVec; ++v) {
       const int place = place_of(v * kVec);
       const bool wanted = place < length_;
-      const Vec<In, kVec> got =
-          global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, Vec<In, kVec>{});
+      Vec<In, kVec> got = {};
+      if constexpr (kStaged<0>) {
+        if (wanted) got = Shared<Vec<In, kVec>>(row.staged[0]).load(place / kVec);
+      } else {
+        got = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, got);
+      }
 #pragma unroll
       for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = key_of(got.item[i], v * kVec + i, context);
       left_ |= wanted ? kVectorMask << (v * kVec) : 0u;

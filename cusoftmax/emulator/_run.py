@@ -20,8 +20,6 @@ _MESSAGE_BYTES = 2048
 # The runtime has one global state, so launches run one at a time.
 _LOCK = threading.Lock()
 
-_Bytes = ctypes.Array[ctypes.c_char]
-
 
 class KernelError(RuntimeError):
     """A kernel broke a rule: the message names kernel, block, thread and address."""
@@ -132,7 +130,7 @@ class EmulatedKernel(abc.ABC):
         self.max_threads = max_threads
 
     @abc.abstractmethod
-    def _set_code(self, call: _abi.LaunchStruct, values: Sequence[_Bytes]) -> Any:
+    def _set_code(self, call: _abi.LaunchStruct, values: Sequence[bytes]) -> Any:
         """Let `call` run this kernel with these arguments; return what must outlive the launch."""
 
     def _executed(self, code: Any) -> Executed | None:
@@ -173,7 +171,7 @@ class EmulatedKernel(abc.ABC):
     def _launch(
         self,
         call: _abi.LaunchStruct,
-        values: Sequence[_Bytes],
+        values: Sequence[bytes],
         grid: int,
         block: int,
         shared_bytes: int,
@@ -256,12 +254,14 @@ class HostKernel(EmulatedKernel):
             _build.build(_build.HERE / "entry.cpp", options, tuple(dict.fromkeys(folders)), "-O1")
         )
 
-    def _set_code(self, call: _abi.LaunchStruct, values: Sequence[_Bytes]) -> Any:
+    def _set_code(self, call: _abi.LaunchStruct, values: Sequence[bytes]) -> Any:
         set_library(call, self.library)
         call.flush_subnormals = self.flush_subnormals
-        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        # 16 bytes more, as the kernel may read a struct of odd size in larger units.
+        kept = [ctypes.create_string_buffer(value, len(value) + 16) for value in values]
+        pointers = (ctypes.c_void_p * len(kept))(*map(ctypes.addressof, kept))
         call.args = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
-        return pointers, values
+        return pointers, kept
 
 
 def set_library(call: _abi.LaunchStruct, library: ctypes.CDLL) -> None:
@@ -270,7 +270,7 @@ def set_library(call: _abi.LaunchStruct, library: ctypes.CDLL) -> None:
     call.attach = _address(library, "csm_attach")
 
 
-def _arguments(call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str]) -> list[_Bytes]:
+def _arguments(call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str]) -> list[bytes]:
     """Return the bytes of each argument, and describe the arrays in `call` with their roles."""
     values = []
     for i, arg in enumerate(args):
@@ -284,6 +284,5 @@ def _arguments(call: _abi.LaunchStruct, args: Sequence[Any], roles: Sequence[str
             raw = (arg or 0).to_bytes(8, "little")
         else:
             raw = np.asarray(arg).tobytes()
-        # 16 bytes more, as the kernel may read a struct of odd size in larger units.
-        values.append(ctypes.create_string_buffer(raw, len(raw) + 16))
+        values.append(raw)
     return values

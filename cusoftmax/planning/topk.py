@@ -15,8 +15,8 @@ from cusoftmax.planning import tuning
 from cusoftmax.planning.builder import PlanBuilder, ceil_div, lanes_of, power_of_two
 from cusoftmax.planning.checks import MOST_SELECTED
 from cusoftmax.planning.plan import MAX_GRID, WARP, Kernel, Launch, Plan
+from cusoftmax.planning.staging import SECTOR_BYTES, span_bytes, staged_operands, staged_vector
 
-SECTOR_BYTES = 32  # the least that is read of global memory
 _INDEX_BYTES = 8
 _PADDING = 4  # elements between neighbouring rows in shared memory: kPitch in topk_column.cuh
 
@@ -50,12 +50,17 @@ def _lanes_and_slots(builder: PlanBuilder) -> tuple[int, int, int]:
 def _group(builder: PlanBuilder) -> Plan:
     lanes, items, slots = _lanes_and_slots(builder)
     threads = tuning.GROUP_THREADS
-    kernel = _kernel(builder, "topk_group", lanes=lanes, items=items, slots=slots)
+    staged = staged_operands(builder, lanes)
+    vector = staged_vector(builder) if staged else _vector(builder)
+    kernel = _kernel(
+        builder, "topk_group", vector=vector, staged=staged, lanes=lanes, items=items, slots=slots
+    )
+    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
     grid = min(ceil_div(builder.problem.rows, threads // lanes), MAX_GRID)
     return builder.plan(
         "topk_group",
-        (Launch(kernel, grid, threads, 0),),
-        vector=_vector(builder),
+        (Launch(kernel, grid, threads, shared),),
+        vector=vector,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
     )
 
@@ -183,9 +188,8 @@ def _slots(builder: PlanBuilder) -> int:
 def _kernel(builder: PlanBuilder, pattern: str, **kind: Any) -> Kernel:
     # topk_column handles the stride of one-dimensional rows itself.
     general = not builder.row_is_contiguous and pattern != "topk_column"
-    return builder.kernel(
-        pattern, vector=_vector(builder), group=builder.group, general=general, **kind
-    )
+    kind = {"vector": _vector(builder)} | kind
+    return builder.kernel(pattern, group=builder.group, general=general, **kind)
 
 
 def _vector(builder: PlanBuilder) -> int:

@@ -96,6 +96,7 @@ def ptx(kind: str, op: str, dtype: str, shape: tuple[int, int], **more: Any) -> 
 GROUP = ptx("group", "softmax", "float32", (5, 600))
 BLOCK = ptx("block", "softmax", "float32", (3, 1500))
 CLUSTER = ptx("block x2", "softmax", "float32", (3, 9001))
+VALUES = ptx("group", "logsumexp", "float32", (5, 600))
 HALF = ptx("group", "softmax", "float16", (16, 200))
 BFLOAT = ptx("group", "softmax", "bfloat16", (16, 200))
 SELECTED = ptx("topk_block", "topk_softmax", "float32", (3, 1500))
@@ -143,6 +144,11 @@ def strides_a_word_late(patch: pytest.MonkeyPatch) -> None:
         return np.concatenate([words[:8], np.roll(words[8:], 1)])
 
     patch.setattr(calls, "layout_of", late)
+
+
+def struct_a_word_short(patch: pytest.MonkeyPatch) -> None:
+    layout_of = calls.layout_of
+    patch.setattr(calls, "layout_of", lambda plan: layout_of(plan)[:-1])
 
 
 def little_shared_memory(patch: pytest.MonkeyPatch) -> None:
@@ -269,8 +275,9 @@ BREAKS = {
         nan_behind_the_largest(),
         ("{ return fmaxf(a, b); }", "{ return a > b ? a : b; }"),
     ),
-    "zero_if_less: less or equal the other way": Break(
-        BOUND, GROUP, ("setp.lt.f32 p, %2, %3", "setp.ge.f32 p, %2, %3")
+    "reciprocal: toward zero": Break(UNKNOWN, GROUP, ("__frcp_rn(a)", "__frcp_rz(a)")),
+    "bits_to_float: of the other sign": Break(
+        BOUND, HALF, ("__uint_as_float(bits); }", "-__uint_as_float(bits); }")
     ),
     "exp2_approx: subnormals kept": Break(UNKNOWN, HALF, ("ex2.approx.ftz.f32", "ex2.approx.f32")),
     "fused: in two roundings": Break(
@@ -282,6 +289,9 @@ BREAKS = {
     "options: -fmad=true": Break(UNKNOWN, GROUP, with_contraction),
     "launch: strides a word late": Break(
         (*MEMORY, "misaligned access"), GROUP, strides_a_word_late
+    ),
+    "launch: struct a word short": Break(
+        ("argument of another size",), VALUES, struct_a_word_short
     ),
     "launch: a word of shared memory too little": Break(MEMORY, BLOCK, little_shared_memory),
     "launch: half of the threads": Break(
@@ -317,3 +327,15 @@ def test_break_is_caught(name: str, record_property: Callable[[str, object], Non
         checks = [found(BREAKS[name].seen, seed) for seed in SEEDS]
     record_property("caught by", checks[0])
     assert {*checks} <= {*BREAKS[name].by}
+
+
+def test_messages_name_kernel_and_lines() -> None:
+    decode.library()
+    where = r"\(PTX line \d+, (reduce|patterns)/\w+\.cuh:\d+\)"
+    message = (
+        rf"^kernel csm_softmax_block_f32_\w+, block \d, thread \d+: (race|read of sh).*{where}"
+    )
+    with BREAKS["block_barrier: none"].applied(), emulator.activate(code="ptx"):
+        x = emulator.asarray(np.zeros(BLOCK.shape, np.float32))
+        with pytest.raises(emulator.KernelError, match=message):
+            cs.softmax(x)

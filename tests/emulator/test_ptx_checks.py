@@ -320,6 +320,14 @@ def test_launches_that_no_driver_accepts() -> None:
         kernel.run(1, 32, packed(0), 0, [(0, 0)] * 9)
     with pytest.raises(emulator.KernelError, match="2 arguments, but it has 1 parameters"):
         kernel.launch(1, 32, (None, None))
+    with pytest.raises(
+        emulator.KernelError, match="argument 0 has 4 bytes, but the parameter has 8"
+    ):
+        kernel.launch(1, 32, (np.int32(1),))
+    with pytest.raises(
+        emulator.KernelError, match="argument 0 has 4 bytes, but the parameter has 8"
+    ):
+        kernel.run(1, 32, bytes(4), 0, [])
     with pytest.raises(ptx.PtxError, match="no kernel other among k"):
         load(entry("k", "u64", "ret;")).kernel("other")
 

@@ -216,6 +216,62 @@ def test_float64_gradients_of_logsumexp_are_rounded_once(device: Any, op: str, w
         assert worst <= 1, f"{worst:.4g} of the bound with dy of about {size}"
 
 
+# ----------------------------------------------- chunks far below the maximum, logits far from 0
+
+FROM_LOGITS = ("softmax", "log_softmax", "softmax_value_and_vjp", "logsumexp", "logsumexp_vjp")
+
+
+def judge(device: Any, op: str, wanted: str, dtype: str, rows: np.ndarray) -> None:
+    """Compare an operation of as many of the rows as the case has, each as long as that."""
+    found = case(wanted, op, dtype)
+    n, count = max(found.shape), min(found.shape)
+    rng = np.random.default_rng(n)
+    for first in range(0, len(rows), count):
+        x = np.resize(rows[first : first + count], (count, n)).astype(dtype)
+        inputs = [x]
+        if op == "logsumexp_vjp":
+            inputs.append(rng.uniform(0.5, 1, (count, 1)).astype(dtype))
+        elif "value_and" in op:
+            inputs.append(rng.uniform(0.5, 1, x.shape).astype(dtype))
+        laid = [turned(a, found.axis) for a in inputs]
+        with device.on(found.arch):
+            assert_plan(planned(op, dtype, found.shape, found.axis, found.arch), wanted)
+            got = CONTRACTS[op].call(*map(device.asarray, laid), axis=found.axis)
+            results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
+            verdict = CONTRACTS[op].judge(tuple(laid), found.axis, results)
+        assert verdict.over <= 1, f"rows from {first}: {verdict}"
+
+
+@pytest.mark.parametrize("wanted", ["block", "block x2", "split", "column"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", FROM_LOGITS)
+def test_a_chunk_far_below_the_maximum(device: Any, op: str, dtype: str, wanted: str) -> None:
+    """Where the power of two between the chunk and the row alone may be too small."""
+    n = max(case(wanted, op, dtype).shape)
+    rng = np.random.default_rng(n)
+    rows = -rng.random((12, n))
+    # float64: down to subnormal results, but for a product, which rounds a subnormal one again.
+    stretch = 1 if dtype == "float32" else 7.9 if "value_and" in op else 8.4
+    gaps = np.linspace(60, 88, 12) * stretch
+    rows[:, n // 2 :] -= gaps[:, None]
+    judge(device, op, wanted, dtype, rows)
+
+
+@pytest.mark.parametrize("wanted", ["group", "block", "split", "column"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", FROM_LOGITS)
+def test_logits_far_from_0(device: Any, op: str, dtype: str, wanted: str) -> None:
+    """On both sides of where exponentials begin to be formed of shifted logits, and far beyond."""
+    n = max(case(wanted, op, dtype).shape)
+    rng = np.random.default_rng(n)
+    step, most = (2.0**18, 3e38) if dtype == "float32" else (2.0**40, 1e308)
+    rows = rng.normal(0, 4, (10, n))
+    rows[:, n // 2 :] -= 25
+    rows[8:] *= 1e5
+    centres = (step, -step, step + 12, -step + 12, 2 * step, -3 * step, most, -most, step, -step)
+    judge(device, op, wanted, dtype, rows + np.array(centres)[:, None])
+
+
 # ---------------------------------------------------------------------------------------- soft caps
 
 

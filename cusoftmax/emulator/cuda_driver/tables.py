@@ -53,7 +53,7 @@ def signature(module: ModuleType, name: str) -> str:
     return (get_name(module.__pyx_capi__[name]) or b"").decode()
 
 
-def point(module: ModuleType, name: str, address: int | None) -> None:
+def _point(module: ModuleType, name: str, address: int | None) -> None:
     """Make an entry point elsewhere, for modules that are imported from now on."""
     set_pointer = ctypes.pythonapi.PyCapsule_SetPointer
     set_pointer.argtypes = (ctypes.py_object, ctypes.c_void_p)
@@ -65,7 +65,7 @@ def replace_by(module: ModuleType, name: str, expected: str, address: int | None
     found = signature(module, name)
     if found != expected:
         raise UnknownSignature(module, name, found, expected)
-    point(module, name, address)
+    _point(module, name, address)
 
 
 def replace_all(
@@ -107,7 +107,7 @@ def replace_all(
     for i, (module, name) in enumerate(entries):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(functions[i]))  # never freed: C holds them
         called[i] = id(functions[i])
-        point(module, name, addresses[i])
+        _point(module, name, addresses[i])
 
 
 def _functions(module: ModuleType) -> list[str]:

@@ -135,13 +135,11 @@ class PtxKernel(_run.EmulatedKernel):
         for described, (pointer, nbytes) in zip(call.array, arrays, strict=False):
             _abi.describe(described, pointer, (nbytes,), (1,), 1, "both")
         call.arrays = len(arrays)
-        values = [
-            ctypes.create_string_buffer(parameters[p.offset : p.offset + p.size], p.size)
-            for p in self.decoded.kernel.parameters
-        ]
+        written = self.decoded.kernel.parameters
+        values = [parameters[p.offset : p.offset + p.size] for p in written]
         return self._launch(call, values, grid, block, shared_bytes, seed)
 
-    def _set_code(self, call: _abi.LaunchStruct, values: Sequence[Any]) -> Any:
+    def _set_code(self, call: _abi.LaunchStruct, values: Sequence[bytes]) -> Any:
         decoded = self.decoded
         written = decoded.kernel
         if len(values) != len(written.parameters):
@@ -150,9 +148,14 @@ class PtxKernel(_run.EmulatedKernel):
                 f"{len(written.parameters)} parameters"
             )
         parameters = np.zeros(written.parameter_bytes, dtype=np.uint8)
-        for parameter, value in zip(written.parameters, values, strict=True):
-            raw = np.frombuffer(value, dtype=np.uint8)[: parameter.size]
-            parameters[parameter.offset : parameter.offset + len(raw)] = raw
+        for i, (parameter, value) in enumerate(zip(written.parameters, values, strict=True)):
+            if len(value) != parameter.size:
+                raise _run.KernelError(
+                    f"kernel {self.name}: argument {i} has {len(value)} bytes, but the parameter "
+                    f"has {parameter.size}"
+                )
+            end = parameter.offset + parameter.size
+            parameters[parameter.offset : end] = np.frombuffer(value, dtype=np.uint8)
         entered = np.zeros(len(decoded.blocks), dtype=np.uint64)
         program = decode.Program(
             code=decoded.code.ctypes.data,
