@@ -15,11 +15,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.reporting.targets import power_of_two
 from benchmarks.static import peer_cost
 from benchmarks.static.predictions import Case, Prediction, of_peer, ours
 from benchmarks.suites.cells import FULL
@@ -86,6 +88,14 @@ def peers_fractions(peer: str, cases: Sequence[Case]) -> tuple[list[tuple[int, f
     return points, list(dict.fromkeys(refused))
 
 
+def _plot(axis: Any, points: Sequence[tuple[int, float]], look: dict[str, Any]) -> None:
+    """Draw a line over the powers of two, and open markers for other lengths, which lie close."""
+    other = look | {"linestyle": "none", "markerfacecolor": "white", "label": None}
+    for power, as_drawn in ((True, look), (False, other)):
+        drawn = [(n, fraction) for n, fraction in points if power_of_two(n) is power]
+        axis.plot([n for n, _ in drawn], [fraction for _, fraction in drawn], **as_drawn)
+
+
 def draw(file: Path, chips: Sequence[str]) -> list[str]:
     """Save the picture; return what it leaves out."""
     from benchmarks.measuring.results import OURS
@@ -97,12 +107,10 @@ def draw(file: Path, chips: Sequence[str]) -> list[str]:
     found = predict([case for each in cases.values() for case in each])
     left_out = [f"no peers: {missing}"] if (missing := peer_cost.missing()) else []
     for axis, place in zip(axes, places, strict=True):
-        points = [(case.n, found[case].fraction) for case in cases[place]]
-        axis.plot(*style.unzip(points), **style.style(OURS))
+        _plot(axis, [(case.n, found[case].fraction) for case in cases[place]], style.style(OURS))
         for peer in () if missing else peer_cost.PEERS:
             points, refused = peers_fractions(peer, cases[place])
-            look = style.style(peer.lower()) | {"label": peer}
-            axis.plot(*style.unzip(points), **look)
+            _plot(axis, points, style.style(peer.lower()) | {"label": peer})
             left_out += refused
         axis.axhline(1.0, color=style.COPY_COLOUR, linestyle="--", linewidth=1, label="copy")
         style.length_axis(axis)
@@ -116,7 +124,7 @@ def draw(file: Path, chips: Sequence[str]) -> list[str]:
     style.outer_labels(axes, len(chips), "elements of a row, N", "fraction of a copy")
     style.legend(figure, axes)
     left_out = list(dict.fromkeys(left_out))
-    title = f"{PICTURE_OP}, {STAMP}: speed over that of a copy, by the cost model"
+    title = f"{PICTURE_OP}, {STAMP}: fraction of a copy's speed (open: N no power of two)"
     figure.suptitle("\n".join([title, *left_out[:3]]), fontsize=11)
     figure.savefig(file, dpi=100)
     return left_out

@@ -88,7 +88,7 @@ _CLUSTER = Probe("block x8", "softmax", "float32", (2, 40000))
 _PARKED = Probe("block parked", "softmax_vjp", "float64", (2, 12000), arch="sm_80")
 _STREAM = Probe("stream", "softmax", "float32", (11, 70001), arch="sm_75", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
-_COLUMN = Probe("column x4", "softmax", "float32", (1000, 40), axis=0)
+_COLUMN = Probe("column x4", "softmax", "float32", (500, 40), axis=0)
 _COLUMNS = Probe("column", "softmax", "float32", (100, 600), axis=0, grid=1)
 # The widths of the tests of changes of plan: on both sides of a change of the number of pieces.
 _SPLIT = {

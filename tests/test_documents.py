@@ -75,8 +75,8 @@ def test_figures_in_the_words_are_those_of_the_output() -> None:
     found = re.search(r"(\d+) registers, 0 spills", shown)
     assert found is not None
     registers = int(found[1])
-    assert f"{registers} registers times 1,024 threads are {registers * 1024:,} of" in page
-    assert 65536 // 2 < registers * 1024 <= 65536  # one block fits, not two
+    assert f"{registers} registers times 512 threads are {registers * 512:,} of" in page
+    assert 65536 // 3 < registers * 512 <= 65536 // 2  # two blocks fit, not three
 
 
 def test_bandwidths_are_those_of_the_table_of_chips() -> None:

@@ -26,25 +26,27 @@ def test_chips_of_the_document_are_those_of_the_model() -> None:
             assert cell == f"{value:.{digits}f}" + ", assumed" * source.assumed
 
 
-def test_the_table_gives_fractions_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_case_is_predicted() -> None:
     need_tools()
-    case = predicted.Case("softmax", "float64", 8192, "A100")
-    found = predicted.predict([case])
-    assert 0 < found[case].fraction < predicted.AIM
-    (line,) = predicted.reasons(found)
-    assert line.startswith(f"softmax float64 8192 A100: {found[case].fraction:.2f}, ")
-    table = predicted.table("softmax", [8192], ["float64"], ["A100"], found)
+    case = predicted.Case("softmax", "float16", 4096, "H100")
+    found = predicted.predict([case])[case]
+    assert 0.5 < found.fraction <= 1 and found.traffic_limit == 1 and found.blocks >= 2
+
+
+def test_the_table_gives_fractions_and_reasons() -> None:
+    fast, slow, twice = (predicted.Case("softmax", "float32", n, "A100") for n in (1, 2, 3))
+    found = {
+        fast: predicted.Prediction(0.97, "memory", 8, 1.0),
+        slow: predicted.Prediction(0.41, "phases", 1, 1.0),
+        twice: predicted.Prediction(0.66, "memory", 2, 0.67),
+    }
+    table = predicted.table("softmax", [1, 2, 3], ["float32"], ["A100"], found)
     assert predicted.STAMP in str(table.title)
-    assert [*table.columns[1].cells] == [f"{found[case].fraction:.2f}"]
-
-
-def test_rows_that_are_read_twice_are_listed_with_what_their_traffic_allows() -> None:
-    need_tools()
-    case = predicted.Case("softmax", "float32", 1 << 17, "A100")
-    found = predicted.predict([case])
-    assert found[case].fraction <= found[case].traffic_limit < 0.8
-    (line,) = predicted.reasons(found)
-    assert line.endswith(f"; its traffic allows {found[case].traffic_limit:.2f}")
+    assert [*table.columns[1].cells] == ["0.97", "0.41", "0.66"]
+    assert [*predicted.reasons(found)] == [
+        "softmax float32 2 A100: 0.41, resident blocks (1)",
+        "softmax float32 3 A100: 0.66, memory bandwidth; its traffic allows 0.67",
+    ]
 
 
 def test_the_picture_is_drawn_and_names_what_it_leaves_out(

@@ -11,7 +11,7 @@ from math import gcd
 from typing import Any
 
 from cusoftmax.machine_code.chips import Chip
-from cusoftmax.machine_code.cost import KernelCost, kernel_cost, read_code
+from cusoftmax.machine_code.cost import Code, KernelCost, kernel_cost, read_code
 from cusoftmax.machine_code.flow import Loop
 from cusoftmax.machine_code.opcodes import access_bytes
 from cusoftmax.operations.dtypes import ITEMSIZE
@@ -87,8 +87,7 @@ def cost(
 ) -> KernelCost:
     """Return the cost of a peer's kernel for contiguous rows, or raise `NoKernel`."""
     launch = PEERS[peer](op, rows, n, device)
-    binary, shared, name = _compiled(peer, op, dtype, n, rows, device.arch)
-    (code,) = read_code([binary], device.arch)
+    code, shared, name = _compiled(peer, op, dtype, n, rows, device.arch)
     arrays = 2 if op == "softmax" else 3
     row_bytes = n * ITEMSIZE[dtype]
     widest = max((access_bytes(x.opcode) for x in code.instructions if x.stem == "STG"), default=4)
@@ -126,8 +125,8 @@ def sectors_touched(row_bytes: int, access: int) -> float:
 @cache
 def _compiled(
     peer: str, op: str, dtype: str, n: int, rows: int, arch: int
-) -> tuple[bytes, int, str]:
-    """Return cubin, shared memory and name.
+) -> tuple[Code, int, str]:
+    """Return machine code, shared memory and name.
 
     As in a call, the compiler is told which arguments are multiples of 16.
     """
@@ -150,4 +149,5 @@ def _compiled(
     except Exception as error:  # Triton's errors have no common base class
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise NoKernel(f"does not compile: {lines[-1]}") from None
-    return built.asm["cubin"], built.metadata.shared, built.metadata.name
+    (code,) = read_code([built.asm["cubin"]], arch)
+    return code, built.metadata.shared, built.metadata.name

@@ -99,7 +99,6 @@ class Chip:
 ISSUE, ALU, IMAD, XU, LSU = 4, 64, 64, 16, 32
 REGISTERS = 65536  # of a multiprocessor
 REGISTER_UNIT = 256  # registers are allocated to a warp in multiples of this
-RESERVED_SHARED = 1024  # bytes of each block that the system takes, from sm_80 on
 FILL = 64  # bytes per clock between the level 2 cache and one multiprocessor
 
 

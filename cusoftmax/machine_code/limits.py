@@ -10,7 +10,6 @@ from cusoftmax.machine_code.chips import (
     ISSUE,
     REGISTER_UNIT,
     REGISTERS,
-    RESERVED_SHARED,
     Chip,
 )
 from cusoftmax.machine_code.flow import Walk
@@ -61,7 +60,7 @@ def occupancy(
         "shared memory": chip.blocks,
         "blocks": chip.blocks,
     }
-    taken = shared + (RESERVED_SHARED if chip.arch >= 80 else 0)
+    taken = shared + device.reserved_shared
     if taken:
         limits["shared memory"] = device.shared_per_sm // taken
     limit = min(limits, key=lambda key: limits[key])

@@ -48,6 +48,8 @@ class _LaunchLoops:
             folds = not loop.has("STG") and (not moves or self._folds_workspace())
             if folds:
                 return self._fold(loop)
+        if moves and loop.has("STG") and not loop.has("LDG") and not loop.has("LDS"):
+            return 1.0  # results are stored in one round, but of terms far below the maximum
         if moves:
             return self._stretch()
         if self.pattern == "column" and loop.has("ST"):  # nodes to the other blocks
@@ -142,13 +144,16 @@ class _LaunchLoops:
         return int(self.warps), 1 / self.warps
 
     def _fold_in_block(self, loop: Loop) -> float | None:
-        """Return the rounds of the block pattern's fold: over groups of 32 nodes, or over lanes."""
-        groups, many = ceil_div(self.chunks, WARP), self.chunks > WARP
+        """Return the rounds of the block pattern's fold: over groups of 32 nodes, or over lanes.
+
+        In one loop, each warp folds its share of the groups and then, last, what they became.
+        """
+        groups = ceil_div(self.chunks, WARP) if self.chunks > WARP else 0
+        rounds = groups / self.warps + 1
         if any(child.has("SHFL.BFLY") for child in loop.children):
-            return groups / self.warps if many else 0.0
-        of_groups = loop.parent is not None and loop.parent.depth > 0
-        width = WARP if of_groups else power_of_two(groups if many else self.chunks)
-        return log2(width) * self.words / max(1, loop.per_round("SHFL.BFLY"))
+            return rounds
+        steps = groups / self.warps * log2(WARP) + log2(power_of_two(groups or self.chunks))
+        return steps / rounds * self.words / max(1, loop.per_round("SHFL.BFLY"))
 
     def _fold_columns(self, loop: Loop) -> float | None:
         """Return the rounds of the column pattern's fold: over strides, places or lanes."""

@@ -45,6 +45,11 @@ class DeviceSpec:
         """Most blocks in a cluster; more than 8 would need an attribute that CuPy cannot set."""
         return 8 if self.clusters else 1
 
+    @property
+    def reserved_shared(self) -> int:
+        """Bytes of shared memory that the system takes of each block."""
+        return KIB if self.arch >= 80 else 0
+
     @staticmethod
     def known(arch: str | int, caller: str = "cusoftmax") -> DeviceSpec:
         """Return the representative GPU of an architecture: ``"sm_90"``, ``"sm_90a"`` or 90.

@@ -100,11 +100,37 @@ def _long(builder: PlanBuilder) -> Plan:
 
 
 def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
-    """The block pattern, or None if the row does not fit on chip."""
+    """The block pattern, or None if the row does not fit on chip.
+
+    Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
+    has one to itself if the row does not fit on the chip otherwise, or if there are few blocks.
+    """
+    if chunks > WARP * WARP:
+        return None  # fold_in_block folds two levels of 32
+    unparked = min(builder.max_warps, tuning.STAGED_WARPS) if staged else builder.max_warps
+    for resident in (tuning.RESIDENT_BLOCKS, 1):
+        cluster = _cluster(builder, chunks, unparked // resident)
+        if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:
+            continue
+        each = ceil_div(chunks, cluster)  # chunks of a block
+        parks = each > unparked // resident
+        if parks and not builder.operation.outputs:
+            continue  # no element is needed again, so there is nothing to keep
+        most = min(unparked, _park_warps(builder, staged)) if parks else unparked
+        largest = min(each, most // resident)
+        even = ceil_div(each, ceil_div(each, largest))  # warps with as many chunks each
+        for warps in (even, largest):
+            shared = _block_shared(builder, chunks, cluster, warps)
+            shared += span_bytes(builder, staged, warps * builder.chunk)
+            if _fits(builder.device, shared, resident):
+                return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
+    return None
+
+
+def _cluster(builder: PlanBuilder, chunks: int, most: int) -> int:
+    """Return how many blocks of at most `most` warps share a row."""
     rows, device = builder.problem.rows, builder.device
-    most = min(builder.max_warps, tuning.STAGED_WARPS) if staged else builder.max_warps
-    warps_needed = ceil_div(chunks, most)
-    cluster = min(power_of_two(warps_needed), device.max_cluster)
+    cluster = min(power_of_two(ceil_div(chunks, most)), device.max_cluster)
     # With few rows, widen the cluster so that more multiprocessors work on each row.
     while (
         cluster < device.max_cluster
@@ -112,40 +138,61 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
         and chunks >= 2 * cluster * tuning.SPREAD_WARPS
     ):
         cluster *= 2
-    if chunks > most * cluster:
-        biased = "biased" in builder.operation.features
-        parks = tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS
-        most = min(most, parks, tuning.STAGED_PARK_WARPS if staged else parks)
-    warps = min(ceil_div(chunks, cluster), most)
-    # Chunks that a warp parks in shared memory, in addition to the one in its registers.
-    parked = ceil_div(chunks, warps * cluster) - 1
-    slots = 0  # chunks parked in the first block, which parks the most
-    if parked:
-        slots = (parked - 1) * warps + min(warps, chunks - parked * warps * cluster)
-    if chunks > WARP * WARP:
-        return None  # fold_in_block folds two levels of 32
-    if parked and not builder.operation.outputs:
-        return None  # no element is needed again, so there is nothing to keep
+    return cluster
+
+
+def _park_warps(builder: PlanBuilder, staged: int) -> int:
+    """Return the most warps of a block that parks chunks."""
+    biased = "biased" in builder.operation.features
+    parks = tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS
+    return min(parks, tuning.STAGED_PARK_WARPS) if staged else parks
+
+
+def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -> int:
+    """Return the shared memory of a block: the row's nodes, and the chunks that warps park.
+
+    A warp keeps one chunk in registers. The first block parks the most.
+    """
+    rounds = ceil_div(chunks, warps * cluster)
+    slots = (rounds - 1) * warps
+    if rounds > 1:
+        slots += min(warps, chunks - (rounds - 1) * warps * cluster) - warps
     nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0)
-    shared = nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
-    shared += span_bytes(builder, staged, warps * builder.chunk)
-    if shared > device.shared_per_block:
-        return None
+    return nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
+
+
+def _fits(device: DeviceSpec, shared: int, resident: int) -> bool:
+    """Whether blocks with so much shared memory fit on a multiprocessor, `resident` of them."""
+    together = resident * (shared + device.reserved_shared)
+    return shared <= device.shared_per_block and together <= device.shared_per_sm
+
+
+def _block_plan(
+    builder: PlanBuilder,
+    chunks: int,
+    cluster: int,
+    most: int,
+    warps: int,
+    shared: int,
+    staged: int,
+) -> Plan:
+    parks = chunks > warps * cluster
     vector = staged_vector(builder) if staged else builder.row_vector
     kernel = builder.chunk_kernel(
         "block",
         vector=vector,
         threads=most * WARP,
         cluster=cluster,
-        parks=parked > 0,
+        parks=parks,
         staged=staged,
         asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
     )
-    held = "registers and shared memory" if parked else "registers"
+    held = "registers and shared memory" if parks else "registers"
     where = f"a cluster of {cluster} blocks" if cluster > 1 else "one block"
+    grid = min(builder.problem.rows, MAX_GRID // cluster) * cluster
     return builder.plan(
         "block",
-        (Launch(kernel, min(rows, MAX_GRID // cluster) * cluster, warps * WARP, shared),),
+        (Launch(kernel, grid, warps * WARP, shared),),
         vector=vector,
         why=f"{chunks} chunks of {builder.chunk} fit in the {held} of {where}",
     )
@@ -294,6 +341,9 @@ def _column(builder: PlanBuilder) -> Plan:
     # Shared memory holds a node for each walker and row, and in a cluster for each block.
     room = device.shared_per_block // ((columns + 1) * builder.node_bytes) - device.max_cluster
     most = min(most, power_of_two_below(room))
+    fewer = power_of_two_below(most // tuning.RESIDENT_BLOCKS)  # several blocks a multiprocessor
+    if least <= fewer and leaves <= fewer * device.max_cluster:
+        most = fewer
 
     staged = staged_columns(builder, columns)
     if span_bytes(builder, staged, most * items * inner) > device.shared_per_block // 2:

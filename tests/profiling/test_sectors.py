@@ -62,7 +62,6 @@ def test_a_few_blocks_touch_what_all_of_them_do(op: str, n: int) -> None:
     assert plan.launches[0].kernel.name == launch.kernel
     whole = 32 * (launch.sectors_read + launch.sectors_written)
     assert level2_bytes(plan)[0] == pytest.approx(whole, rel=0.02)
-    assert whole > 1.01 * plan.least_bytes
 
 
 def test_equal_launches_are_counted_once_for_all_gpus() -> None:

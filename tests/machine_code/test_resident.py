@@ -1,0 +1,96 @@
+"""Two blocks of every planned kernel share a multiprocessor: one loads while the other computes.
+
+Counted without a GPU, by the registers that a kernel's launch bounds allow its threads and by its
+shared memory; of some kernels by the registers that the compiler took.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from cusoftmax.machine_code import cost, limits
+from cusoftmax.machine_code.chips import REGISTERS, Chip
+from cusoftmax.operations.operation import REDUCTIONS
+from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Launch, Plan
+from tests.machine_code.cost_support import need_tools, plan_of
+
+ROWS = 4096
+# Of each length, another alignment: registers and shared memory follow from the number of chunks.
+LENGTHS = (4096, 8191, 8192, 16384, 20000, 32000, 50257, 65535, 65536, 100000, 128256, 131072)
+LONGEST = {"float16": 131072, "bfloat16": 131072, "float32": 131072, "float64": 65536}
+MOST_REGISTERS = 255
+# What an operation reads of an element stays on the chip: of three inputs half as much fits, and an
+# operation that writes only values of a row has nothing to keep in shared memory.
+HELD = [
+    name
+    for name, operation in OPERATIONS.items()
+    if set(operation.patterns) & set(REDUCTIONS)
+    and operation.outputs
+    and operation.register_inputs <= 2
+]
+# Shared memory for two blocks of such rows is there on sm_90 and sm_100, not on sm_120.
+SMALLER = {120: 32000}
+# With a word of hidden bits for each lane, or with room to stage rows that are not aligned.
+LONGEST_FLOAT64_WITH_MORE = 50257
+
+
+def resident(plan: Plan, launch: Launch, registers: int) -> int:
+    chip = Chip.of(plan.device)
+    found = limits.occupancy(chip, plan.device, registers, launch.block, launch.shared_bytes)
+    return found.blocks
+
+
+def allowed_registers(launch: Launch) -> int:
+    """Return the most registers of a thread with which the launch bounds' threads fit."""
+    return min(MOST_REGISTERS, REGISTERS // launch.kernel.max_threads // 8 * 8)
+
+
+@pytest.mark.parametrize("op", HELD)
+@pytest.mark.parametrize("arch", [90, 100, 120])
+def test_two_blocks_of_long_rows_are_resident(arch: int, op: str) -> None:
+    alone = []
+    for dtype, longest in LONGEST.items():
+        for n in LENGTHS:
+            if n > min(longest, SMALLER.get(arch, longest)):
+                continue
+            plan = plan_of(op, dtype, (ROWS, n), -1, arch)
+            assert plan.pattern in ("group", "block"), (dtype, n, plan.pattern)
+            (launch,) = plan.launches
+            more = OPERATIONS[op].hides or launch.kernel["CSM_STAGED"] != "0"
+            if dtype == "float64" and more and n > LONGEST_FLOAT64_WITH_MORE:
+                continue
+            if resident(plan, launch, allowed_registers(launch)) < 2:
+                alone.append((dtype, n, launch.kernel.name, launch.block, launch.shared_bytes))
+    assert not alone
+
+
+@pytest.mark.parametrize("op", ["softmax", "softmax_vjp"])
+@pytest.mark.parametrize("arch", [90, 100])
+def test_two_blocks_of_columns_are_resident(arch: int, op: str) -> None:
+    for dtype in ("float16", "float32"):
+        for n in (64, 128, 200, 512):
+            plan = plan_of(op, dtype, (n, 1 << 16), 0, arch)
+            (launch,) = plan.launches
+            assert plan.pattern == "column"
+            assert resident(plan, launch, allowed_registers(launch)) >= 2, (dtype, n)
+
+
+@pytest.mark.parametrize("op", ["softmax", "softmax_vjp", "log_softmax", "cross_entropy_grad"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_as_compiled(op: str, dtype: str) -> None:
+    need_tools()
+    for n in (50257, 131072):
+        plan = plan_of(op, dtype, (ROWS, n), -1, 90)
+        (launch,), (code,) = plan.launches, cost.compiled(plan)
+        assert code.registers <= allowed_registers(launch)
+        assert resident(plan, launch, code.registers) >= 2 and not code.stack
+
+
+def test_few_rows_take_whole_multiprocessors() -> None:
+    """Where there are no two blocks for a multiprocessor, a block is as large as it can be."""
+    few = plan_of("softmax", "float64", (3, 8192), -1, 80)
+    many = plan_of("softmax", "float64", (ROWS, 8192), -1, 80)
+    assert few.launches[0].block == 2 * many.launches[0].block
+    assert few.device == DeviceSpec.known(80) and few.launches[0].grid == 3
