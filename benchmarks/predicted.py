@@ -124,8 +124,8 @@ def draw(file: Path, chips: Sequence[str]) -> list[str]:
     style.outer_labels(axes, len(chips), "elements of a row, N", "fraction of a copy")
     style.legend(figure, axes)
     left_out = list(dict.fromkeys(left_out))
-    title = f"{PICTURE_OP}, {STAMP}: fraction of a copy's speed (open: N no power of two)"
-    figure.suptitle("\n".join([title, *left_out[:3]]), fontsize=11)
+    title = (f"{PICTURE_OP}, {STAMP}", "fraction of a copy's speed (open: N no power of two)")
+    figure.suptitle("\n".join([*title, *left_out[:3]]), fontsize=11)
     figure.savefig(file, dpi=100)
     return left_out
 
