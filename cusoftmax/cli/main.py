@@ -172,9 +172,9 @@ def _check(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.arch,
         arguments.seed,
-        arguments.emulator_code,
         arguments.quick,
         asked,
+        arguments.emulator_code,
     )
     return status
 
