@@ -1,8 +1,8 @@
 """Rounds of loops that depend on the data, from how often a kernel's PTX was executed.
 
-The compiler's PTX has the loops of its machine code, around each other in the same way and with the
-same kinds of accesses, shuffles and barriers in them. A loop of the machine code gets the
-rounds of the loop of PTX that it came from, fewer if it was unrolled further.
+The compiler's PTX has the loops of its machine code, nested in the same way and with the same kinds
+of accesses, shuffles and barriers in them. A loop of the machine code gets the rounds of the loop
+of PTX that it came from, fewer if it was unrolled further.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Instruction(NamedTuple):
     guard: str | None
     negated: bool
     line: int
-    place: str  # the line of PTX, and of the source as far as it is told
+    place: str  # the line of PTX, and that of the source if a .loc gives one
 
 
 class Parameter(NamedTuple):
@@ -193,7 +193,7 @@ def _source_place(loc: str, files: dict[str, str]) -> str:
     if match is None:
         return ""
     number, line, caller, caller_line = match.groups()
-    # What platform.cuh offers is told by who asks for it.
+    # Within platform.cuh, the line that called it.
     if caller and files.get(number, "").endswith("machine/platform.cuh"):
         number, line = caller, caller_line
     path = files.get(number, "")
