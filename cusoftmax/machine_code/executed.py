@@ -82,7 +82,8 @@ def counted_rounds(
             if same is None:
                 continue
             rest.remove(same)
-            times = _times(loop, same)
+            # Rows: the loop of the plan's rounds, of which none is left out.
+            times = lines[same.start].times if loop.parent is None else _times(loop, same)
             rounds[loop.header] = times / around if around else 0.0
             match(loop.children, same.children, times)
 
