@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from cusoftmax.emulator import CODES
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend
 
 DEVICE_CHOICES = ("auto", "cuda", "emulator")
 EMULATED_ARCH = "sm_90"  # the default
-EMULATOR_CODES = ("source", "ptx")  # as in the emulator, which needs CuPy; the first is the default
 
 
 class UserError(Exception):
@@ -86,7 +86,7 @@ def machine(
         return
     from cusoftmax import emulator
 
-    arch, code = arch or EMULATED_ARCH, code or EMULATOR_CODES[0]
+    arch, code = arch or EMULATED_ARCH, code or CODES[0]
     with emulator.activate(arch=arch, seed=seed, code=code):
         yield Machine(DeviceSpec.known(arch), True, emulator.asarray, emulator.asnumpy, code)
 

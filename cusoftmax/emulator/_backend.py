@@ -14,7 +14,7 @@ from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime import source
 from cusoftmax.runtime.backend import Loaded, pop_backend, push_backend
 
-CODES = ("source", "ptx")
+CODES = ("source", "ptx")  # the first is the default
 
 
 class EmulatorBackend:

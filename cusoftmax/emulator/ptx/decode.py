@@ -114,8 +114,7 @@ def codes() -> Mapping[tuple[str, int], int]:
     found: dict[tuple[str, int], int] = {}
     count = ctypes.c_int()
     while name := library().csm_ptx_name(len(found), ctypes.byref(count)):
-        special = name.decode().isidentifier() and "." not in name.decode()
-        found[name.decode(), -1 if special else count.value] = len(found)
+        found[name.decode(), count.value] = len(found)
     return found
 
 
@@ -213,7 +212,7 @@ def decode(kernel: Kernel) -> Decoded:
     for number, (labels, steps) in enumerate(blocks):
         for label in labels:
             starts[label] = at
-        place = steps[0].instruction.place if steps else "the end"
+        place = steps[0].instruction.place
         records.append((codes()["block", -1], 0, 0, 0, 0, 0, number, (0,) * _OPERANDS))
         places.append(place.encode())
         at += 1 + len(steps)
@@ -485,11 +484,11 @@ def _live_ranges(
 
 
 def _followers(steps: Sequence[_Step], i: int, starts_at: Mapping[str, int]) -> Iterator[int]:
-    final = steps[-1] if steps else None
-    if final is not None and final.target in starts_at:
+    final = steps[-1]
+    if final.target in starts_at:
         yield starts_at[final.target]
-    ends = final is not None and final.code in (codes()["bra", -1], codes()["ret", -1])
-    if final is None or not ends or final.instruction.guard:
+    ends = final.code in (codes()["bra", -1], codes()["ret", -1])
+    if not ends or final.instruction.guard:
         yield i + 1
 
 

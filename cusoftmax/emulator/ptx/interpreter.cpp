@@ -65,17 +65,16 @@ constexpr int kMostSlots = 4096, kMostTracked = 256;
 
 struct Name {
   const char* text;
-  int operands;  // -1: any number
+  int operands;  // -1: of an instruction that is more than a computation
 };
 
 // Instructions that are more than a computation, by the names that decode.py gives them.
-#define CSM_SPECIAL(of)                                                                                             \
-  of(block, 0) of(bra, 0) of(ret, 0) of(trap, 0) of(pack, -1) of(unpack, -1) of(load_param, -1) of(load_global, -1) \
-      of(store_global, -1) of(load_shared, -1) of(store_shared, -1) of(load_generic, -1) of(store_generic, -1)      \
-          of(store_cluster, -1) of(shfl_bfly, 6) of(shfl_idx, 6) of(vote_ballot, 3) of(vote_any, 3) of(vote_all, 3) \
-              of(bar_sync, 1) of(bar_warp_sync, 1) of(cluster_arrive, 0) of(cluster_wait, 0)
+#define CSM_SPECIAL(of)                                                                                                \
+  of(block) of(bra) of(ret) of(trap) of(pack) of(unpack) of(load_param) of(load_global) of(store_global)               \
+      of(load_shared) of(store_shared) of(load_generic) of(store_generic) of(store_cluster) of(shfl_bfly) of(shfl_idx) \
+          of(vote_ballot) of(vote_any) of(vote_all) of(bar_sync) of(bar_warp_sync) of(cluster_arrive) of(cluster_wait)
 enum Code : u16 {
-#define CSM_ENUM(name, operands) k_##name,
+#define CSM_ENUM(name) k_##name,
   CSM_SPECIAL(CSM_ENUM) kComputed
 };
 
@@ -193,7 +192,7 @@ struct Thread {
 };
 
 constexpr Name kNames[] = {
-#define CSM_NAME_OF(name, operands) {#name, operands},
+#define CSM_NAME_OF(name) {#name, -1},
     CSM_SPECIAL(CSM_NAME_OF)
 #define UNARY(name, D, A, result) {name, 2},
 #define BINARY(name, D, A, B, result) {name, 3},

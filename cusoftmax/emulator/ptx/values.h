@@ -157,8 +157,6 @@ template <class T>
 T smaller_or_nan(T a, T b) {
   return a != a || b != b ? a + b : smaller(a, b);
 }
-inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 // Rounds to a whole number, ties to even.
 template <class T>
