@@ -26,6 +26,7 @@ from benchmarks.static import peer_cost
 from benchmarks.static.predictions import Case, Prediction, of_peer, ours
 from benchmarks.suites.cells import FULL
 from benchmarks.suites.operations import DTYPES
+from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.limits import LIMITERS
 
@@ -131,6 +132,8 @@ def draw(file: Path, chips: Sequence[str]) -> list[str]:
 
 
 def main() -> int:
+    """Run the command line."""
+    let_any_character_print()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--op", action="append", choices=OPS, help="default: all of them")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="default: all")

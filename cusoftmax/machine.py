@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from cusoftmax.emulator import CODES
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend
 
 DEVICE_CHOICES = ("auto", "cuda", "emulator")
 EMULATED_ARCH = "sm_90"  # the default
-EMULATOR_CODES = ("source", "ptx")  # as in the emulator, which needs CuPy; the first is the default
 
 
 class UserError(Exception):
@@ -28,9 +28,9 @@ class Machine:
 
     device: DeviceSpec
     emulated: bool
-    code: str
     asarray: Callable[[np.ndarray[Any, Any]], Any]
     asnumpy: Callable[[Any], np.ndarray[Any, Any]]
+    code: str = ""  # what the emulator runs: "source" or "ptx"
 
     @property
     def title(self) -> str:
@@ -82,13 +82,13 @@ def machine(
     if kind == "cuda" or (kind == "auto" and present and arch is None and code is None):
         import cupy
 
-        yield Machine(DeviceSpec.current(), False, "", cupy.asarray, cupy.asnumpy)
+        yield Machine(DeviceSpec.current(), False, cupy.asarray, cupy.asnumpy)
         return
     from cusoftmax import emulator
 
-    arch, code = arch or EMULATED_ARCH, code or EMULATOR_CODES[0]
+    arch, code = arch or EMULATED_ARCH, code or CODES[0]
     with emulator.activate(arch=arch, seed=seed, code=code):
-        yield Machine(DeviceSpec.known(arch), True, code, emulator.asarray, emulator.asnumpy)
+        yield Machine(DeviceSpec.known(arch), True, emulator.asarray, emulator.asnumpy, code)
 
 
 def first_line(error: BaseException) -> str:

@@ -118,9 +118,9 @@ def check(
     kind: str,
     arch: str | None,
     seed: int,
-    code: str | None,
     quick: bool,
     asked: Selection = Selection(),
+    code: str | None = None,
 ) -> int:
     """Run all comparisons, print a table; return the exit status."""
     failed: list[Outcome] = []

@@ -34,7 +34,7 @@ def lines() -> Iterator[tuple[str, str]]:
     yield "NVRTC", _attempt(_nvrtc)
     yield "NVIDIA driver", _attempt(_driver)
     yield from _devices()
-    yield "emulator, source", _attempt(_compiler)
+    yield "emulator's compiler", _attempt(_compiler)
     yield "emulator, PTX", _attempt(_ptx)
     yield "cache of CuPy", _folder(_cupy_cache())
     yield "cache of the emulator", _attempt(_emulator_cache)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from cusoftmax import __version__
 from cusoftmax.cli.arguments import axis_of, names_of, seed_of, shape_of, values
 from cusoftmax.cli.output import let_any_character_print
-from cusoftmax.machine import DEVICE_CHOICES, EMULATOR_CODES, first_line
+from cusoftmax.emulator import CODES
+from cusoftmax.machine import DEVICE_CHOICES, first_line
 
 _FAILURE = 2
 _TRACEBACK = "CUSOFTMAX_TRACEBACK"  # environment variable: show where an error came from
@@ -142,7 +143,7 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arch", help="what the emulator plans for, such as sm_80")
     parser.add_argument(
         "--emulator-code",
-        choices=EMULATOR_CODES,
+        choices=CODES,
         help="what the emulator runs: the kernels' source, or the PTX that NVRTC makes of it",
     )
     parser.add_argument("--seed", type=seed_of, default=0, help="of the data and of the emulator")
@@ -172,9 +173,9 @@ def _check(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.arch,
         arguments.seed,
-        arguments.emulator_code,
         arguments.quick,
         asked,
+        arguments.emulator_code,
     )
     return status
 

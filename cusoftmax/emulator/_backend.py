@@ -14,7 +14,7 @@ from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime import source
 from cusoftmax.runtime.backend import Loaded, pop_backend, push_backend
 
-CODES = ("source", "ptx")
+CODES = ("source", "ptx")  # the first is the default
 
 
 class EmulatorBackend:
@@ -211,8 +211,9 @@ def trace(accesses: bool = True) -> Iterator[_run.Report]:
 @contextlib.contextmanager
 def only_blocks(blocks: Sequence[int]) -> Iterator[None]:
     """Run only these blocks, and the others of their clusters, of each launch; -1 is the last."""
-    _run.chosen_blocks.append(tuple(blocks))
+    chosen = tuple(blocks)
+    _run.chosen_blocks.append(chosen)
     try:
         yield
     finally:
-        _run.chosen_blocks.pop()
+        _run.chosen_blocks.remove(chosen)

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 
-from ._cache import cache_folder, is_whole, naming_folder, seal, tidy
+from ._cache import cache_folder, is_whole, naming_folder, seal, tidy_once
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -154,14 +154,9 @@ def build(
     folder = cache_folder()
     library = folder / f"{source.stem}-{digest.hexdigest()[:32]}.so"
     if not is_whole(library) or _why_not_loaded(library) is not None:
-        _tidy_once(folder)
+        tidy_once(folder)
         _compile([*command, str(source)], library)
     return library
-
-
-@functools.cache
-def _tidy_once(folder: pathlib.Path) -> None:
-    tidy(folder)
 
 
 def _why_not_loaded(library: pathlib.Path) -> str | None:

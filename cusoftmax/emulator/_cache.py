@@ -7,6 +7,7 @@ was cut short or changed is recognised before it is loaded, which could be a bus
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -93,11 +94,18 @@ def keep(path: pathlib.Path, content: bytes) -> None:
         fresh.chmod(0o600)
         seal(fresh)
         fresh.replace(path)
+    tidy_once(path.parent)
 
 
 def sealed(path: pathlib.Path) -> bytes | None:
     """Return what a sealed file holds, or None if it is absent or damaged."""
     return path.read_bytes()[:-_DIGEST_BYTES] if is_whole(path) else None
+
+
+@functools.cache
+def tidy_once(folder: pathlib.Path) -> None:
+    """Tidy a folder, once in a process."""
+    tidy(folder)
 
 
 def tidy(folder: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs kernels built for the host, and returns what they counted."""
+"""Launches kernels on the CPU, and returns what they counted."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from . import _abi, _build
 _MESSAGE_BYTES = 2048
 # The runtime has one global state, so launches run one at a time.
 _LOCK = threading.Lock()
+_REPORT_LOCK = threading.Lock()
 
 
 class KernelError(RuntimeError):
@@ -133,7 +134,7 @@ class EmulatedKernel(abc.ABC):
     def _set_code(self, call: _abi.LaunchStruct, values: Sequence[bytes]) -> Any:
         """Let `call` run this kernel with these arguments; return what must outlive the launch."""
 
-    def _executed(self, code: Any) -> Executed | None:
+    def _executed(self, kept: Any) -> Executed | None:
         """Return how often each instruction was executed, from what `_set_code` returned."""
         return None
 
@@ -182,7 +183,7 @@ class EmulatedKernel(abc.ABC):
                 f"kernel {self.name}: {block} threads a block, "
                 f"but its launch bounds say {self.max_threads}"
             )
-        code = self._set_code(call, values)
+        kept = self._set_code(call, values)
         call.name = self.name.encode()
         call.grid, call.block, call.cluster = grid, block, self.cluster
         call.shared_bytes = shared_bytes
@@ -193,22 +194,25 @@ class EmulatedKernel(abc.ABC):
             call.cluster_count = len(clusters)
         counted = _abi.ReportStruct()
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        run = runtime().csm_run
+        tracing = tuple(reports)
+        call.trace = any(report.accesses for report in tracing)
+        # Nothing of Python's within: dropping an array may launch, on the emulated driver.
         with _LOCK:
-            tracing = tuple(reports)
-            call.trace = any(report.accesses for report in tracing)
-            failed = runtime().csm_run(ctypes.byref(call), ctypes.byref(counted), message)
-            if failed:
-                raise KernelError(message.value.decode(errors="replace"))
-            counts = {name: getattr(counted, name) for name, *_ in _abi.ReportStruct._fields_}
-            executed = self._executed(code)
-            traffic = LaunchTraffic(
-                **counts,
-                instructions=executed.by_name() if executed else Counter(),
-                executed=executed,
-                kernel=self.name,
-                grid=grid,
-                block=block,
-            )
+            failed = run(ctypes.byref(call), ctypes.byref(counted), message)
+        if failed:
+            raise KernelError(message.value.decode(errors="replace"))
+        counts = {name: getattr(counted, name) for name, *_ in _abi.ReportStruct._fields_}
+        executed = self._executed(kept)
+        traffic = LaunchTraffic(
+            **counts,
+            instructions=executed.by_name() if executed and tracing else Counter(),
+            executed=executed,
+            kernel=self.name,
+            grid=grid,
+            block=block,
+        )
+        with _REPORT_LOCK:
             for report in tracing:
                 report.add(traffic)
                 report.launches += 1
@@ -230,7 +234,7 @@ class HostKernel(EmulatedKernel):
     include_folders : sequence of pathlib.Path
         Where its headers are.
     cluster, max_threads, roles
-        As of `EmulatedKernel`.
+        As in `EmulatedKernel`.
     """
 
     def __init__(

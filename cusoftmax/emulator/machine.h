@@ -43,7 +43,8 @@ struct Machine {
   // A barrier of the block, or one half of a barrier of the cluster.
   void (*barrier)(Collective kind, int line, const char* file);
 
-  // Lets another warp run first, now and then, so that results do not depend on the order of accesses between barriers.
+  // Now and then lets another warp run first. The interpreter of PTX calls it before accesses of memory, so that races
+  // between warps show.
   void (*may_switch)();
   // Ends the launch with this message.
   void (*fail)(const char* message, int line, const char* file);

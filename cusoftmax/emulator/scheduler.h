@@ -3,7 +3,8 @@
 // Each CUDA thread is a fiber. The lanes of a warp run one after another in a ring: a lane runs until it reaches a
 // collective (a shuffle or a barrier), then the next lane runs. The last lane to reach it completes the collective and
 // goes on at once, so that a collective costs about one switch of fibers a lane. A warp keeps its turn until a barrier
-// holds it up. The order of the lanes and the next warp are drawn from the launch's seed.
+// holds it up; on PTX it may lose it before any access of memory. The order of the lanes and the next warp are drawn
+// from the launch's seed.
 //
 // runtime.cpp calls run_cluster(); a kernel calls exchange_values() and reach_barrier() through its Machine
 // (machine.h).

@@ -58,7 +58,7 @@ class Tracer {
   }
 
  private:
-  static constexpr int kSites = 1024;
+  static constexpr int kSites = 8192;  // on PTX each access is a site
   struct Site {
     u32 id;
     int seen;            // accesses of the present lane

@@ -1,8 +1,8 @@
 """Rounds of loops that depend on the data, from how often a kernel's PTX was executed.
 
-The compiler's PTX has the loops of its machine code, around each other in the same way and with the
-same kinds of accesses, shuffles and barriers in them. A loop of the machine code gets the
-rounds of the loop of PTX that it came from, fewer if it was unrolled further.
+The compiler's PTX has the loops of its machine code, nested in the same way and with the same kinds
+of accesses, shuffles and barriers in them. A loop of the machine code gets the rounds of the loop
+of PTX that it came from, fewer if it was unrolled further.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def counted_rounds(
             if same is None:
                 continue
             rest.remove(same)
-            times = _times(loop, same)
+            # Rows: the loop of the plan's rounds, of which none is left out.
+            times = lines[same.start].times if loop.parent is None else _times(loop, same)
             rounds[loop.header] = times / around if around else 0.0
             match(loop.children, same.children, times)
 

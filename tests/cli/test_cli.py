@@ -163,11 +163,13 @@ def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("op", "pattern"), [(op, p) for op, o in OPERATIONS.items() for p in o.patterns]
 )
-def test_check_reaches_every_pattern(op: str, pattern: str) -> None:
+def test_check_reaches_every_pattern(op: str, pattern: str, request: pytest.FixtureRequest) -> None:
+    first = next(name for name, operation in OPERATIONS.items() if pattern in operation.patterns)
     with machine("emulator") as on:
         case = find_case(op, "float16", Form(pattern), on, "sm_75")
         assert case.plan.pattern == pattern
-        if pattern in ("group", "column", "map", "segment"):
+        # test_family compares the others.
+        if op == first or request.config.getoption("exhaustive"):
             assert compare(case, on, 0).passed
 
 

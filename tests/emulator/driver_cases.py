@@ -398,6 +398,9 @@ def test_only_ptx_for_the_device_is_loaded(machine: Machine) -> None:
     for image, said in (
         (b"\x7fELF", "no PTX cannot be loaded"),
         (b"//\n.version 8.8\n.target sm_121\n.address_size 64\n", "PTX for sm_121 does not run"),
+        # Of another architecture's own features, and of another family's.
+        (b"//\n.version 8.8\n.target sm_80a\n.address_size 64\n", "PTX for sm_80a does not run"),
+        (b"//\n.version 8.8\n.target sm_75f\n.address_size 64\n", "PTX for sm_75f does not run"),
     ):
         with pytest.raises(DriverError, match=said):
             cupy.cuda.function.Module().load(image)

@@ -231,7 +231,7 @@ def test_a_build_tidies_and_a_use_counts(cache: pathlib.Path, tmp_path: pathlib.
     os.utime(library, (long_ago, long_ago))
     assert build(tmp_path) == library
     assert library.stat().st_mtime > long_ago + _cache.UNUSED
-    _build._tidy_once.cache_clear()
+    _cache.tidy_once.cache_clear()
     killed = cache / "tmp_of_a_killed_build"
     killed.mkdir()
     os.utime(killed, (long_ago, long_ago))

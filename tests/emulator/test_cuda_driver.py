@@ -43,11 +43,15 @@ def _compiler() -> None:
 
 
 def python(*arguments: str, **environment: str) -> str:
-    """Run Python in a process of its own and return what it printed."""
+    """Run Python in a process of its own and return what it printed.
+
+    pytest's options are those of the tests that start it: they may name plugins left out here.
+    """
+    env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env=env | environment,
         capture_output=True,
         text=True,
         check=False,

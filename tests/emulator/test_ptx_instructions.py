@@ -361,6 +361,12 @@ def bitwise() -> Table:
     choices = (0x3210, 0x7654, 0x0123, 0xFEDC, 0xBA98, 0x5410, 0x7632, 0xFFFF3210, 0x8888)
     bytes_of = [(0x807F01FF, 0x80FE7F00, choice) for choice in choices]
     add("prmt.b32", ("b32", "b32", "b32", "b32"), bytes_of, permuted)
+    halves = [(0xFFFF0003, 0xFF02FF80, 7), (0x00010002, 0x01020304, 0xFFFFFFFF)]
+    for name, shift in (("lo", 0), ("hi", 16)):
+        dot = lambda a, b, c, shift=shift: word(  # noqa: E731
+            "b32", c + (a & 0xFFFF) * (b >> shift & 0xFF) + (a >> 16) * (b >> shift + 8 & 0xFF)
+        )
+        add(f"dp2a.{name}.u32.u32", ("b32", "b32", "b32", "b32"), halves, dot)
     funnel = [(0x89ABCDEF, 0x01234567, by) for by in DISTANCES]
     for limit in ("wrap", "clamp"):
         by_of = (lambda by: by & 31) if limit == "wrap" else (lambda by: min(by, 32))

@@ -219,7 +219,9 @@ def test_instructions_are_counted() -> None:
             "@%p1 add.u32 %r2, %r2, 1; ret;",
         )
     ).kernel("k")
-    counted = kernel.run(2, 4, packed(0), 0, []).instructions
+    executed = kernel.run(2, 4, packed(0), 0, []).executed
+    assert executed is not None
+    counted = executed.by_name()
     turns = 2 * (1 + 2 + 3 + 4)
     assert counted == {
         "mov.u32": 16,

@@ -40,7 +40,9 @@ def test_rounds_are_those_of_the_loop_with_the_same_accesses() -> None:
     assert sum(weight for line, weight in path if line.stem == "SHFL") == 6400 / 64
 
 
-@pytest.mark.parametrize(("op", "n"), [("topk_softmax", 4096), ("sample", 9001)])
+@pytest.mark.parametrize(
+    ("op", "n"), [("topk_softmax", 4096), ("topk_softmax", 50257), ("sample", 9001)]
+)
 def test_a_selection_costs_the_shuffles_that_it_makes(op: str, n: int) -> None:
     need_tools()
     work = Work(op, (512, n))

@@ -1,9 +1,9 @@
 """A CUDA driver without a GPU, below CuPy: ``cupy.RawKernel`` and its launches run PTX on the CPU.
 
 CuPy's modules call the CUDA runtime and driver through tables of C functions (`tables`). `install`
-replaces every one of them, before CuPy is imported and for the rest of the process. Above them
-nothing is changed: CuPy compiles with its own options, keeps what it compiled on disk, allocates,
-packs arguments and chooses streams as it does on a GPU.
+replaces all that may reach the driver, before CuPy is imported and for the rest of the process.
+Above them nothing is changed: CuPy compiles with its own options, keeps what it compiled on disk,
+allocates, packs arguments and chooses streams as it does on a GPU.
 """
 
 from __future__ import annotations

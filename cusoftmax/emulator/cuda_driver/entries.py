@@ -261,8 +261,9 @@ class RuntimeEntries:
 
     def streamDestroy(self, stream: Handle) -> None:
         # Its work is still done; an exception would be lost in a destructor.
+        destroyed = self._stream(stream)
         try:
-            self._streams.run(self._stream(stream))
+            self._streams.run(destroyed)
         except Exception as failure:
             self._streams.failure = failure
         self._streams.made.pop(stream)

@@ -67,9 +67,11 @@ def image_text(image: bytes) -> str:
 def check_target(target: str, spec: DeviceSpec) -> None:
     """Refuse PTX of a later architecture than a device has, or of another's own features."""
     digits = target.removeprefix("sm_")
-    own = digits.rstrip("0123456789")
+    own = digits.lstrip("0123456789")  # "a" or "f"
     number = int(digits.removesuffix(own))
-    if number > spec.arch or (own == "a" and number != spec.arch):
+    # "f" is a family: the same major number.
+    same = {"a": number == spec.arch, "f": number // 10 == spec.arch // 10}.get(own, True)
+    if number > spec.arch or not same:
         raise DriverError(f"PTX for {target} does not run on sm_{spec.arch} ({spec.name})")
 
 
@@ -138,6 +140,8 @@ def arguments(function: Function, pointers: int) -> bytes:
     kernel's, which is all that a driver knows.
     """
     parameters = function.kernel.parameters
+    if parameters and not pointers:
+        raise DriverError(f"{function.name}: no arguments, but it has {len(parameters)} parameters")
     buffer = bytearray(max((offset + size for offset, size in parameters), default=0))
     addresses = (ctypes.c_uint64 * len(parameters)).from_address(pointers) if parameters else ()
     for i, ((offset, size), address) in enumerate(zip(parameters, addresses, strict=True)):

@@ -66,7 +66,7 @@ class Stream:
     capture: list[Work] | None = None
 
     @property
-    def waits_for_default(self) -> bool:
+    def is_blocking(self) -> bool:
         """Whether it and the default stream wait for each other."""
         return not self.flags & 1
 
@@ -89,7 +89,7 @@ class Point:
 
 @dataclasses.dataclass(eq=False)
 class Event:
-    """What `record` marks; never recorded, it is done."""
+    """An event; one that was never recorded is complete."""
 
     timing: bool
     point: Point | None = None
@@ -126,18 +126,18 @@ class Streams:
             return
         if stream.handle == 0:
             for other in self._of(stream.device)[1:]:
-                if other.waits_for_default and other.capture is not None:
+                if other.is_blocking and other.capture is not None:
                     raise status_error(
                         CAPTURE_IMPLICIT, "the default stream would wait for a stream in capture"
                     )
-                if other.waits_for_default:
+                if other.is_blocking:
                     self.run(other)
-        elif stream.waits_for_default:
+        elif stream.is_blocking:
             self.run(self.default[stream.device])
         stream.queue.append(work)
 
     def step(self, stream: Stream) -> None:
-        """Do the first work of a stream; after a failure nothing that waits is done any more."""
+        """Do the first work of a stream; a failure discards all that is queued."""
         work = stream.queue.popleft()
         self.running += 1
         try:

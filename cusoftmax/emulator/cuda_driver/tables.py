@@ -27,11 +27,11 @@ Size = Annotated[int, "size_t"]
 Unsigned = Annotated[int, "unsigned int"]
 
 _SKIP = "int __pyx_skip_dispatch"
-# These return a struct by value. They call no driver, or take a handle that only an entry can make
-# which is refused.
+# Return types by value. Such functions call no driver, or take a handle that only a refused entry
+# could make.
 _BY_VALUE = ("cuda",)
-# What the entries return when they raise, where it is not -1 for an int and 0 for others: -1 is an
-# attribute that a function does not have.
+# What entries return when they raise, where it is not -1 for an int and 0 for others: -1 is a valid
+# result of funcGetAttribute.
 _FAILED = {"funcGetAttribute": -2, "streamGetPriority": 0, "deviceGetLimit": -1}
 
 
@@ -83,6 +83,7 @@ def replace_all(
     lock : threading.RLock
         Held while a function runs.
     """
+    python: list[tuple[ModuleType, str, Callable[..., Any]]] = []
     entries: list[tuple[ModuleType, str]] = []
     functions: list[Callable[..., Any]] = []
     types: list[str] = []
@@ -95,12 +96,15 @@ def replace_all(
             elif found not in (expected := _types(module, name, method)):
                 raise UnknownSignature(module, name, found, expected[0])
             wrapped = _locked(method, lock)
-            setattr(module, name, wrapped)
+            python.append((module, name, wrapped))
             if found:
                 entries.append((module, name))
                 functions.append(_of_c(wrapped, method))
                 failed = _FAILED.get(name, -1 if found.startswith("int ") else 0)
                 types.append(f"E({failed},{found})")
+    # All types are as expected: nothing is half replaced.
+    for module, name, wrapped in python:
+        setattr(module, name, wrapped)
     library = ctypes.CDLL(str(build(_SOURCE, [f"-DCSM_ENTRIES={' '.join(types)}"], (), "-O1")))
     called = (ctypes.c_void_p * len(functions)).in_dll(library, "csm_functions")
     addresses = (ctypes.c_void_p * len(functions)).in_dll(library, "csm_entries")

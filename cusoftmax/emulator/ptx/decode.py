@@ -1,7 +1,7 @@
 """From the text of instructions to the form that interpreter.cpp runs.
 
-Every register gets a slot. Two registers share one where their lives do not overlap, so that a
-thread's slots stay in the processor's cache. A register that is read, on some way through the
+Every register gets a slot. Two registers share one where their live ranges do not overlap, so that
+a thread's slots stay in the processor's cache. A register that is read, on some way through the
 kernel, before it is written has a slot of its own, and each read of it is checked as it runs.
 """
 
@@ -50,7 +50,7 @@ _FIXED = {
 _TYPES = "|".join(f"{kind}{bits}" for kind in "bus" for bits in (8, 16, 32, 64)) + "|f32|f64"
 _ACCESS = re.compile(
     rf"(?P<what>ld|st)(?P<space>\.param|\.global|\.shared::cluster|\.shared|)"
-    # Hints of caching, which change no value.
+    # Hints for caches change no value.
     r"(?:\.cs|\.cg|\.ca|\.lu|\.L1::no_allocate|\.L1::evict_last|\.L2::evict_first)*"
     rf"(?:\.v(?P<count>[248]))?\.(?P<type>{_TYPES})$"
 )
@@ -109,13 +109,12 @@ def library() -> ctypes.CDLL:
 def codes() -> Mapping[tuple[str, int], int]:
     """Return the number of each instruction, by its name and how many operands it has.
 
-    Those that are more than a computation have the names that interpreter.cpp gives them, and -1.
+    Instructions that do more than compute have the names of CSM_SPECIAL in interpreter.cpp, and -1.
     """
     found: dict[tuple[str, int], int] = {}
     count = ctypes.c_int()
     while name := library().csm_ptx_name(len(found), ctypes.byref(count)):
-        special = name.decode().isidentifier() and "." not in name.decode()
-        found[name.decode(), -1 if special else count.value] = len(found)
+        found[name.decode(), count.value] = len(found)
     return found
 
 
@@ -213,7 +212,7 @@ def decode(kernel: Kernel) -> Decoded:
     for number, (labels, steps) in enumerate(blocks):
         for label in labels:
             starts[label] = at
-        place = steps[0].instruction.place if steps else "the end"
+        place = steps[0].instruction.place
         records.append((codes()["block", -1], 0, 0, 0, 0, 0, number, (0,) * _OPERANDS))
         places.append(place.encode())
         at += 1 + len(steps)
@@ -390,11 +389,10 @@ def _allocate(
                     number_of[name] = len(number_of)
                 else:
                     raise PtxError(f"{step.instruction.place}: unknown operand {name}")
-    intervals, at_entry = _lives(blocks, number_of)
+    intervals, at_entry = _live_ranges(blocks, number_of)
     tracked = {name for name, number in number_of.items() if at_entry >> number & 1}
     first = len(_SPECIALS) + len(constants)
-    for name in tracked:
-        slot_of[name] = first + len(tracked) - 1 - sum(n in slot_of for n in tracked)
+    slot_of |= {name: first + i for i, name in enumerate(sorted(tracked))}
     slots = first + len(tracked)
     free: list[int] = []
     ending: list[tuple[int, int]] = []
@@ -421,13 +419,13 @@ def _value(text: str) -> int:
     return int(text.rstrip("U"), 0) & (1 << 64) - 1
 
 
-def _lives(
+def _live_ranges(
     blocks: Sequence[_Block], number_of: Mapping[str, int]
 ) -> tuple[list[tuple[int, int]], int]:
-    """Return the first and last place at which each register matters, and those of the entry.
+    """Return each register's live range, and those that are live at the entry.
 
-    A place is an instruction's index. The second is a set, as bits: the registers that may be read
-    before they are written.
+    A range is the index of its first and its last instruction. The second result is a set, as bits:
+    registers that may be read before they are written.
     """
     starts_at = {label: i for i, (labels, _) in enumerate(blocks) for label in labels}
     reads, writes, follows = [], [], []
@@ -440,7 +438,7 @@ def _lives(
         begin = at
         for step in steps:
             guard = step.instruction.guard
-            # What an instruction that may not be executed leaves in place is read by it, so to say.
+            # A guarded instruction may leave its result as it was, so it also reads it.
             sources = (*step.sources, *((guard, *step.results) if guard else ()))
             for name in sources:
                 if name in number_of:
@@ -468,7 +466,7 @@ def _lives(
             now = reads[i] | leaving & ~writes[i]
             if now != entering[i]:
                 entering[i], changed = now, True
-    # In order of the places, each register is met first where it first matters; from the end, last.
+    # Forwards, the first block that a register is live into; backwards, the last one.
     met = 0
     for i, (begin, _) in enumerate(bounds):
         for number in _bits(entering[i] & ~met):
@@ -486,11 +484,11 @@ def _lives(
 
 
 def _followers(steps: Sequence[_Step], i: int, starts_at: Mapping[str, int]) -> Iterator[int]:
-    final = steps[-1] if steps else None
-    if final is not None and final.target in starts_at:
+    final = steps[-1]
+    if final.target in starts_at:
         yield starts_at[final.target]
-    ends = final is not None and final.code in (codes()["bra", -1], codes()["ret", -1])
-    if final is None or not ends or final.instruction.guard:
+    ends = final.code in (codes()["bra", -1], codes()["ret", -1])
+    if not ends or final.instruction.guard:
         yield i + 1
 
 

@@ -1,5 +1,5 @@
 // The instructions of PTX that only compute: the name, the types of the result and of the operands, and the result as
-// an expression of the operands a, b and c.
+// an expression of the operands a to d.
 //
 // Included twice by interpreter.cpp: for the list of names, and for the code of each. What an instruction means is the
 // PTX manual's ("Instruction Set"). Accesses of memory, branches and collectives are in interpreter.cpp.
@@ -41,6 +41,8 @@ UNARY("bfind.shiftamt.u32", u32, u32, a ? static_cast<u32>(__builtin_clz(a)) : ~
 QUATERNARY("bfi.b32", u32, u32, u32, u32, u32, inserted(a, b, c, d))
 QUATERNARY("bfi.b64", u64, u64, u64, u32, u32, inserted(a, b, c, d))
 TERNARY("prmt.b32", u32, u32, u32, u32, permuted(a, b, c))
+TERNARY("dp2a.lo.u32.u32", u32, u32, u32, u32, c + (a & 0xffff) * (b & 0xff) + (a >> 16) * (b >> 8 & 0xff))
+TERNARY("dp2a.hi.u32.u32", u32, u32, u32, u32, c + (a & 0xffff) * (b >> 16 & 0xff) + (a >> 16) * (b >> 24))
 TERNARY("shf.l.wrap.b32", u32, u32, u32, u32, funnel_left(a, b, c & 31))
 TERNARY("shf.r.wrap.b32", u32, u32, u32, u32, funnel_right(a, b, c & 31))
 TERNARY("shf.l.clamp.b32", u32, u32, u32, u32, funnel_left(a, b, at_most(c, 32)))
@@ -133,7 +135,7 @@ CSM_ANY_FLOAT(".f64", f64)
 CSM_SINGLE("", f32)
 CSM_SINGLE(".ftz", f32_ftz)
 UNARY("sqrt.rn.f64", f64, f64, __builtin_sqrt(a))
-// The sign of a NaN is kept out of arithmetic, and so of these.
+// On the bits: as floats, a NaN would lose its sign and payload.
 UNARY("abs.f32", u32, u32, a & 0x7fffffffu)
 UNARY("abs.ftz.f32", u32, u32, flushed(a) & 0x7fffffffu)
 UNARY("abs.f64", u64, u64, a & ~(1ull << 63))
@@ -202,7 +204,7 @@ UNARY("cvt.rn.f16.f64", f16, f64, double_to_half(a))
 BINARY("cvt.rn.f16x2.f32", u32, f32, f32, u32(float_to_half(a)) << 16 | float_to_half(b))
 BINARY("cvt.rn.bf16x2.f32", u32, f32, f32, u32(float_to_bfloat(a)) << 16 | float_to_bfloat(b))
 
-// ---- addresses: those of global memory and of the parameters are what they are, shared memory has a window ----
+// ---- addresses: those of global memory stay, shared memory has a window ----
 
 UNARY("cvta.to.global.u64", u64, u64, a)
 UNARY("cvta.global.u64", u64, u64, a)

@@ -1,8 +1,8 @@
 // Runs one thread of a kernel from the PTX that NVRTC made of it: the counterpart of entry.cpp.
 //
 // The runtime (runtime.cpp) runs the threads, checks accesses and completes collectives, as for a kernel built for the
-// host; csm_enter interprets the instructions of one thread until it returns. Each takes its turns when the runtime
-// says so: at collectives, and between accesses of memory. Python (decode.py) writes the Program.
+// host; csm_enter interprets the instructions of one thread until it returns. Threads switch at collectives, and
+// sometimes before an access of memory. Python (decode.py) writes the Program.
 #include "values.h"
 
 namespace csm::ptx {
@@ -63,6 +63,21 @@ struct Program {
 
 constexpr int kMostSlots = 4096, kMostTracked = 256;
 
+struct Name {
+  const char* text;
+  int operands;  // -1: of an instruction that is more than a computation
+};
+
+// Instructions that are more than a computation, by the names that decode.py gives them.
+#define CSM_SPECIAL(of)                                                                                                \
+  of(block) of(bra) of(ret) of(trap) of(pack) of(unpack) of(load_param) of(load_global) of(store_global)               \
+      of(load_shared) of(store_shared) of(load_generic) of(store_generic) of(store_cluster) of(shfl_bfly) of(shfl_idx) \
+          of(vote_ballot) of(vote_any) of(vote_all) of(bar_sync) of(bar_warp_sync) of(cluster_arrive) of(cluster_wait)
+enum Code : u16 {
+#define CSM_ENUM(name) k_##name,
+  CSM_SPECIAL(CSM_ENUM) kComputed
+};
+
 // A thread: its slots, and which of the tracked ones have a value.
 struct Thread {
   const Program& program;
@@ -86,11 +101,14 @@ struct Thread {
     if (has && !*has) fail(at, "a register is read that has no value");
   }
 
-  // Whether an instruction with flags is executed: its guard holds. Its operands must have values.
+  // Whether the guard holds. If so, its operands must have values, and its results have them from now on.
   bool is_executed(const Instruction* at) {
     if (at->flags & guarded) {
       require(at, at->guard);
-      if ((slot[at->guard] != 0) == ((at->flags & negated) != 0)) return false;
+      if ((slot[at->guard] != 0) == ((at->flags & negated) != 0)) {
+        note_left_out(at);
+        return false;
+      }
     }
     if (at->flags & tracked) {
       for (int k = at->results; k < at->operands; ++k) require(at, at->operand[k]);
@@ -99,6 +117,15 @@ struct Thread {
       }
     }
     return true;
+  }
+
+  // Tells the trace that this lane takes no part in an access of its warp.
+  void note_left_out(const Instruction* at) const {
+    if (at->code != k_load_global && at->code != k_store_global) return;
+    const bool loads = at->code == k_load_global;
+    const int count = loads ? at->results : at->operands - 1;
+    machine->global_access(nullptr, count * at->bytes, loads ? Touch::read : Touch::write, false, line(at),
+                           program.name);
   }
 
   // ---- memory ----
@@ -164,24 +191,8 @@ struct Thread {
   void barrier(const Instruction* at, Collective kind) { machine->barrier(kind, line(at), program.name); }
 };
 
-enum Arity { nullary, unary = 1, binary, ternary, quaternary };
-struct Name {
-  const char* text;
-  int operands;  // -1: any number
-};
-
-// Instructions that are more than a computation, by the names that decode.py gives them.
-#define CSM_SPECIAL(of)                                                                                             \
-  of(block, 0) of(bra, 0) of(ret, 0) of(trap, 0) of(pack, -1) of(unpack, -1) of(load_param, -1) of(load_global, -1) \
-      of(store_global, -1) of(load_shared, -1) of(store_shared, -1) of(load_generic, -1) of(store_generic, -1)      \
-          of(store_cluster, -1) of(shfl_bfly, 6) of(shfl_idx, 6) of(vote_ballot, 3) of(vote_any, 3) of(vote_all, 3) \
-              of(bar_sync, 1) of(bar_warp_sync, 1) of(cluster_arrive, 0) of(cluster_wait, 0)
-enum Code : u16 {
-#define CSM_ENUM(name, operands) k_##name,
-  CSM_SPECIAL(CSM_ENUM) kComputed
-};
 constexpr Name kNames[] = {
-#define CSM_NAME_OF(name, operands) {#name, operands},
+#define CSM_NAME_OF(name) {#name, -1},
     CSM_SPECIAL(CSM_NAME_OF)
 #define UNARY(name, D, A, result) {name, 2},
 #define BINARY(name, D, A, B, result) {name, 3},

@@ -26,7 +26,7 @@ MOST_ENTERED = 1 << 28
 def compiled(kernel: Kernel, arch: int) -> str:
     """Return the PTX that NVRTC makes of a kernel for an architecture, kept in the cache's folder.
 
-    It is what CuPy would load, and names the lines of the source besides.
+    Its instructions are those that CuPy would load; lines with ``.loc`` are added.
     """
     made_of = (*source.all_options(kernel, f"compute_{arch}"), nvrtc.version(), source.code())
     name = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:32]
@@ -176,5 +176,5 @@ class PtxKernel(_run.EmulatedKernel):
         call.places = ctypes.cast(decoded.c_places, ctypes.POINTER(ctypes.c_char_p))
         return entered, program, pointers, parameters
 
-    def _executed(self, code: Any) -> decode.Executed:
-        return decode.Executed(self.decoded, code[0])
+    def _executed(self, kept: Any) -> decode.Executed:
+        return decode.Executed(self.decoded, kept[0])

@@ -32,8 +32,7 @@ class Instruction(NamedTuple):
     operands: tuple[Operand, ...]
     guard: str | None
     negated: bool
-    line: int
-    place: str  # the line of PTX, and of the source as far as it is told
+    place: str  # the line of PTX, and that of the source if a .loc gives one
 
 
 class Parameter(NamedTuple):
@@ -169,7 +168,7 @@ def _read_body(
                     raise PtxError(f"kernel {kernel.name}, line {line}: unknown {statement!r}")
             else:
                 place = f"PTX line {line}{source}"
-                yield _instruction(statement, scopes[-1], line, place)
+                yield _instruction(statement, scopes[-1], place)
         elif kind == "loc":
             loc = token[kind]
             if loc not in places:
@@ -193,7 +192,7 @@ def _source_place(loc: str, files: dict[str, str]) -> str:
     if match is None:
         return ""
     number, line, caller, caller_line = match.groups()
-    # What platform.cuh offers is told by who asks for it.
+    # Within platform.cuh, the line that called it.
     if caller and files.get(number, "").endswith("machine/platform.cuh"):
         number, line = caller, caller_line
     path = files.get(number, "")
@@ -201,7 +200,7 @@ def _source_place(loc: str, files: dict[str, str]) -> str:
     return f", {below if root else path.rpartition('/')[2]}:{line}"
 
 
-def _instruction(statement: str, names: dict[str, str], line: int, place: str) -> Instruction:
+def _instruction(statement: str, names: dict[str, str], place: str) -> Instruction:
     guard, negated = None, False
     if statement.startswith("@"):
         written, statement = statement.split(None, 1)
@@ -219,4 +218,4 @@ def _instruction(statement: str, names: dict[str, str], line: int, place: str) -
         else:
             words = (word.strip() for word in (braces.split(",") if braces else plain.split("|")))
             operands.append(tuple(names.get(word, word) for word in words))
-    return Instruction(parts[0], tuple(operands), guard, negated, line, place)
+    return Instruction(parts[0], tuple(operands), guard, negated, place)

@@ -74,7 +74,7 @@ struct Register<bf16> : Register<u16> {};
 
 // ---- integers ----
 
-// By zero the manual leaves the result open: all ones, as the hardware gives.
+// The manual leaves division by zero open; the hardware gives all ones.
 template <class T>
 T quotient(T a, T b) {
   if (b == 0) return static_cast<T>(-1);
@@ -87,7 +87,7 @@ T remainder(T a, T b) {
   if (static_cast<T>(-1) < 0 && b == static_cast<T>(-1)) return 0;
   return static_cast<T>(a % b);
 }
-// Distances beyond the width count as the width.
+// A shift beyond the width acts as a shift by the width.
 template <class T>
 T shifted_left(T a, u32 by) {
   return by >= 8 * sizeof(T) ? T(0) : static_cast<T>(static_cast<u64>(a) << by);
@@ -157,8 +157,6 @@ template <class T>
 T smaller_or_nan(T a, T b) {
   return a != a || b != b ? a + b : smaller(a, b);
 }
-inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 // Rounds to a whole number, ties to even.
 template <class T>
@@ -169,7 +167,7 @@ T whole(T a) {
   const T rounded = (size + big) - big;  // in T: __builtin_fabs(a) would be a double
   return static_cast<T>(__builtin_copysign(rounded, a));
 }
-// Saturates. NaN becomes 0, or the upper bit alone if either type has 64 bits.
+// Saturates. NaN becomes 0, or only the top bit set if either type has 64 bits.
 template <class To, class From>
 To saturated(From a) {
   constexpr bool is_signed = static_cast<To>(-1) < 0;
