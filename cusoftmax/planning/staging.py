@@ -48,7 +48,7 @@ def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
         if not ends_meet or operand.alignment < _VECTOR_BYTES:
             return 0
         found |= 1 << number
-        excess = _excess(
+        excess = excess_sectors(
             row, row if problem.rows > 1 else 0, lanes, lanes * builder.row_vector * size
         )
         large = problem.rows * row >= tuning.STAGED_BYTES
@@ -104,7 +104,7 @@ def span_bytes(builder: PlanBuilder, staged: int, room: int) -> int:
     return max(areas)
 
 
-def _excess(row: int, pitch: int, lanes: int, access: int) -> float:
+def excess_sectors(row: int, pitch: int, lanes: int, access: int) -> float:
     """Return by how much the sectors that direct accesses touch exceed the least, as a fraction.
 
     Of rows of so many bytes, so many apart, by accesses of so many.
