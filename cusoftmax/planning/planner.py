@@ -21,7 +21,13 @@ from cusoftmax.planning.builder import (
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
-from cusoftmax.planning.staging import span_bytes, staged_columns, staged_operands, staged_vector
+from cusoftmax.planning.staging import (
+    span_bytes,
+    staged_columns,
+    staged_operands,
+    staged_vector,
+    staged_warps,
+)
 
 
 @lru_cache(maxsize=4096)
@@ -75,6 +81,7 @@ def _group(builder: PlanBuilder) -> Plan:
         lanes=lanes,
         items=items,
         staged=staged,
+        **({"threads": staged_warps(builder) * WARP} if staged else {}),
     )
     grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
     shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
@@ -102,7 +109,7 @@ def _long(builder: PlanBuilder) -> Plan:
 def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     """The block pattern, or None if the row does not fit on chip."""
     rows, device = builder.problem.rows, builder.device
-    most = min(builder.max_warps, tuning.STAGED_WARPS) if staged else builder.max_warps
+    most = staged_warps(builder) if staged else builder.max_warps
     warps_needed = ceil_div(chunks, most)
     cluster = min(power_of_two(warps_needed), device.max_cluster)
     # With few rows, widen the cluster so that more multiprocessors work on each row.

@@ -77,6 +77,16 @@ def staged_columns(builder: PlanBuilder, columns: int) -> int:
     return found if needed and len(batches) == 1 else 0
 
 
+def staged_warps(builder: PlanBuilder) -> int:
+    """Return the most warps of a block, which limits the registers, where operands are staged."""
+    operation = builder.operation
+    out = builder.problem.operands[operation.precision].dtype
+    loss = operation.relative and (operation.plain or operation.picked)
+    wide = loss and (out == "float32" or operation.always_exact)
+    most = tuning.STAGED_WARPS_LOSS_FLOAT if wide else tuning.STAGED_WARPS
+    return min(builder.max_warps, most)
+
+
 def staged_vector(builder: PlanBuilder) -> int:
     """Return how many elements one access to shared memory has.
 
