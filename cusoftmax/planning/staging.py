@@ -36,7 +36,7 @@ def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
     # What a causal order hides is not read at all, and noise takes longer than sectors do.
     if not builder.row_is_contiguous or {"causal", "noisy"} & features:
         return 0
-    if len(problem.batch_shape) > 1 or len(problem.reduce_shape) > 1:
+    if len(problem.batch_shape) > 1 or len(problem.reduce_shape) > 1 or not problem.n:
         return 0
     long = problem.n > builder.chunk
     found, needed = 0, long and builder.row_vector < builder.group
