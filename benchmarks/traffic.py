@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--op", default="softmax", choices=list(OPERATIONS), help="for --widths")
     given = parser.parse_args()
     dtype = given.dtype
-    console = Console(width=None if sys.stdout.isatty() else 130)  # a file has no width
+    console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no width
     if given.widths:
         print_widths(given.op, console)
         return 0

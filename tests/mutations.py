@@ -129,7 +129,7 @@ MUTATIONS = (
         "block: barrier between two rows dropped",
         RACE,
         "patterns/block.cuh",
-        "else if (number != first_row) block_barrier();",
+        "else if (!kStages && number != first_row) block_barrier();",
         "",
         (replace(_BLOCK, grid=1),),
     ),
@@ -140,7 +140,7 @@ MUTATIONS = (
         """    if constexpr (kCluster > 1) cluster_arrive();
     const auto ready = [&] {
       if constexpr (kCluster > 1) cluster_wait();
-      else if (number != first_row) block_barrier();""",
+      else if (!kStages && number != first_row) block_barrier();""",
         """    const auto ready = [&] {
       if (kCluster == 1 && number != first_row) block_barrier();""",
         (replace(_CLUSTER, grid=1),),
@@ -156,10 +156,36 @@ MUTATIONS = (
         (replace(_STREAM, only=(), grid=3, shape=(11, 20001), dtype="float64"),),
     ),
     Mutation(
+        "block: elements are taken before all of them are staged",
+        RACE,
+        "patterns/block.cuh",
+        """      span.read();
+      block_barrier();""",
+        "      span.read();",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "block: results leave before all of them are there",
+        RACE,
+        "patterns/block.cuh",
+        """        block_barrier();
+        span_of(chunk).write();""",
+        "        span_of(chunk).write();",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "span: one vector more than the whole sectors have",
+        (*RACE, *MEMORY),
+        "reduce/span.cuh",
+        "left = sectors * (kSector / kVector) - vector;",
+        "left = sectors * (kSector / kVector) - vector + 1;",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
         "column: barrier between two tiles dropped",
         RACE,
         "patterns/column.cuh",
-        "else if (unit != first_unit) block_barrier();",
+        "if ((kCluster == 1 || kStages) && unit != first_unit) block_barrier();",
         "",
         (_COLUMNS,),
     ),
@@ -449,7 +475,7 @@ MUTATIONS = (
         "patterns/split.cuh",
         "if (unit + grid_blocks() < layout.rows * pieces) block_barrier();",
         "",
-        (Probe("split", "softmax", "float32", (1, 70001), arch="sm_80", grid=3),),
+        (Probe("split", "softmax", "float32", (1, 70000), arch="sm_80", grid=3),),
     ),
     Mutation(
         "column: barrier of fold_columns dropped",

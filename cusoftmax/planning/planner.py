@@ -21,7 +21,13 @@ from cusoftmax.planning.builder import (
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
-from cusoftmax.planning.staging import span_bytes, staged_columns, staged_operands, staged_vector
+from cusoftmax.planning.staging import (
+    span_bytes,
+    staged_columns,
+    staged_operands,
+    staged_vector,
+    staged_warps,
+)
 
 
 @lru_cache(maxsize=4096)
@@ -75,6 +81,7 @@ def _group(builder: PlanBuilder) -> Plan:
         lanes=lanes,
         items=items,
         staged=staged,
+        **({"threads": staged_warps(builder) * WARP} if staged else {}),
     )
     grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
     shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
@@ -107,7 +114,7 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
-    unparked = min(builder.max_warps, tuning.STAGED_WARPS) if staged else builder.max_warps
+    unparked = staged_warps(builder) if staged else builder.max_warps
     for resident in (tuning.RESIDENT_BLOCKS, 1):
         cluster = _cluster(builder, chunks, unparked // resident)
         if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:

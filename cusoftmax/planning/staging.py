@@ -36,7 +36,7 @@ def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
     # What a causal order hides is not read at all, and noise takes longer than sectors do.
     if not builder.row_is_contiguous or {"causal", "noisy"} & features:
         return 0
-    if len(problem.batch_shape) > 1 or len(problem.reduce_shape) > 1:
+    if len(problem.batch_shape) > 1 or len(problem.reduce_shape) > 1 or not problem.n:
         return 0
     long = problem.n > builder.chunk
     found, needed = 0, long and builder.row_vector < builder.group
@@ -48,7 +48,7 @@ def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
         if not ends_meet or operand.alignment < _VECTOR_BYTES:
             return 0
         found |= 1 << number
-        excess = _excess(
+        excess = excess_sectors(
             row, row if problem.rows > 1 else 0, lanes, lanes * builder.row_vector * size
         )
         large = problem.rows * row >= tuning.STAGED_BYTES
@@ -75,6 +75,16 @@ def staged_columns(builder: PlanBuilder, columns: int) -> int:
         large = problem.rows * problem.n * size >= tuning.STAGED_BYTES
         needed |= large and 100 * excess > tuning.STAGED_PERCENT
     return found if needed and len(batches) == 1 else 0
+
+
+def staged_warps(builder: PlanBuilder) -> int:
+    """Return the most warps of a block, which limits the registers, where operands are staged."""
+    operation = builder.operation
+    out = builder.problem.operands[operation.precision].dtype
+    loss = operation.relative and (operation.plain or operation.picked)
+    wide = loss and (out == "float32" or operation.always_exact)
+    most = tuning.STAGED_WARPS_LOSS_FLOAT if wide else tuning.STAGED_WARPS
+    return min(builder.max_warps, most)
 
 
 def staged_vector(builder: PlanBuilder) -> int:
@@ -104,7 +114,7 @@ def span_bytes(builder: PlanBuilder, staged: int, room: int) -> int:
     return max(areas)
 
 
-def _excess(row: int, pitch: int, lanes: int, access: int) -> float:
+def excess_sectors(row: int, pitch: int, lanes: int, access: int) -> float:
     """Return by how much the sectors that direct accesses touch exceed the least, as a fraction.
 
     Of rows of so many bytes, so many apart, by accesses of so many.

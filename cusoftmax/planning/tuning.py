@@ -60,6 +60,7 @@ SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill
 # Whether elements pass through shared memory, in whole vectors and sectors.
 STAGED_PERCENT = Tuned(5, None, "sectors more than the least that a direct access may touch")
 STAGED_WARPS = Tuned(16, None, "with staged operands, float32 spills at 96 registers")
+STAGED_WARPS_LOSS_FLOAT = Tuned(12, None, "a float32 loss beside them spills at 128 registers")
 STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registers")
 STAGED_BYTES = Tuned(1 << 18, None, "of an array: less passes in the time of a few barriers")
 # With few long rows, more blocks than rows are needed to use the whole GPU.

@@ -21,10 +21,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.planning.builder import PlanBuilder
 from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
 from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
+from cusoftmax.planning.staging import excess_sectors, stepping_operands
 
 GOLDEN = pathlib.Path(__file__).with_name("golden_plans.json")
 OPS = ("softmax", "softmax_vjp")
@@ -88,6 +90,24 @@ def test_golden_plans_cover_every_pattern() -> None:
     text = GOLDEN.read_text(encoding="utf-8")
     for op, pattern in itertools.product(OPS, ("group", "block", "stream", "split0", "column1")):
         assert f"csm_{op}_{pattern}_" in text, f"no {pattern} for {op}"
+
+
+# ---- sectors ----
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_row_length_moves_more_sectors_than_it_must(op: str, dtype: str) -> None:
+    for n in itertools.chain(range(1, 1100), range(1101, 98304, 997)):
+        problem = problem_for(op, (10**6, n), dtype, -1)
+        device = DeviceSpec.known("sm_90")
+        made = plan.__wrapped__(problem, device)
+        if made.launches[0].kernel["CSM_STAGED"] != "0":
+            continue
+        builder = PlanBuilder(problem, device)
+        lanes = int(made.launches[0].kernel["CSM_LANES"])
+        for _, _, size in stepping_operands(builder):
+            assert excess_sectors(n * size, n * size, lanes, lanes * made.vector * size) <= 0.05, n
 
 
 # ---- properties ----
