@@ -171,6 +171,13 @@ CSM_DEVICE float exp2_approx(float a) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
   return result;
 }
+// 1 / a within one unit in the last place; of a double rounded.
+CSM_DEVICE float reciprocal_approx(float a) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
+  return result;
+}
+CSM_DEVICE double reciprocal_approx(double a) { return reciprocal(a); }
 
 // Conversions of float16 and bfloat16, which are passed as their bits.
 CSM_DEVICE float half_to_float(unsigned short bits) {

@@ -64,11 +64,11 @@ CSM_DEVICE DoubleWord add(DoubleWord a, Acc b) {
 CSM_DEVICE DoubleWord multiply(DoubleWord a, DoubleWord b) {
   const Acc product = a.hi * b.hi;
   if constexpr (!kCompensated) return {product, Acc(0)};
-  return {product, fused(a.hi, b.hi, -product) + (a.hi * b.lo + a.lo * b.hi)};
+  return {product, fused(a.lo, b.hi, fused(a.hi, b.lo, fused(a.hi, b.hi, -product)))};
 }
 
 CSM_DEVICE DoubleWord reciprocal_of(DoubleWord a) {
-  const Acc first = reciprocal(a.hi);
+  const Acc first = reciprocal_approx(a.hi);
   if constexpr (!kCompensated) return {first, Acc(0)};
   // The low word by one Newton step: first · (1 − first · a).
   return {first, -(fused(first, a.hi, Acc(-1)) + first * a.lo) * first};

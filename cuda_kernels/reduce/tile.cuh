@@ -20,15 +20,16 @@ namespace csm {
 constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an entry for each sum
 
 // The segment pattern chooses lanes, items and access width itself, by the length of each row. Fewer items give a row
-// the same bits if they hold all of it, since items beyond the row's end add nothing.
-template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec>
+// the same bits if they hold all of it, since items beyond the row's end add nothing. `Index` holds numbers of
+// elements; int where a row fits on the chip.
+template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64>
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
 
  public:
   // The chunk starts at element `first` of a row of n elements.
-  CSM_DEVICE RowTile(i64 first, i64 n) : index_(first + (thread_index() % kLanes) * kVec) {
-    const i64 left = n - first;
+  CSM_DEVICE RowTile(Index first, Index n) : index_(first + (thread_index() % kLanes) * kVec) {
+    const Index left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
     mine_ = left_ - (thread_index() % kLanes) * kVec;
   }
@@ -130,14 +131,14 @@ class RowTile {
 
  protected:
   Element item_[kItems];
-  i64 index_;      // this lane's first element in the row
+  Index index_;    // this lane's first element in the row
   int left_;       // elements of the row from the chunk's start on, at most kChunk; 0 or less if it ends before
   int mine_;       // the same from index_ on
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
-  CSM_DEVICE i64 index_of(int v) const { return index_ + v * (kLanes * kVec); }
+  CSM_DEVICE i64 index_of(int v) const { return i64(index_) + v * (kLanes * kVec); }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or

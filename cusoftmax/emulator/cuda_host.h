@@ -138,6 +138,8 @@ CSM_DEVICE void count_or_add(T term, T& ones, T& others) {
   (term == T(1) ? ones : others) += term;
 }
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
+CSM_DEVICE float reciprocal_approx(float a) { return machine->reciprocal_approx(a); }
+CSM_DEVICE double reciprocal_approx(double a) { return 1.0 / a; }
 
 // Conversions work on the bits: float32 arithmetic would flush subnormals, which the device's conversions do not.
 // Rounding adds just under half of the last place that is kept, and the carry into the exponent is then right by
