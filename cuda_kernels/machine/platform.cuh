@@ -140,6 +140,9 @@ CSM_DEVICE double reciprocal(double a) { return __drcp_rn(a); }
 // a, which is not NaN, unless b is larger.
 CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
 CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
+// The larger number if one is positive, else any of the two: integers have a maximum of three.
+CSM_DEVICE float larger_positive(float a, float b) { return __int_as_float(max(__float_as_int(a), __float_as_int(b))); }
+CSM_DEVICE double larger_positive(double a, double b) { return maximum(a, b); }
 CSM_DEVICE float magnitude(float a) { return fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return fabs(a); }
 // The larger of both, but a if that is NaN.

@@ -94,8 +94,8 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      node.s[k] = Adder<Op>::whole(k, Adder<Op>::exact(k) ? sum_in_order<true>(partial[k], true)
-                                                          : sum_in_order<false>(partial[k], has_low_word(k)));
+      const DoubleWord sum = sum_in_order(partial[k], Adder<Op>::addition(k), has_low_word(k));
+      node.s[k] = Adder<Op>::whole(k, sum);
     }
     return node;
   }
@@ -149,7 +149,7 @@ class RowTile {
   // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes. The lanes of a row agree, so
   // items beyond the row's end cost one branch. There are two such parts: each branch costs moves between registers.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
-  static constexpr int kPart = kItems / 2 % kMaxVec == 0 ? kItems / 2 : kItems;
+  static constexpr int kPart = kItems / 2 % (Op::kProducts > 0 ? 2 * kMaxVec : kMaxVec) == 0 ? kItems / 2 : kItems;
 
  private:
   // Where the elements of access v of a staged operand are in shared memory.
@@ -255,9 +255,9 @@ class RowTile {
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][0]);
+      for (int i = 0; i < kItems; ++i) largest = Op::larger(largest, item_[i][0]);
       if (!any_lane(largest > Op::kHalf)) return picked;  // most chunks have none: one instruction an element
-      picked = pick_dominant<Op, kItems>([&](int i) { return item_[i]; });
+      picked = pick_dominant<Op, kItems>(largest, [&](int i) { return item_[i]; });
       const int lane = thread_index() % kWarp;
       constexpr unsigned kRow = ~0u >> (kWarp - kLanes);
       const unsigned lanes = ballot(picked[0] != Acc(0)) & kRow << (lane / kLanes * kLanes);
@@ -275,18 +275,27 @@ class RowTile {
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
                         Values<kPicked>& picked) {
     const Adder<Op> adder(m, picked);
+    Acc held[kPartials][kMaxVec];
 #pragma unroll
     for (int part = 0; part < kItems; part += kPart) {
       if (part > 0 && !reached(part)) break;
 #pragma unroll
       for (int i = part; i < part + kPart; ++i) {
         Values<kSums> term;
-        adder.terms(item_[i], place_of(i), context, term, picked);
+        const Element e = adder.terms(item_[i], place_of(i), context, term, picked);
+        const int number = i / kMaxVec, last = (part + kPart) / kMaxVec - 1;
 #pragma unroll
         for (int k = 0; k < kSums; ++k) {
           DoubleWord& sum = partial[k][i % kMaxVec];
-          if (i >= kMaxVec && k < Op::kPositive) sum.hi += term[k];
-          else adder.add(k, sum, partial[k][0].hi, term[k], i < kMaxVec);
+          Acc& product = held[k][i % kMaxVec];
+          if (!adder.products(k)) {
+            adder.add(k, sum, partial[k][0].hi, term[k], number == 0);
+          } else if (number % 2 == 0) {
+            adder.hold_product(k, sum, product, e, number == 0);
+            if (number == last) adder.add_product(k, sum, product, Element{}, number == 0);
+          } else {
+            adder.add_product(k, sum, product, e, number == 1);
+          }
         }
       }
     }
@@ -301,14 +310,13 @@ class RowTile {
   // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
   // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
   // it; so each keeps half of the items, and that item bit becomes this lane bit.
-  template <bool kExact>
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], bool low_word) {
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], Addition how, bool low_word) {
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts<kExact>(p[i], p[i + step]);
+      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(how, p[i], p[i + step]);
     }
     // The sums are now p[h · kVec], for h < count.
     int count = kMaxVec / kVec;
@@ -319,21 +327,19 @@ class RowTile {
 #pragma unroll
       for (int h = 0; h < count; ++h) {
         const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add_parts<kExact>(upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] = add_parts(how, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
     for (int step = 1; step < count; step *= 2) {
 #pragma unroll
-      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts<kExact>(p[h * kVec], p[(h + step) * kVec]);
+      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(how, p[h * kVec], p[(h + step) * kVec]);
     }
     DoubleWord sum = p[0];
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2)
-      sum = add_parts<kExact>(sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
-    for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
-      sum = add_parts<kExact>(sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

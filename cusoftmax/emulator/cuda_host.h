@@ -124,6 +124,10 @@ CSM_DEVICE float reciprocal(float a) { return 1.0f / a; }
 CSM_DEVICE double reciprocal(double a) { return 1.0 / a; }
 CSM_DEVICE float maximum(float a, float b) { return b > a ? b : a; }
 CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
+CSM_DEVICE float larger_positive(float a, float b) {
+  return static_cast<int>(float_to_bits(a)) < static_cast<int>(float_to_bits(b)) ? b : a;
+}
+CSM_DEVICE double larger_positive(double a, double b) { return maximum(a, b); }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
 CSM_DEVICE bool unlikely(bool condition) { return condition; }
