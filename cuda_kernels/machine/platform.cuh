@@ -221,3 +221,73 @@ CSM_DEVICE float double_to_float_toward_zero(double value) { return __double2flo
 
 }  // namespace csm
 #endif
+
+namespace csm {
+
+// Two numbers. From sm_100 on an operation on two floats is one instruction, with the results that each would have.
+template <class T>
+class PairOf {
+ public:
+  PairOf() = default;
+  CSM_DEVICE PairOf(T low, T high) : low_(low), high_(high) {}
+  CSM_DEVICE explicit PairOf(T both) : PairOf(both, both) {}
+  CSM_DEVICE void get(T& low, T& high) const { low = low_, high = high_; }
+  CSM_DEVICE friend PairOf operator+(PairOf a, PairOf b) { return {a.low_ + b.low_, a.high_ + b.high_}; }
+  CSM_DEVICE friend PairOf operator-(PairOf a, PairOf b) { return {a.low_ - b.low_, a.high_ - b.high_}; }
+  CSM_DEVICE friend PairOf operator*(PairOf a, PairOf b) { return {a.low_ * b.low_, a.high_ * b.high_}; }
+  CSM_DEVICE friend PairOf fused(PairOf a, PairOf b, PairOf c) {
+    return {csm::fused(a.low_, b.low_, c.low_), csm::fused(a.high_, b.high_, c.high_)};
+  }
+
+ private:
+  T low_, high_;
+};
+
+#if __CUDA_ARCH__ >= 1000
+template <>
+class PairOf<float> {
+ public:
+  PairOf() = default;
+  CSM_DEVICE PairOf(float low, float high) { asm("mov.b64 %0, {%1, %2};" : "=l"(bits_) : "f"(low), "f"(high)); }
+  CSM_DEVICE explicit PairOf(float both) : PairOf(both, both) {}
+  CSM_DEVICE void get(float& low, float& high) const {
+    asm("mov.b64 {%0, %1}, %2;" : "=f"(low), "=f"(high) : "l"(bits_));
+  }
+  CSM_DEVICE friend PairOf operator+(PairOf a, PairOf b) {
+    asm("add.rn.ftz.f32x2 %0, %0, %1;" : "+l"(a.bits_) : "l"(b.bits_));
+    return a;
+  }
+  CSM_DEVICE friend PairOf operator-(PairOf a, PairOf b) {
+    asm("sub.rn.ftz.f32x2 %0, %0, %1;" : "+l"(a.bits_) : "l"(b.bits_));
+    return a;
+  }
+  CSM_DEVICE friend PairOf operator*(PairOf a, PairOf b) {
+    asm("mul.rn.ftz.f32x2 %0, %0, %1;" : "+l"(a.bits_) : "l"(b.bits_));
+    return a;
+  }
+  CSM_DEVICE friend PairOf fused(PairOf a, PairOf b, PairOf c) {
+    asm("fma.rn.ftz.f32x2 %0, %1, %2, %0;" : "+l"(c.bits_) : "l"(a.bits_), "l"(b.bits_));
+    return c;
+  }
+
+ private:
+  unsigned long long bits_;
+};
+#endif
+
+template <class T, class Function>
+CSM_DEVICE PairOf<T> each(PairOf<T> pair, Function function) {
+  T low, high;
+  pair.get(low, high);
+  return {function(low), function(high)};
+}
+template <class T>
+CSM_DEVICE PairOf<T> at_least(PairOf<T> a, T least) {
+  return each(a, [=](T one) { return at_least(one, least); });
+}
+template <class T>
+CSM_DEVICE PairOf<T> exp2_approx(PairOf<T> a) {
+  return each(a, [](T one) { return exp2_approx(one); });
+}
+
+}  // namespace csm

@@ -62,6 +62,8 @@ struct RowContext : Values<kRowInputs> {
 //                 factor(e, k, 1) for the k-th sum
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kRounds       says whether map() is called in rounds (in_rounds)
+//   kPairs        says whether elements are the first input alone, with one term and one result, and the terms and
+//                 results of two come from terms_of(Pair&, reference), map_of(Pair, scale)
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
@@ -72,7 +74,7 @@ struct OperationBase {
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
   static constexpr int kPlain = 0, kProducts = 0, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kRounds = false, kOthers = false;
+  static constexpr bool kRounds = false, kOthers = false, kPairs = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -218,6 +220,23 @@ class Adder {
     if (first) sum.hi = both;
     else sum = csm::add(sum, both);
   }
+  // The same for two sums. With kPairs there is one sum of each element's place.
+  struct PairSum {
+    Pair hi, lo;
+  };
+  CSM_DEVICE Pair terms_of(Pair& elements) const { return Op::terms_of(elements, reference_); }
+  CSM_DEVICE void add(PairSum& sum, Pair terms, bool first) const {
+    if constexpr (bounded(0)) {
+      const Pair large = first ? Pair(start_) : sum.hi;
+      sum.hi = large + terms;
+      const Pair error = fast_error(large, terms, sum.hi);
+      sum.lo = first ? error : sum.lo + error;
+    } else {
+      static_assert(!Op::kPairs || !(kCompensated || kCountsOnes), "sums of one word");
+      sum = {first ? terms : sum.hi + terms, Pair(Acc(0))};
+    }
+  }
+
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
     return bounded(k) ? less_start<!Op::kOthers>(sum, start_) : sum;

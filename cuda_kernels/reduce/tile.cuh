@@ -74,7 +74,8 @@ class RowTile {
 #pragma unroll
           for (int i = 0; i < kVec; ++i) {
             Element& e = item_[v * kVec + i];
-            Op::map(e, scale, place_of(v * kVec + i), result[i]);
+            if constexpr (!Op::kPairs || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
+            else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
             if constexpr (Op::kRounds) e[0] = result[i][0];
             if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
           }
@@ -275,6 +276,7 @@ class RowTile {
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
                         Values<kPicked>& picked) {
     const Adder<Op> adder(m, picked);
+    if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
     Acc held[kPartials][kMaxVec];
 #pragma unroll
     for (int part = 0; part < kItems; part += kPart) {
@@ -305,6 +307,29 @@ class RowTile {
       for (int i = 0; i < kMaxVec; ++i) partial[k][i] = adder.sum_of(k, partial[k][i]);
     }
   }
+
+  // The same for two elements at a time.
+  CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
+    typename Adder<Op>::PairSum sum[kMaxVec / 2];
+#pragma unroll
+    for (int part = 0; part < kItems; part += kPart) {
+      if (part > 0 && !reached(part)) break;
+#pragma unroll
+      for (int i = part; i < part + kPart; i += 2) {
+        Pair elements = pair_at(i);
+        adder.add(sum[i % kMaxVec / 2], adder.terms_of(elements), i < kMaxVec);
+        elements.get(item_[i][0], item_[i + 1][0]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kMaxVec; i += 2) {
+      sum[i / 2].hi.get(partial[i].hi, partial[i + 1].hi);
+      sum[i / 2].lo.get(partial[i].lo, partial[i + 1].lo);
+      partial[i] = adder.sum_of(0, partial[i]);
+      partial[i + 1] = adder.sum_of(0, partial[i + 1]);
+    }
+  }
+  CSM_DEVICE Pair pair_at(int i) const { return {item_[i][0], item_[i + 1][0]}; }
 
   // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes. With kVec < kMaxVec
   // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
