@@ -77,9 +77,9 @@ class ColumnTile {
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][column][0]);
+      for (int i = 0; i < kItems; ++i) largest = Op::larger(largest, item_[i][column][0]);
       if (largest > Op::kHalf) {
-        node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; });
+        node.picked = pick_dominant<Op, kItems>(largest, [&](int i) { return item_[i][column]; });
       }
     }
     const Adder<Op> adder(node.m, node.picked);

@@ -124,6 +124,10 @@ CSM_DEVICE float reciprocal(float a) { return 1.0f / a; }
 CSM_DEVICE double reciprocal(double a) { return 1.0 / a; }
 CSM_DEVICE float maximum(float a, float b) { return b > a ? b : a; }
 CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
+CSM_DEVICE float larger_positive(float a, float b) {
+  return static_cast<int>(float_to_bits(a)) < static_cast<int>(float_to_bits(b)) ? b : a;
+}
+CSM_DEVICE double larger_positive(double a, double b) { return maximum(a, b); }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
 CSM_DEVICE bool unlikely(bool condition) { return condition; }
@@ -138,6 +142,8 @@ CSM_DEVICE void count_or_add(T term, T& ones, T& others) {
   (term == T(1) ? ones : others) += term;
 }
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
+CSM_DEVICE float reciprocal_approx(float a) { return machine->reciprocal_approx(a); }
+CSM_DEVICE double reciprocal_approx(double a) { return 1.0 / a; }
 
 // Conversions work on the bits: float32 arithmetic would flush subnormals, which the device's conversions do not.
 // Rounding adds just under half of the last place that is kept, and the carry into the exponent is then right by

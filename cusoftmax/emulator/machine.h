@@ -50,6 +50,7 @@ struct Machine {
   void (*fail)(const char* message, int line, const char* file);
 
   float (*exp2_approx)(float);
+  float (*reciprocal_approx)(float);
 };
 
 // An array that a launch may access: the byte range [base, base + span), and where in it the elements lie. Strides are
