@@ -10,6 +10,9 @@
 //
 // Barriers are the caller's: one between read() and the tiles, one between the last tile that reads and the first that
 // writes, one between the tiles and write(), and one before the next span.
+//
+// Where a span has room for whole chunks, pad() lets tiles access it without conditions, which would be an instruction
+// an element for each access.
 #pragma once
 
 #include "reduce/row.cuh"
@@ -38,7 +41,7 @@ class SpanOf {
 
   // `count` elements from element `first` of a row on; they may reach into the next rows. At most `room`, and at most
   // kHeld a thread. The same for all threads of a block.
-  CSM_DEVICE SpanOf(const Row& row, i64 first, i64 count, int room) : count_(count < 0 ? 0 : static_cast<int>(count)) {
+  CSM_DEVICE SpanOf(const Row& row, i64 first, i64 count, int room) : count_(static_cast<int>(count < 0 ? 0 : count)) {
     lay_out(row, first, room);
   }
 
@@ -52,26 +55,25 @@ class SpanOf {
   }
 
   // Copies the inputs to shared memory. All vectors of all inputs are in flight at once.
-  template <int Operand = 0>
   CSM_DEVICE void read() const {
-    if constexpr (Operand < kInputs && !kStaged<Operand>) {
-      read<Operand + 1>();
-    } else if constexpr (Operand < kInputs) {
+    read_from<0>();
+    finish_copies();
+  }
+
+  // Puts neutral elements behind the inputs, up to the room. At any time before the barrier that follows read().
+  template <class Op, int Operand = 0>
+  CSM_DEVICE void pad(int room) const {
+    if constexpr (Operand < kInputs) {
       using T = Type<Operand>;
-      const Part<kSize<Operand>> part(*this);
-      Vector got[kCopies<Operand>];
-#pragma unroll
-      for (int k = 0; k < kCopies<Operand>; ++k) {
-        got[k] = global_load(from_[Operand] + part.place(k), part.wanted(k), got[k]);
+      if constexpr (kStaged<Operand> && kHasNeutral<T, neutral_of<Op>(Operand)>) {
+        T neutral = {};
+        if constexpr (neutral_of<Op>(Operand) == Neutral::lowest) neutral = Lowest<T>::value();
+#pragma unroll 1
+        for (int i = count_ + thread_index(); i < room; i += block_threads()) {
+          Shared<T>(at_[Operand]).store(i, neutral);
+        }
       }
-      const T single =
-          part.at_an_end ? global_load(from_[Operand] + part.end * kSize<Operand>, part.end < count_, T{}) : T{};
-      read<Operand + 1>();
-#pragma unroll
-      for (int k = 0; k < kCopies<Operand>; ++k) {
-        if (part.wanted(k)) Shared<Vector>(at_[Operand] + part.place(k)).store(0, got[k]);
-      }
-      if (part.at_an_end && part.end < count_) Shared<T>(at_[Operand]).store(part.end, single);
+      pad<Op, Operand + 1>(room);
     }
   }
 
@@ -107,6 +109,25 @@ class SpanOf {
   int at_[kOperands];      // and in shared memory, in bytes
   int count_;
 
+  template <int Operand>
+  CSM_DEVICE void read_from() const {
+    if constexpr (Operand < kInputs) {
+      if constexpr (kStaged<Operand>) {
+        using T = Type<Operand>;
+        const Part<kSize<Operand>> part(*this);
+#pragma unroll
+        for (int k = 0; k < kCopies<Operand>; ++k) {
+          start_copy(at_[Operand] + part.place(k), from_[Operand] + part.first + k * i64(kWarp * kVector),
+                     part.wanted(k));
+        }
+        if (part.at_an_end && part.end < count_) {
+          Shared<T>(at_[Operand]).store(part.end, global_load(from_[Operand] + part.end * kSize<Operand>, true, T{}));
+        }
+      }
+      read_from<Operand + 1>();
+    }
+  }
+
   // Bytes of shared memory before operand `End`, from operand `Operand` on.
   template <int End, int Operand = 0>
   CSM_DEVICE static int area(int room) {
@@ -129,7 +150,11 @@ class SpanOf {
   }
   template <int kUnit>
   CSM_DEVICE static int place_in(const char* address) {
-    return static_cast<int>(reinterpret_cast<u64>(address) % kUnit);
+    return place_in<kUnit>(static_cast<int>(reinterpret_cast<u64>(address)));
+  }
+  template <int kUnit>
+  CSM_DEVICE static int place_in(int byte) {
+    return byte & (kUnit - 1);
   }
 
   // The first staged operand with elements of this size. All of them lie alike: the planner stages no others.
@@ -142,23 +167,22 @@ class SpanOf {
   // What this thread copies: every 32nd of some neighbouring vectors of the whole sectors, and an element at an end.
   template <int Size>
   struct Part {
-    int first, left;  // the byte of the first vector in the span, and the vectors from there on
+    int first, left;  // the byte of the first vector in the span, and the bytes of whole sectors from there on
     int end;          // the element, if it is below the count
     bool at_an_end;   // whether any thread of the warp has one
 
     CSM_DEVICE explicit Part(const SpanOf& span) {
       constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
-      const int thread = thread_index(), lane = thread % kWarp, vector = (thread - lane) * kCopied + lane;
-      const int gap = (kSector - place_in<kSector>(span.from_[kFirst])) % kSector / Size;
-      const int before = gap < span.count_ ? gap : span.count_;
-      const int sectors = (span.count_ - before) * Size / kSector;
-      first = before * Size + vector * kVector;
-      left = sectors * (kSector / kVector) - vector;
-      end = thread < before ? thread : thread + sectors * (kSector / Size);
+      const int thread = thread_index(), lane = thread % kWarp, vector = ((thread - lane) * kCopied + lane) * kVector;
+      const int bytes = span.count_ * Size, gap = place_in<kSector>(kSector - place_in<kSector>(span.from_[kFirst]));
+      const int before = gap < bytes ? gap : bytes, whole = (bytes - before) / kSector * kSector;
+      first = before + vector;
+      left = whole - vector;
+      end = thread + (thread * Size < before ? 0 : whole / Size);
       at_an_end = thread - lane < 2 * (kSector / Size);
     }
-    CSM_DEVICE int place(int k) const { return first + k * kWarp * kVector; }
-    CSM_DEVICE bool wanted(int k) const { return k * kWarp < left; }
+    CSM_DEVICE int place(int k) const { return first + k * (kWarp * kVector); }
+    CSM_DEVICE bool wanted(int k) const { return k * (kWarp * kVector) < left; }
   };
 };
 using Span = SpanOf<>;
