@@ -505,8 +505,8 @@ MUTATIONS = (
         "column: walkers' nodes stored at a pitch one node short",
         RACE,
         "patterns/column.cuh",
-        "nodes.store(walker * kPitch + c * kLanes + lane, node);",
-        "nodes.store(walker * (kPitch - 2) + c * kLanes + lane, node);",
+        "nodes.store(node_at(walker, c * kLanes + lane), node);",
+        "nodes.store(node_at(walker, c * kLanes + lane) - 2 * walker, node);",
         (_COLUMN,),
     ),
     Mutation(

@@ -26,6 +26,7 @@ class SpanOf {
     unsigned word[4];
   };
   static constexpr int kVector = static_cast<int>(sizeof(Vector)), kSector = 32;  // bytes
+  static constexpr int kStep = kWarp * kVector;
   template <int Operand>
   static constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
   // Vectors that a thread copies.
@@ -84,20 +85,17 @@ class SpanOf {
       if constexpr (kStaged<Operand>) {
         using T = Type<Operand>;
         const Part<kSize<Operand>> part(*this);
+        const Shared<Vector> at(at_[Operand] + part.first);
+        char* const to = from_[Operand] + part.first;
         Vector got[kCopies<Operand>];
 #pragma unroll
         for (int k = 0; k < kCopies<Operand>; ++k) {
-          if (part.wanted(k)) got[k] = Shared<Vector>(at_[Operand] + part.place(k)).load(0);
+          if (part.wanted(k)) got[k] = at.load(k * kWarp);
         }
 #pragma unroll
-        for (int k = 0; k < kCopies<Operand>; ++k) {
-          global_store(from_[Operand] + part.place(k), got[k], part.wanted(k));
-        }
-        if (part.at_an_end) {
-          const bool wanted = part.end < count_;
-          T single = {};
-          if (wanted) single = Shared<T>(at_[Operand]).load(part.end);
-          global_store(from_[Operand] + part.end * kSize<Operand>, single, wanted);
+        for (int k = 0; k < kCopies<Operand>; ++k) global_store(to + k * kStep, got[k], part.wanted(k));
+        if (part.has_end) {
+          global_store(from_[Operand] + part.end, Shared<T>(at_[Operand] + part.end).load(0), true);
         }
       }
       write<Operand + 1>();
@@ -115,13 +113,12 @@ class SpanOf {
       if constexpr (kStaged<Operand>) {
         using T = Type<Operand>;
         const Part<kSize<Operand>> part(*this);
+        const int at = at_[Operand] + part.first;
+        const char* const from = from_[Operand] + part.first;
 #pragma unroll
-        for (int k = 0; k < kCopies<Operand>; ++k) {
-          start_copy(at_[Operand] + part.place(k), from_[Operand] + part.first + k * i64(kWarp * kVector),
-                     part.wanted(k));
-        }
-        if (part.at_an_end && part.end < count_) {
-          Shared<T>(at_[Operand]).store(part.end, global_load(from_[Operand] + part.end * kSize<Operand>, true, T{}));
+        for (int k = 0; k < kCopies<Operand>; ++k) start_copy(at + k * kStep, from + k * kStep, part.wanted(k));
+        if (part.has_end) {
+          Shared<T>(at_[Operand] + part.end).store(0, global_load(from_[Operand] + part.end, true, T{}));
         }
       }
       read_from<Operand + 1>();
@@ -143,18 +140,17 @@ class SpanOf {
       if constexpr (kStaged<Operand>) {
         constexpr int kFirst = Operand < kInputs ? 0 : kFirstOutput;
         from_[Operand] = row.start[Operand] + first * kSize<Operand>;
-        at_[Operand] = area<Operand, kFirst>(room) + place_in<kVector>(from_[Operand]);
+        at_[Operand] = area<Operand, kFirst>(room) + place_in<kVector>(low_word(from_[Operand]));
       }
       lay_out<Operand + 1>(row, first, room);
     }
   }
-  template <int kUnit>
-  CSM_DEVICE static int place_in(const char* address) {
-    return place_in<kUnit>(static_cast<int>(reinterpret_cast<u64>(address)));
+  CSM_DEVICE static unsigned low_word(const char* address) {
+    return static_cast<unsigned>(reinterpret_cast<u64>(address));
   }
   template <int kUnit>
-  CSM_DEVICE static int place_in(int byte) {
-    return byte & (kUnit - 1);
+  CSM_DEVICE static unsigned place_in(unsigned byte) {
+    return byte % kUnit;
   }
 
   // The first staged operand with elements of this size. All of them lie alike: the planner stages no others.
@@ -167,22 +163,24 @@ class SpanOf {
   // What this thread copies: every 32nd of some neighbouring vectors of the whole sectors, and an element at an end.
   template <int Size>
   struct Part {
-    int first, left;  // the byte of the first vector in the span, and the bytes of whole sectors from there on
-    int end;          // the element, if it is below the count
-    bool at_an_end;   // whether any thread of the warp has one
+    unsigned first;  // the byte of the first vector in the span
+    int left;        // the bytes of whole sectors from there on
+    unsigned end;    // the byte of the element, if `has_end`
+    bool has_end;
 
     CSM_DEVICE explicit Part(const SpanOf& span) {
       constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
       const int thread = thread_index(), lane = thread % kWarp, vector = ((thread - lane) * kCopied + lane) * kVector;
-      const int bytes = span.count_ * Size, gap = place_in<kSector>(kSector - place_in<kSector>(span.from_[kFirst]));
-      const int before = gap < bytes ? gap : bytes, whole = (bytes - before) / kSector * kSector;
-      first = before + vector;
-      left = whole - vector;
-      end = thread + (thread * Size < before ? 0 : whole / Size);
-      at_an_end = thread - lane < 2 * (kSector / Size);
+      const unsigned bytes = static_cast<unsigned>(span.count_ * Size),
+                     gap = place_in<kSector>(0 - low_word(span.from_[kFirst]));
+      const unsigned before = gap < bytes ? gap : bytes, whole = (bytes - before) / kSector * kSector;
+      first = before + static_cast<unsigned>(vector);
+      left = static_cast<int>(whole) - vector;
+      end = static_cast<unsigned>(thread * Size);
+      end += end < before ? 0 : whole;
+      has_end = thread < 2 * (kSector / Size) && end < bytes;
     }
-    CSM_DEVICE int place(int k) const { return first + k * (kWarp * kVector); }
-    CSM_DEVICE bool wanted(int k) const { return k * (kWarp * kVector) < left; }
+    CSM_DEVICE bool wanted(int k) const { return k * kStep < left; }
   };
 };
 using Span = SpanOf<>;
