@@ -121,6 +121,23 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted) {
   if (wanted) *static_cast<V*>(address) = value;
 }
 
+// Copies 16 bytes from global memory to a byte of dynamic shared memory, both aligned to 16, if `wanted`. The bytes are
+// there for this thread once finish_copies() returns, for others after a barrier besides.
+CSM_DEVICE void start_copy(int to, const void* from, bool wanted) {
+#if __CUDA_ARCH__ >= 800
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + to;
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(at),
+               "l"(from), "r"(static_cast<int>(wanted)));
+#else
+  if (wanted) *reinterpret_cast<uint4*>(shared_bytes + to) = *static_cast<const uint4*>(from);
+#endif
+}
+CSM_DEVICE void finish_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // Bits.
 CSM_DEVICE int leading_zeros(unsigned bits) { return __clz(static_cast<int>(bits)); }
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }

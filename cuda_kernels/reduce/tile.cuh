@@ -22,7 +22,11 @@ constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an 
 // The segment pattern chooses lanes, items and access width itself, by the length of each row. Fewer items give a row
 // the same bits if they hold all of it, since items beyond the row's end add nothing. `Index` holds numbers of
 // elements; int where a row fits on the chip.
-template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64>
+//
+// kPadded: a staged chunk has room for all of its items, neutral ones beyond the row's end (Span::pad). Accesses to it
+// need no conditions.
+template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64,
+          bool kPadded = false>
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
 
@@ -183,7 +187,8 @@ class RowTile {
 #pragma unroll
       for (int block = 0; block < kItems; block += kMaxVec) {
         // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
-        const bool whole = kStaged<Operand> && (block + kMaxVec) * kLanes <= left_;
+        constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
+        const bool whole = kStaged<Operand> && (kNoConditions || (block + kMaxVec) * kLanes <= left_);
         if (whole) {
 #pragma unroll
           for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, true, true);
@@ -206,7 +211,7 @@ class RowTile {
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
       const bool stored = last && wanted(v);
       if constexpr (kStaged<kOperand>) {
-        store<Type<kOperand>>(place_in<kOperand>(row, v), stored, give);
+        store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || stored, give);
       } else {
         store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), stored, give);
       }

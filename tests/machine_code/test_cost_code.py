@@ -162,6 +162,8 @@ def test_of_two_ways_the_longer_one_counts() -> None:
         ("softmax", "float32", (4096, 60000), -1, 80, "STG", 8 * (1 + 39 / 20)),
         ("softmax", "float16", (512, 1 << 20), -1, 80, "STG", 4 * 64),  # 64 rounds of 16 warps
         ("softmax", "float16", (512, 1 << 20), -1, 80, "LDG", 2 * 4 * 64),
+        # Staged: 32 results, an element at the row's end, three words of a node twice, and padding.
+        ("softmax", "float32", (4096, 8191), -1, 90, "STS", 32 + 1 + 2 * 3 + 1 / 256),
     ],
 )
 def test_loops_run_as_often_as_the_plan_says(
