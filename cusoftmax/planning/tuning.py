@@ -41,6 +41,8 @@ BLOCK_WARPS_APART = Tuned(16, None, "an element kept apart and hidden ones spill
 BLOCK_WARPS_APART_PAIRS = Tuned(20, None, "read in pairs, one kept apart spills at 80 registers")
 # Fewer where the row then fits on the chip.
 RESIDENT_BLOCKS = Tuned(2, None, "one block loads while another computes: docs/cost.md, phases")
+# Above 8 only where fewer leave a multiprocessor to one block.
+CLUSTER_BLOCKS = Tuned(16, None, "eight multiprocessors hold a row, as with 8 blocks of one each")
 PARK_WARPS = Tuned(28, None, "with parked chunks, a bfloat16 kernel spills at 64 registers")
 PARK_WARPS_BIASED = Tuned(16, None, "the same with parked chunks, at 96 registers")
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
