@@ -94,39 +94,52 @@ CSM_DEVICE FractionAndPower split_power(double a) {
 
 // Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift).
 struct Reference {
-  DoubleWord shift;  // the low word is of fast exponentials alone
+  DoubleWord shift;
   Acc round;
 };
 
 // A multiple of kFar, towards 0.
 CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
+// Of a double word, each word's: the low one of a large logit is itself large.
+CSM_DEVICE DoubleWord shift_of(DoubleWord m) {
+  return {shift_of(maximum(m.hi, ExpC::kLowest)), kDoubleWordMaximum ? shift_of(m.lo) : Acc(0)};
+}
+CSM_DEVICE Acc shifted(DoubleWord m, DoubleWord shift) {
+  const Acc high = m.hi - shift.hi;
+  return kDoubleWordMaximum ? high + (m.lo - shift.lo) : high;
+}
+// kRound + rint(m log2 e).
+CSM_DEVICE Acc rounded_power(Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound); }
 
 // That of elements whose maximum is m. The shift is 0 but for logits beyond kFar, and such that x − shift is exact for
 // an x that does not vanish beside m. For m = ±∞ it makes exponentials of −∞ 0, and such of +∞ NaN.
 CSM_DEVICE Reference reference_of(DoubleWord m) {
   if constexpr (kFastExp) return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : m, Acc(0)};
-  const Acc shift = shift_of(maximum(m.hi, ExpC::kLowest));
-  const Acc near = maximum(-ExpC::kFar, m.hi - shift);
-  return {as_double_word(shift), (Acc(2) * ExpC::kRound + ExpC::kLowered) - fused(near, ExpC::kLog2e, ExpC::kRound)};
+  const DoubleWord shift = shift_of(m);
+  const Acc near = maximum(Acc(-2) * ExpC::kFar, shifted(m, shift));
+  return {shift, (Acc(2) * ExpC::kRound + ExpC::kLowered) - rounded_power(near)};
 }
 
 // Makes sums that are relative to the reference of the maximum `from` relative to that of `to`, which is not smaller,
 // but for a factor 2^k. Returns k ≤ 0.
 template <int kCount>
-CSM_DEVICE Acc move_between(Acc from, Acc to, DoubleWord (&sums)[kCount]) {
-  const auto rounded = [](Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound); };
-  const bool far = from <= -ExpC::kFar || to >= ExpC::kFar;
-  if (unlikely(far && from != negative_infinity())) {
-    // Where the shifts differ by more than one step, all vanishes.
-    const Acc shift = shift_of(from), steps = shift_of(to) - shift;
-    if (steps != Acc(0)) {
+CSM_DEVICE Acc move_between(DoubleWord from, DoubleWord to, DoubleWord (&sums)[kCount]) {
+  const bool far = from.hi <= -ExpC::kFar || to.hi >= ExpC::kFar;
+  if (unlikely(far && from.hi != negative_infinity())) {
+    // Where the shifts differ by more than two steps, all vanishes.
+    const DoubleWord shift = shift_of(from), shift_to = shift_of(to);
+    const Acc steps = (shift_to.hi - shift.hi) + (shift_to.lo - shift.lo);
+#pragma unroll 1
+    for (int step = 1; step <= 2; ++step) {
+      if (steps < Acc(step) * ExpC::kFar) break;
 #pragma unroll
       for (int k = 0; k < kCount; ++k) sums[k] = multiply(sums[k], {ExpC::kFarRest, ExpC::kFarRestLow});
     }
-    const Acc k = rounded(from - shift) - rounded(to - (shift + steps));
+    const Acc k = rounded_power(shifted(from, shift)) - rounded_power(shifted(to, shift_to));
     return fused(steps, -ExpC::kFarPower / ExpC::kFar, k);
   }
-  return rounded(from) - rounded(to);  // from −∞ any k will do: the sum is 0
+  const DoubleWord none = as_double_word(Acc(0));
+  return rounded_power(shifted(from, none)) - rounded_power(shifted(to, none));  // from −∞ any k will do: the sum is 0
 }
 
 // 2^k for a k of move_between(). In double that may be subnormal: there it is times 2^kSpare, which lowered() takes
@@ -148,10 +161,20 @@ CSM_DEVICE Acc exp_polynomial(Acc r) {
   return q;
 }
 
-// e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays.
+// e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
+// last place of low, which is finite.
 template <bool kLow = false>
 CSM_DEVICE Acc exp_of(Acc x, Acc round, Acc low = Acc(0)) {
-  const Acc near = at_least(x, ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2);
+  const Acc least = ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2;
+  Acc near = x;
+  if constexpr (kLow) {
+    near = x + low;  // low may be large if x is
+    const bool vanishes = near < least;
+    low = vanishes ? Acc(0) : fast_error(x, low, near);
+    near = vanishes ? least : near;
+  } else {
+    near = at_least(near, least);
+  }
   const Acc rounded = fused(near, ExpC::kLog2e, round);
   const Acc k = rounded - round;
   Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, near));  // the first step is exact
@@ -201,14 +224,13 @@ CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
   return fast_two_sum(d.hi, lost == lost ? lost : Acc(0));
 }
 
-// The same of a double word.
+// The same of a double word, whose low word is finite.
 template <int raised = 0>
 CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   if constexpr (kFastExp) {
-    const Acc low = x.lo - to.shift.lo;  // NaN or infinite if x is
-    return exp_fast((x.hi - to.shift.hi) + (low - low == Acc(0) ? low : Acc(0)));
+    return exp_fast((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
   } else {
-    return exp_of<true>(x.hi - to.shift.hi, to.round + Acc(raised), x.lo - x.lo == Acc(0) ? x.lo : Acc(0));
+    return exp_of<true>(x.hi - to.shift.hi, to.round + Acc(raised), x.lo - to.shift.lo);
   }
 }
 
@@ -240,7 +262,7 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
     return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};
   } else {
     DoubleWord moved[1] = {factor};
-    const Acc k = move_between(from.hi, to.hi, moved);
+    const Acc k = move_between(from, to, moved);
     return {lowered(moved[0]), power_of(k)};
   }
 }

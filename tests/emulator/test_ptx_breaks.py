@@ -277,7 +277,7 @@ BREAKS = {
     ),
     "reciprocal: toward zero": Break(UNKNOWN, GROUP, ("__frcp_rn(a)", "__frcp_rz(a)")),
     "bits_to_float: of the other sign": Break(
-        BOUND, HALF, ("__uint_as_float(bits); }", "-__uint_as_float(bits); }")
+        BOUND, GROUP, ("__uint_as_float(bits); }", "-__uint_as_float(bits); }")
     ),
     "exp2_approx: subnormals kept": Break(UNKNOWN, HALF, ("ex2.approx.ftz.f32", "ex2.approx.f32")),
     "fused: in two roundings": Break(
