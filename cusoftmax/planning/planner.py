@@ -81,6 +81,7 @@ def _group(builder: PlanBuilder) -> Plan:
         lanes=lanes,
         items=items,
         staged=staged,
+        uncached=builder.uncached and not staged,
         **({"threads": staged_warps(builder) * WARP} if staged else {}),
     )
     grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
@@ -205,6 +206,7 @@ def _block_plan(
         cluster=cluster,
         parks=parks,
         staged=staged,
+        uncached=builder.uncached and not staged,
         asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
     )
     held = "registers and shared memory" if parks else "registers"
