@@ -86,6 +86,8 @@ _TALL = Probe("group", "softmax", "float32", (1, 1024), rows="tall")
 _BLOCK = Probe("block", "softmax", "float32", (3, 5000), arch="sm_80")
 _CLUSTER = Probe("block x8", "softmax", "float32", (2, 40000))
 _PARKED = Probe("block parked", "softmax_vjp", "float64", (2, 12000), arch="sm_80")
+_LONE = Probe("block x8 parked", "softmax_vjp", "float64", (9, 80000), only=(0,))
+_LARGE = replace(_LONE, kind="block x16 parked", shape=(17, 80000), twin=_LONE)
 _STREAM = Probe("stream", "softmax", "float32", (11, 70001), arch="sm_75", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (500, 40), axis=0)
@@ -132,6 +134,14 @@ MUTATIONS = (
         "else if (!kStages && number != first_row) block_barrier();",
         "",
         (replace(_BLOCK, grid=1),),
+    ),
+    Mutation(
+        "block: nodes published to eight blocks of sixteen",
+        RACE,
+        "patterns/block.cuh",
+        "if (lane < kCluster) nodes",
+        "if (lane < kCluster && lane < 8) nodes",
+        (_LARGE,),
     ),
     Mutation(
         "block: cluster barrier between two rows dropped",

@@ -163,6 +163,13 @@ class RowTile {
     constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
     return row.staged[Operand] + static_cast<int>(index_ * kSize) + v * (kLanes * kVec * kSize);
   }
+  // And where those of any other are in global memory.
+  template <int Operand>
+  CSM_DEVICE char* address_of(const Arguments& args, const Row& row, int v) const {
+    if constexpr (!kUncached || kRowDims > 1) return row.start[Operand] + element_offset<Operand>(args, index_of(v));
+    constexpr int kStep = kLanes * kVec * static_cast<int>(sizeof(Type<Operand>));
+    return common_base(row.start[Operand] + element_offset<Operand>(args, index_)) + v * kStep;
+  }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
@@ -178,8 +185,7 @@ class RowTile {
         } else if constexpr (kStaged<Operand>) {
           load<Type<Operand>, neutral_of<Op>(Operand)>(place_in<Operand>(row, v), wanted, got);
         } else {
-          load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + element_offset<Operand>(args, index_of(v)),
-                                                       seen, got);
+          load<Type<Operand>, neutral_of<Op>(Operand)>(address_of<Operand>(args, row, v), seen, got);
         }
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
@@ -213,7 +219,7 @@ class RowTile {
       if constexpr (kStaged<kOperand>) {
         store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || stored, give);
       } else {
-        store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), stored, give);
+        store<Type<kOperand>>(address_of<kOperand>(args, row, v), stored, give);
       }
       store_outputs<Which + 1>(args, row, v, result, last);
     }
