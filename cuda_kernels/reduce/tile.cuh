@@ -166,9 +166,13 @@ class RowTile {
   // And where those of any other are in global memory.
   template <int Operand>
   CSM_DEVICE char* address_of(const Arguments& args, const Row& row, int v) const {
-    if constexpr (!kUncached || kRowDims > 1) return row.start[Operand] + element_offset<Operand>(args, index_of(v));
-    constexpr int kStep = kLanes * kVec * static_cast<int>(sizeof(Type<Operand>));
-    return common_base(row.start[Operand] + element_offset<Operand>(args, index_)) + v * kStep;
+    char* const start = row.start[Operand];
+    if constexpr (!kUncached || kRowDims > 1) {
+      return start + element_offset<Operand>(args, index_of(v));
+    } else {
+      constexpr int kStep = kLanes * kVec * static_cast<int>(sizeof(Type<Operand>));
+      return common_base(start + element_offset<Operand>(args, index_)) + v * kStep;
+    }
   }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
