@@ -97,6 +97,13 @@ CSM_DEVICE FractionAndPower split_power(double a) {
   return {bits_to_double((bits & 0x800fffffffffffffull) | 0x3ff0000000000000ull), field - 1023 - lowered};
 }
 
+// A power of two that a is 1 to 4 times as large as, with an inverse. 1 for 0, infinity and NaN.
+CSM_DEVICE float power_within(float a) {
+  const unsigned field = float_to_bits(a) & 0x7f800000u, most = 0x7e800000u;
+  if (field == 0u || field == 0x7f800000u) return 1.0f;
+  return bits_to_float(field < most ? field : most);
+}
+
 // --- the reference ---------------------------------------------------------------------------------------------------
 
 // Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift).
