@@ -3,8 +3,9 @@
 // Results as precise as the arithmetic. With k = rint(x log2 e) and r = x − k ln 2, e^x = e^r · 2^k, so a sum of
 // exponentials may be relative to a power of two, 2^K: no x − m is formed, whose rounding error |x − m| would magnify,
 // and a sum moves to another K by an exact multiplication. r is reduced in two steps (Cody and Waite), and e^r is a
-// polynomial: 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative error 2^-27.9 (float,
-// degree 4) and 2^-56.6 (double, degree 9). The error of an exponential is below 0.9 units in the last place.
+// polynomial: 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative error 2^-33.1 (float,
+// degree 5) and 2^-56.6 (double, degree 9). The error of an exponential is below 1.24 u in float, and the errors of two
+// differ by at most 2.471 u (docs/accuracy.md).
 //
 // K is kLowered below the exponent of the chunk's maximum: so an exponential is a normal number if its part of the row
 // is one or, in double, a subnormal one.
@@ -27,14 +28,16 @@ struct ExpConstants<float> {
   static constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
   static constexpr float kBias = 127.0f;        // 2^-kBias is flushed to 0
   static constexpr float kLowered = 2.0f, kRaise = 0.25f;  // an even number; kRaise is 2^-kLowered
-  // Added to exponentials, it rounds them to multiples of one power of two, of which 1024 add up exactly.
-  static constexpr float kAbove = 0x1.8p+12f;
+  // Added to exponentials, each rounds them to multiples of one power of two, of which a lane's add up exactly, or the
+  // 1024 of a chunk.
+  static constexpr float kAbove = 0x1.8p+7f, kAboveAll = 0x1.8p+12f;
   // e^-kFar = (kFarRest + kFarRestLow) · 2^-kFarPower. Logits larger than kFar are referred to a multiple of it.
   static constexpr float kLowest = -0x1.fffffep+127f;
   static constexpr float kFar = 0x1p+18f, kFarPower = 378194.0f;
   static constexpr float kFarRest = 0x1.1c495p+0f, kFarRestLow = 0x1.38bbd4p-25f;
-  static constexpr int kTerms = 5;
-  static constexpr float kQ[kTerms] = {0x1.fffffcp-2f, 0x1.55548ap-3f, 0x1.555916p-5f, 0x1.123fcep-7f, 0x1.6a1a2cp-10f};
+  static constexpr int kTerms = 6;
+  static constexpr float kQ[kTerms] = {0x1p-1f,        0x1.555554p-3f,  0x1.5554dep-5f,
+                                       0x1.1112f4p-7f, 0x1.6d592ep-10f, 0x1.9e40bcp-13f};
 };
 
 template <>
@@ -44,7 +47,7 @@ struct ExpConstants<double> {
   static constexpr double kRound = 6755399441055744.0;  // 1.5 · 2^52
   static constexpr double kBias = 1023.0;
   static constexpr double kLowered = 64.0, kRaise = 0x1p-64;
-  static constexpr double kAbove = 0x1.8p+76;
+  static constexpr double kAbove = 0x1.8p+76, kAboveAll = kAbove;
   static constexpr double kLowest = -0x1.fffffffffffffp+1023;
   static constexpr double kFar = 0x1p+40, kFarPower = 1586259972792.0;
   static constexpr double kFarRest = 0x1.c1beeabe4d55ep-1, kFarRestLow = -0x1.d4ed429231f5ep-59;
@@ -182,10 +185,24 @@ CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
   }
   const T rounded = fused(near, T(ExpC::kLog2e), T(round));
   const T k = rounded - T(round);
-  T r = fused(k, T(-ExpC::kLn2Low), fused(k, T(-ExpC::kLn2), near));  // the first step is exact
-  if constexpr (kLow) r += low;
-  const T one(Acc(1));
-  return fused(r, fused(r, exp_polynomial(r), one), one) * power_of_two(rounded);
+  const T one(Acc(1)), high = fused(k, T(-ExpC::kLn2), near);  // exact
+  T rest(Acc(0)), r(Acc(0));
+  if constexpr (kLow) {
+    rest = fused(k, T(-ExpC::kLn2Low), low);
+    r = high + rest;
+  } else {
+    r = fused(k, T(-ExpC::kLn2Low), high);
+  }
+  T power(Acc(0));
+  if constexpr (kLow && kSingle) {
+    // 1 + r is rounded, and its error added to what follows: of numbers x + low the exponentials would differ more in
+    // their errors than those of single words do.
+    const T first = one + r;
+    power = first + fused(r * exp_polynomial(r), r, (high - (first - one)) + rest);
+  } else {
+    power = fused(r, fused(r, exp_polynomial(r), one), one);
+  }
+  return power * power_of_two(rounded);
 }
 
 // For 16-bit outputs of float arithmetic. x = −∞ gives 0, and NaN stays NaN.
@@ -275,6 +292,17 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
     const Acc k = move_between(from, to, moved);
     return {lowered(moved[0]), power_of(k)};
   }
+}
+
+// A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would
+// be flushed beside results of 2^-102 and less, in float. T is Acc or Pair.
+constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+48) : Acc(1);
+CSM_DEVICE Factor lifted(const Factor& a) { return {{a.times.hi * kLift, a.times.lo * kLift}, a.power}; }
+template <class T>
+CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
+  const T product = scaled(x, times);
+  if constexpr (kLift == Acc(1)) return product;
+  else return product * T(Acc(1) / kLift);
 }
 
 // The same factor without a power of its own, where that is not too small.

@@ -118,7 +118,9 @@ CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc larg
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
     const DoubleWord others = normalised(add(sum, -largest));
     if (!(magnitude(others.hi) < Acc(0.5) * largest)) return multiply(normalised(sum), inverse);
-    const DoubleWord rest = multiply(others, inverse), whole = fast_two_sum(Acc(1), rest.hi);
+    const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, inverse));
+    const DoubleWord rest = {lifted.hi * (Acc(1) / kLift), lifted.lo * (Acc(1) / kLift)};
+    const DoubleWord whole = fast_two_sum(Acc(1), rest.hi);
     sum = {whole.hi, whole.lo + rest.lo};
   }
   return sum;

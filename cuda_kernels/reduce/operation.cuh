@@ -98,7 +98,7 @@ template <class Op, class Round>
 CSM_DEVICE void in_rounds(const typename Op::Scale& scale, Round round) {
   if constexpr (Op::kRounds) {
     bool last = !(scale.power < Acc(0x1p-60));
-    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power)};
+    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power * kLift)};
 #pragma unroll 1
     for (;;) {
       round(now, last);
@@ -178,11 +178,11 @@ CSM_DEVICE Acc left_out_above(const Values<kPicked>& picked) {
 template <class Op>
 class Adder {
  public:
-  CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked)
+  CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
     if constexpr (Op::kOthers) largest_ = largest_exponential(m);
     // For +∞ that is NaN, and so is the sum but for an operation that has infinite terms.
-    start_ = Op::kOthers && largest_ == largest_ ? largest_ : ExpC::kAbove;
+    start_ = Op::kOthers && largest_ == largest_ ? largest_ : above;
   }
 
   // Of an element; it has no terms if it is left out, and is picked if it is the largest. Returns the element that the
@@ -246,6 +246,12 @@ class Adder {
     return bounded(k) && !Op::kOthers ? Addition::exact : k < Op::kPlain ? Addition::plain : Addition::any;
   }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
+  // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
+  // two, of which those of a chunk add up exactly.
+  CSM_DEVICE static DoubleWord of_lane(DoubleWord sum) {
+    const Acc high = (sum.hi + ExpC::kAboveAll) - ExpC::kAboveAll;
+    return {high, sum.lo + (sum.hi - high)};
+  }
   // A chunk's sum, from those of its parts. −0 becomes +0, as it would when merged with empty_node().
   CSM_DEVICE static DoubleWord whole(int k, DoubleWord sum) {
     return addition(k) == Addition::exact ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};

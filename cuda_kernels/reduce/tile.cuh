@@ -376,6 +376,7 @@ class RowTile {
       for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(how, p[h * kVec], p[(h + step) * kVec]);
     }
     DoubleWord sum = p[0];
+    if (kSingle && how == Addition::exact) sum = Adder<Op>::of_lane(sum);
 #pragma unroll
     for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
