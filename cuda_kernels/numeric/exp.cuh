@@ -10,6 +10,8 @@
 // is one or, in double, a subnormal one.
 //
 // 16-bit results of float arithmetic use ex2.approx instead (relative error 2^-22), relative to the maximum itself.
+// Where the logits have 16 bits too and nothing needs the maximum's own exponential to be 1, they are 2^(x log2 e − c)
+// in one step with c = m log2 e rounded, which is the same for all of a chunk: so that rounding cancels.
 #pragma once
 
 #include "numeric/double_word.cuh"
@@ -96,11 +98,20 @@ CSM_DEVICE FractionAndPower split_power(double a) {
 
 // --- the reference ---------------------------------------------------------------------------------------------------
 
-// Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift).
+// Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift), in one
+// step 2^(x · round − shift).
 struct Reference {
   DoubleWord shift;
   Acc round;
 };
+constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 && kPicked == 0 && !kCountsOnes &&
+                          kSixteenBits<Type<0>> &&
+                          !has(feature::scaled | feature::biased | feature::noisy | feature::capped);
+// log2 e. From 2^23 on, which bfloat16 has, distinct logits are so far apart that any base will do: with 2 the largest
+// one's product is exact and finite.
+CSM_DEVICE Acc exponent_per_logit(Acc m) {
+  return kSameType<Type<0>, f16> || magnitude(m) < Acc(0x1p23) ? ExpC::kLog2e : Acc(1);
+}
 
 // A multiple of kFar, towards 0.
 CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
@@ -118,7 +129,10 @@ CSM_DEVICE Acc rounded_power(Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound
 // That of elements whose maximum is m. The shift is 0 but for logits beyond kFar, and such that x − shift is exact for
 // an x that does not vanish beside m. For m = ±∞ it makes exponentials of −∞ 0, and such of +∞ NaN.
 CSM_DEVICE Reference reference_of(DoubleWord m) {
-  if constexpr (kFastExp) return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : m, Acc(0)};
+  if constexpr (kFastExp) {
+    const Acc scale = kOneStep ? exponent_per_logit(m.hi) : Acc(1);
+    return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : DoubleWord{m.hi * scale, m.lo}, scale};
+  }
   const DoubleWord shift = shift_of(m);
   const Acc near = maximum(Acc(-2) * ExpC::kFar, shifted(m, shift));
   return {shift, (Acc(2) * ExpC::kRound + ExpC::kLowered) - rounded_power(near)};
@@ -197,6 +211,7 @@ CSM_DEVICE T exp_fast(T d) {
 // e^x relative to a reference; in double times 2^raised. NaN stays NaN.
 template <int raised = 0, class T>
 CSM_DEVICE T exponential(T x, const Reference& to) {
+  if constexpr (kOneStep) return exp2_approx(fused(x, T(to.round), T(-to.shift.hi)));
   const T shifted = x - T(to.shift.hi);
   if constexpr (kFastExp) return exp_fast(shifted);
   else return exp_of(shifted, to.round + Acc(raised));
@@ -268,7 +283,9 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
   if constexpr (kFastExp) {
     const bool same = from.hi == to.hi && (!kDoubleWordMaximum || from.lo == to.lo);
     const Reference reference = {to, Acc(0)};
-    const Acc moved = kDoubleWordMaximum ? exponential(from, reference) : exponential(from.hi, reference);
+    const Acc moved = kOneStep ? exp2_approx(from.hi * exponent_per_logit(from.hi) - to.hi * exponent_per_logit(to.hi))
+                      : kDoubleWordMaximum ? exponential(from, reference)
+                                           : exponential(from.hi, reference);
     return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};
   } else {
     DoubleWord moved[1] = {factor};
