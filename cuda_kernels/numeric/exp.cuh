@@ -113,12 +113,9 @@ CSM_DEVICE Acc exponent_per_logit(Acc m) {
   return kSameType<Type<0>, f16> || magnitude(m) < Acc(0x1p23) ? ExpC::kLog2e : Acc(1);
 }
 
-// A multiple of kFar, towards 0.
+// A multiple of kFar, towards 0. Of a double word, each word's: the low one of a large logit is itself large.
 CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
-// Of a double word, each word's: the low one of a large logit is itself large.
-CSM_DEVICE DoubleWord shift_of(DoubleWord m) {
-  return {shift_of(maximum(m.hi, ExpC::kLowest)), kDoubleWordMaximum ? shift_of(m.lo) : Acc(0)};
-}
+CSM_DEVICE DoubleWord shift_of(DoubleWord m) { return {shift_of(m.hi), kDoubleWordMaximum ? shift_of(m.lo) : Acc(0)}; }
 CSM_DEVICE Acc shifted(DoubleWord m, DoubleWord shift) {
   const Acc high = m.hi - shift.hi;
   return kDoubleWordMaximum ? high + (m.lo - shift.lo) : high;
@@ -133,7 +130,7 @@ CSM_DEVICE Reference reference_of(DoubleWord m) {
     const Acc scale = kOneStep ? exponent_per_logit(m.hi) : Acc(1);
     return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : DoubleWord{m.hi * scale, m.lo}, scale};
   }
-  const DoubleWord shift = shift_of(m);
+  const DoubleWord shift = shift_of({maximum(m.hi, ExpC::kLowest), m.lo});
   const Acc near = maximum(Acc(-2) * ExpC::kFar, shifted(m, shift));
   return {shift, (Acc(2) * ExpC::kRound + ExpC::kLowered) - rounded_power(near)};
 }
@@ -146,7 +143,8 @@ CSM_DEVICE Acc move_between(DoubleWord from, DoubleWord to, DoubleWord (&sums)[k
   if (unlikely(far && from.hi != negative_infinity())) {
     // Where the shifts differ by more steps, all vanishes.
     const DoubleWord shift = shift_of(from), shift_to = shift_of(to);
-    const Acc steps = (shift_to.hi - shift.hi) + (shift_to.lo - shift.lo);
+    Acc steps = shift_to.hi - shift.hi;
+    if constexpr (kDoubleWordMaximum) steps += shift_to.lo - shift.lo;
 #pragma unroll 1
     for (int step = 1; step <= (kDoubleWordMaximum ? 2 : 1); ++step) {
       if (steps < Acc(step) * ExpC::kFar) break;
@@ -208,13 +206,18 @@ CSM_DEVICE T exp_fast(T d) {
   return exp2_approx(d * T(ExpC::kLog2e));
 }
 
+template <int raised>
+CSM_DEVICE Acc raised_round(const Reference& to) {
+  return raised == 0 ? to.round : to.round + Acc(raised);
+}
+
 // e^x relative to a reference; in double times 2^raised. NaN stays NaN.
 template <int raised = 0, class T>
 CSM_DEVICE T exponential(T x, const Reference& to) {
   if constexpr (kOneStep) return exp2_approx(fused(x, T(to.round), T(-to.shift.hi)));
   const T shifted = x - T(to.shift.hi);
   if constexpr (kFastExp) return exp_fast(shifted);
-  else return exp_of(shifted, to.round + Acc(raised));
+  else return exp_of(shifted, raised_round<raised>(to));
 }
 
 // An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might
@@ -255,7 +258,7 @@ CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   if constexpr (kFastExp) {
     return exp_fast((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
   } else {
-    return exp_of<true>(x.hi - to.shift.hi, to.round + Acc(raised), x.lo - to.shift.lo);
+    return exp_of<true>(x.hi - to.shift.hi, raised_round<raised>(to), x.lo - to.shift.lo);
   }
 }
 
