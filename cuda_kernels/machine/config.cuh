@@ -150,6 +150,9 @@ template <int Operand>
 constexpr bool kStaged = (CSM_STAGED >> Operand & 1) != 0;
 constexpr bool kStages = CSM_STAGED != 0;
 
+// Whether results are so large that no cache keeps them, and each element is read once.
+constexpr bool kUncached = CSM_UNCACHED;
+
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;  // elements that kLanes lanes hold together
 static_assert(kWarp == CSM_WARP, "the host takes a warp to be of another size");

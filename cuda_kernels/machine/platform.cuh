@@ -121,6 +121,64 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted) {
   if (wanted) *static_cast<V*>(address) = value;
 }
 
+struct Words {
+  unsigned word[4];
+};
+// The same for elements that no cache can keep until they are needed again: accesses of 16 bytes leave the level 1
+// cache alone, and what they store is the first that the level 2 cache gives up. Narrower ones, several of which touch
+// a sector, are as above.
+template <class V>
+CSM_DEVICE V global_load_uncached(const void* address, bool wanted, V otherwise) {
+  if constexpr (sizeof(V) == 16) {
+    auto words = __builtin_bit_cast(Words, otherwise);
+    if (wanted) {
+      asm volatile("ld.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(words.word[0]), "=r"(words.word[1]), "=r"(words.word[2]), "=r"(words.word[3])
+                   : "l"(address));
+    }
+    return __builtin_bit_cast(V, words);
+  } else {
+    return global_load(address, wanted, otherwise);
+  }
+}
+template <class V>
+CSM_DEVICE void global_store_uncached(void* address, V value, bool wanted) {
+  if constexpr (sizeof(V) == 16) {
+    const auto words = __builtin_bit_cast(Words, value);
+    if (wanted) {
+      asm volatile("st.global.cs.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(words.word[0]), "r"(words.word[1]),
+                   "r"(words.word[2]), "r"(words.word[3])
+                   : "memory");
+    }
+  } else {
+    global_store(address, value, wanted);
+  }
+}
+
+// A pointer from which the compiler computes those at constant distances, as it does for the other accesses: it would
+// compute the address of each of the above from the array's start.
+CSM_DEVICE char* common_base(char* pointer) {
+  asm("" : "+l"(pointer));
+  return pointer;
+}
+
+// Copies 16 bytes from global memory to a byte of dynamic shared memory, both aligned to 16, if `wanted`. The bytes are
+// there for this thread once finish_copies() returns, for others after a barrier besides.
+CSM_DEVICE void start_copy(int to, const void* from, bool wanted) {
+#if __CUDA_ARCH__ >= 800
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + to;
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(at),
+               "l"(from), "r"(static_cast<int>(wanted)));
+#else
+  if (wanted) *reinterpret_cast<uint4*>(shared_bytes + to) = *static_cast<const uint4*>(from);
+#endif
+}
+CSM_DEVICE void finish_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // Bits.
 CSM_DEVICE int leading_zeros(unsigned bits) { return __clz(static_cast<int>(bits)); }
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }

@@ -28,7 +28,7 @@ namespace csm {
 constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kRegisterInputs * kItems * sizeof(Acc) >= 128;
 
 CSM_DEVICE void run(const Arguments& args) {
-  using Tile = RowTile<Op, kLanes, kItems, kVec, int>;
+  using Tile = RowTile<Op, kLanes, kItems, kVec, int, kStages>;
   const Layout& layout = args.layout;
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
@@ -62,19 +62,20 @@ CSM_DEVICE void run(const Arguments& args) {
     Row row = row_at(args, number);
     // The span of the warps' chunks, of which `chunk` is this warp's. No chunk is in it if the row ends before.
     const auto span_of = [&](int chunk) {
-      const i64 first = (chunk - warp) * i64(kChunk);
-      return Span(row, first, layout.n - first < room ? layout.n - first : room, room);
+      const int first = (chunk - warp) * kChunk, left = n - first;
+      return Span(row, first, left < room ? left : room, room);
     };
     const auto stage = [&](int chunk, bool again) {
       if constexpr (!kStages) return;
       const Span span = span_of(chunk);
       if (again) block_barrier();
       span.read();
+      span.pad<Op>(room);
       block_barrier();
-      span.set_places(row, (warp - chunk) * i64(kChunk));
+      span.set_places(row, (warp - chunk) * kChunk);
     };
     const auto write = [&](Tile& tile, int chunk, const Node& whole, DoubleWord m, const RowContext& context) {
-      if constexpr (kStages) span_of(chunk).set_places(row, (warp - chunk) * i64(kChunk));
+      if constexpr (kStages) span_of(chunk).set_places(row, (warp - chunk) * kChunk);
       tile.write(args, row, Op::scale(m, whole, context));
       if constexpr (kStages) {
         block_barrier();

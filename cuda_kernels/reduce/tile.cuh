@@ -22,7 +22,11 @@ constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an 
 // The segment pattern chooses lanes, items and access width itself, by the length of each row. Fewer items give a row
 // the same bits if they hold all of it, since items beyond the row's end add nothing. `Index` holds numbers of
 // elements; int where a row fits on the chip.
-template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64>
+//
+// kPadded: a staged chunk has room for all of its items, neutral ones beyond the row's end (Span::pad). Accesses to it
+// need no conditions.
+template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64,
+          bool kPadded = false>
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
 
@@ -154,6 +158,17 @@ class RowTile {
     constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
     return row.staged[Operand] + static_cast<int>(index_ * kSize) + v * (kLanes * kVec * kSize);
   }
+  // And where those of any other are in global memory.
+  template <int Operand>
+  CSM_DEVICE char* address_of(const Arguments& args, const Row& row, int v) const {
+    char* const start = row.start[Operand];
+    if constexpr (!kUncached || kRowDims > 1) {
+      return start + element_offset<Operand>(args, index_of(v));
+    } else {
+      constexpr int kStep = kLanes * kVec * static_cast<int>(sizeof(Type<Operand>));
+      return common_base(start + element_offset<Operand>(args, index_)) + v * kStep;
+    }
+  }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
@@ -169,8 +184,7 @@ class RowTile {
         } else if constexpr (kStaged<Operand>) {
           load<Type<Operand>, neutral_of<Op>(Operand)>(place_in<Operand>(row, v), wanted, got);
         } else {
-          load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + element_offset<Operand>(args, index_of(v)),
-                                                       seen, got);
+          load<Type<Operand>, neutral_of<Op>(Operand)>(address_of<Operand>(args, row, v), seen, got);
         }
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
@@ -178,7 +192,8 @@ class RowTile {
 #pragma unroll
       for (int block = 0; block < kItems; block += kMaxVec) {
         // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
-        const bool whole = kStaged<Operand> && (block + kMaxVec) * kLanes <= left_;
+        constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
+        const bool whole = kStaged<Operand> && (kNoConditions || (block + kMaxVec) * kLanes <= left_);
         if (whole) {
 #pragma unroll
           for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, true, true);
@@ -201,9 +216,9 @@ class RowTile {
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
       const bool stored = last && wanted(v);
       if constexpr (kStaged<kOperand>) {
-        store<Type<kOperand>>(place_in<kOperand>(row, v), stored, give);
+        store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || stored, give);
       } else {
-        store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), stored, give);
+        store<Type<kOperand>>(address_of<kOperand>(args, row, v), stored, give);
       }
       store_outputs<Which + 1>(args, row, v, result, last);
     }

@@ -111,6 +111,21 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted, CSM_WHERE) {
   if (wanted) __builtin_memcpy(address, &value, sizeof(V));
 }
 
+template <class V>
+CSM_DEVICE V global_load_uncached(const void* address, bool wanted, V otherwise, CSM_WHERE) {
+  return global_load(address, wanted, otherwise, line, file);
+}
+template <class V>
+CSM_DEVICE void global_store_uncached(void* address, V value, bool wanted, CSM_WHERE) {
+  global_store(address, value, wanted, line, file);
+}
+CSM_DEVICE char* common_base(char* pointer) { return pointer; }
+
+CSM_DEVICE void start_copy(int to, const void* from, bool wanted, CSM_WHERE) {
+  machine->begin_copy(to, from, 16, wanted, line, file);
+}
+CSM_DEVICE void finish_copies(CSM_WHERE) { machine->complete_copies(line, file); }
+
 CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
