@@ -315,7 +315,7 @@ class RowTile {
 
   // The same for two elements at a time.
   CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
-    typename Adder<Op>::PairSum sum[kMaxVec / 2];
+    typename Adder<Op>::PairSum sum[(kMaxVec + 1) / 2];
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
       Pair elements = pair_at(i);
