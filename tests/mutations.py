@@ -371,8 +371,8 @@ MUTATIONS = (
         "reference: no guard for a chunk of −inf",
         BOUND,
         "numeric/exp.cuh",
-        "shift_of(maximum(m.hi, ExpC::kLowest))",
-        "shift_of(m.hi)",
+        "shift_of({maximum(m.hi, ExpC::kLowest), m.lo})",
+        "shift_of(m)",
         (replace(_BLOCK, rows="masked"),),
     ),
     Mutation(

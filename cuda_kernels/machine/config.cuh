@@ -42,6 +42,10 @@ template <class First, class... Others>
 struct NthType<0, First, Others...> {
   using type = First;
 };
+template <class T, class U>
+constexpr bool kSameType = false;
+template <class T>
+constexpr bool kSameType<T, T> = true;
 // The stored type of an operand.
 template <int Operand>
 using Type = typename NthType<Operand, CSM_TYPES>::type;
