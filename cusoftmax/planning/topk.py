@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning import tuning
 from cusoftmax.planning.builder import PlanBuilder, ceil_div, lanes_of, power_of_two
 from cusoftmax.planning.checks import MOST_SELECTED
@@ -52,16 +53,36 @@ def _group(builder: PlanBuilder) -> Plan:
     threads = tuning.GROUP_THREADS
     staged = staged_operands(builder, lanes)
     vector = staged_vector(builder) if staged else _vector(builder)
+    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
+    picks = threads // lanes * _selected(builder)  # of a block
+    if stages_results(builder, lanes, slots):
+        staged |= 0b110
+        size = ITEMSIZE[builder.problem.operands[1].dtype]
+        room = ceil_div(picks * size, _INDEX_BYTES) + picks
+        shared = max(shared, room * _INDEX_BYTES)
     kernel = _kernel(
         builder, "topk_group", vector=vector, staged=staged, lanes=lanes, items=items, slots=slots
     )
-    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
     grid = min(ceil_div(builder.problem.rows, threads // lanes), MAX_GRID)
     return builder.plan(
         "topk_group",
         (Launch(kernel, grid, threads, shared),),
         vector=vector,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
+    )
+
+
+def stages_results(builder: PlanBuilder, lanes: int, slots: int) -> bool:
+    """Whether the picks of short rows pass through shared memory: where lanes store apart."""
+    problem, selected = builder.problem, _selected(builder)
+    if not builder.operation.selects_many or len(problem.batch_shape) > 1:
+        return False
+    if slots == 1 and lanes == selected:
+        return False
+    large = problem.rows * problem.n * builder.along[0][1] >= tuning.STAGED_BYTES
+    sizes = [(operand, ITEMSIZE[operand.dtype]) for operand in problem.operands[1:]]
+    return large and all(
+        (o.batch_strides, o.reduce_strides) == ((selected * size,), (size,)) for o, size in sizes
     )
 
 
