@@ -22,7 +22,8 @@ class KeyTile {
       const bool wanted = place < length_;
       Vec<In, kVec> got = {};
       if constexpr (kStaged<0>) {
-        if (wanted) got = Shared<Vec<In, kVec>>(row.staged[0]).load(place / kVec);
+        const int start = row.staged[0] + static_cast<int>(first_ * static_cast<i64>(sizeof(In)));
+        if (wanted) got = Shared<Vec<In, kVec>>(start).load(place / kVec);
       } else {
         got = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, got);
       }

@@ -221,3 +221,22 @@ def test_selection_of_short_rows_moves_whole_sectors(dtype: str, shape: tuple[in
     assert planned.read <= MOST_SECTORS and planned.written <= MOST_SECTORS
     assert in_place.read > 1.5 or in_place.written > 1.5
     same_bits(planned, in_place)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "op", "dtype", "shape"),
+    [
+        ("topk_block", "topk_softmax", "float16", (64, 5001)),
+        ("topk_block", "topk_softmax", "float64", (36, 20001)),
+        ("topk_block", "topk_softmax", "float32", (64, 5001)),
+        ("topk_split", "topk_softmax", "float16", (2, 70001)),
+    ],
+)
+def test_selection_of_long_rows_reads_whole_sectors(
+    pattern: str, op: str, dtype: str, shape: tuple[int, int]
+) -> None:
+    planned = sectors(op, dtype, shape)
+    in_place = sectors(op, dtype, shape, staged=False)
+    assert kind(plan_of_shape(op, dtype, shape, -1, "sm_90")) == pattern
+    assert planned.read <= MOST_SECTORS < in_place.read
+    same_bits(planned, in_place)
