@@ -520,6 +520,14 @@ MUTATIONS = (
         (_COLUMN,),
     ),
     Mutation(
+        "topk: elements are taken before all of them are staged",
+        RACE,
+        "select/pick_stretch.cuh",
+        "      span.read();\n      block_barrier();",
+        "      span.read();",
+        (Probe("topk_block", "topk_softmax", "float32", (11, 5001)),),
+    ),
+    Mutation(
         "topk: barrier before a warp's list is merged dropped",
         RACE,
         "select/pick_stretch.cuh",
@@ -541,7 +549,7 @@ MUTATIONS = (
         "patterns/topk_split.cuh",
         "block_barrier();",
         ";",
-        (Probe("topk_split", "topk_softmax", "float32", (2, 40001), grid=1),),
+        (Probe("topk_split", "topk_softmax", "float32", (2, 40000), grid=1),),
     ),
     Mutation(
         "topk: barrier after the chunk in shared memory has been read dropped",
