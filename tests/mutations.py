@@ -169,9 +169,9 @@ MUTATIONS = (
         "block: elements are taken before all of them are staged",
         RACE,
         "patterns/block.cuh",
-        """      span.read();
+        """      span.pad<Op>(room);
       block_barrier();""",
-        "      span.read();",
+        "      span.pad<Op>(room);",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -187,8 +187,24 @@ MUTATIONS = (
         "span: one vector more than the whole sectors have",
         (*RACE, *MEMORY),
         "reduce/span.cuh",
-        "left = sectors * (kSector / kVector) - vector;",
-        "left = sectors * (kSector / kVector) - vector + 1;",
+        "left = whole - vector;",
+        "left = whole - vector + 1;",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "span: copies are not waited for",
+        RACE,
+        "reduce/span.cuh",
+        "    finish_copies();\n",
+        "",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "span: an element too few behind a row",
+        (*RACE, BOUND),
+        "reduce/span.cuh",
+        "i = count_ + thread_index();",
+        "i = count_ + 1 + thread_index();",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -499,8 +515,8 @@ MUTATIONS = (
         "column: walkers' nodes stored at a pitch one node short",
         RACE,
         "patterns/column.cuh",
-        "nodes.store(walker * kPitch + c * kLanes + lane, node);",
-        "nodes.store(walker * (kPitch - 2) + c * kLanes + lane, node);",
+        "nodes.store(node_at(walker, c * kLanes + lane), node);",
+        "nodes.store(node_at(walker, c * kLanes + lane) - 2 * walker, node);",
         (_COLUMN,),
     ),
     Mutation(

@@ -47,6 +47,7 @@ template <int Operand>
 using Type = typename NthType<Operand, CSM_TYPES>::type;
 
 using Acc = CSM_ACC;  // the type of all arithmetic: float or double
+using Pair = PairOf<Acc>;
 
 constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales are double words (numeric/double_word.cuh): wherever the result is as precise as the

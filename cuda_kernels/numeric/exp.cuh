@@ -65,6 +65,10 @@ CSM_DEVICE double power_of_two(double rounded) {
   return bits_to_double((double_to_bits(rounded) << 52) + 0x3ff0000000000000ull);
 }
 
+CSM_DEVICE Pair power_of_two(Pair rounded) {
+  return each(rounded, [](Acc one) { return power_of_two(one); });
+}
+
 // a · 2^k for an integer k of a size up to 2000.
 CSM_DEVICE double scale_by_power(double a, int k) {
   // k may reach −1075, which no single power of two has as its exponent: two factors.
@@ -126,11 +130,11 @@ template <int kCount>
 CSM_DEVICE Acc move_between(DoubleWord from, DoubleWord to, DoubleWord (&sums)[kCount]) {
   const bool far = from.hi <= -ExpC::kFar || to.hi >= ExpC::kFar;
   if (unlikely(far && from.hi != negative_infinity())) {
-    // Where the shifts differ by more than two steps, all vanishes.
+    // Where the shifts differ by more steps, all vanishes.
     const DoubleWord shift = shift_of(from), shift_to = shift_of(to);
     const Acc steps = (shift_to.hi - shift.hi) + (shift_to.lo - shift.lo);
 #pragma unroll 1
-    for (int step = 1; step <= 2; ++step) {
+    for (int step = 1; step <= (kDoubleWordMaximum ? 2 : 1); ++step) {
       if (steps < Acc(step) * ExpC::kFar) break;
 #pragma unroll
       for (int k = 0; k < kCount; ++k) sums[k] = multiply(sums[k], {ExpC::kFarRest, ExpC::kFarRestLow});
@@ -154,19 +158,20 @@ CSM_DEVICE DoubleWord lowered(DoubleWord a) {
 // --- exponentials ----------------------------------------------------------------------------------------------------
 
 // q(r) of e^r = 1 + r + r²·q(r).
-CSM_DEVICE Acc exp_polynomial(Acc r) {
-  Acc q = ExpC::kQ[ExpC::kTerms - 1];
+template <class T>
+CSM_DEVICE T exp_polynomial(T r) {
+  T q(ExpC::kQ[ExpC::kTerms - 1]);
 #pragma unroll
-  for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, ExpC::kQ[i]);
+  for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, T(ExpC::kQ[i]));
   return q;
 }
 
 // e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
-// last place of low, which is finite.
-template <bool kLow = false>
-CSM_DEVICE Acc exp_of(Acc x, Acc round, Acc low = Acc(0)) {
+// last place of low, which is finite. T is Acc or, without low, Pair.
+template <bool kLow = false, class T>
+CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
   const Acc least = ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2;
-  Acc near = x;
+  T near = x;
   if constexpr (kLow) {
     near = x + low;  // low may be large if x is
     const bool vanishes = near < least;
@@ -175,21 +180,26 @@ CSM_DEVICE Acc exp_of(Acc x, Acc round, Acc low = Acc(0)) {
   } else {
     near = at_least(near, least);
   }
-  const Acc rounded = fused(near, ExpC::kLog2e, round);
-  const Acc k = rounded - round;
-  Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, near));  // the first step is exact
+  const T rounded = fused(near, T(ExpC::kLog2e), T(round));
+  const T k = rounded - T(round);
+  T r = fused(k, T(-ExpC::kLn2Low), fused(k, T(-ExpC::kLn2), near));  // the first step is exact
   if constexpr (kLow) r += low;
-  return fused(r, fused(r, exp_polynomial(r), Acc(1)), Acc(1)) * power_of_two(rounded);
+  const T one(Acc(1));
+  return fused(r, fused(r, exp_polynomial(r), one), one) * power_of_two(rounded);
 }
 
 // For 16-bit outputs of float arithmetic. x = −∞ gives 0, and NaN stays NaN.
-CSM_DEVICE float exp_fast(float d) { return exp2_approx(d * ExpConstants<float>::kLog2e); }
+template <class T>
+CSM_DEVICE T exp_fast(T d) {
+  return exp2_approx(d * T(ExpC::kLog2e));
+}
 
 // e^x relative to a reference; in double times 2^raised. NaN stays NaN.
-template <int raised = 0>
-CSM_DEVICE Acc exponential(Acc x, const Reference& to) {
-  if constexpr (kFastExp) return exp_fast(x - to.shift.hi);
-  else return exp_of(x - to.shift.hi, to.round + Acc(raised));
+template <int raised = 0, class T>
+CSM_DEVICE T exponential(T x, const Reference& to) {
+  const T shifted = x - T(to.shift.hi);
+  if constexpr (kFastExp) return exp_fast(shifted);
+  else return exp_of(shifted, to.round + Acc(raised));
 }
 
 // An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might

@@ -116,6 +116,10 @@ struct Lowest<double> {
   CSM_DEVICE static double value() { return bits_to_double(0xfff0000000000000ull); }
 };
 
+// Whether the stored dtype has the neutral value.
+template <class T, Neutral Missing>
+constexpr bool kHasNeutral = Missing == Neutral::zero || Lowest<T>::kStored;
+
 template <int kVec>
 struct alignas(kVec > 1 ? 2 * kVec : 4) Pairs {
   unsigned word[kVec > 1 ? kVec / 2 : 1];

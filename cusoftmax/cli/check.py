@@ -7,6 +7,8 @@ are the package's numerical contract (README.md).
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -47,11 +49,14 @@ WORKERS = os.cpu_count() or 1
 # One with a single input and one with two: what all operations share is tried with these.
 _FIRST_OPS = ("softmax", "softmax_vjp")
 
-# Sizes to try, cheapest first; of columns, first those of more than a few elements.
+# Sizes to try, cheapest first; of columns, first those of more than a few elements. Where none of
+# them has a plan of the wanted form, lengths between them are tried: where one form ends and the
+# next begins is for the planner to say.
 _ELEMENTS = 4096
-_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 37, 18, 9)
+_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 37, 18, 3)
 _LENGTHS = (61, 128, 600, 1000, 1500, 2500, 4100, 5001, 9001, 17000, 33001, 50257, 70000, 131072)
 _LONG = (150001, 262144, 400000, 600001, 1 << 20)
+_REFINEMENTS = 4
 
 
 class Form(NamedTuple):
@@ -269,20 +274,30 @@ def candidates(form: Form, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]
         yield (20000, 1), 0
         return
     if pattern == "column":
-        for n in _COLUMN_LENGTHS:
+        for n in refined(_COLUMN_LENGTHS):
             yield (max(2, least_rows), n, 37), 1
         return
     if pattern == "map":
         yield (5, 61, 61), -1
         return
     many_rows = on.device.sm_count  # enough that no row is shared by blocks
-    for n in (*_LENGTHS, *_LONG):
+    for n in refined((*_LENGTHS, *_LONG)):
         if pattern == "split":
             yield (2, n), -1
         elif pattern == "stream" and n > max(_LENGTHS):
             yield (many_rows, n), -1
         else:
             yield (max(5, _ELEMENTS // n, least_rows), n), -1
+
+
+def refined(lengths: tuple[int, ...]) -> Iterator[int]:
+    """Yield lengths, then their neighbours' geometric means, and again, closer each time."""
+    yield from lengths
+    known = sorted(lengths)
+    for _ in range(_REFINEMENTS):
+        between = [math.isqrt(a * b) for a, b in itertools.pairwise(known)]
+        yield from between
+        known = sorted([*known, *between])
 
 
 def build(

@@ -355,14 +355,13 @@ def _column(builder: PlanBuilder) -> Plan:
     vector = builder.column_vector(inner)
     lanes = min(WARP, power_of_two(ceil_div(inner, vector)))
     columns = lanes * vector
-    pitch = columns + 1  # nodes from one walker's to the next one's
     tiles = problem.rows // inner * ceil_div(inner, columns)
     leaves = power_of_two(ceil_div(problem.n, items))
     # Walkers of a block: its threads down a row.
     least, most = WARP // lanes, tuning.COLUMN_WARPS * WARP // lanes
     # Shared memory holds a node for each walker and row, and in a cluster for each block.
     portable, largest = _cluster_sizes(device, tiles)
-    room = device.shared_per_block // ((columns + 1) * builder.node_bytes) - largest
+    room = device.shared_per_block // (columns * builder.node_bytes) - largest
     most, most_blocks = min(most, power_of_two_below(room)), portable
     fewer = power_of_two_below(most // tuning.RESIDENT_BLOCKS)  # several blocks a multiprocessor
     if least <= fewer and leaves <= fewer * largest:
@@ -384,10 +383,9 @@ def _column(builder: PlanBuilder) -> Plan:
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
             staged=0 if stage == 2 else staged,
-            asserted=(("CSM_PITCH", pitch),),
         )
         parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
-        shared = parts * pitch * builder.node_bytes
+        shared = parts * columns * builder.node_bytes
         if stage != 2:
             shared += span_bytes(builder, staged, walkers * items * inner)
         return Launch(kernel, min(grid, MAX_GRID // cluster * cluster), walkers * lanes, shared)

@@ -210,6 +210,18 @@ def test_check_reaches_clusters_of_every_size() -> None:
             assert found == {1, 2, 4, 8} | large, at
 
 
+@pytest.mark.parametrize("pattern, name", [("block", "_LENGTHS"), ("column", "_COLUMN_LENGTHS")])
+def test_check_finds_sizes_between_those_it_knows(
+    monkeypatch: pytest.MonkeyPatch, pattern: str, name: str
+) -> None:
+    lengths = getattr(check, name)
+    monkeypatch.setattr(check, name, (min(lengths), max(lengths)))
+    with machine("emulator") as on:
+        for form in check.forms_of("softmax", "float32", False, on.device.max_cluster):
+            if form.pattern == pattern:
+                assert form.is_of(find_case("softmax", "float32", form, on, "sm_75").plan)
+
+
 def test_check_without_clusters() -> None:
     forms = {form for _, _, form in check.names_of_cases(False, 1)}
     assert Form("block", 1, 0) in forms and Form("column", 1, 1) in forms
