@@ -120,6 +120,7 @@ CSM_DEVICE void global_store_uncached(void* address, V value, bool wanted, CSM_W
   global_store(address, value, wanted, line, file);
 }
 CSM_DEVICE char* common_base(char* pointer) { return pointer; }
+
 CSM_DEVICE void start_copy(int to, const void* from, bool wanted, CSM_WHERE) {
   machine->begin_copy(to, from, 16, wanted, line, file);
 }
