@@ -56,8 +56,9 @@ struct RowContext : Values<kRowInputs> {
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
 //   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
-//   kPlainSums    is the number of sums, the first ones, of one word: of terms that are not negative, so that rounding
-//                 errors stay small beside the sum
+//   kPositive     is the number of sums, the first ones, whose terms are not negative, and for which the rounding
+//                 errors of the few additions within a lane do not matter
+//   kPlainSums    is the number of those that have one word everywhere
 //   kProductSums  is the number of sums, the last ones, whose terms are products of two numbers, factor(e, k, 0) and
 //                 factor(e, k, 1) for the k-th sum
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
@@ -73,7 +74,7 @@ struct OperationBase {
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
-  static constexpr int kPlainSums = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
+  static constexpr int kPositive = 0, kPlainSums = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
   static constexpr bool kRounds = false, kOthers = false, kPairs = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
@@ -202,7 +203,7 @@ class Adder {
 
   // Adds a term to the k-th sum, or makes it the first.
   CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Acc term, bool first) const {
-    if (k < Op::kPlainSums) sum = as_double_word(first ? term : sum.hi + term);
+    if (k < Op::kPositive) sum = as_double_word(first ? term : sum.hi + term);
     else add_term(k, sum, ones, term, first, bounded(k), start_);
   }
 
