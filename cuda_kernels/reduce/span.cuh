@@ -19,8 +19,9 @@
 
 namespace csm {
 
-// kHeld: the elements that a thread has room for. kOfWarp: each warp of the block has a span of its own.
-template <int kHeld = kItems, bool kOfWarp = false>
+// kHeld: the elements that a thread has room for. kOfWarp: each warp of the block has a span of its own. kApart: the
+// results have a place of their own, behind the inputs.
+template <int kHeld = kItems, bool kOfWarp = false, bool kApart = false>
 class SpanOf {
   struct alignas(16) Vector {
     unsigned word[4];
@@ -37,7 +38,7 @@ class SpanOf {
   // Bytes of shared memory for a span of up to `room` elements. The host computes them too.
   CSM_DEVICE static int bytes(int room) {
     const int read = area<kInputs>(room), written = area<kFirstRowOutput, kFirstOutput>(room);
-    return read > written ? read : written;
+    return kApart ? read + written : read > written ? read : written;
   }
 
   // `count` elements from element `first` of a row on; they may reach into the next rows. At most `room`, and at most
@@ -138,7 +139,7 @@ class SpanOf {
   CSM_DEVICE void lay_out(const Row& row, i64 first, int room) {
     if constexpr (Operand < kFirstRowOutput) {
       if constexpr (kStaged<Operand>) {
-        constexpr int kFirst = Operand < kInputs ? 0 : kFirstOutput;
+        constexpr int kFirst = kApart || Operand < kInputs ? 0 : kFirstOutput;
         from_[Operand] = row.start[Operand] + first * kSize<Operand>;
         at_[Operand] = (kOfWarp ? thread_index() / kWarp * bytes(room) : 0) + area<Operand, kFirst>(room) +
                        place_in<kVector>(low_word(from_[Operand]));
@@ -188,6 +189,7 @@ class SpanOf {
 using Span = SpanOf<>;
 
 // The span of a block's rows, from number `base` on, which lie end to end.
+template <class Span = csm::Span>
 CSM_DEVICE Span span_of_rows(const Arguments& args, i64 base, int rows_at_once) {
   const i64 left = args.layout.rows - base;
   return Span(row_at(args, base), 0, (left < rows_at_once ? left : rows_at_once) * args.layout.n,
