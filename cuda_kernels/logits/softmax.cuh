@@ -16,7 +16,7 @@ struct Softmax : OfLogits<WritesElements> {
     term[0] = e[0] = exp_logit(e, to, factor_of(context));
   }
 
-  static constexpr bool kPairs = kSingle && kPlainLogits && !kCountsOnes && kRegisterInputs == 1;
+  static constexpr bool kPairs = kSingle && kPlainLogits && !kCountsOnes && kRegisterInputs == 1 && kMaxVec % 2 == 0;
   CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponential(e, to); }
   CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled_by_lifted(e, scale.times); }
 

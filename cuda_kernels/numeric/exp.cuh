@@ -11,6 +11,8 @@
 // is one or, in double, a subnormal one.
 //
 // 16-bit results of float arithmetic use ex2.approx instead (relative error 2^-22), relative to the maximum itself.
+// Where the logits have 16 bits too and nothing needs the maximum's own exponential to be 1, they are 2^(x log2 e − c)
+// in one step with c = m log2 e rounded, which is the same for all of a chunk: so that rounding cancels.
 #pragma once
 
 #include "numeric/double_word.cuh"
@@ -106,18 +108,24 @@ CSM_DEVICE float power_within(float a) {
 
 // --- the reference ---------------------------------------------------------------------------------------------------
 
-// Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift).
+// Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift), in one
+// step 2^(x · round − shift).
 struct Reference {
   DoubleWord shift;
   Acc round;
 };
-
-// A multiple of kFar, towards 0.
-CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
-// Of a double word, each word's: the low one of a large logit is itself large.
-CSM_DEVICE DoubleWord shift_of(DoubleWord m) {
-  return {shift_of(maximum(m.hi, ExpC::kLowest)), kDoubleWordMaximum ? shift_of(m.lo) : Acc(0)};
+constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 && kPicked == 0 && !kCountsOnes &&
+                          kSixteenBits<Type<0>> &&
+                          !has(feature::scaled | feature::biased | feature::noisy | feature::capped);
+// log2 e. From 2^23 on, which bfloat16 has, distinct logits are so far apart that any base will do: with 2 the largest
+// one's product is exact and finite.
+CSM_DEVICE Acc exponent_per_logit(Acc m) {
+  return kSameType<Type<0>, f16> || magnitude(m) < Acc(0x1p23) ? ExpC::kLog2e : Acc(1);
 }
+
+// A multiple of kFar, towards 0. Of a double word, each word's: the low one of a large logit is itself large.
+CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
+CSM_DEVICE DoubleWord shift_of(DoubleWord m) { return {shift_of(m.hi), kDoubleWordMaximum ? shift_of(m.lo) : Acc(0)}; }
 CSM_DEVICE Acc shifted(DoubleWord m, DoubleWord shift) {
   const Acc high = m.hi - shift.hi;
   return kDoubleWordMaximum ? high + (m.lo - shift.lo) : high;
@@ -128,8 +136,11 @@ CSM_DEVICE Acc rounded_power(Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound
 // That of elements whose maximum is m. The shift is 0 but for logits beyond kFar, and such that x − shift is exact for
 // an x that does not vanish beside m. For m = ±∞ it makes exponentials of −∞ 0, and such of +∞ NaN.
 CSM_DEVICE Reference reference_of(DoubleWord m) {
-  if constexpr (kFastExp) return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : m, Acc(0)};
-  const DoubleWord shift = shift_of(m);
+  if constexpr (kFastExp) {
+    const Acc scale = kOneStep ? exponent_per_logit(m.hi) : Acc(1);
+    return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : DoubleWord{m.hi * scale, m.lo}, scale};
+  }
+  const DoubleWord shift = shift_of({maximum(m.hi, ExpC::kLowest), m.lo});
   const Acc near = maximum(Acc(-2) * ExpC::kFar, shifted(m, shift));
   return {shift, (Acc(2) * ExpC::kRound + ExpC::kLowered) - rounded_power(near)};
 }
@@ -142,7 +153,8 @@ CSM_DEVICE Acc move_between(DoubleWord from, DoubleWord to, DoubleWord (&sums)[k
   if (unlikely(far && from.hi != negative_infinity())) {
     // Where the shifts differ by more steps, all vanishes.
     const DoubleWord shift = shift_of(from), shift_to = shift_of(to);
-    const Acc steps = (shift_to.hi - shift.hi) + (shift_to.lo - shift.lo);
+    Acc steps = shift_to.hi - shift.hi;
+    if constexpr (kDoubleWordMaximum) steps += shift_to.lo - shift.lo;
 #pragma unroll 1
     for (int step = 1; step <= (kDoubleWordMaximum ? 2 : 1); ++step) {
       if (steps < Acc(step) * ExpC::kFar) break;
@@ -218,12 +230,18 @@ CSM_DEVICE T exp_fast(T d) {
   return exp2_approx(d * T(ExpC::kLog2e));
 }
 
+template <int raised>
+CSM_DEVICE Acc raised_round(const Reference& to) {
+  return raised == 0 ? to.round : to.round + Acc(raised);
+}
+
 // e^x relative to a reference; in double times 2^raised. NaN stays NaN.
 template <int raised = 0, class T>
 CSM_DEVICE T exponential(T x, const Reference& to) {
+  if constexpr (kOneStep) return exp2_approx(fused(x, T(to.round), T(-to.shift.hi)));
   const T shifted = x - T(to.shift.hi);
   if constexpr (kFastExp) return exp_fast(shifted);
-  else return exp_of(shifted, to.round + Acc(raised));
+  else return exp_of(shifted, raised_round<raised>(to));
 }
 
 // An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might
@@ -264,7 +282,7 @@ CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   if constexpr (kFastExp) {
     return exp_fast((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
   } else {
-    return exp_of<true>(x.hi - to.shift.hi, to.round + Acc(raised), x.lo - to.shift.lo);
+    return exp_of<true>(x.hi - to.shift.hi, raised_round<raised>(to), x.lo - to.shift.lo);
   }
 }
 
@@ -292,7 +310,9 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
   if constexpr (kFastExp) {
     const bool same = from.hi == to.hi && (!kDoubleWordMaximum || from.lo == to.lo);
     const Reference reference = {to, Acc(0)};
-    const Acc moved = kDoubleWordMaximum ? exponential(from, reference) : exponential(from.hi, reference);
+    const Acc moved = kOneStep ? exp2_approx(from.hi * exponent_per_logit(from.hi) - to.hi * exponent_per_logit(to.hi))
+                      : kDoubleWordMaximum ? exponential(from, reference)
+                                           : exponential(from.hi, reference);
     return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};
   } else {
     DoubleWord moved[1] = {factor};
