@@ -128,14 +128,6 @@ MUTATIONS = (
         (_BLOCK,),
     ),
     Mutation(
-        "block: barrier between two rows dropped",
-        RACE,
-        "patterns/block.cuh",
-        "else if (!kStages && number != first_row) block_barrier();",
-        "",
-        (replace(_BLOCK, grid=1),),
-    ),
-    Mutation(
         "block: nodes published to eight blocks of sixteen",
         RACE,
         "patterns/block.cuh",
@@ -144,15 +136,23 @@ MUTATIONS = (
         (_LARGE,),
     ),
     Mutation(
+        "block: barrier between two rows with parked chunks dropped",
+        RACE,
+        "patterns/block.cuh",
+        "else if (kParks && !kStages && number != first_row) block_barrier();",
+        "",
+        (replace(_PARKED, grid=1),),
+    ),
+    Mutation(
         "block: cluster barrier between two rows dropped",
         (*RACE, "remote store to a finished block"),
         "patterns/block.cuh",
         """    if constexpr (kCluster > 1) cluster_arrive();
     const auto ready = [&] {
       if constexpr (kCluster > 1) cluster_wait();
-      else if (!kStages && number != first_row) block_barrier();""",
+      else""",
         """    const auto ready = [&] {
-      if (kCluster == 1 && number != first_row) block_barrier();""",
+     """,
         (replace(_CLUSTER, grid=1),),
     ),
     Mutation(
@@ -422,6 +422,14 @@ MUTATIONS = (
         "    if (many) block_barrier();\n",
         "",
         (Probe("block x8", "softmax", "float32", (2, 40000)),),
+    ),
+    Mutation(
+        "fold: barrier before the row's node is loaded dropped",
+        RACE,
+        "reduce/fold.cuh",
+        "  block_barrier();\n  return folded",
+        "  return folded",
+        (replace(_BLOCK, grid=1),),
     ),
     Mutation(
         "fold: the last group of nodes left out",

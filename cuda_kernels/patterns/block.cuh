@@ -3,18 +3,21 @@
 // Thread: holds kItems elements of one chunk in registers and, with kParks, those of further chunks in shared memory.
 // Warp: reads a chunk (32 · kItems elements) at a time and reduces it by shuffles to a node; it takes every
 // (warps · kCluster)-th chunk of the row. When the row's node is known, it writes the chunks it has read.
-// Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of every block. Then all
-// warps fold all nodes of the row: up to 32 nodes each warp for itself, more of them in groups of 32, a group a warp.
+// Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of every block. Then the
+// first warp folds all nodes of the row: up to 32 nodes by itself, more of them after all warps have folded groups
+// of 32.
 //
 // Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
-// the row; if there are more than 32, a node for each group of 32; then the parked chunks. An operation that writes
-// only values of a row parks nothing.
+// the row; if there are more than 32, a node for each group of 32; the node of the row; then the parked chunks. An
+// operation that writes only values of a row parks nothing.
 //
 // Barriers in one block, for each row: one after the nodes are published, before they are folded; one more inside the
-// fold if there are groups; one between two rows, so that no node is overwritten before every warp has read it. In a
-// cluster, cluster barriers take the place of the first and the last. The one between two rows also makes sure that
-// every block has started before another block writes to its memory; without parked chunks its two halves lie before
-// and after the reading of a row, which hides its latency. Spans have the barriers that they ask for besides.
+// fold if there are groups; one after it, after which the next row's nodes may be published; with parked chunks, whose
+// nodes are loaded again, one more between two rows. In a cluster, a cluster barrier takes the place of the first, and
+// there is one more between any two rows, so that no node is overwritten before every block has folded it. That one
+// also makes sure that every block has started before another block writes to its memory; without parked chunks its two
+// halves lie before and after the reading of a row, which hides its latency. Spans have the barriers that they ask for
+// besides.
 #pragma once
 
 #include "reduce/fold.cuh"
@@ -41,12 +44,12 @@ CSM_DEVICE void run(const Arguments& args) {
   const int groups = kGroups && chunks > kWarp ? static_cast<int>((chunks + kWarp - 1u) / kWarp) : 0;
   const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
   const SharedNodes nodes(nodes_at, chunks);
-  const SharedNodes of_groups(nodes_at + kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups);
+  const SharedNodes folded(nodes_at + kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups + 1);
   const auto slot = [&](int chunk) {
     return Shared<Acc>(nodes_at +
                        static_cast<int>(sizeof(Acc)) *
-                           (kNodeWords * (chunks + groups) + ((chunk - mine) / step - 1) * warps * Tile::kParkedWords +
-                            warp * Tile::kParkedWords));
+                           (kNodeWords * (chunks + groups + 1) +
+                            ((chunk - mine) / step - 1) * warps * Tile::kParkedWords + warp * Tile::kParkedWords));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -83,11 +86,12 @@ CSM_DEVICE void run(const Arguments& args) {
       }
     };
     const RowContext context = row_context<Op>(args, row, number);
-    // `ready` returns when nodes may be written: every block they go to has started and has read the last row's nodes.
+    // `ready` returns when nodes may be written: every block they go to has started and has folded the last row's
+    // nodes.
     if constexpr (kCluster > 1) cluster_arrive();
     const auto ready = [&] {
       if constexpr (kCluster > 1) cluster_wait();
-      else if (!kStages && number != first_row) block_barrier();  // a staged span has had one
+      else if (kParks && !kStages && number != first_row) block_barrier();  // a staged span has had one
     };
 
     if constexpr (kParks) {
@@ -116,8 +120,7 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole = kGroups ? fold_in_block(chunks, nodes, groups, of_groups)
-                               : fold_few(chunks, [&](int i, bool wanted) { return nodes.load(i, wanted); });
+    const Node whole = fold_in_block(chunks, nodes, groups, folded);
     write(tile, mine, whole, node.m, context);
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {

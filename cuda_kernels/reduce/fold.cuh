@@ -115,23 +115,26 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
 }
 
 // Every warp of a block returns the fold of nodes 0 … count − 1, at most 1024. The block has met at a barrier since
-// they were stored. Each warp folds up to 32 nodes by itself. If there are more, the warps share the groups of 32, of
-// which there are `groups`, else 0; they store their results in `of_groups`, and fold those after one more barrier:
-// merge() is many instructions, so each merge of a long row is done once a block rather than once a warp.
-CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, int groups, const SharedNodes& of_groups) {
-  const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  for (int group = groups > 0 ? thread_index() / kWarp : 0;; group += warps) {  // one loop, and one copy of merge()
+// they were stored. If there are more than 32, the warps share the groups of 32, of which there are `groups`, else 0.
+// What they become is stored in `folded`, and then, by the first warp, the fold of those: merge() is many instructions,
+// so each merge is done once a block rather than once a warp.
+CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, int groups, const SharedNodes& folded) {
+  const int lane = thread_index() % kWarp, warp = thread_index() / kWarp, warps = block_threads() / kWarp;
+  for (int group = groups > 0 ? warp : 0;; group += warps) {  // one loop, and one copy of merge()
     const bool last = group >= groups, many = last && groups > 0;
     if (many) block_barrier();
+    if (last && warp > 0) break;
     SharedNodes from = nodes;
-    if (many) from = of_groups;
+    if (many) from = folded;
     const int first = last ? 0 : group * kWarp, end = many ? groups : count;
     const int width = last ? power_not_below(end) : kWarp;
     const int i = first + (lane & (width - 1));
     const Node node = fold_lanes(from.load(i, i < end), width);
-    if (last) return node;
-    if (lane == 0) of_groups.store(group, node);
+    if (lane == 0) folded.store(last ? groups : group, node);
+    if (last) break;
   }
+  block_barrier();
+  return folded.load(groups);
 }
 
 }  // namespace csm

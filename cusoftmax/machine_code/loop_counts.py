@@ -160,13 +160,16 @@ class _LaunchLoops:
     def _fold_in_block(self, loop: Loop) -> float | None:
         """Return the rounds of the block pattern's fold: over groups of 32 nodes, or over lanes.
 
-        In one loop, each warp folds its share of the groups and then, last, what they became.
+        In one loop, each warp folds its share of the groups and then, last, one of them what they
+        became. A block that never has groups has no such loop.
         """
+        kernel = self.launch.kernel
         groups = ceil_div(self.chunks, WARP) if self.chunks > WARP else 0
-        rounds = groups / self.warps + 1
+        outer = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1"
+        rounds = (groups + 1) / self.warps if outer else 1.0
         if any(child.has("SHFL.BFLY") for child in loop.children):
             return rounds
-        steps = groups / self.warps * log2(WARP) + log2(power_of_two(groups or self.chunks))
+        steps = (groups * log2(WARP) + log2(power_of_two(groups or self.chunks))) / self.warps
         return steps / rounds * self.words / max(1, loop.per_round("SHFL.BFLY"))
 
     def _fold_columns(self, loop: Loop) -> float | None:

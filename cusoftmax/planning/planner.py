@@ -189,7 +189,7 @@ def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -
     slots = (rounds - 1) * warps
     if rounds > 1:
         slots += min(warps, chunks - (rounds - 1) * warps * cluster) - warps
-    nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0)
+    nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0) + 1
     return nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
 
 

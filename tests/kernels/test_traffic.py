@@ -99,13 +99,13 @@ def test_barriers(measured: dict[str, Traffic]) -> None:
         blocks = sum(step.grid for step in plan.launches)
         exchanges = 2 * first.grid // plan.cluster if plan.cluster > 1 else 0
         assert counted.cluster_barriers == exchanges
-        many = first.grid if chunks > 32 else 0  # groups of nodes, then the rest
+        folds = first.grid * (2 if chunks > 32 else 1)  # after groups of nodes, and after the rest
         if name == "group":
             assert counted.barriers == 0
         elif name == "block x8":
-            assert counted.barriers == many
+            assert counted.barriers == folds
         elif name == "block":
-            assert counted.barriers == plan.rows + many
+            assert counted.barriers == plan.rows + folds
         elif name == "stream":
             assert counted.barriers == plan.rows * (ceil_div(chunks, warps) + 1)
         elif name == "split":
