@@ -262,6 +262,9 @@ def integers() -> Table:
         add(f"rem.{kind}", same, pairs, lambda a, b: a - quotient(a, b) * b)
         add(f"min.{kind}", same, pairs, min)
         add(f"max.{kind}", same, pairs, max)
+        if kind == "s32":
+            add("min.relu.s32", same, pairs, lambda a, b: max(0, min(a, b)))
+            add("max.relu.s32", same, pairs, lambda a, b: max(0, a, b))
         for relation, holds in relations.items():
             add(f"setp.{relation}.{kind}", ("pred", kind, kind), pairs, holds)
         if kind[0] == "s":

@@ -128,6 +128,7 @@ inline u32 funnel_left(u32 low, u32 high, u32 by) {
 inline u32 funnel_right(u32 low, u32 high, u32 by) {
   return static_cast<u32>((static_cast<u64>(high) << 32 | low) >> by);
 }
+inline s32 floored(s32 a) { return a < 0 ? 0 : a; }
 inline u32 at_most(u32 by, u32 most) { return by < most ? by : most; }
 inline u32 reversed(u32 a) {
   u32 result = 0;
