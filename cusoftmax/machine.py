@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cusoftmax.emulator import CODES
+from cusoftmax import emulator
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend
 
@@ -84,9 +84,7 @@ def machine(
 
         yield Machine(DeviceSpec.current(), False, cupy.asarray, cupy.asnumpy)
         return
-    from cusoftmax import emulator
-
-    arch, code = arch or EMULATED_ARCH, code or CODES[0]
+    arch, code = arch or EMULATED_ARCH, code or emulator.CODES[0]
     with emulator.activate(arch=arch, seed=seed, code=code):
         yield Machine(DeviceSpec.known(arch), True, emulator.asarray, emulator.asnumpy, code)
 
