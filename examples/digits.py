@@ -2,13 +2,14 @@
 
     python -m examples.digits [--epochs 12] [--picture digits.png]
 
-Two layers: h = tanh(x W + b), logits = h V + c. The loss and its gradient with respect to the logits
-come from one launch over them, `cross_entropy(…, grad=True)`; the rest is products of matrices, with
-NumPy or CuPy. The data are scikit-learn's 1,797 digits of 8 x 8 pixels.
+Two layers: h = tanh(x W + b), logits = h V + c. The loss and its gradient with respect to the
+logits come from one launch over them, `cross_entropy(…, grad=True)`; the rest is products of
+matrices, with NumPy or CuPy. The data are scikit-learn's 1,797 digits of 8 x 8 pixels.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -55,7 +56,7 @@ def train(on: Where, epochs: int) -> tuple[list[float], np.ndarray[Any, Any]]:
     x, target = xp.asarray(pixels.astype("float32") / 16), xp.asarray(digit)
     sizes = (pixels.shape[1], HIDDEN, 10)
     weights = []
-    for inner, outer in zip(sizes[:-1], sizes[1:], strict=True):
+    for inner, outer in pairwise(sizes):
         weights += [rng.normal(0, inner**-0.5, (inner, outer)), np.zeros(outer)]
     weights = [xp.asarray(weight, dtype="float32") for weight in weights]
     moving = [xp.zeros_like(weight) for weight in weights]
@@ -86,11 +87,8 @@ def picture(losses: list[float], confusion: np.ndarray[Any, Any]) -> Any:
         if count:
             shade = "white" if count > confusion.max() / 2 else "black"
             right.text(taken, true, count, ha="center", va="center", color=shade, fontsize=8)
-    accuracy = confusion.trace() / confusion.sum()
-    right.set(
-        xlabel="taken for", ylabel="digit", title=f"{accuracy:.1%} of {confusion.sum()} right"
-    )
-    right.set(xticks=range(10), yticks=range(10))
+    right.set(xlabel="taken for", ylabel="digit", xticks=range(10), yticks=range(10))
+    right.set_title(f"{confusion.trace() / confusion.sum():.1%} of {confusion.sum()} right")
     return figure
 
 

@@ -3,8 +3,9 @@
     python -m examples.graph_attention [--picture graph_attention.png]
 
 Each member looks at his friends and at himself. Scores of the edges are sorted by the member that
-looks, so his edges are a segment, as long as he has friends: `segment_softmax` makes them weights that
-sum to 1, whatever the lengths. Its gradient is one launch as well, held here against differences.
+looks, so his edges are a segment, as long as he has friends: `segment_softmax` makes them weights
+that sum to 1, whatever the lengths. Its gradient is one launch as well, held here against
+differences.
 """
 
 from __future__ import annotations
@@ -33,9 +34,7 @@ def edges_of(graph: Any) -> tuple[Array, Array, Array]:
     return who, at, np.concatenate([[0], np.cumsum(np.bincount(who))])
 
 
-def layer(
-    on: Where, features: Any, weight: Any, attention: Any, edges: tuple[Any, Any, Any]
-) -> Any:
+def layer(on: Where, features: Any, weight: Any, attention: Any, edges: tuple[Any, ...]) -> Any:
     """Return the new features of every member, the weights of the edges, and their scores."""
     xp, (who, at, offsets) = on.xp, edges
     h = features @ weight
@@ -96,7 +95,7 @@ def main(argv: list[str] | None = None) -> tuple[float, float]:
         weights = on.host(weights)
     lengths = np.diff(edges[2])
     print(
-        f"{len(graph)} members, {len(weights)} edges, {lengths.min()} to {lengths.max()} a member"
+        f"{len(graph)} members of {lengths.min()} to {lengths.max()} edges, {len(weights)} in all"
     )
     print(f"new features: {new.shape[0]} x {new.shape[1]}; weights sum to 1 within {off:.1e}")
     print(f"gradient against central differences: {wrong:.1e}")

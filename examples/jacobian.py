@@ -2,9 +2,9 @@
 
     python -m examples.jacobian [--picture jacobian.png]
 
-J = diag(y) - y y^T. It is symmetric, its rows sum to 0, and no eigenvalue is negative; one is 0, along
-(1, 1, 1, 1): adding a constant to all logits changes nothing. As the temperature falls, y nears a
-one-hot and J nears 0; as it rises, y nears 1/4 each and the other eigenvalues near 1/4.
+J = diag(y) - y y^T. It is symmetric, its rows sum to 0, and no eigenvalue is negative; one is 0,
+along (1, 1, 1, 1): adding a constant to all logits changes nothing. As the temperature falls, y
+nears a one-hot and J nears 0; as it rises, y nears 1/4 each and the other eigenvalues near 1/4.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m examples.mixture [--rounds 40] [--picture mixture.png]
 
-With z[i, k] the logarithm of weight times density of flower i in component k, the log-likelihood of a
-flower is logsumexp(z[i]) and its share of each component is softmax(z[i]). No exponential is formed
-outside of these, so flowers far from all components do no harm. The likelihood never falls.
+With z[i, k] the logarithm of weight times density of flower i in component k, the log-likelihood
+of a flower is logsumexp(z[i]) and its share of each component is softmax(z[i]). No exponential is
+formed outside of these, so flowers far from all components do no harm. The likelihood never falls.
 """
 
 from __future__ import annotations
