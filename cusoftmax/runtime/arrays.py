@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -43,3 +44,33 @@ def repeated(caller: str, name: str, array: Array) -> Array:
     if not array.ndim:
         raise ValueError(f"{caller}: {name} has no dimensions; give it at least one")
     return broadcast_to(array[..., None, :], (*array.shape, array.shape[-1]))
+
+
+def memory(address: int, nbytes: int, owner: Any, device: int) -> Any:
+    """Return a CuPy pointer to memory that `owner` keeps alive, as CuPy's allocators return one.
+
+    A function from a size to such a pointer is an allocator: within ``cupy.cuda.using_allocator``
+    of it, the results and workspaces of this thread's calls come from there.
+    """
+    from cupy.cuda.memory import MemoryPointer, UnownedMemory
+
+    # Without the device, CuPy would ask the driver for it.
+    return MemoryPointer(UnownedMemory(address, nbytes, owner, device), 0)
+
+
+def over(
+    address: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: np.dtype[Any],
+    owner: Any,
+    device: int,
+) -> Array:
+    """Return a CuPy array over memory that `owner` keeps alive; strides in bytes.
+
+    `address` is that of the first element. It may be 0 if there is none.
+    """
+    import cupy
+
+    pointer = memory(address, prod(shape) * dtype.itemsize, owner, device)
+    return cupy.ndarray(shape, dtype, pointer, strides)
