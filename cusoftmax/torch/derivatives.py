@@ -3,7 +3,7 @@
 A rule is PyTorch's kernel for the dispatch key ``Autograd``, and so below every transformation: the
 same derivatives serve ``backward``, ``torch.func``, ``forward_ad``, gradients of gradients and
 compiled graphs. (What ``torch.library.register_autograd`` makes has no forward mode, and gives
-tangents of zero without a word.) Third derivatives raise.
+tangents of zero without a word.)
 """
 
 from __future__ import annotations
@@ -51,11 +51,14 @@ class Rule(NamedTuple):
         is None where it is zero.
     jvp : callable
         From the `Call` and the tangents of the tensor operands to those of the results.
+    dual : bool
+        Whether the tensors of the `Call` keep their tangents in `jvp`.
     """
 
     keeps: tuple[str, ...]
     vjp: Callable[..., Grads]
     jvp: Callable[..., Any]
+    dual: bool = False
 
 
 def differentiate(operator: Operator, rule: Rule) -> None:
@@ -102,8 +105,15 @@ def differentiate(operator: Operator, rule: Rule) -> None:
 
         @staticmethod
         def jvp(context: Any, _: None, *tangents: Tensor | None) -> Any:
-            kept = dict(zip(rule.keeps, context.saved_tensors, strict=True))
-            return rule.jvp(Call(kept, context), *tangents[:count])
+            # PyTorch has switched forward mode off, for levels further out as well, since what is
+            # kept has tangents at this one.
+            with forward_ad._set_fwd_grad_enabled(True):
+                primals = [
+                    t if t is None or rule.dual else torch.ops.aten._fw_primal(t, 0)
+                    for t in context.saved_tensors
+                ]
+                kept = dict(zip(rule.keeps, primals, strict=True))
+                return rule.jvp(Call(kept, context), *tangents[:count])
 
     def autograd(keys: Any, *args: Any) -> Any:
         with enable_single_level_autograd_function():
@@ -149,13 +159,41 @@ def _of_logits(call: Call, xt: Tensor | None, bias_t: Tensor | None, like: Tenso
     return total.expand(like.shape)
 
 
-def _third(*_: Any) -> Any:
-    raise NotImplementedError(
-        "cusoftmax has first and second derivatives; for a third, use PyTorch's own functions"
+def _formula(names: tuple[str, ...], formula: Callable[..., Any]) -> Rule:
+    """The rule of an operator that is itself a second derivative.
+
+    Third derivatives, and higher ones, are those of a formula for it: of the `Call`, and of the
+    tensors of these names that are not None.
+    """
+
+    def given(call: Call) -> tuple[Callable[..., Any], dict[str, Tensor]]:
+        tensors = {n: getattr(call, n) for n in names if getattr(call, n) is not None}
+        return lambda *t: formula(call, **dict(zip(tensors, t, strict=True))), tensors
+
+    def vjp(call: Call, *grads: Tensor | None) -> Grads:
+        function, tensors = given(call)
+        outs, pull = torch.func.vjp(function, *tensors.values())
+        whole = outs if isinstance(outs, tuple) else (outs,)
+        filled = [_or_zeros(grad, out) for grad, out in zip(grads, whole, strict=True)]
+        found = dict(
+            zip(tensors, pull(tuple(filled) if len(filled) > 1 else filled[0]), strict=True)
+        )
+        return tuple(found.get(name) for name in call.dtypes)
+
+    def jvp(call: Call, *_: Tensor | None) -> Any:
+        function, tensors = given(call)
+        outs = function(*tensors.values())  # of tensors with tangents
+        whole = outs if isinstance(outs, tuple) else (outs,)
+        found = tuple(torch._VF._unpack_dual(out, level=0)[1] for out in whole)
+        return found if isinstance(outs, tuple) else found[0]
+
+    return Rule(
+        tuple(dict.fromkeys((*names, "mask") if "bias" in names else names)), vjp, jvp, True
     )
 
 
-THIRD = Rule((), _third, _third)
+def _or_zeros(tensor: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if tensor is None else tensor
 
 
 # ------------------------------------------------------------------------ softmax: y, and J(y) v
@@ -189,6 +227,30 @@ def _product_vjp(call: Call, g: Tensor) -> Grads:
     return _visible(call, call.y, gy), gdy, None
 
 
+def _product_vjp_vjp(call: Call, y: Tensor, dy: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """What the kernel of `softmax_vjp_vjp` computes, in PyTorch's operations."""
+    of_dy, of_g = ((y * v).sum(call.dim, keepdim=True) for v in (dy, g))
+    gy = g * (dy - of_dy) - dy * of_g
+    return gy.to(call.dtypes["y"]), (y * (g - of_g)).to(call.dtypes["dy"])
+
+
+def _product_of_hessian(call: Call, y: Tensor, dy: Tensor, v: Tensor) -> Tensor:
+    """What the kernel of `softmax_hvp` computes."""
+    of_dy, of_v = ((y * t).sum(call.dim, keepdim=True) for t in (dy, v))
+    yt = y * (v - of_v)
+    result = yt * (dy - of_dy) - y * (yt * dy).sum(call.dim, keepdim=True)
+    return result.to(call.dtype)
+
+
+def _value_and_product(
+    call: Call, x: Tensor, dy: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the kernel of `softmax_value_and_vjp` computes, in two."""
+    shape = (call.dim, call.scale, call.causal, call.dtype)
+    y = ops.softmax(x, call.mask, bias, *shape)
+    return y, ops.softmax_vjp(y, dy, call.mask, *shape)
+
+
 def _product_jvp(call: Call, yt: Tensor | None, dyt: Tensor | None, _: None) -> Tensor | None:
     """``J(y) dyt``, and the Hessian's product with the `v` of which `yt` is ``J(y) v``.
 
@@ -199,7 +261,7 @@ def _product_jvp(call: Call, yt: Tensor | None, dyt: Tensor | None, _: None) -> 
         shape = (call.dim, call.scale, call.causal, call.dtype)
         linear = ops.softmax_vjp(call.y, dyt, call.mask, *shape)
     if yt is not None:
-        v = torch.where(call.y == 0, 0, yt / call.y)
+        v = yt / torch.where(call.y == 0, 1, call.y)
         dy = _visible(call, call.y, call.dy)
         curved = _scaled(call, ops.softmax_hvp(call.y, dy, v, call.dim, call.dtype))
     return _plus(linear, curved)
@@ -564,9 +626,9 @@ RULES = {
     "log_softmax_jvp": Rule(("logy", "xt", "mask"), _log_jvp_vjp, _log_jvp_jvp),
     "logsumexp": Rule(("x", "mask", "bias"), _logsumexp_vjp, _logsumexp_jvp),
     "logsumexp_vjp": Rule(("x", "dy", "mask", "bias"), _logsumexp_vjp_vjp, _logsumexp_vjp_jvp),
-    "softmax_vjp_vjp": THIRD,
-    "softmax_hvp": THIRD,
-    "softmax_value_and_vjp": THIRD,
+    "softmax_vjp_vjp": _formula(("y", "dy", "g"), _product_vjp_vjp),
+    "softmax_hvp": _formula(("y", "dy", "v"), _product_of_hessian),
+    "softmax_value_and_vjp": _formula(("x", "dy", "bias"), _value_and_product),
     "cross_entropy": Rule(("logits", "target", "weight"), _cross_entropy_vjp, _cross_entropy_jvp),
     "cross_entropy_vjp": Rule(
         ("logits", "target", "dloss", "weight"), _loss_gradient_vjp, _loss_gradient_jvp
