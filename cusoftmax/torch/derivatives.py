@@ -28,12 +28,18 @@ class Call:
     of which a gradient is needed.
     """
 
-    def __init__(self, kept: dict[str, Any], context: Any, wanted: tuple[bool, ...] = ()) -> None:
+    def __init__(
+        self,
+        kept: dict[str, Any],
+        options: dict[str, Any],
+        dtypes: dict[str, Any],
+        shapes: dict[str, Any],
+        wanted: tuple[bool, ...],
+    ) -> None:
         self.__dict__.update(kept)
-        self.__dict__.update(context.options)
-        self.dtypes: dict[str, torch.dtype] = context.dtypes
-        self.shapes: dict[str, torch.Size] = context.shapes
-        self.wanted = dict(zip(self.dtypes, wanted, strict=False))
+        self.__dict__.update(options)
+        self.dtypes, self.shapes = dtypes, shapes
+        self.wanted = dict(zip(dtypes, wanted, strict=False))
 
     def __getattr__(self, name: str) -> Any:  # for type checkers: all are set above
         raise AttributeError(name)
@@ -61,12 +67,39 @@ class Rule(NamedTuple):
     dual: bool = False
 
 
+_BACKENDS = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
+
+
+def _runs_next(keys: Any) -> bool:
+    """Whether all that is left for the dispatcher is to run: no mode, no outer transformation."""
+    rest = keys & torch._C._after_ADInplaceOrView_keyset
+    return rest.highestPriorityTypeId() in _BACKENDS
+
+
+def _is_differentiated(tensor: Tensor | None) -> bool:
+    if tensor is None or not tensor.is_floating_point():
+        return False
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return True
+    return torch._VF._unpack_dual(tensor, level=0)[1] is not None
+
+
 def differentiate(operator: Operator, rule: Rule) -> None:
     """Make PyTorch know the derivatives of an operator."""
     overload, count = operator.overload, len(operator.tensors)
-    results = (
-        ("out",) if operator.returned == 1 else tuple(f"out{i}" for i in range(operator.returned))
-    )
+    outputs = ("out",) if operator.returned == 1 else ("out0", "out1", "out2", "out3")
+    keeps = [(*operator.names, *outputs).index(name) for name in rule.keeps]
+
+    def call_of(context: Any, tensors: Any, wanted: tuple[bool, ...] = ()) -> Call:
+        names = operator.names
+        given = dict(zip(names[:count], context.given, strict=True))
+        return Call(
+            dict(zip(rule.keeps, tensors, strict=True)),
+            dict(zip(names[count:], context.options, strict=True)),
+            {name: pair and pair[0] for name, pair in given.items()},
+            {name: pair and pair[1] for name, pair in given.items()},
+            wanted,
+        )
 
     # The base of torch.autograd.Function: the dispatcher has already chosen the level of nested
     # transformations, and `Function.apply` would do so again.
@@ -81,17 +114,13 @@ def differentiate(operator: Operator, rule: Rule) -> None:
             ):
                 made = overload.redispatch(keys[0] & torch._C._after_autograd_keyset, *args)
             outs = (made,) if operator.returned == 1 else made
-            named = dict(zip((*operator.names, *results), (*args, *outs), strict=False))
-            kept = [named[name] for name in rule.keeps]
+            kept = [args[i] if i < len(args) else outs[i - len(args)] for i in keeps]
             context.save_for_backward(*kept)
             context.save_for_forward(*kept)
             context.set_materialize_grads(False)
-            context.mark_non_differentiable(*(o for o in outs if not o.is_floating_point()))
-            names = operator.names
-            context.options = dict(zip(names[count:], args[count:], strict=True))
-            given = {n: t for n, t in zip(names, args[:count], strict=False) if t is not None}
-            context.dtypes = dict.fromkeys(names[:count]) | {n: t.dtype for n, t in given.items()}
-            context.shapes = {n: t.shape for n, t in given.items()}
+            context.mark_non_differentiable(*[o for o in outs if not o.is_floating_point()])
+            context.options = args[count:]
+            context.given = [None if t is None else (t.dtype, t.shape) for t in args[:count]]
             return made
 
         @staticmethod
@@ -99,8 +128,8 @@ def differentiate(operator: Operator, rule: Rule) -> None:
             nothing = (None,) * (len(operator.names) - count)
             if all(grad is None for grad in grads):
                 return (None, *(None,) * count, *nothing)
-            kept = dict(zip(rule.keeps, context.saved_tensors, strict=True))
-            call = Call(kept, context, context.needs_input_grad[1 : 1 + count])
+            wanted = context.needs_input_grad[1 : 1 + count]
+            call = call_of(context, context.saved_tensors, wanted)
             return (None, *rule.vjp(call, *grads), *nothing)
 
         @staticmethod
@@ -112,10 +141,11 @@ def differentiate(operator: Operator, rule: Rule) -> None:
                     t if t is None or rule.dual else torch.ops.aten._fw_primal(t, 0)
                     for t in context.saved_tensors
                 ]
-                kept = dict(zip(rule.keeps, primals, strict=True))
-                return rule.jvp(Call(kept, context), *tangents[:count])
+                return rule.jvp(call_of(context, primals), *tangents[:count])
 
     def autograd(keys: Any, *args: Any) -> Any:
+        if _runs_next(keys) and not any(map(_is_differentiated, args[:count])):
+            return operator.kernel(*args)  # without two ways through the dispatcher
         with enable_single_level_autograd_function():
             return Node.apply((keys, torch.is_grad_enabled()), *args)
 

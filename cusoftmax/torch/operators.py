@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -78,26 +79,27 @@ class Operator:
         returned = "Tensor" if self.returned == 1 else f"({', '.join(['Tensor'] * self.returned)})"
         return f"{self.name}({operands}) -> {returned}"
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the tensor operands, then of the options."""
         options = [option.split()[-1] for option in self.options.split(", ") if option]
         return (*(name.rstrip("?") for name in self.tensors), *options)
 
-    @property
+    @cached_property
     def overload(self) -> Any:
         """The operator, as PyTorch calls it."""
         return getattr(ops, self.name).default
 
     def fake(self, *args: Any) -> Any:
         """Return results of the right shapes and dtypes, with no values."""
-        dims = [value for name, value in zip(self.names, args, strict=True) if name == "dim"]
-        for dim in dims[0] if dims and isinstance(dims[0], Sequence) else dims:
-            if not -args[0].dim() <= dim < 0:
-                raise IndexError(
-                    f"{self.name}: dim={dim} of a tensor with {args[0].dim()} dimensions; the "
-                    f"operators take negative dimensions, from -{args[0].dim()} to -1"
-                )
+        if "dim" in self.names:
+            dims, ndim = args[self.names.index("dim")], args[0].dim()
+            for dim in (dims,) if isinstance(dims, int) else dims:
+                if not -ndim <= dim < 0:
+                    raise IndexError(
+                        f"{self.name}: dim={dim} of a tensor with {ndim} dimensions; the operators "
+                        f"take negative dimensions, from -{ndim} to -1"
+                    )
         made = self.results(*args)
         return made[0] if self.returned == 1 else made
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -56,28 +56,39 @@ def as_array(caller: str, name: str, tensor: torch.Tensor) -> Array:
     return arrays.over(tensor.data_ptr(), tuple(tensor.shape), strides, dtype, tensor, device)
 
 
-@contextlib.contextmanager
-def launching(device: torch.device) -> Iterator[None]:
+class launching:
     """Within the block launches go to PyTorch's current stream, and workspaces are its memory.
 
     PyTorch's allocator gives memory back in the order of the current stream, so that a workspace
     may be released as soon as the launch that uses it is under way.
     """
-    import cupy
 
-    with contextlib.ExitStack() as stack:
-        number = device.index or 0
+    def __init__(self, device: torch.device) -> None:
+        import cupy
+
+        self._contexts = [cupy.cuda.using_allocator(_allocator(device))]
         if device.type == "cuda":
+            number = device.index or 0
             stream = torch.cuda.current_stream(device).cuda_stream
-            stack.enter_context(cupy.cuda.Device(number))
-            stack.enter_context(cupy.cuda.ExternalStream(stream, number))
-        stack.enter_context(cupy.cuda.using_allocator(_allocator(device, number)))
-        yield
+            self._contexts = [
+                cupy.cuda.Device(number),
+                cupy.cuda.ExternalStream(stream, number),
+                *self._contexts,
+            ]
+
+    def __enter__(self) -> None:
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        for context in reversed(self._contexts):
+            context.__exit__(None, None, None)
 
 
-def _allocator(device: torch.device, number: int) -> Callable[[int], Any]:
+@cache
+def _allocator(device: torch.device) -> Callable[[int], Any]:
     def allocate(nbytes: int) -> Any:
         room = torch.empty(max(nbytes, 1), dtype=torch.uint8, device=device)
-        return arrays.memory(room.data_ptr(), nbytes, room, number)
+        return arrays.memory(room.data_ptr(), nbytes, room, device.index or 0)
 
     return allocate

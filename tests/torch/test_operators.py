@@ -89,7 +89,7 @@ def test_opcheck(device: Any, name: str) -> None:
         args[i] = args[i].clone().requires_grad_()
     operator = getattr(ops, name).default
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
-    # No input of the first two has a derivative; of the last, PyTorch would differentiate the results
+    # No input of the first two has a derivative; of the last, PyTorch would differentiate results
     # that are gradients.
     if name not in ("cross_entropy_divisor", "sample", "linear_cross_entropy_total"):
         tests.append("test_aot_dispatch_dynamic")

@@ -127,13 +127,13 @@ def test_exported_for_any_number_of_rows(device: Any) -> None:
     close(program.module()(more), torch.log_softmax(more, -1), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kind", ["fake", "meta"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, "fake") for name in CASES), ("softmax", "meta"), ("logsumexp", "meta")],
+)
 def test_tensors_without_values(device: Any, name: str, kind: str) -> None:
-    """Results and gradients have the shapes, dtypes and layouts of real ones, and none is computed."""
+    """Results and gradients have the shapes, dtypes and layouts of real ones."""
     case = CASES[name]
-    if kind == "meta" and name not in ("softmax", "logsumexp"):
-        pytest.skip("a case that makes tensors on the CPU, which do not go with meta tensors")
     inputs = case.inputs(device, torch.float32)
     real = gradients(case.function, inputs)
     if kind == "meta":
