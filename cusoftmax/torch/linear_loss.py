@@ -32,6 +32,7 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     softcap: float | None = None,
     chunk: int | None = None,
+    sums: torch.dtype | None = None,
 ) -> Tensor:
     """``cross_entropy(linear(hidden, weight, bias), target)`` in the memory of one chunk of logits.
 
@@ -52,6 +53,10 @@ def linear_cross_entropy(
     chunk : int, optional
         How many rows of logits to hold. By default so many that they take as much memory as
         `hidden`, and at least 128.
+    sums : torch.dtype, optional
+        In what the gradients of `weight` and `bias` are summed over the chunks: by default float32
+        at least. Of 16-bit weights that takes twice the memory of the weights, for the time of the
+        call; ``weight.dtype`` takes none, and rounds with each chunk.
 
     Returns
     -------
@@ -70,8 +75,7 @@ def linear_cross_entropy(
     Notes
     -----
     With a sum or mean the gradients are computed with the loss, as long as one is needed; without
-    reduction the backward pass computes the logits again, chunk by chunk. Gradients of 16-bit
-    weights are summed over the chunks in float32.
+    reduction the backward pass computes the logits again, chunk by chunk.
     """
     functional.check_reduction("linear_cross_entropy", reduction)
     if hidden.dim() < 1 or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
@@ -79,11 +83,9 @@ def linear_cross_entropy(
             f"linear_cross_entropy: hidden has shape {tuple(hidden.shape)} and weight "
             f"{tuple(weight.shape)}; give them shapes (..., H) and (C, H)"
         )
-    kind = hidden.device.type
-    if torch.is_autocast_enabled(kind):
-        narrow = torch.get_autocast_dtype(kind)
-        hidden, weight = hidden.to(narrow), weight.to(narrow)
-        bias = None if bias is None else bias.to(narrow)
+    if torch.is_autocast_enabled(hidden.device.type):  # as it makes of `linear`
+        hidden, weight = _autocast(hidden), _autocast(weight)
+        bias = None if bias is None else _autocast(bias)
     result = functional.result_dtype("cross_entropy", hidden, None)
     dtype = result if reduction == "none" else torch.promote_types(result, torch.float32)
     rows, classes = hidden.reshape(-1, hidden.shape[-1]), weight.shape[0]
@@ -100,7 +102,10 @@ def linear_cross_entropy(
         chunk = max(128, rows.numel() // max(classes, 1))
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk={chunk} is not accepted; give at least 1")
-    options = (ignore_index, float(label_smoothing), float(z_loss), softcap, chunk, dtype)
+    if sums is None:
+        sums = torch.promote_types(weight.dtype, torch.float32)
+    loss = (ignore_index, float(label_smoothing), float(z_loss), softcap)
+    options = (*loss, chunk, sums, dtype)
     differentiable = [t for t in (hidden, weight, bias) if t is not None and t.requires_grad]
     if reduction != "none" and torch.is_grad_enabled() and differentiable:
         upstream = torch.ones(rows.shape[0], dtype=dtype, device=rows.device)
@@ -118,9 +123,14 @@ def linear_cross_entropy(
     return total.to(result)
 
 
+def _autocast(tensor: Tensor) -> Tensor:
+    wide = tensor.dtype == torch.float64
+    return tensor if wide else tensor.to(torch.get_autocast_dtype(tensor.device.type))
+
+
 _OPTIONS = (
     "int ignore_index, float label_smoothing, float z_loss, float? softcap, int chunk, "
-    "ScalarType dtype"
+    "ScalarType sums, ScalarType dtype"
 )
 
 
@@ -156,12 +166,23 @@ def _launch(
         rows_of_losses(outs, over, *operands, -1, *options)
 
 
+def _add_product(dlinear: Tensor, dlogits: Tensor, hidden: Tensor) -> None:
+    """Add ``dlogits.T @ hidden``, in parts as large as the logits if it has another dtype."""
+    if dlinear.dtype == dlogits.dtype:
+        dlinear.addmm_(dlogits.t(), hidden)
+        return
+    classes = max(1, dlogits.numel() // max(hidden.shape[1], 1))
+    for first in range(0, dlinear.shape[0], classes):
+        part = dlogits[:, first : first + classes]
+        dlinear[first : first + classes] += torch.mm(part.t(), hidden)
+
+
 class _Chunked(Operator):
     """The losses of each row."""
 
     def kernel(self, *args: Any) -> Any:
         """Run the forward pass alone."""
-        hidden, linear, target, bias, weight, *options, chunk, dtype = args
+        hidden, linear, target, bias, weight, *options, chunk, _, dtype = args
         losses = hidden.new_empty(hidden.shape[0], dtype=dtype)
         for rows, logits in _chunks(hidden, linear, bias, chunk):
             _launch(losses[rows], logits, target[rows], None, weight, tuple(options))
@@ -169,27 +190,25 @@ class _Chunked(Operator):
 
 
 class _ChunkedGradients(Operator):
-    """The sum of losses, each times its upstream, and the gradients of the layer's tensors."""
+    """The sum of losses, each times its upstream, and the gradients of the layer's tensors.
+
+    These three become those of a backward pass, which overwrites them unless its graph is retained.
+    """
 
     def kernel(self, *args: Any) -> Any:
         """Run forward and backward pass together."""
-        hidden, linear, target, upstream, bias, weight, *options, chunk, dtype = args
+        hidden, linear, target, upstream, bias, weight, *options, chunk, sums, dtype = args
         losses = hidden.new_empty(hidden.shape[0], dtype=dtype)
         dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-        # Chunks are summed up in float32 at least, unless there is one only.
-        several = hidden.shape[0] > chunk
-        exact = torch.promote_types(linear.dtype, torch.float32) if several else linear.dtype
-        dlinear = torch.zeros(linear.shape, dtype=exact, device=linear.device)
+        sums = sums if hidden.shape[0] > chunk else linear.dtype
+        dlinear = torch.zeros(linear.shape, dtype=sums, device=linear.device)
         dbias = dlinear.new_zeros(0 if bias is None else linear.shape[0])
         for rows, logits in _chunks(hidden, linear, bias, chunk):
             _launch(losses[rows], logits, target[rows], upstream[rows], weight, tuple(options))
             torch.mm(logits, linear, out=dhidden[rows])
-            if exact == linear.dtype:
-                dlinear.addmm_(logits.t(), hidden[rows])
-            else:
-                dlinear += torch.mm(logits.t(), hidden[rows])
+            _add_product(dlinear, logits, hidden[rows])
             if bias is not None:
-                dbias += logits.sum(0, dtype=exact)
+                dbias += logits.sum(0, dtype=sums)
         total = torch.dot(losses, upstream)
         bias_dtype = linear.dtype if bias is None else bias.dtype
         return total, dhidden, dlinear.to(linear.dtype), dbias.to(bias_dtype)
@@ -211,7 +230,7 @@ def _fake_gradients(
 
 def _options(call: Call) -> tuple[Any, ...]:
     loss = (call.ignore_index, call.label_smoothing, call.z_loss, call.softcap)
-    return (*loss, call.chunk, call.dtype)
+    return (*loss, call.chunk, call.sums, call.dtype)
 
 
 def _fixed(call: Call, *tangents: Tensor | None) -> None:
@@ -263,8 +282,14 @@ def _total_vjp(call: Call, dtotal: Tensor | None, *others: Tensor | None) -> Gra
         _second()
     _fixed(call)
     assert dtotal is not None
+    # What nobody will read again is multiplied in place: these tensors are the largest of all.
+    last = not torch._C._autograd._get_current_graph_task_keep_graph()
     found = [
-        (gradient * dtotal).to(gradient.dtype) if call.wanted[name] else None
+        None
+        if not call.wanted[name]
+        else gradient.mul_(dtotal)
+        if last
+        else (gradient * dtotal).to(gradient.dtype)
         for name, gradient in (("hidden", call.out1), ("weight", call.out2), ("bias", call.out3))
     ]
     return found[0], found[1], None, None, found[2], None
