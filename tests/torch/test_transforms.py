@@ -117,6 +117,16 @@ def test_exported(device: Any, name: str) -> None:
     close(program.module()(*inputs), case.reference(*inputs))
 
 
+def test_exported_noise(device: Any) -> None:
+    """Drawn in each call of the program."""
+    x = torch.zeros(4, 64, device=place(device))
+    program = torch.export.export(_Module(lambda x: ct.sample(x)), (x,)).module()
+    torch.manual_seed(0)
+    first, second = program(x), program(x)
+    torch.manual_seed(0)
+    assert torch.equal(program(x), first) and not torch.equal(first, second)
+
+
 def test_exported_for_any_number_of_rows(device: Any) -> None:
     rows = torch.export.Dim("rows", min=2)
     x = torch.randn(4, 5, device=place(device))
