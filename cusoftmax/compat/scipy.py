@@ -10,12 +10,13 @@ in SciPy, an empty row is not an error: it gives an empty row, or the logarithm 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import cusoftmax
-from cusoftmax.functions.logarithms import weighted
 from cusoftmax.operations.options import of_a
-from cusoftmax.runtime import launch
+from cusoftmax.planning.checks import NotCuPy, broadcast_shape, is_array, plain_bool
+from cusoftmax.runtime import arrays, launch
+from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
     import cupy
@@ -122,5 +123,18 @@ def logsumexp(
     TypeError, ValueError
         As `cusoftmax.logsumexp`.
     """
-    name, inputs = weighted("a", a, b, return_sign)
-    return launch.run(of_a(name), inputs, axis, None, None, keepdims)
+    signed = plain_bool("logsumexp", "return_sign", return_sign)
+    if b is None:
+        name = of_a("logsumexp" + "_sign" * signed)
+        return launch.run(name, (a,), axis, None, None, keepdims)
+    return _weighted(a, b, axis, keepdims, of_a("logsumexp_b" + "_sign" * signed))
+
+
+@accepting("a", "b")
+def _weighted(a: Any, b: Any, axis: Axis, keepdims: bool, name: str) -> Any:
+    """Run logsumexp with weights; `a` and `b` are broadcast against each other."""
+    if not is_array(a) or not is_array(b):
+        raise NotCuPy("logsumexp")
+    shape = broadcast_shape("logsumexp", ("a", a.shape), ("b", b.shape))
+    inputs = tuple(arrays.broadcast_to(each, shape) for each in (a, b))
+    return launch.run(name, inputs, axis, None, None, keepdims)

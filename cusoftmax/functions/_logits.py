@@ -14,6 +14,7 @@ from cusoftmax.operations.options import LowWord, logits_name
 from cusoftmax.planning.checks import (
     Array,
     Axis,
+    NotCuPy,
     accepted_number,
     is_array,
     plain_bool,
@@ -23,6 +24,35 @@ from cusoftmax.runtime import arrays, launch
 
 
 def run(
+    op: str, elements: tuple[Array, ...], axis: Axis, dtype: Any, out: Any, **given: Any
+) -> Any:
+    """Run `op` of transformed logits, of any library.
+
+    Parameters
+    ----------
+    op, elements, axis, dtype, out
+        The operation, its inputs of one value for each element, and options as in `launch.run`.
+    **given
+        The options of logits, `rows` (inputs of one value for each row) and `keepdims`.
+    """
+    try:
+        return _run(op, elements, axis, dtype, out, **given)
+    except NotCuPy:
+        pass  # outside of it, an error has no context
+    from cusoftmax.runtime.foreign import Loan  # needed for such arrays only
+
+    operation = find(op)
+    loan = Loan(operation.function)
+    elements = loan.arrays(operation.inputs[: len(elements)], elements)
+    for name in ("bias", "mask"):
+        if given.get(name) is not None:
+            given[name] = loan.array(name, given[name])
+    rows = given.get("rows", ())
+    given["rows"] = loan.arrays(operation.row_inputs[: len(rows)], rows)
+    return loan.returned(_run(op, elements, axis, dtype, loan.results(op, out), **given))
+
+
+def _run(
     op: str,
     elements: tuple[Array, ...],
     axis: Axis,
@@ -61,7 +91,7 @@ def run(
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:
     """Return the length of the axis of queries; ValueError if there is none."""
     if not is_array(array):
-        return 1  # refused by the checks of the call
+        raise NotCuPy(op)
     shape = array.shape
     if len(shape) < 2:
         raise ValueError(

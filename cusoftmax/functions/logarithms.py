@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cusoftmax.functions import _logits
+from cusoftmax.operations.lookup import find
 from cusoftmax.planning.checks import plain_bool
 from cusoftmax.runtime import arrays, launch
+from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
     import cupy
@@ -278,26 +280,41 @@ def logsumexp(
     >>> cusoftmax.logsumexp(cupy.asarray([1000.0, 1000.0]))  # 1000 + log 2
     array(1000.69314718)
     """
-    name, inputs = weighted("x", x, b, return_sign)
+    name = "logsumexp" + "_b" * (b is not None)
+    name += "_sign" * plain_bool("logsumexp", "return_sign", return_sign)
+    if b is None and scale is None and mask is None and bias is None and causal is False:
+        return launch.run(name, (x,), axis, dtype, out, keepdims)
+    return _run(name, x, b, (), axis, dtype, out, keepdims, mask, bias, scale, causal)
+
+
+@accepting("x", optional=("b", "mask", "bias"), results=("out",))
+def _run(
+    name: str,
+    x: Any,
+    b: Any,
+    rows: tuple[Any, ...],
+    axis: Any,
+    dtype: Any,
+    out: Any,
+    keepdims: bool,
+    mask: Any,
+    bias: Any,
+    scale: Any,
+    causal: Any,
+) -> Any:
+    """Run logsumexp or its derivative with the options that change each element."""
+    weights = () if b is None else (arrays.broadcast(find(name).function, "b", b, "x", x),)
     if scale is None and mask is None and bias is None and causal is False:
-        return launch.run(name, inputs, axis, dtype, out, keepdims)
+        return launch.run(name, (x, *weights, *rows), axis, dtype, out, keepdims)
     return _logits.run(
-        *(name, inputs, axis, dtype, out),
+        *(name, (x, *weights), axis, dtype, out),
         scale=scale,
         mask=mask,
         bias=bias,
         causal=causal,
+        rows=rows,
         keepdims=keepdims,
     )
-
-
-def weighted(
-    called: str, x: cupy.ndarray, b: cupy.ndarray | None, return_sign: bool
-) -> tuple[str, tuple[cupy.ndarray, ...]]:
-    """Return the operation and the inputs of logsumexp; messages name `x` as it is `called`."""
-    weights = () if b is None else (arrays.broadcast("logsumexp", "b", b, called, x),)
-    signed = plain_bool("logsumexp", "return_sign", return_sign)
-    return "logsumexp" + "_b" * bool(weights) + "_sign" * signed, (x, *weights)
 
 
 def logsumexp_vjp(
@@ -356,16 +373,7 @@ def logsumexp_vjp(
     >>> cusoftmax.logsumexp_vjp(x, cupy.asarray(1.0)).round(4)  # softmax(x)
     array([0.1025, 0.7573, 0.1025, 0.0377])
     """
-    weights = () if b is None else (arrays.broadcast("logsumexp_vjp", "b", b, "x", x),)
-    name = "logsumexp_b_vjp" if weights else "logsumexp_vjp"
-    if scale is None and mask is None and bias is None and causal is False:
-        return launch.run(name, (x, *weights, dy), axis, None, out, keepdims)
-    return _logits.run(
-        *(name, (x, *weights), axis, None, out),
-        scale=scale,
-        mask=mask,
-        bias=bias,
-        causal=causal,
-        rows=(dy,),
-        keepdims=keepdims,
-    )
+    if b is None and scale is None and mask is None and bias is None and causal is False:
+        return launch.run("logsumexp_vjp", (x, dy), axis, None, out, keepdims)
+    name = "logsumexp_vjp" if b is None else "logsumexp_b_vjp"
+    return _run(name, x, b, (dy,), axis, None, out, keepdims, mask, bias, scale, causal)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cusoftmax.operations.options import COLDEST
 from cusoftmax.planning import checks
+from cusoftmax.planning.checks import is_array
 from cusoftmax.runtime import launch
+from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
     import cupy
@@ -87,8 +89,16 @@ def gumbel_softmax(
     """
     key = _seed("gumbel_softmax", seed)
     t = checks.accepted_number("gumbel_softmax", "temperature", temperature)
-    if t >= COLDEST or not getattr(x, "size", 1):
-        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / (t or 1.0)))
+    if t >= COLDEST:
+        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / t))
+    return _coldest(x, axis, dtype, out, key)
+
+
+@accepting("x", results=("out",))
+def _coldest(x: Any, axis: Any, dtype: Any, out: Any, key: int) -> Any:
+    """The limit of `gumbel_softmax`: 1 at the largest element of each row, 0 elsewhere."""
+    if is_array(x) and not x.size:
+        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0))
     steps: list[launch.Step] = []
     numbers = (1, key, 1.0, 1.0)
     largest = launch.run("gumbel_argmax", (x,), axis, None, None, options=numbers, steps=steps)

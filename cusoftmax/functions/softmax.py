@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cusoftmax.functions import _logits
-from cusoftmax.planning.checks import as_dtype, is_array
+from cusoftmax.planning.checks import NotCuPy, as_dtype, as_outs, is_array
 from cusoftmax.runtime import arrays, launch
+from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
     import cupy
@@ -217,6 +218,7 @@ def softmax_jvp(
     )
 
 
+@accepting("y", results=("out",))
 def softmax_jacobian(
     y: cupy.ndarray, dtype: DTypeLike | None = None, out: cupy.ndarray | None = None
 ) -> cupy.ndarray:
@@ -264,11 +266,13 @@ def softmax_jacobian(
     array([-0.0776,  0.1838, -0.0776, -0.0286])
     """
     rows = arrays.repeated("softmax_jacobian", "y", y)
-    operands = [a for a in (y, out) if a is not None and is_array(a)]
+    operands = (y, *(() if out is None else as_outs("softmax_jacobian", out)))
+    if not all(map(is_array, operands)):
+        raise NotCuPy("softmax_jacobian")
     kinds = {str(a.dtype) for a in operands}
     if dtype is not None and out is None:
         kinds.add(str(as_dtype("softmax_jacobian", dtype)))
-    if not kinds <= {"float32", "float64"} or not is_array(y):
+    if not kinds <= {"float32", "float64"}:
         return launch.run("softmax_jacobian", (rows, y), -1, dtype, out)
     steps: list[launch.Step] = []
     others = launch.run("softmax_others", (y,), -1, max(kinds), None, steps=steps)

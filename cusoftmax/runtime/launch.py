@@ -17,9 +17,11 @@ from cusoftmax.operations.lookup import find
 from cusoftmax.planning.checks import (
     Array,
     Axis,
+    NotCuPy,
     ResultDtypes,
     as_dtype,
     as_outs,
+    is_array,
     plain_axis,
     plain_bool,
 )
@@ -67,6 +69,10 @@ def run(
     except Exception as error:
         key, call = error.with_traceback(None), None  # without the frames, which hold the arrays
     if call is None:
+        if not all(map(is_array, inputs + outs)):
+            if steps is not None:
+                raise NotCuPy(find(op).function)
+            return _run_lent(op, inputs, axis, dtype, out, keepdims, options)
         from cusoftmax.runtime.calls import first_call
 
         failed = key if isinstance(key, Exception) else None
@@ -96,6 +102,18 @@ def run(
             kernel, grid, block, shared = call.last
             kernel(grid, block, (*inputs, *outs, workspace, layout[2]), shared)
     return outs if call.several else outs[0]
+
+
+def _run_lent(
+    op: str, inputs: tuple[Any, ...], axis: Axis, dtype: Any, out: Any, *rest: Any
+) -> Any:
+    """Run an operation with arrays of which some are of other libraries."""
+    from cusoftmax.runtime.foreign import Loan
+
+    operation = find(op)
+    loan = Loan(operation.function)
+    lent = loan.arrays(operation.read, inputs)
+    return loan.returned(run(op, lent, axis, dtype, loan.results(op, out), *rest))
 
 
 def run_all(steps: list[Step]) -> None:

@@ -33,6 +33,7 @@ class Recorder:
 
     device = DeviceSpec.known("sm_90")
     key = "recorder"
+    on_host = True
 
     def __init__(self) -> None:
         self.launched: list[str] = []
