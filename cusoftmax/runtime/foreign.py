@@ -259,28 +259,31 @@ class Loan:
 
     def _check_place(self, name: str, value: Any, kind: int, number: int) -> None:
         """Refuse an array that the kernels cannot reach."""
-        given = f"{self._caller}: {name} is a {full_name(type(value))}"
-        host = self._backend.on_host
-        torch = "torch" in _roots(type(value))
-        if kind in (_CUDA, _MANAGED) and host:
-            how = f"pass {name}.cpu()" if torch else "give it in host memory"
-            raise TypeError(f"{given} on a GPU, and the emulator runs on the host; {how}")
-        if kind in (_CPU, _PINNED) and not host:
-            how = f"{name}.cuda()" if torch else f"cupy.asarray({name})"
-            raise TypeError(
-                f"{given} in host memory, and only arrays on the GPU are accepted; pass {how}"
-            )
-        if kind != _CPU and kind not in (_CUDA, _MANAGED):
-            raise TypeError(
-                f"{given} on a device of another kind ({kind} in DLPack), and only arrays on an "
-                f"NVIDIA GPU are accepted; copy it to one"
-            )
-        current = self._backend.key
-        if kind == _CUDA and number != current:
+        host, gpu = self._backend.on_host, kind in (_CUDA, _MANAGED)
+        if host and kind == _CPU:
+            return
+        if gpu and not host:
+            current = self._current_device()
+            if kind == _MANAGED or number == current:
+                return
             raise ValueError(
                 f"{self._caller}: {name} is on device {number}, but device {current} is current; "
                 f"call within `with cupy.cuda.Device({number}):`, with all arrays on it"
             )
+        given = f"{self._caller}: {name} is a {full_name(type(value))}"
+        torch = "torch" in _roots(type(value))
+        if gpu:
+            how = f"pass {name}.cpu()" if torch else "give it in host memory"
+            raise TypeError(f"{given} on a GPU, and the emulator runs on the host; {how}")
+        if kind in (_CPU, _PINNED):
+            how = f"{name}.cuda()" if torch else f"cupy.asarray({name})"
+            raise TypeError(
+                f"{given} in host memory, and only arrays on the GPU are accepted; pass {how}"
+            )
+        raise TypeError(
+            f"{given} on a device of another kind ({kind} in DLPack), and only arrays on an NVIDIA "
+            f"GPU are accepted; copy it to one"
+        )
 
     def _current_device(self) -> int:
         number: Any = 0 if self._backend.on_host else self._backend.key
