@@ -44,7 +44,6 @@ _DTYPES = {
     (6, 8): "?",
 }
 _JAX = {"jax", "jaxlib"}
-_LEGACY = 1  # the legacy default stream, in both protocols
 
 
 class _Tensor(ctypes.Structure):
@@ -423,11 +422,20 @@ def _number(stream: Any) -> int:
     return int(stream.ptr or get_default_stream_ptr())
 
 
+class _Stream(NamedTuple):
+    """A stream of another library, as CuPy takes one."""
+
+    number: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.number
+
+
 def _stream(number: int) -> Any:
     """Return the stream of a number of ``__cuda_array_interface__``."""
     import cupy
 
-    return cupy.cuda.Stream.null if number == _LEGACY else cupy.cuda.ExternalStream(number)
+    return cupy.cuda.Stream.from_external(_Stream(number))
 
 
 def _first_line(error: BaseException) -> str:

@@ -112,8 +112,6 @@ class OfLibrary:
         The stream that the library works on.
     """
 
-    bfloat16: Any = None
-
     def __init__(self, array: Any, stream: Any = None) -> None:
         self.array, self.stream = array, stream
         self.streams: list[int | None] = []  # those of its consumers
@@ -125,7 +123,8 @@ class OfLibrary:
         self.streams.append(stream)
         if self.stream is None:
             return self.array.__dlpack__(max_version=max_version)
-        cupy.cuda.ExternalStream(stream).wait_event(self.stream.record())
+        consumer = SimpleNamespace(__cuda_stream__=lambda: (0, stream))
+        cupy.cuda.Stream.from_external(consumer).wait_event(self.stream.record())
         return self.array.__dlpack__(stream=-1, max_version=max_version)
 
     def __array_namespace__(self) -> Any:
@@ -133,9 +132,10 @@ class OfLibrary:
 
     def _from_dlpack(self, other: Any) -> OfLibrary:
         if self.stream is None:
-            return OfLibrary(np.from_dlpack(other))
-        with self.stream:  # which CuPy gives the other one, that waits for it
-            return OfLibrary(cupy.from_dlpack(other), self.stream)
+            numpy = isinstance(self.array, np.ndarray)
+            return OfLibrary(np.from_dlpack(other) if numpy else cupy.from_dlpack(other))
+        capsule = other.__dlpack__(stream=self.stream.ptr)
+        return OfLibrary(cupy.from_dlpack(capsule), self.stream)
 
 
 class ByInterface:
