@@ -349,9 +349,7 @@ def _library(value: Any) -> _Library | None:
         torch = sys.modules["torch"]
         return _Library(torch.from_dlpack, torch.bfloat16)
     if roots & {"numba", "numba_cuda"}:
-        from numba import cuda
-
-        return _Library(cuda.as_cuda_array, None)
+        return _Library(sys.modules["numba.cuda"].as_cuda_array, None)
     namespace = getattr(value, "__array_namespace__", None)
     if namespace is None:
         return None
@@ -417,9 +415,7 @@ def _consumer_stream() -> int:
 
 def _number(stream: Any) -> int:
     """Return the number of a stream in both protocols, which have none for 0."""
-    from cupy_backends.cuda.stream import get_default_stream_ptr
-
-    return int(stream.ptr or get_default_stream_ptr())
+    return int(stream.ptr or sys.modules["cupy_backends.cuda.stream"].get_default_stream_ptr())
 
 
 class _Stream(NamedTuple):

@@ -410,9 +410,6 @@ def test_numba(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     cuda = ModuleType("numba.cuda")
     cuda.as_cuda_array = ByInterface  # type: ignore[attr-defined]
-    numba = ModuleType("numba")
-    numba.cuda = cuda  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "numba", numba)
     monkeypatch.setitem(sys.modules, "numba.cuda", cuda)
     kind = type("DeviceNDArray", (ByInterface,), {"__module__": "numba.cuda.cudadrv.devicearray"})
     monkeypatch.setattr(emulator.EmulatorBackend, "shared", lambda self, array: array)
