@@ -144,9 +144,10 @@ def _weighted(a: Any, b: Any, axis: Axis, keepdims: bool, name: str) -> Any:
     """Run logsumexp with weights; `a` and `b` are broadcast against each other."""
     if not is_array(a) or not is_array(b):
         raise NotCuPy("logsumexp")
-    shape = broadcast_shape("logsumexp", ("a", a.shape), ("b", b.shape))
-    inputs = tuple(arrays.broadcast_to(each, shape) for each in (a, b))
-    return launch.run(name, inputs, axis, None, None, keepdims)
+    if a.shape != b.shape:
+        shape = broadcast_shape("logsumexp", ("a", a.shape), ("b", b.shape))
+        a, b = (arrays.broadcast_to(each, shape) for each in (a, b))
+    return launch.run(name, (a, b), axis, None, None, keepdims)
 
 
 # ---- the functions of SciPy and CuPy themselves

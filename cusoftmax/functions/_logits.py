@@ -24,35 +24,6 @@ from cusoftmax.runtime import arrays, launch
 
 
 def run(
-    op: str, elements: tuple[Array, ...], axis: Axis, dtype: Any, out: Any, **given: Any
-) -> Any:
-    """Run `op` of transformed logits, of any library.
-
-    Parameters
-    ----------
-    op, elements, axis, dtype, out
-        The operation, its inputs of one value for each element, and options as in `launch.run`.
-    **given
-        The options of logits, `rows` (inputs of one value for each row) and `keepdims`.
-    """
-    try:
-        return _run(op, elements, axis, dtype, out, **given)
-    except NotCuPy:
-        pass  # outside of it, an error has no context
-    from cusoftmax.runtime.foreign import Loan  # needed for such arrays only
-
-    operation = find(op)
-    loan = Loan(operation.function)
-    elements = loan.arrays(operation.inputs[: len(elements)], elements)
-    for name in ("bias", "mask"):
-        if given.get(name) is not None:
-            given[name] = loan.array(name, given[name])
-    rows = given.get("rows", ())
-    given["rows"] = loan.arrays(operation.row_inputs[: len(rows)], rows)
-    return loan.returned(_run(op, elements, axis, dtype, loan.results(op, out), **given))
-
-
-def _run(
     op: str,
     elements: tuple[Array, ...],
     axis: Axis,
@@ -73,19 +44,38 @@ def _run(
     number = 1.0 if scale is None else accepted_number(public, "scale", scale)
     if number != 1.0:
         features.append("scaled")
-    for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
-        if array is not None:
-            features.append(feature)
-            elements += (arrays.broadcast(public, name, array, first, elements[0]),)
+    added = []
     queries = 1
-    if plain_bool(public, "causal", causal):
-        features.append("causal")
-        queries = _queries(public, first, elements[0], axis)
-    size = abs(number) or 1.0
-    sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
-    options = (size, LowWord(size), sign, queries) if features else ()
-    name = logits_name(op, features)
-    return launch.run(name, elements + rows, axis, dtype, out, keepdims, options)
+    try:
+        for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
+            if array is not None:
+                features.append(feature)
+                added.append(arrays.broadcast(public, name, array, first, elements[0]))
+        if plain_bool(public, "causal", causal):
+            features.append("causal")
+            queries = _queries(public, first, elements[0], axis)
+    except NotCuPy:
+        pass
+    else:
+        size = abs(number) or 1.0
+        sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
+        options = (size, LowWord(size), sign, queries) if features else ()
+        inputs = (*elements, *added, *rows)
+        return launch.run(logits_name(op, features), inputs, axis, dtype, out, keepdims, options)
+    from cusoftmax.runtime.foreign import Loan  # needed for arrays of other libraries only
+
+    loan = Loan(public)
+    elements = loan.arrays(operation.inputs[: len(elements)], elements)
+    result = run(
+        *(op, elements, axis, dtype, loan.results(op, out)),
+        scale=scale,
+        mask=None if mask is None else loan.array("mask", mask),
+        bias=None if bias is None else loan.array("bias", bias),
+        causal=causal,
+        rows=loan.arrays(operation.row_inputs[: len(rows)], rows),
+        keepdims=keepdims,
+    )
+    return loan.returned(result)
 
 
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cusoftmax.functions import _logits
 from cusoftmax.operations.lookup import find
-from cusoftmax.planning.checks import plain_bool
+from cusoftmax.planning.checks import NotCuPy, plain_bool
 from cusoftmax.runtime import arrays, launch
-from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
     import cupy
@@ -287,7 +286,6 @@ def logsumexp(
     return _run(name, x, b, (), axis, dtype, out, keepdims, mask, bias, scale, causal)
 
 
-@accepting("x", optional=("b", "mask", "bias"), results=("out",))
 def _run(
     name: str,
     x: Any,
@@ -303,18 +301,28 @@ def _run(
     causal: Any,
 ) -> Any:
     """Run logsumexp or its derivative with the options that change each element."""
-    weights = () if b is None else (arrays.broadcast(find(name).function, "b", b, "x", x),)
-    if scale is None and mask is None and bias is None and causal is False:
-        return launch.run(name, (x, *weights, *rows), axis, dtype, out, keepdims)
-    return _logits.run(
-        *(name, (x, *weights), axis, dtype, out),
-        scale=scale,
-        mask=mask,
-        bias=bias,
-        causal=causal,
-        rows=rows,
-        keepdims=keepdims,
-    )
+    try:
+        weights = () if b is None else (arrays.broadcast(find(name).function, "b", b, "x", x),)
+    except NotCuPy:
+        pass
+    else:
+        if scale is None and mask is None and bias is None and causal is False:
+            return launch.run(name, (x, *weights, *rows), axis, dtype, out, keepdims)
+        return _logits.run(
+            *(name, (x, *weights), axis, dtype, out),
+            scale=scale,
+            mask=mask,
+            bias=bias,
+            causal=causal,
+            rows=rows,
+            keepdims=keepdims,
+        )
+    from cusoftmax.runtime.foreign import Loan  # needed for arrays of other libraries only
+
+    loan = Loan(find(name).function)
+    x, b = loan.arrays(("x", "b"), (x, b))
+    result = _run(name, x, b, rows, axis, dtype, out, keepdims, mask, bias, scale, causal)
+    return loan.returned(result)
 
 
 def logsumexp_vjp(

@@ -161,16 +161,17 @@ class Loan:
         several = results if isinstance(results, tuple) else (results,)
         library = None if is_array(self._first) else _library(self._first)
         own = {id(lent.array): lent.given for lent in self._lent.values()}
-        made = tuple(
-            [
-                own[id(array)] if id(array) in own else self._shared(library, array)
-                for array in several
-            ]
-        )
+        made: list[Any] = []
+        waiting: list[_Library | None] = []
+        for array in several:
+            given = own.get(id(array))
+            if given is None and is_array(array):  # if not, a call within this one gave it back
+                given = self._shared(library, array)
+                waiting = waiting if given is array else [library]
+            made.append(array if given is None else given)
         if not self._backend.on_host:
-            waiting = [library] if any(id(array) not in own for array in several) else []
             self._let_streams_wait(waiting)
-        return made if isinstance(results, tuple) else made[0]
+        return tuple(made) if isinstance(results, tuple) else made[0]
 
     def _shared(self, library: _Library | None, array: Array) -> Any:
         """Return an array of a library over the memory of a CuPy array."""
