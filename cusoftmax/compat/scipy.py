@@ -27,14 +27,14 @@ from cusoftmax.runtime import arrays, launch
 from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
-    import cupy
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 Axis = int | tuple[int, ...] | None
 
 __all__ = ["log_softmax", "logsumexp", "patch", "softmax"]
 
 
-def softmax(x: cupy.ndarray, axis: Axis = None) -> cupy.ndarray:
+def softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
     """Softmax over `axis`, by default over the whole array.
 
     Parameters
@@ -57,7 +57,7 @@ def softmax(x: cupy.ndarray, axis: Axis = None) -> cupy.ndarray:
     return cusoftmax.softmax(x, axis)
 
 
-def log_softmax(x: cupy.ndarray, axis: Axis = None) -> cupy.ndarray:
+def log_softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
     """Logarithm of softmax over `axis`, by default over the whole array.
 
     Parameters
@@ -82,36 +82,36 @@ def log_softmax(x: cupy.ndarray, axis: Axis = None) -> cupy.ndarray:
 
 @overload
 def logsumexp(
-    a: cupy.ndarray,
+    a: ArrayT,
     axis: Axis = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     keepdims: bool = ...,
     return_sign: Literal[False] = ...,
-) -> cupy.ndarray: ...
+) -> ArrayT: ...
 @overload
 def logsumexp(
-    a: cupy.ndarray,
+    a: ArrayT,
     axis: Axis = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     keepdims: bool = ...,
     *,
     return_sign: Literal[True],
-) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> tuple[ArrayT, ArrayT]: ...
 @overload
 def logsumexp(
-    a: cupy.ndarray,
+    a: ArrayT,
     axis: Axis = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     keepdims: bool = ...,
     return_sign: bool = ...,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
 def logsumexp(
-    a: cupy.ndarray,
+    a: ArrayT,
     axis: Axis = None,
-    b: cupy.ndarray | None = None,
+    b: AnyArray | None = None,
     keepdims: bool = False,
     return_sign: bool = False,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
+) -> ArrayT | tuple[ArrayT, ArrayT]:
     """``log(sum(b * exp(a)))`` over `axis`, by default over the whole array.
 
     Parameters
@@ -136,7 +136,7 @@ def logsumexp(
     if b is None:
         name = of_a("logsumexp" + "_sign" * signed)
         return launch.run(name, (a,), axis, None, None, keepdims)
-    return _weighted(a, b, axis, keepdims, of_a("logsumexp_b" + "_sign" * signed))
+    return _weighted(a, b, axis, keepdims, of_a("logsumexp_b" + "_sign" * signed))  # type: ignore[no-any-return]
 
 
 @accepting("a", "b")

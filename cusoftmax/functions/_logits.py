@@ -7,7 +7,7 @@ the same options except the bias, whose effect is in that result.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from cusoftmax.operations.lookup import find
 from cusoftmax.operations.options import LowWord, logits_name
@@ -22,10 +22,12 @@ from cusoftmax.planning.checks import (
 )
 from cusoftmax.runtime import arrays, launch
 
+A = TypeVar("A")
+
 
 def run(
     op: str,
-    elements: tuple[Array, ...],
+    elements: tuple[A, *tuple[Any, ...]],
     axis: Axis,
     dtype: Any,
     out: Any,
@@ -36,7 +38,7 @@ def run(
     causal: Any,
     rows: tuple[Array, ...] = (),
     keepdims: bool = False,
-) -> Any:
+) -> A:
     """Run `op` of transformed logits; its inputs are `elements`, then `rows` (one value a row)."""
     operation = find(op)
     public, first = operation.function, operation.inputs[0]
@@ -61,13 +63,13 @@ def run(
         sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
         options = (size, LowWord(size), sign, queries) if features else ()
         inputs = (*elements, *added, *rows)
-        return launch.run(logits_name(op, features), inputs, axis, dtype, out, keepdims, options)
+        return launch.run(logits_name(op, features), inputs, axis, dtype, out, keepdims, options)  # type: ignore[no-any-return]
     from cusoftmax.runtime.foreign import Loan  # needed for arrays of other libraries only
 
     loan = Loan(public)
-    elements = loan.arrays(operation.inputs[: len(elements)], elements)
+    lent: Any = loan.arrays(operation.inputs[: len(elements)], elements)
     result = run(
-        *(op, elements, axis, dtype, loan.results(op, out)),
+        *(op, lent, axis, dtype, loan.results(op, out)),
         scale=scale,
         mask=None if mask is None else loan.array("mask", mask),
         bias=None if bias is None else loan.array("bias", bias),
@@ -75,7 +77,8 @@ def run(
         rows=loan.arrays(operation.row_inputs[: len(rows)], rows),
         keepdims=keepdims,
     )
-    return loan.returned(result)
+    returned: A = loan.returned(result)
+    return returned
 
 
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:

@@ -10,23 +10,24 @@ from cusoftmax.planning.checks import NotCuPy, plain_bool
 from cusoftmax.runtime import arrays, launch
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 Axis = int | tuple[int, ...] | None
 
 
 def log_softmax(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Logarithm of softmax, without the underflow of its small entries.
 
     ``y_i = x_i - m - log sum_j exp(x_j - m)`` with ``m = max_j x_j``. Both terms are at most 0, so
@@ -68,15 +69,15 @@ def log_softmax(
 
 
 def log_softmax_vjp(
-    logy: cupy.ndarray,
-    dy: cupy.ndarray,
+    logy: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Gradient of a loss with respect to log_softmax's input: the vector-Jacobian product.
 
     ``dx = dy - exp(logy) * sum_j dy_j``: the transpose of ``d logy_i/dx_j = delta_ij - y_j``
@@ -116,15 +117,15 @@ def log_softmax_vjp(
 
 
 def log_softmax_jvp(
-    logy: cupy.ndarray,
-    xt: cupy.ndarray,
+    logy: ArrayT,
+    xt: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Change of log_softmax's result along a change of its input: the Jacobian-vector product.
 
     ``dyt = xt - sum_j exp(logy_j) xt_j``.
@@ -165,63 +166,63 @@ def log_softmax_jvp(
 # `out` has one type in all of them: by an array of CuPy, which is Any, two could not be told apart.
 @overload
 def logsumexp(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = ...,
     keepdims: bool = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     return_sign: Literal[False] = ...,
     dtype: DTypeLike | None = ...,
-    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    out: AnyArray | tuple[AnyArray, AnyArray] | None = ...,
     *,
     scale: float | None = ...,
-    mask: cupy.ndarray | None = ...,
-    bias: cupy.ndarray | None = ...,
+    mask: AnyArray | None = ...,
+    bias: AnyArray | None = ...,
     causal: bool = ...,
-) -> cupy.ndarray: ...
+) -> ArrayT: ...
 @overload
 def logsumexp(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = ...,
     keepdims: bool = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     *,
     return_sign: Literal[True],
     dtype: DTypeLike | None = ...,
-    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    out: AnyArray | tuple[AnyArray, AnyArray] | None = ...,
     scale: float | None = ...,
-    mask: cupy.ndarray | None = ...,
-    bias: cupy.ndarray | None = ...,
+    mask: AnyArray | None = ...,
+    bias: AnyArray | None = ...,
     causal: bool = ...,
-) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> tuple[ArrayT, ArrayT]: ...
 @overload
 def logsumexp(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = ...,
     keepdims: bool = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     return_sign: bool = ...,
     dtype: DTypeLike | None = ...,
-    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    out: AnyArray | tuple[AnyArray, AnyArray] | None = ...,
     *,
     scale: float | None = ...,
-    mask: cupy.ndarray | None = ...,
-    bias: cupy.ndarray | None = ...,
+    mask: AnyArray | None = ...,
+    bias: AnyArray | None = ...,
     causal: bool = ...,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
 def logsumexp(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = -1,
     keepdims: bool = False,
-    b: cupy.ndarray | None = None,
+    b: AnyArray | None = None,
     return_sign: bool = False,
     dtype: DTypeLike | None = None,
-    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: AnyArray | tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
+) -> ArrayT | tuple[ArrayT, ArrayT]:
     """``log(sum_j b_j exp(x_j))`` along one or more axes, without overflow, in one pass over `x`.
 
     ``m + log sum_j b_j exp(x_j - m)``, where ``m`` is the largest ``x_j`` whose weight is not 0.
@@ -283,7 +284,7 @@ def logsumexp(
     name += "_sign" * plain_bool("logsumexp", "return_sign", return_sign)
     if b is None and scale is None and mask is None and bias is None and causal is False:
         return launch.run(name, (x,), axis, dtype, out, keepdims)
-    return _run(name, x, b, (), axis, dtype, out, keepdims, mask, bias, scale, causal)
+    return _run(name, x, b, (), axis, dtype, out, keepdims, mask, bias, scale, causal)  # type: ignore[no-any-return]
 
 
 def _run(
@@ -326,18 +327,18 @@ def _run(
 
 
 def logsumexp_vjp(
-    x: cupy.ndarray,
-    dy: cupy.ndarray,
+    x: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
     keepdims: bool = False,
-    b: cupy.ndarray | None = None,
-    out: cupy.ndarray | None = None,
+    b: AnyArray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Gradient of a loss with respect to logsumexp's input: the vector-Jacobian product.
 
     ``dx_i = dy * b_i exp(x_i) / sum_j b_j exp(x_j)``; without weights ``dy * softmax(x)``. It is
@@ -384,4 +385,4 @@ def logsumexp_vjp(
     if b is None and scale is None and mask is None and bias is None and causal is False:
         return launch.run("logsumexp_vjp", (x, dy), axis, None, out, keepdims)
     name = "logsumexp_vjp" if b is None else "logsumexp_b_vjp"
-    return _run(name, x, b, (dy,), axis, None, out, keepdims, mask, bias, scale, causal)
+    return _run(name, x, b, (dy,), axis, None, out, keepdims, mask, bias, scale, causal)  # type: ignore[no-any-return]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
-    import cupy
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 @overload
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = ...,
-    weight: cupy.ndarray | None = ...,
+    weight: AnyArray | None = ...,
     ignore_index: int = ...,
     label_smoothing: float = ...,
     z_loss: float = ...,
@@ -22,13 +22,13 @@ def cross_entropy(
     grad: Literal[False] = ...,
     inplace: Literal[False] = ...,
     check: bool = ...,
-) -> cupy.ndarray: ...
+) -> ArrayT: ...
 @overload
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = ...,
-    weight: cupy.ndarray | None = ...,
+    weight: AnyArray | None = ...,
     ignore_index: int = ...,
     label_smoothing: float = ...,
     z_loss: float = ...,
@@ -38,13 +38,13 @@ def cross_entropy(
     grad: Literal[True],
     inplace: bool = ...,
     check: bool = ...,
-) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> tuple[ArrayT, ArrayT]: ...
 @overload
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = ...,
-    weight: cupy.ndarray | None = ...,
+    weight: AnyArray | None = ...,
     ignore_index: int = ...,
     label_smoothing: float = ...,
     z_loss: float = ...,
@@ -54,13 +54,13 @@ def cross_entropy(
     grad: bool = ...,
     inplace: Literal[True],
     check: bool = ...,
-) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> tuple[ArrayT, ArrayT]: ...
 @overload
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = ...,
-    weight: cupy.ndarray | None = ...,
+    weight: AnyArray | None = ...,
     ignore_index: int = ...,
     label_smoothing: float = ...,
     z_loss: float = ...,
@@ -69,12 +69,12 @@ def cross_entropy(
     grad: bool = ...,
     inplace: bool = ...,
     check: bool = ...,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = -1,
-    weight: cupy.ndarray | None = None,
+    weight: AnyArray | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -83,7 +83,7 @@ def cross_entropy(
     grad: bool = False,
     inplace: bool = False,
     check: bool = False,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
+) -> ArrayT | tuple[ArrayT, ArrayT]:
     """Cross-entropy of logits and targets and, in the same launch, its gradient.
 
     For a row of logits ``x`` and a target class ``t``: ``loss = log(sum_j exp(x_j)) - x_t``, and
@@ -166,7 +166,7 @@ def cross_entropy(
     """
     from cusoftmax.functions import _losses  # here, as in runtime/launch.py
 
-    return _losses.cross_entropy(
+    return _losses.cross_entropy(  # type: ignore[no-any-return]
         logits,
         target,
         axis,
@@ -183,18 +183,18 @@ def cross_entropy(
 
 
 def cross_entropy_vjp(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
-    dloss: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
+    dloss: AnyArray,
     axis: int = -1,
-    weight: cupy.ndarray | None = None,
+    weight: AnyArray | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     check: bool = False,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    out: AnyArray | None = None,
+) -> ArrayT:
     """Gradient of a loss with respect to the logits, through `cross_entropy` without reduction.
 
     Parameters
@@ -227,7 +227,7 @@ def cross_entropy_vjp(
     """
     from cusoftmax.functions import _losses
 
-    return _losses.cross_entropy_vjp(
+    return _losses.cross_entropy_vjp(  # type: ignore[no-any-return]
         logits,
         target,
         dloss,

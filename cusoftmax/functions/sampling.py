@@ -15,19 +15,20 @@ from cusoftmax.runtime import launch
 from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 def gumbel_softmax(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: int = -1,
     *,
     seed: int,
     temperature: float = 1.0,
     dtype: DTypeLike | None = None,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    out: AnyArray | None = None,
+) -> ArrayT:
     """Softmax of logits with Gumbel noise, ``softmax((x + g) / temperature)``, in the same pass.
 
     A smooth approximation of a draw from ``softmax(x)``. The largest element of a row is at index i
@@ -91,7 +92,7 @@ def gumbel_softmax(
     t = checks.accepted_number("gumbel_softmax", "temperature", temperature)
     if t >= COLDEST:
         return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / t))
-    return _coldest(x, axis, dtype, out, key)
+    return _coldest(x, axis, dtype, out, key)  # type: ignore[no-any-return]
 
 
 @accepting("x", results=("out",))
@@ -108,13 +109,13 @@ def _coldest(x: Any, axis: Any, dtype: Any, out: Any, key: int) -> Any:
 
 
 def sample(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: int = -1,
     *,
     seed: int,
     temperature: float = 1.0,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    out: AnyArray | None = None,
+) -> ArrayT:
     """One draw from ``softmax(x / temperature)`` for each row, in one pass over the logits.
 
     It is the index of the largest ``x / temperature + g``, with Gumbel noise ``g``. No probability

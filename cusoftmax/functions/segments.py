@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 from cusoftmax.runtime import launch
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 def segment_softmax(
-    x: cupy.ndarray,
-    offsets: cupy.ndarray,
-    out: cupy.ndarray | None = None,
+    x: ArrayT,
+    offsets: AnyArray,
+    out: AnyArray | None = None,
     dtype: DTypeLike | None = None,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Softmax of each of many segments of unequal length that lie end to end.
 
     Segment ``s`` is ``x[offsets[s]:offsets[s + 1]]``; it may hold the edges of a node in graph
@@ -68,11 +69,11 @@ def segment_softmax(
 
 
 def segment_softmax_vjp(
-    y: cupy.ndarray,
-    dy: cupy.ndarray,
-    offsets: cupy.ndarray,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    y: ArrayT,
+    dy: AnyArray,
+    offsets: AnyArray,
+    out: AnyArray | None = None,
+) -> ArrayT:
     """Gradient of a loss with respect to segment_softmax's input: the vector-Jacobian product.
 
     ``dx = y * (dy - sum_j y_j dy_j)``, the sum over each element's own segment.

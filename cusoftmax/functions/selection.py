@@ -8,18 +8,19 @@ from cusoftmax.planning import checks
 from cusoftmax.runtime import launch
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 def topk_softmax(
-    x: cupy.ndarray,
+    x: ArrayT,
     k: int,
     axis: int = -1,
     normalise: Literal["row", "topk"] = "row",
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+    out: tuple[AnyArray, AnyArray] | None = None,
+) -> tuple[ArrayT, ArrayT]:
     """The `k` largest probabilities of each row and their indices, in one pass over the logits.
 
     ``y_i = exp(x_i - m) / s`` for the `k` largest ``x_i``, with ``m = max_j x_j`` and ``s`` the sum
@@ -81,5 +82,4 @@ def topk_softmax(
     named = {"row": "topk_softmax", "topk": "topk_softmax_gates"}
     op = named[checks.plain_choice("topk_softmax", "normalise", normalise, named)]
     k = checks.plain_count("topk_softmax", "k", k)
-    values, indices = launch.run(op, (x,), axis, dtype, out, options=(k,))
-    return values, indices
+    return launch.run(op, (x,), axis, dtype, out, options=(k,))  # type: ignore[return-value]

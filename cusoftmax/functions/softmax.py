@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cusoftmax.functions import _logits
 from cusoftmax.planning.checks import NotCuPy, as_dtype, as_outs, is_array
@@ -10,24 +10,25 @@ from cusoftmax.runtime import arrays, launch
 from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 Axis = int | tuple[int, ...] | None
 
 
 def softmax(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Softmax along one or more axes, in one pass over memory wherever a row fits on chip.
 
     ``y_i = exp(x_i) / sum_j exp(x_j)`` ('Derivative of the Softmax Function', eq. 1), computed as
@@ -103,15 +104,15 @@ def softmax(
 
 
 def softmax_vjp(
-    y: cupy.ndarray,
-    dy: cupy.ndarray,
+    y: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Gradient of a loss with respect to softmax's input: the vector-Jacobian product.
 
     ``dx = J^T dy = y * (dy - sum_j y_j dy_j)``, the contraction of ``dy_i/dx_j = y_i (delta_ij -
@@ -171,15 +172,15 @@ def softmax_vjp(
 
 
 def softmax_jvp(
-    y: cupy.ndarray,
-    xt: cupy.ndarray,
+    y: ArrayT,
+    xt: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Change of softmax's result along a change of its input: the Jacobian-vector product.
 
     ``dyt = J xt = y * (xt - sum_j y_j xt_j)``. The Jacobian of softmax is symmetric, so this is the
@@ -218,10 +219,9 @@ def softmax_jvp(
     )
 
 
-@accepting("y", results=("out",))
 def softmax_jacobian(
-    y: cupy.ndarray, dtype: DTypeLike | None = None, out: cupy.ndarray | None = None
-) -> cupy.ndarray:
+    y: ArrayT, dtype: DTypeLike | None = None, out: AnyArray | None = None
+) -> ArrayT:
     """Jacobian of softmax over the last axis, ``diag(y) - y y^T``, written once.
 
     ``J_ij = dy_i/dx_j = y_i (delta_ij - y_j)`` ('Derivative of the Softmax Function', eq. 5): on
@@ -265,6 +265,12 @@ def softmax_jacobian(
     >>> cusoftmax.softmax_jacobian(y)[1].round(4)
     array([-0.0776,  0.1838, -0.0776, -0.0286])
     """
+    return _jacobian(y, dtype, out)  # type: ignore[no-any-return]
+
+
+@accepting("y", results=("out",))
+def _jacobian(y: Any, dtype: Any, out: Any) -> Any:
+    """The Jacobian of softmax, by one launch or, where the diagonal needs a sum, by two."""
     rows = arrays.repeated("softmax_jacobian", "y", y)
     operands = (y, *(() if out is None else as_outs("softmax_jacobian", out)))
     if not all(map(is_array, operands)):
@@ -283,12 +289,12 @@ def softmax_jacobian(
 
 
 def softmax_vjp_vjp(
-    y: cupy.ndarray,
-    dy: cupy.ndarray,
-    g: cupy.ndarray,
+    y: ArrayT,
+    dy: AnyArray,
+    g: AnyArray,
     axis: Axis = -1,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+    out: tuple[AnyArray, AnyArray] | None = None,
+) -> tuple[ArrayT, ArrayT]:
     """Gradients of a loss with respect to both inputs of `softmax_vjp`: its own VJP.
 
     With ``dx = y * (dy - sum_j y_j dy_j)`` and `g` the gradient with respect to ``dx``:
@@ -331,16 +337,16 @@ def softmax_vjp_vjp(
     >>> gdy.round(4)  # J is symmetric: row 0 of it
     array([ 0.092 , -0.0776, -0.0105, -0.0039])
     """
-    return launch.run("softmax_vjp_vjp", (y, dy, g), axis, None, out)  # type: ignore[no-any-return]
+    return launch.run("softmax_vjp_vjp", (y, dy, g), axis, None, out)  # type: ignore[return-value]
 
 
 def softmax_hvp(
-    y: cupy.ndarray,
-    dy: cupy.ndarray,
-    v: cupy.ndarray,
+    y: ArrayT,
+    dy: AnyArray,
+    v: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    out: AnyArray | None = None,
+) -> ArrayT:
     """Product of a vector with the Hessian of ``x -> sum_i dy_i softmax(x)_i``.
 
     It is the change of `softmax_vjp`'s result along a change `v` of softmax's input: with

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cusoftmax.functions import _logits
 from cusoftmax.runtime import launch
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 Axis = int | tuple[int, ...] | None
 
 
 def softmax_value_and_vjp(
-    x: cupy.ndarray,
-    dy: cupy.ndarray,
+    x: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     """Softmax of logits, and the gradient of a loss with respect to them, in one launch.
 
     ``y = softmax(x)`` and ``dx = y * (dy - sum_j y_j dy_j)``. Nothing is rounded between the two,
@@ -74,17 +75,17 @@ def softmax_value_and_vjp(
 
 
 def softmax_value_and_jvp(
-    x: cupy.ndarray,
-    xt: cupy.ndarray,
+    x: ArrayT,
+    xt: AnyArray,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     """Softmax of logits, and its change along a change of them, in one launch.
 
     ``y = softmax(x)`` and ``dyt = y * (xt - sum_j y_j xt_j)``. The Jacobian of softmax is
@@ -121,17 +122,17 @@ def softmax_value_and_jvp(
 
 
 def log_softmax_value_and_vjp(
-    x: cupy.ndarray,
-    dy: cupy.ndarray,
+    x: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     """log_softmax of logits, and the gradient of a loss with respect to them, in one launch.
 
     ``logy = log_softmax(x)`` and ``dx = dy - exp(logy) * sum_j dy_j``, which is right also where an
@@ -168,17 +169,17 @@ def log_softmax_value_and_vjp(
 
 
 def log_softmax_value_and_jvp(
-    x: cupy.ndarray,
-    xt: cupy.ndarray,
+    x: ArrayT,
+    xt: AnyArray,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     """log_softmax of logits, and its change along a change of them, in one launch.
 
     ``logy = log_softmax(x)`` and ``dlogy = xt - sum_j exp(logy_j) xt_j``.
@@ -215,17 +216,17 @@ def log_softmax_value_and_jvp(
 
 def _run(
     op: str,
-    inputs: tuple[cupy.ndarray, cupy.ndarray],
+    inputs: tuple[ArrayT, AnyArray],
     axis: Axis,
     dtype: DTypeLike | None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None,
+    out: Any,
     scale: float | None,
-    mask: cupy.ndarray | None,
-    bias: cupy.ndarray | None,
+    mask: AnyArray | None,
+    bias: AnyArray | None,
     causal: bool,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     if scale is None and mask is None and bias is None and causal is False:
-        return launch.run(op, inputs, axis, dtype, out)  # type: ignore[no-any-return]
-    return _logits.run(  # type: ignore[no-any-return]
+        return launch.run(op, inputs, axis, dtype, out)  # type: ignore[return-value]
+    return _logits.run(  # type: ignore[return-value]
         op, inputs, axis, dtype, out, scale=scale, mask=mask, bias=bias, causal=causal
     )

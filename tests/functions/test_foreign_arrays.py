@@ -84,7 +84,7 @@ def cases(name: str) -> list[dict[str, Any]]:
     """Return NumPy arguments of a function: none but the required ones, and each optional array."""
     kinds = parameters(name)
     base = {
-        each: values_of(name, each) if "ndarray" in kinds[each].annotation else value
+        each: values_of(name, each) if "Array" in kinds[each].annotation else value
         for each, value in required(name).items()
     }
     first = next(iter(base))

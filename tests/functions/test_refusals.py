@@ -114,7 +114,7 @@ def required(name: str) -> Arguments:
     if name == "warmup":
         return {"shapes": [SHAPE]}
     return {
-        p.name: on_host(values_of(name, p.name)) if "ndarray" in p.annotation else 1
+        p.name: on_host(values_of(name, p.name)) if "Array" in p.annotation else 1
         for p in parameters(name).values()
         if p.default is inspect.Parameter.empty
     }
@@ -215,7 +215,7 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
 def kind_of(annotation: str) -> str:
     """Return which kind of `ACCEPTED` an annotation means, or nothing."""
     plain = annotation.removesuffix(" | None")
-    named = {"DTypeLike": "dtype", "cupy.ndarray": "array"}
+    named = {"DTypeLike": "dtype", "ArrayT": "array", "AnyArray": "array"}
     if annotation.startswith("Literal["):
         return "str"
     return named.get(plain, plain if plain in ACCEPTED else "")
@@ -344,7 +344,7 @@ def test_warmup_checks_all_before_it_compiles(
 @pytest.mark.parametrize("name", OF_ARRAYS)
 def test_an_array_of_numpy_gives_one_traceback(recorder: Recorder, name: str) -> None:
     for argument in required(name):
-        if "ndarray" in parameters(name)[argument].annotation:
+        if "Array" in parameters(name)[argument].annotation:
             wrong = required(name) | {argument: values_of(name, argument)}
             error = refusal(name, wrong, recorder)
             assert f"{argument} is a numpy.ndarray, and only CuPy arrays" in str(error)
