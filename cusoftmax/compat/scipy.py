@@ -39,14 +39,14 @@ def softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         As for `cusoftmax.softmax`.
     axis : int, tuple of int or None
         Axes that are normalised together; None means all of them.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`.
 
     Raises
@@ -62,14 +62,14 @@ def log_softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         As for `cusoftmax.log_softmax`.
     axis : int, tuple of int or None
         Axes that are normalised together; None means all of them.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`.
 
     Raises
@@ -116,7 +116,7 @@ def logsumexp(
 
     Parameters
     ----------
-    a : cupy.ndarray
+    a : array
         As `x` for `cusoftmax.logsumexp`.
     axis, b, keepdims, return_sign
         As for `cusoftmax.logsumexp`, but `axis` is None by default: all axes. `a` and `b` are
@@ -124,7 +124,7 @@ def logsumexp(
 
     Returns
     -------
-    cupy.ndarray, or a pair of them
+    array, or a pair of them
         The logarithm; with `return_sign` also the sign.
 
     Raises

@@ -42,7 +42,7 @@ def log_softmax(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`; `out` if it was given.
 
     Raises
@@ -85,16 +85,16 @@ def log_softmax_vjp(
 
     Parameters
     ----------
-    logy : cupy.ndarray
+    logy : array
         The result of `log_softmax`, so at most 0; any shape, strides and accepted dtype.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
     axis, out, scale, mask, causal
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient; its dtype as in `softmax_vjp`.
 
     Raises
@@ -132,16 +132,16 @@ def log_softmax_jvp(
 
     Parameters
     ----------
-    logy : cupy.ndarray
+    logy : array
         The result of `log_softmax`, so at most 0; any shape, strides and accepted dtype.
-    xt : cupy.ndarray
+    xt : array
         Tangent of log_softmax's input. Same shape; its dtype may differ.
     axis, out, scale, mask, causal
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The tangent of log_softmax's result; its dtype as in `softmax_vjp`.
 
     Raises
@@ -230,13 +230,13 @@ def logsumexp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Any shape, strides and accepted dtype, as for `softmax`.
     axis : int, tuple of int or None
         The axes that are summed over; None means all of them.
     keepdims : bool
         Whether these axes stay in the result, with size 1.
-    b : cupy.ndarray, optional
+    b : array, optional
         Weights of any sign, broadcast to the shape of `x` without a copy. An element of weight 0
         does not take part, even if it is +inf or NaN.
     return_sign : bool
@@ -245,7 +245,7 @@ def logsumexp(
     dtype : dtype, optional
         Float dtype of the results. By default that of `out` or, without `out`, the wider of those
         of `x` and `b`, and float64 for integers and bool.
-    out : cupy.ndarray, or a pair of them with `return_sign`, optional
+    out : array, or a pair of them with `return_sign`, optional
         Where to write the results: their shape, a float dtype, any strides.
     scale, mask, bias, causal
         As for `softmax`: the sum is that of ``b_j exp(scale * x_j + bias_j)`` over the elements
@@ -253,14 +253,14 @@ def logsumexp(
 
     Returns
     -------
-    cupy.ndarray, or a pair of them
+    array, or a pair of them
         The logarithm, with the shape of `x` without `axis`; with `return_sign` also the sign: 1,
         -1, 0 or NaN.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `b`, `mask` or `bias` does not broadcast to `x`; if `out` has
@@ -347,20 +347,20 @@ def logsumexp_vjp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         The input of `logsumexp`.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to logsumexp's result. Same shape as that; its dtype may
         differ.
     axis, keepdims, b, scale, mask, bias, causal
         As given to `logsumexp`. Hidden elements have the gradient 0.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient. Its dtype is that of `out` if given, else the wider of those of `x` and `b`.
 
     Raises

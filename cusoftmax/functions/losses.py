@@ -93,15 +93,15 @@ def cross_entropy(
 
     Parameters
     ----------
-    logits : cupy.ndarray
+    logits : array
         Any shape and strides, with the classes along `axis`. float16, bfloat16, float32 or float64;
         integers and bool, which compute in float64.
-    target : cupy.ndarray
+    target : array
         Either integers, the class of each row, with the shape of `logits` without `axis`; or
         floats, the probability of each class, with the shape of `logits`.
     axis : int
         The axis of the classes.
-    weight : cupy.ndarray, optional
+    weight : array, optional
         A weight for each class, with shape ``(C,)`` and a float dtype.
     ignore_index : int
         The integer target of rows to ignore: their loss and gradient are exactly 0, whatever the
@@ -128,16 +128,16 @@ def cross_entropy(
 
     Returns
     -------
-    loss : cupy.ndarray
+    loss : array
         Without dimensions or, without reduction, with the shape of `logits` without `axis`. Its
         dtype is that of `logits`, or float64 for integers; sums are rounded to it once.
-    dlogits : cupy.ndarray
+    dlogits : array
         With `grad`: the gradient, with the shape and dtype of `logits`.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if the shape of `target` or `weight` does not fit that of
@@ -201,15 +201,15 @@ def cross_entropy_vjp(
     ----------
     logits, target, axis, weight, ignore_index, label_smoothing, z_loss, softcap, check
         As given to `cross_entropy`.
-    dloss : cupy.ndarray
+    dloss : array
         Gradient with respect to the loss of each row; the shape of `logits` without `axis`.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: same shape as `logits`, a float dtype, any strides. It may be
         `logits` itself.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient, with the dtype of `logits`; `out` if it was given.
 
     Raises

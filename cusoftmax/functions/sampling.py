@@ -37,7 +37,7 @@ def gumbel_softmax(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits; shapes, strides and dtypes as for `softmax`.
     axis : int
         The axis of the softmax.
@@ -51,7 +51,7 @@ def gumbel_softmax(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`; `out` if it was given.
 
     Raises
@@ -123,7 +123,7 @@ def sample(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits; shapes, strides and dtypes as for `softmax`.
     axis : int
         The axis of the categories; it has at least one element.
@@ -132,18 +132,18 @@ def sample(
     temperature : float
         From 0 to 2**100. 0, or less than 2**-100, means the limit, which is deterministic: the
         index of the largest logit, or the first of several equal ones, as in `numpy.argmax`.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: the shape of the result, int64, any strides.
 
     Returns
     -------
-    cupy.ndarray of int64
+    array of int64
         An index for each row, with the shape of `x` without `axis`; `out` if it was given.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `seed` or `temperature` is out of range; if `axis` is out of

@@ -26,10 +26,10 @@ def segment_softmax(
 
     Parameters
     ----------
-    x : cupy.ndarray, shape (E, ...)
+    x : array, shape (E, ...)
         The elements of the segments; strides and dtypes as for `softmax`. Further dimensions, such
         as the heads of graph attention, are columns with the same segments.
-    offsets : cupy.ndarray, shape (S + 1,)
+    offsets : array, shape (S + 1,)
         Where each segment begins, and where the last one ends: int32 or int64, rising from 0 to E.
         A segment may be empty.
     out, dtype
@@ -37,13 +37,13 @@ def segment_softmax(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`; `out` if it was given.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `x` has no dimensions; if `offsets` is empty or not
@@ -80,18 +80,18 @@ def segment_softmax_vjp(
 
     Parameters
     ----------
-    y : cupy.ndarray, shape (E, ...)
+    y : array, shape (E, ...)
         The result of `segment_softmax`; any strides and accepted dtype.
-    dy : cupy.ndarray, shape (E, ...)
+    dy : array, shape (E, ...)
         Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
-    offsets : cupy.ndarray, shape (S + 1,)
+    offsets : array, shape (S + 1,)
         As given to `segment_softmax`.
-    out : cupy.ndarray, optional
+    out : array, optional
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient; its dtype as in `softmax_vjp`.
 
     Raises

@@ -29,7 +29,7 @@ def topk_softmax(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, with at least one dimension; strides and dtypes as for `softmax`.
     k : int
         How many to select: from 1 to 64, and at most the length of a row.
@@ -41,20 +41,20 @@ def topk_softmax(
     dtype : dtype, optional
         Float dtype of the values. By default that of ``out[0]`` or, without `out`, that of `x`, and
         float64 for integers and bool.
-    out : pair of cupy.ndarray, optional
+    out : pair of arrays, optional
         Where to write values and indices: their shape, a float dtype and int64, any strides. They
         may not overlap `x`.
 
     Returns
     -------
-    values, indices : cupy.ndarray
+    values, indices : array
         Both have the shape of `x`, but with `k` elements along `axis`, in descending order of the
         values. The indices are int64, as for `cupy.take_along_axis`.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `k` is less than 1, more than 64 or more than the length of a

@@ -36,7 +36,7 @@ def softmax(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Any shape and any strides. float16, bfloat16, float32 or float64; integers and bool, which
         compute in float64.
     axis : int, tuple of int or None
@@ -45,15 +45,15 @@ def softmax(
     dtype : dtype, optional
         Float dtype of the result. By default that of `out` or, without `out`, that of `x`, and
         float64 for integers and bool.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
     scale : float, optional
         Factor of the logits, the inverse of a temperature: 0, or an absolute value from 2**-64 to
         2**64.
-    mask : cupy.ndarray of bool, optional
+    mask : array of bool, optional
         True for elements that take part. It is broadcast to the shape of `x` without a copy.
-    bias : cupy.ndarray, optional
+    bias : array, optional
         Added to the scaled logits. Any accepted dtype, which does not affect that of the result;
         broadcast as `mask` is.
     causal : bool
@@ -63,13 +63,13 @@ def softmax(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`; `out` if it was given.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `out` has the wrong shape, device or dtype, has elements that
@@ -122,13 +122,13 @@ def softmax_vjp(
 
     Parameters
     ----------
-    y : cupy.ndarray
+    y : array
         The result of `softmax`; any shape, strides and accepted dtype.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
     axis : int, tuple of int or None
         The `axis` that was given to `softmax`.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: same shape, a float dtype, any strides. It may be `y` or `dy`
         itself.
     scale, mask, causal
@@ -136,14 +136,14 @@ def softmax_vjp(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient. Its dtype is that of `out` if given, else the wider of the inputs' dtypes:
         float32 for float16 with bfloat16, and float64 if an input holds integers or bool.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `y`, `dy` and `out` differ in shape or device; if `out` has
@@ -188,16 +188,16 @@ def softmax_jvp(
 
     Parameters
     ----------
-    y : cupy.ndarray
+    y : array
         The result of `softmax`; any shape, strides and accepted dtype.
-    xt : cupy.ndarray
+    xt : array
         Tangent of softmax's input. Same shape; its dtype may differ.
     axis, out, scale, mask, causal
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The tangent of softmax's result; its dtype as in `softmax_vjp`.
 
     Raises
@@ -230,22 +230,22 @@ def softmax_jacobian(
 
     Parameters
     ----------
-    y : cupy.ndarray, shape (..., n)
+    y : array, shape (..., n)
         The result of `softmax`; any strides and accepted dtype.
     dtype : dtype, optional
         Float dtype of the result. By default that of `out` or, without `out`, that of `y`.
-    out : cupy.ndarray, shape (..., n, n), optional
+    out : array, shape (..., n, n), optional
         Where to write the result: a float dtype, any strides.
 
     Returns
     -------
-    cupy.ndarray, shape (..., n, n)
+    array, shape (..., n, n)
         The matrix of each row; `out` if it was given.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `y` has no dimensions; if `out` has the wrong shape, device or
@@ -303,19 +303,19 @@ def softmax_vjp_vjp(
 
     Parameters
     ----------
-    y, dy : cupy.ndarray
+    y, dy : array
         The inputs of `softmax_vjp`.
-    g : cupy.ndarray
+    g : array
         Gradient of the loss with respect to its result. Same shape; the dtypes may differ.
     axis : int, tuple of int or None
         The axes of the softmax.
-    out : pair of cupy.ndarray, optional
+    out : pair of arrays, optional
         Where to write the results: same shape, a float dtype, any strides. Each may be one of the
         inputs itself.
 
     Returns
     -------
-    pair of cupy.ndarray
+    pair of arrays
         The gradients with respect to `y` and to `dy`, in the widest of the inputs' dtypes.
 
     Raises
@@ -355,16 +355,16 @@ def softmax_hvp(
 
     Parameters
     ----------
-    y, dy : cupy.ndarray
+    y, dy : array
         The inputs of `softmax_vjp`.
-    v : cupy.ndarray
+    v : array
         Tangent of softmax's input. Same shape; the dtypes may differ.
     axis, out
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The product, in the widest of the inputs' dtypes.
 
     Raises

@@ -36,16 +36,16 @@ def softmax_value_and_vjp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, of any shape, strides and accepted dtype, as for `softmax`.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
     axis : int, tuple of int or None
         The axes that are normalised together.
     dtype : dtype, optional
         Dtype of both results, any of the floats. By default that of `out`, or the wider of the
         inputs' floats (float32 for float16 with bfloat16; float64 if one holds integers or bool).
-    out : pair of cupy.ndarray, optional
+    out : pair of arrays, optional
         Where to write the results: same shape, a float dtype, any strides. Each may be one of the
         inputs itself.
     scale, mask, bias, causal
@@ -54,7 +54,7 @@ def softmax_value_and_vjp(
 
     Returns
     -------
-    y, dx : cupy.ndarray
+    y, dx : array
         Elements that `mask` or `causal` hide are 0 in both, whatever `dy` is there.
 
     Raises
@@ -93,16 +93,16 @@ def softmax_value_and_jvp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, as for `softmax`.
-    xt : cupy.ndarray
+    xt : array
         Tangent of the logits. Same shape; its dtype may differ.
     axis, dtype, out, scale, mask, bias, causal
         As for `softmax_value_and_vjp`. With a `scale`, the tangent is that of `x`.
 
     Returns
     -------
-    y, dyt : cupy.ndarray
+    y, dyt : array
         Elements that `mask` or `causal` hide are 0 in both.
 
     Raises
@@ -140,16 +140,16 @@ def log_softmax_value_and_vjp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, as for `log_softmax`.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
     axis, dtype, out, scale, mask, bias, causal
         As for `softmax_value_and_vjp`.
 
     Returns
     -------
-    logy, dx : cupy.ndarray
+    logy, dx : array
         Elements that `mask` or `causal` hide are -inf and 0.
 
     Raises
@@ -186,16 +186,16 @@ def log_softmax_value_and_jvp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, as for `log_softmax`.
-    xt : cupy.ndarray
+    xt : array
         Tangent of the logits. Same shape; its dtype may differ.
     axis, dtype, out, scale, mask, bias, causal
         As for `softmax_value_and_jvp`.
 
     Returns
     -------
-    logy, dlogy : cupy.ndarray
+    logy, dlogy : array
         Elements that `mask` or `causal` hide are -inf and 0.
 
     Raises
