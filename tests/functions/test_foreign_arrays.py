@@ -6,7 +6,6 @@ The streams' order is for a GPU: ``tests/emulator/driver_cases.py``.
 from __future__ import annotations
 
 import gc
-import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,7 @@ from cusoftmax import emulator, reference
 from cusoftmax.compat import scipy as compat
 from cusoftmax.runtime import arrays
 from tests.functions.foreign_libraries import ByCapsule, ByInterface, OfLibrary
-from tests.functions.test_refusals import OF_ARRAYS, parameters, required, values_of
+from tests.functions.public_functions import OF_ARRAYS, parameters, required, values_of
 
 X = np.random.default_rng(0).normal(0, 3, (4, 6)).astype(np.float32)
 
@@ -121,11 +120,7 @@ def test_every_function_and_option_takes_them(emulated: Any, name: str) -> None:
             np.testing.assert_equal(read(function(**given)), expected, str(case))
 
 
-def with_results(name: str) -> list[str]:
-    return [name for name in OF_ARRAYS if "out" in inspect.signature(getattr(cs, name)).parameters]
-
-
-@pytest.mark.parametrize("name", with_results("out"))
+@pytest.mark.parametrize("name", [name for name in OF_ARRAYS if "out" in parameters(name)])
 def test_results_are_written_into_theirs(emulated: Any, name: str) -> None:
     function = getattr(cs, name)
     for case in cases(name):
