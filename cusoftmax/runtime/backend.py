@@ -97,16 +97,23 @@ class CudaBackend:
         return copied
 
 
+# CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+_LARGE_CLUSTERS_ALLOWED = 14
+
+
 @cache
 def _load(kernel: Kernel, device: DeviceSpec, number: Hashable) -> Loaded:
     import cupy
 
+    from cusoftmax.planning.device import PORTABLE_CLUSTER
     from cusoftmax.runtime import source  # hashlib and pathlib: not needed to import the package
 
     raw = cupy.RawKernel(source.code(), kernel.name, options=source.options(kernel))
     # More than 48 KiB must be allowed for each function; each launch then asks for what it needs.
     raw.max_dynamic_shared_size_bytes = device.shared_per_block
     function: Loaded = raw.kernel  # compiled and loaded for the current device by the line above
+    if kernel.cluster > PORTABLE_CLUSTER:
+        cupy.cuda.driver.funcSetAttribute(raw.kernel.ptr, _LARGE_CLUSTERS_ALLOWED, 1)
     return function
 
 

@@ -21,9 +21,10 @@ from cupy_backends.cuda.api import driver, runtime
 import cusoftmax as cs
 from cusoftmax import emulator
 from cusoftmax.emulator.cuda_driver import DriverError, Machine
+from cusoftmax.emulator.cuda_driver.kernels import check_launch
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import launch
-from cusoftmax.runtime.backend import CudaBackend, active
+from cusoftmax.runtime.backend import CudaBackend, _load, active
 from tests.conftest import CudaDevice
 from tests.emulated_driver import MACHINE
 from tests.functions.foreign_libraries import ByCapsule, ByInterface, OfLibrary
@@ -495,6 +496,30 @@ def test_a_grid_is_whole_clusters(gpu: CudaDevice, machine: Machine) -> None:
     struct = CudaBackend().by_value(np.zeros(64, np.int64))
     with pytest.raises(DriverError, match=f"in clusters of {step.kernel.cluster}"):
         function((step.kernel.cluster + 1,), (step.block,), (None,) * 3 + (struct,), 0)
+
+
+def test_large_clusters_are_asked_for(gpu: CudaDevice, machine: Machine) -> None:
+    """A driver allows 8 blocks unless it is told otherwise, and some chips have no more."""
+    step = planned("logsumexp", "float32", (17, 131072), -1, gpu.arch).launches[0]
+    assert step.kernel.cluster == 16
+    function = _load(step.kernel, CudaBackend().device, CudaBackend().key)
+    assert driver.funcGetAttribute(14, function.ptr) == 1
+    struct = CudaBackend().by_value(np.zeros(64, np.int64))  # of no rows
+    arguments = (None,) * (step.kernel.reads + step.kernel.writes + 1) + (struct,)
+
+    def try_it() -> None:
+        function((step.grid,), (step.block,), arguments, step.shared_bytes)
+        cupy.cuda.Device().synchronize()
+
+    try_it()
+    assert machine.launches[-1].name == step.kernel.name
+    driver.funcSetAttribute(function.ptr, 14, 0)
+    with pytest.raises(DriverError, match="clusters of 16 blocks on sm_90, where 8 are allowed"):
+        try_it()
+    small = dataclasses.replace(machine.spec, arch=120)
+    driver.funcSetAttribute(function.ptr, 14, 1)
+    with pytest.raises(DriverError, match="clusters of 16 blocks on sm_120, where 8 are allowed"):
+        check_launch(machine.functions[function.ptr], (16, 1, 1), (32, 1, 1), 0, small)
 
 
 def test_only_ptx_for_the_device_is_loaded(machine: Machine) -> None:

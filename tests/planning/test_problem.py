@@ -105,13 +105,14 @@ def test_known_device(arch: str | int) -> None:
     device = DeviceSpec.known(arch)
     assert (device.arch, device.sm_count, device.shared_per_block) == (90, 132, 227 * 1024)
     assert device.clusters
-    assert device.max_cluster == 8
+    assert device.max_cluster == 16
 
 
 def test_every_architecture_and_those_between() -> None:
     for arch in ARCHITECTURES:
         assert DeviceSpec.known(arch).arch == arch
         assert DeviceSpec.known(arch).clusters == (arch >= 90)
+        assert DeviceSpec.known(arch).max_cluster == {90: 16, 100: 16, 120: 8}.get(arch, 1)
     between = DeviceSpec.known("sm_103")
     assert (between.arch, between.sm_count) == (103, DeviceSpec.known(100).sm_count)
     for unknown in ("sm_70", "hopper", ""):
