@@ -29,20 +29,18 @@ from cusoftmax.planning.checks import (
 )
 from cusoftmax.planning.problem import k_order
 from cusoftmax.runtime import arrays
-from cusoftmax.runtime.backend import active
+from cusoftmax.runtime.backend import active, gpu_is_present
 
 _VERSION = (1, 0)  # of DLPack
 _CPU, _CUDA, _PINNED, _MANAGED = 1, 2, 3, 13  # DLPack's types of devices
 _READ_ONLY, _COPIED = 1, 2  # DLPack's flags
 _BFLOAT = (4, 16)  # DLPack's code of the dtype, and its bits
 _DTYPES = {
-    **{
-        (code, bits): f"{kind}{bits // 8}"
-        for code, kind in ((0, "i"), (1, "u"), (2, "f"))
-        for bits in (8, 16, 32, 64)
-    },
-    (6, 8): "?",
-}
+    (code, 8 * size): f"{kind}{size}"
+    for code, kind, sizes in ((0, "i", (1, 2, 4, 8)), (1, "u", (1, 2, 4, 8)), (2, "f", (2, 4, 8)))
+    for size in sizes
+} | {(6, 8): "?"}
+_INTERFACE = "__cuda_array_interface__"
 _JAX = {"jax", "jaxlib"}
 
 
@@ -204,7 +202,7 @@ class Loan:
                 raise self._refused(name, value, result)
             if hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__"):
                 lent = self._by_dlpack(name, value)
-            elif hasattr(kind, "__cuda_array_interface__"):
+            elif _INTERFACE in getattr(value, "__dict__", ()) or hasattr(kind, _INTERFACE):
                 lent = self._by_interface(name, value)
             else:
                 raise self._refused(name, value, result)
@@ -305,13 +303,16 @@ class Loan:
         address, read_only = found["data"]
         strides = found.get("strides")
         strides = _c_order(shape, dtype) if strides is None else tuple(strides)
-        stream = None
-        if not self._backend.on_host:
+        stream, host = None, self._backend.on_host
+        if address and (not host or gpu_is_present()):
+            from cupy.cuda import runtime
+
+            place = runtime.pointerGetAttributes(address)
+            if not host or place.type == runtime.memoryTypeDevice:
+                self._check_place(name, value, _CUDA, place.device)
+        if not host:
             import cupy
 
-            if address:
-                place = cupy.cuda.runtime.pointerGetAttributes(address)
-                self._check_place(name, value, _CUDA, place.device)
             stream = found.get("stream")
             ours = cupy.cuda.get_current_stream()
             if stream is not None and stream != _number(ours):

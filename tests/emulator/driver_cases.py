@@ -305,6 +305,10 @@ def test_arrays_of_another_device_or_nowhere(gpu: CudaDevice) -> None:
     assert cs.softmax(ByInterface(empty, data=(0, False))).shape == (0, X.shape[1])
     with pytest.raises(TypeError, match=r"x is a .*ByCapsule in host memory"):
         cs.softmax(ByCapsule(X))
+    for made in (OfLibrary, ByInterface):
+        here = made(gpu.asarray(X))
+        with emulator.activate(), pytest.raises(TypeError, match="on a GPU, and the emulator runs"):
+            cs.softmax(here)
 
 
 def test_events_end_loops_and_take_times(gpu: CudaDevice) -> None:

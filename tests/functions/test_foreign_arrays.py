@@ -312,6 +312,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         r"x has dtype unknown, which is not accepted; the dt",
     ),
     (lambda: faulty(code=(10, 8)), TypeError, r"x has dtype unknown, which is not accepted"),
+    (lambda: faulty(code=(2, 8)), TypeError, r"x has dtype unknown, which is not accepted"),
     (lambda: faulty(lanes=2), TypeError, r"x has dtype unknown, which is not accepted"),
     (
         lambda: faulty(device=(2, 0)),
