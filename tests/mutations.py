@@ -86,6 +86,8 @@ _TALL = Probe("group", "softmax", "float32", (1, 1024), rows="tall")
 _BLOCK = Probe("block", "softmax", "float32", (3, 5000), arch="sm_80")
 _CLUSTER = Probe("block x8", "softmax", "float32", (2, 40000))
 _PARKED = Probe("block parked", "softmax_vjp", "float64", (2, 12000), arch="sm_80")
+_LONE = Probe("block x8 parked", "softmax_vjp", "float64", (9, 80000), only=(0,))
+_LARGE = replace(_LONE, kind="block x16 parked", shape=(17, 80000), twin=_LONE)
 _STREAM = Probe("stream", "softmax", "float32", (11, 70001), arch="sm_75", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (500, 40), axis=0)
@@ -134,6 +136,14 @@ MUTATIONS = (
         (replace(_BLOCK, grid=1),),
     ),
     Mutation(
+        "block: nodes published to eight blocks of sixteen",
+        RACE,
+        "patterns/block.cuh",
+        "if (lane < kCluster) nodes",
+        "if (lane < kCluster && lane < 8) nodes",
+        (_LARGE,),
+    ),
+    Mutation(
         "block: cluster barrier between two rows dropped",
         (*RACE, "remote store to a finished block"),
         "patterns/block.cuh",
@@ -159,9 +169,9 @@ MUTATIONS = (
         "block: elements are taken before all of them are staged",
         RACE,
         "patterns/block.cuh",
-        """      span.read();
+        """      span.pad<Op>(room);
       block_barrier();""",
-        "      span.read();",
+        "      span.pad<Op>(room);",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -177,8 +187,24 @@ MUTATIONS = (
         "span: one vector more than the whole sectors have",
         (*RACE, *MEMORY),
         "reduce/span.cuh",
-        "left = sectors * (kSector / kVector) - vector;",
-        "left = sectors * (kSector / kVector) - vector + 1;",
+        "left = whole - vector;",
+        "left = whole - vector + 1;",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "span: copies are not waited for",
+        RACE,
+        "reduce/span.cuh",
+        "    finish_copies();\n",
+        "",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "span: an element too few behind a row",
+        (*RACE, BOUND),
+        "reduce/span.cuh",
+        "i = count_ + thread_index();",
+        "i = count_ + 1 + thread_index();",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -489,8 +515,8 @@ MUTATIONS = (
         "column: walkers' nodes stored at a pitch one node short",
         RACE,
         "patterns/column.cuh",
-        "nodes.store(walker * kPitch + c * kLanes + lane, node);",
-        "nodes.store(walker * (kPitch - 2) + c * kLanes + lane, node);",
+        "nodes.store(node_at(walker, c * kLanes + lane), node);",
+        "nodes.store(node_at(walker, c * kLanes + lane) - 2 * walker, node);",
         (_COLUMN,),
     ),
     Mutation(

@@ -2,8 +2,8 @@
 // biased). Used by softmax, log_softmax and logsumexp; the derivatives use the scale alone.
 //
 // z is a double word: its absolute error is the relative error of its exponential. It is computed anew wherever it is
-// needed, so that registers hold only x and the bias. The sign of the scale is applied on load, to elements of the row
-// alone, and |scale| later: so elements beyond the row's end stay −∞.
+// needed, so that registers hold only x and the bias. Its low word is finite. The sign of the scale is applied on load,
+// to elements of the row alone, and |scale| later: so elements beyond the row's end stay −∞.
 #pragma once
 
 #include "numeric/exp.cuh"
@@ -31,6 +31,7 @@ CSM_DEVICE DoubleWord logit(const Element& e, DoubleWord factor) {
   if constexpr (kScaled) {
     z.hi = e[0] * factor.hi;
     z.lo = fused(e[0], factor.lo, fused(e[0], factor.hi, -z.hi));
+    if constexpr (!kBiased) return drop_invalid_low(z);
   }
   if constexpr (kBiased) {
     const DoubleWord sum = two_sum(z.hi, e[kBias]);
@@ -47,8 +48,7 @@ CSM_DEVICE DoubleWord logit(const Element& e, DoubleWord factor) {
 // ones.
 CSM_DEVICE DoubleWord below_maximum(DoubleWord z, DoubleWord m) {
   if constexpr (kFastExp) {
-    const Acc low = z.lo - m.lo;  // NaN or infinite if scale · x has overflowed
-    return as_double_word((z.hi - m.hi) + (low - low == Acc(0) ? low : Acc(0)));
+    return as_double_word((z.hi - m.hi) + (z.lo - m.lo));
   } else {
     return difference(z, m);
   }

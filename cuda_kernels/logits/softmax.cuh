@@ -16,6 +16,10 @@ struct Softmax : OfLogits<WritesElements> {
     term[0] = e[0] = exp_logit(e, to, factor_of(context));
   }
 
+  static constexpr bool kPairs = kSingle && kPlainLogits && !kCountsOnes && kRegisterInputs == 1;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponential(e, to); }
+  CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled(e, scale.times); }
+
   // What turns exponentials of the chunk into y. A row of −inf alone has the sum 0, and its results are NaN.
   using Scale = Factor;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext&) {

@@ -47,6 +47,7 @@ template <int Operand>
 using Type = typename NthType<Operand, CSM_TYPES>::type;
 
 using Acc = CSM_ACC;  // the type of all arithmetic: float or double
+using Pair = PairOf<Acc>;
 
 constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales are double words (numeric/double_word.cuh): wherever the result is as precise as the
@@ -144,6 +145,9 @@ constexpr bool kRepeated = (CSM_REPEATED >> Operand & 1) != 0;
 template <int Operand>
 constexpr bool kStaged = (CSM_STAGED >> Operand & 1) != 0;
 constexpr bool kStages = CSM_STAGED != 0;
+
+// Whether results are so large that no cache keeps them, and each element is read once.
+constexpr bool kUncached = CSM_UNCACHED;
 
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;  // elements that kLanes lanes hold together

@@ -65,6 +65,10 @@ CSM_DEVICE double power_of_two(double rounded) {
   return bits_to_double((double_to_bits(rounded) << 52) + 0x3ff0000000000000ull);
 }
 
+CSM_DEVICE Pair power_of_two(Pair rounded) {
+  return each(rounded, [](Acc one) { return power_of_two(one); });
+}
+
 // a · 2^k for an integer k of a size up to 2000.
 CSM_DEVICE double scale_by_power(double a, int k) {
   // k may reach −1075, which no single power of two has as its exponent: two factors.
@@ -94,39 +98,52 @@ CSM_DEVICE FractionAndPower split_power(double a) {
 
 // Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift).
 struct Reference {
-  DoubleWord shift;  // the low word is of fast exponentials alone
+  DoubleWord shift;
   Acc round;
 };
 
 // A multiple of kFar, towards 0.
 CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
+// Of a double word, each word's: the low one of a large logit is itself large.
+CSM_DEVICE DoubleWord shift_of(DoubleWord m) {
+  return {shift_of(maximum(m.hi, ExpC::kLowest)), kDoubleWordMaximum ? shift_of(m.lo) : Acc(0)};
+}
+CSM_DEVICE Acc shifted(DoubleWord m, DoubleWord shift) {
+  const Acc high = m.hi - shift.hi;
+  return kDoubleWordMaximum ? high + (m.lo - shift.lo) : high;
+}
+// kRound + rint(m log2 e).
+CSM_DEVICE Acc rounded_power(Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound); }
 
 // That of elements whose maximum is m. The shift is 0 but for logits beyond kFar, and such that x − shift is exact for
 // an x that does not vanish beside m. For m = ±∞ it makes exponentials of −∞ 0, and such of +∞ NaN.
 CSM_DEVICE Reference reference_of(DoubleWord m) {
   if constexpr (kFastExp) return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : m, Acc(0)};
-  const Acc shift = shift_of(maximum(m.hi, ExpC::kLowest));
-  const Acc near = maximum(-ExpC::kFar, m.hi - shift);
-  return {as_double_word(shift), (Acc(2) * ExpC::kRound + ExpC::kLowered) - fused(near, ExpC::kLog2e, ExpC::kRound)};
+  const DoubleWord shift = shift_of(m);
+  const Acc near = maximum(Acc(-2) * ExpC::kFar, shifted(m, shift));
+  return {shift, (Acc(2) * ExpC::kRound + ExpC::kLowered) - rounded_power(near)};
 }
 
 // Makes sums that are relative to the reference of the maximum `from` relative to that of `to`, which is not smaller,
 // but for a factor 2^k. Returns k ≤ 0.
 template <int kCount>
-CSM_DEVICE Acc move_between(Acc from, Acc to, DoubleWord (&sums)[kCount]) {
-  const auto rounded = [](Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound); };
-  const bool far = from <= -ExpC::kFar || to >= ExpC::kFar;
-  if (unlikely(far && from != negative_infinity())) {
-    // Where the shifts differ by more than one step, all vanishes.
-    const Acc shift = shift_of(from), steps = shift_of(to) - shift;
-    if (steps != Acc(0)) {
+CSM_DEVICE Acc move_between(DoubleWord from, DoubleWord to, DoubleWord (&sums)[kCount]) {
+  const bool far = from.hi <= -ExpC::kFar || to.hi >= ExpC::kFar;
+  if (unlikely(far && from.hi != negative_infinity())) {
+    // Where the shifts differ by more steps, all vanishes.
+    const DoubleWord shift = shift_of(from), shift_to = shift_of(to);
+    const Acc steps = (shift_to.hi - shift.hi) + (shift_to.lo - shift.lo);
+#pragma unroll 1
+    for (int step = 1; step <= (kDoubleWordMaximum ? 2 : 1); ++step) {
+      if (steps < Acc(step) * ExpC::kFar) break;
 #pragma unroll
       for (int k = 0; k < kCount; ++k) sums[k] = multiply(sums[k], {ExpC::kFarRest, ExpC::kFarRestLow});
     }
-    const Acc k = rounded(from - shift) - rounded(to - (shift + steps));
+    const Acc k = rounded_power(shifted(from, shift)) - rounded_power(shifted(to, shift_to));
     return fused(steps, -ExpC::kFarPower / ExpC::kFar, k);
   }
-  return rounded(from) - rounded(to);  // from −∞ any k will do: the sum is 0
+  const DoubleWord none = as_double_word(Acc(0));
+  return rounded_power(shifted(from, none)) - rounded_power(shifted(to, none));  // from −∞ any k will do: the sum is 0
 }
 
 // 2^k for a k of move_between(). In double that may be subnormal: there it is times 2^kSpare, which lowered() takes
@@ -141,32 +158,48 @@ CSM_DEVICE DoubleWord lowered(DoubleWord a) {
 // --- exponentials ----------------------------------------------------------------------------------------------------
 
 // q(r) of e^r = 1 + r + r²·q(r).
-CSM_DEVICE Acc exp_polynomial(Acc r) {
-  Acc q = ExpC::kQ[ExpC::kTerms - 1];
+template <class T>
+CSM_DEVICE T exp_polynomial(T r) {
+  T q(ExpC::kQ[ExpC::kTerms - 1]);
 #pragma unroll
-  for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, ExpC::kQ[i]);
+  for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, T(ExpC::kQ[i]));
   return q;
 }
 
-// e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays.
-template <bool kLow = false>
-CSM_DEVICE Acc exp_of(Acc x, Acc round, Acc low = Acc(0)) {
-  const Acc near = at_least(x, ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2);
-  const Acc rounded = fused(near, ExpC::kLog2e, round);
-  const Acc k = rounded - round;
-  Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, near));  // the first step is exact
+// e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
+// last place of low, which is finite. T is Acc or, without low, Pair.
+template <bool kLow = false, class T>
+CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
+  const Acc least = ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2;
+  T near = x;
+  if constexpr (kLow) {
+    near = x + low;  // low may be large if x is
+    const bool vanishes = near < least;
+    low = vanishes ? Acc(0) : fast_error(x, low, near);
+    near = vanishes ? least : near;
+  } else {
+    near = at_least(near, least);
+  }
+  const T rounded = fused(near, T(ExpC::kLog2e), T(round));
+  const T k = rounded - T(round);
+  T r = fused(k, T(-ExpC::kLn2Low), fused(k, T(-ExpC::kLn2), near));  // the first step is exact
   if constexpr (kLow) r += low;
-  return fused(r, fused(r, exp_polynomial(r), Acc(1)), Acc(1)) * power_of_two(rounded);
+  const T one(Acc(1));
+  return fused(r, fused(r, exp_polynomial(r), one), one) * power_of_two(rounded);
 }
 
 // For 16-bit outputs of float arithmetic. x = −∞ gives 0, and NaN stays NaN.
-CSM_DEVICE float exp_fast(float d) { return exp2_approx(d * ExpConstants<float>::kLog2e); }
+template <class T>
+CSM_DEVICE T exp_fast(T d) {
+  return exp2_approx(d * T(ExpC::kLog2e));
+}
 
 // e^x relative to a reference; in double times 2^raised. NaN stays NaN.
-template <int raised = 0>
-CSM_DEVICE Acc exponential(Acc x, const Reference& to) {
-  if constexpr (kFastExp) return exp_fast(x - to.shift.hi);
-  else return exp_of(x - to.shift.hi, to.round + Acc(raised));
+template <int raised = 0, class T>
+CSM_DEVICE T exponential(T x, const Reference& to) {
+  const T shifted = x - T(to.shift.hi);
+  if constexpr (kFastExp) return exp_fast(shifted);
+  else return exp_of(shifted, to.round + Acc(raised));
 }
 
 // An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might
@@ -201,14 +234,13 @@ CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
   return fast_two_sum(d.hi, lost == lost ? lost : Acc(0));
 }
 
-// The same of a double word.
+// The same of a double word, whose low word is finite.
 template <int raised = 0>
 CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   if constexpr (kFastExp) {
-    const Acc low = x.lo - to.shift.lo;  // NaN or infinite if x is
-    return exp_fast((x.hi - to.shift.hi) + (low - low == Acc(0) ? low : Acc(0)));
+    return exp_fast((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
   } else {
-    return exp_of<true>(x.hi - to.shift.hi, to.round + Acc(raised), x.lo - x.lo == Acc(0) ? x.lo : Acc(0));
+    return exp_of<true>(x.hi - to.shift.hi, to.round + Acc(raised), x.lo - to.shift.lo);
   }
 }
 
@@ -240,7 +272,7 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
     return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};
   } else {
     DoubleWord moved[1] = {factor};
-    const Acc k = move_between(from.hi, to.hi, moved);
+    const Acc k = move_between(from, to, moved);
     return {lowered(moved[0]), power_of(k)};
   }
 }

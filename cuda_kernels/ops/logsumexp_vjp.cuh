@@ -61,7 +61,7 @@ struct Op : Weighted<WritesElements> {
     const DoubleWord inverse =
         inverse_of({static_cast<Acc>(s.fraction), static_cast<Acc>(scale_by_power(sum.lo, -s.power))});
     DoubleWord moved[1] = {drop_invalid_low(inverse)};
-    const Acc k = move_between(chunk_maximum.hi, top.hi, moved);
+    const Acc k = move_between(chunk_maximum, top, moved);
     const DoubleWord times = as_double_word(static_cast<Acc>(upstream.fraction * of_x.fraction));
     DoubleWord factor = drop_invalid_low(moved[0]);
     int power = upstream.power + of_x.power - s.power - (kRaised - kSumRaised);

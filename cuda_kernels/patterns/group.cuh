@@ -27,7 +27,7 @@ CSM_DEVICE void run(const Arguments& args) {
       span.set_places(row, thread_index() / kLanes * layout.n);
     }
     const RowContext context = row_context<Op>(args, row, number, present);
-    RowTile<Op> tile(0, present ? layout.n : 0);
+    RowTile<Op, kLanes, kItems, kVec, int> tile(0, present ? static_cast<int>(layout.n) : 0);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
     if constexpr (kStages) block_barrier();

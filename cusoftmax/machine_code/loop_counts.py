@@ -48,7 +48,9 @@ class _LaunchLoops:
             folds = not loop.has("STG") and (not moves or self._folds_workspace())
             if folds:
                 return self._fold(loop)
-        if moves and loop.has("STG") and not loop.has("LDG") and not loop.has("LDS"):
+        if (loop.has("STG") or loop.has("STS")) and not loop.has("LDG") and not loop.has("LDS"):
+            if not moves and not loop.has("FMUL") and not loop.has("DMUL"):
+                return self._padding()
             return 1.0  # results are stored in one round, but of terms far below the maximum
         if moves:
             return self._stretch()
@@ -103,6 +105,12 @@ class _LaunchLoops:
         if self.pattern == "block":  # the first chunk is outside the loop, in registers
             return max(0.0, self.chunks / (self.warps * self.launch.kernel.cluster) - 1)
         return 1.0
+
+    def _padding(self) -> float:
+        """Return how many elements a thread puts behind the row where operands are staged."""
+        warps = int(self.warps) * self.launch.kernel.cluster
+        rounds = ceil_div(self.chunks, warps)
+        return (rounds * warps * self.plan.chunk - self.plan.n) / (rounds * warps * WARP)
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""

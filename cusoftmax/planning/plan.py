@@ -229,6 +229,7 @@ def make_kernel(
     slots: int = 0,
     repeated: int = 0,
     staged: int = 0,
+    uncached: bool = False,
     asserted: tuple[tuple[str, int], ...] = (),
 ) -> Kernel:
     """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
@@ -255,6 +256,8 @@ def make_kernel(
         A bit for each input; set for inputs that repeat one element along a row.
     staged : int
         A bit for each operand; set for those whose elements pass through shared memory.
+    uncached : bool
+        Whether accesses tell the caches not to keep what they read and write.
     asserted : tuple of pairs
         Options with numbers that the pattern computes too: the compiler asserts that they agree.
     """
@@ -280,6 +283,7 @@ def make_kernel(
             *(("park",) if parks else ()),
             *((f"r{repeated}",) if repeated else ()),
             *((f"staged{staged}",) if staged else ()),
+            *(("uncached",) if uncached else ()),
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),
         )
     )
@@ -313,6 +317,7 @@ def make_kernel(
         "CSM_ROW_DIMS": row_dims,
         "CSM_REPEATED": repeated,
         "CSM_STAGED": staged,
+        "CSM_UNCACHED": int(uncached),
         "CSM_STAGE": stage or 0,
         "CSM_PARKS": int(parks),
         "CSM_SLOTS": slots,

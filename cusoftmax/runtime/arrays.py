@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from cusoftmax.planning.checks import Array, is_array
+from cusoftmax.planning.checks import Array, NotCuPy, is_array
 
 
 def broadcast(caller: str, name: str, array: Array, first: str, model: Array) -> Array:
     """Return `array` as a view of the shape of `model`; ValueError if it cannot be one."""
-    if not is_array(array) or not is_array(model) or array.shape == model.shape:
-        return array  # what is not a CuPy array is refused by the checks of the call
+    if not is_array(array) or not is_array(model):
+        raise NotCuPy(caller)
+    if array.shape == model.shape:
+        return array
     sizes = zip(array.shape[::-1], model.shape[::-1], strict=False)
     if array.ndim > model.ndim or any(size not in (1, whole) for size, whole in sizes):
         raise ValueError(
@@ -40,7 +42,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 def repeated(caller: str, name: str, array: Array) -> Array:
     """Return a view of shape (..., n, n) in which each row of `array` is repeated n times."""
     if not is_array(array):
-        return array  # refused by the checks of the call
+        raise NotCuPy(caller)
     if not array.ndim:
         raise ValueError(f"{caller}: {name} has no dimensions; give it at least one")
     return broadcast_to(array[..., None, :], (*array.shape, array.shape[-1]))

@@ -28,7 +28,7 @@ BATCHES = (1, 2, 63, 1000)
 SEEDS = range(10)
 # Between them all kinds of plan for either operation and every dtype (asserted below), and accesses
 # of 1 to 8 elements: odd, even, and multiples of 4 and 8.
-LENGTHS = (61, 126, 600, 1020, 4008, 14002, 40000, 70001)
+LENGTHS = (61, 126, 600, 1020, 4008, 5000, 14002, 20002, 40000, 70001)
 CLUSTERS = {"block x2", "block x4", "block x8"}
 ROW_KINDS = {"group", "block", "block parked", *CLUSTERS, "stream", "split"}
 WHOLE = 1 << 19  # elements; of larger batches only the blocks of the compared rows are run

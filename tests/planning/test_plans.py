@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.builder import PlanBuilder
-from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from cusoftmax.planning.device import ARCHITECTURES, PORTABLE_CLUSTER, DeviceSpec
 from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
@@ -175,7 +175,12 @@ def test_plans_fit_the_gpu(
             assert 32 <= step.block <= step.kernel.max_threads <= 1024
             assert step.block % 32 == 0
             assert step.shared_bytes <= device.shared_per_block
-            assert step.kernel.cluster in ((1, 2, 4, 8) if device.arch >= 90 else (1,))
+            assert step.kernel.cluster in (1, 2, 4, 8, 16)
+            assert step.kernel.cluster <= device.max_cluster
+            if step.kernel.cluster > PORTABLE_CLUSTER:  # of blocks that share multiprocessors
+                assert step.grid > 2 * device.sm_count
+                assert 2 * (step.shared_bytes + device.reserved_shared) <= device.shared_per_sm
+                assert 2 * step.block <= step.kernel.max_threads
             if made.pattern in ("split", "stream", "column"):
                 # An aligned subtree of the sum each: only then is the tree the same for all.
                 assert (step.block & (step.block - 1)) == 0
