@@ -122,16 +122,27 @@ class Sectors:
 @contextmanager
 def staging(wanted: bool) -> Iterator[None]:
     """Plan as for arrays of any size, or as if no row passed through shared memory."""
-    usual = tuning.STAGED_BYTES, planner.staged_operands, planner.staged_columns
+    usual = (
+        tuning.STAGED_BYTES,
+        planner.staged_operands,
+        planner.staged_columns,
+        topk.stages_results,
+    )
 
-    def use(least_bytes: int, rows: Callable[..., int], columns: Callable[..., int]) -> None:
+    def use(
+        least_bytes: int,
+        rows: Callable[..., int],
+        columns: Callable[..., int],
+        picks: Callable[..., int],
+    ) -> None:
         tuning.STAGED_BYTES = tuning.Tuned(least_bytes, tuning.STAGED_BYTES.gpu, "")
         planner.staged_operands = topk.staged_operands = rows
         planner.staged_columns = columns
+        topk.stages_results = picks
         plan.cache_clear()
         launch._calls.clear()
 
-    use(0, *(usual[1:] if wanted else 2 * (lambda *_: 0,)))
+    use(0, *(usual[1:] if wanted else 3 * (lambda *_: 0,)))
     try:
         yield
     finally:

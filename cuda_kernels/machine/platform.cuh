@@ -312,20 +312,24 @@ class PairOf<float> {
     asm("mov.b64 {%0, %1}, %2;" : "=f"(low), "=f"(high) : "l"(bits_));
   }
   CSM_DEVICE friend PairOf operator+(PairOf a, PairOf b) {
-    asm("add.rn.ftz.f32x2 %0, %0, %1;" : "+l"(a.bits_) : "l"(b.bits_));
-    return a;
+    PairOf result;
+    asm("add.rn.ftz.f32x2 %0, %1, %2;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_));
+    return result;
   }
   CSM_DEVICE friend PairOf operator-(PairOf a, PairOf b) {
-    asm("sub.rn.ftz.f32x2 %0, %0, %1;" : "+l"(a.bits_) : "l"(b.bits_));
-    return a;
+    PairOf result;
+    asm("sub.rn.ftz.f32x2 %0, %1, %2;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_));
+    return result;
   }
   CSM_DEVICE friend PairOf operator*(PairOf a, PairOf b) {
-    asm("mul.rn.ftz.f32x2 %0, %0, %1;" : "+l"(a.bits_) : "l"(b.bits_));
-    return a;
+    PairOf result;
+    asm("mul.rn.ftz.f32x2 %0, %1, %2;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_));
+    return result;
   }
   CSM_DEVICE friend PairOf fused(PairOf a, PairOf b, PairOf c) {
-    asm("fma.rn.ftz.f32x2 %0, %1, %2, %0;" : "+l"(c.bits_) : "l"(a.bits_), "l"(b.bits_));
-    return c;
+    PairOf result;
+    asm("fma.rn.ftz.f32x2 %0, %1, %2, %3;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_), "l"(c.bits_));
+    return result;
   }
 
  private:

@@ -17,7 +17,7 @@ struct Op : OfSoftmax {
     term[kFirst] = e[0] * e[1];
   }
 
-  static constexpr int kProducts = 1;
+  static constexpr int kPlainSums = kFirst, kProductSums = 1;
   CSM_DEVICE static Acc factor(const Element& e, int, int which) { return e[which]; }
 
   struct Scale {

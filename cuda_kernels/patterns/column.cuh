@@ -82,7 +82,7 @@ class ColumnTile {
         node.picked = pick_dominant<Op, kItems>(largest, [&](int i) { return item_[i][column]; });
       }
     }
-    const Adder<Op> adder(node.m, node.picked);
+    const Adder<Op> adder(node.m, node.picked, ExpC::kAboveAll);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;

@@ -66,7 +66,7 @@ struct PicksFromSoftmax : Base {
 // the operation, first Σ y_j v_j for each vector v; and y_m and v_m are picked.
 struct OfSoftmax : PicksFromSoftmax<WritesElements> {
   static constexpr int kFirst = kDominant ? 1 : 0;  // the operation's first sum
-  static constexpr int kPlain = kFirst;
+  static constexpr int kPositive = kFirst;
 
   // Of the number-th vector.
   CSM_DEVICE static Mean mean_of(const Node& row, int number) {

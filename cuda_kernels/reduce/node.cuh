@@ -47,7 +47,7 @@ CSM_DEVICE Node empty_node() {
 // Whether the k-th sum has a second word.
 template <class AnyOp = Op>
 CSM_DEVICE constexpr bool has_low_word(int k) {
-  return (kCompensated && k >= AnyOp::kPlain) || (kCountsOnes && k < kRelative);
+  return (kCompensated && k >= AnyOp::kPlainSums) || (kCountsOnes && k < kRelative);
 }
 
 // Adds a term to the k-th sum, or makes it the first. Counts are exact in any order, so several sums may have one
@@ -118,7 +118,9 @@ CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc larg
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
     const DoubleWord others = normalised(add(sum, -largest));
     if (!(magnitude(others.hi) < Acc(0.5) * largest)) return multiply(normalised(sum), inverse);
-    const DoubleWord rest = multiply(others, inverse), whole = fast_two_sum(Acc(1), rest.hi);
+    const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, inverse));
+    const DoubleWord rest = {lifted.hi * (Acc(1) / kLift), lifted.lo * (Acc(1) / kLift)};
+    const DoubleWord whole = fast_two_sum(Acc(1), rest.hi);
     sum = {whole.hi, whole.lo + rest.lo};
   }
   return sum;
@@ -154,7 +156,7 @@ CSM_DEVICE Node merge(Node a, Node b) {
   if (kMaximum && (!kFastExp || !same)) refer_sums(low, high.m);
 #pragma unroll
   for (int k = 0; k < kSums; ++k)
-    high.s[k] = k < AnyOp::kPlain ? as_double_word(high.s[k].hi + low.s[k].hi) : add(high.s[k], low.s[k]);
+    high.s[k] = k < AnyOp::kPlainSums ? as_double_word(high.s[k].hi + low.s[k].hi) : add(high.s[k], low.s[k]);
   // Of two elements with the row's maximum neither dominates.
   const bool keeps = kPickRule == PickRule::largest && !same;
 #pragma unroll

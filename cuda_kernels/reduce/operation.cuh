@@ -56,9 +56,10 @@ struct RowContext : Values<kRowInputs> {
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
 //   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
-//   kPlain        is the number of sums, the first ones, of one word: of terms that are not negative, so that rounding
-//                 errors stay small beside the sum
-//   kProducts     is the number of sums, the last ones, whose terms are products of two numbers, factor(e, k, 0) and
+//   kPositive     is the number of sums, the first ones, whose terms are not negative, and for which the rounding
+//                 errors of the few additions within a lane do not matter
+//   kPlainSums    is the number of those that have one word everywhere
+//   kProductSums  is the number of sums, the last ones, whose terms are products of two numbers, factor(e, k, 0) and
 //                 factor(e, k, 1) for the k-th sum
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kRounds       says whether map() is called in rounds (in_rounds)
@@ -73,7 +74,7 @@ struct OperationBase {
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
-  static constexpr int kPlain = 0, kProducts = 0, kBounded = kRelative > 0 ? 1 : 0;
+  static constexpr int kPositive = 0, kPlainSums = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
   static constexpr bool kRounds = false, kOthers = false, kPairs = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
@@ -98,7 +99,7 @@ template <class Op, class Round>
 CSM_DEVICE void in_rounds(const typename Op::Scale& scale, Round round) {
   if constexpr (Op::kRounds) {
     bool last = !(scale.power < Acc(0x1p-60));
-    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power)};
+    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power * kLift)};
 #pragma unroll 1
     for (;;) {
       round(now, last);
@@ -188,11 +189,11 @@ class Adder {
                 "hides a member of OperationBase");
 
  public:
-  CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked)
+  CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
     if constexpr (Op::kOthers) largest_ = largest_exponential(m);
     // For +∞ that is NaN, and so is the sum but for an operation that has infinite terms.
-    start_ = Op::kOthers && largest_ == largest_ ? largest_ : ExpC::kAbove;
+    start_ = Op::kOthers && largest_ == largest_ ? largest_ : above;
   }
 
   // Of an element; it has no terms if it is left out, and is picked if it is the largest. Returns the element that the
@@ -212,13 +213,13 @@ class Adder {
 
   // Adds a term to the k-th sum, or makes it the first.
   CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Acc term, bool first) const {
-    if (k < Op::kPlain) sum = as_double_word(first ? term : sum.hi + term);
+    if (k < Op::kPositive) sum = as_double_word(first ? term : sum.hi + term);
     else add_term(k, sum, ones, term, first, bounded(k), start_);
   }
 
   // Whether the terms of the k-th sum are products. Two of them are added at once, with one rounding: `held` is the
   // first of them, whose rounding error is added to the sum by itself.
-  CSM_DEVICE static constexpr bool products(int k) { return kSums - k <= Op::kProducts; }
+  CSM_DEVICE static constexpr bool products(int k) { return kSums - k <= Op::kProductSums; }
   CSM_DEVICE void hold_product(int k, DoubleWord& sum, Acc& held, const Element& e, bool first) const {
     const Acc a = Op::factor(e, k, 0), b = Op::factor(e, k, 1);
     held = a * b;
@@ -253,9 +254,15 @@ class Adder {
   }
   // How the k-th sum's parts of a chunk are added. Those of exponentials are multiples of one power of two.
   CSM_DEVICE static constexpr Addition addition(int k) {
-    return bounded(k) && !Op::kOthers ? Addition::exact : k < Op::kPlain ? Addition::plain : Addition::any;
+    return bounded(k) && !Op::kOthers ? Addition::exact : k < Op::kPlainSums ? Addition::plain : Addition::any;
   }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
+  // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
+  // two, of which those of a chunk add up exactly.
+  CSM_DEVICE static DoubleWord of_lane(DoubleWord sum) {
+    const Acc high = (sum.hi + ExpC::kAboveAll) - ExpC::kAboveAll;
+    return {high, sum.lo + (sum.hi - high)};
+  }
   // A chunk's sum, from those of its parts. −0 becomes +0, as it would when merged with empty_node().
   CSM_DEVICE static DoubleWord whole(int k, DoubleWord sum) {
     return addition(k) == Addition::exact ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
@@ -275,7 +282,7 @@ CSM_DEVICE void put_back(Node& node) {
     AnyOp::terms(e, Reference{}, Place{}, RowContext{}, term);
 #pragma unroll
     for (int k = 0; k < kSums; ++k)
-      node.s[k] = k < AnyOp::kPlain ? as_double_word(node.s[k].hi + term[k]) : add(node.s[k], term[k]);
+      node.s[k] = k < AnyOp::kPlainSums ? as_double_word(node.s[k].hi + term[k]) : add(node.s[k], term[k]);
   }
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) node.picked[k] = Acc(0);

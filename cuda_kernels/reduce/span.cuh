@@ -19,8 +19,9 @@
 
 namespace csm {
 
-// kHeld: the elements that a thread has room for.
-template <int kHeld = kItems>
+// kHeld: the elements that a thread has room for. kOfWarp: each warp of the block has a span of its own. kApart: the
+// results have a place of their own, behind the inputs.
+template <int kHeld = kItems, bool kOfWarp = false, bool kApart = false>
 class SpanOf {
   struct alignas(16) Vector {
     unsigned word[4];
@@ -34,14 +35,14 @@ class SpanOf {
   static constexpr int kCopies = (kHeld * kSize<Operand> + kVector - 1) / kVector;
 
  public:
-  // Bytes of shared memory for spans of up to `room` elements. The host computes them too.
+  // Bytes of shared memory for a span of up to `room` elements. The host computes them too.
   CSM_DEVICE static int bytes(int room) {
     const int read = area<kInputs>(room), written = area<kFirstRowOutput, kFirstOutput>(room);
-    return read > written ? read : written;
+    return kApart ? read + written : read > written ? read : written;
   }
 
   // `count` elements from element `first` of a row on; they may reach into the next rows. At most `room`, and at most
-  // kHeld a thread. The same for all threads of a block.
+  // kHeld a thread. The same for all threads that share the span.
   CSM_DEVICE SpanOf(const Row& row, i64 first, i64 count, int room) : count_(static_cast<int>(count < 0 ? 0 : count)) {
     lay_out(row, first, room);
   }
@@ -138,9 +139,10 @@ class SpanOf {
   CSM_DEVICE void lay_out(const Row& row, i64 first, int room) {
     if constexpr (Operand < kFirstRowOutput) {
       if constexpr (kStaged<Operand>) {
-        constexpr int kFirst = Operand < kInputs ? 0 : kFirstOutput;
+        constexpr int kFirst = kApart || Operand < kInputs ? 0 : kFirstOutput;
         from_[Operand] = row.start[Operand] + first * kSize<Operand>;
-        at_[Operand] = area<Operand, kFirst>(room) + place_in<kVector>(low_word(from_[Operand]));
+        at_[Operand] = (kOfWarp ? thread_index() / kWarp * bytes(room) : 0) + area<Operand, kFirst>(room) +
+                       place_in<kVector>(low_word(from_[Operand]));
       }
       lay_out<Operand + 1>(row, first, room);
     }
@@ -170,7 +172,8 @@ class SpanOf {
 
     CSM_DEVICE explicit Part(const SpanOf& span) {
       constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
-      const int thread = thread_index(), lane = thread % kWarp, vector = ((thread - lane) * kCopied + lane) * kVector;
+      const int lane = thread_index() % kWarp, thread = kOfWarp ? lane : thread_index(),
+                vector = ((thread - lane) * kCopied + lane) * kVector;
       const unsigned bytes = static_cast<unsigned>(span.count_ * Size),
                      gap = place_in<kSector>(0 - low_word(span.from_[kFirst]));
       const unsigned before = gap < bytes ? gap : bytes, whole = (bytes - before) / kSector * kSector;
@@ -186,6 +189,7 @@ class SpanOf {
 using Span = SpanOf<>;
 
 // The span of a block's rows, from number `base` on, which lie end to end.
+template <class Span = csm::Span>
 CSM_DEVICE Span span_of_rows(const Arguments& args, i64 base, int rows_at_once) {
   const i64 left = args.layout.rows - base;
   return Span(row_at(args, base), 0, (left < rows_at_once ? left : rows_at_once) * args.layout.n,

@@ -68,23 +68,20 @@ class RowTile {
   }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& whole) {
+    if (!reached(0)) return;
     in_rounds<Op>(whole, [&](const typename Op::Scale& scale, bool last) {
 #pragma unroll
-      for (int part = 0; part < kItems; part += kPart) {
-        if (!reached(part)) break;
+      for (int v = 0; v < kVectors; ++v) {
+        Values<kOutputs> result[kVec];
 #pragma unroll
-        for (int v = part / kVec; v < (part + kPart) / kVec; ++v) {
-          Values<kOutputs> result[kVec];
-#pragma unroll
-          for (int i = 0; i < kVec; ++i) {
-            Element& e = item_[v * kVec + i];
-            if constexpr (!Op::kPairs || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
-            else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
-            if constexpr (Op::kRounds) e[0] = result[i][0];
-            if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
-          }
-          store_outputs(args, row, v, result, last);
+        for (int i = 0; i < kVec; ++i) {
+          Element& e = item_[v * kVec + i];
+          if constexpr (!Op::kPairs || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
+          else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
+          if constexpr (Op::kRounds) e[0] = result[i][0];
+          if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
         }
+        store_outputs(args, row, v, result, last);
       }
     });
   }
@@ -151,10 +148,8 @@ class RowTile {
   CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) < mine_; }
   // Whether access v is read: it is if its first element is not hidden.
   CSM_DEVICE bool seen(int v) const { return wanted(v) && (!kCausal || step_of(v * kVec) < seen_); }
-  // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes. The lanes of a row agree, so
-  // items beyond the row's end cost one branch. There are two such parts: each branch costs moves between registers.
+  // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes. The lanes of a row agree.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
-  static constexpr int kPart = kItems / 2 % (Op::kProducts > 0 ? 2 * kMaxVec : kMaxVec) == 0 ? kItems / 2 : kItems;
 
  private:
   // Where the elements of access v of a staged operand are in shared memory.
@@ -294,25 +289,20 @@ class RowTile {
     if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
     Acc held[kPartials][kMaxVec];
 #pragma unroll
-    for (int part = 0; part < kItems; part += kPart) {
-      if (part > 0 && !reached(part)) break;
+    for (int i = 0; i < kItems; ++i) {
+      Values<kSums> term;
+      const Element e = adder.terms(item_[i], place_of(i), context, term, picked);
+      const int number = i / kMaxVec, p = i % kMaxVec;
 #pragma unroll
-      for (int i = part; i < part + kPart; ++i) {
-        Values<kSums> term;
-        const Element e = adder.terms(item_[i], place_of(i), context, term, picked);
-        const int number = i / kMaxVec, last = (part + kPart) / kMaxVec - 1;
-#pragma unroll
-        for (int k = 0; k < kSums; ++k) {
-          DoubleWord& sum = partial[k][i % kMaxVec];
-          Acc& product = held[k][i % kMaxVec];
-          if (!adder.products(k)) {
-            adder.add(k, sum, partial[k][0].hi, term[k], number == 0);
-          } else if (number % 2 == 0) {
-            adder.hold_product(k, sum, product, e, number == 0);
-            if (number == last) adder.add_product(k, sum, product, Element{}, number == 0);
-          } else {
-            adder.add_product(k, sum, product, e, number == 1);
-          }
+      for (int k = 0; k < kSums; ++k) {
+        DoubleWord& sum = partial[k][p];
+        if (!adder.products(k)) {
+          adder.add(k, sum, partial[k][0].hi, term[k], number == 0);
+        } else if (number % 2 == 0) {
+          adder.hold_product(k, sum, held[k][p], e, number == 0);
+          if (number == kItems / kMaxVec - 1) adder.add_product(k, sum, held[k][p], Element{}, number == 0);
+        } else {
+          adder.add_product(k, sum, held[k][p], e, number == 1);
         }
       }
     }
@@ -325,16 +315,12 @@ class RowTile {
 
   // The same for two elements at a time.
   CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
-    typename Adder<Op>::PairSum sum[kMaxVec / 2];
+    typename Adder<Op>::PairSum sum[(kMaxVec + 1) / 2];
 #pragma unroll
-    for (int part = 0; part < kItems; part += kPart) {
-      if (part > 0 && !reached(part)) break;
-#pragma unroll
-      for (int i = part; i < part + kPart; i += 2) {
-        Pair elements = pair_at(i);
-        adder.add(sum[i % kMaxVec / 2], adder.terms_of(elements), i < kMaxVec);
-        elements.get(item_[i][0], item_[i + 1][0]);
-      }
+    for (int i = 0; i < kItems; i += 2) {
+      Pair elements = pair_at(i);
+      adder.add(sum[i % kMaxVec / 2], adder.terms_of(elements), i < kMaxVec);
+      elements.get(item_[i][0], item_[i + 1][0]);
     }
 #pragma unroll
     for (int i = 0; i < kMaxVec; i += 2) {
@@ -376,6 +362,7 @@ class RowTile {
       for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(how, p[h * kVec], p[(h + step) * kVec]);
     }
     DoubleWord sum = p[0];
+    if (kSingle && how == Addition::exact) sum = Adder<Op>::of_lane(sum);
 #pragma unroll
     for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll

@@ -44,6 +44,8 @@ class _LaunchLoops:
         moves = loop.has("LDG") or loop.has("STG")
         if loop.depth == 0 and (moves or loop.has("LDS")):
             return self._units()
+        if self.pattern == "group" and loop.depth == 1 and loop.has("LDS") and loop.has("STS"):
+            return self._rows_of_a_thread()
         if loop.has("SHFL.IDX") or loop.has("SHFL.BFLY"):
             folds = not loop.has("STG") and (not moves or self._folds_workspace())
             if folds:
@@ -79,7 +81,8 @@ class _LaunchLoops:
         plan, launch, kernel = self.plan, self.launch, self.launch.kernel
         clusters = launch.grid / kernel.cluster
         if self.pattern == "group":
-            return max(1.0, plan.rows / (launch.grid * (launch.block // self.lanes)))
+            at_once = launch.block // self.lanes * self._rows_of_a_thread()
+            return max(1.0, plan.rows / (launch.grid * at_once))
         if self._folds_rows():
             return max(1.0, plan.rows / (launch.grid * self.warps))
         if self.pattern == "split":
@@ -105,6 +108,9 @@ class _LaunchLoops:
         if self.pattern == "block":  # the first chunk is outside the loop, in registers
             return max(0.0, self.chunks / (self.warps * self.launch.kernel.cluster) - 1)
         return 1.0
+
+    def _rows_of_a_thread(self) -> int:
+        return int(self.launch.kernel["CSM_ROWS_EACH"])
 
     def _padding(self) -> float:
         """Return how many elements a thread puts behind the row where operands are staged."""

@@ -236,4 +236,7 @@ def lanes_of(builder: PlanBuilder) -> tuple[int, int]:
     if n <= 2 * builder.group:  # one access a lane
         return power_of_two(ceil_div(n, builder.group)), builder.group
     # As few lanes as can hold the row: fewer shuffles, and fewer idle elements in the last lanes.
-    return max(2, power_of_two(ceil_div(n, builder.items))), builder.items
+    # Two lanes hold far fewer if that is enough: elements beyond the row's end change no bits.
+    lanes = max(2, power_of_two(ceil_div(n, builder.items)))
+    enough = max(builder.group, power_of_two(ceil_div(n, lanes)))
+    return lanes, enough if 4 * enough <= builder.items * builder.acc_words else builder.items

@@ -230,6 +230,7 @@ def make_kernel(
     repeated: int = 0,
     staged: int = 0,
     uncached: bool = False,
+    rows_each: int = 1,
     asserted: tuple[tuple[str, int], ...] = (),
 ) -> Kernel:
     """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
@@ -242,7 +243,7 @@ def make_kernel(
         The dtype that the kernel computes in: ``"float32"`` or ``"float64"``.
     pattern : str
         Name of a file in ``cuda_kernels/patterns``.
-    vector, group, lanes, items, cluster, stage, parks
+    vector, group, lanes, items, cluster, stage, parks, rows_each
         As ``machine/config.cuh`` says.
     threads : int
         Limits the registers of a thread: a multiprocessor must have room for this many threads.
@@ -312,6 +313,7 @@ def make_kernel(
         "CSM_GROUP": group,
         "CSM_LANES": lanes,
         "CSM_ITEMS": items,
+        "CSM_ROWS_EACH": rows_each,
         "CSM_CLUSTER": cluster,
         "CSM_BATCH_DIMS": rows_by,
         "CSM_ROW_DIMS": row_dims,

@@ -74,6 +74,9 @@ def _group(builder: PlanBuilder) -> Plan:
     threads = tuning.GROUP_THREADS
     staged = staged_operands(builder, lanes)
     vector = staged_vector(builder) if staged else builder.row_vector
+    # Of rows that do not fill a thread's registers, each thread takes several.
+    short = lanes <= 2 and (items == builder.group or items < builder.items)
+    each = int(tuning.GROUP_ROWS) if staged and short else 1
     kernel = builder.kernel(
         "group",
         vector=vector,
@@ -82,16 +85,24 @@ def _group(builder: PlanBuilder) -> Plan:
         items=items,
         staged=staged,
         uncached=builder.uncached and not staged,
-        **({"threads": staged_warps(builder) * WARP} if staged else {}),
+        rows_each=each,
+        **({"threads": _staged_group_warps(builder) * WARP} if staged else {}),
     )
-    grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
-    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
+    of_block = threads // lanes * each
+    grid = min(ceil_div(rows, of_block), MAX_GRID)
+    shared = span_bytes(builder, staged, of_block * builder.problem.n, apart=each > 1)
     return builder.plan(
         "group",
         (Launch(kernel, grid, threads, shared),),
         vector=vector,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
     )
+
+
+def _staged_group_warps(builder: PlanBuilder) -> int:
+    most = staged_warps(builder)
+    spills = builder.acc == "float64" and builder.operation.picked
+    return min(most, tuning.STAGED_WARPS_LOSS_FLOAT) if spills else most
 
 
 def _long(builder: PlanBuilder) -> Plan:

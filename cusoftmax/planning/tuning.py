@@ -24,6 +24,7 @@ class Tuned(int):
 
 
 GROUP_THREADS = Tuned(128, None, "4 warps: a last, partly filled block wastes little")
+GROUP_ROWS = Tuned(4, None, "short staged rows: a quarter of a span's instructions for each")
 # Another value would change the bits of every longer row: the chunk is the unit of summation.
 WORDS_IN_REGISTERS = Tuned(
     32, None, "32 data registers of the 64 that a thread has when 1024 share a multiprocessor"

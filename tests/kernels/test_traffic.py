@@ -212,8 +212,31 @@ def test_few_columns_move_whole_sectors(op: str, dtype: str, shape: tuple[int, .
     same_bits(planned, in_place)
 
 
-def test_selection_of_short_rows_reads_whole_sectors() -> None:
-    planned = sectors("topk_softmax", "float16", (300, 33))
-    in_place = sectors("topk_softmax", "float16", (300, 33), staged=False)
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("float16", (300, 33)), ("float32", (300, 64)), ("float64", (300, 7))]
+)
+def test_selection_of_short_rows_moves_whole_sectors(dtype: str, shape: tuple[int, int]) -> None:
+    planned = sectors("topk_softmax", dtype, shape)
+    in_place = sectors("topk_softmax", dtype, shape, staged=False)
+    assert planned.read <= MOST_SECTORS and planned.written <= MOST_SECTORS
+    assert in_place.read > 1.5 or in_place.written > 1.5
+    same_bits(planned, in_place)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "op", "dtype", "shape"),
+    [
+        ("topk_block", "topk_softmax", "float16", (64, 5001)),
+        ("topk_block", "topk_softmax", "float64", (36, 20001)),
+        ("topk_block", "topk_softmax", "float32", (64, 5001)),
+        ("topk_split", "topk_softmax", "float16", (2, 70001)),
+    ],
+)
+def test_selection_of_long_rows_reads_whole_sectors(
+    pattern: str, op: str, dtype: str, shape: tuple[int, int]
+) -> None:
+    planned = sectors(op, dtype, shape)
+    in_place = sectors(op, dtype, shape, staged=False)
+    assert kind(plan_of_shape(op, dtype, shape, -1, "sm_90")) == pattern
     assert planned.read <= MOST_SECTORS < in_place.read
     same_bits(planned, in_place)

@@ -110,6 +110,23 @@ def test_no_row_length_moves_more_sectors_than_it_must(op: str, dtype: str) -> N
             assert excess_sectors(n * size, n * size, lanes, lanes * made.vector * size) <= 0.05, n
 
 
+# ---- sums ----
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_float_sums_of_a_lane_stay_below_what_they_start_at(op: str) -> None:
+    """Chains of at most 8 exponentials, and 32 of a lane: kAbove in numeric/exp.cuh."""
+    for n in (7, 100, 1000, 5000, 40000, 300000):
+        for kind in ("float16", "float32"):
+            made = plan(problem_for(op, (4096, n), kind), DeviceSpec.known("sm_90"))
+            if made.pattern not in ("group", "block", "stream", "split"):
+                continue
+            for launch in made.launches:
+                if launch.kernel["CSM_ACC"] == "float":
+                    items, chains = (int(launch.kernel[f"CSM_{x}"]) for x in ("ITEMS", "GROUP"))
+                    assert items <= 32 and items <= 8 * chains, (launch.kernel.name, n)
+
+
 # ---- properties ----
 
 lengths = st.one_of(
