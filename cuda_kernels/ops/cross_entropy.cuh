@@ -43,7 +43,7 @@ struct Op : OperationBase {
     kFactor = own_option("factor")
   };
   // The sums: Σ exp(x), Σ p x or Σ w x, Σ p or Σ w.
-  enum Sum { kExponentials, kLogitSum, kWeightSum };
+  enum Sum { kExponentials, kProducts, kWeightSum };
 
   // ---- the row's target ----
 
@@ -89,13 +89,13 @@ struct Op : OperationBase {
     const Acc x = e[0];
     term[kExponentials] = exponential(x, to);
     if constexpr (kSoft) {
-      term[kLogitSum] = weighted(e[1], x);
+      term[kProducts] = weighted(e[1], x);
       term[kWeightSum] = e[1];
     } else if constexpr (kSmooth && kWeights) {
-      term[kLogitSum] = weighted(e[kInputs - 1], x);
+      term[kProducts] = weighted(e[kInputs - 1], x);
       term[kWeightSum] = e[kInputs - 1];
     } else if constexpr (kSmooth) {
-      term[kLogitSum] = place.before(context.n) ? x : Acc(0);
+      term[kProducts] = place.before(context.n) ? x : Acc(0);
     }
     // Keep the exponential for map(), unless map() needs the logit for the slope of the cap.
     if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
@@ -135,11 +135,11 @@ struct Op : OperationBase {
     const DoubleWord log = log_sum(row);
     Acc loss;
     if constexpr (kSoft) {
-      loss = below(row.m.hi, log, drop_invalid_low(row.s[kWeightSum]), drop_invalid_low(row.s[kLogitSum]));
+      loss = below(row.m.hi, log, drop_invalid_low(row.s[kWeightSum]), drop_invalid_low(row.s[kProducts]));
     } else {
       loss = target_weight(context) * below_target(row.m.hi, log, row.picked[0]);
       if constexpr (kSmooth) {
-        const DoubleWord products = drop_invalid_low(row.s[kLogitSum]);
+        const DoubleWord products = drop_invalid_low(row.s[kProducts]);
         loss = fused(context.number(kShare), below(row.m.hi, log, class_weights(row, context), products), loss);
       }
     }

@@ -175,19 +175,9 @@ CSM_DEVICE Acc left_out_above(const Values<kPicked>& picked) {
   return Acc(0);
 }
 
-// Whether a member of an operation is a number, and not an enumerator that hides the base's member of the same name.
-template <class Type>
-constexpr bool kIsNumber = false;
-template <>
-constexpr bool kIsNumber<const int> = true;
-
 // Forms the terms of elements, and adds them to sums.
 template <class Op>
 class Adder {
-  static_assert(kIsNumber<decltype(Op::kPlain)> && kIsNumber<decltype(Op::kProducts)> &&
-                    kIsNumber<decltype(Op::kBounded)>,
-                "hides a member of OperationBase");
-
  public:
   CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
