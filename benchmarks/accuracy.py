@@ -1,13 +1,14 @@
 """Worst errors against exact arithmetic, beside SciPy, NumPy and PyTorch on the same data.
 
     python -m benchmarks.accuracy [--quick] [--arch sm_90] [--device emulator|cuda] [--json FILE]
+                                  [--before FILE]
 
 Logits are normal with standard deviations 1, 10 and 30 around 0, 1000 and -10000, rounded to the
 dtype. In the derivative product, `dy` is drawn alike and `y` is the rounded exact softmax. For
 log_softmax and logsumexp also rows are drawn in which one logit is 0 and the others are around
 -12, -20 or -60, so that results are nearly 0. On the emulator, approximate instructions err by as
 much as the PTX manual allows. The exit status is 1 if a bound of the numerical contract is
-exceeded.
+exceeded. What another checkout wrote by --json is shown beside this one's results by --before.
 
 In float32 and bfloat16, results whose exact value is subnormal are left out, since the device may
 flush them to zero; so are elements of the derivative whose `y` is subnormal.
@@ -107,6 +108,9 @@ def main() -> int:
         if console.is_terminal:
             steps = track(cells, console=console, transient=True)
         results = [_measure(op, dtype, n, lengths[n], compute, peers[op]) for dtype, n, op in steps]
+    if args.before:
+        with open(args.before, encoding="utf-8") as file:
+            _put_beside(results, json.load(file))
     for op in peers:
         _print(console, op, [r for r in results if r.op == op])
     console.print(
@@ -129,6 +133,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--arch", default="sm_90", help="GPU to emulate (default: %(default)s)")
     parser.add_argument("--device", choices=("emulator", "cuda"), default="emulator")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    parser.add_argument("--before", metavar="FILE", help="numbers that another checkout wrote")
     return parser.parse_args()
 
 
@@ -307,6 +312,14 @@ def _versions(torch: Any) -> str:
     )
 
 
+def _put_beside(results: list[WorstErrors], before: list[dict[str, Any]]) -> None:
+    """Add what another checkout measured, on the same data: draws depend on dtype and length."""
+    errors = {(r["op"], r["dtype"], r["n"]): r["error"]["cusoftmax"] for r in before}
+    for r in results:
+        mine = {"cusoftmax": r.error["cusoftmax"], "before": errors.get((r.op, r.dtype, r.n))}
+        r.error = mine | r.error
+
+
 def _print(console: Console, op: str, results: list[WorstErrors]) -> None:
     unit = "ulp"
     if CONTRACTS[op].unit == "u":
@@ -325,16 +338,16 @@ def _print(console: Console, op: str, results: list[WorstErrors]) -> None:
             table.add_section()
         mine = _error_text(r.error["cusoftmax"])
         cells = [r.dtype, str(r.n), f"{r.bound:g}", mine if r.holds else f"[red]{mine}", r.where]
-        cells += [_error_text(r.error[who]) for who in others]
+        cells += [_error_text(r.error[who], who) for who in others]
         if op == "softmax":
             cells.append("" if r.share is None else f"{100 * r.share:.3f} %")
         table.add_row(*cells)
     console.print(table)
 
 
-def _error_text(error: float | None) -> str:
+def _error_text(error: float | None, who: str = "") -> str:
     if error is None:
-        return "not installed"
+        return "not measured" if who == "before" else "not installed"
     return f"{error:.3f}" if error < 100 else f"{error:.3g}"
 
 

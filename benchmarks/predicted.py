@@ -10,10 +10,8 @@ kernels where these are installed.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from rich.table import Table
 
 from benchmarks.reporting.targets import power_of_two
 from benchmarks.static import peer_cost
-from benchmarks.static.predictions import Case, Prediction, of_peer, ours
+from benchmarks.static.predictions import Case, Prediction, each_once, of_peer, ours
 from benchmarks.suites.cells import FULL
 from benchmarks.suites.operations import DTYPES
 from cusoftmax.cli.output import let_any_character_print
@@ -41,8 +39,7 @@ PICTURE_LENGTHS = tuple(sorted((*FULL.first_lengths, *FULL.other_lengths)))
 
 def predict(cases: Sequence[Case]) -> dict[Case, Prediction]:
     """Predict our speed in each case."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the compilers run outside the GIL
-        return dict(zip(cases, pool.map(ours, cases), strict=True))
+    return each_once(cases, ours)
 
 
 def table(

@@ -1,12 +1,13 @@
 """Bytes, sectors, bank conflicts and barriers of each pattern, as the emulator counts them.
 
     python -m benchmarks.traffic [--dtype float32]
-    python -m benchmarks.traffic --widths [--op softmax_vjp]
+    python -m benchmarks.traffic [--op softmax_vjp]
 
 The least possible traffic is each input read once and the output written once. A sector is 32
 bytes, the unit of the memory system; all rows of the first table are aligned to it. Workspaces
 count as traffic. The second table is of rows of any length that lie end to end: sectors over the
-least, with accesses where the elements lie and as planned for many rows.
+least, with accesses where the elements lie (as it was before any passed through shared memory), the
+most that the tests allow, and as planned for many rows.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ EXAMPLES = (
     PatternExample("stream", "sm_75", (12, 65536)),
     PatternExample("split", "sm_80", (1, 131072)),
     PatternExample("column", "sm_80", (64, 96), 0),
-    PatternExample("column, clusters", "sm_90", (256, 192), 0),
+    PatternExample("column, clusters", "sm_90", (512, 192), 0),
     PatternExample("column, long", "sm_80", (4096, 192), 0),
 )
 
@@ -105,6 +106,7 @@ def measure(example: PatternExample, op: str, dtype: str) -> Traffic:
     return Traffic(example, example.plan(op, dtype), counted)
 
 
+MOST_SECTORS = 1.05  # over the least, of rows that lie end to end
 WIDTHS = (10, 33, 100, 127, 128, 1000, 1001, 4095, 8191)
 
 
@@ -120,16 +122,27 @@ class Sectors:
 @contextmanager
 def staging(wanted: bool) -> Iterator[None]:
     """Plan as for arrays of any size, or as if no row passed through shared memory."""
-    usual = tuning.STAGED_BYTES, planner.staged_operands, planner.staged_columns
+    usual = (
+        tuning.STAGED_BYTES,
+        planner.staged_operands,
+        planner.staged_columns,
+        topk.stages_results,
+    )
 
-    def use(least_bytes: int, rows: Callable[..., int], columns: Callable[..., int]) -> None:
+    def use(
+        least_bytes: int,
+        rows: Callable[..., int],
+        columns: Callable[..., int],
+        picks: Callable[..., int],
+    ) -> None:
         tuning.STAGED_BYTES = tuning.Tuned(least_bytes, tuning.STAGED_BYTES.gpu, "")
         planner.staged_operands = topk.staged_operands = rows
         planner.staged_columns = columns
+        topk.stages_results = picks
         plan.cache_clear()
         launch._calls.clear()
 
-    use(0, *(usual[1:] if wanted else 2 * (lambda *_: 0,)))
+    use(0, *(usual[1:] if wanted else 3 * (lambda *_: 0,)))
     try:
         yield
     finally:
@@ -165,20 +178,30 @@ def sectors(
 
 
 def few_rows(n: int) -> tuple[int, int]:
-    """Return a shape whose rows fill two blocks of the group pattern, and a part of a third."""
+    """Return a shape whose rows fill two blocks of the group pattern, and a part of a third.
+
+    Of long rows so many that each is read once.
+    """
+    if n >= tuning.SPLIT_LENGTH:
+        return 6, n
     return 3 if n > 1024 else 2 * 128 * 32 // (power_of_two(n) if n > 32 else 32) + 3, n
 
 
 def print_widths(op: str, console: Console) -> None:
-    """Print the sectors of rows of several lengths, for each dtype: where they lie, and planned."""
+    """Print the sectors of rows of several lengths for each dtype: in place, at most, and now."""
     table = Table(title=f"{op}: sectors read, written over the least", title_justify="left")
-    for heading in ("dtype", "accesses", *map(str, WIDTHS)):
+    for heading in ("dtype", "N", *map(str, WIDTHS)):
         table.add_column(heading, justify="right")
+
+    def shown(dtype: str, staged: bool) -> Iterator[str]:
+        for n in WIDTHS:
+            found = sectors(op, dtype, few_rows(n), staged=staged)
+            yield f"{found.read:.2f} {found.written:.2f}"
+
     for dtype in ("float16", "bfloat16", "float32", "float64"):
-        for staged in (False, True):
-            cells = [sectors(op, dtype, few_rows(n), staged=staged) for n in WIDTHS]
-            shown = (f"{found.read:.2f} {found.written:.2f}" for found in cells)
-            table.add_row(dtype, "planned" if staged else "in place", *shown)
+        table.add_row(dtype, "in place", *shown(dtype, False))
+        table.add_row("", "at most", *[f"{MOST_SECTORS:.2f}"] * len(WIDTHS))
+        table.add_row("", "now", *shown(dtype, True), end_section=True)
     console.print(table)
 
 
@@ -186,14 +209,12 @@ def main() -> int:
     let_any_character_print()
     parser = argparse.ArgumentParser(description="Traffic of each pattern, on the emulator.")
     parser.add_argument("--dtype", default="float32", choices=("float16", "float32", "float64"))
-    parser.add_argument("--widths", action="store_true", help="rows of any length instead")
-    parser.add_argument("--op", default="softmax", choices=list(OPERATIONS), help="for --widths")
+    parser.add_argument(
+        "--op", default="softmax", choices=list(OPERATIONS), help="of the second table"
+    )
     given = parser.parse_args()
     dtype = given.dtype
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no width
-    if given.widths:
-        print_widths(given.op, console)
-        return 0
     table = Table(title=f"{dtype}: memory traffic over the least possible", title_justify="left")
     for heading in ("operation", "case", "shape", "axis", "GPU"):
         table.add_column(heading)
@@ -217,6 +238,7 @@ def main() -> int:
             )
         table.add_section()
     console.print(table)
+    print_widths(given.op, console)
     return 0
 
 

@@ -86,6 +86,8 @@ _TALL = Probe("group", "softmax", "float32", (1, 1024), rows="tall")
 _BLOCK = Probe("block", "softmax", "float32", (3, 5000), arch="sm_80")
 _CLUSTER = Probe("block x8", "softmax", "float32", (2, 40000))
 _PARKED = Probe("block parked", "softmax_vjp", "float64", (2, 12000), arch="sm_80")
+_LONE = Probe("block x8 parked", "softmax_vjp", "float64", (9, 80000), only=(0,))
+_LARGE = replace(_LONE, kind="block x16 parked", shape=(17, 80000), twin=_LONE)
 _STREAM = Probe("stream", "softmax", "float32", (11, 70001), arch="sm_75", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (500, 40), axis=0)
@@ -134,6 +136,14 @@ MUTATIONS = (
         (replace(_BLOCK, grid=1),),
     ),
     Mutation(
+        "block: nodes published to eight blocks of sixteen",
+        RACE,
+        "patterns/block.cuh",
+        "if (lane < kCluster) nodes",
+        "if (lane < kCluster && lane < 8) nodes",
+        (_LARGE,),
+    ),
+    Mutation(
         "block: cluster barrier between two rows dropped",
         (*RACE, "remote store to a finished block"),
         "patterns/block.cuh",
@@ -159,9 +169,9 @@ MUTATIONS = (
         "block: elements are taken before all of them are staged",
         RACE,
         "patterns/block.cuh",
-        """      span.read();
+        """      span.pad<Op>(room);
       block_barrier();""",
-        "      span.read();",
+        "      span.pad<Op>(room);",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -177,8 +187,24 @@ MUTATIONS = (
         "span: one vector more than the whole sectors have",
         (*RACE, *MEMORY),
         "reduce/span.cuh",
-        "left = sectors * (kSector / kVector) - vector;",
-        "left = sectors * (kSector / kVector) - vector + 1;",
+        "left = static_cast<int>(whole) - vector;",
+        "left = static_cast<int>(whole) - vector + 1;",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "span: copies are not waited for",
+        RACE,
+        "reduce/span.cuh",
+        "    finish_copies();\n",
+        "",
+        (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "span: an element too few behind a row",
+        (*RACE, BOUND),
+        "reduce/span.cuh",
+        "i = count_ + thread_index();",
+        "i = count_ + 1 + thread_index();",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -265,8 +291,8 @@ MUTATIONS = (
         "tile: each second access writes its neighbour's place",
         MEMORY,
         "reduce/tile.cuh",
-        "element_offset<kOperand>(args, index_of(v)), last && wanted(v),",
-        "element_offset<kOperand>(args, index_of(v / 2 * 2)), last && wanted(v),",
+        "store<Type<kOperand>>(address_of<kOperand>(args, row, v), stored, give);",
+        "store<Type<kOperand>>(address_of<kOperand>(args, row, v / 2 * 2), stored, give);",
         (_GROUP,),
     ),
     Mutation(
@@ -281,8 +307,8 @@ MUTATIONS = (
         "group: early return before the shuffles",
         DIVERGENCE,
         "patterns/group.cuh",
-        "    RowTile<Op> tile(",
-        "    if (!present) return;\n    RowTile<Op> tile(",
+        "    RowTile<Op, kLanes, kItems, kVec, int> tile(",
+        "    if (!present) return;\n    RowTile<Op, kLanes, kItems, kVec, int> tile(",
         (_SHORT,),
     ),
     Mutation(
@@ -329,7 +355,7 @@ MUTATIONS = (
         "merge: sums not rescaled to the larger maximum",
         BOUND,
         "reduce/node.cuh",
-        "power_of(move_between(node.m.hi, to.hi, moved))",
+        "power_of(move_between(node.m, to, moved))",
         "Acc(1)",
         (_BLOCK,),
     ),
@@ -337,24 +363,24 @@ MUTATIONS = (
         "merge: the shift of huge logits forgotten",
         BOUND,
         "numeric/exp.cuh",
-        "if (steps != Acc(0)) {",
-        "if (false) {",
+        "if (steps < Acc(step) * ExpC::kFar) break;",
+        "break;",
         (replace(_BLOCK, rows="huge"),),
     ),
     Mutation(
         "reference: no guard for a chunk of −inf",
         BOUND,
         "numeric/exp.cuh",
-        "shift_of(maximum(m.hi, ExpC::kLowest))",
-        "shift_of(m.hi)",
+        "shift_of({maximum(m.hi, ExpC::kLowest), m.lo})",
+        "shift_of(m)",
         (replace(_BLOCK, rows="masked"),),
     ),
     Mutation(
         "exp: ln 2 in one word",
         BOUND,
         "numeric/exp.cuh",
-        "Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, near));",
-        "Acc r = fused(k, -ExpC::kLn2, near);",
+        "r = fused(k, T(-ExpC::kLn2Low), high);",
+        "r = high;",
         (replace(_GROUP, rows="steep"),),
     ),
     Mutation(
@@ -377,8 +403,8 @@ MUTATIONS = (
         "mean: the vector's value at the element above one half forgotten",
         BOUND,
         "reduce/mean.cuh",
-        "return minus(v - mean.at, mean.beyond);",
-        "return minus(v, mean.beyond);",
+        "const DoubleWord from = two_difference(v, mean.at);",
+        "const DoubleWord from = as_double_word(v);",
         (Probe("block x2", "softmax_vjp_vjp", "float32", (3, 2000)),),
     ),
     Mutation(
@@ -489,9 +515,17 @@ MUTATIONS = (
         "column: walkers' nodes stored at a pitch one node short",
         RACE,
         "patterns/column.cuh",
-        "nodes.store(walker * kPitch + c * kLanes + lane, node);",
-        "nodes.store(walker * (kPitch - 2) + c * kLanes + lane, node);",
+        "nodes.store(node_at(walker, c * kLanes + lane), node);",
+        "nodes.store(node_at(walker, c * kLanes + lane) - 2 * walker, node);",
         (_COLUMN,),
+    ),
+    Mutation(
+        "topk: elements are taken before all of them are staged",
+        RACE,
+        "select/pick_stretch.cuh",
+        "      span.read();\n      block_barrier();",
+        "      span.read();",
+        (Probe("topk_block", "topk_softmax", "float32", (11, 5001)),),
     ),
     Mutation(
         "topk: barrier before a warp's list is merged dropped",
@@ -515,7 +549,7 @@ MUTATIONS = (
         "patterns/topk_split.cuh",
         "block_barrier();",
         ";",
-        (Probe("topk_split", "topk_softmax", "float32", (2, 40001), grid=1),),
+        (Probe("topk_split", "topk_softmax", "float32", (2, 40000), grid=1),),
     ),
     Mutation(
         "topk: barrier after the chunk in shared memory has been read dropped",

@@ -33,6 +33,13 @@ def test_a_case_is_predicted() -> None:
     assert 0.5 < found.fraction <= 1 and found.traffic_limit == 1 and found.blocks >= 2
 
 
+def test_rows_that_are_read_twice_have_a_limit_that_their_traffic_sets() -> None:
+    need_tools()
+    case = predicted.Case("softmax", "float32", 1 << 17, "A100")
+    found = predicted.predict([case])[case]
+    assert found.fraction <= found.traffic_limit < 0.8
+
+
 def test_the_table_gives_fractions_and_reasons() -> None:
     fast, slow, twice = (predicted.Case("softmax", "float32", n, "A100") for n in (1, 2, 3))
     found = {

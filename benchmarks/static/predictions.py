@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from benchmarks.static import peer_cost
 from cusoftmax.machine_code.chips import Chip
-from cusoftmax.machine_code.cost import cost
+from cusoftmax.machine_code.cost import Cost, compiled, cost
 from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
 from cusoftmax.profiling.sectors import level2_bytes
 
 BATCH_ELEMENTS = 1 << 27  # 256 MiB of float16: more than any cache
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A large batch of contiguous rows on a chip."""
+    """A batch of contiguous rows on a chip; as large as is usual, if the rows are not given."""
 
     op: str
     dtype: str
     n: int
     chip: str
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            object.__setattr__(self, "rows", max(1, BATCH_ELEMENTS // self.n))
 
     @property
-    def rows(self) -> int:
-        return max(1, BATCH_ELEMENTS // self.n)
+    def plan(self) -> Plan:
+        """Return the plan on that chip's architecture."""
+        device = DeviceSpec.known(Chip.named(self.chip).arch)
+        return plan(problem_for(self.op, (self.rows, self.n), self.dtype), device)
 
 
 @dataclass(frozen=True)
@@ -52,19 +65,38 @@ class Prediction:
     traffic_limit: float
 
 
+def cost_of(case: Case) -> Cost:
+    """Return what the model says of this package's plan."""
+    chosen = case.plan
+    return cost(chosen, Chip.named(case.chip), level2_bytes(chosen))
+
+
 def ours(case: Case) -> Prediction:
     """Predict the speed of this package."""
-    chip = Chip.named(case.chip)
-    problem = problem_for(case.op, (case.rows, case.n), case.dtype)
-    chosen = plan(problem, DeviceSpec.known(chip.arch))
-    found = cost(chosen, chip, level2_bytes(chosen))
+    found = cost_of(case)
     moved = sum(launch.memory_bytes for launch in found.launches)
     return Prediction(
         found.fraction_of_copy,
         found.slowest.limiter,
         found.slowest.occupancy.blocks,
-        min(1.0, chosen.least_bytes / moved),
+        min(1.0, found.plan.least_bytes / moved),
     )
+
+
+def each_once(cases: Iterable[Case], of: Callable[[Case], Found]) -> dict[Case, Found]:
+    """Call a function of each case, when each kernel has been compiled: once, many at a time.
+
+    Chips of one architecture, and many lengths, share their kernels.
+    """
+    every = list(cases)
+    kernels: dict[object, Plan] = {}
+    for case in every:
+        chosen = case.plan
+        key = (tuple(launch.kernel for launch in chosen.launches), chosen.device.arch)
+        kernels.setdefault(key, chosen)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the compilers run outside the GIL
+        list(pool.map(compiled, kernels.values()))
+        return dict(zip(every, pool.map(of, every), strict=True))
 
 
 def of_peer(peer: str, case: Case) -> float:

@@ -16,13 +16,17 @@ struct Softmax : OfLogits<WritesElements> {
     term[0] = e[0] = exp_logit(e, to, factor_of(context));
   }
 
+  static constexpr bool kPairs = kSingle && kPlainLogits && !kCountsOnes && kRegisterInputs == 1 && kMaxVec % 2 == 0;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponential(e, to); }
+  CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled_by_lifted(e, scale.times); }
+
   // What turns exponentials of the chunk into y. A row of −inf alone has the sum 0, and its results are NaN.
   using Scale = Factor;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext&) {
-    return factor_between(chunk_maximum, row.m, normalised(reciprocal_of(row.s[0])));
+    return lifted(factor_between(chunk_maximum, row.m, normalised(reciprocal_of(row.s[0]))));
   }
   CSM_DEVICE static void map(const Element& e, const Scale& scale, Place, Values<1>& y) {
-    y[0] = scaled(e[0], scale.times);
+    y[0] = scaled_by_lifted(e[0], scale.times);
   }
 };
 

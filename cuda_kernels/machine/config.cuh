@@ -42,11 +42,16 @@ template <class First, class... Others>
 struct NthType<0, First, Others...> {
   using type = First;
 };
+template <class T, class U>
+constexpr bool kSameType = false;
+template <class T>
+constexpr bool kSameType<T, T> = true;
 // The stored type of an operand.
 template <int Operand>
 using Type = typename NthType<Operand, CSM_TYPES>::type;
 
 using Acc = CSM_ACC;  // the type of all arithmetic: float or double
+using Pair = PairOf<Acc>;
 
 constexpr bool kSingle = sizeof(Acc) == 4;
 // Whether sums and scales are double words (numeric/double_word.cuh): wherever the result is as precise as the
@@ -58,11 +63,12 @@ constexpr bool kFastExp = CSM_FAST_EXP;
 // logarithm of the sum.
 constexpr bool kCountsOnes = CSM_COUNTS_ONES;
 
-constexpr int kVec = CSM_VEC;          // elements of one global access
-constexpr int kMaxVec = CSM_GROUP;     // the largest kVec that these dtypes allow, for any alignment; column: kVec
-constexpr int kLanes = CSM_LANES;      // lanes that share a row, or a chunk of it; column: lanes side by side over rows
-constexpr int kItems = CSM_ITEMS;      // elements that a lane holds; column: of each of its rows
-constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
+constexpr int kVec = CSM_VEC;       // elements of one global access
+constexpr int kMaxVec = CSM_GROUP;  // the largest kVec that these dtypes allow, for any alignment; column: kVec
+constexpr int kLanes = CSM_LANES;   // lanes that share a row, or a chunk of it; column: lanes side by side over rows
+constexpr int kItems = CSM_ITEMS;   // elements that a lane holds; column: of each of its rows
+constexpr int kRowsEach = CSM_ROWS_EACH;  // group: rows that a thread takes one after the other from a span
+constexpr int kCluster = CSM_CLUSTER;     // blocks that share a row
 // Dimensions in Layout: those that the rows are numbered by, and those of a row.
 constexpr int kBatchDims = CSM_BATCH_DIMS, kRowDims = CSM_ROW_DIMS;
 constexpr int kStage = CSM_STAGE;   // which launch of a pattern that has several
@@ -144,6 +150,9 @@ constexpr bool kRepeated = (CSM_REPEATED >> Operand & 1) != 0;
 template <int Operand>
 constexpr bool kStaged = (CSM_STAGED >> Operand & 1) != 0;
 constexpr bool kStages = CSM_STAGED != 0;
+
+// Whether results are so large that no cache keeps them, and each element is read once.
+constexpr bool kUncached = CSM_UNCACHED;
 
 constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;  // elements that kLanes lanes hold together

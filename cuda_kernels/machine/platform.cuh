@@ -121,6 +121,64 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted) {
   if (wanted) *static_cast<V*>(address) = value;
 }
 
+struct Words {
+  unsigned word[4];
+};
+// The same for elements that no cache can keep until they are needed again: accesses of 16 bytes leave the level 1
+// cache alone, and what they store is the first that the level 2 cache gives up. Narrower ones, several of which touch
+// a sector, are as above.
+template <class V>
+CSM_DEVICE V global_load_uncached(const void* address, bool wanted, V otherwise) {
+  if constexpr (sizeof(V) == 16) {
+    auto words = __builtin_bit_cast(Words, otherwise);
+    if (wanted) {
+      asm volatile("ld.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(words.word[0]), "=r"(words.word[1]), "=r"(words.word[2]), "=r"(words.word[3])
+                   : "l"(address));
+    }
+    return __builtin_bit_cast(V, words);
+  } else {
+    return global_load(address, wanted, otherwise);
+  }
+}
+template <class V>
+CSM_DEVICE void global_store_uncached(void* address, V value, bool wanted) {
+  if constexpr (sizeof(V) == 16) {
+    const auto words = __builtin_bit_cast(Words, value);
+    if (wanted) {
+      asm volatile("st.global.cs.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(words.word[0]), "r"(words.word[1]),
+                   "r"(words.word[2]), "r"(words.word[3])
+                   : "memory");
+    }
+  } else {
+    global_store(address, value, wanted);
+  }
+}
+
+// A pointer from which the compiler computes those at constant distances, as it does for the other accesses: it would
+// compute the address of each of the above from the array's start.
+CSM_DEVICE char* common_base(char* pointer) {
+  asm("" : "+l"(pointer));
+  return pointer;
+}
+
+// Copies 16 bytes from global memory to a byte of dynamic shared memory, both aligned to 16, if `wanted`. The bytes are
+// there for this thread once finish_copies() returns, for others after a barrier besides.
+CSM_DEVICE void start_copy(int to, const void* from, bool wanted) {
+#if __CUDA_ARCH__ >= 800
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + to;
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(at),
+               "l"(from), "r"(static_cast<int>(wanted)));
+#else
+  if (wanted) *reinterpret_cast<uint4*>(shared_bytes + to) = *static_cast<const uint4*>(from);
+#endif
+}
+CSM_DEVICE void finish_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // Bits.
 CSM_DEVICE int leading_zeros(unsigned bits) { return __clz(static_cast<int>(bits)); }
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
@@ -140,6 +198,9 @@ CSM_DEVICE double reciprocal(double a) { return __drcp_rn(a); }
 // a, which is not NaN, unless b is larger.
 CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
 CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
+// The larger number if one is positive, else any of the two: integers have a maximum of three.
+CSM_DEVICE float larger_positive(float a, float b) { return __int_as_float(max(__float_as_int(a), __float_as_int(b))); }
+CSM_DEVICE double larger_positive(double a, double b) { return maximum(a, b); }
 CSM_DEVICE float magnitude(float a) { return fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return fabs(a); }
 // The larger of both, but a if that is NaN.
@@ -171,6 +232,13 @@ CSM_DEVICE float exp2_approx(float a) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
   return result;
 }
+// 1 / a within one unit in the last place; of a double rounded.
+CSM_DEVICE float reciprocal_approx(float a) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
+  return result;
+}
+CSM_DEVICE double reciprocal_approx(double a) { return reciprocal(a); }
 
 // Conversions of float16 and bfloat16, which are passed as their bits.
 CSM_DEVICE float half_to_float(unsigned short bits) {
@@ -211,3 +279,77 @@ CSM_DEVICE float double_to_float_toward_zero(double value) { return __double2flo
 
 }  // namespace csm
 #endif
+
+namespace csm {
+
+// Two numbers. From sm_100 on an operation on two floats is one instruction, with the results that each would have.
+template <class T>
+class PairOf {
+ public:
+  PairOf() = default;
+  CSM_DEVICE PairOf(T low, T high) : low_(low), high_(high) {}
+  CSM_DEVICE explicit PairOf(T both) : PairOf(both, both) {}
+  CSM_DEVICE void get(T& low, T& high) const { low = low_, high = high_; }
+  CSM_DEVICE friend PairOf operator+(PairOf a, PairOf b) { return {a.low_ + b.low_, a.high_ + b.high_}; }
+  CSM_DEVICE friend PairOf operator-(PairOf a, PairOf b) { return {a.low_ - b.low_, a.high_ - b.high_}; }
+  CSM_DEVICE friend PairOf operator*(PairOf a, PairOf b) { return {a.low_ * b.low_, a.high_ * b.high_}; }
+  CSM_DEVICE friend PairOf fused(PairOf a, PairOf b, PairOf c) {
+    return {csm::fused(a.low_, b.low_, c.low_), csm::fused(a.high_, b.high_, c.high_)};
+  }
+
+ private:
+  T low_, high_;
+};
+
+#if __CUDA_ARCH__ >= 1000
+template <>
+class PairOf<float> {
+ public:
+  PairOf() = default;
+  CSM_DEVICE PairOf(float low, float high) { asm("mov.b64 %0, {%1, %2};" : "=l"(bits_) : "f"(low), "f"(high)); }
+  CSM_DEVICE explicit PairOf(float both) : PairOf(both, both) {}
+  CSM_DEVICE void get(float& low, float& high) const {
+    asm("mov.b64 {%0, %1}, %2;" : "=f"(low), "=f"(high) : "l"(bits_));
+  }
+  CSM_DEVICE friend PairOf operator+(PairOf a, PairOf b) {
+    PairOf result;
+    asm("add.rn.ftz.f32x2 %0, %1, %2;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_));
+    return result;
+  }
+  CSM_DEVICE friend PairOf operator-(PairOf a, PairOf b) {
+    PairOf result;
+    asm("sub.rn.ftz.f32x2 %0, %1, %2;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_));
+    return result;
+  }
+  CSM_DEVICE friend PairOf operator*(PairOf a, PairOf b) {
+    PairOf result;
+    asm("mul.rn.ftz.f32x2 %0, %1, %2;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_));
+    return result;
+  }
+  CSM_DEVICE friend PairOf fused(PairOf a, PairOf b, PairOf c) {
+    PairOf result;
+    asm("fma.rn.ftz.f32x2 %0, %1, %2, %3;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_), "l"(c.bits_));
+    return result;
+  }
+
+ private:
+  unsigned long long bits_;
+};
+#endif
+
+template <class T, class Function>
+CSM_DEVICE PairOf<T> each(PairOf<T> pair, Function function) {
+  T low, high;
+  pair.get(low, high);
+  return {function(low), function(high)};
+}
+template <class T>
+CSM_DEVICE PairOf<T> at_least(PairOf<T> a, T least) {
+  return each(a, [=](T one) { return at_least(one, least); });
+}
+template <class T>
+CSM_DEVICE PairOf<T> exp2_approx(PairOf<T> a) {
+  return each(a, [](T one) { return exp2_approx(one); });
+}
+
+}  // namespace csm

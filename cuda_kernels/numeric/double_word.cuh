@@ -34,7 +34,10 @@ CSM_DEVICE DoubleWord two_difference(Acc a, Acc b) {
 }
 
 // The rounding error of sum = large + small, for |large| ≥ |small| (Dekker).
-CSM_DEVICE Acc fast_error(Acc large, Acc small, Acc sum) { return small - (sum - large); }
+template <class T>
+CSM_DEVICE T fast_error(T large, T small, T sum) {
+  return small - (sum - large);
+}
 
 // large + small exactly, for |large| ≥ |small|.
 CSM_DEVICE DoubleWord fast_two_sum(Acc large, Acc small) {
@@ -64,11 +67,11 @@ CSM_DEVICE DoubleWord add(DoubleWord a, Acc b) {
 CSM_DEVICE DoubleWord multiply(DoubleWord a, DoubleWord b) {
   const Acc product = a.hi * b.hi;
   if constexpr (!kCompensated) return {product, Acc(0)};
-  return {product, fused(a.hi, b.hi, -product) + (a.hi * b.lo + a.lo * b.hi)};
+  return {product, fused(a.lo, b.hi, fused(a.hi, b.lo, fused(a.hi, b.hi, -product)))};
 }
 
 CSM_DEVICE DoubleWord reciprocal_of(DoubleWord a) {
-  const Acc first = reciprocal(a.hi);
+  const Acc first = reciprocal_approx(a.hi);
   if constexpr (!kCompensated) return {first, Acc(0)};
   // The low word by one Newton step: first · (1 − first · a).
   return {first, -(fused(first, a.hi, Acc(-1)) + first * a.lo) * first};
@@ -89,10 +92,11 @@ CSM_DEVICE DoubleWord drop_invalid_low(DoubleWord a) {
 
 // --- arithmetic with a word as the result ----------------------------------------------------------------------------
 
-// x · a, rounded once, but for the product x · a.lo.
-CSM_DEVICE Acc scaled(Acc x, DoubleWord a) {
-  if constexpr (!kCompensated) return x * a.hi;
-  return fused(x, a.hi, x * a.lo);
+// x · a, rounded once, but for the product x · a.lo. T is Acc or Pair.
+template <class T>
+CSM_DEVICE T scaled(T x, DoubleWord a) {
+  if constexpr (!kCompensated) return x * T(a.hi);
+  else return fused(x, T(a.hi), x * T(a.lo));
 }
 
 // x − a, rounded twice.

@@ -3,13 +3,16 @@
 // Results as precise as the arithmetic. With k = rint(x log2 e) and r = x − k ln 2, e^x = e^r · 2^k, so a sum of
 // exponentials may be relative to a power of two, 2^K: no x − m is formed, whose rounding error |x − m| would magnify,
 // and a sum moves to another K by an exact multiplication. r is reduced in two steps (Cody and Waite), and e^r is a
-// polynomial: 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative error 2^-27.9 (float,
-// degree 4) and 2^-56.6 (double, degree 9). The error of an exponential is below 0.9 units in the last place.
+// polynomial: 1 + r + r²·q(r) on |r| ≤ ln2/2, q by Lawson's weighted least squares: relative error 2^-33.1 (float,
+// degree 5) and 2^-56.6 (double, degree 9). The error of an exponential is below 1.24 u in float, and the errors of two
+// differ by at most 2.471 u (docs/accuracy.md).
 //
 // K is kLowered below the exponent of the chunk's maximum: so an exponential is a normal number if its part of the row
 // is one or, in double, a subnormal one.
 //
 // 16-bit results of float arithmetic use ex2.approx instead (relative error 2^-22), relative to the maximum itself.
+// Where the logits have 16 bits too and nothing needs the maximum's own exponential to be 1, they are 2^(x log2 e − c)
+// in one step with c = m log2 e rounded, which is the same for all of a chunk: so that rounding cancels.
 #pragma once
 
 #include "numeric/double_word.cuh"
@@ -27,14 +30,16 @@ struct ExpConstants<float> {
   static constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
   static constexpr float kBias = 127.0f;        // 2^-kBias is flushed to 0
   static constexpr float kLowered = 2.0f, kRaise = 0.25f;  // an even number; kRaise is 2^-kLowered
-  // Added to exponentials, it rounds them to multiples of one power of two, of which 1024 add up exactly.
-  static constexpr float kAbove = 0x1.8p+12f;
+  // Added to exponentials, each rounds them to multiples of one power of two, of which a lane's add up exactly, or the
+  // 1024 of a chunk.
+  static constexpr float kAbove = 0x1.8p+7f, kAboveAll = 0x1.8p+12f;
   // e^-kFar = (kFarRest + kFarRestLow) · 2^-kFarPower. Logits larger than kFar are referred to a multiple of it.
   static constexpr float kLowest = -0x1.fffffep+127f;
   static constexpr float kFar = 0x1p+18f, kFarPower = 378194.0f;
   static constexpr float kFarRest = 0x1.1c495p+0f, kFarRestLow = 0x1.38bbd4p-25f;
-  static constexpr int kTerms = 5;
-  static constexpr float kQ[kTerms] = {0x1.fffffcp-2f, 0x1.55548ap-3f, 0x1.555916p-5f, 0x1.123fcep-7f, 0x1.6a1a2cp-10f};
+  static constexpr int kTerms = 6;
+  static constexpr float kQ[kTerms] = {0x1p-1f,        0x1.555554p-3f,  0x1.5554dep-5f,
+                                       0x1.1112f4p-7f, 0x1.6d592ep-10f, 0x1.9e40bcp-13f};
 };
 
 template <>
@@ -44,7 +49,7 @@ struct ExpConstants<double> {
   static constexpr double kRound = 6755399441055744.0;  // 1.5 · 2^52
   static constexpr double kBias = 1023.0;
   static constexpr double kLowered = 64.0, kRaise = 0x1p-64;
-  static constexpr double kAbove = 0x1.8p+76;
+  static constexpr double kAbove = 0x1.8p+76, kAboveAll = kAbove;
   static constexpr double kLowest = -0x1.fffffffffffffp+1023;
   static constexpr double kFar = 0x1p+40, kFarPower = 1586259972792.0;
   static constexpr double kFarRest = 0x1.c1beeabe4d55ep-1, kFarRestLow = -0x1.d4ed429231f5ep-59;
@@ -63,6 +68,10 @@ using ExpC = ExpConstants<Acc>;
 CSM_DEVICE float power_of_two(float rounded) { return bits_to_float((float_to_bits(rounded) << 23) + 0x3f800000u); }
 CSM_DEVICE double power_of_two(double rounded) {
   return bits_to_double((double_to_bits(rounded) << 52) + 0x3ff0000000000000ull);
+}
+
+CSM_DEVICE Pair power_of_two(Pair rounded) {
+  return each(rounded, [](Acc one) { return power_of_two(one); });
 }
 
 // a · 2^k for an integer k of a size up to 2000.
@@ -90,20 +99,33 @@ CSM_DEVICE FractionAndPower split_power(double a) {
   return {bits_to_double((bits & 0x800fffffffffffffull) | 0x3ff0000000000000ull), field - 1023 - lowered};
 }
 
+// A power of two that a is 1 to 4 times as large as, with an inverse. 1 for 0, infinity and NaN.
+CSM_DEVICE float power_within(float a) {
+  const unsigned field = float_to_bits(a) & 0x7f800000u, most = 0x7e800000u;
+  if (field == 0u || field == 0x7f800000u) return 1.0f;
+  return bits_to_float(field < most ? field : most);
+}
+
 // --- the reference ---------------------------------------------------------------------------------------------------
 
-// Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift).
+// Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift), in one
+// step 2^(x · round − shift).
 struct Reference {
   DoubleWord shift;
   Acc round;
 };
-
-// A multiple of kFar, towards 0.
-CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
-// Of a double word, each word's: the low one of a large logit is itself large.
-CSM_DEVICE DoubleWord shift_of(DoubleWord m) {
-  return {shift_of(maximum(m.hi, ExpC::kLowest)), kDoubleWordMaximum ? shift_of(m.lo) : Acc(0)};
+constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 && kPicked == 0 && !kCountsOnes &&
+                          kSixteenBits<Type<0>> &&
+                          !has(feature::scaled | feature::biased | feature::noisy | feature::capped);
+// log2 e. From 2^23 on, which bfloat16 has, distinct logits are so far apart that any base will do: with 2 the largest
+// one's product is exact and finite.
+CSM_DEVICE Acc exponent_per_logit(Acc m) {
+  return kSameType<Type<0>, f16> || magnitude(m) < Acc(0x1p23) ? ExpC::kLog2e : Acc(1);
 }
+
+// A multiple of kFar, towards 0. Of a double word, each word's: the low one of a large logit is itself large.
+CSM_DEVICE Acc shift_of(Acc m) { return ExpC::kFar * towards_zero(m * (Acc(1) / ExpC::kFar)); }
+CSM_DEVICE DoubleWord shift_of(DoubleWord m) { return {shift_of(m.hi), kDoubleWordMaximum ? shift_of(m.lo) : Acc(0)}; }
 CSM_DEVICE Acc shifted(DoubleWord m, DoubleWord shift) {
   const Acc high = m.hi - shift.hi;
   return kDoubleWordMaximum ? high + (m.lo - shift.lo) : high;
@@ -114,8 +136,11 @@ CSM_DEVICE Acc rounded_power(Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound
 // That of elements whose maximum is m. The shift is 0 but for logits beyond kFar, and such that x − shift is exact for
 // an x that does not vanish beside m. For m = ±∞ it makes exponentials of −∞ 0, and such of +∞ NaN.
 CSM_DEVICE Reference reference_of(DoubleWord m) {
-  if constexpr (kFastExp) return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : m, Acc(0)};
-  const DoubleWord shift = shift_of(m);
+  if constexpr (kFastExp) {
+    const Acc scale = kOneStep ? exponent_per_logit(m.hi) : Acc(1);
+    return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : DoubleWord{m.hi * scale, m.lo}, scale};
+  }
+  const DoubleWord shift = shift_of({maximum(m.hi, ExpC::kLowest), m.lo});
   const Acc near = maximum(Acc(-2) * ExpC::kFar, shifted(m, shift));
   return {shift, (Acc(2) * ExpC::kRound + ExpC::kLowered) - rounded_power(near)};
 }
@@ -126,11 +151,12 @@ template <int kCount>
 CSM_DEVICE Acc move_between(DoubleWord from, DoubleWord to, DoubleWord (&sums)[kCount]) {
   const bool far = from.hi <= -ExpC::kFar || to.hi >= ExpC::kFar;
   if (unlikely(far && from.hi != negative_infinity())) {
-    // Where the shifts differ by more than two steps, all vanishes.
+    // Where the shifts differ by more steps, all vanishes.
     const DoubleWord shift = shift_of(from), shift_to = shift_of(to);
-    const Acc steps = (shift_to.hi - shift.hi) + (shift_to.lo - shift.lo);
+    Acc steps = shift_to.hi - shift.hi;
+    if constexpr (kDoubleWordMaximum) steps += shift_to.lo - shift.lo;
 #pragma unroll 1
-    for (int step = 1; step <= 2; ++step) {
+    for (int step = 1; step <= (kDoubleWordMaximum ? 2 : 1); ++step) {
       if (steps < Acc(step) * ExpC::kFar) break;
 #pragma unroll
       for (int k = 0; k < kCount; ++k) sums[k] = multiply(sums[k], {ExpC::kFarRest, ExpC::kFarRestLow});
@@ -154,19 +180,20 @@ CSM_DEVICE DoubleWord lowered(DoubleWord a) {
 // --- exponentials ----------------------------------------------------------------------------------------------------
 
 // q(r) of e^r = 1 + r + r²·q(r).
-CSM_DEVICE Acc exp_polynomial(Acc r) {
-  Acc q = ExpC::kQ[ExpC::kTerms - 1];
+template <class T>
+CSM_DEVICE T exp_polynomial(T r) {
+  T q(ExpC::kQ[ExpC::kTerms - 1]);
 #pragma unroll
-  for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, ExpC::kQ[i]);
+  for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, T(ExpC::kQ[i]));
   return q;
 }
 
 // e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
-// last place of low, which is finite.
-template <bool kLow = false>
-CSM_DEVICE Acc exp_of(Acc x, Acc round, Acc low = Acc(0)) {
+// last place of low, which is finite. T is Acc or, without low, Pair.
+template <bool kLow = false, class T>
+CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
   const Acc least = ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2;
-  Acc near = x;
+  T near = x;
   if constexpr (kLow) {
     near = x + low;  // low may be large if x is
     const bool vanishes = near < least;
@@ -175,21 +202,46 @@ CSM_DEVICE Acc exp_of(Acc x, Acc round, Acc low = Acc(0)) {
   } else {
     near = at_least(near, least);
   }
-  const Acc rounded = fused(near, ExpC::kLog2e, round);
-  const Acc k = rounded - round;
-  Acc r = fused(k, -ExpC::kLn2Low, fused(k, -ExpC::kLn2, near));  // the first step is exact
-  if constexpr (kLow) r += low;
-  return fused(r, fused(r, exp_polynomial(r), Acc(1)), Acc(1)) * power_of_two(rounded);
+  const T rounded = fused(near, T(ExpC::kLog2e), T(round));
+  const T k = rounded - T(round);
+  const T one(Acc(1)), high = fused(k, T(-ExpC::kLn2), near);  // exact
+  T rest(Acc(0)), r(Acc(0));
+  if constexpr (kLow) {
+    rest = fused(k, T(-ExpC::kLn2Low), low);
+    r = high + rest;
+  } else {
+    r = fused(k, T(-ExpC::kLn2Low), high);
+  }
+  T power(Acc(0));
+  if constexpr (kLow && kSingle) {
+    // 1 + r is rounded, and its error added to what follows: of numbers x + low the exponentials would differ more in
+    // their errors than those of single words do.
+    const T first = one + r;
+    power = first + fused(r * exp_polynomial(r), r, (high - (first - one)) + rest);
+  } else {
+    power = fused(r, fused(r, exp_polynomial(r), one), one);
+  }
+  return power * power_of_two(rounded);
 }
 
 // For 16-bit outputs of float arithmetic. x = −∞ gives 0, and NaN stays NaN.
-CSM_DEVICE float exp_fast(float d) { return exp2_approx(d * ExpConstants<float>::kLog2e); }
+template <class T>
+CSM_DEVICE T exp_fast(T d) {
+  return exp2_approx(d * T(ExpC::kLog2e));
+}
+
+template <int raised>
+CSM_DEVICE Acc raised_round(const Reference& to) {
+  return raised == 0 ? to.round : to.round + Acc(raised);
+}
 
 // e^x relative to a reference; in double times 2^raised. NaN stays NaN.
-template <int raised = 0>
-CSM_DEVICE Acc exponential(Acc x, const Reference& to) {
-  if constexpr (kFastExp) return exp_fast(x - to.shift.hi);
-  else return exp_of(x - to.shift.hi, to.round + Acc(raised));
+template <int raised = 0, class T>
+CSM_DEVICE T exponential(T x, const Reference& to) {
+  if constexpr (kOneStep) return exp2_approx(fused(x, T(to.round), T(-to.shift.hi)));
+  const T shifted = x - T(to.shift.hi);
+  if constexpr (kFastExp) return exp_fast(shifted);
+  else return exp_of(shifted, raised_round<raised>(to));
 }
 
 // An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might
@@ -230,7 +282,7 @@ CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   if constexpr (kFastExp) {
     return exp_fast((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
   } else {
-    return exp_of<true>(x.hi - to.shift.hi, to.round + Acc(raised), x.lo - to.shift.lo);
+    return exp_of<true>(x.hi - to.shift.hi, raised_round<raised>(to), x.lo - to.shift.lo);
   }
 }
 
@@ -258,13 +310,26 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
   if constexpr (kFastExp) {
     const bool same = from.hi == to.hi && (!kDoubleWordMaximum || from.lo == to.lo);
     const Reference reference = {to, Acc(0)};
-    const Acc moved = kDoubleWordMaximum ? exponential(from, reference) : exponential(from.hi, reference);
+    const Acc moved = kOneStep ? exp2_approx(from.hi * exponent_per_logit(from.hi) - to.hi * exponent_per_logit(to.hi))
+                      : kDoubleWordMaximum ? exponential(from, reference)
+                                           : exponential(from.hi, reference);
     return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};
   } else {
     DoubleWord moved[1] = {factor};
     const Acc k = move_between(from, to, moved);
     return {lowered(moved[0]), power_of(k)};
   }
+}
+
+// A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would
+// be flushed beside results of 2^-102 and less, in float. T is Acc or Pair.
+constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+48) : Acc(1);
+CSM_DEVICE Factor lifted(const Factor& a) { return {{a.times.hi * kLift, a.times.lo * kLift}, a.power}; }
+template <class T>
+CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
+  const T product = scaled(x, times);
+  if constexpr (kLift == Acc(1)) return product;
+  else return product * T(Acc(1) / kLift);
 }
 
 // The same factor without a power of its own, where that is not too small.

@@ -116,6 +116,10 @@ struct Lowest<double> {
   CSM_DEVICE static double value() { return bits_to_double(0xfff0000000000000ull); }
 };
 
+// Whether the stored dtype has the neutral value.
+template <class T, Neutral Missing>
+constexpr bool kHasNeutral = Missing == Neutral::zero || Lowest<T>::kStored;
+
 template <int kVec>
 struct alignas(kVec > 1 ? 2 * kVec : 4) Pairs {
   unsigned word[kVec > 1 ? kVec / 2 : 1];
@@ -151,7 +155,11 @@ CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec]) {
 // From global memory, or from a byte of shared memory on.
 template <class T, Neutral Missing, int kVec>
 CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
-  load_by<T, Missing>([&](auto otherwise) { return global_load(address, wanted, otherwise); }, wanted, to);
+  const auto get = [&](auto otherwise) {
+    if constexpr (kUncached) return global_load_uncached(address, wanted, otherwise);
+    else return global_load(address, wanted, otherwise);
+  };
+  load_by<T, Missing>(get, wanted, to);
 }
 template <class T, Neutral Missing, int kVec>
 CSM_DEVICE void load(int place, bool wanted, Acc (&to)[kVec]) {
@@ -171,7 +179,8 @@ CSM_DEVICE Vec<T, kVec> narrow_all(const Acc (&from)[kVec]) {
 }
 template <class T, int kVec>
 CSM_DEVICE void store(char* address, bool wanted, const Acc (&from)[kVec]) {
-  global_store(address, narrow_all<T>(from), wanted);
+  if constexpr (kUncached) global_store_uncached(address, narrow_all<T>(from), wanted);
+  else global_store(address, narrow_all<T>(from), wanted);
 }
 template <class T, int kVec>
 CSM_DEVICE void store(int place, bool wanted, const Acc (&from)[kVec]) {

@@ -19,6 +19,8 @@ struct Op : WritesElements {
     picked[kChange] = e[1];
     picked[kLog] = e[0];
   }
+  CSM_DEVICE static void pick_largest(Acc log, Values<kPicked>& picked) { picked[kLog] = log; }
+  CSM_DEVICE static Acc larger(Acc a, Acc b) { return maximum(a, b); }
   CSM_DEVICE static Element element_of(const Values<kPicked>& picked) { return {picked[kLog], picked[kChange]}; }
 
   CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {

@@ -37,15 +37,19 @@ struct Op : Weighted<WritesElements> {
   }
 
   struct Scale {
-    Factor factor;    // what makes the quotient with the sum of the exponential; in double times dL
-    Acc last;         // dL; in double what is left of the power of two
+    Factor factor;    // what makes the quotient with the sum of the exponential, times dL
+    Acc last;         // the power of two of dL; in double what is left of it
     Acc factor_of_x;  // the scale of scale · x, or 1; in double a part of the factor
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     if (row.m.hi == negative_infinity() && row.s[0].hi == Acc(0)) return {};
     if constexpr (kSingle) {
-      const DoubleWord inverse = inverse_of(row.s[0]);
-      return {factor_between(chunk_maximum, row.m, inverse), context[0], scale_of(context)};
+      // dL = fraction · power, so that an element's product with it is rounded once; and lifted as in softmax, but for
+      // a power beside which results of small exponentials vanish.
+      const Acc power = power_within(context[0]), lift = !kWeights && power > Acc(0x1p-70) ? kLift : Acc(1);
+      Factor factor = factor_between(chunk_maximum, row.m, inverse_of(row.s[0]));
+      factor.times = drop_invalid_low(multiply(factor.times, as_double_word(context[0] * (Acc(1) / power) * lift)));
+      return {factor, power * (Acc(1) / lift), scale_of(context)};
     } else {
       return in_range(chunk_maximum, row.m, row.s[0], context);
     }

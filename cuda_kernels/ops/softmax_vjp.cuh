@@ -17,6 +17,9 @@ struct Op : OfSoftmax {
     term[kFirst] = e[0] * e[1];
   }
 
+  static constexpr int kPlainSums = kFirst, kProductSums = 1;
+  CSM_DEVICE static Acc factor(const Element& e, int, int which) { return e[which]; }
+
   struct Scale {
     Mean mean;   // ⟨y, v⟩
     Acc factor;  // the scale of scale · x, or 1

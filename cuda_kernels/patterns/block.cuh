@@ -28,14 +28,17 @@ namespace csm {
 constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kRegisterInputs * kItems * sizeof(Acc) >= 128;
 
 CSM_DEVICE void run(const Arguments& args) {
-  using Tile = RowTile<Op>;
+  using Tile = RowTile<Op, kLanes, kItems, kVec, int, kStages>;
   const Layout& layout = args.layout;
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  const int chunks = static_cast<int>(static_cast<u64>(layout.n + kChunk - 1) / kChunk);
+  const int n = static_cast<int>(layout.n);  // a row that fits on the chip
+  const int chunks = static_cast<int>((n + (kChunk - 1u)) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk kept in registers
   const int step = warps * kCluster;
-  const int groups = chunks > kWarp ? static_cast<int>((chunks + kWarp - 1u) / kWarp) : 0;
+  // One block without parked chunks has as many warps as the row has chunks at least, and so 32 chunks at most.
+  constexpr bool kGroups = kCluster > 1 || kParks;
+  const int groups = kGroups && chunks > kWarp ? static_cast<int>((chunks + kWarp - 1u) / kWarp) : 0;
   const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
   const SharedNodes nodes(nodes_at, chunks);
   const SharedNodes of_groups(nodes_at + kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups);
@@ -59,19 +62,20 @@ CSM_DEVICE void run(const Arguments& args) {
     Row row = row_at(args, number);
     // The span of the warps' chunks, of which `chunk` is this warp's. No chunk is in it if the row ends before.
     const auto span_of = [&](int chunk) {
-      const i64 first = (chunk - warp) * i64(kChunk);
-      return Span(row, first, layout.n - first < room ? layout.n - first : room, room);
+      const int first = (chunk - warp) * kChunk, left = n - first;
+      return Span(row, first, left < room ? left : room, room);
     };
     const auto stage = [&](int chunk, bool again) {
       if constexpr (!kStages) return;
       const Span span = span_of(chunk);
       if (again) block_barrier();
       span.read();
+      span.pad<Op>(room);
       block_barrier();
-      span.set_places(row, (warp - chunk) * i64(kChunk));
+      span.set_places(row, (warp - chunk) * kChunk);
     };
     const auto write = [&](Tile& tile, int chunk, const Node& whole, DoubleWord m, const RowContext& context) {
-      if constexpr (kStages) span_of(chunk).set_places(row, (warp - chunk) * i64(kChunk));
+      if constexpr (kStages) span_of(chunk).set_places(row, (warp - chunk) * kChunk);
       tile.write(args, row, Op::scale(m, whole, context));
       if constexpr (kStages) {
         block_barrier();
@@ -91,7 +95,7 @@ CSM_DEVICE void run(const Arguments& args) {
       // Barriers of a staged span are reached by warps that have no chunk in it too.
       for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
         stage(chunk, chunk != mine + step || number != first_row);
-        Tile tile(chunk * i64(kChunk), layout.n);
+        Tile tile(chunk * kChunk, n);
         tile.read(args, row, context);
         const Node node = tile.reduce(context);
         if (kStages && chunk >= chunks) break;
@@ -100,7 +104,7 @@ CSM_DEVICE void run(const Arguments& args) {
       }
     }
     stage(mine, kParks || number != first_row);
-    Tile tile(mine * i64(kChunk), layout.n);
+    Tile tile(mine * kChunk, n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
     if constexpr (!kParks) ready();
@@ -112,13 +116,14 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole = fold_in_block(chunks, nodes, groups, of_groups);
+    const Node whole = kGroups ? fold_in_block(chunks, nodes, groups, of_groups)
+                               : fold_few(chunks, [&](int i, bool wanted) { return nodes.load(i, wanted); });
     write(tile, mine, whole, node.m, context);
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
       for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
         if constexpr (kStages) block_barrier();
-        Tile parked(chunk * i64(kChunk), layout.n);
+        Tile parked(chunk * kChunk, n);
         if (chunk < chunks) parked.unpark(slot(chunk));
         write(parked, chunk, whole, chunk < chunks ? nodes.load(chunk).m : node.m, context);
       }

@@ -77,12 +77,12 @@ class ColumnTile {
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][column][0]);
+      for (int i = 0; i < kItems; ++i) largest = Op::larger(largest, item_[i][column][0]);
       if (largest > Op::kHalf) {
-        node.picked = pick_dominant<Op, kItems>([&](int i) { return item_[i][column]; });
+        node.picked = pick_dominant<Op, kItems>(largest, [&](int i) { return item_[i][column]; });
       }
     }
-    const Adder<Op> adder(node.m, node.picked);
+    const Adder<Op> adder(node.m, node.picked, ExpC::kAboveAll);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
@@ -164,11 +164,21 @@ class ColumnTile {
 };
 
 constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
-// The distance between the nodes of successive walkers. It is odd, so that a warp that folds 32 parts of one row meets
-// no bank conflict; one that folds fewer parts of several rows meets conflicts of at most four ways, in a small part of
-// the work.
-constexpr int kPitch = kColumns + 1;
-static_assert(kPitch == CSM_PITCH, "the host spaces the nodes otherwise");
+// Where shared memory holds the node of a walker and row. Walkers follow each other; the rows of each are permuted, so
+// that neither lanes that store nodes of neighbouring rows nor lanes that fold the parts of some rows (folded_column)
+// meet bank conflicts, but in short steps of folds of more than 32 walkers.
+constexpr int kBanks = 128 / static_cast<int>(sizeof(Acc));
+constexpr int kWalkersAcross = kColumns < kBanks ? kBanks / kColumns : 1;  // nodes of so many use each bank once
+CSM_DEVICE int node_at(int walker, int column) {
+  return walker * kColumns + (column ^ (walker / kWalkersAcross + walker / kWarp) % kColumns);
+}
+// The number-th row that groups of `width` lanes fold. The groups that share a wavefront take rows that lie apart.
+CSM_DEVICE int folded_column(int number, int width) {
+  constexpr int kSide = kColumns < kBanks ? kColumns : kBanks;
+  const int groups = width < kBanks ? kBanks / width : 1, apart = groups < kSide ? kSide / groups : 1;
+  const int low = number % kSide;
+  return number - low + low % groups * apart + low / groups;
+}
 
 // Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place. Neighbouring
 // lanes take neighbouring parts. The whole block calls it, after a barrier, and it ends with a barrier.
@@ -177,9 +187,10 @@ CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
     const int left = parts / stride, width = left < kWarp ? left : kWarp;
     for (int base = thread_index() - thread_index() % kWarp; base < left * kColumns; base += block_threads()) {
       const int place = base + thread_index() % kWarp;  // counts parts of a group first, then rows, then groups
-      const int group = place / width / kColumns, column = place / width % kColumns, part = place % width;
+      const int group = place / width / kColumns, part = place % width;
+      const int column = folded_column(place / width % kColumns, width);
       const bool present = place < left * kColumns;
-      const int at = (group * width + part) * stride * kPitch + column;
+      const int at = node_at((group * width + part) * stride, column);
       const Node node = fold_lanes(nodes.load(at, present), width);
       if (present && part == 0) nodes.store(at, node);
     }
@@ -204,9 +215,9 @@ CSM_DEVICE void walk(const Arguments& args) {
   const int length = walkers * kItems,
             room = length * static_cast<int>(layout.inner);  // of the block's part of the rows
   const int nodes_at = kStages ? Span::bytes(room) : 0;
-  const SharedNodes nodes(nodes_at, kStage == 3 ? kPitch : walkers * kPitch);
-  const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kPitch,
-                              kCluster * kPitch);
+  const SharedNodes nodes(nodes_at, kStage == 3 ? kColumns : walkers * kColumns);
+  const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kColumns,
+                              kCluster * kColumns);
   const GlobalNodes workspace(args.workspace);
 
   const i64 first_unit = block_index() / kCluster;
@@ -269,7 +280,7 @@ CSM_DEVICE void walk(const Arguments& args) {
     for (int c = 0; c < kVec; ++c) {
       const Node node = tile.reduce(c, context[c]);
       m[c] = node.m;
-      nodes.store(walker * kPitch + c * kLanes + lane, node);
+      nodes.store(node_at(walker, c * kLanes + lane), node);
     }
     block_barrier();
     fold_columns(nodes, walkers);
@@ -285,7 +296,7 @@ CSM_DEVICE void walk(const Arguments& args) {
     if constexpr (kCluster > 1) {
       cluster_wait();
       for (int i = thread_index(); i < kCluster * kColumns; i += block_threads()) {
-        of_blocks.store_remote(rank * kPitch + i % kColumns, nodes.load(i % kColumns), i / kColumns);
+        of_blocks.store_remote(node_at(rank, i % kColumns), nodes.load(i % kColumns), i / kColumns);
       }
       cluster_arrive();
       cluster_wait();

@@ -3,7 +3,9 @@
 // Thread: holds kItems elements of one row.
 // Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row reduce it by shuffles among themselves.
 // Block: its warps are independent of each other. There is no shared memory and no barrier, unless operands are staged:
-// then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for.
+// then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for. Of
+// short rows a thread takes kRowsEach, one after the other, so that a span and its barriers are worth their
+// instructions.
 #pragma once
 
 #include "reduce/span.cuh"
@@ -12,31 +14,36 @@
 namespace csm {
 
 CSM_DEVICE void run(const Arguments& args) {
+  using Span = SpanOf<kItems * kRowsEach, false, (kRowsEach > 1)>;
   const Layout& layout = args.layout;
-  const int rows_at_once = block_threads() / kLanes;
+  const int side_by_side = block_threads() / kLanes, rows_at_once = side_by_side * kRowsEach;
   // All threads of a block make the same number of iterations, so that every lane reaches every shuffle.
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
-    const i64 number = base + thread_index() / kLanes;
-    const bool present = number < layout.rows;
-    Row row = row_at(args, present ? number : base);
-    const Span span = span_of_rows(args, base, rows_at_once);
+    const Span span = span_of_rows<Span>(args, base, rows_at_once);
     if constexpr (kStages) {
       if (base != block_index() * rows_at_once) block_barrier();
       span.read();
       block_barrier();
-      span.set_places(row, thread_index() / kLanes * layout.n);
     }
-    const RowContext context = row_context<Op>(args, row, number, present);
-    RowTile<Op> tile(0, present ? layout.n : 0);
-    tile.read(args, row, context);
-    const Node node = tile.reduce(context);
-    if constexpr (kStages) block_barrier();
-    tile.write(args, row, Op::scale(node.m, node, context));
+#pragma unroll 1
+    for (int r = 0; r < kRowsEach; ++r) {
+      const int mine = r * side_by_side + thread_index() / kLanes;  // of the block's rows
+      const i64 number = base + mine;
+      const bool present = number < layout.rows;
+      Row row = row_at(args, present ? number : base);
+      if constexpr (kStages) span.set_places(row, mine * layout.n);
+      const RowContext context = row_context<Op>(args, row, number, present);
+      RowTile<Op, kLanes, kItems, kVec, int> tile(0, present ? static_cast<int>(layout.n) : 0);
+      tile.read(args, row, context);
+      const Node node = tile.reduce(context);
+      if constexpr (kStages && kRowsEach == 1) block_barrier();
+      tile.write(args, row, Op::scale(node.m, node, context));
+      write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
+    }
     if constexpr (kStages) {
       block_barrier();
       span.write();
     }
-    write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
   }
 }
 

@@ -2,14 +2,41 @@
 //
 // Thread: holds kItems elements of one row.
 // Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row select by shuffles among themselves.
-// Block: its warps are independent of each other. There is no shared memory and no barrier, unless the row is staged,
-// as in the group pattern.
+// Block: its warps are independent of each other. There is no shared memory and no barrier, unless rows are staged, as
+// in the group pattern, or results are: those of the block's rows lie end to end, but the stores of its lanes do not.
+// The results then take the place of the rows, values before indices, and neighbouring threads write neighbours.
 #pragma once
 
 #include "reduce/span.cuh"
 #include "select/key_tile.cuh"
 
 namespace csm {
+
+// The results of a block's rows in shared memory.
+class StagedPicks {
+  static constexpr int kIndex = static_cast<int>(sizeof(Type<kLast>));
+
+ public:
+  // Of `picks` in all.
+  CSM_DEVICE explicit StagedPicks(int picks)
+      : values_(0), indices_((picks * static_cast<int>(sizeof(Type<1>)) + kIndex - 1) / kIndex * kIndex) {}
+
+  CSM_DEVICE void store(int pick, Type<1> value, Type<kLast> index) const {
+    values_.store(pick, value);
+    indices_.store(pick, index);
+  }
+  // Writes the first `count` picks, that of `row` first.
+  CSM_DEVICE void write(const Row& row, int count) const {
+    for (int i = thread_index(); i < count; i += block_threads()) {
+      global_store(row.start[1] + i * sizeof(Type<1>), values_.load(i), true);
+      global_store(row.start[kLast] + i * sizeof(Type<kLast>), indices_.load(i), true);
+    }
+  }
+
+ private:
+  Shared<Type<1>> values_;
+  Shared<Type<kLast>> indices_;
+};
 
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
@@ -19,7 +46,7 @@ CSM_DEVICE void run(const Arguments& args) {
     const i64 number = base + thread_index() / kLanes;
     const bool present = number < layout.rows;
     Row row = row_at(args, present ? number : base);
-    if constexpr (kStages) {
+    if constexpr (kStaged<0>) {
       const Span span = span_of_rows(args, base, rows_at_once);
       if (base != block_index() * rows_at_once) block_barrier();
       span.read();
@@ -32,7 +59,20 @@ CSM_DEVICE void run(const Arguments& args) {
     Picks picks;
     if constexpr (kLanes == kWarp) pick_into(picks, tile, k);
     else picks = pick_one_by_one(tile, k);
-    write_picks<Op>(args, row, picks, whole, present);
+    if constexpr (kStaged<1>) {
+      const StagedPicks staged(rows_at_once * k);
+      const int first = thread_index() / kLanes * k;
+      block_barrier();
+      put_values_and_indices<Op>(args, picks, whole, present,
+                                 [&](int place, Type<1> value, Type<kLast> index, bool there) {
+                                   if (there) staged.store(first + place, value, index);
+                                 });
+      block_barrier();
+      const i64 left = layout.rows - base;
+      staged.write(row_at(args, base), static_cast<int>(left < rows_at_once ? left : rows_at_once) * k);
+    } else {
+      write_picks<Op>(args, row, picks, whole, present);
+    }
   }
 }
 

@@ -24,9 +24,10 @@ CSM_DEVICE Mean mean_from(DoubleWord products, DoubleWord weights, Acc v_m) {
   return {v_m, drop_invalid_low(normalised(beyond))};
 }
 
+// The mean's low word is less than one rounding of this.
 CSM_DEVICE Acc less(Acc v, const Mean& mean) {
-  if constexpr (kPickRule == PickRule::given) return minus(v, mean.beyond);
-  else return minus(v - mean.at, mean.beyond);
+  if constexpr (kPickRule == PickRule::given) return v - mean.beyond.hi;
+  else return (v - mean.at) - mean.beyond.hi;
 }
 
 // The same with one rounding less, for products of two of them.
@@ -51,6 +52,8 @@ struct PicksFromSoftmax : Base {
 #pragma unroll
     for (int k = 0; k < kPicked; ++k) picked[k] = e[k];
   }
+  CSM_DEVICE static void pick_largest(Acc y, Values<kPicked>& picked) { picked[0] = y; }
+  CSM_DEVICE static Acc larger(Acc a, Acc b) { return larger_positive(a, b); }
   CSM_DEVICE static Element element_of(const Values<kPicked>& picked) {
     Element e = {};
 #pragma unroll

@@ -45,7 +45,10 @@ CSM_DEVICE Node empty_node() {
 // others: two more instructions.
 
 // Whether the k-th sum has a second word.
-CSM_DEVICE constexpr bool has_low_word(int k) { return kCompensated || (kCountsOnes && k < kRelative); }
+template <class AnyOp = Op>
+CSM_DEVICE constexpr bool has_low_word(int k) {
+  return (kCompensated && k >= AnyOp::kPlainSums) || (kCountsOnes && k < kRelative);
+}
 
 // Adds a term to the k-th sum, or makes it the first. Counts are exact in any order, so several sums may have one
 // count, `ones`: that of the first of them. If no term is larger than `start`, which is 0 otherwise, the sum starts
@@ -71,11 +74,12 @@ CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) {
   return {rest.hi, rest.lo + sum.lo};
 }
 
-// The sum of two partial sums of a chunk.
-template <bool kExact>
-CSM_DEVICE DoubleWord add_parts(DoubleWord a, DoubleWord b) {
-  if constexpr (kExact) return {a.hi + b.hi, a.lo + b.lo};
-  else return add(a, b);
+// The sum of two partial sums of a chunk, whose high words add up exactly, are all that counts, or neither.
+enum class Addition { exact, plain, any };
+CSM_DEVICE DoubleWord add_parts(Addition addition, DoubleWord a, DoubleWord b) {
+  if (addition == Addition::exact) return {a.hi + b.hi, a.lo + b.lo};
+  if (addition == Addition::plain) return as_double_word(a.hi + b.hi);
+  return add(a, b);
 }
 
 // A relative sum as the double word that it is.
@@ -114,7 +118,9 @@ CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc larg
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
     const DoubleWord others = normalised(add(sum, -largest));
     if (!(magnitude(others.hi) < Acc(0.5) * largest)) return multiply(normalised(sum), inverse);
-    const DoubleWord rest = multiply(others, inverse), whole = fast_two_sum(Acc(1), rest.hi);
+    const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, inverse));
+    const DoubleWord rest = {lifted.hi * (Acc(1) / kLift), lifted.lo * (Acc(1) / kLift)};
+    const DoubleWord whole = fast_two_sum(Acc(1), rest.hi);
     sum = {whole.hi, whole.lo + rest.lo};
   }
   return sum;
@@ -133,8 +139,13 @@ template <class AnyOp = Op>
 CSM_DEVICE Node merge(Node a, Node b) {
   if constexpr (kDominant) {
     if (a.picked[0] != Acc(0) && b.picked[0] != Acc(0)) {
-      put_back<AnyOp>(a);
-      put_back<AnyOp>(b);
+#pragma unroll 1
+      for (int k = 0; k < 2; ++k) {
+        put_back<AnyOp>(a);
+        const Node other = a;
+        a = b;
+        b = other;
+      }
       a.picked[0] = Acc(-1);
     }
   }
@@ -144,7 +155,8 @@ CSM_DEVICE Node merge(Node a, Node b) {
   const bool same = low.m.hi == high.m.hi && (!kDoubleWordMaximum || low.m.lo == high.m.lo);
   if (kMaximum && (!kFastExp || !same)) refer_sums(low, high.m);
 #pragma unroll
-  for (int k = 0; k < kSums; ++k) high.s[k] = add(high.s[k], low.s[k]);
+  for (int k = 0; k < kSums; ++k)
+    high.s[k] = k < AnyOp::kPlainSums ? as_double_word(high.s[k].hi + low.s[k].hi) : add(high.s[k], low.s[k]);
   // Of two elements with the row's maximum neither dominates.
   const bool keeps = kPickRule == PickRule::largest && !same;
 #pragma unroll
@@ -153,7 +165,7 @@ CSM_DEVICE Node merge(Node a, Node b) {
 }
 
 // Calls visit(field, word) for each word of a node that is in use, and for the high word of m, word 0, in any case.
-template <class AnyNode, class Visit>
+template <class AnyOp = Op, class AnyNode, class Visit>
 CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
   constexpr int kMaximumWords = 1 + kDoubleWordMaximum;
   visit(0, node.m.hi);
@@ -161,7 +173,7 @@ CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
 #pragma unroll
   for (int k = 0; k < kSums; ++k) {
     visit(kMaximumWords + 2 * k, node.s[k].hi);
-    if (has_low_word(k)) visit(kMaximumWords + 1 + 2 * k, node.s[k].lo);
+    if (has_low_word<AnyOp>(k)) visit(kMaximumWords + 1 + 2 * k, node.s[k].lo);
   }
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) visit(kMaximumWords + 2 * kSums + k, node.picked[k]);

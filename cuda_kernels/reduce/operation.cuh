@@ -58,8 +58,13 @@ struct RowContext : Values<kRowInputs> {
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
 //   kPositive     is the number of sums, the first ones, whose terms are not negative, and for which the rounding
 //                 errors of the few additions within a lane do not matter
+//   kPlainSums    is the number of those that have one word everywhere
+//   kProductSums  is the number of sums, the last ones, whose terms are products of two numbers, factor(e, k, 0) and
+//                 factor(e, k, 1) for the k-th sum
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kRounds       says whether map() is called in rounds (in_rounds)
+//   kPairs        says whether elements are the first input alone, with one term and one result, and the terms and
+//                 results of two come from terms_of(Pair&, reference), map_of(Pair, scale)
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
@@ -67,9 +72,10 @@ struct OperationBase {
   CSM_DEVICE static void enter(Element&, Place, const RowContext&) {}
   CSM_DEVICE static void pick(const Element&, Place, const RowContext&, Values<kPicked>&) {}
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
+  CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
-  static constexpr int kPositive = 0, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kRounds = false, kOthers = false;
+  static constexpr int kPositive = 0, kPlainSums = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
+  static constexpr bool kRounds = false, kOthers = false, kPairs = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -93,7 +99,7 @@ template <class Op, class Round>
 CSM_DEVICE void in_rounds(const typename Op::Scale& scale, Round round) {
   if constexpr (Op::kRounds) {
     bool last = !(scale.power < Acc(0x1p-60));
-    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power)};
+    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power * kLift)};
 #pragma unroll 1
     for (;;) {
       round(now, last);
@@ -142,9 +148,9 @@ CSM_DEVICE void hide_result(Values<kOutputs>& result) {
 // An operation with PickRule::dominant has the members `kHalf`, above which the first input of an element has to be,
 // and `element_of`, which makes an element with the same terms from its picked values.
 
-// What is picked from the elements get(0) … get(kCount − 1).
+// What is picked from the elements get(0) … get(kCount − 1). `largest` is the largest first input of them.
 template <class Op, int kCount, class Get>
-CSM_DEVICE Values<kPicked> pick_dominant(Get get) {
+CSM_DEVICE Values<kPicked> pick_dominant(Acc largest, Get get) {
   Values<kPicked> picked = {};
   unsigned found = 0;
 #pragma unroll
@@ -154,6 +160,7 @@ CSM_DEVICE Values<kPicked> pick_dominant(Get get) {
     found |= 1u << i;
     Op::pick(e, Place{}, RowContext{}, picked);
   }
+  if (found != 0) Op::pick_largest(largest, picked);
   const bool several = (found & (found - 1)) != 0;
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) picked[k] = !several ? picked[k] : k == 0 ? Acc(-1) : Acc(0);
@@ -172,40 +179,83 @@ CSM_DEVICE Acc left_out_above(const Values<kPicked>& picked) {
 template <class Op>
 class Adder {
  public:
-  CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked)
+  CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
     if constexpr (Op::kOthers) largest_ = largest_exponential(m);
     // For +∞ that is NaN, and so is the sum but for an operation that has infinite terms.
-    start_ = Op::kOthers && largest_ == largest_ ? largest_ : ExpC::kAbove;
+    start_ = Op::kOthers && largest_ == largest_ ? largest_ : above;
   }
 
-  // Of an element; it has no terms if it is left out, and is picked if it is the largest.
-  CSM_DEVICE void terms(Element& e, Place place, const RowContext& context, Values<kSums>& term,
-                        Values<kPicked>& picked) const {
+  // Of an element; it has no terms if it is left out, and is picked if it is the largest. Returns the element that the
+  // terms are those of.
+  CSM_DEVICE Element terms(Element& e, Place place, const RowContext& context, Values<kSums>& term,
+                           Values<kPicked>& picked) const {
     if constexpr (kDominant) {
       Element other = e;
       if (e[0] > above_) other[0] = neutral<Op>(0);
       Op::terms(other, reference_, place, context, term);
-    } else {
-      Op::terms(e, reference_, place, context, term);
+      return other;
     }
+    Op::terms(e, reference_, place, context, term);
     if constexpr (kPickRule == PickRule::largest) picked[0] = term[0] == largest_ ? picked[0] + e[1] : picked[0];
+    return e;
   }
 
   // Adds a term to the k-th sum, or makes it the first.
   CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Acc term, bool first) const {
-    add_term(k, sum, ones, term, first, bounded(k), start_);
+    if (k < Op::kPositive) sum = as_double_word(first ? term : sum.hi + term);
+    else add_term(k, sum, ones, term, first, bounded(k), start_);
   }
+
+  // Whether the terms of the k-th sum are products. Two of them are added at once, with one rounding: `held` is the
+  // first of them, whose rounding error is added to the sum by itself.
+  CSM_DEVICE static constexpr bool products(int k) { return kSums - k <= Op::kProductSums; }
+  CSM_DEVICE void hold_product(int k, DoubleWord& sum, Acc& held, const Element& e, bool first) const {
+    const Acc a = Op::factor(e, k, 0), b = Op::factor(e, k, 1);
+    held = a * b;
+    const Acc error = kCompensated ? fused(a, b, -held) : Acc(0);
+    sum.lo = first ? error : sum.lo + error;
+  }
+  CSM_DEVICE void add_product(int k, DoubleWord& sum, Acc held, const Element& e, bool first) const {
+    const Acc both = fused(Op::factor(e, k, 0), Op::factor(e, k, 1), held);
+    if (first) sum.hi = both;
+    else sum = csm::add(sum, both);
+  }
+  // The same for two sums. With kPairs there is one sum of each element's place.
+  struct PairSum {
+    Pair hi, lo;
+  };
+  CSM_DEVICE Pair terms_of(Pair& elements) const { return Op::terms_of(elements, reference_); }
+  CSM_DEVICE void add(PairSum& sum, Pair terms, bool first) const {
+    if constexpr (bounded(0)) {
+      const Pair large = first ? Pair(start_) : sum.hi;
+      sum.hi = large + terms;
+      const Pair error = fast_error(large, terms, sum.hi);
+      sum.lo = first ? error : sum.lo + error;
+    } else {
+      static_assert(!Op::kPairs || !(kCompensated || kCountsOnes), "sums of one word");
+      sum = {first ? terms : sum.hi + terms, Pair(Acc(0))};
+    }
+  }
+
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
     return bounded(k) ? less_start<!Op::kOthers>(sum, start_) : sum;
   }
-  // Whether the high words of a chunk's partial sums are multiples of one power of two, and add up exactly.
-  CSM_DEVICE static constexpr bool exact(int k) { return bounded(k) && !Op::kOthers; }
+  // How the k-th sum's parts of a chunk are added. Those of exponentials are multiples of one power of two.
+  CSM_DEVICE static constexpr Addition addition(int k) {
+    return bounded(k) && !Op::kOthers ? Addition::exact : k < Op::kPlainSums ? Addition::plain : Addition::any;
+  }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
+  // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
+  // two, of which those of a chunk add up exactly.
+  CSM_DEVICE static DoubleWord of_lane(DoubleWord sum) {
+    const Acc high = (sum.hi + ExpC::kAboveAll) - ExpC::kAboveAll;
+    return {high, sum.lo + (sum.hi - high)};
+  }
   // A chunk's sum, from those of its parts. −0 becomes +0, as it would when merged with empty_node().
   CSM_DEVICE static DoubleWord whole(int k, DoubleWord sum) {
-    return exact(k) ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
+    return addition(k) == Addition::exact ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
   }
 
  private:
@@ -221,7 +271,8 @@ CSM_DEVICE void put_back(Node& node) {
     Values<kSums> term;
     AnyOp::terms(e, Reference{}, Place{}, RowContext{}, term);
 #pragma unroll
-    for (int k = 0; k < kSums; ++k) node.s[k] = add(node.s[k], term[k]);
+    for (int k = 0; k < kSums; ++k)
+      node.s[k] = k < AnyOp::kPlainSums ? as_double_word(node.s[k].hi + term[k]) : add(node.s[k], term[k]);
   }
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) node.picked[k] = Acc(0);

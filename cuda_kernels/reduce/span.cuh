@@ -10,19 +10,24 @@
 //
 // Barriers are the caller's: one between read() and the tiles, one between the last tile that reads and the first that
 // writes, one between the tiles and write(), and one before the next span.
+//
+// Where a span has room for whole chunks, pad() lets tiles access it without conditions, which would be an instruction
+// an element for each access.
 #pragma once
 
 #include "reduce/row.cuh"
 
 namespace csm {
 
-// kHeld: the elements that a thread has room for.
-template <int kHeld = kItems>
+// kHeld: the elements that a thread has room for. kOfWarp: each warp of the block has a span of its own. kApart: the
+// results have a place of their own, behind the inputs.
+template <int kHeld = kItems, bool kOfWarp = false, bool kApart = false>
 class SpanOf {
   struct alignas(16) Vector {
     unsigned word[4];
   };
   static constexpr int kVector = static_cast<int>(sizeof(Vector)), kSector = 32;  // bytes
+  static constexpr int kStep = kWarp * kVector;
   template <int Operand>
   static constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
   // Vectors that a thread copies.
@@ -30,15 +35,15 @@ class SpanOf {
   static constexpr int kCopies = (kHeld * kSize<Operand> + kVector - 1) / kVector;
 
  public:
-  // Bytes of shared memory for spans of up to `room` elements. The host computes them too.
+  // Bytes of shared memory for a span of up to `room` elements. The host computes them too.
   CSM_DEVICE static int bytes(int room) {
     const int read = area<kInputs>(room), written = area<kFirstRowOutput, kFirstOutput>(room);
-    return read > written ? read : written;
+    return kApart ? read + written : read > written ? read : written;
   }
 
   // `count` elements from element `first` of a row on; they may reach into the next rows. At most `room`, and at most
-  // kHeld a thread. The same for all threads of a block.
-  CSM_DEVICE SpanOf(const Row& row, i64 first, i64 count, int room) : count_(count < 0 ? 0 : static_cast<int>(count)) {
+  // kHeld a thread. The same for all threads that share the span.
+  CSM_DEVICE SpanOf(const Row& row, i64 first, i64 count, int room) : count_(static_cast<int>(count < 0 ? 0 : count)) {
     lay_out(row, first, room);
   }
 
@@ -52,26 +57,25 @@ class SpanOf {
   }
 
   // Copies the inputs to shared memory. All vectors of all inputs are in flight at once.
-  template <int Operand = 0>
   CSM_DEVICE void read() const {
-    if constexpr (Operand < kInputs && !kStaged<Operand>) {
-      read<Operand + 1>();
-    } else if constexpr (Operand < kInputs) {
+    read_from<0>();
+    finish_copies();
+  }
+
+  // Puts neutral elements behind the inputs, up to the room. At any time before the barrier that follows read().
+  template <class Op, int Operand = 0>
+  CSM_DEVICE void pad(int room) const {
+    if constexpr (Operand < kInputs) {
       using T = Type<Operand>;
-      const Part<kSize<Operand>> part(*this);
-      Vector got[kCopies<Operand>];
-#pragma unroll
-      for (int k = 0; k < kCopies<Operand>; ++k) {
-        got[k] = global_load(from_[Operand] + part.place(k), part.wanted(k), got[k]);
+      if constexpr (kStaged<Operand> && kHasNeutral<T, neutral_of<Op>(Operand)>) {
+        T neutral = {};
+        if constexpr (neutral_of<Op>(Operand) == Neutral::lowest) neutral = Lowest<T>::value();
+#pragma unroll 1
+        for (int i = count_ + thread_index(); i < room; i += block_threads()) {
+          Shared<T>(at_[Operand]).store(i, neutral);
+        }
       }
-      const T single =
-          part.at_an_end ? global_load(from_[Operand] + part.end * kSize<Operand>, part.end < count_, T{}) : T{};
-      read<Operand + 1>();
-#pragma unroll
-      for (int k = 0; k < kCopies<Operand>; ++k) {
-        if (part.wanted(k)) Shared<Vector>(at_[Operand] + part.place(k)).store(0, got[k]);
-      }
-      if (part.at_an_end && part.end < count_) Shared<T>(at_[Operand]).store(part.end, single);
+      pad<Op, Operand + 1>(room);
     }
   }
 
@@ -82,20 +86,17 @@ class SpanOf {
       if constexpr (kStaged<Operand>) {
         using T = Type<Operand>;
         const Part<kSize<Operand>> part(*this);
+        const Shared<Vector> at(at_[Operand] + part.first);
+        char* const to = from_[Operand] + part.first;
         Vector got[kCopies<Operand>];
 #pragma unroll
         for (int k = 0; k < kCopies<Operand>; ++k) {
-          if (part.wanted(k)) got[k] = Shared<Vector>(at_[Operand] + part.place(k)).load(0);
+          if (part.wanted(k)) got[k] = at.load(k * kWarp);
         }
 #pragma unroll
-        for (int k = 0; k < kCopies<Operand>; ++k) {
-          global_store(from_[Operand] + part.place(k), got[k], part.wanted(k));
-        }
-        if (part.at_an_end) {
-          const bool wanted = part.end < count_;
-          T single = {};
-          if (wanted) single = Shared<T>(at_[Operand]).load(part.end);
-          global_store(from_[Operand] + part.end * kSize<Operand>, single, wanted);
+        for (int k = 0; k < kCopies<Operand>; ++k) global_store(to + k * kStep, got[k], part.wanted(k));
+        if (part.has_end) {
+          global_store(from_[Operand] + part.end, Shared<T>(at_[Operand] + part.end).load(0), true);
         }
       }
       write<Operand + 1>();
@@ -106,6 +107,24 @@ class SpanOf {
   char* from_[kOperands];  // where the span starts in global memory
   int at_[kOperands];      // and in shared memory, in bytes
   int count_;
+
+  template <int Operand>
+  CSM_DEVICE void read_from() const {
+    if constexpr (Operand < kInputs) {
+      if constexpr (kStaged<Operand>) {
+        using T = Type<Operand>;
+        const Part<kSize<Operand>> part(*this);
+        const int at = at_[Operand] + part.first;
+        const char* const from = from_[Operand] + part.first;
+#pragma unroll
+        for (int k = 0; k < kCopies<Operand>; ++k) start_copy(at + k * kStep, from + k * kStep, part.wanted(k));
+        if (part.has_end) {
+          Shared<T>(at_[Operand] + part.end).store(0, global_load(from_[Operand] + part.end, true, T{}));
+        }
+      }
+      read_from<Operand + 1>();
+    }
+  }
 
   // Bytes of shared memory before operand `End`, from operand `Operand` on.
   template <int End, int Operand = 0>
@@ -120,16 +139,20 @@ class SpanOf {
   CSM_DEVICE void lay_out(const Row& row, i64 first, int room) {
     if constexpr (Operand < kFirstRowOutput) {
       if constexpr (kStaged<Operand>) {
-        constexpr int kFirst = Operand < kInputs ? 0 : kFirstOutput;
+        constexpr int kFirst = kApart || Operand < kInputs ? 0 : kFirstOutput;
         from_[Operand] = row.start[Operand] + first * kSize<Operand>;
-        at_[Operand] = area<Operand, kFirst>(room) + place_in<kVector>(from_[Operand]);
+        at_[Operand] = (kOfWarp ? thread_index() / kWarp * bytes(room) : 0) + area<Operand, kFirst>(room) +
+                       place_in<kVector>(low_word(from_[Operand]));
       }
       lay_out<Operand + 1>(row, first, room);
     }
   }
+  CSM_DEVICE static unsigned low_word(const char* address) {
+    return static_cast<unsigned>(reinterpret_cast<u64>(address));
+  }
   template <int kUnit>
-  CSM_DEVICE static int place_in(const char* address) {
-    return static_cast<int>(reinterpret_cast<u64>(address) % kUnit);
+  CSM_DEVICE static unsigned place_in(unsigned byte) {
+    return byte % kUnit;
   }
 
   // The first staged operand with elements of this size. All of them lie alike: the planner stages no others.
@@ -142,28 +165,31 @@ class SpanOf {
   // What this thread copies: every 32nd of some neighbouring vectors of the whole sectors, and an element at an end.
   template <int Size>
   struct Part {
-    int first, left;  // the byte of the first vector in the span, and the vectors from there on
-    int end;          // the element, if it is below the count
-    bool at_an_end;   // whether any thread of the warp has one
+    unsigned first;  // the byte of the first vector in the span
+    int left;        // the bytes of whole sectors from there on
+    unsigned end;    // the byte of the element, if `has_end`
+    bool has_end;
 
     CSM_DEVICE explicit Part(const SpanOf& span) {
       constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
-      const int thread = thread_index(), lane = thread % kWarp, vector = (thread - lane) * kCopied + lane;
-      const int gap = (kSector - place_in<kSector>(span.from_[kFirst])) % kSector / Size;
-      const int before = gap < span.count_ ? gap : span.count_;
-      const int sectors = (span.count_ - before) * Size / kSector;
-      first = before * Size + vector * kVector;
-      left = sectors * (kSector / kVector) - vector;
-      end = thread < before ? thread : thread + sectors * (kSector / Size);
-      at_an_end = thread - lane < 2 * (kSector / Size);
+      const int lane = thread_index() % kWarp, thread = kOfWarp ? lane : thread_index(),
+                vector = ((thread - lane) * kCopied + lane) * kVector;
+      const unsigned bytes = static_cast<unsigned>(span.count_ * Size),
+                     gap = place_in<kSector>(0 - low_word(span.from_[kFirst]));
+      const unsigned before = gap < bytes ? gap : bytes, whole = (bytes - before) / kSector * kSector;
+      first = before + static_cast<unsigned>(vector);
+      left = static_cast<int>(whole) - vector;
+      end = static_cast<unsigned>(thread * Size);
+      end += end < before ? 0 : whole;
+      has_end = thread < 2 * (kSector / Size) && end < bytes;
     }
-    CSM_DEVICE int place(int k) const { return first + k * kWarp * kVector; }
-    CSM_DEVICE bool wanted(int k) const { return k * kWarp < left; }
+    CSM_DEVICE bool wanted(int k) const { return k * kStep < left; }
   };
 };
 using Span = SpanOf<>;
 
 // The span of a block's rows, from number `base` on, which lie end to end.
+template <class Span = csm::Span>
 CSM_DEVICE Span span_of_rows(const Arguments& args, i64 base, int rows_at_once) {
   const i64 left = args.layout.rows - base;
   return Span(row_at(args, base), 0, (left < rows_at_once ? left : rows_at_once) * args.layout.n,

@@ -35,6 +35,7 @@ CSM_DEVICE void read_round(const Arguments& args, Row& row, i64 first, bool in_u
     const Span span = span_of_round(args, row, first);
     if (in_use) block_barrier();
     span.read();
+    span.pad<Op>(block_threads() * kItems);
     block_barrier();
     span.set_places(row, -first);
   }
@@ -48,7 +49,8 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
   for (i64 round = 0; round < stretch.rounds; ++round) {
     const int buffer = static_cast<int>(round & 1) * warps;
     read_round(args, row, stretch.first + round * warps * kChunk, round == 0);
-    RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
+    RowTile<Op, kLanes, kItems, kVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
+                                                         args.layout.n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
     if (lane == 0) nodes.store(buffer + warp, node);
@@ -71,7 +73,8 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
   for (i64 round = stretch.rounds - 1; round >= 0; --round) {
     const i64 first = stretch.first + round * warps * kChunk;
     read_round(args, row, first, true);
-    RowTile<Op> tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
+    RowTile<Op, kLanes, kItems, kVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
+                                                         args.layout.n);
     tile.read(args, row, context);
     const DoubleWord m = tile.prepare(context);
     if constexpr (kStages) block_barrier();

@@ -20,15 +20,20 @@ namespace csm {
 constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an entry for each sum
 
 // The segment pattern chooses lanes, items and access width itself, by the length of each row. Fewer items give a row
-// the same bits if they hold all of it, since items beyond the row's end add nothing.
-template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec>
+// the same bits if they hold all of it, since items beyond the row's end add nothing. `Index` holds numbers of
+// elements; int where a row fits on the chip.
+//
+// kPadded: a staged chunk has room for all of its items, neutral ones beyond the row's end (Span::pad). Accesses to it
+// need no conditions.
+template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64,
+          bool kPadded = false>
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
 
  public:
   // The chunk starts at element `first` of a row of n elements.
-  CSM_DEVICE RowTile(i64 first, i64 n) : index_(first + (thread_index() % kLanes) * kVec) {
-    const i64 left = n - first;
+  CSM_DEVICE RowTile(Index first, Index n) : index_(first + (thread_index() % kLanes) * kVec) {
+    const Index left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
     mine_ = left_ - (thread_index() % kLanes) * kVec;
   }
@@ -63,22 +68,20 @@ class RowTile {
   }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& whole) {
+    if (!reached(0)) return;
     in_rounds<Op>(whole, [&](const typename Op::Scale& scale, bool last) {
 #pragma unroll
-      for (int part = 0; part < kItems; part += kPart) {
-        if (!reached(part)) break;
+      for (int v = 0; v < kVectors; ++v) {
+        Values<kOutputs> result[kVec];
 #pragma unroll
-        for (int v = part / kVec; v < (part + kPart) / kVec; ++v) {
-          Values<kOutputs> result[kVec];
-#pragma unroll
-          for (int i = 0; i < kVec; ++i) {
-            Element& e = item_[v * kVec + i];
-            Op::map(e, scale, place_of(v * kVec + i), result[i]);
-            if constexpr (Op::kRounds) e[0] = result[i][0];
-            if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
-          }
-          store_outputs(args, row, v, result, last);
+        for (int i = 0; i < kVec; ++i) {
+          Element& e = item_[v * kVec + i];
+          if constexpr (!Op::kPairs || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
+          else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
+          if constexpr (Op::kRounds) e[0] = result[i][0];
+          if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
         }
+        store_outputs(args, row, v, result, last);
       }
     });
   }
@@ -93,8 +96,8 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      node.s[k] = Adder<Op>::whole(k, Adder<Op>::exact(k) ? sum_in_order<true>(partial[k], true)
-                                                          : sum_in_order<false>(partial[k], has_low_word(k)));
+      const DoubleWord sum = sum_in_order(partial[k], Adder<Op>::addition(k), has_low_word(k));
+      node.s[k] = Adder<Op>::whole(k, sum);
     }
     return node;
   }
@@ -130,14 +133,14 @@ class RowTile {
 
  protected:
   Element item_[kItems];
-  i64 index_;      // this lane's first element in the row
+  Index index_;    // this lane's first element in the row
   int left_;       // elements of the row from the chunk's start on, at most kChunk; 0 or less if it ends before
   int mine_;       // the same from index_ on
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
-  CSM_DEVICE i64 index_of(int v) const { return index_ + v * (kLanes * kVec); }
+  CSM_DEVICE i64 index_of(int v) const { return i64(index_) + v * (kLanes * kVec); }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
@@ -145,10 +148,8 @@ class RowTile {
   CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) < mine_; }
   // Whether access v is read: it is if its first element is not hidden.
   CSM_DEVICE bool seen(int v) const { return wanted(v) && (!kCausal || step_of(v * kVec) < seen_); }
-  // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes. The lanes of a row agree, so
-  // items beyond the row's end cost one branch. There are two such parts: each branch costs moves between registers.
+  // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes. The lanes of a row agree.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
-  static constexpr int kPart = kItems / 2 % kMaxVec == 0 ? kItems / 2 : kItems;
 
  private:
   // Where the elements of access v of a staged operand are in shared memory.
@@ -156,6 +157,17 @@ class RowTile {
   CSM_DEVICE int place_in(const Row& row, int v) const {
     constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
     return row.staged[Operand] + static_cast<int>(index_ * kSize) + v * (kLanes * kVec * kSize);
+  }
+  // And where those of any other are in global memory.
+  template <int Operand>
+  CSM_DEVICE char* address_of(const Arguments& args, const Row& row, int v) const {
+    char* const start = row.start[Operand];
+    if constexpr (!kUncached || kRowDims > 1) {
+      return start + element_offset<Operand>(args, index_of(v));
+    } else {
+      constexpr int kStep = kLanes * kVec * static_cast<int>(sizeof(Type<Operand>));
+      return common_base(start + element_offset<Operand>(args, index_)) + v * kStep;
+    }
   }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
@@ -172,8 +184,7 @@ class RowTile {
         } else if constexpr (kStaged<Operand>) {
           load<Type<Operand>, neutral_of<Op>(Operand)>(place_in<Operand>(row, v), wanted, got);
         } else {
-          load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + element_offset<Operand>(args, index_of(v)),
-                                                       seen, got);
+          load<Type<Operand>, neutral_of<Op>(Operand)>(address_of<Operand>(args, row, v), seen, got);
         }
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
@@ -181,7 +192,8 @@ class RowTile {
 #pragma unroll
       for (int block = 0; block < kItems; block += kMaxVec) {
         // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
-        const bool whole = kStaged<Operand> && (block + kMaxVec) * kLanes <= left_;
+        constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
+        const bool whole = kStaged<Operand> && (kNoConditions || (block + kMaxVec) * kLanes <= left_);
         if (whole) {
 #pragma unroll
           for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, true, true);
@@ -204,9 +216,9 @@ class RowTile {
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
       const bool stored = last && wanted(v);
       if constexpr (kStaged<kOperand>) {
-        store<Type<kOperand>>(place_in<kOperand>(row, v), stored, give);
+        store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || stored, give);
       } else {
-        store<Type<kOperand>>(row.start[kOperand] + element_offset<kOperand>(args, index_of(v)), stored, give);
+        store<Type<kOperand>>(address_of<kOperand>(args, row, v), stored, give);
       }
       store_outputs<Which + 1>(args, row, v, result, last);
     }
@@ -254,9 +266,9 @@ class RowTile {
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) largest = maximum(largest, item_[i][0]);
+      for (int i = 0; i < kItems; ++i) largest = Op::larger(largest, item_[i][0]);
       if (!any_lane(largest > Op::kHalf)) return picked;  // most chunks have none: one instruction an element
-      picked = pick_dominant<Op, kItems>([&](int i) { return item_[i]; });
+      picked = pick_dominant<Op, kItems>(largest, [&](int i) { return item_[i]; });
       const int lane = thread_index() % kWarp;
       constexpr unsigned kRow = ~0u >> (kWarp - kLanes);
       const unsigned lanes = ballot(picked[0] != Acc(0)) & kRow << (lane / kLanes * kLanes);
@@ -274,18 +286,23 @@ class RowTile {
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
                         Values<kPicked>& picked) {
     const Adder<Op> adder(m, picked);
+    if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
+    Acc held[kPartials][kMaxVec];
 #pragma unroll
-    for (int part = 0; part < kItems; part += kPart) {
-      if (part > 0 && !reached(part)) break;
+    for (int i = 0; i < kItems; ++i) {
+      Values<kSums> term;
+      const Element e = adder.terms(item_[i], place_of(i), context, term, picked);
+      const int number = i / kMaxVec, p = i % kMaxVec;
 #pragma unroll
-      for (int i = part; i < part + kPart; ++i) {
-        Values<kSums> term;
-        adder.terms(item_[i], place_of(i), context, term, picked);
-#pragma unroll
-        for (int k = 0; k < kSums; ++k) {
-          DoubleWord& sum = partial[k][i % kMaxVec];
-          if (i >= kMaxVec && k < Op::kPositive) sum.hi += term[k];
-          else adder.add(k, sum, partial[k][0].hi, term[k], i < kMaxVec);
+      for (int k = 0; k < kSums; ++k) {
+        DoubleWord& sum = partial[k][p];
+        if (!adder.products(k)) {
+          adder.add(k, sum, partial[k][0].hi, term[k], number == 0);
+        } else if (number % 2 == 0) {
+          adder.hold_product(k, sum, held[k][p], e, number == 0);
+          if (number == kItems / kMaxVec - 1) adder.add_product(k, sum, held[k][p], Element{}, number == 0);
+        } else {
+          adder.add_product(k, sum, held[k][p], e, number == 1);
         }
       }
     }
@@ -296,18 +313,36 @@ class RowTile {
     }
   }
 
+  // The same for two elements at a time.
+  CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
+    typename Adder<Op>::PairSum sum[(kMaxVec + 1) / 2];
+#pragma unroll
+    for (int i = 0; i < kItems; i += 2) {
+      Pair elements = pair_at(i);
+      adder.add(sum[i % kMaxVec / 2], adder.terms_of(elements), i < kMaxVec);
+      elements.get(item_[i][0], item_[i + 1][0]);
+    }
+#pragma unroll
+    for (int i = 0; i < kMaxVec; i += 2) {
+      sum[i / 2].hi.get(partial[i].hi, partial[i + 1].hi);
+      sum[i / 2].lo.get(partial[i].lo, partial[i + 1].lo);
+      partial[i] = adder.sum_of(0, partial[i]);
+      partial[i + 1] = adder.sum_of(0, partial[i + 1]);
+    }
+  }
+  CSM_DEVICE Pair pair_at(int i) const { return {item_[i][0], item_[i + 1][0]}; }
+
   // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes. With kVec < kMaxVec
   // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
   // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
   // it; so each keeps half of the items, and that item bit becomes this lane bit.
-  template <bool kExact>
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], bool low_word) {
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], Addition how, bool low_word) {
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts<kExact>(p[i], p[i + step]);
+      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(how, p[i], p[i + step]);
     }
     // The sums are now p[h · kVec], for h < count.
     int count = kMaxVec / kVec;
@@ -318,21 +353,20 @@ class RowTile {
 #pragma unroll
       for (int h = 0; h < count; ++h) {
         const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add_parts<kExact>(upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] = add_parts(how, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
     for (int step = 1; step < count; step *= 2) {
 #pragma unroll
-      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts<kExact>(p[h * kVec], p[(h + step) * kVec]);
+      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(how, p[h * kVec], p[(h + step) * kVec]);
     }
     DoubleWord sum = p[0];
+    if (kSingle && how == Addition::exact) sum = Adder<Op>::of_lane(sum);
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2)
-      sum = add_parts<kExact>(sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
-    for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
-      sum = add_parts<kExact>(sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

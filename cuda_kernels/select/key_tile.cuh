@@ -22,7 +22,8 @@ class KeyTile {
       const bool wanted = place < length_;
       Vec<In, kVec> got = {};
       if constexpr (kStaged<0>) {
-        if (wanted) got = Shared<Vec<In, kVec>>(row.staged[0]).load(place / kVec);
+        const int start = row.staged[0] + static_cast<int>(first_ * static_cast<i64>(sizeof(In)));
+        if (wanted) got = Shared<Vec<In, kVec>>(start).load(place / kVec);
       } else {
         got = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, got);
       }
@@ -158,11 +159,11 @@ CSM_DEVICE void write_indices(const Arguments& args, const Row& row, const Picks
   }
 }
 
-// Writes the values and indices of the picks. `whole` is the row's node, if the operation sums over the row; else the
-// sum is that of the picks.
-template <class Op>
-CSM_DEVICE void write_values_and_indices(const Arguments& args, const Row& row, const Picks& picks, const Node& whole,
-                                         bool wanted) {
+// Calls put(place, value, index, whether the lane has this pick) for the picks. `whole` is the row's node, if the
+// operation sums over the row; else the sum is that of the picks.
+template <class Op, class Put>
+CSM_DEVICE void put_values_and_indices(const Arguments& args, const Picks& picks, const Node& whole, bool wanted,
+                                       Put put) {
   const Layout& layout = args.layout;
   const Acc m = kSums > 0 ? whole.m.hi : value_of(picks.get(0).key);
   const Reference reference = reference_of(as_double_word(m));
@@ -182,17 +183,24 @@ CSM_DEVICE void write_values_and_indices(const Arguments& args, const Row& row, 
   const typename Op::Scale scale = Op::scale(sum);
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
-    const i64 place = Picks::place_of(s);
-    const bool there = wanted && place < layout.option[kSelected];
-    global_store(row.start[1] + place * layout.reduce_stride[1][0], narrow<Type<1>>(Op::value(term[s], scale)), there);
-    global_store(row.start[kLast] + place * layout.reduce_stride[kLast][0], Type<kLast>(picks.slot(s).index), there);
+    const int place = Picks::place_of(s);
+    put(place, narrow<Type<1>>(Op::value(term[s], scale)), Type<kLast>(picks.slot(s).index),
+        wanted && place < layout.option[kSelected]);
   }
 }
 
 template <class Op>
 CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& picks, const Node& whole, bool wanted) {
-  if constexpr (kRowOutputs == 1) return write_indices<Op>(args, row, picks, wanted);
-  else write_values_and_indices<Op>(args, row, picks, whole, wanted);
+  if constexpr (kRowOutputs == 1) {
+    write_indices<Op>(args, row, picks, wanted);
+  } else {
+    const Layout& layout = args.layout;
+    put_values_and_indices<Op>(args, picks, whole, wanted,
+                               [&](i64 place, Type<1> value, Type<kLast> index, bool there) {
+                                 global_store(row.start[1] + place * layout.reduce_stride[1][0], value, there);
+                                 global_store(row.start[kLast] + place * layout.reduce_stride[kLast][0], index, there);
+                               });
+  }
 }
 
 }  // namespace csm

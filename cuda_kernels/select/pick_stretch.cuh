@@ -1,12 +1,13 @@
 // One block picks the best elements of a stretch of a row of many chunks, and computes its node, in one pass. And the
 // lists of several blocks are merged. Used by topk_block, topk_split and topk_column.
 //
-// Each warp takes the same number of neighbouring chunks by itself; then the warps merge their lists and nodes through
-// shared memory. The chunks of a warp are a power of two, so they are a subtree of the fold; where several blocks share
-// a row, so are those of a block.
+// Each warp takes the same number of neighbouring chunks by itself, all of them one chunk at a time if the row is
+// staged; then the warps merge their lists and nodes through shared memory. The chunks of a warp are a power of two, so
+// they are a subtree of the fold; where several blocks share a row, so are those of a block.
 #pragma once
 
 #include "reduce/fold.cuh"
+#include "reduce/span.cuh"
 #include "select/key_tile.cuh"
 
 namespace csm {
@@ -86,18 +87,30 @@ CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {
 }
 
 // Picks from the elements of a row from `first` on, layout.rounds chunks for each warp. The results, `picks` and the
-// returned node, are valid in warp 0. Shared memory: a list for each warp, then a node for each warp.
+// returned node, are valid in warp 0. Shared memory: if the row is staged, a chunk for each warp; a list for each warp,
+// then a node for each warp.
 template <class Op>
-CSM_DEVICE Node pick_stretch(const Arguments& args, const Row& row, i64 number, i64 first, Picks& picks) {
+CSM_DEVICE Node pick_stretch(const Arguments& args, Row row, i64 number, i64 first, Picks& picks) {
+  using WarpSpan = SpanOf<kItems, true>;
   const Layout& layout = args.layout;
   const RowContext context = row_context<Op>(args, row, number);
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  const SharedPicks lists(0, warps);
-  const SharedNodes nodes(warps * SharedPicks::kBytes, warps);
+  const int lists_at = kStages ? warps * WarpSpan::bytes(kChunk) : 0;
+  const SharedPicks lists(lists_at, warps);
+  const SharedNodes nodes(lists_at + warps * SharedPicks::kBytes, warps);
   TreeFold fold;
   first += warp * layout.rounds * kChunk;
-  for (i64 round = 0; round < layout.rounds && first + round * kChunk < layout.n; ++round) {
-    KeyTile<Op> tile(first + round * kChunk, layout.n);
+  for (i64 round = 0; round < layout.rounds && (kStages || first + round * kChunk < layout.n); ++round) {
+    const i64 start = first + round * kChunk, left = layout.n - start;
+    if constexpr (kStages) {
+      const WarpSpan span(row, start, left < kChunk ? left : kChunk, kChunk);
+      if (round > 0) block_barrier();
+      span.read();
+      block_barrier();
+      span.set_places(row, -start);
+      if (left <= 0) continue;
+    }
+    KeyTile<Op> tile(start, layout.n);
     tile.read(args, row, context);
     if constexpr (kSums > 0) fold.push(tile.reduce(args));
     pick_into(picks, tile, static_cast<int>(layout.option[kSelected]));

@@ -7,6 +7,8 @@ are the package's numerical contract (README.md).
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ from cusoftmax.operations.dtypes import FLOATS, INPUTS
 from cusoftmax.operations.operation import PATTERNS
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import as_dtype
+from cusoftmax.planning.device import PORTABLE_CLUSTER
 from cusoftmax.planning.plan import Plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,11 +49,14 @@ WORKERS = os.cpu_count() or 1
 # One with a single input and one with two: what all operations share is tried with these.
 _FIRST_OPS = ("softmax", "softmax_vjp")
 
-# Sizes to try, cheapest first; of columns, first those of more than a few elements.
+# Sizes to try, cheapest first; of columns, first those of more than a few elements. Where none of
+# them has a plan of the wanted form, lengths between them are tried: where one form ends and the
+# next begins is for the planner to say.
 _ELEMENTS = 4096
-_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 37, 18)
+_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 37, 18, 9)
 _LENGTHS = (61, 128, 600, 1000, 1500, 2500, 4100, 5001, 9001, 17000, 33001, 50257, 70000, 131072)
 _LONG = (150001, 262144, 400000, 600001, 1 << 20)
+_REFINEMENTS = 4
 
 
 class Form(NamedTuple):
@@ -190,12 +196,14 @@ def bar(console: Console) -> Progress:
 def forms_of(op: str, dtype: str, quick: bool, most_blocks: int) -> Iterator[Form]:
     """Yield the forms in which an operation is tried: every pattern, and clusters of it.
 
-    softmax is tried in every form. The other operations have a block to a row and one cluster, and
-    columns in one block or one cluster: operations and dtypes take the sizes by turns.
+    softmax is tried in every form, in large clusters with float dtypes. The other operations have a
+    block to a row and one cluster, and columns in one block or one cluster: operations and dtypes
+    take the sizes by turns.
     """
-    sizes = [1 << k for k in range(most_blocks.bit_length())]
     turn = [*OPERATIONS].index(op) + INPUTS.index(dtype)
     every = op == _FIRST_OPS[0] and not quick
+    most = most_blocks if every and dtype in FLOATS else min(most_blocks, PORTABLE_CLUSTER)
+    sizes = [1 << k for k in range(most.bit_length())]
     for pattern in PATTERNS:
         if pattern not in OPERATIONS[op].patterns:
             continue
@@ -250,34 +258,46 @@ def find_case(op: str, dtype: str, form: Form, on: Machine, small: str | None) -
     if small and form.pattern == "stream":
         archs.insert(0, small)
     for arch in archs:
-        for shape, axis in candidates(form.pattern, on):
+        for shape, axis in candidates(form, on):
             plan = cs.explain(op, shape=shape, dtype=dtype, axis=axis, arch=arch)
             if form.is_of(plan):
                 return CheckedCase(op, dtype, form, plan, shape, axis)
     raise RuntimeError(f"no shape was found for which {op} of {dtype} plans {form}")
 
 
-def candidates(pattern: str, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Yield shapes and axes that may lead to a pattern, small ones first."""
-    pattern = pattern.removeprefix("topk_")
+def candidates(form: Form, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Yield shapes and axes that may lead to a form, small ones first."""
+    pattern = form.pattern.removeprefix("topk_")
+    # Large clusters are for rows whose blocks have to share multiprocessors.
+    least_rows = on.device.sm_count // PORTABLE_CLUSTER + 1 if form.blocks > PORTABLE_CLUSTER else 1
     if pattern == "segment":
         yield (20000, 1), 0
         return
     if pattern == "column":
-        for n in _COLUMN_LENGTHS:
-            yield (2, n, 37), 1
+        for n in refined(_COLUMN_LENGTHS):
+            yield (max(2, least_rows), n, 37), 1
         return
     if pattern == "map":
         yield (5, 61, 61), -1
         return
     many_rows = on.device.sm_count  # enough that no row is shared by blocks
-    for n in (*_LENGTHS, *_LONG):
+    for n in refined((*_LENGTHS, *_LONG)):
         if pattern == "split":
             yield (2, n), -1
         elif pattern == "stream" and n > max(_LENGTHS):
             yield (many_rows, n), -1
         else:
-            yield (max(5, _ELEMENTS // n), n), -1
+            yield (max(5, _ELEMENTS // n, least_rows), n), -1
+
+
+def refined(lengths: tuple[int, ...]) -> Iterator[int]:
+    """Yield lengths, then their neighbours' geometric means, and again, closer each time."""
+    yield from lengths
+    known = sorted(lengths)
+    for _ in range(_REFINEMENTS):
+        between = [math.isqrt(a * b) for a, b in itertools.pairwise(known)]
+        yield from between
+        known = sorted([*known, *between])
 
 
 def build(

@@ -55,6 +55,24 @@ inline float perturbed_exp2(u64 seed, float a) {
   return static_cast<float>(result);
 }
 
+// A right value, off by up to `reach` units in the last place of the float32 next to it; drawn from the seed and the
+// input.
+inline float off_by(u64 seed, u32 input, double right, double reach) {
+  int exponent;
+  __builtin_frexp(right, &exponent);
+  const double unit = __builtin_ldexp(1.0, exponent > -125 ? exponent - 24 : -149);
+  // Rounding takes half a unit, and beyond the next power of two a whole one.
+  const float off = static_cast<float>(right + (reach - 0.5) * unit * drawn_error(seed, input));
+  return __builtin_fabs(off - right) <= reach * unit ? off : static_cast<float>(right);
+}
+
+// rcp.approx: within 1 unit in the last place.
+inline float approximate_reciprocal(u64 seed, float a) {
+  const double right = 1.0 / static_cast<double>(a);
+  if (!(__builtin_fabs(right) < 0x1p128) || right == 0) return static_cast<float>(right);
+  return off_by(seed, same_bits<u32>(a), right, 1);
+}
+
 // While it lives, float32 subnormals are flushed to zero if `wanted`, as -ftz=true does on the device. Its end restores
 // the processor's old state.
 class FlushSubnormals {

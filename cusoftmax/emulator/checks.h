@@ -1,7 +1,8 @@
 // Checks each access to global and shared memory: bounds, alignment, whole elements, results written once, races.
 //
-// The kernel calls the two functions check_global_access and check_shared_access through its Machine (machine.h),
-// before each load and store. They also count the traffic, and record it for the trace where one is wanted.
+// The kernel calls check_global_access and check_shared_access through its Machine (machine.h) before each load and
+// store, and begin_copy and complete_copies for copies. They also count the traffic, and record it for the trace where
+// one is wanted.
 #pragma once
 
 #include "failure.h"
@@ -151,6 +152,29 @@ inline void* check_shared_access(i64 offset, int bytes, Touch touch, int rank, i
     }
   }
   return shared.data() + offset;
+}
+
+// ---- copies from global to shared memory ----
+
+inline void begin_copy(i64 offset, const void* from, int bytes, bool wanted, int line, const char* file) {
+  check_global_access(from, bytes, Touch::read, wanted, line, file);
+  Thread* t = self();
+  if (t->copies == kMostCopies)
+    fail(t, "more than %d copies at once (%s)", kMostCopies, where(site_of(line, file)).text);
+  t->copy[t->copies++] = Copy{offset, wanted ? from : nullptr, bytes};
+}
+inline void complete_copies(int line, const char* file) {
+  Thread* t = self();
+  for (int i = 0; i < t->copies; ++i) {
+    const Copy& copy = t->copy[i];
+    if (copy.from) {
+      void* to = check_shared_access(copy.offset, copy.bytes, Touch::write, -1, line, file);
+      memcpy(to, copy.from, static_cast<size_t>(copy.bytes));
+    } else if (rt.launch.trace) {
+      rt.tracer.record(site_of(line, file), t->lane, false, 0, copy.bytes, Touch::write, true);
+    }
+  }
+  t->copies = 0;
 }
 
 }  // namespace csm

@@ -111,6 +111,21 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted, CSM_WHERE) {
   if (wanted) __builtin_memcpy(address, &value, sizeof(V));
 }
 
+template <class V>
+CSM_DEVICE V global_load_uncached(const void* address, bool wanted, V otherwise, CSM_WHERE) {
+  return global_load(address, wanted, otherwise, line, file);
+}
+template <class V>
+CSM_DEVICE void global_store_uncached(void* address, V value, bool wanted, CSM_WHERE) {
+  global_store(address, value, wanted, line, file);
+}
+CSM_DEVICE char* common_base(char* pointer) { return pointer; }
+
+CSM_DEVICE void start_copy(int to, const void* from, bool wanted, CSM_WHERE) {
+  machine->begin_copy(to, from, 16, wanted, line, file);
+}
+CSM_DEVICE void finish_copies(CSM_WHERE) { machine->complete_copies(line, file); }
+
 CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
@@ -124,6 +139,10 @@ CSM_DEVICE float reciprocal(float a) { return 1.0f / a; }
 CSM_DEVICE double reciprocal(double a) { return 1.0 / a; }
 CSM_DEVICE float maximum(float a, float b) { return b > a ? b : a; }
 CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
+CSM_DEVICE float larger_positive(float a, float b) {
+  return static_cast<int>(float_to_bits(a)) < static_cast<int>(float_to_bits(b)) ? b : a;
+}
+CSM_DEVICE double larger_positive(double a, double b) { return maximum(a, b); }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
 CSM_DEVICE bool unlikely(bool condition) { return condition; }
@@ -138,6 +157,8 @@ CSM_DEVICE void count_or_add(T term, T& ones, T& others) {
   (term == T(1) ? ones : others) += term;
 }
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
+CSM_DEVICE float reciprocal_approx(float a) { return machine->reciprocal_approx(a); }
+CSM_DEVICE double reciprocal_approx(double a) { return 1.0 / a; }
 
 // Conversions work on the bits: float32 arithmetic would flush subnormals, which the device's conversions do not.
 // Rounding adds just under half of the last place that is kept, and the carry into the exponent is then right by

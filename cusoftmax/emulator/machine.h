@@ -37,6 +37,10 @@ struct Machine {
   // Before each access of `bytes` at `offset` of the shared memory of block `rank` of the cluster, or of this thread's
   // block if `rank` is -1. Returns where they lie on the host.
   void* (*shared_access)(i64 offset, int bytes, Touch touch, int rank, int line, const char* file);
+  // A copy of `bytes` from global memory to byte `offset` of shared memory. It happens when the thread next calls
+  // complete_copies: on a GPU it may be as late, and may be earlier.
+  void (*begin_copy)(i64 offset, const void* from, int bytes, bool wanted, int line, const char* file);
+  void (*complete_copies)(int line, const char* file);
   // A shuffle: the value that lane `lane`, or this lane ^ `lane`, passes. Values of 4 bytes travel as 8 bytes. A vote:
   // a bit for each lane, set where `value` is not 0.
   u64 (*exchange)(Collective kind, u64 value, int lane, int width, int line, const char* file);
@@ -50,6 +54,7 @@ struct Machine {
   void (*fail)(const char* message, int line, const char* file);
 
   float (*exp2_approx)(float);
+  float (*reciprocal_approx)(float);
 };
 
 // An array that a launch may access: the byte range [base, base + span), and where in it the elements lie. Strides are

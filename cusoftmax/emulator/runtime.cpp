@@ -14,6 +14,7 @@ void fail_here(const char* message, int line, const char* file) {
   fail(self(), "%s (%s)", message, where(site_of(line, file)).text);
 }
 float approximate_exp2(float a) { return perturbed_exp2(rt.machine.seed, a); }
+float near_reciprocal(float a) { return approximate_reciprocal(rt.machine.seed, a); }
 
 // Sets up the runtime for a launch. False if the launch cannot run.
 bool prepare(const Launch& launch) {
@@ -24,8 +25,9 @@ bool prepare(const Launch& launch) {
   rt.random = scramble(launch.seed + 1) | 1;
   rt.blocks = launch.cluster;
   rt.warps = launch.cluster * ((launch.block + kWarp - 1) / kWarp);
-  rt.machine = Machine{nullptr,       launch.seed,     check_global_access, check_shared_access, exchange_values,
-                       reach_barrier, may_switch_warp, fail_here,           approximate_exp2};
+  rt.machine = Machine{nullptr,         launch.seed,     check_global_access, check_shared_access,
+                       begin_copy,      complete_copies, exchange_values,     reach_barrier,
+                       may_switch_warp, fail_here,       approximate_exp2,    near_reciprocal};
   if (launch.block < 1 || launch.block > kMaxBlockThreads || launch.grid < 1 || launch.cluster < 1 ||
       launch.cluster > kMaxClusterBlocks || launch.grid % launch.cluster) {
     fail_outside(nullptr, "cannot launch %lld blocks of %d threads in clusters of %d", launch.grid, launch.block,

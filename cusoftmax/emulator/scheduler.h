@@ -294,6 +294,7 @@ inline void set_up_cluster(i64 cluster) {
       t.block_index = cluster * rt.blocks + b;
       t.grid_blocks = rt.launch.grid;
       t.lane = i % kWarp;
+      t.copies = 0;
       t.id = b * threads + i;
       t.warp = &block.warp[i / kWarp];
       t.block = &block;

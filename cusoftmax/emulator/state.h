@@ -17,12 +17,22 @@ constexpr int kMaxBlockThreads = 1024;
 struct Warp;
 struct Block;
 
+// A copy to shared memory that a thread has started; from null if this lane takes no part.
+struct Copy {
+  i64 offset;
+  const void* from;
+  int bytes;
+};
+constexpr int kMostCopies = 64;
+
 struct Thread : ThreadView {
   int lane;
   int id;        // in the cluster
   Thread* next;  // the lane of this warp that runs after this one; null once the thread has returned
   Warp* warp;
   Block* block;
+  int copies;  // of `copy`, not finished
+  Copy copy[kMostCopies];
   Fiber fiber;
 };
 

@@ -202,7 +202,7 @@ def compiled(plan: Plan) -> list[Code]:
     return _compiled(tuple(launch.kernel for launch in plan.launches), plan.device.arch)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _compiled(kernels: tuple[Kernel, ...], arch: int) -> list[Code]:
     binaries = []
     for kernel in kernels:

@@ -16,6 +16,7 @@ from cusoftmax.machine_code.opcodes import INSTRUCTION_BYTES, Instruction
 # What PTX and machine code have in common: the names of PTX as machine code has them.
 _OPCODES = {
     "ld.global": "LDG",
+    "cp.async.cg": "LDGSTS",
     "st.global": "STG",
     "ld.shared": "LDS",
     "st.shared": "STS",

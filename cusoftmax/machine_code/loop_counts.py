@@ -44,11 +44,15 @@ class _LaunchLoops:
         moves = loop.has("LDG") or loop.has("STG")
         if loop.depth == 0 and (moves or loop.has("LDS")):
             return self._units()
+        if self.pattern == "group" and loop.depth == 1 and loop.has("LDS") and loop.has("STS"):
+            return self._rows_of_a_thread()
         if loop.has("SHFL.IDX") or loop.has("SHFL.BFLY"):
             folds = not loop.has("STG") and (not moves or self._folds_workspace())
             if folds:
                 return self._fold(loop)
-        if moves and loop.has("STG") and not loop.has("LDG") and not loop.has("LDS"):
+        if (loop.has("STG") or loop.has("STS")) and not loop.has("LDG") and not loop.has("LDS"):
+            if not moves and not loop.has("FMUL") and not loop.has("DMUL"):
+                return self._padding()
             return 1.0  # results are stored in one round, but of terms far below the maximum
         if moves:
             return self._stretch()
@@ -77,7 +81,8 @@ class _LaunchLoops:
         plan, launch, kernel = self.plan, self.launch, self.launch.kernel
         clusters = launch.grid / kernel.cluster
         if self.pattern == "group":
-            return max(1.0, plan.rows / (launch.grid * (launch.block // self.lanes)))
+            at_once = launch.block // self.lanes * self._rows_of_a_thread()
+            return max(1.0, plan.rows / (launch.grid * at_once))
         if self._folds_rows():
             return max(1.0, plan.rows / (launch.grid * self.warps))
         if self.pattern == "split":
@@ -103,6 +108,15 @@ class _LaunchLoops:
         if self.pattern == "block":  # the first chunk is outside the loop, in registers
             return max(0.0, self.chunks / (self.warps * self.launch.kernel.cluster) - 1)
         return 1.0
+
+    def _rows_of_a_thread(self) -> int:
+        return int(self.launch.kernel["CSM_ROWS_EACH"])
+
+    def _padding(self) -> float:
+        """Return how many elements a thread puts behind the row where operands are staged."""
+        warps = int(self.warps) * self.launch.kernel.cluster
+        rounds = ceil_div(self.chunks, warps)
+        return (rounds * warps * self.plan.chunk - self.plan.n) / (rounds * warps * WARP)
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""

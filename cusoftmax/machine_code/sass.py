@@ -231,7 +231,8 @@ def _read(kernel: Kernel, arch: int, binary: bytes, found: list[Instruction]) ->
     counts = Counter(stems)
 
     def accesses(stem: str) -> dict[int, int]:
-        widths = (access_bytes(x.opcode) for x in found if x.opcode.startswith(stem))
+        copies = stem + "STS"  # LDGSTS: from global to shared memory
+        widths = (access_bytes(x.opcode) for x in found if x.stem in (stem, copies))
         return dict(sorted(Counter(widths).items()))
 
     last_store = max((i for i, stem in enumerate(stems) if stem == "STG"), default=0)

@@ -108,6 +108,17 @@ class PlanBuilder:
         return 2 if self.operation.outputs else 1
 
     @property
+    def uncached(self) -> bool:
+        """Whether the caches are told not to keep what is read once and written.
+
+        Not where whoever reads the results next may find them in the level 2 cache.
+        """
+        written = sum(size for _, size in self.along[len(self.operation.inputs) :])
+        results = self.problem.rows * self.problem.n * written
+        cache = self.device.l2_bytes * tuning.UNCACHED_PERCENT // 100
+        return results > cache > 0
+
+    @property
     def row_is_contiguous(self) -> bool:
         return self.problem.n == 1 or all(o.reduce_strides[-1] == size for o, size in self.stepping)
 
@@ -225,4 +236,7 @@ def lanes_of(builder: PlanBuilder) -> tuple[int, int]:
     if n <= 2 * builder.group:  # one access a lane
         return power_of_two(ceil_div(n, builder.group)), builder.group
     # As few lanes as can hold the row: fewer shuffles, and fewer idle elements in the last lanes.
-    return max(2, power_of_two(ceil_div(n, builder.items))), builder.items
+    # Two lanes hold far fewer if that is enough: elements beyond the row's end change no bits.
+    lanes = max(2, power_of_two(ceil_div(n, builder.items)))
+    enough = max(builder.group, power_of_two(ceil_div(n, lanes)))
+    return lanes, enough if 4 * enough <= builder.items * builder.acc_words else builder.items

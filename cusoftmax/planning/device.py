@@ -9,6 +9,11 @@ from cusoftmax.planning.checks import described, wrong_kind
 
 KIB, MIB = 1 << 10, 1 << 20
 
+# Blocks in a cluster on every GPU that has clusters, and on those known to have more: H100 and
+# H200, B200, B300. Thor and DGX Spark have no more (documentation of NVIDIA Warp, 1.15).
+PORTABLE_CLUSTER = 8
+_LARGE_CLUSTER = {90: 16, 100: 16, 103: 16}
+
 
 @dataclass(frozen=True)
 class DeviceSpec:
@@ -42,8 +47,8 @@ class DeviceSpec:
 
     @property
     def max_cluster(self) -> int:
-        """Most blocks in a cluster; more than 8 would need an attribute that CuPy cannot set."""
-        return 8 if self.clusters else 1
+        """Most blocks in a cluster; a kernel has to ask for more than `PORTABLE_CLUSTER`."""
+        return _LARGE_CLUSTER.get(self.arch, PORTABLE_CLUSTER) if self.clusters else 1
 
     @property
     def reserved_shared(self) -> int:

@@ -229,6 +229,8 @@ def make_kernel(
     slots: int = 0,
     repeated: int = 0,
     staged: int = 0,
+    uncached: bool = False,
+    rows_each: int = 1,
     asserted: tuple[tuple[str, int], ...] = (),
 ) -> Kernel:
     """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
@@ -241,7 +243,7 @@ def make_kernel(
         The dtype that the kernel computes in: ``"float32"`` or ``"float64"``.
     pattern : str
         Name of a file in ``cuda_kernels/patterns``.
-    vector, group, lanes, items, cluster, stage, parks
+    vector, group, lanes, items, cluster, stage, parks, rows_each
         As ``machine/config.cuh`` says.
     threads : int
         Limits the registers of a thread: a multiprocessor must have room for this many threads.
@@ -255,6 +257,8 @@ def make_kernel(
         A bit for each input; set for inputs that repeat one element along a row.
     staged : int
         A bit for each operand; set for those whose elements pass through shared memory.
+    uncached : bool
+        Whether accesses tell the caches not to keep what they read and write.
     asserted : tuple of pairs
         Options with numbers that the pattern computes too: the compiler asserts that they agree.
     """
@@ -280,6 +284,7 @@ def make_kernel(
             *(("park",) if parks else ()),
             *((f"r{repeated}",) if repeated else ()),
             *((f"staged{staged}",) if staged else ()),
+            *(("uncached",) if uncached else ()),
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),
         )
     )
@@ -308,11 +313,13 @@ def make_kernel(
         "CSM_GROUP": group,
         "CSM_LANES": lanes,
         "CSM_ITEMS": items,
+        "CSM_ROWS_EACH": rows_each,
         "CSM_CLUSTER": cluster,
         "CSM_BATCH_DIMS": rows_by,
         "CSM_ROW_DIMS": row_dims,
         "CSM_REPEATED": repeated,
         "CSM_STAGED": staged,
+        "CSM_UNCACHED": int(uncached),
         "CSM_STAGE": stage or 0,
         "CSM_PARKS": int(parks),
         "CSM_SLOTS": slots,

@@ -18,7 +18,7 @@ from cusoftmax.planning.builder import (
     power_of_two,
     power_of_two_below,
 )
-from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.device import PORTABLE_CLUSTER, DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
@@ -74,6 +74,9 @@ def _group(builder: PlanBuilder) -> Plan:
     threads = tuning.GROUP_THREADS
     staged = staged_operands(builder, lanes)
     vector = staged_vector(builder) if staged else builder.row_vector
+    # Of rows that do not fill a thread's registers, each thread takes several.
+    short = lanes <= 2 and (items == builder.group or items < builder.items)
+    each = int(tuning.GROUP_ROWS) if staged and short else 1
     kernel = builder.kernel(
         "group",
         vector=vector,
@@ -81,16 +84,25 @@ def _group(builder: PlanBuilder) -> Plan:
         lanes=lanes,
         items=items,
         staged=staged,
-        **({"threads": staged_warps(builder) * WARP} if staged else {}),
+        uncached=builder.uncached and not staged,
+        rows_each=each,
+        **({"threads": _staged_group_warps(builder) * WARP} if staged else {}),
     )
-    grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
-    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
+    of_block = threads // lanes * each
+    grid = min(ceil_div(rows, of_block), MAX_GRID)
+    shared = span_bytes(builder, staged, of_block * builder.problem.n, apart=each > 1)
     return builder.plan(
         "group",
         (Launch(kernel, grid, threads, shared),),
         vector=vector,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
     )
+
+
+def _staged_group_warps(builder: PlanBuilder) -> int:
+    most = staged_warps(builder)
+    spills = builder.acc == "float64" and builder.operation.picked
+    return min(most, tuning.STAGED_WARPS_LOSS_FLOAT) if spills else most
 
 
 def _long(builder: PlanBuilder) -> Plan:
@@ -111,12 +123,15 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
 
     Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
     has one to itself if the row does not fit on the chip otherwise, or if there are few blocks.
+    Large clusters, whose every block folds the nodes of all, only serve to let blocks share.
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
     unparked = staged_warps(builder) if staged else builder.max_warps
-    for resident in (tuning.RESIDENT_BLOCKS, 1):
-        cluster = _cluster(builder, chunks, unparked // resident)
+    portable, largest = _cluster_sizes(builder.device, builder.problem.rows)
+    several = tuning.RESIDENT_BLOCKS
+    for resident, most_blocks in ((several, portable), (several, largest), (1, portable)):
+        cluster = _cluster(builder, chunks, unparked // resident, most_blocks)
         if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:
             continue
         each = ceil_div(chunks, cluster)  # chunks of a block
@@ -134,14 +149,24 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     return None
 
 
-def _cluster(builder: PlanBuilder, chunks: int, most: int) -> int:
-    """Return how many blocks of at most `most` warps share a row."""
-    rows, device = builder.problem.rows, builder.device
-    cluster = min(power_of_two(ceil_div(chunks, most)), device.max_cluster)
+def _cluster_sizes(device: DeviceSpec, clusters: int) -> tuple[int, int]:
+    """Return the most blocks of a cluster: where they may fill multiprocessors, and of small ones.
+
+    If there are so few clusters that no blocks need to share a multiprocessor, both are the same.
+    """
+    largest = min(device.max_cluster, tuning.CLUSTER_BLOCKS)
+    portable = min(largest, PORTABLE_CLUSTER)
+    return portable, largest if clusters * portable > device.sm_count else portable
+
+
+def _cluster(builder: PlanBuilder, chunks: int, most: int, most_blocks: int) -> int:
+    """Return how many blocks, at most `most_blocks`, of at most `most` warps share a row."""
+    rows = builder.problem.rows
+    cluster = min(power_of_two(ceil_div(chunks, most)), most_blocks)
     # With few rows, widen the cluster so that more multiprocessors work on each row.
     while (
-        cluster < device.max_cluster
-        and rows * cluster * 2 <= device.sm_count
+        cluster < most_blocks
+        and rows * cluster * 2 <= builder.device.sm_count
         and chunks >= 2 * cluster * tuning.SPREAD_WARPS
     ):
         cluster *= 2
@@ -192,6 +217,7 @@ def _block_plan(
         cluster=cluster,
         parks=parks,
         staged=staged,
+        uncached=builder.uncached and not staged,
         asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
     )
     held = "registers and shared memory" if parks else "registers"
@@ -340,17 +366,17 @@ def _column(builder: PlanBuilder) -> Plan:
     vector = builder.column_vector(inner)
     lanes = min(WARP, power_of_two(ceil_div(inner, vector)))
     columns = lanes * vector
-    pitch = columns + 1  # nodes from one walker's to the next one's
     tiles = problem.rows // inner * ceil_div(inner, columns)
     leaves = power_of_two(ceil_div(problem.n, items))
     # Walkers of a block: its threads down a row.
     least, most = WARP // lanes, tuning.COLUMN_WARPS * WARP // lanes
     # Shared memory holds a node for each walker and row, and in a cluster for each block.
-    room = device.shared_per_block // ((columns + 1) * builder.node_bytes) - device.max_cluster
-    most = min(most, power_of_two_below(room))
+    portable, largest = _cluster_sizes(device, tiles)
+    room = device.shared_per_block // (columns * builder.node_bytes) - largest
+    most, most_blocks = min(most, power_of_two_below(room)), portable
     fewer = power_of_two_below(most // tuning.RESIDENT_BLOCKS)  # several blocks a multiprocessor
-    if least <= fewer and leaves <= fewer * device.max_cluster:
-        most = fewer
+    if least <= fewer and leaves <= fewer * largest:
+        most, most_blocks = fewer, largest
 
     staged = staged_columns(builder, columns)
     if span_bytes(builder, staged, most * items * inner) > device.shared_per_block // 2:
@@ -368,15 +394,14 @@ def _column(builder: PlanBuilder) -> Plan:
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
             staged=0 if stage == 2 else staged,
-            asserted=(("CSM_PITCH", pitch),),
         )
         parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
-        shared = parts * pitch * builder.node_bytes
+        shared = parts * columns * builder.node_bytes
         if stage != 2:
             shared += span_bytes(builder, staged, walkers * items * inner)
         return Launch(kernel, min(grid, MAX_GRID // cluster * cluster), walkers * lanes, shared)
 
-    if leaves <= most * device.max_cluster:
+    if leaves <= most * most_blocks:
         cluster = max(1, leaves // most)
         walkers = max(least, min(leaves, most))
         return builder.plan(

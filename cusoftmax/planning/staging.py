@@ -102,8 +102,11 @@ def stepping_operands(builder: PlanBuilder) -> Iterator[tuple[int, Operand, int]
             yield number, operand, ITEMSIZE[operand.dtype]
 
 
-def span_bytes(builder: PlanBuilder, staged: int, room: int) -> int:
-    """Return the shared memory of a span of up to `room` elements: ``Span::bytes``."""
+def span_bytes(builder: PlanBuilder, staged: int, room: int, *, apart: bool = False) -> int:
+    """Return the shared memory of a span of up to `room` elements: ``SpanOf::bytes``.
+
+    `apart` says that results have a place of their own.
+    """
     read = len(builder.operation.read)
     areas = [0, 0]
     for number, _, size in stepping_operands(builder):
@@ -111,7 +114,7 @@ def span_bytes(builder: PlanBuilder, staged: int, room: int) -> int:
             areas[number >= read] += (
                 ceil_div(room * size + _VECTOR_BYTES, _VECTOR_BYTES) * _VECTOR_BYTES
             )
-    return max(areas)
+    return sum(areas) if apart else max(areas)
 
 
 def excess_sectors(row: int, pitch: int, lanes: int, access: int) -> float:

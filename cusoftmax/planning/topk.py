@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning import tuning
 from cusoftmax.planning.builder import PlanBuilder, ceil_div, lanes_of, power_of_two
 from cusoftmax.planning.checks import MOST_SELECTED
@@ -52,10 +53,16 @@ def _group(builder: PlanBuilder) -> Plan:
     threads = tuning.GROUP_THREADS
     staged = staged_operands(builder, lanes)
     vector = staged_vector(builder) if staged else _vector(builder)
+    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
+    picks = threads // lanes * _selected(builder)  # of a block
+    if stages_results(builder, lanes, slots):
+        staged |= 0b110
+        size = ITEMSIZE[builder.problem.operands[1].dtype]
+        room = ceil_div(picks * size, _INDEX_BYTES) + picks
+        shared = max(shared, room * _INDEX_BYTES)
     kernel = _kernel(
         builder, "topk_group", vector=vector, staged=staged, lanes=lanes, items=items, slots=slots
     )
-    shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
     grid = min(ceil_div(builder.problem.rows, threads // lanes), MAX_GRID)
     return builder.plan(
         "topk_group",
@@ -65,15 +72,31 @@ def _group(builder: PlanBuilder) -> Plan:
     )
 
 
+def stages_results(builder: PlanBuilder, lanes: int, slots: int) -> bool:
+    """Whether the picks of short rows pass through shared memory: where lanes store apart."""
+    problem, selected = builder.problem, _selected(builder)
+    if not builder.operation.selects_many or len(problem.batch_shape) > 1:
+        return False
+    if slots == 1 and lanes == selected:
+        return False
+    large = problem.rows * problem.n * builder.along[0][1] >= tuning.STAGED_BYTES
+    sizes = [(operand, ITEMSIZE[operand.dtype]) for operand in problem.operands[1:]]
+    return large and all(
+        (o.batch_strides, o.reduce_strides) == ((selected * size,), (size,)) for o, size in sizes
+    )
+
+
 def _block(builder: PlanBuilder) -> Plan:
     chunks = ceil_div(builder.problem.n, builder.chunk)
     rounds = power_of_two(ceil_div(chunks, tuning.TOPK_WARPS))
     warps = ceil_div(chunks, rounds)
-    kernel, shared = _long(builder, "topk_block", None), warps * _list_bytes(builder)
+    staged = _staged(builder)
+    kernel = _long(builder, "topk_block", None, staged)
+    shared = warps * (_list_bytes(builder) + span_bytes(builder, staged, builder.chunk))
     return builder.plan(
         "topk_block",
         (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared),),
-        vector=_vector(builder),
+        vector=staged_vector(builder) if staged else _vector(builder),
         rounds=rounds,
         why=f"{chunks} chunks of {builder.chunk}, which {warps} warps pass over once",
     )
@@ -83,18 +106,20 @@ def _split(builder: PlanBuilder) -> Plan:
     rows, warps = builder.problem.rows, tuning.TOPK_WARPS
     all_rounds = ceil_div(builder.problem.n, builder.chunk * warps)
     rounds, pieces = _pieces(builder, all_rounds, rows)
+    staged = _staged(builder)
+    span = span_bytes(builder, staged, builder.chunk)
     return builder.plan(
         "topk_split",
         tuple(
             Launch(
-                _long(builder, "topk_split", stage),
+                _long(builder, "topk_split", stage, staged),
                 min(grid, MAX_GRID),
                 warps * WARP,
-                warps * _list_bytes(builder),
+                warps * (_list_bytes(builder) + span),
             )
             for stage, grid in enumerate((rows * pieces, rows))
         ),
-        vector=_vector(builder),
+        vector=staged_vector(builder) if staged else _vector(builder),
         rounds=rounds,
         workspace=rows * pieces * _list_bytes(builder, _selected(builder)),
         why=f"{rows} long rows would occupy {rows} of {builder.device.sm_count} multiprocessors: "
@@ -147,13 +172,20 @@ def _pieces(builder: PlanBuilder, all_rounds: int, tiles: int) -> tuple[int, int
     return rounds, ceil_div(all_rounds, rounds)
 
 
-def _long(builder: PlanBuilder, pattern: str, stage: int | None) -> Kernel:
+def _staged(builder: PlanBuilder) -> int:
+    """Return whether the chunks of long rows are staged. A warp has a lane for each end's bytes."""
+    return staged_operands(builder) if builder.along[0][1] > 1 else 0
+
+
+def _long(builder: PlanBuilder, pattern: str, stage: int | None, staged: int = 0) -> Kernel:
     """Return a kernel whose warps take a chunk at a time, and keep the best elements so far."""
     capped = _is_small(builder) or (builder.acc == "float32" and pattern != "topk_column")
     warps = tuning.TOPK_WARPS * (2 if capped else 1)  # capped at 128 registers a thread
     return _kernel(
         builder,
         pattern,
+        vector=staged_vector(builder) if staged else _vector(builder),
+        staged=staged,
         lanes=WARP,
         items=builder.items,
         slots=_slots(builder),

@@ -24,6 +24,7 @@ class Tuned(int):
 
 
 GROUP_THREADS = Tuned(128, None, "4 warps: a last, partly filled block wastes little")
+GROUP_ROWS = Tuned(4, None, "short staged rows: a quarter of a span's instructions for each")
 # Another value would change the bits of every longer row: the chunk is the unit of summation.
 WORDS_IN_REGISTERS = Tuned(
     32, None, "32 data registers of the 64 that a thread has when 1024 share a multiprocessor"
@@ -41,6 +42,8 @@ BLOCK_WARPS_APART = Tuned(16, None, "an element kept apart and hidden ones spill
 BLOCK_WARPS_APART_PAIRS = Tuned(20, None, "read in pairs, one kept apart spills at 80 registers")
 # Fewer where the row then fits on the chip.
 RESIDENT_BLOCKS = Tuned(2, None, "one block loads while another computes: docs/cost.md, phases")
+# Above 8 only where fewer leave a multiprocessor to one block.
+CLUSTER_BLOCKS = Tuned(16, None, "eight multiprocessors hold a row, as with 8 blocks of one each")
 PARK_WARPS = Tuned(28, None, "with parked chunks, a bfloat16 kernel spills at 64 registers")
 PARK_WARPS_BIASED = Tuned(16, None, "the same with parked chunks, at 96 registers")
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
@@ -63,6 +66,8 @@ STAGED_WARPS = Tuned(16, None, "with staged operands, float32 spills at 96 regis
 STAGED_WARPS_LOSS_FLOAT = Tuned(12, None, "a float32 loss beside them spills at 128 registers")
 STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registers")
 STAGED_BYTES = Tuned(1 << 18, None, "of an array: less passes in the time of a few barriers")
+# Caches are told not to keep larger results if this is not 0: try 50.
+UNCACHED_PERCENT = Tuned(0, None, "of the level 2 cache; as many instructions, so a GPU must say")
 # With few long rows, more blocks than rows are needed to use the whole GPU.
 SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
 SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")

@@ -32,6 +32,11 @@ class Backend(Protocol):
     @property
     def key(self) -> Hashable: ...
 
+    @property
+    def on_host(self) -> bool: ...
+
+    def shared(self, array: Array) -> Any: ...
+
     def check_place(self, op: str, array: Array) -> None: ...
 
     def load(self, kernel: Kernel) -> Loaded: ...
@@ -43,6 +48,8 @@ class Backend(Protocol):
 
 class CudaBackend:
     """The current CuPy device."""
+
+    on_host = False  # where the arrays lie
 
     @property
     def device(self) -> DeviceSpec:
@@ -68,6 +75,10 @@ class CudaBackend:
                 f"current; call within `with cupy.cuda.Device({array.data.device_id}):`"
             )
 
+    def shared(self, array: Array) -> Any:
+        """Return what other libraries take an array from, by DLPack."""
+        return array
+
     def load(self, kernel: Kernel) -> Loaded:
         return _load(kernel, self.device, self.key)
 
@@ -86,16 +97,23 @@ class CudaBackend:
         return copied
 
 
+# CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+_LARGE_CLUSTERS_ALLOWED = 14
+
+
 @cache
 def _load(kernel: Kernel, device: DeviceSpec, number: Hashable) -> Loaded:
     import cupy
 
+    from cusoftmax.planning.device import PORTABLE_CLUSTER
     from cusoftmax.runtime import source  # hashlib and pathlib: not needed to import the package
 
     raw = cupy.RawKernel(source.code(), kernel.name, options=source.options(kernel))
     # More than 48 KiB must be allowed for each function; each launch then asks for what it needs.
     raw.max_dynamic_shared_size_bytes = device.shared_per_block
     function: Loaded = raw.kernel  # compiled and loaded for the current device by the line above
+    if kernel.cluster > PORTABLE_CLUSTER:
+        cupy.cuda.driver.funcSetAttribute(raw.kernel.ptr, _LARGE_CLUSTERS_ALLOWED, 1)
     return function
 
 

@@ -18,6 +18,7 @@ from cusoftmax.cli import main as cli
 from cusoftmax.cli.check import Form, compare, find_case
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.machine import first_line, machine
+from cusoftmax.operations.dtypes import FLOATS
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.runtime import backend
 
@@ -192,7 +193,7 @@ def test_check_without_names_takes_all_cases() -> None:
 
 
 def test_check_reaches_clusters_of_every_size() -> None:
-    """Every operation has one in each of its dtypes, and every dtype has them of every size."""
+    """Every operation has one in each dtype, every dtype all sizes; float dtypes large ones too."""
     sizes = defaultdict(set)
     with machine("emulator") as on:
         for op, dtype, form in check.names_of_cases(False, on.device.max_cluster):
@@ -205,7 +206,20 @@ def test_check_reaches_clusters_of_every_size() -> None:
         if at[0] == "block" and len(at) == 3:
             assert {1} < found, at
         elif len(at) == 2 or "softmax" in at:
-            assert found == {1, 2, 4, 8}, at
+            large = {16} if at[1] in FLOATS else set()
+            assert found == {1, 2, 4, 8} | large, at
+
+
+@pytest.mark.parametrize("pattern, name", [("block", "_LENGTHS"), ("column", "_COLUMN_LENGTHS")])
+def test_check_finds_sizes_between_those_it_knows(
+    monkeypatch: pytest.MonkeyPatch, pattern: str, name: str
+) -> None:
+    lengths = getattr(check, name)
+    monkeypatch.setattr(check, name, (min(lengths), max(lengths)))
+    with machine("emulator") as on:
+        for form in check.forms_of("softmax", "float32", False, on.device.max_cluster):
+            if form.pattern == pattern:
+                assert form.is_of(find_case("softmax", "float32", form, on, "sm_75").plan)
 
 
 def test_check_without_clusters() -> None:

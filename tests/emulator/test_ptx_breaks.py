@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 import cusoftmax as cs
+from benchmarks.static.tuning_problems import tuned_to
 from cusoftmax import emulator
 from cusoftmax.emulator.ptx import PtxError, decode
 from cusoftmax.runtime import calls, source
 from tests.emulator.both_codes import difference, outcome
 from tests.mutations import BOUND, DIVERGENCE, MEMORY, RACE, SHUFFLE, Mutation, broken, forget
-from tests.probes import SEEDS, Probe, finding, plan_kind
+from tests.probes import FAULT_KINDS, SEEDS, Probe, finding, plan_kind
 from tests.support import dtype_of, logits
 
 OTHER_BITS = ("bits of the source's run",)
@@ -53,6 +54,20 @@ class Comparison:
     def finding(self, seed: int) -> str | None:
         found = difference(self.truths[SEEDS.index(seed)], self.outcome("ptx", seed))
         return OTHER_BITS[0] if found else None
+
+
+class Uncached(Comparison):
+    """The same of results that are taken to be too large for the caches."""
+
+    def outcome(self, code: str, seed: int) -> list[np.ndarray]:
+        with tuned_to("UNCACHED_PERCENT", 1):
+            return super().outcome(code, seed)
+
+    def finding(self, seed: int) -> str | None:
+        try:
+            return super().finding(seed)
+        except emulator.KernelError as error:
+            return next(kind for text, kind in FAULT_KINDS if text in str(error))
 
 
 def near_ties(dtype: str) -> Comparison:
@@ -99,6 +114,7 @@ CLUSTER = ptx("block x2", "softmax", "float32", (3, 9001))
 VALUES = ptx("group", "logsumexp", "float32", (5, 600))
 HALF = ptx("group", "softmax", "float16", (16, 200))
 BFLOAT = ptx("group", "softmax", "bfloat16", (16, 200))
+UNCACHED = Uncached(logits((40, 600), "float16"), "float16", arch="sm_75")
 SELECTED = ptx("topk_block", "topk_softmax", "float32", (3, 1500))
 
 # ---- the breaks ----
@@ -228,6 +244,18 @@ BREAKS = {
         MEMORY,
         dataclasses.replace(GROUP, shape=(5, 601)),
         ("if (wanted) otherwise = ", "otherwise = "),
+    ),
+    "global_load_uncached: always": Break(
+        MEMORY, UNCACHED, ("if (wanted) {\n      asm volatile(\"ld", '{\n      asm volatile("ld')
+    ),
+    "global_store_uncached: where it is not wanted": Break(
+        MEMORY, UNCACHED, ("if (wanted) {\n      asm volatile(\"st", '{\n      asm volatile("st')
+    ),
+    "global_store_uncached: words exchanged": Break(
+        OTHER_BITS, UNCACHED, ("[%0], {%1, %2, %3, %4}", "[%0], {%1, %3, %2, %4}")
+    ),
+    "global_load_uncached: words exchanged": Break(
+        OTHER_BITS, UNCACHED, ("{%0, %1, %2, %3}, [%4]", "{%0, %2, %1, %3}, [%4]")
     ),
     "float_to_half: cvt.rz": Break(UNKNOWN, HALF, ("cvt.rn.f16.f32", "cvt.rz.f16.f32")),
     "float_to_half: toward zero": Break(  # within the bound, which is one unit

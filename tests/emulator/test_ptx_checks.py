@@ -240,6 +240,21 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         " st.shared.u32 [%r2], %r1; ld.shared.u32 %r4, [%r3]; ret;",
         {"block": 64, **SHARED}, "race at byte|that nobody wrote",
     ),
+    "copy_not_finished": (
+        "ld.param.u64 %rd1, [p0]; mov.u32 %r1, 0; cp.async.cg.shared.global [%r1], [%rd1], 16;"
+        " ld.shared.u32 %r2, [%r1]; ret;",
+        SHARED, "read of shared memory that nobody wrote",
+    ),
+    "copy_of_lanes_to_one_place": (
+        "ld.param.u64 %rd1, [p0]; mov.u32 %r1, 0; cp.async.cg.shared.global [%r1], [%rd1], 16;"
+        " cp.async.wait_all; ret;",
+        SHARED, "race at byte 0",
+    ),
+    "copy_past_end": (
+        "ld.param.u64 %rd1, [p0]; mov.u32 %r1, 256; cp.async.cg.shared.global [%r1], [%rd1], 16;"
+        " cp.async.wait_all; ret;",
+        SHARED, "shared write of 16 bytes out of bounds",
+    ),
     "race_of_lanes": (
         "mov.u32 %r1, %tid.x; st.shared.u32 [sh], %r1; ret;", SHARED, "race at byte 0",
     ),

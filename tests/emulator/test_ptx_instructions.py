@@ -197,7 +197,7 @@ def pairs_of_floats() -> Table:
     table: Table = {}
     single = arithmetic()
     draw = random.Random(1)
-    for name, ftz in itertools.product(("add.rn", "mul.rn", "fma.rn"), ("", ".ftz")):
+    for name, ftz in itertools.product(("add.rn", "sub.rn", "mul.rn", "fma.rn"), ("", ".ftz")):
         _, cases, expected = single[f"{name}{ftz}.f32"]
         order = draw.sample(range(len(cases)), len(cases))
         both = [

@@ -132,6 +132,13 @@ PROGRAMS = {
         " bar.sync 0; xor.b32 %r4, %r2, 8; ld.shared.u32 %r9, [%r4+4];",
         (LANES ^ 1) + 7,
     ),
+    "copies to shared memory": (
+        "mul.lo.u32 %r2, %r1, 4; mad.lo.u32 %r3, %r1, 3, 5; st.global.u32 [%rd3], %r3; bar.sync 0;"
+        " and.b32 %r4, %r1, 3; setp.eq.u32 %p1, %r4, 0;"
+        " @%p1 cp.async.cg.shared.global [%r2], [%rd3], 16; cp.async.wait_all; bar.sync 0;"
+        " xor.b32 %r5, %r2, 124; ld.shared.u32 %r9, [%r5];",
+        (LANES ^ 31) * 3 + 5,
+    ),
     "signs of narrow loads": (
         "mul.lo.u32 %r2, %r1, 4; mov.b32 %r3, -3; st.shared.u32 [%r2], %r3;"
         " ld.shared.s8 %rs1, [%r2]; ld.shared.u8 %rs2, [%r2]; ld.shared.s16 %r4, [%r2];"

@@ -86,6 +86,27 @@ CSM_DEVICE void race_missing_barrier(const float* x, float* y, float*) {
   words.store(thread_index(), global_load<float>(x + global_thread(), true, 0.0f));
   global_store(y + global_thread(), words.load(block_threads() - 1 - thread_index()), true);
 }
+// A copy that nobody waits for.
+CSM_DEVICE void copy_not_finished(const float* x, float* y, float*) {
+  start_copy(4 * thread_index(), x + thread_index(), thread_index() % 4 == 0);
+  block_barrier();
+  global_store(y + global_thread(), Shared<float>(0).load(thread_index()), true);
+}
+CSM_DEVICE void copy_race(const float* x, float* y, float*) {
+  start_copy(4 * thread_index(), x + thread_index(), thread_index() % 4 == 0);
+  finish_copies();
+  global_store(y + global_thread(), Shared<float>(0).load(block_threads() - 1 - thread_index()), true);
+}
+CSM_DEVICE void copy_misaligned(const float* x, float* y, float*) {
+  start_copy(4 * thread_index(), x + thread_index(), thread_index() % 4 == 1);
+  finish_copies();
+  global_store(y + global_thread(), 1.0f, true);
+}
+CSM_DEVICE void copy_past_end(const float* x, float* y, float*) {
+  start_copy(4 * (thread_index() + 4), x + thread_index(), thread_index() % 4 == 0);
+  finish_copies();
+  global_store(y + global_thread(), 1.0f, true);
+}
 
 // ---- collectives ----
 CSM_DEVICE void barrier_in_branch(const float*, float* y, float*) {

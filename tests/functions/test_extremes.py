@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import cusoftmax as cs
+from benchmarks.exponentials import sweep, widest_range
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.planning.checks import accepted_number
@@ -270,6 +271,45 @@ def test_logits_far_from_0(device: Any, op: str, dtype: str, wanted: str) -> Non
     rows[8:] *= 1e5
     centres = (step, -step, step + 12, -step + 12, 2 * step, -3 * step, most, -most, step, -step)
     judge(device, op, wanted, dtype, rows + np.array(centres)[:, None])
+
+
+# ------------------------------------------------------------- exponentials with the largest errors
+
+# What a chunk's sum adds in the worst case, and everything else, in ulp: docs/accuracy.md.
+OF_SUM, OF_THE_REST = 0.0265, 0.001
+
+
+# Results of 2^-109 and less, whose products with the low word of an inverse could be flushed.
+TINY = (
+    (-26.712341, 48.8661),
+    (-37.852505, 38.41364),
+    (-26.725275, 59.950054),
+    (-59.31181, 27.340826),
+)
+
+
+def test_no_two_exponentials_differ_in_their_errors_by_more_than_the_bound_allows() -> None:
+    assert (
+        0.5 + widest_range(sweep(64)) + OF_SUM + OF_THE_REST
+        <= CONTRACTS["softmax"].bound["float32"]
+    )
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+def test_pairs_of_exponentials_with_the_largest_errors(device: Any, op: str) -> None:
+    """An element whose exponential is too large beside one whose is too small, and the reverse."""
+    found = [each for each in sweep(16) if -1 <= each.exponent < 7]
+    x = [np.array([getattr(b, at) for b in found]) for at in ("least_at", "largest_at")]
+    rows = np.concatenate(
+        [np.stack(np.broadcast_arrays(a[:, None], b), -1) for a, b in (x, x[::-1])]
+    )
+    rows = rows.reshape(-1, 2).astype(np.float32)
+    rows = rows[np.abs(rows[:, 0] - rows[:, 1]) < 87]  # the smaller result is not subnormal
+    rows = np.concatenate([rows, np.array(TINY, np.float32)])
+    with device.on("sm_90"):
+        got = device.asnumpy(CONTRACTS[op].call(device.asarray(rows), axis=-1))
+    verdict = CONTRACTS[op].judge((rows,), -1, (got,))
+    assert verdict.over <= 1, verdict
 
 
 # ---------------------------------------------------------------------------------------- soft caps

@@ -92,8 +92,9 @@ NOISE = Mutation(
     "the noise alone",
     (),
     "logits/softmax.cuh",
-    "term[0] = e[0] = exp_logit(e, shift, factor_of(context));",
-    "term[0] = Acc(1) / Acc(256);",
+    "term[0] = e[0] = exp_logit(e, to, factor_of(context));\n  }\n\n"
+    "  static constexpr bool kPairs =",
+    "term[0] = Acc(1) / Acc(256);\n  }\n\n  static constexpr bool kPairs = false &&",
     (),
 )
 

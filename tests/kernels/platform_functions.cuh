@@ -12,8 +12,9 @@ struct Op : WritesElements {
   CSM_DEVICE static Scale scale(DoubleWord, const Node&, const RowContext&) { return {}; }
   CSM_DEVICE static void map(const Element& e, Scale, Place, Values<4>& result) {
     result[0] = maximum(e[0], e[1]);
-    result[1] = fused(e[0], e[1], e[2]);
-    result[2] = zero_if_less(e[2], e[0], e[1]);
+    Acc other;
+    fused(Pair(e[2], e[0]), Pair(e[1]), Pair(e[0], e[2])).get(other, result[1]);
+    result[2] = at_least(e[0], e[1] == e[1] ? e[1] : e[2]);
     result[3] = reciprocal(e[0]);
   }
 };

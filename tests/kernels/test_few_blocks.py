@@ -43,6 +43,7 @@ CALLS = (
     Call("split", "softmax_vjp", (2, 70001), arch="sm_80"),
     Call("column", "softmax", (7, 100, 3), 1),
     Call("column x2", "softmax", (7, 250, 40), 1),
+    Call("column x4", "softmax", (7, 500, 40), 1),
     Call("column long", "softmax_vjp", (4001, 33), 0, arch="sm_80"),
     Call("column long", "logsumexp", (4001, 150), 0, arch="sm_80"),
     Call("map", "softmax_jacobian", (5, 61, 61)),

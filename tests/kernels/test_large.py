@@ -92,26 +92,32 @@ def test_group(emulated: Any, op: str, n: int) -> None:
         check(op, inputs, out, region)
 
 
-RESIDENT = {  # architecture, elements a row
-    ("softmax", "block"): ("sm_90", 4096),
-    ("softmax", "block x2"): ("sm_90", 20000),
-    ("softmax", "block x8"): ("sm_90", 120000),
-    ("softmax", "stream"): ("sm_75", 50001),
-    ("softmax_vjp", "block"): ("sm_90", 4096),
-    ("softmax_vjp", "block x2"): ("sm_90", 9000),
-    ("softmax_vjp", "block x8"): ("sm_90", 50000),
-    ("softmax_vjp", "stream"): ("sm_75", 50001),
-}
+RESIDENT = (  # operation, plan, architecture, elements a row, whether they are staged
+    ("softmax", "block", "sm_90", 4096, False),
+    ("softmax", "block x2", "sm_90", 20000, False),
+    ("softmax", "block x8", "sm_90", 33001, True),
+    ("softmax", "block x8", "sm_90", 120000, False),
+    ("softmax", "block x8 parked", "sm_90", 240000, False),
+    ("softmax", "stream", "sm_75", 50001, True),
+    ("softmax_vjp", "block", "sm_90", 4096, False),
+    ("softmax_vjp", "block x2", "sm_90", 9000, False),
+    ("softmax_vjp", "block x8", "sm_90", 16500, True),
+    ("softmax_vjp", "block x8", "sm_90", 50000, False),
+    ("softmax_vjp", "block x8 parked", "sm_90", 120000, False),
+    ("softmax_vjp", "stream", "sm_75", 50001, True),
+)
 
 
-@pytest.mark.parametrize("op, wanted", RESIDENT)
-def test_a_block_or_a_cluster_for_each_row(emulated: Any, op: str, wanted: str) -> None:
-    arch, n = RESIDENT[op, wanted]
+@pytest.mark.parametrize("op, wanted, arch, n, staged", RESIDENT)
+def test_a_block_or_a_cluster_for_each_row(
+    emulated: Any, op: str, wanted: str, arch: str, n: int, staged: bool
+) -> None:
     rows = HALF // n + 5
     inputs, out = arrays(op, (rows, n), "float16")
     with emulated.on(arch=arch):
         plan = plan_of(emulated, op, *inputs, out=out)
         assert_plan(plan, wanted)
+        assert (plan.launches[0].kernel["CSM_STAGED"] != "0") == staged
         chosen = [0, rows // 2, HALF // n, rows - 1]
         for row in chosen:
             fill(inputs, slice(row, row + 1), row)

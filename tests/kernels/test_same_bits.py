@@ -28,7 +28,7 @@ BATCHES = (1, 2, 63, 1000)
 SEEDS = range(10)
 # Between them all kinds of plan for either operation and every dtype (asserted below), and accesses
 # of 1 to 8 elements: odd, even, and multiples of 4 and 8.
-LENGTHS = (61, 126, 600, 1020, 4008, 14002, 40000, 70001)
+LENGTHS = (61, 126, 600, 1020, 4008, 5000, 14002, 20002, 40000, 70001)
 CLUSTERS = {"block x2", "block x4", "block x8"}
 ROW_KINDS = {"group", "block", "block parked", *CLUSTERS, "stream", "split"}
 WHOLE = 1 << 19  # elements; of larger batches only the blocks of the compared rows are run
@@ -127,6 +127,19 @@ def test_same_bits_in_any_order_of_threads(op: str, dtype: str, wanted: str) -> 
         same_everywhere(in_batch(op, row, rows, arch, seed), expected)
 
 
+# Rows that many blocks hold only in clusters of sixteen.
+LARGE = {"float16": 170000, "float32": 170000, "float64": 80000}
+
+
+@pytest.mark.parametrize("dtype", LARGE)
+def test_same_bits_in_large_clusters(dtype: str) -> None:
+    op, rows, n = "softmax_vjp", 63, LARGE[dtype]
+    assert kind(planned(op, dtype, (rows, n), -1, "sm_90")) == "block x16 parked"
+    row = row_of(op, dtype, n)
+    for seed in (0, 1):
+        same_everywhere(in_batch(op, row, rows, "sm_90", seed), alone(op, row))
+
+
 @pytest.mark.parametrize("n", [61, 1024, 4096, 8184])
 @pytest.mark.parametrize("dtype", SWEPT_DTYPES)
 @pytest.mark.parametrize("op", OPS)
@@ -201,6 +214,18 @@ def test_same_bits_in_any_column_and_order_of_threads(op: str, dtype: str, wante
         if seed and draws_errors(op, dtype):
             expected = column_bits(op, row, 1, "sm_90", seed)[0]
         same_everywhere(column_bits(op, row, width, arch, seed), expected)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_same_bits_in_large_clusters_of_columns(op: str) -> None:
+    dtype, width = "float64", 17 * 32  # more than 132 blocks in clusters of eight
+    n = next(
+        n
+        for n in range(20, 4096, 20)
+        if kind(planned(op, dtype, (n, width), 0, "sm_90")) == "column x16"
+    )
+    row = row_of(op, dtype, n)
+    same_everywhere(column_bits(op, row, width, "sm_90", 1), column_bits(op, row, 1, "sm_90", 0)[0])
 
 
 @pytest.mark.parametrize("n", [64, 200, 1000])

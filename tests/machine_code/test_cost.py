@@ -184,9 +184,9 @@ def test_a_lone_block_computes_while_memory_waits() -> None:
 
 def test_a_block_that_fills_a_multiprocessor_is_not_predicted_to_copy() -> None:
     need_tools()
-    full = cost.cost(plan_of("softmax", "float32", (4096, 65536), -1, 80))
+    full = cost.cost(plan_of("softmax", "float64", (4096, 16384), -1, 80))
     assert full.slowest.occupancy.blocks == 1 and full.slowest.limiter == "phases"
-    assert full.fraction_of_copy < 0.9
+    assert full.fraction_of_copy < 0.7
 
 
 def test_spills_that_no_cache_holds_are_memory_traffic() -> None:

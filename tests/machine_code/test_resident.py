@@ -6,6 +6,8 @@ shared memory; of some kernels by the registers that the compiler took.
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from cusoftmax.machine_code import cost, limits
@@ -21,19 +23,13 @@ ROWS = 4096
 LENGTHS = (4096, 8191, 8192, 16384, 20000, 32000, 50257, 65535, 65536, 100000, 128256, 131072)
 LONGEST = {"float16": 131072, "bfloat16": 131072, "float32": 131072, "float64": 65536}
 MOST_REGISTERS = 255
+# sm_90 and sm_100 have large clusters; sm_120 has less than half of their shared memory besides.
+LONGEST_WITHOUT_LARGE_CLUSTERS = 32000
+LONGEST_FLOAT64_OF_THREE_INPUTS = 32000
+REDUCING = [n for n, op in OPERATIONS.items() if set(op.patterns) & set(REDUCTIONS)]
 # What an operation reads of an element stays on the chip: of three inputs half as much fits, and an
 # operation that writes only values of a row has nothing to keep in shared memory.
-HELD = [
-    name
-    for name, operation in OPERATIONS.items()
-    if set(operation.patterns) & set(REDUCTIONS)
-    and operation.outputs
-    and operation.register_inputs <= 2
-]
-# Shared memory for two blocks of such rows is there on sm_90 and sm_100, not on sm_120.
-SMALLER = {120: 32000}
-# With a word of hidden bits for each lane, or with room to stage rows that are not aligned.
-LONGEST_FLOAT64_WITH_MORE = 50257
+HELD = [n for n in REDUCING if OPERATIONS[n].outputs and OPERATIONS[n].register_inputs <= 2]
 
 
 def resident(plan: Plan, launch: Launch, registers: int) -> int:
@@ -47,23 +43,44 @@ def allowed_registers(launch: Launch) -> int:
     return min(MOST_REGISTERS, REGISTERS // launch.kernel.max_threads // 8 * 8)
 
 
-@pytest.mark.parametrize("op", HELD)
-@pytest.mark.parametrize("arch", [90, 100, 120])
+def alone(op: str, arch: int, longest: dict[str, int]) -> list[tuple[object, ...]]:
+    """Return the kernels of resident rows of which a multiprocessor has room for one block only."""
+    found: list[tuple[object, ...]] = []
+    for dtype, n in product(longest, LENGTHS):
+        if n > longest[dtype]:
+            continue
+        plan = plan_of(op, dtype, (ROWS, n), -1, arch)
+        (launch,) = plan.launches
+        if plan.pattern == "stream" and plan.reads == 1:
+            continue  # only values are written, so the next part of a row loads while one is summed
+        assert plan.pattern in ("group", "block"), (dtype, n, plan.pattern)
+        if resident(plan, launch, allowed_registers(launch)) < 2:
+            found.append((dtype, n, launch.kernel.name, launch.block, launch.shared_bytes))
+    return found
+
+
+@pytest.mark.parametrize("op", REDUCING)
+@pytest.mark.parametrize("arch", [90, 100])
 def test_two_blocks_of_long_rows_are_resident(arch: int, op: str) -> None:
-    alone = []
-    for dtype, longest in LONGEST.items():
-        for n in LENGTHS:
-            if n > min(longest, SMALLER.get(arch, longest)):
-                continue
-            plan = plan_of(op, dtype, (ROWS, n), -1, arch)
-            assert plan.pattern in ("group", "block"), (dtype, n, plan.pattern)
-            (launch,) = plan.launches
-            more = OPERATIONS[op].hides or launch.kernel["CSM_STAGED"] != "0"
-            if dtype == "float64" and more and n > LONGEST_FLOAT64_WITH_MORE:
-                continue
-            if resident(plan, launch, allowed_registers(launch)) < 2:
-                alone.append((dtype, n, launch.kernel.name, launch.block, launch.shared_bytes))
-    assert not alone
+    longest = LONGEST | (
+        {"float64": LONGEST_FLOAT64_OF_THREE_INPUTS} if OPERATIONS[op].register_inputs > 2 else {}
+    )
+    assert not alone(op, arch, longest)
+
+
+@pytest.mark.parametrize("op", HELD)
+def test_two_blocks_are_resident_without_large_clusters(op: str) -> None:
+    assert not alone(op, 120, dict.fromkeys(LONGEST, LONGEST_WITHOUT_LARGE_CLUSTERS))
+
+
+def test_large_clusters_only_serve_to_let_blocks_share() -> None:
+    """A row that two blocks of one multiprocessor can hold in small clusters has those."""
+    for n, cluster in ((131072, 8), (400000, 16)):
+        many = plan_of("softmax", "float32", (ROWS, n), -1, 90)
+        few = plan_of("softmax", "float32", (16, n), -1, 90)  # 128 blocks for 132 multiprocessors
+        assert (many.cluster, few.cluster) == (cluster, 8)
+    assert plan_of("logsumexp", "float32", (ROWS, 131072), -1, 90).cluster == 16
+    assert plan_of("logsumexp", "float32", (ROWS, 131072), -1, 120).cluster == 8
 
 
 @pytest.mark.parametrize("op", ["softmax", "softmax_vjp"])

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.builder import PlanBuilder
-from cusoftmax.planning.device import ARCHITECTURES, DeviceSpec
+from cusoftmax.planning.device import ARCHITECTURES, PORTABLE_CLUSTER, DeviceSpec
 from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
@@ -110,6 +110,23 @@ def test_no_row_length_moves_more_sectors_than_it_must(op: str, dtype: str) -> N
             assert excess_sectors(n * size, n * size, lanes, lanes * made.vector * size) <= 0.05, n
 
 
+# ---- sums ----
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_float_sums_of_a_lane_stay_below_what_they_start_at(op: str) -> None:
+    """Chains of at most 8 exponentials, and 32 of a lane: kAbove in numeric/exp.cuh."""
+    for n in (7, 100, 1000, 5000, 40000, 300000):
+        for kind in ("float16", "float32"):
+            made = plan(problem_for(op, (4096, n), kind), DeviceSpec.known("sm_90"))
+            if made.pattern not in ("group", "block", "stream", "split"):
+                continue
+            for launch in made.launches:
+                if launch.kernel["CSM_ACC"] == "float":
+                    items, chains = (int(launch.kernel[f"CSM_{x}"]) for x in ("ITEMS", "GROUP"))
+                    assert items <= 32 and items <= 8 * chains, (launch.kernel.name, n)
+
+
 # ---- properties ----
 
 lengths = st.one_of(
@@ -175,7 +192,12 @@ def test_plans_fit_the_gpu(
             assert 32 <= step.block <= step.kernel.max_threads <= 1024
             assert step.block % 32 == 0
             assert step.shared_bytes <= device.shared_per_block
-            assert step.kernel.cluster in ((1, 2, 4, 8) if device.arch >= 90 else (1,))
+            assert step.kernel.cluster in (1, 2, 4, 8, 16)
+            assert step.kernel.cluster <= device.max_cluster
+            if step.kernel.cluster > PORTABLE_CLUSTER:  # of blocks that share multiprocessors
+                assert step.grid > 2 * device.sm_count
+                assert 2 * (step.shared_bytes + device.reserved_shared) <= device.shared_per_sm
+                assert 2 * step.block <= step.kernel.max_threads
             if made.pattern in ("split", "stream", "column"):
                 # An aligned subtree of the sum each: only then is the tree the same for all.
                 assert (step.block & (step.block - 1)) == 0

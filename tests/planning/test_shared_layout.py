@@ -24,7 +24,7 @@ STATED = {
     "CSM_LAYOUT_WORDS": ("softmax", (3, 40), -1),
     "CSM_OPTION_NAMES": ("gumbel_softmax", (3, 40), -1),
     "CSM_PARKED_WORDS": ("softmax", (3, 5000), -1),
-    "CSM_PITCH": ("softmax", (40, 3), 0),
+    "CSM_PITCH": ("topk_softmax", (3000, 8), 0),
     "CSM_LIST_BYTES": ("topk_softmax", (3, 5000), -1),
     "CSM_SEGMENT_TILE": ("segment_softmax", (5000,), 0),
     "CSM_SEGMENT_SHARED_BYTES": ("segment_softmax", (5000,), 0),

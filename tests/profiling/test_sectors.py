@@ -62,6 +62,8 @@ def test_a_few_blocks_touch_what_all_of_them_do(op: str, n: int) -> None:
     assert plan.launches[0].kernel.name == launch.kernel
     whole = 32 * (launch.sectors_read + launch.sectors_written)
     assert level2_bytes(plan)[0] == pytest.approx(whole, rel=0.02)
+    in_place = plan.launches[0].kernel["CSM_STAGED"] == "0"
+    assert (whole > 1.05 * plan.least_bytes) == in_place
 
 
 def test_equal_launches_are_counted_once_for_all_gpus() -> None:

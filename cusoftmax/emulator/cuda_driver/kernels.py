@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 
-from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.device import PORTABLE_CLUSTER, DeviceSpec
 
 from ..ptx import Module as PtxModule
 from ..ptx import PtxKernel
@@ -15,7 +15,6 @@ from .streams import Stream
 
 FREE_SHARED = 48 * 1024  # bytes that a block may have of any chip unless it asked for more
 _MAX_GRID = (1 << 31) - 1
-_PORTABLE_CLUSTER, _MAX_CLUSTER = 8, 16
 _MAX_ARRAYS = 8
 
 # Of CUfunction_attribute.
@@ -121,9 +120,12 @@ def check_launch(
         )
     cluster = kernel.cluster
     if cluster > 1:
-        most = _MAX_CLUSTER if function.large_clusters else _PORTABLE_CLUSTER
-        if not spec.clusters or cluster > most:
-            raise DriverError(f"{name}: clusters of {cluster} blocks on sm_{spec.arch}")
+        most = spec.max_cluster if function.large_clusters else PORTABLE_CLUSTER
+        if cluster > min(most, spec.max_cluster):
+            raise DriverError(
+                f"{name}: clusters of {cluster} blocks on sm_{spec.arch}, where "
+                f"{min(most, spec.max_cluster)} are allowed"
+            )
         if grid[0] % cluster:
             raise DriverError(f"{name}: a grid of {grid[0]} blocks in clusters of {cluster}")
     if shared > function.dynamic_shared:

@@ -60,6 +60,8 @@ _MACHINE = {
     "trap": "trap",
     "bra": "bra",
     "bra.uni": "bra",
+    "cp.async.cg.shared.global": "start_copy",
+    "cp.async.wait_all": "finish_copies",
     "bar.sync": "bar_sync",
     "barrier.sync": "bar_sync",
     "bar.warp.sync": "bar_warp_sync",
@@ -345,6 +347,8 @@ def _machine(instruction: Instruction) -> _Step | None:
     code = codes()[kind, -1]
     if kind == "bra":
         return _Step(instruction, code, (), (), target=str(operands[0]))
+    if kind == "start_copy":
+        return _copy(instruction, code)
     flat = tuple(word for operand in operands for word in _names(operand))
     expected = {"shfl": (5, 6), "vote": (3,), "bar": (1,)}.get(kind.split("_")[0], (0,))
     if len(flat) not in expected:
@@ -356,6 +360,16 @@ def _machine(instruction: Instruction) -> _Step | None:
     if kind.startswith("vote"):
         return _Step(instruction, code, flat[:1], flat[1:])
     return _Step(instruction, code, (), flat)
+
+
+def _copy(instruction: Instruction, code: int) -> _Step:
+    if len(instruction.operands) == 3:
+        to, source, size = instruction.operands
+        if isinstance(to, Address) and isinstance(source, Address) and size == "16":
+            if to.offset or source.offset:
+                raise PtxError(f"{instruction.name} with an offset")
+            return _Step(instruction, code, (), (to.base, source.base), 16)
+    raise _unknown(instruction)
 
 
 def _computation(instruction: Instruction) -> _Step:

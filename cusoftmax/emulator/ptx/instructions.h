@@ -147,6 +147,7 @@ UNARY("ex2.approx.ftz.f32", f32_ftz, f32_ftz, machine->exp2_approx(a))
 // Two float32 at once.
 #define CSM_PAIRS(ftz, F)                                                                                           \
   BINARY("add.rn" ftz ".f32x2", u64, u64, u64, pairwise<F>(a, b, 0, [](float x, float y, float) { return x + y; })) \
+  BINARY("sub.rn" ftz ".f32x2", u64, u64, u64, pairwise<F>(a, b, 0, [](float x, float y, float) { return x - y; })) \
   BINARY("mul.rn" ftz ".f32x2", u64, u64, u64, pairwise<F>(a, b, 0, [](float x, float y, float) { return x * y; })) \
   TERNARY("fma.rn" ftz ".f32x2", u64, u64, u64, u64,                                                                \
           pairwise<F>(a, b, c, [](float x, float y, float z) { return fused(x, y, z); }))

@@ -69,10 +69,11 @@ struct Name {
 };
 
 // Instructions that are more than a computation, by the names that decode.py gives them.
-#define CSM_SPECIAL(of)                                                                                                \
-  of(block) of(bra) of(ret) of(trap) of(pack) of(unpack) of(load_param) of(load_global) of(store_global)               \
-      of(load_shared) of(store_shared) of(load_generic) of(store_generic) of(store_cluster) of(shfl_bfly) of(shfl_idx) \
-          of(vote_ballot) of(vote_any) of(vote_all) of(bar_sync) of(bar_warp_sync) of(cluster_arrive) of(cluster_wait)
+#define CSM_SPECIAL(of)                                                                                       \
+  of(block) of(bra) of(ret) of(trap) of(pack) of(unpack) of(load_param) of(load_global) of(store_global)      \
+      of(load_shared) of(store_shared) of(load_generic) of(store_generic) of(store_cluster) of(start_copy)    \
+          of(finish_copies) of(shfl_bfly) of(shfl_idx) of(vote_ballot) of(vote_any) of(vote_all) of(bar_sync) \
+              of(bar_warp_sync) of(cluster_arrive) of(cluster_wait)
 enum Code : u16 {
 #define CSM_ENUM(name) k_##name,
   CSM_SPECIAL(CSM_ENUM) kComputed
@@ -121,6 +122,7 @@ struct Thread {
 
   // Tells the trace that this lane takes no part in an access of its warp.
   void note_left_out(const Instruction* at) const {
+    if (at->code == k_start_copy) return machine->begin_copy(0, nullptr, at->bytes, false, line(at), program.name);
     if (at->code != k_load_global && at->code != k_store_global) return;
     const bool loads = at->code == k_load_global;
     const int count = loads ? at->results : at->operands - 1;
@@ -274,6 +276,15 @@ void run(const Program& program) {
         t.store(at, 1, at->operands - 1, t.in_cluster(at, to, at->operands - 1, Touch::write));
         break;
       }
+      case k_start_copy:
+        machine->may_switch();
+        machine->begin_copy(static_cast<i64>(slot[x[0]]), reinterpret_cast<const void*>(slot[x[1]]), at->bytes, true,
+                            t.line(at), program.name);
+        break;
+      case k_finish_copies:
+        machine->may_switch();
+        machine->complete_copies(t.line(at), program.name);
+        break;
       // Operands: the result, whether the lane that it came from is in the group, value, lane, reach, members.
       case k_shfl_bfly:
       case k_shfl_idx: {

@@ -199,16 +199,6 @@ inline float rounded_up(double a) { return -rounded_down(-a); }
 
 // ---- approximate instructions ----
 
-// A right value, off by up to `reach` units in the last place of the float32 next to it; drawn from the seed and the
-// input.
-inline float off_by(u64 seed, u32 input, double right, double reach) {
-  int exponent;
-  __builtin_frexp(right, &exponent);
-  const double unit = __builtin_ldexp(1.0, exponent > -125 ? exponent - 24 : -149);
-  // Rounding takes half a unit, and beyond the next power of two a whole one.
-  const float off = static_cast<float>(right + (reach - 0.5) * unit * drawn_error(seed, input));
-  return __builtin_fabs(off - right) <= reach * unit ? off : static_cast<float>(right);
-}
 // lg2.approx: within 2^-22 absolutely for 1/2 < a < 2, relatively elsewhere.
 inline float approximate_log2(u64 seed, float a) {
   const double right = __builtin_log2(static_cast<double>(a));
@@ -216,12 +206,6 @@ inline float approximate_log2(u64 seed, float a) {
   if (!(a > 0) || bits == 0x7f800000u) return static_cast<float>(right);
   const double reach = 0x1p-22 - 0x1p-24 - 0x1p-30;  // rounding takes up to 2^-24
   return static_cast<float>(right + reach * (a > 0.5f && a < 2 ? 1.0 : right) * drawn_error(seed, bits));
-}
-// rcp.approx: within 1 unit in the last place.
-inline float approximate_reciprocal(u64 seed, float a) {
-  const double right = 1.0 / static_cast<double>(a);
-  if (!(__builtin_fabs(right) < 0x1p128) || right == 0) return static_cast<float>(right);
-  return off_by(seed, same_bits<u32>(a), right, 1);
 }
 // div.full: within 2.
 inline float approximate_quotient(u64 seed, float a, float b) {
