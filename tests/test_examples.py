@@ -39,6 +39,15 @@ def test_attention_of_a_graph_sums_to_one(picture: pathlib.Path) -> None:
     assert off < 1e-14 and wrong < 1e-9
 
 
+def test_attention_is_that_of_pytorch(picture: pathlib.Path) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch")
+    from examples import attention
+
+    outputs, gradients, losses = attention.main(["--picture", str(picture), "--steps", "12"])
+    assert outputs < 2e-6 and gradients < 2e-6
+    assert losses[-1] < 0.7 * losses[0]
+
+
 def test_jacobian_is_that_of_the_derivation(picture: pathlib.Path) -> None:
     from examples import jacobian
 
