@@ -1,4 +1,10 @@
-"""Softmax and its derivatives for CuPy arrays, as hand-written CUDA kernels."""
+"""Softmax and its derivatives for arrays on a GPU, as hand-written CUDA kernels.
+
+An *array*, in all functions, is a ``cupy.ndarray`` or an array of another library on the current
+GPU that shares its memory by DLPack or ``__cuda_array_interface__``, such as those of PyTorch, JAX
+and Numba. They may be mixed and are not copied. Results are of the type of the first one, or are
+the array given as `out`. ``docs/arrays.md`` has the rules.
+"""
 
 from cusoftmax.functions.explain import explain, warmup
 from cusoftmax.functions.logarithms import (

@@ -52,6 +52,13 @@ def printed(command: str) -> str:
     return out.getvalue()
 
 
+def test_the_tests_that_the_page_on_pytorch_names_exist() -> None:
+    page = (ROOT / "docs" / "torch.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "torch").glob("*.py"))
+    assert named and named <= set(re.findall(r"^def (test_\w+)", tests, re.M))
+
+
 def test_examples_are_found() -> None:
     (first, binary), (second, _) = examples()
     assert first == "profile softmax 8192x32000 --dtype float16"

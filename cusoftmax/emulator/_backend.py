@@ -53,6 +53,12 @@ class EmulatorBackend:
         """Return what is run: ``"source"`` or ``"ptx"``."""
         return self._code
 
+    on_host = True  # where the arrays lie
+
+    def shared(self, array: Any) -> Any:
+        """Return what other libraries take an array from, by DLPack: a NumPy array."""
+        return _memory.view_of(array)
+
     def check_place(self, op: str, array: Any) -> None:
         """Accept every array: all are in host memory."""
 

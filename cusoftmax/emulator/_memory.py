@@ -64,13 +64,14 @@ def sparse(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
 
 
 def view_of(array: Any) -> npt.NDArray[Any]:
-    """Return a NumPy array over the memory of a ``cupy.ndarray``, valid as long as that exists."""
+    """Return a NumPy array over the memory of a ``cupy.ndarray``, which it keeps alive."""
     if not array.size:
         return np.empty(array.shape, array.dtype)
     low = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if s < 0)
     high = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True) if s > 0)
     nbytes = high - low + array.dtype.itemsize
-    room = (ctypes.c_uint8 * nbytes).from_address(array.data.ptr + low)
+    room: Any = (ctypes.c_uint8 * nbytes).from_address(array.data.ptr + low)
+    room.owner = array
     return np.ndarray(array.shape, array.dtype, buffer=room, offset=-low, strides=array.strides)
 
 

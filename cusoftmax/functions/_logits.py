@@ -7,13 +7,14 @@ the same options except the bias, whose effect is in that result.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from cusoftmax.operations.lookup import find
 from cusoftmax.operations.options import LowWord, logits_name
 from cusoftmax.planning.checks import (
     Array,
     Axis,
+    NotCuPy,
     accepted_number,
     is_array,
     plain_bool,
@@ -21,10 +22,12 @@ from cusoftmax.planning.checks import (
 )
 from cusoftmax.runtime import arrays, launch
 
+A = TypeVar("A")
+
 
 def run(
     op: str,
-    elements: tuple[Array, ...],
+    elements: tuple[A, *tuple[Any, ...]],
     axis: Axis,
     dtype: Any,
     out: Any,
@@ -35,7 +38,7 @@ def run(
     causal: Any,
     rows: tuple[Array, ...] = (),
     keepdims: bool = False,
-) -> Any:
+) -> A:
     """Run `op` of transformed logits; its inputs are `elements`, then `rows` (one value a row)."""
     operation = find(op)
     public, first = operation.function, operation.inputs[0]
@@ -43,25 +46,45 @@ def run(
     number = 1.0 if scale is None else accepted_number(public, "scale", scale)
     if number != 1.0:
         features.append("scaled")
-    for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
-        if array is not None:
-            features.append(feature)
-            elements += (arrays.broadcast(public, name, array, first, elements[0]),)
+    added = []
     queries = 1
-    if plain_bool(public, "causal", causal):
-        features.append("causal")
-        queries = _queries(public, first, elements[0], axis)
-    size = abs(number) or 1.0
-    sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
-    options = (size, LowWord(size), sign, queries) if features else ()
-    name = logits_name(op, features)
-    return launch.run(name, elements + rows, axis, dtype, out, keepdims, options)
+    try:
+        for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
+            if array is not None:
+                features.append(feature)
+                added.append(arrays.broadcast(public, name, array, first, elements[0]))
+        if plain_bool(public, "causal", causal):
+            features.append("causal")
+            queries = _queries(public, first, elements[0], axis)
+    except NotCuPy:
+        pass
+    else:
+        size = abs(number) or 1.0
+        sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
+        options = (size, LowWord(size), sign, queries) if features else ()
+        inputs = (*elements, *added, *rows)
+        return launch.run(logits_name(op, features), inputs, axis, dtype, out, keepdims, options)  # type: ignore[no-any-return]
+    from cusoftmax.runtime.foreign import Loan  # needed for arrays of other libraries only
+
+    loan = Loan(public)
+    lent: Any = loan.arrays(operation.inputs[: len(elements)], elements)
+    result = run(
+        *(op, lent, axis, dtype, loan.results(op, out)),
+        scale=scale,
+        mask=None if mask is None else loan.array("mask", mask),
+        bias=None if bias is None else loan.array("bias", bias),
+        causal=causal,
+        rows=loan.arrays(operation.row_inputs[: len(rows)], rows),
+        keepdims=keepdims,
+    )
+    returned: A = loan.returned(result)
+    return returned
 
 
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:
     """Return the length of the axis of queries; ValueError if there is none."""
     if not is_array(array):
-        return 1  # refused by the checks of the call
+        raise NotCuPy(op)
     shape = array.shape
     if len(shape) < 2:
         raise ValueError(

@@ -18,13 +18,13 @@ from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, 
 from cusoftmax.operations.options import cross_entropy_name, in_place
 from cusoftmax.planning.checks import (
     Array,
+    NotCuPy,
     ResultDtypes,
     accepted_name,
     accepted_number,
     as_dtype,
     check_device,
     check_shape,
-    check_types,
     described,
     is_array,
     plain_bool,
@@ -33,6 +33,7 @@ from cusoftmax.planning.checks import (
     resolve_axes,
 )
 from cusoftmax.runtime import arrays, backend, launch
+from cusoftmax.runtime.accepting import accepting
 
 REDUCTIONS = ("none", "mean", "sum")
 _LARGEST = 2**63 - 1
@@ -87,7 +88,8 @@ class _Rows:
         given = {"logits": logits, "target": target}
         if weight is not None:
             given["weight"] = weight
-        check_types(op, tuple(given), tuple(given.values()))
+        if not all(map(is_array, given.values())):
+            raise NotCuPy(op)
         for name, array in given.items():
             check_device(op, name, array, "logits", logits)
         self.op, self.logits, self.target, self.weight = op, logits, target, weight
@@ -172,6 +174,7 @@ class _Rows:
         return launch.run(name, (self.target, *tables), None, dtype, None, False, numbers, steps)
 
 
+@accepting("logits", "target", optional=("weight",))
 def cross_entropy(
     logits: Array,
     target: Array,
@@ -223,6 +226,7 @@ def cross_entropy(
     return (loss, gradient) if grad else loss
 
 
+@accepting("logits", "target", "dloss", optional=("weight",), results=("out",))
 def cross_entropy_vjp(
     logits: Array,
     target: Array,
@@ -240,8 +244,9 @@ def cross_entropy_vjp(
     op = "cross_entropy_vjp"
     check = plain_bool(op, "check", check)
     rows = _Rows(op, logits, target, axis, weight)
-    upstream = [dloss.dtype.name] if is_array(dloss) else []  # the launch refuses what is none
-    arithmetic = compute_dtype((*rows.counted, *upstream), rows.dtype)
+    if not is_array(dloss):
+        raise NotCuPy(op)
+    arithmetic = compute_dtype((*rows.counted, dloss.dtype.name), rows.dtype)
     options = Options.checked(op, arithmetic, ignore_index, label_smoothing, z_loss, softcap)
     dtype = None if out is not None else as_dtype(op, output_dtype([rows.dtype]))
     steps: list[launch.Step] = []

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cusoftmax.functions import _logits
-from cusoftmax.planning.checks import plain_bool
+from cusoftmax.operations.lookup import find
+from cusoftmax.planning.checks import NotCuPy, plain_bool
 from cusoftmax.runtime import arrays, launch
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 Axis = int | tuple[int, ...] | None
 
 
 def log_softmax(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Logarithm of softmax, without the underflow of its small entries.
 
     ``y_i = x_i - m - log sum_j exp(x_j - m)`` with ``m = max_j x_j``. Both terms are at most 0, so
@@ -40,7 +42,7 @@ def log_softmax(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`; `out` if it was given.
 
     Raises
@@ -67,15 +69,15 @@ def log_softmax(
 
 
 def log_softmax_vjp(
-    logy: cupy.ndarray,
-    dy: cupy.ndarray,
+    logy: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Gradient of a loss with respect to log_softmax's input: the vector-Jacobian product.
 
     ``dx = dy - exp(logy) * sum_j dy_j``: the transpose of ``d logy_i/dx_j = delta_ij - y_j``
@@ -83,16 +85,16 @@ def log_softmax_vjp(
 
     Parameters
     ----------
-    logy : cupy.ndarray
+    logy : array
         The result of `log_softmax`, so at most 0; any shape, strides and accepted dtype.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
     axis, out, scale, mask, causal
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient; its dtype as in `softmax_vjp`.
 
     Raises
@@ -115,31 +117,31 @@ def log_softmax_vjp(
 
 
 def log_softmax_jvp(
-    logy: cupy.ndarray,
-    xt: cupy.ndarray,
+    logy: ArrayT,
+    xt: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Change of log_softmax's result along a change of its input: the Jacobian-vector product.
 
     ``dyt = xt - sum_j exp(logy_j) xt_j``.
 
     Parameters
     ----------
-    logy : cupy.ndarray
+    logy : array
         The result of `log_softmax`, so at most 0; any shape, strides and accepted dtype.
-    xt : cupy.ndarray
+    xt : array
         Tangent of log_softmax's input. Same shape; its dtype may differ.
     axis, out, scale, mask, causal
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The tangent of log_softmax's result; its dtype as in `softmax_vjp`.
 
     Raises
@@ -164,63 +166,63 @@ def log_softmax_jvp(
 # `out` has one type in all of them: by an array of CuPy, which is Any, two could not be told apart.
 @overload
 def logsumexp(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = ...,
     keepdims: bool = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     return_sign: Literal[False] = ...,
     dtype: DTypeLike | None = ...,
-    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    out: AnyArray | tuple[AnyArray, AnyArray] | None = ...,
     *,
     scale: float | None = ...,
-    mask: cupy.ndarray | None = ...,
-    bias: cupy.ndarray | None = ...,
+    mask: AnyArray | None = ...,
+    bias: AnyArray | None = ...,
     causal: bool = ...,
-) -> cupy.ndarray: ...
+) -> ArrayT: ...
 @overload
 def logsumexp(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = ...,
     keepdims: bool = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     *,
     return_sign: Literal[True],
     dtype: DTypeLike | None = ...,
-    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    out: AnyArray | tuple[AnyArray, AnyArray] | None = ...,
     scale: float | None = ...,
-    mask: cupy.ndarray | None = ...,
-    bias: cupy.ndarray | None = ...,
+    mask: AnyArray | None = ...,
+    bias: AnyArray | None = ...,
     causal: bool = ...,
-) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> tuple[ArrayT, ArrayT]: ...
 @overload
 def logsumexp(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = ...,
     keepdims: bool = ...,
-    b: cupy.ndarray | None = ...,
+    b: AnyArray | None = ...,
     return_sign: bool = ...,
     dtype: DTypeLike | None = ...,
-    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = ...,
+    out: AnyArray | tuple[AnyArray, AnyArray] | None = ...,
     *,
     scale: float | None = ...,
-    mask: cupy.ndarray | None = ...,
-    bias: cupy.ndarray | None = ...,
+    mask: AnyArray | None = ...,
+    bias: AnyArray | None = ...,
     causal: bool = ...,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
 def logsumexp(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = -1,
     keepdims: bool = False,
-    b: cupy.ndarray | None = None,
+    b: AnyArray | None = None,
     return_sign: bool = False,
     dtype: DTypeLike | None = None,
-    out: cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: AnyArray | tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
+) -> ArrayT | tuple[ArrayT, ArrayT]:
     """``log(sum_j b_j exp(x_j))`` along one or more axes, without overflow, in one pass over `x`.
 
     ``m + log sum_j b_j exp(x_j - m)``, where ``m`` is the largest ``x_j`` whose weight is not 0.
@@ -228,13 +230,13 @@ def logsumexp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Any shape, strides and accepted dtype, as for `softmax`.
     axis : int, tuple of int or None
         The axes that are summed over; None means all of them.
     keepdims : bool
         Whether these axes stay in the result, with size 1.
-    b : cupy.ndarray, optional
+    b : array, optional
         Weights of any sign, broadcast to the shape of `x` without a copy. An element of weight 0
         does not take part, even if it is +inf or NaN.
     return_sign : bool
@@ -243,7 +245,7 @@ def logsumexp(
     dtype : dtype, optional
         Float dtype of the results. By default that of `out` or, without `out`, the wider of those
         of `x` and `b`, and float64 for integers and bool.
-    out : cupy.ndarray, or a pair of them with `return_sign`, optional
+    out : array, or a pair of them with `return_sign`, optional
         Where to write the results: their shape, a float dtype, any strides.
     scale, mask, bias, causal
         As for `softmax`: the sum is that of ``b_j exp(scale * x_j + bias_j)`` over the elements
@@ -251,14 +253,14 @@ def logsumexp(
 
     Returns
     -------
-    cupy.ndarray, or a pair of them
+    array, or a pair of them
         The logarithm, with the shape of `x` without `axis`; with `return_sign` also the sign: 1,
         -1, 0 or NaN.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `b`, `mask` or `bias` does not broadcast to `x`; if `out` has
@@ -278,41 +280,65 @@ def logsumexp(
     >>> cusoftmax.logsumexp(cupy.asarray([1000.0, 1000.0]))  # 1000 + log 2
     array(1000.69314718)
     """
-    name, inputs = weighted("x", x, b, return_sign)
-    if scale is None and mask is None and bias is None and causal is False:
-        return launch.run(name, inputs, axis, dtype, out, keepdims)
-    return _logits.run(
-        *(name, inputs, axis, dtype, out),
-        scale=scale,
-        mask=mask,
-        bias=bias,
-        causal=causal,
-        keepdims=keepdims,
-    )
+    name = "logsumexp" + "_b" * (b is not None)
+    name += "_sign" * plain_bool("logsumexp", "return_sign", return_sign)
+    if b is None and scale is None and mask is None and bias is None and causal is False:
+        return launch.run(name, (x,), axis, dtype, out, keepdims)
+    return _run(name, x, b, (), axis, dtype, out, keepdims, mask, bias, scale, causal)  # type: ignore[no-any-return]
 
 
-def weighted(
-    called: str, x: cupy.ndarray, b: cupy.ndarray | None, return_sign: bool
-) -> tuple[str, tuple[cupy.ndarray, ...]]:
-    """Return the operation and the inputs of logsumexp; messages name `x` as it is `called`."""
-    weights = () if b is None else (arrays.broadcast("logsumexp", "b", b, called, x),)
-    signed = plain_bool("logsumexp", "return_sign", return_sign)
-    return "logsumexp" + "_b" * bool(weights) + "_sign" * signed, (x, *weights)
+def _run(
+    name: str,
+    x: Any,
+    b: Any,
+    rows: tuple[Any, ...],
+    axis: Any,
+    dtype: Any,
+    out: Any,
+    keepdims: bool,
+    mask: Any,
+    bias: Any,
+    scale: Any,
+    causal: Any,
+) -> Any:
+    """Run logsumexp or its derivative with the options that change each element."""
+    try:
+        weights = () if b is None else (arrays.broadcast(find(name).function, "b", b, "x", x),)
+    except NotCuPy:
+        pass
+    else:
+        if scale is None and mask is None and bias is None and causal is False:
+            return launch.run(name, (x, *weights, *rows), axis, dtype, out, keepdims)
+        return _logits.run(
+            *(name, (x, *weights), axis, dtype, out),
+            scale=scale,
+            mask=mask,
+            bias=bias,
+            causal=causal,
+            rows=rows,
+            keepdims=keepdims,
+        )
+    from cusoftmax.runtime.foreign import Loan  # needed for arrays of other libraries only
+
+    loan = Loan(find(name).function)
+    x, b = loan.arrays(("x", "b"), (x, b))
+    result = _run(name, x, b, rows, axis, dtype, out, keepdims, mask, bias, scale, causal)
+    return loan.returned(result)
 
 
 def logsumexp_vjp(
-    x: cupy.ndarray,
-    dy: cupy.ndarray,
+    x: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
     keepdims: bool = False,
-    b: cupy.ndarray | None = None,
-    out: cupy.ndarray | None = None,
+    b: AnyArray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Gradient of a loss with respect to logsumexp's input: the vector-Jacobian product.
 
     ``dx_i = dy * b_i exp(x_i) / sum_j b_j exp(x_j)``; without weights ``dy * softmax(x)``. It is
@@ -321,20 +347,20 @@ def logsumexp_vjp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         The input of `logsumexp`.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to logsumexp's result. Same shape as that; its dtype may
         differ.
     axis, keepdims, b, scale, mask, bias, causal
         As given to `logsumexp`. Hidden elements have the gradient 0.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient. Its dtype is that of `out` if given, else the wider of those of `x` and `b`.
 
     Raises
@@ -356,16 +382,7 @@ def logsumexp_vjp(
     >>> cusoftmax.logsumexp_vjp(x, cupy.asarray(1.0)).round(4)  # softmax(x)
     array([0.1025, 0.7573, 0.1025, 0.0377])
     """
-    weights = () if b is None else (arrays.broadcast("logsumexp_vjp", "b", b, "x", x),)
-    name = "logsumexp_b_vjp" if weights else "logsumexp_vjp"
-    if scale is None and mask is None and bias is None and causal is False:
-        return launch.run(name, (x, *weights, dy), axis, None, out, keepdims)
-    return _logits.run(
-        *(name, (x, *weights), axis, None, out),
-        scale=scale,
-        mask=mask,
-        bias=bias,
-        causal=causal,
-        rows=(dy,),
-        keepdims=keepdims,
-    )
+    if b is None and scale is None and mask is None and bias is None and causal is False:
+        return launch.run("logsumexp_vjp", (x, dy), axis, None, out, keepdims)
+    name = "logsumexp_vjp" if b is None else "logsumexp_b_vjp"
+    return _run(name, x, b, (dy,), axis, None, out, keepdims, mask, bias, scale, causal)  # type: ignore[no-any-return]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
-    import cupy
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 @overload
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = ...,
-    weight: cupy.ndarray | None = ...,
+    weight: AnyArray | None = ...,
     ignore_index: int = ...,
     label_smoothing: float = ...,
     z_loss: float = ...,
@@ -22,13 +22,13 @@ def cross_entropy(
     grad: Literal[False] = ...,
     inplace: Literal[False] = ...,
     check: bool = ...,
-) -> cupy.ndarray: ...
+) -> ArrayT: ...
 @overload
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = ...,
-    weight: cupy.ndarray | None = ...,
+    weight: AnyArray | None = ...,
     ignore_index: int = ...,
     label_smoothing: float = ...,
     z_loss: float = ...,
@@ -38,13 +38,13 @@ def cross_entropy(
     grad: Literal[True],
     inplace: bool = ...,
     check: bool = ...,
-) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> tuple[ArrayT, ArrayT]: ...
 @overload
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = ...,
-    weight: cupy.ndarray | None = ...,
+    weight: AnyArray | None = ...,
     ignore_index: int = ...,
     label_smoothing: float = ...,
     z_loss: float = ...,
@@ -54,13 +54,13 @@ def cross_entropy(
     grad: bool = ...,
     inplace: Literal[True],
     check: bool = ...,
-) -> tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> tuple[ArrayT, ArrayT]: ...
 @overload
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = ...,
-    weight: cupy.ndarray | None = ...,
+    weight: AnyArray | None = ...,
     ignore_index: int = ...,
     label_smoothing: float = ...,
     z_loss: float = ...,
@@ -69,12 +69,12 @@ def cross_entropy(
     grad: bool = ...,
     inplace: bool = ...,
     check: bool = ...,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]: ...
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
 def cross_entropy(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
     axis: int = -1,
-    weight: cupy.ndarray | None = None,
+    weight: AnyArray | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -83,7 +83,7 @@ def cross_entropy(
     grad: bool = False,
     inplace: bool = False,
     check: bool = False,
-) -> cupy.ndarray | tuple[cupy.ndarray, cupy.ndarray]:
+) -> ArrayT | tuple[ArrayT, ArrayT]:
     """Cross-entropy of logits and targets and, in the same launch, its gradient.
 
     For a row of logits ``x`` and a target class ``t``: ``loss = log(sum_j exp(x_j)) - x_t``, and
@@ -93,15 +93,15 @@ def cross_entropy(
 
     Parameters
     ----------
-    logits : cupy.ndarray
+    logits : array
         Any shape and strides, with the classes along `axis`. float16, bfloat16, float32 or float64;
         integers and bool, which compute in float64.
-    target : cupy.ndarray
+    target : array
         Either integers, the class of each row, with the shape of `logits` without `axis`; or
         floats, the probability of each class, with the shape of `logits`.
     axis : int
         The axis of the classes.
-    weight : cupy.ndarray, optional
+    weight : array, optional
         A weight for each class, with shape ``(C,)`` and a float dtype.
     ignore_index : int
         The integer target of rows to ignore: their loss and gradient are exactly 0, whatever the
@@ -128,16 +128,16 @@ def cross_entropy(
 
     Returns
     -------
-    loss : cupy.ndarray
+    loss : array
         Without dimensions or, without reduction, with the shape of `logits` without `axis`. Its
         dtype is that of `logits`, or float64 for integers; sums are rounded to it once.
-    dlogits : cupy.ndarray
+    dlogits : array
         With `grad`: the gradient, with the shape and dtype of `logits`.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if the shape of `target` or `weight` does not fit that of
@@ -166,7 +166,7 @@ def cross_entropy(
     """
     from cusoftmax.functions import _losses  # here, as in runtime/launch.py
 
-    return _losses.cross_entropy(
+    return _losses.cross_entropy(  # type: ignore[no-any-return]
         logits,
         target,
         axis,
@@ -183,33 +183,33 @@ def cross_entropy(
 
 
 def cross_entropy_vjp(
-    logits: cupy.ndarray,
-    target: cupy.ndarray,
-    dloss: cupy.ndarray,
+    logits: ArrayT,
+    target: AnyArray,
+    dloss: AnyArray,
     axis: int = -1,
-    weight: cupy.ndarray | None = None,
+    weight: AnyArray | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     check: bool = False,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    out: AnyArray | None = None,
+) -> ArrayT:
     """Gradient of a loss with respect to the logits, through `cross_entropy` without reduction.
 
     Parameters
     ----------
     logits, target, axis, weight, ignore_index, label_smoothing, z_loss, softcap, check
         As given to `cross_entropy`.
-    dloss : cupy.ndarray
+    dloss : array
         Gradient with respect to the loss of each row; the shape of `logits` without `axis`.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: same shape as `logits`, a float dtype, any strides. It may be
         `logits` itself.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient, with the dtype of `logits`; `out` if it was given.
 
     Raises
@@ -227,7 +227,7 @@ def cross_entropy_vjp(
     """
     from cusoftmax.functions import _losses
 
-    return _losses.cross_entropy_vjp(
+    return _losses.cross_entropy_vjp(  # type: ignore[no-any-return]
         logits,
         target,
         dloss,

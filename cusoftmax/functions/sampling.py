@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from cusoftmax.operations.options import COLDEST
 from cusoftmax.planning import checks
+from cusoftmax.planning.checks import is_array
 from cusoftmax.runtime import launch
+from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 def gumbel_softmax(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: int = -1,
     *,
     seed: int,
     temperature: float = 1.0,
     dtype: DTypeLike | None = None,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    out: AnyArray | None = None,
+) -> ArrayT:
     """Softmax of logits with Gumbel noise, ``softmax((x + g) / temperature)``, in the same pass.
 
     A smooth approximation of a draw from ``softmax(x)``. The largest element of a row is at index i
@@ -34,7 +37,7 @@ def gumbel_softmax(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits; shapes, strides and dtypes as for `softmax`.
     axis : int
         The axis of the softmax.
@@ -48,7 +51,7 @@ def gumbel_softmax(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`; `out` if it was given.
 
     Raises
@@ -87,8 +90,16 @@ def gumbel_softmax(
     """
     key = _seed("gumbel_softmax", seed)
     t = checks.accepted_number("gumbel_softmax", "temperature", temperature)
-    if t >= COLDEST or not getattr(x, "size", 1):
-        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / (t or 1.0)))
+    if t >= COLDEST:
+        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / t))
+    return _coldest(x, axis, dtype, out, key)  # type: ignore[no-any-return]
+
+
+@accepting("x", results=("out",))
+def _coldest(x: Any, axis: Any, dtype: Any, out: Any, key: int) -> Any:
+    """The limit of `gumbel_softmax`: 1 at the largest element of each row, 0 elsewhere."""
+    if is_array(x) and not x.size:
+        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0))
     steps: list[launch.Step] = []
     numbers = (1, key, 1.0, 1.0)
     largest = launch.run("gumbel_argmax", (x,), axis, None, None, options=numbers, steps=steps)
@@ -98,13 +109,13 @@ def gumbel_softmax(
 
 
 def sample(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: int = -1,
     *,
     seed: int,
     temperature: float = 1.0,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    out: AnyArray | None = None,
+) -> ArrayT:
     """One draw from ``softmax(x / temperature)`` for each row, in one pass over the logits.
 
     It is the index of the largest ``x / temperature + g``, with Gumbel noise ``g``. No probability
@@ -112,7 +123,7 @@ def sample(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits; shapes, strides and dtypes as for `softmax`.
     axis : int
         The axis of the categories; it has at least one element.
@@ -121,18 +132,18 @@ def sample(
     temperature : float
         From 0 to 2**100. 0, or less than 2**-100, means the limit, which is deterministic: the
         index of the largest logit, or the first of several equal ones, as in `numpy.argmax`.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: the shape of the result, int64, any strides.
 
     Returns
     -------
-    cupy.ndarray of int64
+    array of int64
         An index for each row, with the shape of `x` without `axis`; `out` if it was given.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `seed` or `temperature` is out of range; if `axis` is out of

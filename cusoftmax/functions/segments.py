@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 from cusoftmax.runtime import launch
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 def segment_softmax(
-    x: cupy.ndarray,
-    offsets: cupy.ndarray,
-    out: cupy.ndarray | None = None,
+    x: ArrayT,
+    offsets: AnyArray,
+    out: AnyArray | None = None,
     dtype: DTypeLike | None = None,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Softmax of each of many segments of unequal length that lie end to end.
 
     Segment ``s`` is ``x[offsets[s]:offsets[s + 1]]``; it may hold the edges of a node in graph
@@ -25,10 +26,10 @@ def segment_softmax(
 
     Parameters
     ----------
-    x : cupy.ndarray, shape (E, ...)
+    x : array, shape (E, ...)
         The elements of the segments; strides and dtypes as for `softmax`. Further dimensions, such
         as the heads of graph attention, are columns with the same segments.
-    offsets : cupy.ndarray, shape (S + 1,)
+    offsets : array, shape (S + 1,)
         Where each segment begins, and where the last one ends: int32 or int64, rising from 0 to E.
         A segment may be empty.
     out, dtype
@@ -36,13 +37,13 @@ def segment_softmax(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`; `out` if it was given.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `x` has no dimensions; if `offsets` is empty or not
@@ -68,29 +69,29 @@ def segment_softmax(
 
 
 def segment_softmax_vjp(
-    y: cupy.ndarray,
-    dy: cupy.ndarray,
-    offsets: cupy.ndarray,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    y: ArrayT,
+    dy: AnyArray,
+    offsets: AnyArray,
+    out: AnyArray | None = None,
+) -> ArrayT:
     """Gradient of a loss with respect to segment_softmax's input: the vector-Jacobian product.
 
     ``dx = y * (dy - sum_j y_j dy_j)``, the sum over each element's own segment.
 
     Parameters
     ----------
-    y : cupy.ndarray, shape (E, ...)
+    y : array, shape (E, ...)
         The result of `segment_softmax`; any strides and accepted dtype.
-    dy : cupy.ndarray, shape (E, ...)
+    dy : array, shape (E, ...)
         Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
-    offsets : cupy.ndarray, shape (S + 1,)
+    offsets : array, shape (S + 1,)
         As given to `segment_softmax`.
-    out : cupy.ndarray, optional
+    out : array, optional
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient; its dtype as in `softmax_vjp`.
 
     Raises

@@ -8,18 +8,19 @@ from cusoftmax.planning import checks
 from cusoftmax.runtime import launch
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 def topk_softmax(
-    x: cupy.ndarray,
+    x: ArrayT,
     k: int,
     axis: int = -1,
     normalise: Literal["row", "topk"] = "row",
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+    out: tuple[AnyArray, AnyArray] | None = None,
+) -> tuple[ArrayT, ArrayT]:
     """The `k` largest probabilities of each row and their indices, in one pass over the logits.
 
     ``y_i = exp(x_i - m) / s`` for the `k` largest ``x_i``, with ``m = max_j x_j`` and ``s`` the sum
@@ -28,7 +29,7 @@ def topk_softmax(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, with at least one dimension; strides and dtypes as for `softmax`.
     k : int
         How many to select: from 1 to 64, and at most the length of a row.
@@ -40,20 +41,20 @@ def topk_softmax(
     dtype : dtype, optional
         Float dtype of the values. By default that of ``out[0]`` or, without `out`, that of `x`, and
         float64 for integers and bool.
-    out : pair of cupy.ndarray, optional
+    out : pair of arrays, optional
         Where to write values and indices: their shape, a float dtype and int64, any strides. They
         may not overlap `x`.
 
     Returns
     -------
-    values, indices : cupy.ndarray
+    values, indices : array
         Both have the shape of `x`, but with `k` elements along `axis`, in descending order of the
         values. The indices are int64, as for `cupy.take_along_axis`.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `k` is less than 1, more than 64 or more than the length of a
@@ -81,5 +82,4 @@ def topk_softmax(
     named = {"row": "topk_softmax", "topk": "topk_softmax_gates"}
     op = named[checks.plain_choice("topk_softmax", "normalise", normalise, named)]
     k = checks.plain_count("topk_softmax", "k", k)
-    values, indices = launch.run(op, (x,), axis, dtype, out, options=(k,))
-    return values, indices
+    return launch.run(op, (x,), axis, dtype, out, options=(k,))  # type: ignore[return-value]

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cusoftmax.functions import _logits
-from cusoftmax.planning.checks import as_dtype, is_array
+from cusoftmax.planning.checks import NotCuPy, as_dtype, as_outs, is_array
 from cusoftmax.runtime import arrays, launch
+from cusoftmax.runtime.accepting import accepting
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 Axis = int | tuple[int, ...] | None
 
 
 def softmax(
-    x: cupy.ndarray,
+    x: ArrayT,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Softmax along one or more axes, in one pass over memory wherever a row fits on chip.
 
     ``y_i = exp(x_i) / sum_j exp(x_j)`` ('Derivative of the Softmax Function', eq. 1), computed as
@@ -34,7 +36,7 @@ def softmax(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Any shape and any strides. float16, bfloat16, float32 or float64; integers and bool, which
         compute in float64.
     axis : int, tuple of int or None
@@ -43,15 +45,15 @@ def softmax(
     dtype : dtype, optional
         Float dtype of the result. By default that of `out` or, without `out`, that of `x`, and
         float64 for integers and bool.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
     scale : float, optional
         Factor of the logits, the inverse of a temperature: 0, or an absolute value from 2**-64 to
         2**64.
-    mask : cupy.ndarray of bool, optional
+    mask : array of bool, optional
         True for elements that take part. It is broadcast to the shape of `x` without a copy.
-    bias : cupy.ndarray, optional
+    bias : array, optional
         Added to the scaled logits. Any accepted dtype, which does not affect that of the result;
         broadcast as `mask` is.
     causal : bool
@@ -61,13 +63,13 @@ def softmax(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The result, with the shape of `x`; `out` if it was given.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `out` has the wrong shape, device or dtype, has elements that
@@ -102,15 +104,15 @@ def softmax(
 
 
 def softmax_vjp(
-    y: cupy.ndarray,
-    dy: cupy.ndarray,
+    y: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Gradient of a loss with respect to softmax's input: the vector-Jacobian product.
 
     ``dx = J^T dy = y * (dy - sum_j y_j dy_j)``, the contraction of ``dy_i/dx_j = y_i (delta_ij -
@@ -120,13 +122,13 @@ def softmax_vjp(
 
     Parameters
     ----------
-    y : cupy.ndarray
+    y : array
         The result of `softmax`; any shape, strides and accepted dtype.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
     axis : int, tuple of int or None
         The `axis` that was given to `softmax`.
-    out : cupy.ndarray, optional
+    out : array, optional
         Where to write the result: same shape, a float dtype, any strides. It may be `y` or `dy`
         itself.
     scale, mask, causal
@@ -134,14 +136,14 @@ def softmax_vjp(
 
     Returns
     -------
-    cupy.ndarray
+    array
         The gradient. Its dtype is that of `out` if given, else the wider of the inputs' dtypes:
         float32 for float16 with bfloat16, and float64 if an input holds integers or bool.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `y`, `dy` and `out` differ in shape or device; if `out` has
@@ -170,15 +172,15 @@ def softmax_vjp(
 
 
 def softmax_jvp(
-    y: cupy.ndarray,
-    xt: cupy.ndarray,
+    y: ArrayT,
+    xt: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
+    out: AnyArray | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
     causal: bool = False,
-) -> cupy.ndarray:
+) -> ArrayT:
     """Change of softmax's result along a change of its input: the Jacobian-vector product.
 
     ``dyt = J xt = y * (xt - sum_j y_j xt_j)``. The Jacobian of softmax is symmetric, so this is the
@@ -186,16 +188,16 @@ def softmax_jvp(
 
     Parameters
     ----------
-    y : cupy.ndarray
+    y : array
         The result of `softmax`; any shape, strides and accepted dtype.
-    xt : cupy.ndarray
+    xt : array
         Tangent of softmax's input. Same shape; its dtype may differ.
     axis, out, scale, mask, causal
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The tangent of softmax's result; its dtype as in `softmax_vjp`.
 
     Raises
@@ -218,8 +220,8 @@ def softmax_jvp(
 
 
 def softmax_jacobian(
-    y: cupy.ndarray, dtype: DTypeLike | None = None, out: cupy.ndarray | None = None
-) -> cupy.ndarray:
+    y: ArrayT, dtype: DTypeLike | None = None, out: AnyArray | None = None
+) -> ArrayT:
     """Jacobian of softmax over the last axis, ``diag(y) - y y^T``, written once.
 
     ``J_ij = dy_i/dx_j = y_i (delta_ij - y_j)`` ('Derivative of the Softmax Function', eq. 5): on
@@ -228,22 +230,22 @@ def softmax_jacobian(
 
     Parameters
     ----------
-    y : cupy.ndarray, shape (..., n)
+    y : array, shape (..., n)
         The result of `softmax`; any strides and accepted dtype.
     dtype : dtype, optional
         Float dtype of the result. By default that of `out` or, without `out`, that of `y`.
-    out : cupy.ndarray, shape (..., n, n), optional
+    out : array, shape (..., n, n), optional
         Where to write the result: a float dtype, any strides.
 
     Returns
     -------
-    cupy.ndarray, shape (..., n, n)
+    array, shape (..., n, n)
         The matrix of each row; `out` if it was given.
 
     Raises
     ------
     TypeError
-        If an array is not a CuPy array or has another dtype than those accepted, or another
+        If an array is none that a GPU reads or has another dtype than those accepted, or another
         argument is of the wrong kind.
     ValueError
         If an array is misaligned; if `y` has no dimensions; if `out` has the wrong shape, device or
@@ -263,12 +265,20 @@ def softmax_jacobian(
     >>> cusoftmax.softmax_jacobian(y)[1].round(4)
     array([-0.0776,  0.1838, -0.0776, -0.0286])
     """
+    return _jacobian(y, dtype, out)  # type: ignore[no-any-return]
+
+
+@accepting("y", results=("out",))
+def _jacobian(y: Any, dtype: Any, out: Any) -> Any:
+    """The Jacobian of softmax, by one launch or, where the diagonal needs a sum, by two."""
     rows = arrays.repeated("softmax_jacobian", "y", y)
-    operands = [a for a in (y, out) if a is not None and is_array(a)]
+    operands = (y, *(() if out is None else as_outs("softmax_jacobian", out)))
+    if not all(map(is_array, operands)):
+        raise NotCuPy("softmax_jacobian")
     kinds = {str(a.dtype) for a in operands}
     if dtype is not None and out is None:
         kinds.add(str(as_dtype("softmax_jacobian", dtype)))
-    if not kinds <= {"float32", "float64"} or not is_array(y):
+    if not kinds <= {"float32", "float64"}:
         return launch.run("softmax_jacobian", (rows, y), -1, dtype, out)
     steps: list[launch.Step] = []
     others = launch.run("softmax_others", (y,), -1, max(kinds), None, steps=steps)
@@ -279,12 +289,12 @@ def softmax_jacobian(
 
 
 def softmax_vjp_vjp(
-    y: cupy.ndarray,
-    dy: cupy.ndarray,
-    g: cupy.ndarray,
+    y: ArrayT,
+    dy: AnyArray,
+    g: AnyArray,
     axis: Axis = -1,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+    out: tuple[AnyArray, AnyArray] | None = None,
+) -> tuple[ArrayT, ArrayT]:
     """Gradients of a loss with respect to both inputs of `softmax_vjp`: its own VJP.
 
     With ``dx = y * (dy - sum_j y_j dy_j)`` and `g` the gradient with respect to ``dx``:
@@ -293,19 +303,19 @@ def softmax_vjp_vjp(
 
     Parameters
     ----------
-    y, dy : cupy.ndarray
+    y, dy : array
         The inputs of `softmax_vjp`.
-    g : cupy.ndarray
+    g : array
         Gradient of the loss with respect to its result. Same shape; the dtypes may differ.
     axis : int, tuple of int or None
         The axes of the softmax.
-    out : pair of cupy.ndarray, optional
+    out : pair of arrays, optional
         Where to write the results: same shape, a float dtype, any strides. Each may be one of the
         inputs itself.
 
     Returns
     -------
-    pair of cupy.ndarray
+    pair of arrays
         The gradients with respect to `y` and to `dy`, in the widest of the inputs' dtypes.
 
     Raises
@@ -327,16 +337,16 @@ def softmax_vjp_vjp(
     >>> gdy.round(4)  # J is symmetric: row 0 of it
     array([ 0.092 , -0.0776, -0.0105, -0.0039])
     """
-    return launch.run("softmax_vjp_vjp", (y, dy, g), axis, None, out)  # type: ignore[no-any-return]
+    return launch.run("softmax_vjp_vjp", (y, dy, g), axis, None, out)  # type: ignore[return-value]
 
 
 def softmax_hvp(
-    y: cupy.ndarray,
-    dy: cupy.ndarray,
-    v: cupy.ndarray,
+    y: ArrayT,
+    dy: AnyArray,
+    v: AnyArray,
     axis: Axis = -1,
-    out: cupy.ndarray | None = None,
-) -> cupy.ndarray:
+    out: AnyArray | None = None,
+) -> ArrayT:
     """Product of a vector with the Hessian of ``x -> sum_i dy_i softmax(x)_i``.
 
     It is the change of `softmax_vjp`'s result along a change `v` of softmax's input: with
@@ -345,16 +355,16 @@ def softmax_hvp(
 
     Parameters
     ----------
-    y, dy : cupy.ndarray
+    y, dy : array
         The inputs of `softmax_vjp`.
-    v : cupy.ndarray
+    v : array
         Tangent of softmax's input. Same shape; the dtypes may differ.
     axis, out
         As for `softmax_vjp`.
 
     Returns
     -------
-    cupy.ndarray
+    array
         The product, in the widest of the inputs' dtypes.
 
     Raises

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cusoftmax.functions import _logits
 from cusoftmax.runtime import launch
 
 if TYPE_CHECKING:
-    import cupy
     from numpy.typing import DTypeLike
+
+    from cusoftmax.functions._types import AnyArray, ArrayT
 
 
 Axis = int | tuple[int, ...] | None
 
 
 def softmax_value_and_vjp(
-    x: cupy.ndarray,
-    dy: cupy.ndarray,
+    x: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     """Softmax of logits, and the gradient of a loss with respect to them, in one launch.
 
     ``y = softmax(x)`` and ``dx = y * (dy - sum_j y_j dy_j)``. Nothing is rounded between the two,
@@ -35,16 +36,16 @@ def softmax_value_and_vjp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, of any shape, strides and accepted dtype, as for `softmax`.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to `y`. Same shape; its dtype may differ.
     axis : int, tuple of int or None
         The axes that are normalised together.
     dtype : dtype, optional
         Dtype of both results, any of the floats. By default that of `out`, or the wider of the
         inputs' floats (float32 for float16 with bfloat16; float64 if one holds integers or bool).
-    out : pair of cupy.ndarray, optional
+    out : pair of arrays, optional
         Where to write the results: same shape, a float dtype, any strides. Each may be one of the
         inputs itself.
     scale, mask, bias, causal
@@ -53,7 +54,7 @@ def softmax_value_and_vjp(
 
     Returns
     -------
-    y, dx : cupy.ndarray
+    y, dx : array
         Elements that `mask` or `causal` hide are 0 in both, whatever `dy` is there.
 
     Raises
@@ -74,17 +75,17 @@ def softmax_value_and_vjp(
 
 
 def softmax_value_and_jvp(
-    x: cupy.ndarray,
-    xt: cupy.ndarray,
+    x: ArrayT,
+    xt: AnyArray,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     """Softmax of logits, and its change along a change of them, in one launch.
 
     ``y = softmax(x)`` and ``dyt = y * (xt - sum_j y_j xt_j)``. The Jacobian of softmax is
@@ -92,16 +93,16 @@ def softmax_value_and_jvp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, as for `softmax`.
-    xt : cupy.ndarray
+    xt : array
         Tangent of the logits. Same shape; its dtype may differ.
     axis, dtype, out, scale, mask, bias, causal
         As for `softmax_value_and_vjp`. With a `scale`, the tangent is that of `x`.
 
     Returns
     -------
-    y, dyt : cupy.ndarray
+    y, dyt : array
         Elements that `mask` or `causal` hide are 0 in both.
 
     Raises
@@ -121,17 +122,17 @@ def softmax_value_and_jvp(
 
 
 def log_softmax_value_and_vjp(
-    x: cupy.ndarray,
-    dy: cupy.ndarray,
+    x: ArrayT,
+    dy: AnyArray,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     """log_softmax of logits, and the gradient of a loss with respect to them, in one launch.
 
     ``logy = log_softmax(x)`` and ``dx = dy - exp(logy) * sum_j dy_j``, which is right also where an
@@ -139,16 +140,16 @@ def log_softmax_value_and_vjp(
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, as for `log_softmax`.
-    dy : cupy.ndarray
+    dy : array
         Gradient of the loss with respect to `logy`. Same shape; its dtype may differ.
     axis, dtype, out, scale, mask, bias, causal
         As for `softmax_value_and_vjp`.
 
     Returns
     -------
-    logy, dx : cupy.ndarray
+    logy, dx : array
         Elements that `mask` or `causal` hide are -inf and 0.
 
     Raises
@@ -168,33 +169,33 @@ def log_softmax_value_and_vjp(
 
 
 def log_softmax_value_and_jvp(
-    x: cupy.ndarray,
-    xt: cupy.ndarray,
+    x: ArrayT,
+    xt: AnyArray,
     axis: Axis = -1,
     dtype: DTypeLike | None = None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
     *,
     scale: float | None = None,
-    mask: cupy.ndarray | None = None,
-    bias: cupy.ndarray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     causal: bool = False,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     """log_softmax of logits, and its change along a change of them, in one launch.
 
     ``logy = log_softmax(x)`` and ``dlogy = xt - sum_j exp(logy_j) xt_j``.
 
     Parameters
     ----------
-    x : cupy.ndarray
+    x : array
         Logits, as for `log_softmax`.
-    xt : cupy.ndarray
+    xt : array
         Tangent of the logits. Same shape; its dtype may differ.
     axis, dtype, out, scale, mask, bias, causal
         As for `softmax_value_and_jvp`.
 
     Returns
     -------
-    logy, dlogy : cupy.ndarray
+    logy, dlogy : array
         Elements that `mask` or `causal` hide are -inf and 0.
 
     Raises
@@ -215,17 +216,17 @@ def log_softmax_value_and_jvp(
 
 def _run(
     op: str,
-    inputs: tuple[cupy.ndarray, cupy.ndarray],
+    inputs: tuple[ArrayT, AnyArray],
     axis: Axis,
     dtype: DTypeLike | None,
-    out: tuple[cupy.ndarray, cupy.ndarray] | None,
+    out: Any,
     scale: float | None,
-    mask: cupy.ndarray | None,
-    bias: cupy.ndarray | None,
+    mask: AnyArray | None,
+    bias: AnyArray | None,
     causal: bool,
-) -> tuple[cupy.ndarray, cupy.ndarray]:
+) -> tuple[ArrayT, ArrayT]:
     if scale is None and mask is None and bias is None and causal is False:
-        return launch.run(op, inputs, axis, dtype, out)  # type: ignore[no-any-return]
-    return _logits.run(  # type: ignore[no-any-return]
+        return launch.run(op, inputs, axis, dtype, out)  # type: ignore[return-value]
+    return _logits.run(  # type: ignore[return-value]
         op, inputs, axis, dtype, out, scale=scale, mask=mask, bias=bias, causal=causal
     )

@@ -285,6 +285,14 @@ def float_name(caller: str, what: str, dtype: np.dtype[Any]) -> str:
 # ------------------------------------------------------------------------------------------- arrays
 
 
+class NotCuPy(Exception):
+    """An array is not one of CuPy's: it may have to be lent as one before `caller` can go on."""
+
+    def __init__(self, caller: str) -> None:
+        super().__init__(caller)
+        self.caller = caller
+
+
 def is_array(value: Any) -> bool:
     """Whether a value is a CuPy array."""
     cupy: Any = sys.modules.get("cupy")  # if it is not imported, none of its arrays exist
@@ -309,25 +317,24 @@ def as_outs(op: str, out: Any) -> tuple[Any, ...]:
 def check_types(
     caller: str, names: Sequence[str], arrays: Sequence[Any], results: Collection[str] = ()
 ) -> None:
-    """Refuse what is not a CuPy array, and say how to convert it; some names are of `results`."""
+    """Refuse what is not a CuPy array, and say how to convert it; some names are of `results`.
+
+    Arrays of other libraries have been lent as CuPy arrays before (`runtime.foreign`).
+    """
     for name, value in zip(names, arrays, strict=True):
         if not is_array(value):
-            kind = type(value)
-            how = _conversion(kind, name, name in results)
-            raise TypeError(
-                f"{caller}: {name} is a {full_name(kind)}, and only CuPy arrays are accepted; {how}"
-            )
+            raise not_an_array(caller, name, type(value), name in results)
 
 
-def _conversion(kind: type, name: str, result: bool) -> str:
-    root = kind.__module__.partition(".")[0]
+def not_an_array(caller: str, name: str, kind: type, result: bool, how: str = "") -> TypeError:
+    """Return the error for what is no array that a kernel can use; `how` converts it."""
     if result:
-        return "give a cupy.ndarray to write into, or leave it out"
-    if root == "torch":
-        return f"pass cupy.from_dlpack({name}.detach())"
-    if root != "numpy" and hasattr(kind, "__dlpack__"):
-        return f"pass cupy.from_dlpack({name})"
-    return f"pass cupy.asarray({name})"
+        how = "give a cupy.ndarray to write into, or leave it out"
+    return TypeError(
+        f"{caller}: {name} is a {full_name(kind)}, and only CuPy arrays, and others that share GPU "
+        f"memory (DLPack, __cuda_array_interface__), are accepted; "
+        f"{how or f'pass cupy.asarray({name})'}"
+    )
 
 
 def check_device(caller: str, name: str, array: Array, first: str, model: Array) -> None:
@@ -379,6 +386,21 @@ def check_shape(
         f"{caller}: {name} has shape {shape}; with {first} of shape {model} it has {holds}, so "
         f"give it shape {expected}"
     )
+
+
+def broadcast_shape(caller: str, *operands: tuple[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the shape that operands, given by name and shape, have in common when broadcast."""
+    shapes = [shape for _, shape in operands]
+    most = max(map(len, shapes))
+    padded = [(1,) * (most - len(shape)) + shape for shape in shapes]
+    sizes = [{size for size in each if size != 1} for each in zip(*padded, strict=True)]
+    if any(len(several) > 1 for several in sizes):
+        words = " and ".join(f"{name} has shape {shape}" for name, shape in operands)
+        raise ValueError(
+            f"{caller}: {words}, which do not broadcast with each other; give them equal sizes, or "
+            f"sizes of 1"
+        )
+    return tuple([max(several, default=1) for several in sizes])
 
 
 def check_offsets(caller: str, offsets: tuple[int, ...], shape: tuple[int, ...]) -> int:

@@ -32,6 +32,11 @@ class Backend(Protocol):
     @property
     def key(self) -> Hashable: ...
 
+    @property
+    def on_host(self) -> bool: ...
+
+    def shared(self, array: Array) -> Any: ...
+
     def check_place(self, op: str, array: Array) -> None: ...
 
     def load(self, kernel: Kernel) -> Loaded: ...
@@ -43,6 +48,8 @@ class Backend(Protocol):
 
 class CudaBackend:
     """The current CuPy device."""
+
+    on_host = False  # where the arrays lie
 
     @property
     def device(self) -> DeviceSpec:
@@ -67,6 +74,10 @@ class CudaBackend:
                 f"{op}: the arrays are on device {array.data.device_id}, but device {self.key} is "
                 f"current; call within `with cupy.cuda.Device({array.data.device_id}):`"
             )
+
+    def shared(self, array: Array) -> Any:
+        """Return what other libraries take an array from, by DLPack."""
+        return array
 
     def load(self, kernel: Kernel) -> Loaded:
         return _load(kernel, self.device, self.key)

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from _thread import get_ident
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.checks import (
     Array,
     Axis,
+    NotCuPy,
     ResultDtypes,
     as_dtype,
     as_outs,
+    is_array,
     plain_axis,
     plain_bool,
 )
@@ -27,6 +29,8 @@ from cusoftmax.runtime.backend import active_of
 
 if TYPE_CHECKING:
     from cusoftmax.runtime.calls import Call
+
+A = TypeVar("A")
 
 _calls: dict[Hashable, Call] = {}
 _CALLS_KEPT = 4096
@@ -38,21 +42,22 @@ Step = tuple["Call", tuple[Array, ...], tuple[Array, ...], Any, Any]
 
 def run(
     op: str,
-    inputs: tuple[Array, ...],
+    inputs: tuple[A, *tuple[Any, ...]],
     axis: Axis,
     dtype: Any,
     out: Array | tuple[Array, ...] | None,
     keepdims: bool = False,
     options: tuple[float, ...] = (),
     steps: list[Step] | None = None,
-) -> Any:
+) -> A:
     """Run one public operation: check, plan and load on the first call of a kind, then launch.
 
     A function of several launches passes a list, `steps`. The operation is then checked and made
     ready, its results are allocated, and it is added to the list instead of launched: `run_all`
     launches all steps, when none of them can be refused any more.
 
-    Returns the result, or a tuple if the operation has several.
+    Returns the result, of the type of the first input, or a tuple if the operation has several,
+    which to a type checker it never has.
     """
     backend = active_of.get(get_ident()) or active_of[0]  # active(), without a call
     outs = () if out is None else as_outs(op, out) if isinstance(out, tuple) else (out,)
@@ -67,6 +72,11 @@ def run(
     except Exception as error:
         key, call = error.with_traceback(None), None  # without the frames, which hold the arrays
     if call is None:
+        if not all(map(is_array, inputs + outs)):
+            if steps is not None:
+                raise NotCuPy(find(op).function)
+            lent: A = _run_lent(op, inputs, axis, dtype, out, keepdims, options)
+            return lent
         from cusoftmax.runtime.calls import first_call
 
         failed = key if isinstance(key, Exception) else None
@@ -95,7 +105,19 @@ def run(
                 _run_before_last(call, inputs, outs, workspace, layout[2])
             kernel, grid, block, shared = call.last
             kernel(grid, block, (*inputs, *outs, workspace, layout[2]), shared)
-    return outs if call.several else outs[0]
+    return outs if call.several else outs[0]  # type: ignore[return-value]
+
+
+def _run_lent(
+    op: str, inputs: tuple[Any, ...], axis: Axis, dtype: Any, out: Any, *rest: Any
+) -> Any:
+    """Run an operation with arrays of which some are of other libraries."""
+    from cusoftmax.runtime.foreign import Loan
+
+    operation = find(op)
+    loan = Loan(operation.function)
+    lent = loan.arrays(operation.read, inputs)
+    return loan.returned(run(op, lent, axis, dtype, loan.results(op, out), *rest))
 
 
 def run_all(steps: list[Step]) -> None:

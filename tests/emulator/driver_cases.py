@@ -27,6 +27,7 @@ from cusoftmax.runtime import launch
 from cusoftmax.runtime.backend import CudaBackend, _load, active
 from tests.conftest import CudaDevice
 from tests.emulated_driver import MACHINE
+from tests.functions.foreign_libraries import ByCapsule, ByInterface, OfLibrary
 from tests.support import check_softmax, logits, planned, run, run_softmax
 
 X = logits((3, 500), "float32")
@@ -202,6 +203,112 @@ def test_the_default_stream_and_blocking_ones_wait_for_each_other(gpu: CudaDevic
     with stream:
         y = cs.softmax(x)
     check_softmax(y.get(stream=cupy.cuda.Stream.null), X)
+
+
+# ------------------------------------------------------------------- arrays of other libraries
+
+
+def to_come(stream: Any, array: Any, values: Any) -> None:
+    """Let a stream write values into an array, some time later."""
+    array.data.copy_from_device_async(values.data, values.nbytes, stream)
+
+
+def test_both_streams_keep_their_order_by_dlpack(machine: Machine, gpu: CudaDevice) -> None:
+    """The library's stream writes the input before the call, and again after it."""
+    theirs, ours = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    values, others = gpu.asarray(X), gpu.asarray(X[::-1])
+    kept = []  # to free an array is to wait
+    null = cupy.cuda.Stream.null
+    for current, number, first in (
+        *((ours, ours.ptr, each) for each in (ours, theirs)),
+        *((null, 1, each) for each in (null, theirs)),
+    ):
+        x = OfLibrary(gpu.asarray(0 * X), theirs)
+        to_come(theirs, x.array, values)
+        with current:
+            y = cs.softmax(x)
+        to_come(theirs, x.array, others)
+        kept += [x, y]
+        assert not machine.launches, "the host waited"
+        assert x.streams == [number] and type(y) is OfLibrary
+        first.synchronize()
+        check_softmax(y.array.get(stream=theirs), X)
+        machine.launches.clear()
+
+
+def test_both_streams_keep_their_order_by_the_interface(machine: Machine, gpu: CudaDevice) -> None:
+    theirs, ours = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    values, others = gpu.asarray(X), gpu.asarray(X[::-1])
+    kept = []  # to free an array is to wait
+    null = cupy.cuda.Stream.null
+    for stream, on, first in (
+        *((theirs.ptr, theirs, each) for each in (ours, theirs)),
+        *((1, null, each) for each in (ours, null)),
+        (None, theirs, ours),
+    ):
+        x = ByInterface(gpu.asarray(0 * X), stream=stream)
+        to_come(on, x.array, values)
+        with ours:
+            y = cs.softmax(x)
+        to_come(on, x.array, others)
+        kept += [x, y]
+        assert not machine.launches, "the host waited"
+        first.synchronize()
+        # Without a stream, nothing says that anything is to come.
+        check_softmax(y.get(stream=ours), 0 * X if stream is None else X)
+        machine.launches.clear()
+
+
+def test_what_is_written_for_another_stream_is_waited_for_there(
+    machine: Machine, gpu: CudaDevice
+) -> None:
+    theirs, ours = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    x = gpu.asarray(X)
+    outs = (
+        OfLibrary(gpu.asarray(0 * X), theirs),
+        ByInterface(gpu.asarray(0 * X), stream=theirs.ptr),
+    )
+    for out in outs:
+        with ours:
+            assert cs.softmax(x, out=out) is out
+        assert not machine.launches, "the host waited"
+        check_softmax(out.array.get(stream=theirs), X)
+        machine.launches.clear()
+
+
+def test_arrays_on_the_current_stream_wait_for_nothing(machine: Machine, gpu: CudaDevice) -> None:
+    """So that a capture takes them."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    x, y = (ByInterface(gpu.asarray(X), stream=stream.ptr) for _ in range(2))
+    with stream:
+        cs.softmax(x, out=y)  # compiles
+        stream.begin_capture()
+        cs.softmax(x, out=y)
+        graph = stream.end_capture()
+        graph.launch()
+        check_softmax(y.array.get(stream=stream), X)
+    assert len(machine.launches) == 2
+
+
+def test_arrays_of_another_device_or_nowhere(gpu: CudaDevice) -> None:
+    with cupy.cuda.Device(1):
+        there = gpu.asarray(X)
+    for made in (OfLibrary, ByInterface):
+        with pytest.raises(ValueError, match=r"softmax: x is on device 1, but device 0 is current"):
+            cs.softmax(made(there))
+        with cupy.cuda.Device(1):
+            y = cs.softmax(made(there))
+            check_softmax(getattr(y, "array", y).get(), X)
+        with pytest.raises(ValueError, match="softmax: out is on device 1"):
+            cs.softmax(gpu.asarray(X), out=made(there))
+    empty = gpu.asarray(X[:0])
+    assert cs.softmax(ByInterface(empty, data=(0, False))).shape == (0, X.shape[1])
+    with pytest.raises(TypeError, match=r"x is a .*ByCapsule in host memory"):
+        cs.softmax(ByCapsule(X))
+    for made in (OfLibrary, ByInterface):
+        here = made(gpu.asarray(X))
+        with emulator.activate(), pytest.raises(TypeError, match="on a GPU, and the emulator runs"):
+            cs.softmax(here)
 
 
 def test_events_end_loops_and_take_times(gpu: CudaDevice) -> None:

@@ -67,17 +67,15 @@ def given(device: Any) -> Any:
 
 def test_other_arrays_are_refused(given: Any) -> None:
     """The message names the argument and says how to convert it."""
-    tensor = type("Tensor", (), {"__module__": "torch", "__dlpack__": lambda self: None})()
-    foreign = type("Array", (), {"__module__": "jax", "__dlpack__": lambda self: None})()
-    for wrong, hint in (
-        (np.zeros((4, 6), np.float32), r"numpy\.ndarray.*cupy\.asarray\(x\)"),
-        ([1.0, 2.0], r"list.*cupy\.asarray\(x\)"),
-        (1.0, r"float.*cupy\.asarray\(x\)"),
-        (None, r"NoneType.*cupy\.asarray\(x\)"),
-        (tensor, r"torch.*Tensor.*cupy\.from_dlpack\(x\.detach\(\)\)"),
-        (foreign, r"jax.*cupy\.from_dlpack\(x\)"),
+    half = type("Array", (), {"__module__": "jax", "__dlpack__": lambda self: None})()
+    for wrong, what in (
+        (np.zeros((4, 6), np.float32), r"numpy\.ndarray"),
+        ([1.0, 2.0], "list"),
+        (1.0, "float"),
+        (None, "NoneType"),
+        (half, r"jax\.Array"),
     ):
-        with pytest.raises(TypeError, match=f"softmax: x is a .*{hint}"):
+        with pytest.raises(TypeError, match=rf"softmax: x is a {what}, .*\.asarray\(x\)"):
             cs.softmax(wrong)
         with pytest.raises(TypeError, match="softmax_vjp: dy is a "):
             cs.softmax_vjp(given, wrong)

@@ -50,6 +50,7 @@ class Nothing:
 
     device = DeviceSpec.known("sm_90")
     key = "nothing"
+    on_host = True
 
     def __init__(self) -> None:
         self.launches: list[tuple[Any, ...]] = []

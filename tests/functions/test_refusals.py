@@ -6,7 +6,6 @@ wrong kind. Kernels are recorded and not run, so that no GPU or compiler is need
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import re
 import traceback
@@ -20,12 +19,18 @@ import pytest
 
 import cusoftmax as cs
 from cusoftmax.emulator import _memory
-from cusoftmax.operations.lookup import find
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend, launch
-
-SHAPE = (4, 6)
-Arguments = dict[str, Any]
+from tests.functions.public_functions import (
+    NAMES,
+    OF_ARRAYS,
+    SHAPE,
+    Arguments,
+    on_host,
+    parameters,
+    required,
+    values_of,
+)
 
 
 class Recorder:
@@ -33,6 +38,7 @@ class Recorder:
 
     device = DeviceSpec.known("sm_90")
     key = "recorder"
+    on_host = True
 
     def __init__(self) -> None:
         self.launched: list[str] = []
@@ -74,49 +80,7 @@ class Unread(cupy.ndarray):  # type: ignore[misc]
     item = get = tolist = _refuse
 
 
-def on_host(array: np.ndarray, device: int = 0, kind: type = cupy.ndarray) -> Any:
-    """Return a CuPy array over the memory of a NumPy array, with any strides."""
-    base = array
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    memory = cupy.cuda.memory.UnownedMemory(base.ctypes.data, max(base.nbytes, 1), base, device)
-    start = cupy.cuda.memory.MemoryPointer(memory, array.ctypes.data - base.ctypes.data)
-    return kind(array.shape, array.dtype, memptr=start, strides=array.strides)
-
-
 # ------------------------------------------------------------------------------------- valid calls
-
-NAMES = [name for name in cs.__all__ if callable(getattr(cs, name))]
-OF_ARRAYS = [name for name in NAMES if name not in ("explain", "warmup")]
-
-
-def parameters(name: str) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(getattr(cs, name)).parameters)
-
-
-def values_of(name: str, parameter: str) -> np.ndarray:
-    """Return values for an array argument, as the table of operations describes it."""
-    operation = find(name)
-    if parameter == "offsets":
-        return np.array([0, 1, SHAPE[0]])
-    if parameter == "weight":
-        return np.ones(SHAPE[1], np.float32)
-    shape = SHAPE[:1] if parameter in operation.row_inputs else SHAPE
-    kind = np.int64 if parameter in operation.indices else np.float32
-    return np.zeros(shape, bool if parameter == "mask" else kind)
-
-
-def required(name: str) -> Arguments:
-    """Return the arguments without a default."""
-    if name == "explain":
-        return {"op": "softmax", "shape": SHAPE}
-    if name == "warmup":
-        return {"shapes": [SHAPE]}
-    return {
-        p.name: on_host(values_of(name, p.name)) if "ndarray" in p.annotation else 1
-        for p in parameters(name).values()
-        if p.default is inspect.Parameter.empty
-    }
 
 
 def bases(name: str) -> list[Arguments]:
@@ -214,7 +178,7 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
 def kind_of(annotation: str) -> str:
     """Return which kind of `ACCEPTED` an annotation means, or nothing."""
     plain = annotation.removesuffix(" | None")
-    named = {"DTypeLike": "dtype", "cupy.ndarray": "array"}
+    named = {"DTypeLike": "dtype", "ArrayT": "array", "AnyArray": "array"}
     if annotation.startswith("Literal["):
         return "str"
     return named.get(plain, plain if plain in ACCEPTED else "")
@@ -343,7 +307,7 @@ def test_warmup_checks_all_before_it_compiles(
 @pytest.mark.parametrize("name", OF_ARRAYS)
 def test_an_array_of_numpy_gives_one_traceback(recorder: Recorder, name: str) -> None:
     for argument in required(name):
-        if "ndarray" in parameters(name)[argument].annotation:
+        if "Array" in parameters(name)[argument].annotation:
             wrong = required(name) | {argument: values_of(name, argument)}
             error = refusal(name, wrong, recorder)
             assert f"{argument} is a numpy.ndarray, and only CuPy arrays" in str(error)

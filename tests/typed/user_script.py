@@ -4,7 +4,7 @@ CuPy has no type information: to a type checker, a CuPy array is `Any`. ``mypy.i
 has the two lines with which a project says so.
 """
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import cupy
 
@@ -35,6 +35,47 @@ assert_type(cs.cross_entropy(x, target, grad=True), Pair)
 assert_type(cs.cross_entropy(x, target, inplace=True, softcap=30.0), Pair)
 assert_type(cs.cross_entropy(x, target, grad=False, inplace=True), Pair)
 assert_type(cs.cross_entropy(x, target, grad=flag), cupy.ndarray | Pair)
+
+
+class Tensor:
+    """As another library's, which shares its memory by DLPack."""
+
+    def __dlpack__(self, *, stream: Any = None, max_version: Any = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+
+class DeviceArray:
+    """And one by ``__cuda_array_interface__``."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {}
+
+
+# Results are of the type of the first array; others may be of any.
+t, n = Tensor(), DeviceArray()
+assert_type(cs.softmax(t), Tensor)
+assert_type(cs.softmax(n, 0, "float32", scale=2.0, mask=x > 0, bias=t), DeviceArray)
+assert_type(cs.softmax_vjp(t, x, out=n), Tensor)
+assert_type(cs.softmax_vjp_vjp(t, t, n), tuple[Tensor, Tensor])
+assert_type(cs.softmax_value_and_jvp(t, n, causal=True), tuple[Tensor, Tensor])
+assert_type(cs.softmax_jacobian(t), Tensor)
+assert_type(cs.logsumexp(t, b=n), Tensor)
+assert_type(cs.logsumexp(t, return_sign=True, out=(t, x)), tuple[Tensor, Tensor])
+assert_type(cs.logsumexp_vjp(n, t), DeviceArray)
+assert_type(cs.cross_entropy(t, n, weight=x), Tensor)
+assert_type(cs.cross_entropy(t, n, grad=True), tuple[Tensor, Tensor])
+assert_type(cs.cross_entropy_vjp(t, t, t), Tensor)
+assert_type(cs.topk_softmax(t, 2), tuple[Tensor, Tensor])
+assert_type(cs.sample(t, seed=1), Tensor)
+assert_type(cs.gumbel_softmax(t, seed=1), Tensor)
+assert_type(cs.segment_softmax(t, n), Tensor)
+assert_type(scipy.softmax(t), Tensor)
+assert_type(scipy.logsumexp(t, b=x, return_sign=True), tuple[Tensor, Tensor])
+with scipy.patch():
+    pass
 
 # What may be done with a result at once.
 shapes: list[tuple[int, ...]] = [cs.logsumexp(x).shape, cs.cross_entropy(x, target).shape]

@@ -6,6 +6,8 @@ import cusoftmax as cs
 
 x = cupy.zeros((4, 6), dtype="float32")
 
+cs.softmax([1.0, 2.0])  # wrong
+cs.softmax(x, mask=[True])  # wrong
 cs.softmax(x, axis="last")  # wrong
 cs.softmax(x, causal="no")  # wrong
 print(cs.logsumexp(x, return_sign=True).shape)  # wrong
