@@ -91,6 +91,13 @@ def _cliff(n: int, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
+def _abyss(n: int, rng: np.random.Generator) -> np.ndarray:
+    """The same for float64."""
+    x = _cliff(n, rng)
+    x[n // 2 :] -= 700 - 79
+    return x
+
+
 def _huge(n: int, rng: np.random.Generator) -> np.ndarray:
     """On both sides of the least logits that exponentials are formed of after a shift."""
     x = rng.normal(2.0**18, 3, n)
@@ -119,6 +126,7 @@ ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "wide": _wide,
     "steep": _steep,
     "cliff": _cliff,
+    "abyss": _abyss,
     "huge": _huge,
     "near": _near,
     "tall": _tall,
