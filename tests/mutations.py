@@ -331,8 +331,8 @@ MUTATIONS = (
         "softmax: chunks not rescaled to the row's maximum",
         BOUND,
         "logits/softmax.cuh",
-        "factor_between(chunk_maximum, row.m, normalised(reciprocal_of(row.s[0])))",
-        "factor_between(row.m, row.m, normalised(reciprocal_of(row.s[0])))",
+        "factor_between(chunk_maximum, row.m, reciprocal_of(row.s[0]))",
+        "factor_between(row.m, row.m, reciprocal_of(row.s[0]))",
         (_BLOCK,),
     ),
     Mutation(
@@ -352,12 +352,12 @@ MUTATIONS = (
         (replace(_GROUP, shape=(5, 601)),),
     ),
     Mutation(
-        "exp: factors of many elements not normalised",
+        "sum: second words of a chunk as large as its lanes' left as they are",
         BOUND,
-        "numeric/double_word.cuh",
-        "return fast_two_sum(a.hi, a.lo);",
-        "return a;",
-        (Probe("block", "softmax", "float32", (48, 4096), rows="steep"),),
+        "reduce/operation.cuh",
+        "return exact(k) ? normalised(sum) :",
+        "return exact(k) ? sum :",
+        (replace(_TALL, rows="lone"),),
     ),
     Mutation(
         "merge: sums not rescaled to the larger maximum",

@@ -74,6 +74,13 @@ def _tall(n: int, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
+def _lone(n: int, rng: np.random.Generator) -> np.ndarray:
+    """One large term, and others whose lanes' sums are all rounded to 0 beside it."""
+    x = rng.normal(-12.8, 0.1, n)
+    x[0] = 0
+    return x
+
+
 def _wide(n: int, rng: np.random.Generator) -> np.ndarray:
     """Both signs and far apart: x − m is not a float."""
     return rng.normal(0, 20, n)
@@ -130,6 +137,7 @@ ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "huge": _huge,
     "near": _near,
     "tall": _tall,
+    "lone": _lone,
     "infinite": _infinite,
 }
 
