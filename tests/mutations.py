@@ -363,8 +363,8 @@ MUTATIONS = (
         "merge: sums not rescaled to the larger maximum",
         BOUND,
         "reduce/node.cuh",
-        "power_of(move_between(node.m, to, moved))",
-        "Acc(1)",
+        "times_power(moved[k], power)",
+        "moved[k]",
         (_BLOCK,),
     ),
     Mutation(
