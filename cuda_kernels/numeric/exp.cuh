@@ -324,7 +324,8 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
 // A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would
 // be flushed beside results of 2^-102 and less, in float. T is Acc or Pair.
 constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+48) : Acc(1);
-CSM_DEVICE Factor lifted(const Factor& a) { return {{a.times.hi * kLift, a.times.lo * kLift}, a.power}; }
+CSM_DEVICE DoubleWord lifted(DoubleWord a) { return {a.hi * kLift, a.lo * kLift}; }
+CSM_DEVICE Factor lifted(const Factor& a) { return {lifted(a.times), a.power}; }
 template <class T>
 CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
   const T product = scaled(x, times);

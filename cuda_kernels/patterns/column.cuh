@@ -83,12 +83,13 @@ class ColumnTile {
       }
     }
     const Adder<Op> adder(node.m, node.picked, ExpC::kAboveAll);
+    typename Adder<Op>::Held held[kPartials];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      adder.terms(item_[i][column], {first_, i}, context, term, node.picked);
+      const Element e = adder.terms(item_[i][column], {first_, i}, context, term, node.picked);
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, term[k], i == 0);
+      for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, held[k], e, term[k], i, kItems);
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = adder.whole(k, adder.sum_of(k, node.s[k]));
