@@ -299,7 +299,7 @@ def kernel_cost(
     through_level2 = max(level2_bytes, moved)
     warps = ceil_div(threads, WARP)
     classes: defaultdict[str, float] = defaultdict(float)
-    for instruction, weight in found.path:
+    for instruction, weight in found.executed:
         classes[kind_of(instruction).name] += weight
     scale = grid * warps * WARP / elements
     loading = in_flight(found)

@@ -52,7 +52,7 @@ struct Program {
   const Instruction* code;
   const u64* constants;  // of the slots after the special ones
   const u8* parameters;
-  u64* executed;  // how often each block of instructions was entered, by all threads
+  u64* executed;  // how often each block of instructions was entered, by the threads of each of 32 lanes
   u64 most;       // blocks of instructions that a thread may enter
   i64 parameter_bytes;
   int constant_count;
@@ -224,7 +224,7 @@ void run(const Program& program) {
     const u16* const x = at->operand;
     switch (at->code) {
       case k_block:
-        ++program.executed[at->value];
+        ++program.executed[at->value * 32 + self.index % 32];
         if (--left == 0) t.fail(at, "the thread does not come to an end");
         break;
       case k_bra: at = program.code + at->value - 1; break;

@@ -1,0 +1,142 @@
+"""How often a warp enters each block of machine code, from how often the kernel's PTX was executed.
+
+The compiler keeps the floating-point arithmetic, accesses, shuffles and barriers of PTX's blocks, and
+about their order; integers, moves and branches it makes anew. So each block of machine code
+gets the neighbouring blocks of PTX that have together what it has. It is entered as often as the
+one of them that is entered most: a short one may have become instructions with predicates, which
+take their issue slot whether they hold or not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cusoftmax.machine_code.executed import ExecutedLine
+from cusoftmax.machine_code.flow import BlockGraph
+from cusoftmax.machine_code.opcodes import Instruction
+
+_Array = npt.NDArray[np.float64]
+
+# By the kind that both have: how the names of PTX begin, the opcodes, and how much a difference of
+# one counts. What the compiler may fold into something else counts least.
+_KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
+    "load": (("ld.global",), ("LDG",), 8),
+    "copy": (("cp.async.cg",), ("LDGSTS",), 8),
+    "store": (("st.global",), ("STG",), 8),
+    "shared load": (("ld.shared",), ("LDS",), 4),
+    "shared store": (("st.shared",), ("STS", "ST"), 4),
+    "shuffle": (("shfl",), ("SHFL",), 8),
+    "barrier": (("bar.sync", "barrier.cluster"), ("BAR", "UCGABAR_ARV", "UCGABAR_WAIT"), 8),
+    "special": (("ex2", "rcp"), ("MUFU",), 8),
+    "rounding": (("cvt.rzi.f32.f32", "cvt.rzi.f64.f64"), ("FRND",), 4),
+    "pair": ((), ("FADD2", "FMUL2", "FFMA2"), 1),
+    "double": ((), ("DADD", "DMUL", "DFMA"), 1),
+    "single": ((), ("FADD", "FMUL", "FFMA"), 1),
+    "maximum": ((), ("FMNMX", "FMNMX3"), 1),
+}
+_ARITHMETIC = {"add", "sub", "mul", "fma"}
+_TYPES = {"f32": "single", "f32x2": "pair", "f64": "double"}
+_MOST_JOINED = 64  # blocks of PTX in one of machine code
+
+
+def blocks_entered(
+    graph: BlockGraph, lines: Sequence[ExecutedLine]
+) -> tuple[Mapping[int, float], float]:
+    """Return how often a warp enters blocks of machine code, and how far the two codes differ.
+
+    Parameters
+    ----------
+    graph : BlockGraph
+        The machine code's blocks.
+    lines : sequence of ExecutedLine
+        The same kernel's PTX, in order.
+
+    Returns
+    -------
+    entered : mapping of int to float
+        By number, of the blocks for which it is known: on average over all warps. Of blocks that
+        have nothing of what PTX has, it follows from those around them, as far as it does.
+    difference : float
+        The part of what the codes have of these kinds that only one of them has in its place.
+    """
+    theirs, times = _of_ptx(lines)
+    numbers = sorted(graph.reached())
+    ours = np.array([_of_code(graph.blocks[number]) for number in numbers])
+    matched = _matched(ours, theirs)
+    warps = max(lines[0].warps, 1)
+    entered = {numbers[i]: max(times[blocks.start : blocks.stop]) / warps for i, blocks in matched.items()}
+    both = 2 * sum(
+        float(np.minimum(ours[i], theirs[blocks.start : blocks.stop].sum(axis=0)) @ _weights())
+        for i, blocks in matched.items()
+    )
+    whole = float((ours @ _weights()).sum() + (theirs @ _weights()).sum())
+    return graph.completed(entered), 1 - both / max(whole, 1.0)
+
+
+def _weights() -> _Array:
+    return np.array([weight for _, _, weight in _KINDS.values()])
+
+
+def _of_ptx(lines: Sequence[ExecutedLine]) -> tuple[_Array, list[int]]:
+    """Return what each block of PTX has that has anything, and how often warps entered it."""
+    found: list[tuple[Counter[str], int]] = []
+    for line in lines:
+        if line.name == "block":
+            found.append((Counter(), line.warps))
+        elif kind := _kind_of_ptx(line.name):
+            found[-1][0][kind] += 1
+    found = [(block, times) for block, times in found if block]
+    rows = [[block[kind] for kind in _KINDS] for block, _ in found]
+    return np.array(rows, dtype=float).reshape(-1, len(_KINDS)), [times for _, times in found]
+
+
+def _kind_of_ptx(name: str) -> str | None:
+    stem, *modifiers = name.split(".")
+    if modifiers and modifiers[-1] in _TYPES:
+        if stem in _ARITHMETIC:
+            return _TYPES[modifiers[-1]]
+        if stem in ("min", "max") and modifiers[-1] == "f32":
+            return "maximum"
+    return next((kind for kind, (names, _, _) in _KINDS.items() if name.startswith(names)), None)
+
+
+def _of_code(block: Sequence[Instruction]) -> list[float]:
+    stems = Counter(instruction.stem for instruction in block)
+    stems["FMNMX"] += stems["FMNMX3"]  # a maximum of three is two
+    return [float(sum(stems[stem] for stem in opcodes)) for _, opcodes, _ in _KINDS.values()]
+
+
+def _matched(ours: _Array, theirs: _Array) -> dict[int, range]:
+    """Return which neighbouring ones of their blocks belong to each of ours, if any do.
+
+    Pairs that have most in common, and least apart, come first; of several like ones those that
+    are at about the same place in the code.
+    """
+    weights = _weights()
+    total = np.vstack([np.zeros(theirs.shape[1]), theirs.cumsum(axis=0)])
+    place, whole = total @ weights, max(float((total[-1] @ weights)), 1.0)
+    passed = np.cumsum(ours @ weights) - ours @ weights
+    pairs: list[tuple[float, int, range]] = []
+    for number, block in enumerate(ours):
+        size = float(block @ weights)
+        for joined in range(1, min(_MOST_JOINED, len(theirs)) + 1):
+            part = total[joined:] - total[:-joined]
+            apart = np.abs(part - block) @ weights
+            gain = size + part @ weights - 2 * apart  # twice what is common, less what is apart
+            gain -= 0.1 * size * np.abs(place[:-joined] - passed[number]) / whole
+            pairs.extend(
+                (float(gain[i]), number, range(i, i + joined))
+                for i in np.flatnonzero(gain > 0)
+            )
+    pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))
+    found: dict[int, range] = {}
+    taken: set[int] = set()
+    for _, number, blocks in pairs:
+        if number not in found and taken.isdisjoint(blocks):
+            found[number] = blocks
+            taken.update(blocks)
+    return found
