@@ -222,6 +222,7 @@ CSM_DEVICE float maximum_or_nan(float a, float b) {
   return a >= b || a != a ? a : b;
 #endif
 }
+CSM_DEVICE double maximum_or_nan(double a, double b) { return a >= b || a != a ? a : b; }
 // The integer next to a towards 0.
 CSM_DEVICE float towards_zero(float a) { return truncf(a); }
 CSM_DEVICE double towards_zero(double a) { return trunc(a); }

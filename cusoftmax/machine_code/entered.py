@@ -1,7 +1,7 @@
 """How often a warp enters each block of machine code, from how often the kernel's PTX was executed.
 
-The compiler keeps the floating-point arithmetic, accesses, shuffles and barriers of PTX's blocks, and
-about their order; integers, moves and branches it makes anew. So each block of machine code
+The compiler keeps the floating-point arithmetic, accesses, shuffles and barriers of PTX's blocks,
+and about their order; integers, moves and branches it makes anew. So each block of machine code
 gets the neighbouring blocks of PTX that have together what it has. It is entered as often as the
 one of them that is entered most: a short one may have become instructions with predicates, which
 take their issue slot whether they hold or not.
@@ -10,7 +10,8 @@ take their issue slot whether they hold or not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +39,18 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
     "single": ((), ("FADD", "FMUL", "FFMA"), 1),
     "maximum": ((), ("FMNMX", "FMNMX3"), 1),
 }
+_WEIGHTS = np.array([weight for _, _, weight in _KINDS.values()])
 _ARITHMETIC = {"add", "sub", "mul", "fma"}
 _TYPES = {"f32": "single", "f32x2": "pair", "f64": "double"}
 _MOST_JOINED = 64  # blocks of PTX in one of machine code
+MOST_APART = 0.15  # of what the codes have, if they are the same kernel's
 
 
-def blocks_entered(
-    graph: BlockGraph, lines: Sequence[ExecutedLine]
-) -> tuple[Mapping[int, float], float]:
-    """Return how often a warp enters blocks of machine code, and how far the two codes differ.
+def blocks_entered(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Mapping[int, float]:
+    """Return how often a warp enters each block of machine code, by number, on average over all.
+
+    Of blocks that have nothing of what PTX has, that follows from those around them, as far as it
+    does. Nothing is returned if the codes differ much.
 
     Parameters
     ----------
@@ -54,31 +58,52 @@ def blocks_entered(
         The machine code's blocks.
     lines : sequence of ExecutedLine
         The same kernel's PTX, in order.
-
-    Returns
-    -------
-    entered : mapping of int to float
-        By number, of the blocks for which it is known: on average over all warps. Of blocks that
-        have nothing of what PTX has, it follows from those around them, as far as it does.
-    difference : float
-        The part of what the codes have of these kinds that only one of them has in its place.
     """
+    matching = match(graph, lines)
+    if matching.apart > MOST_APART:
+        return {}
+    warps = max(lines[0].warps, 1)
+    return graph.completed({block: n / warps for block, n in matching.times.items()})
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which PTX the blocks of machine code came from.
+
+    Attributes
+    ----------
+    times : dict of int to int
+        How often warps entered blocks, by number, of those that have PTX.
+    apart : float
+        The part of what both codes have, of the kinds that PTX and machine code have in common,
+        that has no counterpart.
+    """
+
+    times: dict[int, int]
+    apart: float
+
+
+def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
+    """Find the PTX of each block of machine code."""
     theirs, times = _of_ptx(lines)
     numbers = sorted(graph.reached())
-    ours = np.array([_of_code(graph.blocks[number]) for number in numbers])
-    matched = _matched(ours, theirs)
-    warps = max(lines[0].warps, 1)
-    entered = {numbers[i]: max(times[blocks.start : blocks.stop]) / warps for i, blocks in matched.items()}
-    both = 2 * sum(
-        float(np.minimum(ours[i], theirs[blocks.start : blocks.stop].sum(axis=0)) @ _weights())
-        for i, blocks in matched.items()
+    codes = [graph.blocks[number] for number in numbers]
+    ours = _rows(map(_of_code, codes))
+    predicated = _rows(_of_code([x for x in code if x.predicated]) for code in codes) @ _WEIGHTS
+    found = _matched(ours, predicated, theirs)
+    both = sum(
+        float(np.minimum(ours[i], theirs[blocks.start : blocks.stop].sum(axis=0)) @ _WEIGHTS)
+        for i, blocks in found.items()
     )
-    whole = float((ours @ _weights()).sum() + (theirs @ _weights()).sum())
-    return graph.completed(entered), 1 - both / max(whole, 1.0)
+    whole = float(ours.sum(axis=0) @ _WEIGHTS + theirs.sum(axis=0) @ _WEIGHTS)
+    return Matching(
+        {numbers[i]: max(times[blocks.start : blocks.stop]) for i, blocks in found.items()},
+        1 - 2 * both / max(whole, 1.0),
+    )
 
 
-def _weights() -> _Array:
-    return np.array([weight for _, _, weight in _KINDS.values()])
+def _rows(counts: Iterable[Sequence[float]]) -> _Array:
+    return np.array([*counts], dtype=float).reshape(-1, len(_KINDS))
 
 
 def _of_ptx(lines: Sequence[ExecutedLine]) -> tuple[_Array, list[int]]:
@@ -91,7 +116,7 @@ def _of_ptx(lines: Sequence[ExecutedLine]) -> tuple[_Array, list[int]]:
             found[-1][0][kind] += 1
     found = [(block, times) for block, times in found if block]
     rows = [[block[kind] for kind in _KINDS] for block, _ in found]
-    return np.array(rows, dtype=float).reshape(-1, len(_KINDS)), [times for _, times in found]
+    return _rows(rows), [times for _, times in found]
 
 
 def _kind_of_ptx(name: str) -> str | None:
@@ -110,28 +135,38 @@ def _of_code(block: Sequence[Instruction]) -> list[float]:
     return [float(sum(stems[stem] for stem in opcodes)) for _, opcodes, _ in _KINDS.values()]
 
 
-def _matched(ours: _Array, theirs: _Array) -> dict[int, range]:
+def _matched(ours: _Array, predicated: _Array, theirs: _Array) -> dict[int, range]:
     """Return which neighbouring ones of their blocks belong to each of ours, if any do.
 
-    Pairs that have most in common, and least apart, come first; of several like ones those that
-    are at about the same place in the code.
+    Those that have most in common, and least apart, come first. Of several blocks of PTX that one
+    has become, all but the largest have predicates there. Of several pairs that are alike, the one
+    that is at about the same place in both codes comes first.
+
+    Parameters
+    ----------
+    ours, theirs : array
+        A row for each block, a column for each kind.
+    predicated : array
+        How much of each of our blocks has a predicate.
     """
-    weights = _weights()
+    sizes = theirs @ _WEIGHTS
     total = np.vstack([np.zeros(theirs.shape[1]), theirs.cumsum(axis=0)])
-    place, whole = total @ weights, max(float((total[-1] @ weights)), 1.0)
-    passed = np.cumsum(ours @ weights) - ours @ weights
+    place, whole = total @ _WEIGHTS, max(float(sizes.sum()), 1.0)
+    passed = np.cumsum(ours @ _WEIGHTS) - ours @ _WEIGHTS
     pairs: list[tuple[float, int, range]] = []
-    for number, block in enumerate(ours):
-        size = float(block @ weights)
-        for joined in range(1, min(_MOST_JOINED, len(theirs)) + 1):
-            part = total[joined:] - total[:-joined]
-            apart = np.abs(part - block) @ weights
-            gain = size + part @ weights - 2 * apart  # twice what is common, less what is apart
+    largest = sizes.copy()
+    for joined in range(1, min(_MOST_JOINED, len(theirs)) + 1):
+        if joined > 1:
+            largest = np.maximum(largest[:-1], sizes[joined - 1 :])
+        part = total[joined:] - total[:-joined]
+        size = part @ _WEIGHTS
+        for number, block in enumerate(ours):
+            apart = np.abs(part - block) @ _WEIGHTS
+            apart += 0.5 * np.abs(size - largest - predicated[number])
+            gain = size + block @ _WEIGHTS - 2 * apart
             gain -= 0.1 * size * np.abs(place[:-joined] - passed[number]) / whole
-            pairs.extend(
-                (float(gain[i]), number, range(i, i + joined))
-                for i in np.flatnonzero(gain > 0)
-            )
+            likely = np.flatnonzero(gain > 0)
+            pairs.extend((float(gain[i]), number, range(i, i + joined)) for i in likely)
     pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))
     found: dict[int, range] = {}
     taken: set[int] = set()

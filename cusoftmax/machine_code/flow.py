@@ -56,6 +56,7 @@ class Loop:
 
 
 LoopCounts = Callable[[Loop], float | None]
+BlocksEntered = Callable[["BlockGraph"], Mapping[int, float]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def walk(
     code: Sequence[Instruction],
     loop_counts: LoopCounts,
     base: int = 0,
-    entered: Callable[[BlockGraph], Mapping[int, float]] | None = None,
+    entered: BlocksEntered | None = None,
 ) -> Walk:
     """Return a warp's way through the code.
 
@@ -227,8 +228,9 @@ class BlockGraph:
         while True:
             known = len(found)
             for same in alike:
-                times = [found[block] for block in same if block in found]
-                found.update(dict.fromkeys(same, max(times)) if times else {})
+                said = [found[block] for block in same if block in found]
+                if said:
+                    found.update(dict.fromkeys(same, max(said)))
             for block in reached:
                 if block not in found:
                     for near, far in ((before, after), (after, before)):
@@ -244,7 +246,9 @@ class BlockGraph:
     ) -> list[list[int]]:
         """Return the groups of blocks that a warp enters equally often."""
         around = {
-            block: frozenset(loop.header for loop in _flattened(self.loops()) if block in loop.blocks)
+            block: frozenset(
+                loop.header for loop in _flattened(self.loops()) if block in loop.blocks
+            )
             for block in before
         }
         ends = [block for block in after if not after[block]]

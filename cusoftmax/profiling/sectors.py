@@ -152,5 +152,5 @@ def _ordinary(name: str, n: int) -> npt.NDArray[np.float64]:
     drawn = np.random.default_rng(0).standard_normal(65521)  # a prime: rows differ
     if name not in ("y", "y_i", "logy"):
         return drawn
-    log = np.minimum(drawn - 0.5 - np.log(n), 0.0)
+    log: npt.NDArray[np.float64] = np.minimum(drawn - 0.5 - np.log(n), 0.0)
     return log if name == "logy" else np.exp(log)
