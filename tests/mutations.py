@@ -275,8 +275,8 @@ MUTATIONS = (
         "tile: maximum over half of the lanes",
         BOUND,
         "reduce/tile.cuh",
-        "for (int mask = 1; mask < kLanes; mask *= 2) m = maximum",
-        "for (int mask = 1; mask < kLanes / 2; mask *= 2) m = maximum",
+        "for (int mask = 1; mask < kLanes; mask *= 2) m = larger",
+        "for (int mask = 1; mask < kLanes / 2; mask *= 2) m = larger",
         (_GROUP,),
     ),
     Mutation(
@@ -291,8 +291,8 @@ MUTATIONS = (
         "tile: each second access writes its neighbour's place",
         MEMORY,
         "reduce/tile.cuh",
-        "store<Type<kOperand>>(address_of<kOperand>(args, row, v), stored, give);",
-        "store<Type<kOperand>>(address_of<kOperand>(args, row, v / 2 * 2), stored, give);",
+        "store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);",
+        "store<Type<kOperand>>(address_of<kOperand>(args, row, v / 2 * 2), wanted, give);",
         (_GROUP,),
     ),
     Mutation(
@@ -339,8 +339,8 @@ MUTATIONS = (
         "softmax: a far chunk's power joined to the inverse of the sum",
         BOUND,
         "reduce/operation.cuh",
-        "bool last = !(scale.power < Acc(0x1p-60));",
-        "bool last = true;",
+        "if (unlikely(factor.power < Acc(0x1p-60))) {",
+        "if (false) {",
         (replace(_BLOCK, rows="cliff"),),
     ),
     Mutation(

@@ -106,7 +106,7 @@ class ColumnTile {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         Element e = item_[i][c];
-        if constexpr (Op::kRounds) e[0] *= scale[c].power;  // columns differ, so not in_rounds()
+        if constexpr (Op::kHasPower) e[0] *= scale[c].power;
         Op::map(e, scale[c], {first_, i}, result[c]);
         if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }

@@ -67,8 +67,8 @@ class Executed(Protocol):
 
     def by_name(self) -> Counter[str]: ...
 
-    def by_line(self) -> list[tuple[str, bool, int | None, int]]:
-        """Return name, whether it has a guard, where it branches to, and how often."""
+    def by_line(self) -> list[tuple[str, bool, int | None, int, int]]:
+        """Return name, guard, where it branches to, and how often, by threads and by warps."""
 
 
 @dataclasses.dataclass(eq=False)  # several threads may trace at once: each is itself
