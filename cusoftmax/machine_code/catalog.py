@@ -227,9 +227,11 @@ def _few() -> _Shapes:
 
 
 def _columns() -> _Shapes:
+    # Small arrays are not staged, and clusters are as large as shared memory asks.
     for k in range(_LONGER.bit_length()):
-        for inner in _inner():
-            yield (3, 1 << k, inner), 1
+        for n in {1 << k, 5 << k >> 2, 3 << k >> 1, 7 << k >> 2}:
+            for inner in _inner():
+                yield from (((batch, n, inner), 1) for batch in (1, 3, 300))
 
 
 def _strided() -> _Shapes:
@@ -240,7 +242,7 @@ def _strided() -> _Shapes:
                 yield (2, rows, n), (0, 2)
     for k in range(_LONGER.bit_length()):
         for inner in _inner():
-            yield (3, 2, 1 << k, inner), (0, 2)
+            yield (3, 3, 1 << k, inner), (0, 2)
 
 
 def _batched() -> _Shapes:
@@ -264,4 +266,6 @@ def _apart(problem: Problem) -> Problem:
 
 def _inner() -> set[int]:
     """Numbers of rows side by side: for each access width and each power of two of lanes."""
-    return {vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33)}
+    return {
+        vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 49, 75, 239)
+    }
