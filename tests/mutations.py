@@ -208,10 +208,10 @@ MUTATIONS = (
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
-        "column: barrier between two tiles dropped",
+        "column: barrier between two passes dropped",
         RACE,
         "patterns/column.cuh",
-        "if ((kCluster == 1 || kStages) && unit != first_unit) block_barrier();",
+        "if (kCluster == 1 && !is_first) block_barrier();",
         "",
         (_COLUMNS,),
     ),
