@@ -8,6 +8,7 @@ gradients of the layer's input and weights.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from cusoftmax.torch import functional
 from cusoftmax.torch.derivatives import Call, Grads, Rule, differentiate
 from cusoftmax.torch.operators import Operator, define, ops, rows_of_losses
-from cusoftmax.torch.tensors import as_array, launching
+from cusoftmax.torch.tensors import FLOATS, as_array, check_tensor, launching
 
 
 def linear_cross_entropy(
@@ -77,19 +78,33 @@ def linear_cross_entropy(
     With a sum or mean the gradients are computed with the loss, as long as one is needed; without
     reduction the backward pass computes the logits again, chunk by chunk.
     """
-    functional.check_reduction("linear_cross_entropy", reduction)
+    caller = "linear_cross_entropy"
+    functional.check_reduction(caller, reduction)
+    for name, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
+        if tensor is not None or name != "bias":
+            check_tensor(caller, name, tensor)
+    functional.check_targets(caller, target, class_weight, ignore_index, "class_weight")
     if hidden.dim() < 1 or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear_cross_entropy: hidden has shape {tuple(hidden.shape)} and weight "
             f"{tuple(weight.shape)}; give them shapes (..., H) and (C, H)"
         )
-    if torch.is_autocast_enabled(hidden.device.type):  # as it makes of `linear`
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"linear_cross_entropy: bias has shape {tuple(bias.shape)} and weight "
+            f"{tuple(weight.shape)}; give bias shape ({weight.shape[0]},)"
+        )
+    if _is_autocast(hidden):  # as it makes of `linear`
         hidden, weight = _autocast(hidden), _autocast(weight)
         bias = None if bias is None else _autocast(bias)
+    if any(other is not None and other.dtype != hidden.dtype for other in (weight, bias)):
+        given = ("hidden", hidden), ("weight", weight), ("bias", bias)
+        dtypes = ", ".join(f"{name} has {t.dtype}" for name, t in given if t is not None)
+        raise TypeError(f"linear_cross_entropy: {dtypes}; give all one dtype")
     result = functional.result_dtype("cross_entropy", hidden, None)
     dtype = result if reduction == "none" else torch.promote_types(result, torch.float32)
-    rows, classes = hidden.reshape(-1, hidden.shape[-1]), weight.shape[0]
-    each = tuple(hidden.shape[:-1])
+    each, classes = tuple(hidden.shape[:-1]), weight.shape[0]
+    rows = hidden.reshape(prod(each), hidden.shape[-1])
     soft = target.is_floating_point()
     if tuple(target.shape) != (*each, classes) if soft else tuple(target.shape) != each:
         raise ValueError(
@@ -97,17 +112,25 @@ def linear_cross_entropy(
             f"{(*each, classes) if soft else each}, one {'probability' if soft else 'class'} for "
             f"each {'class' if soft else 'row'}"
         )
-    targets = target.reshape(-1, classes) if soft else target.reshape(-1)
+    targets = target.reshape(prod(each), classes) if soft else target.reshape(-1)
     if chunk is None:
         chunk = max(128, rows.numel() // max(classes, 1))
+    elif isinstance(chunk, bool) or not isinstance(chunk, int):
+        raise TypeError(f"linear_cross_entropy: chunk={chunk!r} is not accepted; give an int")
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk={chunk} is not accepted; give at least 1")
     if sums is None:
         sums = torch.promote_types(weight.dtype, torch.float32)
+    elif sums not in FLOATS:
+        raise TypeError(
+            f"linear_cross_entropy: sums={sums} is not accepted; give one of "
+            f"{', '.join(map(str, FLOATS))}"
+        )
     loss = (ignore_index, float(label_smoothing), float(z_loss), softcap)
     options = (*loss, chunk, sums, dtype)
     differentiable = [t for t in (hidden, weight, bias) if t is not None and t.requires_grad]
-    if reduction != "none" and torch.is_grad_enabled() and differentiable:
+    # A mean over no rows is NaN, which no sum of them times a factor gives.
+    if reduction != "none" and torch.is_grad_enabled() and differentiable and rows.shape[0]:
         upstream = torch.ones(rows.shape[0], dtype=dtype, device=rows.device)
         if reduction == "mean":
             options_of_mean = (targets, class_weight, ignore_index, classes)
@@ -123,13 +146,18 @@ def linear_cross_entropy(
     return total.to(result)
 
 
+def _is_autocast(tensor: Tensor) -> bool:
+    kind = tensor.device.type
+    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+
+
 def _autocast(tensor: Tensor) -> Tensor:
     wide = tensor.dtype == torch.float64
     return tensor if wide else tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
 _OPTIONS = (
-    "int ignore_index, float label_smoothing, float z_loss, float? softcap, int chunk, "
+    "int ignore_index, float label_smoothing, float z_loss, float? softcap, SymInt chunk, "
     "ScalarType sums, ScalarType dtype"
 )
 
@@ -287,7 +315,7 @@ def _total_vjp(call: Call, dtotal: Tensor | None, *others: Tensor | None) -> Gra
     found = [
         None
         if not call.wanted[name]
-        else gradient.mul_(dtotal)
+        else gradient.detach().mul_(dtotal)
         if last
         else (gradient * dtotal).to(gradient.dtype)
         for name, gradient in (("hidden", call.out1), ("weight", call.out2), ("bias", call.out3))

@@ -225,6 +225,28 @@ def test_hard_noise_is_one_hot_and_has_the_gradient_of_the_soft(device: Any) -> 
         (lambda x: ct.softmax(x.long(), -1), TypeError, "give dtype="),
         (lambda x: ct.softmax(x, -1, torch.int32), TypeError, "give dtype="),
         (lambda x: ct.softmax(x + 0j, -1), TypeError, "complex"),
+        (lambda x: ct.softmax(x.tolist(), -1), TypeError, "input is a list, and only a torch.Tens"),
+        (lambda x: ct.softmax(x.to_sparse(), -1), TypeError, r"input is torch\.sparse_coo"),
+        (lambda x: ct.softmax(x.to_mkldnn(), -1), TypeError, "only strided tensors"),
+        (
+            lambda x: ct.softmax(torch.nested.nested_tensor([x, x]), -1),
+            TypeError,
+            "input is nested",
+        ),
+        (lambda x: ct.softmax(x, -1, mask=x.tolist()), TypeError, "mask is a list"),
+        (lambda x: ct.softmax(x, -1, causal=1), TypeError, "causal=1"),
+        (lambda x: ct.softmax(x, None), TypeError, "dim=None"),
+        (lambda x: ct.softmax(x, True), TypeError, "dim=True"),
+        (lambda x: ct.logsumexp(x, (0, 1.0)), TypeError, r"dim=\(0, 1\.0\)"),
+        (lambda x: ct.sample(x, (0, 1)), TypeError, r"dim=\(0, 1\) is not accepted; give an int"),
+        (lambda x: ct.gumbel_softmax(x, dim=[1]), TypeError, r"dim=\[1\]"),
+        (lambda x: ct.topk_softmax(x, 2, (0, 1)), TypeError, "dim="),
+        (lambda x: ct.topk_softmax(x, 2.0), TypeError, "k=2.0"),
+        (lambda x: ct.sample(x, seed=1.5), TypeError, "seed=1.5"),
+        (lambda x: ct.cross_entropy(x, [1, 2]), TypeError, "target is a list"),
+        (lambda x: ct.cross_entropy(x, x, x.tolist()), TypeError, "weight is a list"),
+        (lambda x: ct.cross_entropy(x, x, ignore_index=1), ValueError, "name no class to ignore"),
+        (lambda x: ct.cross_entropy(x, x, ignore_index=0.5), TypeError, "ignore_index=0.5"),
         (lambda x: ct.softmax(x, 2), IndexError, "Dimension out of range"),
         (lambda x: ct.logsumexp(x, (0, -3)), IndexError, "Dimension out of range"),
         (lambda x: ct.softmax(x, (0, -2)), ValueError, "axis"),
@@ -244,6 +266,18 @@ def test_hard_noise_is_one_hot_and_has_the_gradient_of_the_soft(device: Any) -> 
         (lambda x: ct.linear_cross_entropy(x, x.mT, x.argmax(-1)), ValueError, "shapes"),
         (lambda x: ct.linear_cross_entropy(x, x, x.argmax(0)), ValueError, "target"),
         (lambda x: ct.linear_cross_entropy(x, x, x.argmax(-1), chunk=0), ValueError, "chunk"),
+        (lambda x: ct.linear_cross_entropy(x, x, x.argmax(-1), chunk=2.0), TypeError, "chunk=2.0"),
+        (lambda x: ct.linear_cross_entropy(x, x, x.argmax(-1), x[0]), ValueError, "bias has shape"),
+        (
+            lambda x: ct.linear_cross_entropy(x, x.half(), x.argmax(-1)),
+            TypeError,
+            "give all one dtype",
+        ),
+        (
+            lambda x: ct.linear_cross_entropy(x, x, x.argmax(-1), sums=torch.int32),
+            TypeError,
+            "sums=torch.int32",
+        ),
     ],
 )
 def test_errors(device: Any, call: Any, error: Any, message: str) -> None:
@@ -275,12 +309,106 @@ def test_losses_of_no_rows_and_of_ignored_ones(device: Any, reduction: str) -> N
             torch.testing.assert_close(ct.cross_entropy(x, target, **old), want)
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"ignore_index": 2, "reduction": "sum", "z_loss": 0.1},
+    {"class_weight": True, "label_smoothing": 0.1, "softcap": 2.0},
+    {"class_weight": True, "ignore_index": 2, "reduction": "none", "softcap": 2.0, "z_loss": 0.1},
+    {"soft": True, "class_weight": True, "label_smoothing": 0.1, "z_loss": 0.1, "softcap": 2.0},
+    {"soft": True, "reduction": "none"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ", ".join(options) or "none")
+@pytest.mark.parametrize("rows", [(), (5,), (2, 3)])
+def test_linear_cross_entropy_has_the_options_of_cross_entropy(
+    device: Any, rows: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    """Values and gradients, of a last chunk that is shorter too."""
+    given = dict(options)
+    generator = torch.Generator().manual_seed(len(rows))
+    hidden, weight, bias, probabilities, each = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(place(device))
+        for shape in ((*rows, 3), (4, 3), (4,), (*rows, 4), (4,))
+    )
+    target = probabilities.softmax(-1) if given.pop("soft", False) else probabilities.argmax(-1)
+    weights = each.exp() if given.pop("class_weight", False) else None
+    results = []
+    for chunked in (True, False):
+        leaves = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
+        if chunked:
+            loss = ct.linear_cross_entropy(
+                *leaves[:2], target, leaves[2], class_weight=weights, chunk=2, **given
+            )
+        else:
+            logits = F.linear(*leaves).movedim(-1, 1 if len(rows) > 1 else -1)
+            wanted = target.movedim(-1, 1) if target.dim() > max(len(rows), 1) > 1 else target
+            loss = ct.cross_entropy(logits, wanted, weights, **given)
+        gradients = torch.autograd.grad(loss, leaves, torch.ones_like(loss))
+        assert not any(gradient.requires_grad for gradient in gradients)
+        results.append((loss.detach(), gradients))
+    close(*results)
+
+
+def test_linear_cross_entropy_of_nothing(device: Any) -> None:
+    """No rows, no features, no row that counts: as PyTorch has it, with gradients of 0."""
+    where, dtype = place(device), torch.float64
+    weight = torch.randn(4, 3, dtype=dtype, device=where)
+    for hidden, layer, target in (
+        (torch.zeros(0, 3), weight, torch.zeros(0)),
+        (torch.zeros(2, 0), weight[:, :0], torch.zeros(2)),
+        (torch.ones(2, 3), weight, torch.full((2,), -100)),
+    ):
+        results = []
+        for function in (
+            ct.linear_cross_entropy,
+            lambda h, w, t: F.cross_entropy(F.linear(h, w), t),
+        ):
+            leaves = [hidden.to(where, dtype).requires_grad_(), layer.clone().requires_grad_()]
+            loss = function(*leaves, target.long().to(where))
+            results.append((loss.detach(), torch.autograd.grad(loss, leaves)))
+        torch.testing.assert_close(*results, equal_nan=True)
+
+
+def test_gradients_of_a_loss_that_is_kept_are_the_same_twice(device: Any) -> None:
+    """The last backward pass overwrites what the others read."""
+    x = torch.randn(3, 2, device=place(device)).requires_grad_()
+    target = torch.tensor([0, 2, 1], device=place(device))
+    loss = ct.linear_cross_entropy(x, x, target, chunk=2)
+    passes = [
+        torch.autograd.grad(3 * loss, x, retain_graph=kept)[0] for kept in (True, True, False)
+    ]
+    assert torch.equal(passes[0], passes[1]) and torch.equal(passes[0], passes[2])
+
+
+def test_what_a_gradient_needs_must_not_change(device: Any) -> None:
+    """And the message has the operator's name."""
+    y = ct.softmax(torch.zeros(2, 3, device=place(device)).requires_grad_(), -1)
+    y.add_(1)
+    with pytest.raises(RuntimeError, match="output 0 of cusoftmax_softmax_backward"):
+        y.sum().backward()
+
+
+def test_tensors_that_are_more_than_their_memory(device: Any) -> None:
+    """Negatives, zeros without memory, inference tensors, subclasses."""
+    plain = torch.randn(2, 3, dtype=torch.float64, device=place(device))
+    negative = torch.complex(plain, -plain).conj().imag
+    assert negative.is_neg()
+    zeros = torch._efficientzerotensor((2, 3), dtype=torch.float64, device=place(device))
+    for x in (negative, zeros, plain.as_subclass(type("Own", (torch.Tensor,), {}))):
+        close(ct.softmax(x, -1), torch.softmax(x, -1))
+        assert type(ct.softmax(x, -1)) is type(x)
+    with torch.inference_mode():
+        close(ct.logsumexp(plain * 1, -1), torch.logsumexp(plain * 1, -1))
+
+
 def test_modules_are_the_functions(device: Any) -> None:
     x = torch.randn(2, 3, device=place(device))
     mask = torch.tensor(MASK, device=place(device))
     target, weight = torch.tensor(TARGET, device=place(device)), x[0].exp()
     close(ct.Softmax(-1)(x), ct.softmax(x, -1))
     causal = ct.Softmax(-1, scale=0.3, causal=True)
+    assert repr(causal) == "Softmax(dim=-1, scale=0.3, causal=True)"
     close(causal(x, mask=mask, bias=x), ct.softmax(
         x, -1, scale=0.3, causal=True, mask=mask, bias=x
     ))  # fmt: skip
