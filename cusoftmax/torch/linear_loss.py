@@ -17,7 +17,7 @@ from torch import Tensor
 from cusoftmax.torch import functional
 from cusoftmax.torch.derivatives import Call, Grads, Rule, differentiate
 from cusoftmax.torch.operators import Operator, define, ops, rows_of_losses
-from cusoftmax.torch.tensors import FLOATS, as_array, check_tensor, launching
+from cusoftmax.torch.tensors import as_array, check_tensor, launching
 
 
 def linear_cross_entropy(
@@ -33,7 +33,7 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     softcap: float | None = None,
     chunk: int | None = None,
-    sums: torch.dtype | None = None,
+    compensated: bool = True,
 ) -> Tensor:
     """``cross_entropy(linear(hidden, weight, bias), target)`` in the memory of one chunk of logits.
 
@@ -54,10 +54,10 @@ def linear_cross_entropy(
     chunk : int, optional
         How many rows of logits to hold. By default so many that they take as much memory as
         `hidden`, and at least 128.
-    sums : torch.dtype, optional
-        In what the gradients of `weight` and `bias` are summed over the chunks: by default float32
-        at least. Of 16-bit weights that takes twice the memory of the weights, for the time of the
-        call; ``weight.dtype`` takes none, and rounds with each chunk.
+    compensated : bool
+        Whether the gradient of 16-bit weights is summed over the chunks in two such tensors, of
+        which the second holds what the first has lost. It takes the memory of the weights, for the
+        time of the call; without it each chunk rounds.
 
     Returns
     -------
@@ -75,8 +75,9 @@ def linear_cross_entropy(
 
     Notes
     -----
-    With a sum or mean the gradients are computed with the loss, as long as one is needed; without
-    reduction the backward pass computes the logits again, chunk by chunk.
+    With a sum or mean the gradients are computed with the loss, as long as one is needed. Without
+    reduction the backward pass computes the logits again, chunk by chunk; so it does in float16,
+    where the scale of a loss must come before the gradients of logits, which may vanish.
     """
     caller = "linear_cross_entropy"
     functional.check_reduction(caller, reduction)
@@ -119,18 +120,16 @@ def linear_cross_entropy(
         raise TypeError(f"linear_cross_entropy: chunk={chunk!r} is not accepted; give an int")
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk={chunk} is not accepted; give at least 1")
-    if sums is None:
-        sums = torch.promote_types(weight.dtype, torch.float32)
-    elif sums not in FLOATS:
+    if compensated is not True and compensated is not False:
         raise TypeError(
-            f"linear_cross_entropy: sums={sums} is not accepted; give one of "
-            f"{', '.join(map(str, FLOATS))}"
+            f"linear_cross_entropy: compensated={compensated!r} is not accepted; give True or False"
         )
     loss = (ignore_index, float(label_smoothing), float(z_loss), softcap)
-    options = (*loss, chunk, sums, dtype)
+    options = (*loss, chunk, compensated, dtype)
     differentiable = [t for t in (hidden, weight, bias) if t is not None and t.requires_grad]
+    at_once = reduction != "none" and torch.is_grad_enabled() and differentiable
     # A mean over no rows is NaN, which no sum of them times a factor gives.
-    if reduction != "none" and torch.is_grad_enabled() and differentiable and rows.shape[0]:
+    if at_once and hidden.dtype != torch.float16 and rows.shape[0]:
         upstream = torch.ones(rows.shape[0], dtype=dtype, device=rows.device)
         if reduction == "mean":
             options_of_mean = (targets, class_weight, ignore_index, classes)
@@ -158,7 +157,7 @@ def _autocast(tensor: Tensor) -> Tensor:
 
 _OPTIONS = (
     "int ignore_index, float label_smoothing, float z_loss, float? softcap, SymInt chunk, "
-    "ScalarType sums, ScalarType dtype"
+    "bool compensated, ScalarType dtype"
 )
 
 
@@ -194,15 +193,23 @@ def _launch(
         rows_of_losses(outs, over, *operands, -1, *options)
 
 
-def _add_product(dlinear: Tensor, dlogits: Tensor, hidden: Tensor) -> None:
-    """Add ``dlogits.T @ hidden``, in parts as large as the logits if it has another dtype."""
-    if dlinear.dtype == dlogits.dtype:
-        dlinear.addmm_(dlogits.t(), hidden)
+def _add_product(high: Tensor, low: Tensor | None, dlogits: Tensor, hidden: Tensor) -> None:
+    """Add ``dlogits.T @ hidden`` to `high`, or to the sum of `high` and `low`, of 16 bits each.
+
+    The second goes through float32, in parts that take no more memory than the logits.
+    """
+    if low is None:
+        high.addmm_(dlogits.t(), hidden)
         return
-    classes = max(1, dlogits.numel() // max(hidden.shape[1], 1))
-    for first in range(0, dlinear.shape[0], classes):
-        part = dlogits[:, first : first + classes]
-        dlinear[first : first + classes] += torch.mm(part.t(), hidden)
+    classes = max(1, dlogits.numel() // (5 * max(hidden.shape[1], 1)))
+    for first in range(0, high.shape[0], classes):
+        part = slice(first, first + classes)
+        total = torch.mm(dlogits[:, part].t(), hidden).float()
+        total += low[part]
+        total += high[part]
+        high[part] = total
+        total -= high[part]
+        low[part] = total
 
 
 class _Chunked(Operator):
@@ -225,21 +232,23 @@ class _ChunkedGradients(Operator):
 
     def kernel(self, *args: Any) -> Any:
         """Run forward and backward pass together."""
-        hidden, linear, target, upstream, bias, weight, *options, chunk, sums, dtype = args
+        hidden, linear, target, upstream, bias, weight, *options, chunk, compensated, dtype = args
         losses = hidden.new_empty(hidden.shape[0], dtype=dtype)
         dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-        sums = sums if hidden.shape[0] > chunk else linear.dtype
-        dlinear = torch.zeros(linear.shape, dtype=sums, device=linear.device)
-        dbias = dlinear.new_zeros(0 if bias is None else linear.shape[0])
+        dlinear = torch.zeros_like(linear, memory_format=torch.contiguous_format)
+        low = None
+        if compensated and linear.dtype.itemsize == 2 and hidden.shape[0] > chunk:
+            low = torch.zeros_like(dlinear)
+        wide = torch.promote_types(linear.dtype, torch.float32)
+        dbias = dlinear.new_zeros(0 if bias is None else linear.shape[0], dtype=wide)
         for rows, logits in _chunks(hidden, linear, bias, chunk):
             _launch(losses[rows], logits, target[rows], upstream[rows], weight, tuple(options))
             torch.mm(logits, linear, out=dhidden[rows])
-            _add_product(dlinear, logits, hidden[rows])
+            _add_product(dlinear, low, logits, hidden[rows])
             if bias is not None:
-                dbias += logits.sum(0, dtype=sums)
+                dbias += logits.sum(0, dtype=wide)
         total = torch.dot(losses, upstream)
-        bias_dtype = linear.dtype if bias is None else bias.dtype
-        return total, dhidden, dlinear.to(linear.dtype), dbias.to(bias_dtype)
+        return total, dhidden, dlinear, dbias.to(linear.dtype)
 
 
 def _fake_losses(hidden: Tensor, *args: Any) -> tuple[Tensor, ...]:
@@ -258,7 +267,7 @@ def _fake_gradients(
 
 def _options(call: Call) -> tuple[Any, ...]:
     loss = (call.ignore_index, call.label_smoothing, call.z_loss, call.softcap)
-    return (*loss, call.chunk, call.sums, call.dtype)
+    return (*loss, call.chunk, call.compensated, call.dtype)
 
 
 def _fixed(call: Call, *tangents: Tensor | None) -> None:
