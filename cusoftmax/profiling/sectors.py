@@ -7,6 +7,7 @@ than it has. All of them pass through the level 2 cache, whatever memory then se
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -25,12 +26,14 @@ from cusoftmax.profiling.emulated import SECTOR
 from cusoftmax.runtime.layout import as_struct, encoded, layout_of
 
 _MOST = 1 << 18  # elements to run, if one row has no more: about a second
+_LOCK = threading.Lock()  # a trace counts what other threads launch, and runs only its blocks
 
 
 def level2_bytes(plan: Plan) -> tuple[float, ...]:
     """Return the bytes of the sectors that each launch of a plan touches, read and written."""
     # The GPU matters only to the plan: equal launches of several are counted once.
-    return _counted(replace(plan, device=DeviceSpec.known(90)))
+    with _LOCK:
+        return _counted(replace(plan, device=DeviceSpec.known(90)))
 
 
 @lru_cache(maxsize=4096)
