@@ -74,8 +74,8 @@ CSM_DEVICE Pair power_of_two(Pair rounded) {
   return each(rounded, [](Acc one) { return power_of_two(one); });
 }
 
-// power · 2^k for a power in [0.5, 2) and an integer k from 1 − kBias on, given as kRound + k. Subnormal where it is below
-// 2^(1 − kBias): operations on it take it as 0.
+// power · 2^k for a power in [0.5, 2) and an integer k from 1 − kBias on, given as kRound + k. Subnormal where it is
+// below 2^(1 − kBias): operations on it take it as 0.
 CSM_DEVICE float times_power_of_two(float power, float rounded) {
   return bits_to_float(float_to_bits(power) + (float_to_bits(rounded) << 23));
 }

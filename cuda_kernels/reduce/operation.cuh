@@ -79,8 +79,8 @@ struct OperationBase {
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
 
-// Whether tiles subtract the reference's shift from pairs of elements beforehand, since it is 0 but for large logits, and
-// a NaN or +∞ among them makes the sum NaN from the start: terms_of() need not see to either.
+// Whether tiles subtract the reference's shift from pairs of elements beforehand, since it is 0 but for large logits,
+// and a NaN or +∞ among them makes the sum NaN from the start: terms_of() need not see to either.
 template <class Op>
 constexpr bool kShiftedPairs = Op::kPairs && !kFastExp;
 // Where the sums of exponentials start that are relative to the reference of m: above their terms, or at NaN.
