@@ -61,7 +61,7 @@ struct RowContext : Values<kRowInputs> {
 //   kProductSums  is the number of sums, the last ones, whose terms are products of two numbers, factor(e, k, 0) and
 //                 factor(e, k, 1) for the k-th sum
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
-//   kRounds       says whether map() is called in rounds (in_rounds)
+//   kHasPower     says whether the scale is a factor, by whose `times` alone map() multiplies (power_applied)
 //   kPairs        says whether elements are the first input alone, with one term and one result, and the terms and
 //                 results of two come from terms_of(Pair&, reference), map_of(Pair, scale)
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
@@ -74,10 +74,21 @@ struct OperationBase {
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kRounds = false, kOthers = false, kPairs = false;
+  static constexpr bool kHasPower = false, kOthers = false, kPairs = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
+
+// Whether tiles subtract the reference's shift from pairs of elements beforehand, since it is 0 but for large logits,
+// and a NaN or +∞ among them makes the sum NaN from the start: terms_of() need not see to either.
+template <class Op>
+constexpr bool kShiftedPairs = Op::kPairs && !kFastExp;
+// Where the sums of exponentials start that are relative to the reference of m: above their terms, or at NaN.
+template <class Op>
+CSM_DEVICE Acc start_of_sums(Acc m) {
+  if constexpr (kShiftedPairs<Op>) return fused(maximum_or_nan(m, ExpC::kLowest), Acc(0), ExpC::kAbove);
+  else return ExpC::kAbove;
+}
 
 // Base of operations with results for elements alone.
 struct WritesElements : OperationBase {
@@ -91,23 +102,20 @@ struct WritesRows : OperationBase {
   CSM_DEVICE static void map(const Element&, Scale, Place, Values<kOutputs>&) {}
 };
 
-// Calls round(scale, last) to map elements; in the last round results are written. With Op::kRounds map() multiplies an
-// element by a factor. Where the power of that is small, since a chunk is far below the row's maximum, it is multiplied
-// in a round of its own, in which the results become the elements: the same instructions, and seldom needed.
-template <class Op, class Round>
-CSM_DEVICE void in_rounds(const typename Op::Scale& scale, Round round) {
-  if constexpr (Op::kRounds) {
-    bool last = !(scale.power < Acc(0x1p-60));
-    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power * kLift)};
-#pragma unroll 1
-    for (;;) {
-      round(now, last);
-      if (last) break;
-      last = true;
-      now.times = scale.times;
+// The scale of a chunk as map() takes it. With Op::kHasPower it is a factor, of which map() leaves out the power. That
+// joins `times`; where it is small, since the chunk is far below the row's maximum, multiply(power) multiplies the
+// elements by it instead, which is seldom.
+template <class Op, class Multiply>
+CSM_DEVICE typename Op::Scale power_applied(const typename Op::Scale& scale, Multiply multiply) {
+  if constexpr (Op::kHasPower) {
+    Factor factor = scale;
+    if (unlikely(factor.power < Acc(0x1p-60))) {
+      multiply(factor.power);
+      factor.power = Acc(1);
     }
+    return joined(factor);
   } else {
-    round(scale, true);
+    return scale;
   }
 }
 
@@ -234,6 +242,7 @@ class Adder {
   struct PairSum {
     Pair hi, lo;
   };
+  CSM_DEVICE Acc shift() const { return reference_.shift.hi; }
   CSM_DEVICE Pair terms_of(Pair& elements) const { return Op::terms_of(elements, reference_); }
   CSM_DEVICE void add(PairSum& sum, Pair terms, bool first) const {
     if constexpr (bounded(0)) {
