@@ -15,7 +15,7 @@ constexpr bool kShifted = !kPlainLogits && kFastExp;
 CSM_DEVICE Acc chunk_exponential(Element& e, const Reference& to, const RowContext& context) {
   if constexpr (kShifted) {
     e[0] = below_maximum(logit(e, factor_of(context)), to.shift).hi;
-    return exp_fast(e[0]);
+    return exp_term(e[0]);
   } else {
     return exp_logit(e, to, factor_of(context));
   }

@@ -191,6 +191,7 @@ class Adder {
     if constexpr (Op::kOthers) largest_ = largest_exponential(m);
     // For +∞ that is NaN, and so is the sum but for an operation that has infinite terms.
     start_ = Op::kOthers && largest_ == largest_ ? largest_ : above;
+    if constexpr (kCountsOnes) start_ = kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
   }
 
   // Of an element; it has no terms if it is left out, and is picked if it is the largest. Returns the element that the
