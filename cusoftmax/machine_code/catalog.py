@@ -236,8 +236,11 @@ def _few() -> _Shapes:
 
 
 def _columns() -> _Shapes:
+    # Small arrays are not staged, and clusters are as large as shared memory asks.
     for k in range(_LONGER.bit_length()):
         for inner in _inner():
+            for n in {1 << k, 5 << k >> 2, 3 << k >> 1, 7 << k >> 2}:
+                yield from (((outer, n, inner), 1) for outer in (1, 3, 300))
             for outer, beyond in _FEW_AND_MANY:
                 yield (outer, (1 << k) + beyond, inner), 1
 
@@ -275,4 +278,6 @@ def _apart(problem: Problem) -> Problem:
 
 def _inner() -> set[int]:
     """Numbers of rows side by side: for each access width and each power of two of lanes."""
-    return {vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33)}
+    return {
+        vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 49, 75, 239)
+    }

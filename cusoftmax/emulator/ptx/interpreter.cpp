@@ -52,7 +52,7 @@ struct Program {
   const Instruction* code;
   const u64* constants;  // of the slots after the special ones
   const u8* parameters;
-  u64* executed;  // how often each block of instructions was entered, by all threads
+  u64* executed;  // how often each block of instructions was entered, by the threads of each of 32 lanes
   u64 most;       // blocks of instructions that a thread may enter
   u64 most_idle;  // and, on the average of a block's, while none accesses global memory
   mutable u64 idle;
@@ -228,7 +228,7 @@ void run(const Program& program) {
     const u16* const x = at->operand;
     switch (at->code) {
       case k_block:
-        ++program.executed[at->value];
+        ++program.executed[at->value * 32 + self.index % 32];
         if (--left == 0) t.fail(at, "the thread does not come to an end");
         if (++program.idle == most_idle) t.fail(at, "the launch does not come to an end");
         break;

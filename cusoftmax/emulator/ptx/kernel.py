@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cusoftmax.emulator import _abi, _cache, _run
+from cusoftmax.planning.plan import WARP
 from cusoftmax.runtime import nvrtc, source
 
 from . import decode, parse
@@ -159,7 +160,7 @@ class PtxKernel(_run.EmulatedKernel):
                 )
             end = parameter.offset + parameter.size
             parameters[parameter.offset : end] = np.frombuffer(value, dtype=np.uint8)
-        entered = np.zeros(len(decoded.blocks), dtype=np.uint64)
+        entered = np.zeros((len(decoded.blocks), WARP), dtype=np.uint64)
         program = decode.Program(
             code=decoded.code.ctypes.data,
             constants=decoded.constants.ctypes.data,
