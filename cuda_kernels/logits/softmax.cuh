@@ -26,7 +26,7 @@ struct Softmax : OfLogits<WritesElements> {
   // What turns exponentials of the chunk into y. A row of −inf alone has the sum 0, and its results are NaN.
   using Scale = Factor;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext&) {
-    return lifted(factor_between(chunk_maximum, row.m, normalised(reciprocal_of(row.s[0]))));
+    return lifted(factor_between(chunk_maximum, row.m, reciprocal_of(row.s[0])));
   }
   CSM_DEVICE static void map(const Element& e, const Scale& scale, Place, Values<1>& y) {
     y[0] = scaled_by_lifted(e[0], scale.times);

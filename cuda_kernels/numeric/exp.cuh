@@ -74,8 +74,8 @@ CSM_DEVICE Pair power_of_two(Pair rounded) {
   return each(rounded, [](Acc one) { return power_of_two(one); });
 }
 
-// power · 2^k for a power in [0.5, 2) and an integer k from 1 − kBias on, given as kRound + k. Subnormal where it is below
-// 2^(1 − kBias): operations on it take it as 0.
+// power · 2^k for a power in [0.5, 2) and an integer k from 1 − kBias on, given as kRound + k. Subnormal where it is
+// below 2^(1 − kBias): operations on it take it as 0.
 CSM_DEVICE float times_power_of_two(float power, float rounded) {
   return bits_to_float(float_to_bits(power) + (float_to_bits(rounded) << 23));
 }
@@ -343,7 +343,8 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
 // A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would
 // be flushed beside results of 2^-102 and less, in float. T is Acc or Pair.
 constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+48) : Acc(1);
-CSM_DEVICE Factor lifted(const Factor& a) { return {{a.times.hi * kLift, a.times.lo * kLift}, a.power}; }
+CSM_DEVICE DoubleWord lifted(DoubleWord a) { return {a.hi * kLift, a.lo * kLift}; }
+CSM_DEVICE Factor lifted(const Factor& a) { return {lifted(a.times), a.power}; }
 template <class T>
 CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
   const T product = scaled(x, times);

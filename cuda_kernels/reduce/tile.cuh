@@ -84,8 +84,7 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      const DoubleWord sum = sum_in_order(partial[k], Adder<Op>::addition(k), has_low_word(k));
-      node.s[k] = Adder<Op>::whole(k, sum);
+      node.s[k] = Adder<Op>::whole(k, sum_in_order(partial[k], k));
     }
     return node;
   }
@@ -314,7 +313,7 @@ class RowTile {
                         Values<kPicked>& picked) {
     const Adder<Op> adder(m, picked, start_of_sums<Op>(m.hi));
     if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
-    Acc held[kPartials][kMaxVec];
+    typename Adder<Op>::Held held[kPartials][kMaxVec];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
@@ -322,15 +321,7 @@ class RowTile {
       const int number = i / kMaxVec, p = i % kMaxVec;
 #pragma unroll
       for (int k = 0; k < kSums; ++k) {
-        DoubleWord& sum = partial[k][p];
-        if (!adder.products(k)) {
-          adder.add(k, sum, partial[k][0].hi, term[k], number == 0);
-        } else if (number % 2 == 0) {
-          adder.hold_product(k, sum, held[k][p], e, number == 0);
-          if (number == kItems / kMaxVec - 1) adder.add_product(k, sum, held[k][p], Element{}, number == 0);
-        } else {
-          adder.add_product(k, sum, held[k][p], e, number == 1);
-        }
+        adder.add(k, partial[k][p], partial[k][0].hi, held[k][p], e, term[k], number, kItems / kMaxVec);
       }
     }
 #pragma unroll
@@ -369,13 +360,14 @@ class RowTile {
   // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
   // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
   // it; so each keeps half of the items, and that item bit becomes this lane bit.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], Addition how, bool low_word) {
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], int k) {
+    const bool exact = Adder<Op>::exact(k), low_word = has_low_word(k);
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(how, p[i], p[i + step]);
+      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(exact, p[i], p[i + step]);
     }
     // The sums are now p[h · kVec], for h < count.
     int count = kMaxVec / kVec;
@@ -386,20 +378,22 @@ class RowTile {
 #pragma unroll
       for (int h = 0; h < count; ++h) {
         const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add_parts(how, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
     for (int step = 1; step < count; step *= 2) {
 #pragma unroll
-      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(how, p[h * kVec], p[(h + step) * kVec]);
+      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
     }
     DoubleWord sum = p[0];
-    if (kSingle && how == Addition::exact) sum = Adder<Op>::of_lane(sum);
+    sum = Adder<Op>::of_lane(k, sum);
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped; bit < kLanes; bit *= 2)
+      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
-    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
+      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

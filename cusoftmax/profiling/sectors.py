@@ -29,6 +29,7 @@ from cusoftmax.runtime.layout import as_struct, encoded, layout_of
 
 _MOST = 1 << 18  # elements to run, if one row has no more: about a second
 _MOST_DRAWN = 1 << 20  # of an input
+_LOCK = Lock()  # a trace counts what other threads launch, and runs only its blocks
 
 
 def level2_bytes(plan: Plan) -> tuple[float, ...]:
@@ -55,15 +56,12 @@ def executed_lines(plan: Plan) -> tuple[tuple[ExecutedLine, ...], ...]:
     )
 
 
-_one_at_a_time = Lock()  # what the emulator is asked to count, it counts of all threads
-
-
 def _run(plan: Plan, code: str, accesses: bool) -> list[tuple[Any, int]]:
     """Return what a few blocks of each launch counted, and how many blocks those were."""
     from cusoftmax import emulator
 
     found = []
-    with _one_at_a_time, emulator.activate(f"sm_{plan.device.arch}", code=code) as backend:
+    with _LOCK, emulator.activate(f"sm_{plan.device.arch}", code=code) as backend:
         inputs, results = _arrays(plan)
         absent = (None,) * len(results)
         workspace = emulator.sparse((plan.workspace_bytes,), np.uint8)

@@ -87,6 +87,8 @@ class Program(ctypes.Structure):
         ("parameters", ctypes.c_void_p),
         ("executed", ctypes.c_void_p),
         ("most", ctypes.c_uint64),
+        ("most_idle", ctypes.c_uint64),
+        ("idle", ctypes.c_uint64),
         ("parameter_bytes", ctypes.c_int64),
         ("constant_count", ctypes.c_int),
         ("slots", ctypes.c_int),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # Blocks of instructions that a thread may enter before it is taken to run for ever.
 MOST_ENTERED = 1 << 28
+# The same on the average of all threads of a cluster, while none of them accesses global memory: to
+# fold a row's nodes takes a few hundred.
+MOST_IDLE = 1 << 14
 
 
 @functools.cache
@@ -164,6 +167,7 @@ class PtxKernel(_run.EmulatedKernel):
             parameters=parameters.ctypes.data,
             executed=entered.ctypes.data,
             most=MOST_ENTERED,
+            most_idle=MOST_IDLE * self.cluster,
             parameter_bytes=len(parameters),
             constant_count=len(decoded.constants),
             slots=decoded.slots,
