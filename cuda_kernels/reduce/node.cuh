@@ -94,12 +94,9 @@ CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
     DoubleWord moved[kRelative > 0 ? kRelative : 1];
 #pragma unroll
     for (int k = 0; k < kRelative; ++k) moved[k] = node.s[k];
-    const Acc power = power_of(move_between(node.m, to, moved));
+    const Acc power = move_between(node.m, to, moved);
 #pragma unroll
-    for (int k = 0; k < kRelative; ++k) {
-      const DoubleWord sum = lowered(moved[k]);
-      node.s[k] = {sum.hi * power, sum.lo * power};
-    }
+    for (int k = 0; k < kRelative; ++k) node.s[k] = times_power(moved[k], power);
   }
 }
 

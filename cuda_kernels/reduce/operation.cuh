@@ -103,13 +103,13 @@ struct WritesRows : OperationBase {
 };
 
 // The scale of a chunk as map() takes it. With Op::kHasPower it is a factor, of which map() leaves out the power. That
-// joins `times`; where it is small, since the chunk is far below the row's maximum, multiply(power) multiplies the
-// elements by it instead, which is seldom.
+// joins `times`; in double, where it is small, since the chunk is far below the row's maximum, multiply(power)
+// multiplies the elements by it instead, which is seldom. In float `times` is lifted, and has room for it.
 template <class Op, class Multiply>
 CSM_DEVICE typename Op::Scale power_applied(const typename Op::Scale& scale, Multiply multiply) {
   if constexpr (Op::kHasPower) {
     Factor factor = scale;
-    if (unlikely(factor.power < Acc(0x1p-60))) {
+    if (!kSingle && unlikely(factor.power < Acc(0x1p-60))) {
       multiply(factor.power);
       factor.power = Acc(1);
     }
