@@ -23,6 +23,7 @@ from cusoftmax.planning.device import PORTABLE_CLUSTER, DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
+    SECTOR_BYTES,
     column_span_bytes,
     span_bytes,
     staged_columns,
@@ -324,7 +325,8 @@ def _segment(builder: PlanBuilder) -> Plan:
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
     staged = builder.values * (2 * tile + builder.group) * builder.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
-    shared = staged + 4 * warps * builder.node_bytes + lists
+    looked_up = 8 + 6 * 8
+    shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
     general = not builder.row_is_contiguous
     wide = builder.acc == "float64" or builder.problem.operands[-1].dtype == "float32"
     cap = tuning.SEGMENT_CAP_WARPS_FLOAT if wide else tuning.SEGMENT_CAP_WARPS
@@ -354,7 +356,11 @@ def _segment(builder: PlanBuilder) -> Plan:
         tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
         vector=builder.staged_vector,
         reads=2 if longer else 1,
-        workspace=ceil_div(4 * checkers, 16) * 16 + (tiles + 2) // 2 * 16 + nodes,
+        workspace=sum(
+            ceil_div(part, SECTOR_BYTES) * SECTOR_BYTES
+            for part in (checkers + 1, 16 * (tiles + 1), 2 * problem.segments)
+        )
+        + nodes,
         checkers=checkers,
         why="rows of unequal length, known on the device alone: blocks take equal shares of them"
         + (f"; rows longer than {tile} are read twice" if longer else ""),

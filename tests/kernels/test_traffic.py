@@ -16,6 +16,7 @@ from benchmarks.traffic import (
     few_rows,
     measure,
     sectors,
+    segments,
 )
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning.builder import ceil_div
@@ -269,3 +270,24 @@ def test_selection_of_long_rows_reads_whole_sectors(
     assert kind(plan_of_shape(op, dtype, shape, -1, "sm_90")) == pattern
     assert planned.read <= MOST_SECTORS < in_place.read
     same_bits(planned, in_place)
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "n", "rows"),
+    [
+        ("segment_softmax", "float16", 100, 2000),
+        ("segment_softmax", "float16", 1001, 200),
+        ("segment_softmax", "float32", 33, 4000),
+        ("segment_softmax", "float64", 33, 2000),
+        ("segment_softmax_vjp", "float32", 33, 2000),
+    ],
+)
+def test_segments_move_whole_sectors(op: str, dtype: str, n: int, rows: int) -> None:
+    """Offsets are read once, and then 16 bits for each row."""
+    moved = segments(op, dtype, n, rows)
+    assert moved.read <= MOST_SECTORS and moved.written <= MOST_SECTORS
+
+
+def test_short_segments_read_little_more_than_their_offsets() -> None:
+    assert segments("segment_softmax", "float16", 33, 4000).read <= 1.07
+    assert segments("segment_softmax", "float16", 1, 20000).read <= 1.25
