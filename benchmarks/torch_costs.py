@@ -19,10 +19,9 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Hashable
-from functools import partial
 from time import thread_time
 from timeit import Timer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -34,8 +33,13 @@ from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime import backend
 from cusoftmax.runtime.backend import Loaded
 
+if TYPE_CHECKING:
+    import torch
+
 SMALL = (8, 32)
 STATED = (4096, 4096, 32000)  # rows, hidden, classes: for which the formulas are printed
+STATED_IN_CHUNKS = (*STATED, 524)
+UNCOMPENSATED = "ct.linear_cross_entropy, compensated=False"
 MIB = 1 << 20
 
 
@@ -130,6 +134,9 @@ def losses() -> dict[str, Callable[..., Any]]:
         "ct.linear_cross_entropy": lambda h, w, t, chunk: ct.linear_cross_entropy(
             h, w, t, chunk=chunk
         ),
+        UNCOMPENSATED: lambda h, w, t, chunk: ct.linear_cross_entropy(
+            h, w, t, chunk=chunk, compensated=False
+        ),
     }
 
 
@@ -140,20 +147,20 @@ def formula(way: str, rows: int, hidden: int, classes: int, chunk: int, size: in
         return max(3 * logits, logits + layer + inputs)
     if way == "ct.cross_entropy":  # the logits and their gradient
         return max(2 * logits, logits + layer + inputs)
-    # A chunk's logits and the gradients. Those of 16-bit weights may be summed in float32, beside a
-    # part of a chunk's product as large as the logits, and are then rounded.
+    # A chunk's logits and the gradients. That of 16-bit weights is summed in two, through parts of
+    # a chunk's product that take up to as much as the logits.
     chunks = chunk * classes * size
-    if size > 2 or "sums" in way:
+    if size > 2 or way == UNCOMPENSATED:
         return chunks + layer + inputs
-    return inputs + max(2 * chunks + 2 * layer, 3 * layer)
+    return 2 * chunks + 2 * layer + inputs
 
 
-def measured(way: str, rows: int, hidden: int, classes: int, chunk: int) -> int:
-    """Return the peak in bytes of one forward and backward pass in float32."""
+def measured(way: str, rows: int, hidden: int, classes: int, chunk: int, dtype: torch.dtype) -> int:
+    """Return the peak in bytes of one forward and backward pass."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    h, w = (torch.randn(n, hidden, generator=generator) for n in (rows, classes))
+    h, w = (torch.randn(n, hidden, generator=generator).to(dtype) for n in (rows, classes))
     target = torch.randint(classes, (rows,), generator=generator)
     leaves = [tensor.requires_grad_() for tensor in (h, w)]
     run = losses()[way]
@@ -175,16 +182,20 @@ def report_memory(sizes: list[tuple[int, int, int]]) -> Table:
         table.add_column(name)
     for name in ("formula", "measured"):
         table.add_column(name, justify="right")
-    ways = list(losses())
+    import torch
+
     for shape in (STATED, *sizes):
         chunk = min(default_chunk(*shape), max(shape[0] // 4, 1))
-        for dtype, size in (("float32", 4), *([("bfloat16", 2)] if shape == STATED else [])):
-            for way in (*ways, *(["ct.linear_cross_entropy, sums=bfloat16"] if size == 2 else [])):
-                by_formula = partial(formula, way, *shape, chunk)
-                found = "" if shape == STATED else f"{measured(way, *shape, chunk) / MIB:.2f}"
+        for dtype in (torch.float32, torch.bfloat16):
+            for way in losses():
+                if way == UNCOMPENSATED and dtype.itemsize > 2:
+                    continue
+                by_formula = formula(way, *shape, chunk, dtype.itemsize)
+                held = None if shape == STATED else measured(way, *shape, chunk, dtype) / MIB
                 table.add_row(
-                    *(" x ".join(map(str, shape)), dtype, str(chunk), way),
-                    *(f"{by_formula(size) / MIB:.2f}", found),
+                    *(" x ".join(map(str, shape)), str(dtype).removeprefix("torch.")),
+                    *(str(chunk), way, f"{by_formula / MIB:.2f}"),
+                    "" if held is None else f"{held:.2f}",
                 )
     return table
 

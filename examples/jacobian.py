@@ -41,7 +41,7 @@ def picture(y: Array, jacobian: Array) -> Any:
         image = above.imshow(j, cmap="RdBu_r", vmin=-most, vmax=most)
         for place, value in np.ndenumerate(j):
             shade = "white" if abs(value) > 0.7 * most else "black"
-            above.text(*place[::-1], f"{value:.3f}", ha="center", va="center", color=shade, size=8)
+            above.text(*place[::-1], f"{value:.2g}", ha="center", va="center", color=shade, size=8)
         result = ", ".join(f"{value:.2f}" for value in row)
         above.set_title(f"temperature {temperature:g}\ny = {result}", fontsize=10)
         above.set(xticks=range(4), yticks=range(4), xlabel="j", ylabel="i")

@@ -87,12 +87,13 @@ class ColumnTile {
       }
     }
     const Adder<Op> adder(node.m, node.picked, ExpC::kAboveAll);
+    typename Adder<Op>::Held held[kPartials];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      adder.terms(item_[i][column], {first_, i}, context, term, node.picked);
+      const Element e = adder.terms(item_[i][column], {first_, i}, context, term, node.picked);
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, term[k], i == 0);
+      for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, held[k], e, term[k], i, kItems);
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = adder.whole(k, adder.sum_of(k, node.s[k]));
@@ -110,7 +111,7 @@ class ColumnTile {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         Element e = item_[i][c];
-        if constexpr (Op::kRounds) e[0] *= scale[c].power;  // columns differ, so not in_rounds()
+        if constexpr (Op::kHasPower) e[0] *= scale[c].power;
         Op::map(e, scale[c], {first_, i}, result[c]);
         if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }
@@ -171,31 +172,37 @@ constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
 // Where shared memory holds the node of a walker and row. Walkers follow each other; the rows of each are permuted, so
 // that neither lanes that store nodes of neighbouring rows nor lanes that fold the parts of some rows (folded_column)
 // meet bank conflicts, but in short steps of folds of more than 32 walkers.
-constexpr int kBanks = 128 / static_cast<int>(sizeof(Acc));
-constexpr int kWalkersAcross = kColumns < kBanks ? kBanks / kColumns : 1;  // nodes of so many use each bank once
+// Numbers are unsigned, and powers of two are told by their exponents: a division takes more instructions than a merge.
+CSM_DEVICE constexpr unsigned log2_of(unsigned n) { return n > 1 ? 1 + log2_of(n / 2) : 0; }
+constexpr unsigned kColumnBits = log2_of(kColumns), kBankBits = log2_of(128 / sizeof(Acc)), kWarpBits = log2_of(kWarp);
+constexpr unsigned kAcrossBits = kColumnBits < kBankBits ? kBankBits - kColumnBits : 0;  // walkers that use each bank
 CSM_DEVICE int node_at(int walker, int column) {
-  return walker * kColumns + (column ^ (walker / kWalkersAcross + walker / kWarp) % kColumns);
+  const unsigned part = static_cast<unsigned>(walker), turned = (part >> kAcrossBits) + (part >> kWarpBits);
+  return static_cast<int>((part << kColumnBits) + (static_cast<unsigned>(column) ^ turned % kColumns));
 }
-// The number-th row that groups of `width` lanes fold. The groups that share a wavefront take rows that lie apart.
-CSM_DEVICE int folded_column(int number, int width) {
-  constexpr int kSide = kColumns < kBanks ? kColumns : kBanks;
-  const int groups = width < kBanks ? kBanks / width : 1, apart = groups < kSide ? kSide / groups : 1;
-  const int low = number % kSide;
-  return number - low + low % groups * apart + low / groups;
+// The number-th row that groups of 2^bits lanes fold. The groups that share a wavefront take rows that lie apart.
+CSM_DEVICE unsigned folded_column(unsigned number, unsigned bits) {
+  constexpr unsigned kSideBits = kColumnBits < kBankBits ? kColumnBits : kBankBits;
+  const unsigned groups = bits < kBankBits ? kBankBits - bits : 0, apart = groups < kSideBits ? kSideBits - groups : 0;
+  const unsigned low = number & ((1u << kSideBits) - 1);
+  return number - low + ((low & ((1u << groups) - 1)) << apart) + (low >> groups);
 }
 
 // Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place. Neighbouring
 // lanes take neighbouring parts. The whole block calls it, after a barrier, and it ends with a barrier.
 CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
-  for (int stride = 1; stride < parts; stride *= kWarp) {
-    const int left = parts / stride, width = left < kWarp ? left : kWarp;
-    for (int base = thread_index() - thread_index() % kWarp; base < left * kColumns; base += block_threads()) {
-      const int place = base + thread_index() % kWarp;  // counts parts of a group first, then rows, then groups
-      const int group = place / width / kColumns, part = place % width;
-      const int column = folded_column(place / width % kColumns, width);
-      const bool present = place < left * kColumns;
-      const int at = node_at((group * width + part) * stride, column);
-      const Node node = fold_lanes(nodes.load(at, present), width);
+  const unsigned thread = static_cast<unsigned>(thread_index()), lane = thread % kWarp;
+  const unsigned all_bits = static_cast<unsigned>(lowest_bit(static_cast<unsigned>(parts)));
+  for (unsigned done = 0; done < all_bits; done += kWarpBits) {
+    const unsigned left = all_bits - done, bits = left < kWarpBits ? left : kWarpBits;
+    const unsigned places = static_cast<unsigned>(kColumns) << left;
+    for (unsigned base = thread - lane; base < places; base += static_cast<unsigned>(block_threads())) {
+      const unsigned place = base + lane;  // counts parts of a group first, then rows, then groups
+      const unsigned group = place >> bits >> kColumnBits, part = place & ((1u << bits) - 1);
+      const unsigned column = folded_column(place >> bits & (kColumns - 1), bits);
+      const bool present = place < places;
+      const int at = node_at(static_cast<int>(((group << bits) + part) << done), static_cast<int>(column));
+      const Node node = fold_lanes(nodes.load(at, present), 1 << bits);
       if (present && part == 0) nodes.store(at, node);
     }
     block_barrier();

@@ -174,7 +174,7 @@ class _Rows:
         return launch.run(name, (self.target, *tables), None, dtype, None, False, numbers, steps)
 
 
-@accepting("logits", "target", optional=("weight",))
+@accepting("logits", "target", optional=("weight",), in_place="inplace")
 def cross_entropy(
     logits: Array,
     target: Array,

@@ -14,7 +14,10 @@ R = TypeVar("R")
 
 
 def accepting(
-    *names: str, optional: tuple[str, ...] = (), results: tuple[str, ...] = ()
+    *names: str,
+    optional: tuple[str, ...] = (),
+    results: tuple[str, ...] = (),
+    in_place: str | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function that raises `NotCuPy` take arrays of other libraries.
 
@@ -25,6 +28,8 @@ def accepting(
     ----------
     names, optional, results : str
         Its parameters that are arrays, those that may also be None, and those that are written.
+    in_place : str, optional
+        A parameter that, if True, lets the first array be written too.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -41,6 +46,8 @@ def accepting(
             given = signature(function).bind(*args, **kwargs)
             given.apply_defaults()
             taken = given.arguments
+            if in_place is not None and taken[in_place] is True:
+                loan.result(names[0], taken[names[0]])
             for name in (*names, *optional):
                 if name in names or taken[name] is not None:
                     taken[name] = loan.array(name, taken[name])

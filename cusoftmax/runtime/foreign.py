@@ -117,6 +117,7 @@ class Loan:
         self._backend = active()
         self._first: Any = None
         self._lent: dict[int, _Lent] = {}
+        self._written: list[Any] = []
 
     def array(self, name: str, value: Any) -> Array:
         """Return an input as a CuPy array; the first one decides the type of the results."""
@@ -137,13 +138,14 @@ class Loan:
         if lent.library is not None and lent.library.immutable:
             raise TypeError(
                 f"{self._caller}: {name} is a {full_name(type(value))}, which cannot be written; "
-                f"call without {name}: the result is of the type of the first array"
+                f"let the call make its results: they are of the type of the first array"
             )
         if lent.read_only:
             raise ValueError(
                 f"{self._caller}: {name} is read-only, or its library gave a copy of it; give an "
                 f"array that can be written"
             )
+        self._written.append(value)
         return lent.array
 
     def results(self, op: str, out: Any) -> Any:
@@ -159,6 +161,8 @@ class Loan:
         several = results if isinstance(results, tuple) else (results,)
         library = None if is_array(self._first) else _library(self._first)
         own = {id(lent.array): lent.given for lent in self._lent.values()}
+        for given in self._written:
+            _note_written(given)
         made: list[Any] = []
         waiting: list[_Library | None] = []
         for array in several:
@@ -216,6 +220,7 @@ class Loan:
         return not_an_array(self._caller, name, type(value), result, how)
 
     def _by_dlpack(self, name: str, value: Any) -> _Lent:
+        self._check_plain(name, value)
         capsule, failed = self._capsule(name, value)
         if capsule is None:
             raise self._not_given(name, value, failed)
@@ -254,6 +259,23 @@ class Loan:
                 return value.__dlpack__(stream=stream), ""
         except Exception as error:
             return None, _first_line(error)
+
+    def _check_plain(self, name: str, value: Any) -> None:
+        """Refuse a tensor that is more than its memory, of which DLPack says nothing."""
+        if "torch" not in _roots(type(value)):
+            return
+        if value.is_neg():
+            raise TypeError(
+                f"{self._caller}: {name} is the negative of what its memory holds; pass "
+                f"{name}.resolve_neg()"
+            )
+        forward_ad = sys.modules["torch"].autograd.forward_ad
+        if forward_ad.unpack_dual(value).tangent is not None:
+            raise TypeError(
+                f"{self._caller}: {name} has a tangent, which is not carried on here; use "
+                f"cusoftmax.torch, whose functions do, or pass "
+                f"torch.autograd.forward_ad.unpack_dual({name}).primal"
+            )
 
     def _check_place(self, name: str, value: Any, kind: int, number: int) -> None:
         """Refuse an array that the kernels cannot reach."""
@@ -337,6 +359,12 @@ class Loan:
             f"{self._caller}: {name} is a {full_name(type(value))} that does not share its memory "
             f"({why}); give an array of plain, strided memory"
         )
+
+
+def _note_written(value: Any) -> None:
+    """Tell PyTorch that a tensor has changed, which it may have kept for a gradient."""
+    if "torch" in _roots(type(value)) and not value.is_inference():
+        sys.modules["torch"].autograd.graph.increment_version(value)
 
 
 def _roots(kind: type) -> set[str]:

@@ -149,7 +149,7 @@ def differentiate(operator: Operator, rule: Rule) -> None:
         with enable_single_level_autograd_function():
             return Node.apply((keys, torch.is_grad_enabled()), *args)
 
-    Node.__name__ = f"cusoftmax_{operator.name}"
+    Node._backward_cls.__name__ = f"cusoftmax_{operator.name}_backward"  # grad_fn's, in messages
     LIBRARY.impl(operator.name, autograd, "Autograd", with_keyset=True)
 
 

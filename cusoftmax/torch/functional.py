@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cusoftmax.torch import derivatives  # noqa: F401  (the operators' derivatives)
 from cusoftmax.torch.operators import ops
-from cusoftmax.torch.tensors import FLOATS
+from cusoftmax.torch.tensors import FLOATS, check_tensor
 
 Dim = int | Sequence[int]
 
@@ -133,8 +134,9 @@ def logsumexp(
     TypeError, IndexError, ValueError
         As `softmax`.
     """
+    check_tensor("logsumexp", "input", input)
     floats = input if input.is_floating_point() else input.to(torch.get_default_dtype())
-    dims = _negative(floats, dim)
+    dims = _negative("logsumexp", floats, dim)
     whole = _of_logits("logsumexp", floats, dims, None, scale, mask, bias, causal)
     return whole if keepdim or not input.dim() else whole.squeeze(dims)
 
@@ -193,6 +195,8 @@ def cross_entropy(
     if size_average is not None or reduce is not None:
         reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
     check_reduction("cross_entropy", reduction)
+    check_tensor("cross_entropy", "input", input)
+    check_targets("cross_entropy", target, weight, ignore_index)
     if not input.dim():
         raise ValueError("cross_entropy: input has no dimensions; give it at least one")
     result = result_dtype("cross_entropy", input, None)
@@ -250,12 +254,12 @@ def gumbel_softmax(
     """
     if eps != 1e-10:
         warnings.warn("eps has no effect", stacklevel=2)
-    whole, dims = _rows(logits, dim)
+    whole, last = _row("gumbel_softmax", logits, dim)
     dtype = result_dtype("softmax", logits, None)
-    y = ops.gumbel_softmax(whole, _seed(generator, seed), dims[0], float(tau), dtype)
+    y = ops.gumbel_softmax(whole, _seed(generator, seed), last, float(tau), dtype)
     if hard:
-        largest = y.detach().argmax(dims[0], keepdim=True)
-        one_hot = torch.zeros_like(y).scatter(dims[0], largest, 1.0)
+        largest = y.detach().argmax(last, keepdim=True)
+        one_hot = torch.zeros_like(y).scatter(last, largest, 1.0)
         y = one_hot - y.detach() + y
     return y.view(logits.shape) if not logits.dim() else y
 
@@ -291,8 +295,8 @@ def sample(
     TypeError, IndexError, ValueError
         As `gumbel_softmax`.
     """
-    whole, dims = _rows(logits, dim)
-    return ops.sample(whole, _seed(generator, seed), dims[0], float(temperature))
+    whole, last = _row("sample", logits, dim)
+    return ops.sample(whole, _seed(generator, seed), last, float(temperature))
 
 
 def topk_softmax(
@@ -331,9 +335,11 @@ def topk_softmax(
         raise ValueError(
             f"topk_softmax: normalise={normalise!r} is not accepted; give 'row' or 'topk'"
         )
-    whole, dims = _rows(input, dim)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise TypeError(f"topk_softmax: k={k!r} is not accepted; give an int")
+    whole, last = _row("topk_softmax", input, dim)
     dtype = result_dtype("softmax", input, dtype)
-    values, indices = ops.topk_softmax(whole, k, dims[0], normalise == "topk", dtype)
+    values, indices = ops.topk_softmax(whole, k, last, normalise == "topk", dtype)
     if not input.dim():
         return values.view(()), indices.view(())
     return values, indices
@@ -361,6 +367,8 @@ def segment_softmax(input: Tensor, offsets: Tensor, dtype: torch.dtype | None = 
     TypeError, ValueError
         As `cusoftmax.segment_softmax`.
     """
+    check_tensor("segment_softmax", "input", input)
+    check_tensor("segment_softmax", "offsets", offsets)
     return ops.segment_softmax(input, offsets, result_dtype("softmax", input, dtype))
 
 
@@ -401,6 +409,22 @@ def check_reduction(caller: str, reduction: str) -> None:
         )
 
 
+def check_targets(
+    caller: str, target: Tensor, weight: Tensor | None, ignore_index: int, name: str = "weight"
+) -> None:
+    """Raise TypeError or ValueError if what a loss takes beside the logits is of the wrong kind."""
+    check_tensor(caller, "target", target)
+    if weight is not None:
+        check_tensor(caller, name, weight)
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+        raise TypeError(f"{caller}: ignore_index={ignore_index!r} is not accepted; give an int")
+    if ignore_index >= 0 and target.is_floating_point():
+        raise ValueError(
+            f"{caller}: ignore_index={ignore_index} with probabilities as target, which name no "
+            f"class to ignore; leave it out"
+        )
+
+
 def result_dtype(function: str, tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """Return the dtype of a result, as PyTorch's function of that name chooses it."""
     if dtype is None:
@@ -420,22 +444,30 @@ def result_dtype(function: str, tensor: Tensor, dtype: torch.dtype | None) -> to
     return dtype
 
 
-def _negative(tensor: Tensor, dim: Dim) -> list[int]:
+def _negative(caller: str, tensor: Tensor, dim: Dim) -> list[int]:
     """Return dimensions as negative numbers, to which those before the tensor's do not matter."""
     ndim = max(tensor.dim(), 1)
-    dims = [dim] if isinstance(dim, int) else list(dim) or list(range(ndim))
+    given: Any = dim
+    dims = (list(given) or list(range(ndim))) if isinstance(given, (tuple, list)) else [given]
     for d in dims:
+        if isinstance(d, bool) or not isinstance(d, (int, np.integer)):
+            raise TypeError(
+                f"{caller}: dim={dim!r} is not accepted; give an int, or a tuple of int"
+            )
         if not -ndim <= d < ndim:
             raise IndexError(
                 f"Dimension out of range (expected to be in range of [{-ndim}, {ndim - 1}], but "
                 f"got {d})"
             )
-    return [d if d < 0 else d - ndim for d in dims]
+    return [int(d) if d < 0 else int(d) - ndim for d in dims]
 
 
-def _rows(tensor: Tensor, dim: Dim) -> tuple[Tensor, list[int]]:
+def _row(caller: str, tensor: Tensor, dim: int) -> tuple[Tensor, int]:
     """Return a tensor with at least one dimension, and `dim` as the operators take it."""
-    return tensor if tensor.dim() else tensor.view(1), _negative(tensor, dim)
+    check_tensor(caller, "input", tensor)
+    if isinstance(dim, (tuple, list)):
+        raise TypeError(f"{caller}: dim={dim!r} is not accepted; give an int")
+    return tensor if tensor.dim() else tensor.view(1), _negative(caller, tensor, dim)[0]
 
 
 def _of_logits(
@@ -448,7 +480,13 @@ def _of_logits(
     bias: Tensor | None,
     causal: bool,
 ) -> Tensor:
-    whole, dims = _rows(tensor, dim)
+    for called, each in (("input", tensor), ("mask", mask), ("bias", bias)):
+        if each is not None or called == "input":
+            check_tensor(name, called, each)
+    if causal is not True and causal is not False:
+        raise TypeError(f"{name}: causal={causal!r} is not accepted; give True or False")
+    whole = tensor if tensor.dim() else tensor.view(1)
+    dims = _negative(name, tensor, dim)
     dtype = result_dtype(name, tensor, dtype)
     result: Tensor = getattr(ops, name)(whole, mask, bias, dims, float(scale), causal, dtype)
     return result if tensor.dim() else result.view(())
@@ -457,6 +495,8 @@ def _of_logits(
 def _seed(generator: torch.Generator | None, seed: int | None) -> Any:
     """Return the seed of a call, as a tensor of the CPU: one that a graph computes when it runs."""
     if seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise TypeError(f"seed={seed!r} is not accepted; give an int")
         if not 0 <= seed < 1 << 63:
             raise ValueError(f"seed={seed} is not accepted; give a number from 0 to 2**63 - 1")
         return torch.tensor(seed, dtype=torch.int64)

@@ -8,6 +8,7 @@ gradients of the layer's input and weights.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from cusoftmax.torch import functional
 from cusoftmax.torch.derivatives import Call, Grads, Rule, differentiate
 from cusoftmax.torch.operators import Operator, define, ops, rows_of_losses
-from cusoftmax.torch.tensors import as_array, launching
+from cusoftmax.torch.tensors import as_array, check_tensor, launching
 
 
 def linear_cross_entropy(
@@ -32,7 +33,7 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     softcap: float | None = None,
     chunk: int | None = None,
-    sums: torch.dtype | None = None,
+    compensated: bool = True,
 ) -> Tensor:
     """``cross_entropy(linear(hidden, weight, bias), target)`` in the memory of one chunk of logits.
 
@@ -53,10 +54,10 @@ def linear_cross_entropy(
     chunk : int, optional
         How many rows of logits to hold. By default so many that they take as much memory as
         `hidden`, and at least 128.
-    sums : torch.dtype, optional
-        In what the gradients of `weight` and `bias` are summed over the chunks: by default float32
-        at least. Of 16-bit weights that takes twice the memory of the weights, for the time of the
-        call; ``weight.dtype`` takes none, and rounds with each chunk.
+    compensated : bool
+        Whether the gradient of 16-bit weights is summed over the chunks in two such tensors, of
+        which the second holds what the first has lost. It takes the memory of the weights, for the
+        time of the call; without it each chunk rounds.
 
     Returns
     -------
@@ -74,22 +75,37 @@ def linear_cross_entropy(
 
     Notes
     -----
-    With a sum or mean the gradients are computed with the loss, as long as one is needed; without
-    reduction the backward pass computes the logits again, chunk by chunk.
+    With a sum or mean the gradients are computed with the loss, as long as one is needed. Without
+    reduction the backward pass computes the logits again, chunk by chunk; so it does in float16,
+    where the scale of a loss must come before the gradients of logits, which may vanish.
     """
-    functional.check_reduction("linear_cross_entropy", reduction)
+    caller = "linear_cross_entropy"
+    functional.check_reduction(caller, reduction)
+    for name, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
+        if tensor is not None or name != "bias":
+            check_tensor(caller, name, tensor)
+    functional.check_targets(caller, target, class_weight, ignore_index, "class_weight")
     if hidden.dim() < 1 or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear_cross_entropy: hidden has shape {tuple(hidden.shape)} and weight "
             f"{tuple(weight.shape)}; give them shapes (..., H) and (C, H)"
         )
-    if torch.is_autocast_enabled(hidden.device.type):  # as it makes of `linear`
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"linear_cross_entropy: bias has shape {tuple(bias.shape)} and weight "
+            f"{tuple(weight.shape)}; give bias shape ({weight.shape[0]},)"
+        )
+    if _is_autocast(hidden):  # as it makes of `linear`
         hidden, weight = _autocast(hidden), _autocast(weight)
         bias = None if bias is None else _autocast(bias)
+    if any(other is not None and other.dtype != hidden.dtype for other in (weight, bias)):
+        given = ("hidden", hidden), ("weight", weight), ("bias", bias)
+        dtypes = ", ".join(f"{name} has {t.dtype}" for name, t in given if t is not None)
+        raise TypeError(f"linear_cross_entropy: {dtypes}; give all one dtype")
     result = functional.result_dtype("cross_entropy", hidden, None)
     dtype = result if reduction == "none" else torch.promote_types(result, torch.float32)
-    rows, classes = hidden.reshape(-1, hidden.shape[-1]), weight.shape[0]
-    each = tuple(hidden.shape[:-1])
+    each, classes = tuple(hidden.shape[:-1]), weight.shape[0]
+    rows = hidden.reshape(prod(each), hidden.shape[-1])
     soft = target.is_floating_point()
     if tuple(target.shape) != (*each, classes) if soft else tuple(target.shape) != each:
         raise ValueError(
@@ -97,17 +113,23 @@ def linear_cross_entropy(
             f"{(*each, classes) if soft else each}, one {'probability' if soft else 'class'} for "
             f"each {'class' if soft else 'row'}"
         )
-    targets = target.reshape(-1, classes) if soft else target.reshape(-1)
+    targets = target.reshape(prod(each), classes) if soft else target.reshape(-1)
     if chunk is None:
         chunk = max(128, rows.numel() // max(classes, 1))
+    elif isinstance(chunk, bool) or not isinstance(chunk, int):
+        raise TypeError(f"linear_cross_entropy: chunk={chunk!r} is not accepted; give an int")
     elif chunk < 1:
         raise ValueError(f"linear_cross_entropy: chunk={chunk} is not accepted; give at least 1")
-    if sums is None:
-        sums = torch.promote_types(weight.dtype, torch.float32)
+    if compensated is not True and compensated is not False:
+        raise TypeError(
+            f"linear_cross_entropy: compensated={compensated!r} is not accepted; give True or False"
+        )
     loss = (ignore_index, float(label_smoothing), float(z_loss), softcap)
-    options = (*loss, chunk, sums, dtype)
+    options = (*loss, chunk, compensated, dtype)
     differentiable = [t for t in (hidden, weight, bias) if t is not None and t.requires_grad]
-    if reduction != "none" and torch.is_grad_enabled() and differentiable:
+    at_once = reduction != "none" and torch.is_grad_enabled() and differentiable
+    # A mean over no rows is NaN, which no sum of them times a factor gives.
+    if at_once and hidden.dtype != torch.float16 and rows.shape[0]:
         upstream = torch.ones(rows.shape[0], dtype=dtype, device=rows.device)
         if reduction == "mean":
             options_of_mean = (targets, class_weight, ignore_index, classes)
@@ -123,14 +145,19 @@ def linear_cross_entropy(
     return total.to(result)
 
 
+def _is_autocast(tensor: Tensor) -> bool:
+    kind = tensor.device.type
+    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+
+
 def _autocast(tensor: Tensor) -> Tensor:
     wide = tensor.dtype == torch.float64
     return tensor if wide else tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
 _OPTIONS = (
-    "int ignore_index, float label_smoothing, float z_loss, float? softcap, int chunk, "
-    "ScalarType sums, ScalarType dtype"
+    "int ignore_index, float label_smoothing, float z_loss, float? softcap, SymInt chunk, "
+    "bool compensated, ScalarType dtype"
 )
 
 
@@ -166,15 +193,23 @@ def _launch(
         rows_of_losses(outs, over, *operands, -1, *options)
 
 
-def _add_product(dlinear: Tensor, dlogits: Tensor, hidden: Tensor) -> None:
-    """Add ``dlogits.T @ hidden``, in parts as large as the logits if it has another dtype."""
-    if dlinear.dtype == dlogits.dtype:
-        dlinear.addmm_(dlogits.t(), hidden)
+def _add_product(high: Tensor, low: Tensor | None, dlogits: Tensor, hidden: Tensor) -> None:
+    """Add ``dlogits.T @ hidden`` to `high`, or to the sum of `high` and `low`, of 16 bits each.
+
+    The second goes through float32, in parts that take no more memory than the logits.
+    """
+    if low is None:
+        high.addmm_(dlogits.t(), hidden)
         return
-    classes = max(1, dlogits.numel() // max(hidden.shape[1], 1))
-    for first in range(0, dlinear.shape[0], classes):
-        part = dlogits[:, first : first + classes]
-        dlinear[first : first + classes] += torch.mm(part.t(), hidden)
+    classes = max(1, dlogits.numel() // (5 * max(hidden.shape[1], 1)))
+    for first in range(0, high.shape[0], classes):
+        part = slice(first, first + classes)
+        total = torch.mm(dlogits[:, part].t(), hidden).float()
+        total += low[part]
+        total += high[part]
+        high[part] = total
+        total -= high[part]
+        low[part] = total
 
 
 class _Chunked(Operator):
@@ -197,21 +232,23 @@ class _ChunkedGradients(Operator):
 
     def kernel(self, *args: Any) -> Any:
         """Run forward and backward pass together."""
-        hidden, linear, target, upstream, bias, weight, *options, chunk, sums, dtype = args
+        hidden, linear, target, upstream, bias, weight, *options, chunk, compensated, dtype = args
         losses = hidden.new_empty(hidden.shape[0], dtype=dtype)
         dhidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-        sums = sums if hidden.shape[0] > chunk else linear.dtype
-        dlinear = torch.zeros(linear.shape, dtype=sums, device=linear.device)
-        dbias = dlinear.new_zeros(0 if bias is None else linear.shape[0])
+        dlinear = torch.zeros_like(linear, memory_format=torch.contiguous_format)
+        low = None
+        if compensated and linear.dtype.itemsize == 2 and hidden.shape[0] > chunk:
+            low = torch.zeros_like(dlinear)
+        wide = torch.promote_types(linear.dtype, torch.float32)
+        dbias = dlinear.new_zeros(0 if bias is None else linear.shape[0], dtype=wide)
         for rows, logits in _chunks(hidden, linear, bias, chunk):
             _launch(losses[rows], logits, target[rows], upstream[rows], weight, tuple(options))
             torch.mm(logits, linear, out=dhidden[rows])
-            _add_product(dlinear, logits, hidden[rows])
+            _add_product(dlinear, low, logits, hidden[rows])
             if bias is not None:
-                dbias += logits.sum(0, dtype=sums)
+                dbias += logits.sum(0, dtype=wide)
         total = torch.dot(losses, upstream)
-        bias_dtype = linear.dtype if bias is None else bias.dtype
-        return total, dhidden, dlinear.to(linear.dtype), dbias.to(bias_dtype)
+        return total, dhidden, dlinear, dbias.to(linear.dtype)
 
 
 def _fake_losses(hidden: Tensor, *args: Any) -> tuple[Tensor, ...]:
@@ -230,7 +267,7 @@ def _fake_gradients(
 
 def _options(call: Call) -> tuple[Any, ...]:
     loss = (call.ignore_index, call.label_smoothing, call.z_loss, call.softcap)
-    return (*loss, call.chunk, call.sums, call.dtype)
+    return (*loss, call.chunk, call.compensated, call.dtype)
 
 
 def _fixed(call: Call, *tangents: Tensor | None) -> None:
@@ -287,7 +324,7 @@ def _total_vjp(call: Call, dtotal: Tensor | None, *others: Tensor | None) -> Gra
     found = [
         None
         if not call.wanted[name]
-        else gradient.mul_(dtotal)
+        else gradient.detach().mul_(dtotal)
         if last
         else (gradient * dtotal).to(gradient.dtype)
         for name, gradient in (("hidden", call.out1), ("weight", call.out2), ("bias", call.out3))

@@ -24,6 +24,10 @@ class Softmax(torch.nn.Softmax):  # type: ignore[misc]
         super().__init__(dim)
         self.scale, self.causal = scale, causal
 
+    def extra_repr(self) -> str:
+        """Return the parameters, as a module is printed."""
+        return f"dim={self.dim}, scale={self.scale}, causal={self.causal}"
+
     def forward(
         self,
         input: torch.Tensor,

@@ -356,7 +356,7 @@ OPERATORS = {
         ),
         Operator(
             "cross_entropy_divisor", ("target", "weight?"),
-            "int ignore_index, int classes, ScalarType dtype",
+            "int ignore_index, SymInt classes, ScalarType dtype",
             lambda target, *options: (target.new_empty((), dtype=options[-1]),),
             _divisor,
             one_by_one=True,
@@ -381,7 +381,7 @@ OPERATORS = {
             on_host=("seed",),
         ),
         Operator(
-            "topk_softmax", ("x",), "int k, int dim, bool gates, ScalarType dtype", _selected,
+            "topk_softmax", ("x",), "SymInt k, int dim, bool gates, ScalarType dtype", _selected,
             lambda outs, x, k, dim, gates, dtype: cs.topk_softmax(
                 x, k, dim, "topk" if gates else "row", out=outs
             ),

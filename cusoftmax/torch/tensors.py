@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from cusoftmax.planning.checks import Array
+from cusoftmax.planning.checks import Array, full_name
 from cusoftmax.runtime import arrays, backend
 
 _DTYPES = {
@@ -20,12 +20,28 @@ _DTYPES = {
     torch.float64: np.dtype(np.float64),
     torch.bool: np.dtype(np.bool_),
     torch.uint8: np.dtype(np.uint8),
+    torch.uint16: np.dtype(np.uint16),
+    torch.uint32: np.dtype(np.uint32),
+    torch.uint64: np.dtype(np.uint64),
     torch.int8: np.dtype(np.int8),
     torch.int16: np.dtype(np.int16),
     torch.int32: np.dtype(np.int32),
     torch.int64: np.dtype(np.int64),
 }
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_tensor(caller: str, name: str, value: Any) -> None:
+    """Raise TypeError unless a value is a tensor of plain, strided memory."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"{caller}: {name} is a {full_name(type(value))}, and only a torch.Tensor is accepted"
+        )
+    if value.layout is not torch.strided or value.is_nested:
+        raise TypeError(
+            f"{caller}: {name} is {'nested' if value.is_nested else value.layout}, and only "
+            f"strided tensors are accepted; pass {name}.to_dense(), or {name}.to_padded_tensor(0.0)"
+        )
 
 
 def check_place(caller: str, name: str, tensor: torch.Tensor) -> None:
@@ -68,11 +84,9 @@ class launching:
 
         self._contexts = [cupy.cuda.using_allocator(_allocator(device))]
         if device.type == "cuda":
-            number = device.index or 0
-            stream = torch.cuda.current_stream(device).cuda_stream
             self._contexts = [
-                cupy.cuda.Device(number),
-                cupy.cuda.ExternalStream(stream, number),
+                cupy.cuda.Device(device.index or 0),
+                cupy.cuda.Stream.from_external(torch.cuda.current_stream(device)),
                 *self._contexts,
             ]
 

@@ -372,6 +372,13 @@ def test_results_that_must_not_be_written(emulated: Any) -> None:
         TypeError, match=r"out is a jaxlib\._jax\.ArrayImpl, which cannot be written"
     ):
         cs.softmax(jax(X), out=jax(X))
+    for made, error in (
+        (lambda: jax(X), TypeError),
+        (lambda: ByCapsule(X, version=(1, 0), flags=1), ValueError),
+    ):
+        with pytest.raises(error, match="cross_entropy: logits is "):
+            cs.cross_entropy(made(), emulator.asarray(np.arange(4)), inplace=True)
+        cs.cross_entropy(made(), emulator.asarray(np.arange(4)), grad=True)
     tracer = type("Tracer", (), {"__module__": "jax.core"})
     with pytest.raises(
         TypeError, match=r"x is a jax\.core\.Tracer, .* call it outside of jax\.jit"
@@ -460,6 +467,30 @@ def test_torch_and_its_own_functions(device: Any, torch: Any) -> None:
         cs.softmax(x.to_sparse())
     with pytest.raises(TypeError, match=r"x has dtype torch\.complex64, which is not accepted"):
         cs.softmax(x.to(torch.complex64))
+
+
+def test_what_torch_knows_beside_the_memory(device: Any, torch: Any) -> None:
+    """Negatives and tangents are refused; tensors that are written count as changed."""
+    x = torch_tensor(torch, device, X)
+    negative = torch.complex(x, x).conj().imag
+    out = torch.zeros_like(x)
+    for call in (lambda: cs.softmax(negative), lambda: cs.softmax(x, out=negative)):
+        with pytest.raises(TypeError, match=r"negative of what its memory holds; .*resolve_neg"):
+            call()
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        with pytest.raises(TypeError, match=r"x has a tangent, .*cusoftmax\.torch"):
+            cs.softmax(dual)
+    leaf = x.clone().requires_grad_()
+    kept = leaf * out  # its gradient needs `out`
+    version = out._version
+    cs.softmax(x, out=out)
+    assert out._version == version + 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        kept.sum().backward()
+    with torch.inference_mode():
+        unversioned = torch.zeros_like(x)
+        assert cs.softmax(x, out=unversioned) is unversioned
 
 
 def test_jax(emulated: Any) -> None:

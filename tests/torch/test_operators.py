@@ -36,7 +36,7 @@ def arguments(name: str, device: Any) -> tuple[Any, ...]:
     weight = torch.tensor(WEIGHT, device=where, dtype=F64)
     loss = (-1, -100, 0.1, 0.1, 2.0)
     offsets, seed = torch.tensor([0, 0, 2], device=where), torch.tensor(5)
-    linear = (-100, 0.1, 0.1, 2.0, 2, F64, F64)
+    linear = (-100, 0.1, 0.1, 2.0, 2, True, F64)
     return {
         "softmax": (x, mask, bias, *shape),
         "log_softmax": (x, None, bias, *shape),

@@ -137,9 +137,42 @@ def test_exported_for_any_number_of_rows(device: Any) -> None:
     close(program.module()(more), torch.log_softmax(more, -1), rtol=1e-6)
 
 
+LOSSES: dict[str, Callable[..., Any]] = {
+    "cross_entropy": lambda h, w, t: ct.cross_entropy(h @ w.t(), t),
+    "linear_cross_entropy": lambda h, w, t: ct.linear_cross_entropy(h, w, t),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_exported_and_compiled_for_any_number_of_classes(device: Any, name: str) -> None:
+    """Means, which divide by a number of rows, and chunks, which depend on all sizes."""
+
+    def sized(rows: int, classes: int) -> tuple[Any, ...]:
+        h, w = torch.randn(rows, 3), torch.randn(classes, 3)
+        made = (h, w, torch.arange(rows) % classes)
+        return tuple(tensor.to(place(device)) for tensor in made)
+
+    rows, classes = (torch.export.Dim(each, min=2, max=999) for each in ("rows", "classes"))
+    program = torch.export.export(
+        _Module(LOSSES[name]),
+        sized(5, 4),
+        dynamic_shapes=(({0: rows}, {0: classes}, {0: rows}),),
+    ).module()
+    counted = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(LOSSES[name], fullgraph=True, backend=counted, dynamic=True)
+    for shape in ((5, 4), (6, 7), (9, 8), (11, 13)):
+        given = sized(*shape)
+        for function in (program, compiled):
+            close(function(*given), LOSSES[name](*given), rtol=1e-6)
+    assert counted.frame_count <= 2
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [*((name, "fake") for name in CASES), ("softmax", "meta"), ("logsumexp", "meta")],
+    [
+        *((name, "fake") for name in CASES),
+        *((name, "meta") for name in ("softmax", "logsumexp", "linear_cross_entropy")),
+    ],
 )
 def test_tensors_without_values(device: Any, name: str, kind: str) -> None:
     """Results and gradients have the shapes, dtypes and layouts of real ones."""
