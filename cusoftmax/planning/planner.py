@@ -127,14 +127,18 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
 
     Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
     has one to itself if the row does not fit on the chip otherwise, or if there are few blocks.
-    Large clusters, whose every block folds the nodes of all, only serve to let blocks share.
+    Large clusters, whose every block folds the nodes of all, only serve to let blocks share, and to
+    stage rows that would not fit otherwise.
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
     unparked = staged_warps(builder) if staged else builder.max_warps
     portable, largest = _cluster_sizes(builder.device, builder.problem.rows)
     several = tuning.RESIDENT_BLOCKS
-    for resident, most_blocks in ((several, portable), (several, largest), (1, portable)):
+    attempts = [(several, portable), (several, largest), (1, portable)]
+    if staged:
+        attempts.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS)))
+    for resident, most_blocks in attempts:
         cluster = _cluster(builder, chunks, unparked // resident, most_blocks)
         if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:
             continue

@@ -133,6 +133,7 @@ ODD: dict[tuple[str, str], tuple[int, ...]] = {
     ("softmax", "float64"): (4095, 5, 33, 511, 65535),
     ("softmax_vjp", "float16"): (33, 257, 264, 4095),
     ("softmax_vjp", "float32"): (33, 257, 4095),
+    ("softmax_vjp", "float64"): (102401, 131071),
     ("log_softmax", "float16"): (33, 8191),
     ("log_softmax_jvp", "float32"): (130, 4095),
     ("cross_entropy_grad", "float16"): (33, 8191),
@@ -140,7 +141,25 @@ ODD: dict[tuple[str, str], tuple[int, ...]] = {
 # The same for every operation that reads and writes all elements of a row: from each of these
 # lengths on, as many as there are residues. They are on both sides of where the number of lanes, of
 # blocks or the pattern changes.
-FIRSTS = (1, 9, 15, 31, 63, 127, 255, 511, 1017, 2043, 4089, 8185, 16377, 32761, 50257, 98303)
+FIRSTS = (
+    1,
+    9,
+    15,
+    31,
+    63,
+    127,
+    255,
+    511,
+    1017,
+    2043,
+    4089,
+    8185,
+    16377,
+    32761,
+    50257,
+    98303,
+    131065,
+)
 EVERY = [
     (op, dtype)
     for op in ("softmax", "softmax_vjp", "log_softmax", "log_softmax_jvp", "cross_entropy_grad")
@@ -216,6 +235,9 @@ SIDE_BY_SIDE = [
     ("softmax_vjp", "float16", (2, 100, 49)),
     ("softmax_vjp", "float64", (2, 60, 101)),
     ("log_softmax_value_and_vjp", "float32", (2, 100, 37)),
+    ("cross_entropy_grad", "float16", (2, 50, 121)),
+    ("cross_entropy_grad", "float32", (3, 200, 33)),
+    ("logsumexp_vjp", "float16", (2, 300, 33)),
 ]
 
 
