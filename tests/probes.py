@@ -74,6 +74,13 @@ def _tall(n: int, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
+def _lone(n: int, rng: np.random.Generator) -> np.ndarray:
+    """One large term, and others whose lanes' sums are all rounded to 0 beside it."""
+    x = rng.normal(-12.8, 0.1, n)
+    x[0] = 0
+    return x
+
+
 def _wide(n: int, rng: np.random.Generator) -> np.ndarray:
     """Both signs and far apart: x − m is not a float."""
     return rng.normal(0, 20, n)
@@ -88,6 +95,13 @@ def _cliff(n: int, rng: np.random.Generator) -> np.ndarray:
     """The second half so far below that float32 just holds its results."""
     x = -rng.random(n)
     x[n // 2 :] -= 79
+    return x
+
+
+def _abyss(n: int, rng: np.random.Generator) -> np.ndarray:
+    """The same for float64."""
+    x = _cliff(n, rng)
+    x[n // 2 :] -= 700 - 79
     return x
 
 
@@ -119,9 +133,11 @@ ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "wide": _wide,
     "steep": _steep,
     "cliff": _cliff,
+    "abyss": _abyss,
     "huge": _huge,
     "near": _near,
     "tall": _tall,
+    "lone": _lone,
     "infinite": _infinite,
 }
 

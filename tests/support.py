@@ -296,23 +296,40 @@ def boundaries(
 ) -> Iterator[tuple[int, Plan]]:
     """Yield row lengths on either side of each change of plan between `low` and `high`.
 
+    Of rows, those of whole sectors and those of an odd length are gone through one after the other,
+    since odd ones are staged where the others are not.
+    """
+    if column:
+        kinds = [range(low, high + 1)]
+    else:
+        kinds = [range(-(-low // 16) * 16, high + 1, 16), range(low | 1, high + 1, 2)]
+    for lengths in kinds:
+        yield from _boundaries(op, dtype, arch, rows, column, lengths)
+
+
+def _boundaries(
+    op: str, dtype: str, arch: str, rows: int, column: bool, lengths: range
+) -> Iterator[tuple[int, Plan]]:
+    """Yield those of `lengths` on either side of which the plan changes.
+
     The planner itself is asked: at lengths less than one unit of summation apart, since nothing
     changes and changes back within one, and then between those that differ. Of the changes of the
     number of pieces alone the first of each kind of plan is enough: the others are like it.
     """
     cut: set[str] = set()  # the kinds of which it was met
 
-    def at(n: int) -> Plan:
+    def at(i: int) -> Plan:
+        n = lengths[i]
         shape, axis = ((n, rows), 0) if column else ((rows, n), -1)
         return planned(op, dtype, shape, axis, arch)
 
-    def depth(n: int) -> tuple[Any, ...]:
-        found = _depth(at(n))
+    def depth(i: int) -> tuple[Any, ...]:
+        found = _depth(at(i))
         return found[:-1] if found[0] in cut else found
 
-    before = low
-    step = max(at(low).chunk - 1, 63)
-    for after in [*range(low + step, high, step), high]:
+    before = 0
+    step = max((max(at(0).chunk, 64) - 1) // lengths.step, 1)
+    for after in [*range(step, len(lengths) - 1, step), len(lengths) - 1]:
         while depth(before) != depth(after):
             left, right = before, after
             while right - left > 1:
@@ -321,8 +338,8 @@ def boundaries(
                     left = middle
                 else:
                     right = middle
-            yield left, at(left)
-            yield right, at(right)
+            yield lengths[left], at(left)
+            yield lengths[right], at(right)
             if _depth(at(left))[:-1] == _depth(at(right))[:-1]:
                 cut.add(kind(at(right)))
             before = right

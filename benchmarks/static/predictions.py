@@ -15,7 +15,7 @@ from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
-from cusoftmax.profiling.sectors import level2_bytes
+from cusoftmax.profiling.sectors import executed_lines, level2_bytes
 
 BATCH_ELEMENTS = 1 << 27  # 256 MiB of float16: more than any cache
 Found = TypeVar("Found")
@@ -68,7 +68,7 @@ class Prediction:
 def cost_of(case: Case) -> Cost:
     """Return what the model says of this package's plan."""
     chosen = case.plan
-    return cost(chosen, Chip.named(case.chip), level2_bytes(chosen))
+    return cost(chosen, Chip.named(case.chip), level2_bytes(chosen), executed_lines(chosen))
 
 
 def ours(case: Case) -> Prediction:

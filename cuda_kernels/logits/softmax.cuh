@@ -8,7 +8,7 @@
 namespace csm {
 
 struct Softmax : OfLogits<WritesElements> {
-  static constexpr bool kRounds = !kFastExp;
+  static constexpr bool kHasPower = !kFastExp;
   static constexpr Neutral kNeutral[] = {Neutral::lowest};  // −inf: never the maximum, and its exponential is 0
 
   // The exponential replaces the element, so that each is computed only once.
@@ -17,13 +17,16 @@ struct Softmax : OfLogits<WritesElements> {
   }
 
   static constexpr bool kPairs = kSingle && kPlainLogits && !kCountsOnes && kRegisterInputs == 1 && kMaxVec % 2 == 0;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponential(e, to); }
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) {
+    if constexpr (kShiftedPairs<Softmax>) return e = exp_of<false, true>(e, to.round);
+    else return e = exponential(e, to);
+  }
   CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled_by_lifted(e, scale.times); }
 
   // What turns exponentials of the chunk into y. A row of −inf alone has the sum 0, and its results are NaN.
   using Scale = Factor;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext&) {
-    return lifted(factor_between(chunk_maximum, row.m, normalised(reciprocal_of(row.s[0]))));
+    return lifted(factor_between(chunk_maximum, row.m, reciprocal_of(row.s[0])));
   }
   CSM_DEVICE static void map(const Element& e, const Scale& scale, Place, Values<1>& y) {
     y[0] = scaled_by_lifted(e[0], scale.times);

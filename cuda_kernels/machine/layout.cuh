@@ -10,9 +10,11 @@ namespace csm {
 // have row strides of 0; the row stride of a selection leads from one selected element to the next.
 // The host writes this struct word by word: layout_of in cusoftmax.
 struct Layout {
-  i64 n;       // elements of a row
-  i64 rows;    // rows
-  i64 rounds;  // split and topk patterns: rounds of one chunk a warp that a block makes over its piece of a row
+  i64 n;     // elements of a row
+  i64 rows;  // rows
+  // Split and topk patterns: rounds of one chunk a warp that a block makes over its piece of a row. Column pattern,
+  // where operands are staged: passes over neighbouring rows.
+  i64 rounds;
   i64 batch_dims, reduce_dims;  // dimensions in use of batch_* and reduce_*
   // Column pattern: so many rows lie side by side, inner_stride apart, and batch_* describe the other dimensions.
   i64 inner;

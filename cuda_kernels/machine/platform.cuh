@@ -214,6 +214,15 @@ CSM_DEVICE float at_least(float a, float least) {
 #endif
 }
 CSM_DEVICE double at_least(double a, double least) { return a < least ? least : a; }
+// The larger of both, and NaN if either is.
+CSM_DEVICE float maximum_or_nan(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  return at_least(a, b);
+#else
+  return a >= b || a != a ? a : b;
+#endif
+}
+CSM_DEVICE double maximum_or_nan(double a, double b) { return a >= b || a != a ? a : b; }
 // The integer next to a towards 0.
 CSM_DEVICE float towards_zero(float a) { return truncf(a); }
 CSM_DEVICE double towards_zero(double a) { return trunc(a); }
@@ -346,6 +355,10 @@ CSM_DEVICE PairOf<T> each(PairOf<T> pair, Function function) {
 template <class T>
 CSM_DEVICE PairOf<T> at_least(PairOf<T> a, T least) {
   return each(a, [=](T one) { return at_least(one, least); });
+}
+template <class T>
+CSM_DEVICE PairOf<T> maximum(PairOf<T> a, T least) {
+  return each(a, [=](T one) { return maximum(one, least); });
 }
 template <class T>
 CSM_DEVICE PairOf<T> exp2_approx(PairOf<T> a) {

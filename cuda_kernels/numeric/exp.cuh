@@ -74,6 +74,18 @@ CSM_DEVICE Pair power_of_two(Pair rounded) {
   return each(rounded, [](Acc one) { return power_of_two(one); });
 }
 
+// power · 2^k for a power in [0.5, 2) and an integer k from 1 − kBias on, given as kRound + k. Subnormal where it is
+// below 2^(1 − kBias): operations on it take it as 0.
+CSM_DEVICE float times_power_of_two(float power, float rounded) {
+  return bits_to_float(float_to_bits(power) + (float_to_bits(rounded) << 23));
+}
+CSM_DEVICE Pair times_power_of_two(Pair power, Pair rounded) {
+  Acc low, high, low_rounded, high_rounded;
+  power.get(low, high);
+  rounded.get(low_rounded, high_rounded);
+  return {times_power_of_two(low, low_rounded), times_power_of_two(high, high_rounded)};
+}
+
 // a · 2^k for an integer k of a size up to 2000.
 CSM_DEVICE double scale_by_power(double a, int k) {
   // k may reach −1075, which no single power of two has as its exponent: two factors.
@@ -190,15 +202,21 @@ CSM_DEVICE T exp_polynomial(T r) {
 
 // e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
 // last place of low, which is finite. T is Acc or, without low, Pair.
-template <bool kLow = false, class T>
+//
+// kNumbers: x is a float or −∞; NaN and +∞ give anything. In place of 0 there may be a subnormal.
+template <bool kLow = false, bool kNumbers = false, class T>
 CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
-  const Acc least = ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2;
+  const Acc from = (ExpC::kRound - ExpC::kBias) - round;
+  // With kNumbers k = 1 − kBias and r < 0.
+  const Acc least = kNumbers ? fused(from + Acc(1), ExpC::kLn2, Acc(-0.25) * ExpC::kLn2) : from * ExpC::kLn2;
   T near = x;
   if constexpr (kLow) {
     near = x + low;  // low may be large if x is
     const bool vanishes = near < least;
     low = vanishes ? Acc(0) : fast_error(x, low, near);
     near = vanishes ? least : near;
+  } else if constexpr (kNumbers) {
+    near = maximum(near, least);
   } else {
     near = at_least(near, least);
   }
@@ -221,7 +239,8 @@ CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
   } else {
     power = fused(r, fused(r, exp_polynomial(r), one), one);
   }
-  return power * power_of_two(rounded);
+  if constexpr (kNumbers) return times_power_of_two(power, rounded);
+  else return power * power_of_two(rounded);
 }
 
 // For 16-bit outputs of float arithmetic. x = −∞ gives 0, and NaN stays NaN.
@@ -324,7 +343,8 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
 // A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would
 // be flushed beside results of 2^-102 and less, in float. T is Acc or Pair.
 constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+48) : Acc(1);
-CSM_DEVICE Factor lifted(const Factor& a) { return {{a.times.hi * kLift, a.times.lo * kLift}, a.power}; }
+CSM_DEVICE DoubleWord lifted(DoubleWord a) { return {a.hi * kLift, a.lo * kLift}; }
+CSM_DEVICE Factor lifted(const Factor& a) { return {lifted(a.times), a.power}; }
 template <class T>
 CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
   const T product = scaled(x, times);

@@ -26,18 +26,20 @@ struct Op : WritesElements {
   CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
     term[0] = exp_of_log(e[0]) * e[1];
   }
+  static constexpr int kProductSums = 1;
+  CSM_DEVICE static Acc factor(const Element& e, int, int which) { return which == 0 ? exp_of_log(e[0]) : e[1]; }
 
   struct Scale {
-    Mean mean;   // ⟨y, ẋ⟩
-    Acc factor;  // the scale of scale · x, or 1
+    DoubleWord mean;  // ⟨y, ẋ⟩
+    Acc factor;       // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext& context) {
-    Mean mean = {Acc(0), drop_invalid_low(row.s[0])};
+    Mean mean = {Acc(0), row.s[0]};
     if constexpr (kDominant) {
       const DoubleWord others = as_double_word(-exp_minus_one(row.picked[kLog]));
       if (row.picked[kPresent] > Acc(0)) mean = mean_from(row.s[0], others, row.picked[kChange]);
     }
-    return {mean, scale_of(context)};
+    return {value_of(mean), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
     change[0] = rescaled(less(e[1], row.mean), row.factor);

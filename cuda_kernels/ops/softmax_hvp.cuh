@@ -19,10 +19,14 @@ struct Op : OfSoftmax {
     term[kFirst + 1] = e[0] * e[2];
     term[kFirst + 2] = term[kFirst + 1] * e[1];
   }
+  CSM_DEVICE static Acc factor(const Element& e, int k, int which) {
+    const int number = k - kFirst;
+    return which == 1 ? e[number == 1 ? 2 : 1] : number < 2 ? e[0] : e[0] * e[2];
+  }
 
   struct Scale {
-    Mean dy, v;       // ⟨y, dy⟩, ⟨y, v⟩
-    DoubleWord both;  // ⟨ẏ, dy⟩
+    DoubleWord dy, v;  // ⟨y, dy⟩, ⟨y, v⟩
+    DoubleWord both;   // ⟨ẏ, dy⟩
   };
   CSM_DEVICE static DoubleWord subtract(DoubleWord a, DoubleWord b) { return add(a, DoubleWord{-b.hi, -b.lo}); }
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
@@ -36,11 +40,11 @@ struct Op : OfSoftmax {
         both = add(both, multiply(row.s[0], multiply(dy_m, v_m)));
       }
     }
-    return {dy, v, drop_invalid_low(subtract(both, multiply(dy.beyond, v.beyond)))};
+    return {value_of(dy), value_of(v), drop_invalid_low(subtract(both, multiply(dy.beyond, v.beyond)))};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
     const Acc product = fused(less_exactly(e[2], row.v), less_exactly(e[1], row.dy), -row.both.hi);
-    change[0] = e[0] * minus(product, {row.both.lo, Acc(0)});
+    change[0] = kCompensated ? fused(e[0], product, -(e[0] * row.both.lo)) : e[0] * product;
   }
 };
 

@@ -22,17 +22,17 @@ struct Op : OfLogits<WritesElements> {
 
   struct Scale {
     Factor of_exponential;  // which makes y of it
-    Mean mean;              // ⟨y, v⟩
+    DoubleWord mean;        // ⟨y, v⟩
     Acc factor;             // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
     const Factor of_exponential = factor_between(chunk_maximum, row.m, inverse);
-    return {of_exponential, mean_of_exponentials(row, inverse), scale_of(context)};
+    return {of_exponential, value_of(mean_of_exponentials(row, inverse)), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
     result[0] = scaled(e[0], row.of_exponential);
-    result[1] = rescaled(result[0] * less(e[1], row.mean), row.factor);
+    result[1] = rescaled(times_less(result[0], e[1], row.mean), row.factor);
   }
 };
 

@@ -17,18 +17,17 @@ struct Op : OfSoftmax {
     term[kFirst] = e[0] * e[1];
   }
 
-  static constexpr int kPlainSums = kFirst, kProductSums = 1;
   CSM_DEVICE static Acc factor(const Element& e, int, int which) { return e[which]; }
 
   struct Scale {
-    Mean mean;   // ⟨y, v⟩
-    Acc factor;  // the scale of scale · x, or 1
+    DoubleWord mean;  // ⟨y, v⟩
+    Acc factor;       // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext& context) {
-    return {mean_of(row, 0), scale_of(context)};
+    return {value_of(mean_of(row, 0)), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& product) {
-    product[0] = rescaled(e[0] * less(e[1], row.mean), row.factor);
+    product[0] = rescaled(times_less(e[0], e[1], row.mean), row.factor);
   }
 };
 

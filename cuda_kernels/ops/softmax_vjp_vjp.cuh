@@ -18,16 +18,19 @@ struct Op : OfSoftmax {
     term[kFirst] = e[0] * e[1];
     term[kFirst + 1] = e[0] * e[2];
   }
+  CSM_DEVICE static Acc factor(const Element& e, int k, int which) { return which == 0 ? e[0] : e[1 + k - kFirst]; }
 
   struct Scale {
-    Mean dy, g;  // ⟨y, dy⟩, ⟨y, g⟩
+    DoubleWord dy, g;  // ⟨y, dy⟩, ⟨y, g⟩
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
-    return {mean_of(row, 0), mean_of(row, 1)};
+    return {value_of(mean_of(row, 0)), value_of(mean_of(row, 1))};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& gradient) {
-    gradient[0] = fused(e[2], less(e[1], row.dy), -scaled(e[1], value_of(row.g)));
-    gradient[1] = e[0] * less(e[2], row.g);
+    Acc low = Acc(0);  // what the means' low words are multiplied by
+    if constexpr (kMeanHasLow) low = fused(e[2], row.dy.lo, e[1] * row.g.lo);
+    gradient[0] = fused(e[2], e[1] - row.dy.hi, -fused(e[1], row.g.hi, low));
+    gradient[1] = times_less(e[0], e[2], row.g);
   }
 };
 

@@ -20,10 +20,10 @@ struct Op : OperationBase {
     sum[0] = term(x[0], to);
   }
 
-  // 1 / s. A row of −inf alone has s = 0, and its results are NaN, as in softmax.
+  // 1 / s, lifted. A row of −inf alone has s = 0, and its results are NaN, as in softmax.
   using Scale = DoubleWord;
-  CSM_DEVICE static Scale scale(DoubleWord sum) { return normalised(reciprocal_of(sum)); }
-  CSM_DEVICE static Acc value(Acc term, Scale scale) { return scaled(term, scale); }
+  CSM_DEVICE static Scale scale(DoubleWord sum) { return lifted(reciprocal_of(sum)); }
+  CSM_DEVICE static Acc value(Acc term, Scale scale) { return scaled_by_lifted(term, scale); }
 };
 
 }  // namespace csm

@@ -13,17 +13,20 @@
 //   stage 2   a warp folds the nodes of one row; if there are no elements to write, it writes the row's values;
 //   stage 3   if there are, each block reads its piece again and writes it, and the row's values.
 //
-// Shared memory: where operands are staged, the block's part of the rows (reduce/span.cuh), which must be all that lie
-// side by side; a node for each walker and row; in a cluster also a node for each block and row; in stage 3 a node for
-// each row. Workspace: a node for each piece of each row, then a node for each row.
+// Where operands are staged, the block takes layout.rounds times as many rows, or all that lie side by side: it copies
+// its part of these to shared memory at once (reduce/column_span.cuh), and makes a pass for each kColumns of them.
 //
-// Barriers, for each unit of work of a block: one after the leaves are stored, one after each level of the fold, and
-// one before shared memory is used for the next unit. In a cluster the last is a cluster barrier, which also makes sure
-// that every block has started before others write to it; another one follows the exchange of the blocks' nodes. Spans
-// have the barriers that they ask for besides.
+// Shared memory: that part of the rows; a node for each walker and row of a pass; in a cluster also a node for each
+// block and row; in stage 3 a node for each row. Workspace: a node for each piece of each row, then a node for each
+// row.
+//
+// Barriers, for each pass: one after the leaves are stored, one after each level of the fold, and one before shared
+// memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
+// has started before others write to it; another one follows the exchange of the blocks' nodes. Spans have the barriers
+// that they ask for besides.
 #pragma once
 
-#include "reduce/span.cuh"
+#include "reduce/column_span.cuh"
 #include "reduce/stretch.cuh"
 
 namespace csm {
@@ -35,8 +38,9 @@ class ColumnTile {
   // Elements [first, first + kItems) of the rows; `n` is 0 for a thread with no rows.
   CSM_DEVICE ColumnTile(i64 first, i64 n) : first_(first), n_(n) {}
 
-  CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext (&context)[kVec]) {
-    read_inputs(args, row);
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const ColumnSpan& span,
+                       const RowContext (&context)[kVec]) {
+    read_inputs(args, row, span);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       if (!wanted(i)) break;  // later items are absent too, so the compiler can drop them
@@ -83,12 +87,13 @@ class ColumnTile {
       }
     }
     const Adder<Op> adder(node.m, node.picked, ExpC::kAboveAll);
+    typename Adder<Op>::Held held[kPartials];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
-      adder.terms(item_[i][column], {first_, i}, context, term, node.picked);
+      const Element e = adder.terms(item_[i][column], {first_, i}, context, term, node.picked);
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, term[k], i == 0);
+      for (int k = 0; k < kSums; ++k) adder.add(k, node.s[k], node.s[k].hi, held[k], e, term[k], i, kItems);
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = adder.whole(k, adder.sum_of(k, node.s[k]));
@@ -98,18 +103,19 @@ class ColumnTile {
   // Does to the elements what reduce() does, and returns the maximum; the compiler drops the sums.
   CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return reduce(column, context).m; }
 
-  CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale (&scale)[kVec]) const {
+  CSM_DEVICE void write(const Arguments& args, const Row& row, const ColumnSpan& span,
+                        const typename Op::Scale (&scale)[kVec]) const {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kOutputs> result[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         Element e = item_[i][c];
-        if constexpr (Op::kRounds) e[0] *= scale[c].power;  // columns differ, so not in_rounds()
+        if constexpr (Op::kHasPower) e[0] *= scale[c].power;
         Op::map(e, scale[c], {first_, i}, result[c]);
         if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }
-      store_outputs(args, row, i, result);
+      store_outputs(args, row, span, i, result);
     }
   }
 
@@ -126,39 +132,38 @@ class ColumnTile {
     return offset_of(first_ + i, at.reduce_size, at.reduce_stride[Operand], at.reduce_dims);
   }
   template <int Operand = 0>
-  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) {
+  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const ColumnSpan& span) {
     if constexpr (Operand < kInputs) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         Acc got[kVec];
-        const i64 offset = down<Operand>(args, i);
         if constexpr (kStaged<Operand>) {
-          load<Type<Operand>, neutral_of<Op>(Operand)>(row.staged[Operand] + static_cast<int>(offset), wanted(i), got);
+          const int place = row.staged[Operand] + i * span.pitch<Operand>();
+          load<Type<Operand>, neutral_of<Op>(Operand)>(place, wanted(i), got);
         } else {
-          load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + offset, wanted(i), got);
+          load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + down<Operand>(args, i), wanted(i), got);
         }
 #pragma unroll
         for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
       }
-      read_inputs<Operand + 1>(args, row);
+      read_inputs<Operand + 1>(args, row, span);
     }
   }
 
   template <int Which = 0>
-  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int i,
+  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, const ColumnSpan& span, int i,
                                 const Values<kOutputs> (&result)[kVec]) const {
     if constexpr (Which < kOutputs) {
       constexpr int kOperand = kFirstOutput + Which;
       Acc give[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) give[c] = result[c][Which];
-      const i64 offset = down<kOperand>(args, i);
       if constexpr (kStaged<kOperand>) {
-        store<Type<kOperand>>(row.staged[kOperand] + static_cast<int>(offset), wanted(i), give);
+        store<Type<kOperand>>(row.staged[kOperand] + i * span.pitch<kOperand>(), wanted(i), give);
       } else {
-        store<Type<kOperand>>(row.start[kOperand] + offset, wanted(i), give);
+        store<Type<kOperand>>(row.start[kOperand] + down<kOperand>(args, i), wanted(i), give);
       }
-      store_outputs<Which + 1>(args, row, i, result);
+      store_outputs<Which + 1>(args, row, span, i, result);
     }
   }
 };
@@ -167,31 +172,37 @@ constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
 // Where shared memory holds the node of a walker and row. Walkers follow each other; the rows of each are permuted, so
 // that neither lanes that store nodes of neighbouring rows nor lanes that fold the parts of some rows (folded_column)
 // meet bank conflicts, but in short steps of folds of more than 32 walkers.
-constexpr int kBanks = 128 / static_cast<int>(sizeof(Acc));
-constexpr int kWalkersAcross = kColumns < kBanks ? kBanks / kColumns : 1;  // nodes of so many use each bank once
+// Numbers are unsigned, and powers of two are told by their exponents: a division takes more instructions than a merge.
+CSM_DEVICE constexpr unsigned log2_of(unsigned n) { return n > 1 ? 1 + log2_of(n / 2) : 0; }
+constexpr unsigned kColumnBits = log2_of(kColumns), kBankBits = log2_of(128 / sizeof(Acc)), kWarpBits = log2_of(kWarp);
+constexpr unsigned kAcrossBits = kColumnBits < kBankBits ? kBankBits - kColumnBits : 0;  // walkers that use each bank
 CSM_DEVICE int node_at(int walker, int column) {
-  return walker * kColumns + (column ^ (walker / kWalkersAcross + walker / kWarp) % kColumns);
+  const unsigned part = static_cast<unsigned>(walker), turned = (part >> kAcrossBits) + (part >> kWarpBits);
+  return static_cast<int>((part << kColumnBits) + (static_cast<unsigned>(column) ^ turned % kColumns));
 }
-// The number-th row that groups of `width` lanes fold. The groups that share a wavefront take rows that lie apart.
-CSM_DEVICE int folded_column(int number, int width) {
-  constexpr int kSide = kColumns < kBanks ? kColumns : kBanks;
-  const int groups = width < kBanks ? kBanks / width : 1, apart = groups < kSide ? kSide / groups : 1;
-  const int low = number % kSide;
-  return number - low + low % groups * apart + low / groups;
+// The number-th row that groups of 2^bits lanes fold. The groups that share a wavefront take rows that lie apart.
+CSM_DEVICE unsigned folded_column(unsigned number, unsigned bits) {
+  constexpr unsigned kSideBits = kColumnBits < kBankBits ? kColumnBits : kBankBits;
+  const unsigned groups = bits < kBankBits ? kBankBits - bits : 0, apart = groups < kSideBits ? kSideBits - groups : 0;
+  const unsigned low = number & ((1u << kSideBits) - 1);
+  return number - low + ((low & ((1u << groups) - 1)) << apart) + (low >> groups);
 }
 
 // Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place. Neighbouring
 // lanes take neighbouring parts. The whole block calls it, after a barrier, and it ends with a barrier.
 CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
-  for (int stride = 1; stride < parts; stride *= kWarp) {
-    const int left = parts / stride, width = left < kWarp ? left : kWarp;
-    for (int base = thread_index() - thread_index() % kWarp; base < left * kColumns; base += block_threads()) {
-      const int place = base + thread_index() % kWarp;  // counts parts of a group first, then rows, then groups
-      const int group = place / width / kColumns, part = place % width;
-      const int column = folded_column(place / width % kColumns, width);
-      const bool present = place < left * kColumns;
-      const int at = node_at((group * width + part) * stride, column);
-      const Node node = fold_lanes(nodes.load(at, present), width);
+  const unsigned thread = static_cast<unsigned>(thread_index()), lane = thread % kWarp;
+  const unsigned all_bits = static_cast<unsigned>(lowest_bit(static_cast<unsigned>(parts)));
+  for (unsigned done = 0; done < all_bits; done += kWarpBits) {
+    const unsigned left = all_bits - done, bits = left < kWarpBits ? left : kWarpBits;
+    const unsigned places = static_cast<unsigned>(kColumns) << left;
+    for (unsigned base = thread - lane; base < places; base += static_cast<unsigned>(block_threads())) {
+      const unsigned place = base + lane;  // counts parts of a group first, then rows, then groups
+      const unsigned group = place >> bits >> kColumnBits, part = place & ((1u << bits) - 1);
+      const unsigned column = folded_column(place >> bits & (kColumns - 1), bits);
+      const bool present = place < places;
+      const int at = node_at(static_cast<int>(((group << bits) + part) << done), static_cast<int>(column));
+      const Node node = fold_lanes(nodes.load(at, present), 1 << bits);
       if (present && part == 0) nodes.store(at, node);
     }
     block_barrier();
@@ -208,112 +219,123 @@ CSM_DEVICE void walk(const Arguments& args) {
   const Layout& layout = args.layout;
   const int walkers = block_threads() / kLanes, walker = thread_index() / kLanes, lane = thread_index() % kLanes;
   const int rank = kCluster > 1 ? cluster_rank() : 0;
-  const i64 tiles = (layout.inner + kColumns - 1) / kColumns;
+  const i64 wide = kStages && kColumns * layout.rounds < layout.inner ? kColumns * layout.rounds
+                   : kStages                                          ? layout.inner
+                                                                      : kColumns;  // rows of a tile
+  const i64 tiles = (layout.inner + wide - 1) / wide;
   const i64 pieces = pieces_of(layout);
   const i64 units = layout.rows / layout.inner * tiles * pieces;
-  using Span = SpanOf<kItems * kVec>;
-  const int length = walkers * kItems,
-            room = length * static_cast<int>(layout.inner);  // of the block's part of the rows
-  const int nodes_at = kStages ? Span::bytes(room) : 0;
-  const SharedNodes nodes(nodes_at, kStage == 3 ? kColumns : walkers * kColumns);
-  const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kColumns,
-                              kCluster * kColumns);
+  const int length = walkers * kItems;
   const GlobalNodes workspace(args.workspace);
 
   const i64 first_unit = block_index() / kCluster;
   for (i64 unit = first_unit; unit < units; unit += grid_blocks() / kCluster) {
-    const i64 piece = unit % pieces, outer = unit / pieces / tiles;
-    const i64 column = unit / pieces % tiles * kColumns + lane * kVec;
-    const bool present = column < layout.inner;  // kVec divides inner: all of the thread's rows exist, or none
-    const i64 number = outer * layout.inner + column;
-    Row row = row_at(args, outer);
+    const i64 piece = unit % pieces, outer = unit / pieces / tiles, tile_start = unit / pieces % tiles * wide;
     const i64 first = (piece * kCluster + rank) * length;  // the block's elements of the rows are those from here on
     const i64 left = layout.n - first < length ? layout.n - first : length;
-    const Span span(row, first * layout.inner, left * layout.inner, room);
-    if (present) row.advance(layout, column);
-
-    if constexpr (kCluster > 1) cluster_arrive();
-    // The nodes of the last unit have been read, and its results written.
-    if ((kCluster == 1 || kStages) && unit != first_unit) block_barrier();
+    Row tile_row = row_at(args, outer);
+    tile_row.advance(layout, tile_start);
+    const i64 beside = layout.inner - tile_start < wide ? layout.inner - tile_start : wide;
+    const ColumnSpan span(layout, tile_row, first, left, static_cast<int>(beside),
+                          static_cast<int>(layout.n < length ? layout.n : length), static_cast<int>(wide));
+    const int nodes_at = kStages ? span.bytes() : 0;
+    const SharedNodes nodes(nodes_at, kStage == 3 ? kColumns : walkers * kColumns);
+    const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kColumns,
+                                kCluster * kColumns);
     if constexpr (kStages) {
-      span.read();
+      if (unit != first_unit) block_barrier();  // the results of the last unit have been written
+      span.read(layout);
       block_barrier();
-      span.set_places(row, column - first * layout.inner);
     }
-    RowContext context[kVec];
-#pragma unroll
-    for (int c = 0; c < kVec; ++c) {
-      Row at = row;
-      at.advance(layout, c);
-      context[c] = row_context<Op>(args, at, number + c, present);
-    }
-    ColumnTile<Op> tile(first + walker * kItems, present ? layout.n : 0);
-    tile.read(args, row, context);
-    typename Op::Scale scale[kVec];
-    if constexpr (kStage == 3) {
-      // Walker 0 of each row reads its node for all others.
-      if (walker == 0) {
-#pragma unroll
-        for (int c = 0; c < kVec; ++c) {
-          nodes.store(c * kLanes + lane, workspace.load(layout.rows * pieces + number + c, present));
-        }
-      }
-      block_barrier();
+    // kColumns rows. They are one pass's work, of `wide`.
+    const auto pass = [&](int start, bool is_first) {
+      const int column = start + lane * kVec;
+      const bool present = column < beside;  // kVec divides inner: all of the thread's rows exist, or none
+      const i64 number = outer * layout.inner + tile_start + column;
+      Row row = tile_row;
+      if (present) row.advance(layout, column);
+
+      if constexpr (kCluster > 1) cluster_arrive();
+      // The nodes of the last pass have been read.
+      if (kCluster == 1 && !is_first) block_barrier();
+      if constexpr (kStages) span.set_places(row, walker * kItems, column);
+      RowContext context[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        const Node whole = nodes.load(c * kLanes + lane);
-        scale[c] = Op::scale(tile.prepare(c, context[c]), whole, context[c]);
         Row at = row;
         at.advance(layout, c);
-        write_values<Op>(at, whole, context[c], present && piece == 0 && walker == 0);
+        context[c] = row_context<Op>(args, at, number + c, present);
       }
-      tile.write(args, row, scale);
-      if constexpr (kStages) {
-        block_barrier();
-        span.write();
-      }
-      continue;
-    }
-
-    DoubleWord m[kVec];
+      ColumnTile<Op> tile(first + walker * kItems, present ? layout.n : 0);
+      tile.read(args, row, span, context);
+      typename Op::Scale scale[kVec];
+      if constexpr (kStage == 3) {
+        // Walker 0 of each row reads its node for all others.
+        if (walker == 0) {
 #pragma unroll
-    for (int c = 0; c < kVec; ++c) {
-      const Node node = tile.reduce(c, context[c]);
-      m[c] = node.m;
-      nodes.store(node_at(walker, c * kLanes + lane), node);
-    }
-    block_barrier();
-    fold_columns(nodes, walkers);
-    if constexpr (kStage == 1) {
-      if (walker == 0) {
+          for (int c = 0; c < kVec; ++c) {
+            nodes.store(c * kLanes + lane, workspace.load(layout.rows * pieces + number + c, present));
+          }
+        }
+        block_barrier();
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
-          workspace.store((number + c) * pieces + piece, nodes.load(c * kLanes + lane), present);
+          const Node whole = nodes.load(c * kLanes + lane);
+          scale[c] = Op::scale(tile.prepare(c, context[c]), whole, context[c]);
+          Row at = row;
+          at.advance(layout, c);
+          write_values<Op>(at, whole, context[c], present && piece == 0 && walker == 0);
         }
+        tile.write(args, row, span, scale);
+        return;
       }
-      continue;
-    }
-    if constexpr (kCluster > 1) {
-      cluster_wait();
-      for (int i = thread_index(); i < kCluster * kColumns; i += block_threads()) {
-        of_blocks.store_remote(node_at(rank, i % kColumns), nodes.load(i % kColumns), i / kColumns);
-      }
-      cluster_arrive();
-      cluster_wait();
-      fold_columns(of_blocks, kCluster);
-    }
+
+      DoubleWord m[kVec];
 #pragma unroll
-    for (int c = 0; c < kVec; ++c) {
-      Row at = row;
-      at.advance(layout, c);
-      const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
-      scale[c] = Op::scale(m[c], whole, context[c]);
-      write_values<Op>(at, whole, context[c], present && rank == 0 && walker == 0);
-    }
-    tile.write(args, row, scale);
-    if constexpr (kStages) {
+      for (int c = 0; c < kVec; ++c) {
+        const Node node = tile.reduce(c, context[c]);
+        m[c] = node.m;
+        nodes.store(node_at(walker, c * kLanes + lane), node);
+      }
       block_barrier();
-      span.write();
+      fold_columns(nodes, walkers);
+      if constexpr (kStage == 1) {
+        if (walker == 0) {
+#pragma unroll
+          for (int c = 0; c < kVec; ++c) {
+            workspace.store((number + c) * pieces + piece, nodes.load(c * kLanes + lane), present);
+          }
+        }
+        return;
+      }
+      if constexpr (kCluster > 1) {
+        cluster_wait();
+        for (int i = thread_index(); i < kCluster * kColumns; i += block_threads()) {
+          of_blocks.store_remote(node_at(rank, i % kColumns), nodes.load(i % kColumns), i / kColumns);
+        }
+        cluster_arrive();
+        cluster_wait();
+        fold_columns(of_blocks, kCluster);
+      }
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) {
+        Row at = row;
+        at.advance(layout, c);
+        const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
+        scale[c] = Op::scale(m[c], whole, context[c]);
+        write_values<Op>(at, whole, context[c], present && rank == 0 && walker == 0);
+      }
+      tile.write(args, row, span, scale);
+    };
+    if constexpr (kStages) {
+#pragma unroll 1
+      for (int start = 0; start < beside; start += kColumns) pass(start, start == 0);
+      if constexpr (kStage != 1) {
+        block_barrier();
+        span.write(layout);
+      }
+    } else {
+      pass(0, unit == first_unit);
     }
   }
 }

@@ -13,35 +13,43 @@ namespace csm {
 
 struct Mean {
   Acc at;             // v_m, or 0
-  DoubleWord beyond;  // the mean less that
+  DoubleWord beyond;  // the mean less that; the low word is NaN where the high one is infinite
 };
 
 // From the sums over the others. An infinite or NaN v_m is the mean.
 CSM_DEVICE Mean mean_from(DoubleWord products, DoubleWord weights, Acc v_m) {
   if (!(v_m - v_m == Acc(0))) return {Acc(0), as_double_word(v_m)};
-  const DoubleWord taken = multiply(normalised(weights), as_double_word(v_m));
-  const DoubleWord beyond = drop_invalid_low(add(products, DoubleWord{-taken.hi, -taken.lo}));
-  return {v_m, drop_invalid_low(normalised(beyond))};
+  const DoubleWord taken = multiply(weights, as_double_word(v_m));
+  return {v_m, add(products, DoubleWord{-taken.hi, -taken.lo})};
 }
 
-// The mean's low word is less than one rounding of this.
-CSM_DEVICE Acc less(Acc v, const Mean& mean) {
-  if constexpr (kPickRule == PickRule::given) return v - mean.beyond.hi;
-  else return (v - mean.at) - mean.beyond.hi;
-}
-
-// The same with one rounding less, for products of two of them.
-CSM_DEVICE Acc less_exactly(Acc v, const Mean& mean) {
-  if constexpr (kPickRule == PickRule::given) return minus(v, mean.beyond);
-  const DoubleWord from = two_difference(v, mean.at);
-  const Acc high = from.hi - mean.beyond.hi, low = from.lo - mean.beyond.lo;
-  return low == low ? high + low : high;  // low is NaN among infinities
-}
-
+// The mean in two words, also where Acc's other numbers have one: v_m less the high word is exact, so that v_m less
+// both has the digits of v_m − mean.
 CSM_DEVICE DoubleWord value_of(const Mean& mean) {
-  if constexpr (kPickRule == PickRule::given) return mean.beyond;
-  const DoubleWord sum = two_sum(mean.at, mean.beyond.hi);
-  return drop_invalid_low({sum.hi, sum.lo + mean.beyond.lo});
+  DoubleWord sum = mean.beyond;
+  if constexpr (kPickRule != PickRule::given) {
+    sum = two_sum(mean.at, mean.beyond.hi);
+    sum.lo += mean.beyond.lo;
+  }
+  return drop_invalid_low(sum);
+}
+
+constexpr bool kMeanHasLow = kCompensated || kPickRule != PickRule::given;
+
+// v − mean, rounded twice.
+CSM_DEVICE Acc less(Acc v, DoubleWord mean) { return kMeanHasLow ? (v - mean.hi) - mean.lo : v - mean.hi; }
+
+// The same rounded once, for products of two of them.
+CSM_DEVICE Acc less_exactly(Acc v, DoubleWord mean) {
+  if constexpr (!kMeanHasLow) return v - mean.hi;
+  const DoubleWord from = two_difference(v, mean.hi);
+  const Acc low = from.lo - mean.lo;
+  return low == low ? from.hi + low : from.hi;  // low is NaN among infinities
+}
+
+// y (v − mean), rounded twice.
+CSM_DEVICE Acc times_less(Acc y, Acc v, DoubleWord mean) {
+  return kMeanHasLow ? fused(y, v - mean.hi, -(y * mean.lo)) : y * (v - mean.hi);
 }
 
 // What operations on y, the first input, pick: the values of the element above ½.
@@ -63,10 +71,10 @@ struct PicksFromSoftmax : Base {
 };
 
 // Base of operations on y and vectors. With PickRule::dominant their sums are Σ y_j, then those of
-// the operation, first Σ y_j v_j for each vector v; and y_m and v_m are picked.
+// the operation, products with y, first Σ y_j v_j for each vector v; and y_m and v_m are picked.
 struct OfSoftmax : PicksFromSoftmax<WritesElements> {
   static constexpr int kFirst = kDominant ? 1 : 0;  // the operation's first sum
-  static constexpr int kPositive = kFirst;
+  static constexpr int kParts = kFirst, kProductSums = kSums - kFirst;
 
   // Of the number-th vector.
   CSM_DEVICE static Mean mean_of(const Node& row, int number) {
@@ -74,7 +82,7 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
     if constexpr (kDominant) {
       if (row.picked[0] > Acc(0)) return mean_from(products, row.s[0], row.picked[1 + number]);
     }
-    return {Acc(0), drop_invalid_low(products)};
+    return {Acc(0), products};
   }
 };
 
@@ -84,7 +92,7 @@ CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   const DoubleWord sum = normalised(drop_invalid_low(row.s[0])), products = drop_invalid_low(row.s[1]);
   const Acc largest = largest_exponential(row.m);
   const DoubleWord of_products = kFastExp ? inverse : DoubleWord{inverse.hi / ExpC::kRaise, inverse.lo / ExpC::kRaise};
-  if (!(sum.hi < Acc(2) * largest)) return {Acc(0), drop_invalid_low(multiply(products, of_products))};
+  if (!(sum.hi < Acc(2) * largest)) return {Acc(0), multiply(products, of_products)};
   const Acc v_m = row.picked[0];
   const DoubleWord others = normalised({sum.hi - largest, sum.lo});
   const DoubleWord rest = normalised(drop_invalid_low(add(products, -(part_of_largest(largest) * v_m))));

@@ -45,10 +45,7 @@ CSM_DEVICE Node empty_node() {
 // others: two more instructions.
 
 // Whether the k-th sum has a second word.
-template <class AnyOp = Op>
-CSM_DEVICE constexpr bool has_low_word(int k) {
-  return (kCompensated && k >= AnyOp::kPlainSums) || (kCountsOnes && k < kRelative);
-}
+CSM_DEVICE constexpr bool has_low_word(int k) { return kCompensated || (kCountsOnes && k < kRelative); }
 
 // Adds a term to the k-th sum, or makes it the first. Counts are exact in any order, so several sums may have one
 // count, `ones`: that of the first of them. If no term is larger than `start`, which is 0 otherwise, the sum starts
@@ -74,11 +71,9 @@ CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) {
   return {rest.hi, rest.lo + sum.lo};
 }
 
-// The sum of two partial sums of a chunk, whose high words add up exactly, are all that counts, or neither.
-enum class Addition { exact, plain, any };
-CSM_DEVICE DoubleWord add_parts(Addition addition, DoubleWord a, DoubleWord b) {
-  if (addition == Addition::exact) return {a.hi + b.hi, a.lo + b.lo};
-  if (addition == Addition::plain) return as_double_word(a.hi + b.hi);
+// The sum of two partial sums of a chunk, whose high words may be known to add up exactly.
+CSM_DEVICE DoubleWord add_parts(bool exact, DoubleWord a, DoubleWord b) {
+  if (exact) return {a.hi + b.hi, a.lo + b.lo};
   return add(a, b);
 }
 
@@ -155,8 +150,7 @@ CSM_DEVICE Node merge(Node a, Node b) {
   const bool same = low.m.hi == high.m.hi && (!kDoubleWordMaximum || low.m.lo == high.m.lo);
   if (kMaximum && (!kFastExp || !same)) refer_sums(low, high.m);
 #pragma unroll
-  for (int k = 0; k < kSums; ++k)
-    high.s[k] = k < AnyOp::kPlainSums ? as_double_word(high.s[k].hi + low.s[k].hi) : add(high.s[k], low.s[k]);
+  for (int k = 0; k < kSums; ++k) high.s[k] = add(high.s[k], low.s[k]);
   // Of two elements with the row's maximum neither dominates.
   const bool keeps = kPickRule == PickRule::largest && !same;
 #pragma unroll
@@ -165,7 +159,7 @@ CSM_DEVICE Node merge(Node a, Node b) {
 }
 
 // Calls visit(field, word) for each word of a node that is in use, and for the high word of m, word 0, in any case.
-template <class AnyOp = Op, class AnyNode, class Visit>
+template <class AnyNode, class Visit>
 CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
   constexpr int kMaximumWords = 1 + kDoubleWordMaximum;
   visit(0, node.m.hi);
@@ -173,7 +167,7 @@ CSM_DEVICE void each_word(AnyNode& node, Visit visit) {
 #pragma unroll
   for (int k = 0; k < kSums; ++k) {
     visit(kMaximumWords + 2 * k, node.s[k].hi);
-    if (has_low_word<AnyOp>(k)) visit(kMaximumWords + 1 + 2 * k, node.s[k].lo);
+    if (has_low_word(k)) visit(kMaximumWords + 1 + 2 * k, node.s[k].lo);
   }
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) visit(kMaximumWords + 2 * kSums + k, node.picked[k]);

@@ -56,13 +56,12 @@ struct RowContext : Values<kRowInputs> {
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
 //   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
-//   kPositive     is the number of sums, the first ones, whose terms are not negative, and for which the rounding
-//                 errors of the few additions within a lane do not matter
-//   kPlainSums    is the number of those that have one word everywhere
+//   kParts        is the number of sums, the first ones, whose terms are 0 to ½ and do not sum to more than that; else
+//                 the sum is not used
 //   kProductSums  is the number of sums, the last ones, whose terms are products of two numbers, factor(e, k, 0) and
 //                 factor(e, k, 1) for the k-th sum
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
-//   kRounds       says whether map() is called in rounds (in_rounds)
+//   kHasPower     says whether the scale is a factor, by whose `times` alone map() multiplies (power_applied)
 //   kPairs        says whether elements are the first input alone, with one term and one result, and the terms and
 //                 results of two come from terms_of(Pair&, reference), map_of(Pair, scale)
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
@@ -74,11 +73,22 @@ struct OperationBase {
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
-  static constexpr int kPositive = 0, kPlainSums = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kRounds = false, kOthers = false, kPairs = false;
+  static constexpr int kParts = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
+  static constexpr bool kHasPower = false, kOthers = false, kPairs = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
+
+// Whether tiles subtract the reference's shift from pairs of elements beforehand, since it is 0 but for large logits,
+// and a NaN or +∞ among them makes the sum NaN from the start: terms_of() need not see to either.
+template <class Op>
+constexpr bool kShiftedPairs = Op::kPairs && !kFastExp;
+// Where the sums of exponentials start that are relative to the reference of m: above their terms, or at NaN.
+template <class Op>
+CSM_DEVICE Acc start_of_sums(Acc m) {
+  if constexpr (kShiftedPairs<Op>) return fused(maximum_or_nan(m, ExpC::kLowest), Acc(0), ExpC::kAbove);
+  else return ExpC::kAbove;
+}
 
 // Base of operations with results for elements alone.
 struct WritesElements : OperationBase {
@@ -92,23 +102,20 @@ struct WritesRows : OperationBase {
   CSM_DEVICE static void map(const Element&, Scale, Place, Values<kOutputs>&) {}
 };
 
-// Calls round(scale, last) to map elements; in the last round results are written. With Op::kRounds map() multiplies an
-// element by a factor. Where the power of that is small, since a chunk is far below the row's maximum, it is multiplied
-// in a round of its own, in which the results become the elements: the same instructions, and seldom needed.
-template <class Op, class Round>
-CSM_DEVICE void in_rounds(const typename Op::Scale& scale, Round round) {
-  if constexpr (Op::kRounds) {
-    bool last = !(scale.power < Acc(0x1p-60));
-    Factor now = last ? joined(scale) : Factor{as_double_word(scale.power * kLift)};
-#pragma unroll 1
-    for (;;) {
-      round(now, last);
-      if (last) break;
-      last = true;
-      now.times = scale.times;
+// The scale of a chunk as map() takes it. With Op::kHasPower it is a factor, of which map() leaves out the power. That
+// joins `times`; where it is small, since the chunk is far below the row's maximum, multiply(power) multiplies the
+// elements by it instead, which is seldom.
+template <class Op, class Multiply>
+CSM_DEVICE typename Op::Scale power_applied(const typename Op::Scale& scale, Multiply multiply) {
+  if constexpr (Op::kHasPower) {
+    Factor factor = scale;
+    if (unlikely(factor.power < Acc(0x1p-60))) {
+      multiply(factor.power);
+      factor.power = Acc(1);
     }
+    return joined(factor);
   } else {
-    round(scale, true);
+    return scale;
   }
 }
 
@@ -201,30 +208,41 @@ class Adder {
     return e;
   }
 
-  // Adds a term to the k-th sum, or makes it the first.
-  CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Acc term, bool first) const {
-    if (k < Op::kPositive) sum = as_double_word(first ? term : sum.hi + term);
-    else add_term(k, sum, ones, term, first, bounded(k), start_);
-  }
-
-  // Whether the terms of the k-th sum are products. Two of them are added at once, with one rounding: `held` is the
-  // first of them, whose rounding error is added to the sum by itself.
-  CSM_DEVICE static constexpr bool products(int k) { return kSums - k <= Op::kProductSums; }
-  CSM_DEVICE void hold_product(int k, DoubleWord& sum, Acc& held, const Element& e, bool first) const {
-    const Acc a = Op::factor(e, k, 0), b = Op::factor(e, k, 1);
-    held = a * b;
-    const Acc error = kCompensated ? fused(a, b, -held) : Acc(0);
-    sum.lo = first ? error : sum.lo + error;
-  }
-  CSM_DEVICE void add_product(int k, DoubleWord& sum, Acc held, const Element& e, bool first) const {
-    const Acc both = fused(Op::factor(e, k, 0), Op::factor(e, k, 1), held);
-    if (first) sum.hi = both;
-    else sum = csm::add(sum, both);
+  // Adds the number-th of `count` terms to the k-th sum: that of the element e. `ones` is the count of add_term().
+  // Products and parts are added four at a time, as two pairs: what two roundings lose of them is lost. The rounding
+  // error of a pair's first product is added to the sum by itself.
+  struct Held {
+    Acc pair[2];
+  };
+  CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Held& held, const Element& e, Acc term, int number,
+                      int count) const {
+    const bool part = k < Op::kParts, product = kSums - k <= Op::kProductSums;
+    if (!part && !product) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
+    const int place = number % 4;
+    Acc& pair = held.pair[place / 2];
+    if (part) {
+      pair = place % 2 == 0 ? term : pair + term;
+    } else {
+      const Acc a = Op::factor(e, k, 0), b = Op::factor(e, k, 1);
+      if (place % 2 == 0) {
+        pair = a * b;
+        const Acc error = kCompensated ? fused(a, b, -pair) : Acc(0);
+        sum.lo = number == 0 ? error : sum.lo + error;
+      } else {
+        pair = fused(a, b, pair);
+      }
+    }
+    if (place < 3 && number + 1 < count) return;
+    const Acc four = place < 2 ? held.pair[0] : held.pair[0] + held.pair[1];
+    if (part) add_term(k, sum, ones, four, number < 4, true, start_of(k));
+    else if (number < 4) sum.hi = four;
+    else sum = csm::add(sum, four);
   }
   // The same for two sums. With kPairs there is one sum of each element's place.
   struct PairSum {
     Pair hi, lo;
   };
+  CSM_DEVICE Acc shift() const { return reference_.shift.hi; }
   CSM_DEVICE Pair terms_of(Pair& elements) const { return Op::terms_of(elements, reference_); }
   CSM_DEVICE void add(PairSum& sum, Pair terms, bool first) const {
     if constexpr (bounded(0)) {
@@ -240,27 +258,29 @@ class Adder {
 
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
-    return bounded(k) ? less_start<!Op::kOthers>(sum, start_) : sum;
+    if (k < Op::kParts) return less_start<true>(sum, start_of(k));
+    return bounded(k) ? less_start<!Op::kOthers>(sum, start_of(k)) : sum;
   }
-  // How the k-th sum's parts of a chunk are added. Those of exponentials are multiples of one power of two.
-  CSM_DEVICE static constexpr Addition addition(int k) {
-    return bounded(k) && !Op::kOthers ? Addition::exact : k < Op::kPlainSums ? Addition::plain : Addition::any;
-  }
+  // Whether the high words of the k-th sum's parts of a chunk are multiples of one power of two, and add up exactly.
+  CSM_DEVICE static constexpr bool exact(int k) { return k < Op::kParts || (bounded(k) && !Op::kOthers); }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
   // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
   // two, of which those of a chunk add up exactly.
-  CSM_DEVICE static DoubleWord of_lane(DoubleWord sum) {
+  CSM_DEVICE static DoubleWord of_lane(int k, DoubleWord sum) {
+    if (!kSingle || !exact(k) || k < Op::kParts) return sum;
     const Acc high = (sum.hi + ExpC::kAboveAll) - ExpC::kAboveAll;
     return {high, sum.lo + (sum.hi - high)};
   }
   // A chunk's sum, from those of its parts. −0 becomes +0, as it would when merged with empty_node().
   CSM_DEVICE static DoubleWord whole(int k, DoubleWord sum) {
-    return addition(k) == Addition::exact ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
+    return exact(k) ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
   }
 
  private:
   Reference reference_;
   Acc above_, largest_, start_;
+  // Where the k-th sum starts, if no term is larger. Parts sum to less than 2 from there: the places are the same.
+  CSM_DEVICE Acc start_of(int k) const { return k < Op::kParts ? Acc(1.5) : start_; }
   CSM_DEVICE static constexpr bool bounded(int k) { return kCompensated && !kFastExp && k < Op::kBounded; }
 };
 
@@ -271,8 +291,7 @@ CSM_DEVICE void put_back(Node& node) {
     Values<kSums> term;
     AnyOp::terms(e, Reference{}, Place{}, RowContext{}, term);
 #pragma unroll
-    for (int k = 0; k < kSums; ++k)
-      node.s[k] = k < AnyOp::kPlainSums ? as_double_word(node.s[k].hi + term[k]) : add(node.s[k], term[k]);
+    for (int k = 0; k < kSums; ++k) node.s[k] = add(node.s[k], term[k]);
   }
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) node.picked[k] = Acc(0);

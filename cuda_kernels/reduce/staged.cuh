@@ -153,13 +153,11 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
 
   template <class To>
   CSM_DEVICE void store_results(const To& staged, int place, const typename Op::Scale& whole) {
-    in_rounds<Op>(whole, [&](const typename Op::Scale& scale, bool last) {
-      each_wanted(place, [&](int i, int at) {
-        Values<kOutputs> result;
-        Op::map(this->item_[i], scale, this->place_of(i), result);
-        if constexpr (Op::kRounds) this->item_[i][0] = result[0];
-        if (last) staged.put(0, at, result[0]);
-      });
+    const typename Op::Scale scale = this->ready(whole);
+    each_wanted(place, [&](int i, int at) {
+      Values<kOutputs> result;
+      Op::map(this->item_[i], scale, this->place_of(i), result);
+      staged.put(0, at, result[0]);
     });
   }
 

@@ -69,21 +69,9 @@ class RowTile {
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& whole) {
     if (!reached(0)) return;
-    in_rounds<Op>(whole, [&](const typename Op::Scale& scale, bool last) {
-#pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        Values<kOutputs> result[kVec];
-#pragma unroll
-        for (int i = 0; i < kVec; ++i) {
-          Element& e = item_[v * kVec + i];
-          if constexpr (!Op::kPairs || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
-          else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
-          if constexpr (Op::kRounds) e[0] = result[i][0];
-          if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
-        }
-        store_outputs(args, row, v, result, last);
-      }
-    });
+    const typename Op::Scale scale = ready(whole);
+    if (all_padded() || full()) write_results(args, row, scale, [](int) { return true; });
+    else write_results(args, row, scale, [&](int v) { return wanted(v); });
   }
 
   // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
@@ -96,8 +84,7 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      const DoubleWord sum = sum_in_order(partial[k], Adder<Op>::addition(k), has_low_word(k));
-      node.s[k] = Adder<Op>::whole(k, sum);
+      node.s[k] = Adder<Op>::whole(k, sum_in_order(partial[k], k));
     }
     return node;
   }
@@ -150,6 +137,21 @@ class RowTile {
   CSM_DEVICE bool seen(int v) const { return wanted(v) && (!kCausal || step_of(v * kVec) < seen_); }
   // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes. The lanes of a row agree.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
+  // Whether the row has all items. Accesses are then without conditions.
+  CSM_DEVICE bool full() const { return left_ >= kChunk; }
+  // Whether results are stored without them in any case.
+  template <int Which = 0>
+  CSM_DEVICE static constexpr bool all_padded() {
+    if constexpr (Which < kOutputs) return kPadded && kStaged<kFirstOutput + Which> && all_padded<Which + 1>();
+    else return true;
+  }
+
+  CSM_DEVICE typename Op::Scale ready(const typename Op::Scale& whole) {
+    return power_applied<Op>(whole, [&](Acc power) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) item_[i][0] *= power;
+    });
+  }
 
  private:
   // Where the elements of access v of a staged operand are in shared memory.
@@ -189,6 +191,11 @@ class RowTile {
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
       };
+      if (!kStaged<Operand> && !kCausal && full()) {
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) get(v, true, true);
+        return read_inputs<Operand + 1>(args, row);
+      }
 #pragma unroll
       for (int block = 0; block < kItems; block += kMaxVec) {
         // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
@@ -206,27 +213,46 @@ class RowTile {
     }
   }
 
+  template <class Wanted>
+  CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted) {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      Values<kOutputs> result[kVec];
+#pragma unroll
+      for (int i = 0; i < kVec; ++i) {
+        Element& e = item_[v * kVec + i];
+        if constexpr (!Op::kPairs || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
+        else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
+        if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
+      }
+      store_outputs(args, row, v, wanted(v), result);
+    }
+  }
+
   template <int Which = 0>
-  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v, const Values<kOutputs> (&result)[kVec],
-                                bool last) const {
+  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v, bool wanted,
+                                const Values<kOutputs> (&result)[kVec]) const {
     if constexpr (Which < kOutputs) {
       constexpr int kOperand = kFirstOutput + Which;
       Acc give[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
-      const bool stored = last && wanted(v);
       if constexpr (kStaged<kOperand>) {
-        store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || stored, give);
+        store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || wanted, give);
       } else {
-        store<Type<kOperand>>(address_of<kOperand>(args, row, v), stored, give);
+        store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);
       }
-      store_outputs<Which + 1>(args, row, v, result, last);
+      store_outputs<Which + 1>(args, row, v, wanted, result);
     }
   }
 
+  CSM_DEVICE static Acc larger(Acc a, Acc b) {
+    if constexpr (kShiftedPairs<Op>) return maximum_or_nan(a, b);
+    else return maximum(a, b);
+  }
   CSM_DEVICE static Acc maximum_over_lanes(Acc m) {
 #pragma unroll
-    for (int mask = 1; mask < kLanes; mask *= 2) m = maximum(m, shuffle_xor(m, mask, kLanes));
+    for (int mask = 1; mask < kLanes; mask *= 2) m = larger(m, shuffle_xor(m, mask, kLanes));
     return m;
   }
 
@@ -234,7 +260,7 @@ class RowTile {
     Acc m = negative_infinity();
     if constexpr (kMaximum) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) m = maximum(m, Op::key(item_[i], context));
+      for (int i = 0; i < kItems; ++i) m = larger(m, Op::key(item_[i], context));
       m = maximum_over_lanes(m);
       if constexpr (!Op::kHasLowKey) return Op::maximum_from(m, context);
       Acc low = negative_infinity();
@@ -285,9 +311,9 @@ class RowTile {
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kMaxVec = p.
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
                         Values<kPicked>& picked) {
-    const Adder<Op> adder(m, picked);
+    const Adder<Op> adder(m, picked, start_of_sums<Op>(m.hi));
     if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
-    Acc held[kPartials][kMaxVec];
+    typename Adder<Op>::Held held[kPartials][kMaxVec];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
@@ -295,15 +321,7 @@ class RowTile {
       const int number = i / kMaxVec, p = i % kMaxVec;
 #pragma unroll
       for (int k = 0; k < kSums; ++k) {
-        DoubleWord& sum = partial[k][p];
-        if (!adder.products(k)) {
-          adder.add(k, sum, partial[k][0].hi, term[k], number == 0);
-        } else if (number % 2 == 0) {
-          adder.hold_product(k, sum, held[k][p], e, number == 0);
-          if (number == kItems / kMaxVec - 1) adder.add_product(k, sum, held[k][p], Element{}, number == 0);
-        } else {
-          adder.add_product(k, sum, held[k][p], e, number == 1);
-        }
+        adder.add(k, partial[k][p], partial[k][0].hi, held[k][p], e, term[k], number, kItems / kMaxVec);
       }
     }
 #pragma unroll
@@ -315,6 +333,12 @@ class RowTile {
 
   // The same for two elements at a time.
   CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
+    if constexpr (kShiftedPairs<Op>) {
+      if (unlikely(adder.shift() != Acc(0))) {
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) item_[i][0] -= adder.shift();
+      }
+    }
     typename Adder<Op>::PairSum sum[(kMaxVec + 1) / 2];
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
@@ -336,13 +360,14 @@ class RowTile {
   // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
   // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
   // it; so each keeps half of the items, and that item bit becomes this lane bit.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], Addition how, bool low_word) {
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], int k) {
+    const bool exact = Adder<Op>::exact(k), low_word = has_low_word(k);
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(how, p[i], p[i + step]);
+      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(exact, p[i], p[i + step]);
     }
     // The sums are now p[h · kVec], for h < count.
     int count = kMaxVec / kVec;
@@ -353,20 +378,22 @@ class RowTile {
 #pragma unroll
       for (int h = 0; h < count; ++h) {
         const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add_parts(how, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
     for (int step = 1; step < count; step *= 2) {
 #pragma unroll
-      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(how, p[h * kVec], p[(h + step) * kVec]);
+      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
     }
     DoubleWord sum = p[0];
-    if (kSingle && how == Addition::exact) sum = Adder<Op>::of_lane(sum);
+    sum = Adder<Op>::of_lane(k, sum);
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped; bit < kLanes; bit *= 2)
+      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
-    for (int bit = kSwapped / 2; bit >= 1; bit /= 2) sum = add_parts(how, sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
+      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

@@ -2,7 +2,7 @@
 
 from ._backend import CODES, EmulatorBackend, activate, only_blocks, trace
 from ._build import BuildError, CompilerNotFound
-from ._memory import asarray, asnumpy, sparse
+from ._memory import asarray, asnumpy, sparse, view_of
 from ._run import KernelError, Report
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "only_blocks",
     "sparse",
     "trace",
+    "view_of",
 ]

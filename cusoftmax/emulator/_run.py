@@ -67,17 +67,21 @@ class Executed(Protocol):
 
     def by_name(self) -> Counter[str]: ...
 
-    def by_line(self) -> list[tuple[str, bool, int | None, int]]:
-        """Return name, whether it has a guard, where it branches to, and how often."""
+    def by_line(self) -> list[tuple[str, bool, int | None, int, int]]:
+        """Return name, guard, where it branches to, and how often, by threads and by warps."""
 
 
-@dataclasses.dataclass(eq=False)  # several threads may trace at once: each is itself
+@dataclasses.dataclass(eq=False)
 class Report(Traffic):
     """The counts of all launches inside a ``trace()``, and of each of them in `kernels`."""
 
     accesses: bool = True  # whether sectors and bank conflicts are counted
     launches: int = 0
     kernels: list[LaunchTraffic] = dataclasses.field(default_factory=list)
+
+    # Several threads may trace at once: each report is itself, whatever it has counted.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 # Set by `trace` and `only_blocks`, the innermost last.

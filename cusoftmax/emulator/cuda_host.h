@@ -150,6 +150,10 @@ template <class T>
 CSM_DEVICE T at_least(T a, T least) {
   return a < least ? least : a;
 }
+template <class T>
+CSM_DEVICE T maximum_or_nan(T a, T b) {
+  return a >= b || a != a ? a : b;
+}
 CSM_DEVICE float towards_zero(float a) { return __builtin_truncf(a); }
 CSM_DEVICE double towards_zero(double a) { return __builtin_trunc(a); }
 template <class T>

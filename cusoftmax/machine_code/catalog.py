@@ -30,10 +30,13 @@ LAYOUTS = ("rows", "few", "column", "strided", "batched")
 LONGEST = 131072  # elements of a row in the layout "rows"
 _LONGER = 1 << 21  # and in the others
 _MANY_ROWS = 10**6  # more than any GPU has multiprocessors
-_FEW_ROWS = (1, 3, 20, 40)  # one, and numbers that lead to clusters of every size
-# Numbers of elements to select: 1, and just more than 8, 16 or 32 lanes hold in one slot. Rows that
-# are not short have 32 lanes.
-_SELECTED = (1, 9, 17, 33)
+# Of matrices whose columns are rows, a number, and a length beside a power of two: large clusters
+# need many, and what does not pass through shared memory has to be small.
+_FEW_AND_MANY = ((1, 1), (1000, 0))
+_FEW_ROWS = (1, 3, 9, 20, 40)  # one, and numbers that lead to clusters of every size
+# Numbers of elements to select: 1, and as many as 8, 16 or 32 lanes hold in one slot, and one more.
+# Rows that are not short have 32 lanes.
+_SELECTED = (1, 8, 9, 16, 17, 32, 33)
 _SHORT = 1024
 _STEPS = 8  # sampled lengths in an octave
 
@@ -181,6 +184,12 @@ def _lengths(limit: int, steps: int) -> tuple[int, ...]:
     return tuple(sorted(n for n in found if n <= limit))
 
 
+def _longer_lengths() -> list[int]:
+    """Return lengths at more steps where staged rows leave the chip before others do."""
+    beyond = [n for n in _lengths(_LONGER, _STEPS) if n > LONGEST]
+    return [*_lengths(LONGEST, _STEPS // 2), *beyond]
+
+
 @cache
 def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
     if OPERATIONS[op].segmented:  # contiguous, or columns side by side
@@ -221,26 +230,31 @@ def _rows() -> _Shapes:
 
 
 def _few() -> _Shapes:
-    for n in _lengths(_LONGER, _STEPS // 2):
+    for n in _longer_lengths():
         for rows in (*_FEW_ROWS, _MANY_ROWS) if n > LONGEST else _FEW_ROWS:
             yield (rows, n), -1
 
 
 def _columns() -> _Shapes:
+    # Small arrays are not staged, and clusters are as large as shared memory asks.
     for k in range(_LONGER.bit_length()):
         for inner in _inner():
-            yield (3, 1 << k, inner), 1
+            for n in {1 << k, 5 << k >> 2, 3 << k >> 1, 7 << k >> 2}:
+                yield from (((outer, n, inner), 1) for outer in (1, 3, 300))
+            for outer, beyond in _FEW_AND_MANY:
+                yield (outer, (1 << k) + beyond, inner), 1
 
 
 def _strided() -> _Shapes:
-    for n in _lengths(_LONGER, _STEPS // 2):
+    for n in _longer_lengths():
         for rows in (2, 3, 20, 1000):
             yield (3, rows, n), (0, 2)
             if n <= 64:  # where a factor of 3 steps over a power of two
                 yield (2, rows, n), (0, 2)
     for k in range(_LONGER.bit_length()):
         for inner in _inner():
-            yield (3, 2, 1 << k, inner), (0, 2)
+            for outer, beyond in _FEW_AND_MANY:
+                yield (2, outer, (1 << k) + beyond, inner), (0, 2)
 
 
 def _batched() -> _Shapes:
@@ -264,4 +278,6 @@ def _apart(problem: Problem) -> Problem:
 
 def _inner() -> set[int]:
     """Numbers of rows side by side: for each access width and each power of two of lanes."""
-    return {vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33)}
+    return {
+        vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 49, 75, 239)
+    }

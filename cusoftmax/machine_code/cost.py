@@ -1,9 +1,10 @@
 """Predicts the time of a plan on a GPU from its machine code; no GPU is needed.
 
-For each launch, the instructions on a warp's path (`flow`, `loop_counts`) and the resources that
-the compiler reports give the time that each resource of the chip needs: memory, issue slots,
-arithmetic units, and the latency that too few resident blocks cannot hide. The longest is the
-predicted time, and its resource the predicted limiter. docs/cost.md says what the model leaves out.
+For each launch, the instructions on a warp's path (`flow`, `loop_counts`, `entered`) and the
+resources that the compiler reports give the time that each resource of the chip needs: memory,
+issue slots, arithmetic units, and the latency that too few resident blocks cannot hide. The longest
+is the predicted time, and its resource the predicted limiter. docs/cost.md says what the model
+leaves out.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from functools import lru_cache, partial
 
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
+from cusoftmax.machine_code.entered import blocks_entered
 from cusoftmax.machine_code.executed import ExecutedLine, counted_rounds
-from cusoftmax.machine_code.flow import Loop, LoopCounts, walk
+from cusoftmax.machine_code.flow import BlocksEntered, Loop, LoopCounts, walk
 from cusoftmax.machine_code.limits import (
     LIMITERS,
     Occupancy,
@@ -160,8 +162,10 @@ def cost(
         Bytes of the sectors that each launch touches, as `profiling.sectors.level2_bytes` counts
         them. By default every sector counts as used whole.
     executed : sequence of sequences of ExecutedLine
-        Of each launch, how often its PTX was executed on a few rows: what the rounds of loops that
-        depend on the data follow from. Without it they are taken to be few.
+        Of each launch, how often its PTX was executed on a few ordinary rows, as
+        `profiling.sectors.executed_lines` returns it: each part of the code then counts as often
+        as those rows enter it, and loops that depend on the data have the rounds that they made.
+        Without it the longest way through the code counts, and such loops are taken to be short.
 
     Raises
     ------
@@ -225,6 +229,9 @@ def _launches(
     level2_bytes: Sequence[float] | None,
     executed: Sequence[Sequence[ExecutedLine]],
 ) -> tuple[KernelCost, ...]:
+    def entered(number: int) -> BlocksEntered | None:
+        return partial(blocks_entered, lines=executed[number]) if executed else None
+
     def rounds(number: int, launch: Launch, code: Code) -> LoopCounts:
         derived = loop_counts_of(plan, launch)
         if not executed or not depends_on_data(launch):
@@ -252,6 +259,7 @@ def _launches(
             elements=plan.rows * plan.n,
             memory_bytes=partial(memory_bytes, plan, launch),
             level2_bytes=sectors,
+            entered=entered(number),
         )
         for number, (launch, code, sectors) in enumerate(
             zip(plan.launches, codes, touched, strict=True)
@@ -272,6 +280,7 @@ def kernel_cost(
     elements: int,
     memory_bytes: Callable[[int], float],
     level2_bytes: float = 0.0,
+    entered: BlocksEntered | None = None,
 ) -> KernelCost:
     """Predict the cost of one launch of any kernel.
 
@@ -287,8 +296,10 @@ def kernel_cost(
         Returns the bytes that the launch moves, given how many blocks the whole chip holds at once.
     level2_bytes : float
         Bytes of the sectors that it touches, if more than what it moves.
+    entered : callable, optional
+        Returns how often a warp enters the blocks of its code, as `flow.walk` takes it.
     """
-    found = walk(code.instructions, loop_counts, code.base)
+    found = walk(code.instructions, loop_counts, code.base, entered)
     shared = shared_bytes + code.shared
     resident = occupancy(chip, device, code.registers, threads, shared)
     on_chip = min(grid, max(1, resident.blocks) * device.sm_count)  # blocks
@@ -299,7 +310,7 @@ def kernel_cost(
     through_level2 = max(level2_bytes, moved)
     warps = ceil_div(threads, WARP)
     classes: defaultdict[str, float] = defaultdict(float)
-    for instruction, weight in found.path:
+    for instruction, weight in found.executed:
         classes[kind_of(instruction).name] += weight
     scale = grid * warps * WARP / elements
     loading = in_flight(found)

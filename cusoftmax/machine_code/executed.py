@@ -45,12 +45,15 @@ class ExecutedLine:
         Of a branch: the place of the instruction that it goes to.
     times : int
         How often, by all threads.
+    warps : int
+        How often by warps: as often as by the threads of the lane that executed it most.
     """
 
     name: str
     guarded: bool
     target: int | None
     times: int
+    warps: int = 0
 
 
 def counted_rounds(

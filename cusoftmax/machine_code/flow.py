@@ -1,16 +1,20 @@
 """The path of a warp through machine code, and how often each instruction on it runs.
 
 The code is divided into basic blocks, and jumps back are loops. The path is the longest one from
-the entry to an exit, with each loop repeated as often as the caller says. Of two branches the
-longer one counts: a full chunk, not one cut short by the end of the row. Subroutines (the slow path
-of a division) and the code for diverged warps are not on the path.
+the entry to an exit, with each loop repeated as often as the caller says. Subroutines (the slow
+path of a division) and the code for diverged warps are not on the path.
+
+If the caller knows how often warps enter each block (`entered`), each counts with the share of its
+loop's rounds that enter it: blocks that ordinary rows never enter are left out, and those that are
+entered beside the path, such as that for a chunk cut short by the row's end, count too. Otherwise
+the longer one of two branches counts.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -52,19 +56,43 @@ class Loop:
 
 
 LoopCounts = Callable[[Loop], float | None]
+BlocksEntered = Callable[["BlockGraph"], Mapping[int, float]]
 
 
 @dataclass(frozen=True)
 class Walk:
-    """The path through a kernel's code, its loops, and how many of them have an unknown length."""
+    """A warp's way through a kernel's code.
+
+    Attributes
+    ----------
+    path : list of (Instruction, float)
+        The longest path.
+    beside : list of (Instruction, float)
+        What is executed too, sometimes instead of a part of the path.
+    loops : tuple of Loop
+        All loops.
+    unknown : int
+        How many of them have an unknown length.
+    """
 
     path: Path
+    beside: Path
     loops: tuple[Loop, ...]
     unknown: int
 
+    @property
+    def executed(self) -> Path:
+        """All that is executed."""
+        return [*self.path, *self.beside]
 
-def walk(code: Sequence[Instruction], loop_counts: LoopCounts, base: int = 0) -> Walk:
-    """Return the longest path through the code.
+
+def walk(
+    code: Sequence[Instruction],
+    loop_counts: LoopCounts,
+    base: int = 0,
+    entered: BlocksEntered | None = None,
+) -> Walk:
+    """Return a warp's way through the code.
 
     Parameters
     ----------
@@ -75,8 +103,10 @@ def walk(code: Sequence[Instruction], loop_counts: LoopCounts, base: int = 0) ->
         and in `Walk.unknown`.
     base : int
         Address of the first instruction: jumps name their target by address.
+    entered : callable, optional
+        Returns how often a warp enters each block, by number, as far as that is known.
     """
-    graph = _BlockGraph(code, base)
+    graph = BlockGraph(code, base)
     roots = graph.loops()
     unknown = 0
 
@@ -86,15 +116,73 @@ def walk(code: Sequence[Instruction], loop_counts: LoopCounts, base: int = 0) ->
         unknown += said is None
         return 1.0 if said is None else said
 
-    path = _LongestPath(graph, rounds).whole(roots)
-    return Walk(path, tuple(_flattened(roots)), unknown)
+    shares = _shares(graph, roots, entered(graph)) if entered else {}
+    path, beside = _LongestPath(graph, rounds, shares).whole(roots)
+    return Walk(path, beside, tuple(_flattened(roots)), unknown)
 
 
 def _flattened(loops: Sequence[Loop]) -> list[Loop]:
     return [loop for root in loops for loop in (root, *_flattened(root.children))]
 
 
-class _BlockGraph:
+def _by_flow(
+    block: int,
+    near: Sequence[int],
+    far_of: Mapping[int, Sequence[int]],
+    near_of: Mapping[int, Sequence[int]],
+    found: Mapping[int, float],
+) -> float | None:
+    """Return how often a block is entered, from the blocks on one side of it, if those say so."""
+    if near and all(other in found and len(far_of[other]) == 1 for other in near):
+        return sum(found[other] for other in near)
+    if len(near) != 1 or near[0] not in found:
+        return None
+    rest = [other for other in far_of[near[0]] if other != block]
+    if any(other not in found or len(near_of[other]) > 1 for other in rest):
+        return None
+    return max(0.0, found[near[0]] - sum(found[other] for other in rest))
+
+
+def _always_before(before: Mapping[int, Sequence[int]], starts: Collection[int]) -> dict[int, int]:
+    """Return, as the bits of a number, the blocks on every way to each block, itself among them.
+
+    Ways begin at `starts`.
+    """
+    every = sum(1 << block for block in before)
+    found = {block: 1 << block if block in starts else every for block in before}
+    changed = True
+    while changed:
+        changed = False
+        for block in before:
+            if block not in starts:
+                common = every
+                for other in before[block]:
+                    common &= found[other]
+                common |= 1 << block
+                changed |= common != found[block]
+                found[block] = common
+    return found
+
+
+def _shares(
+    graph: BlockGraph, roots: Sequence[Loop], entered: Mapping[int, float]
+) -> dict[int, float]:
+    """Return the part of the rounds of the loop around it, or of all warps, that enter a block."""
+    shares: dict[int, float] = {}
+
+    def note(blocks: set[int], loops: Sequence[Loop], rounds: float | None) -> None:
+        own = blocks.difference(*(loop.blocks for loop in loops))
+        times = {block: entered[block] for block in own if block in entered}
+        most = max(times.values(), default=0.0) if rounds is None else rounds
+        shares.update({block: n / most if most else 0.0 for block, n in times.items()})
+        for loop in loops:
+            note(loop.blocks, loop.children, None)
+
+    note(set(range(len(graph.blocks))), roots, 1.0)
+    return shares
+
+
+class BlockGraph:
     """The basic blocks in order of address, and which may follow each."""
 
     def __init__(self, code: Sequence[Instruction], base: int) -> None:
@@ -111,6 +199,72 @@ class _BlockGraph:
         self.after = [
             tuple(number[to] for to in jumps[end - 1] if to < len(code)) for end in bounds[1:]
         ]
+
+    def reached(self) -> set[int]:
+        """Return the blocks that a warp may enter."""
+        found: set[int] = set()
+        todo = [0]
+        while todo:
+            block = todo.pop()
+            if block not in found:
+                found.add(block)
+                todo.extend(self.after[block])
+        return found
+
+    def completed(self, entered: Mapping[int, float]) -> dict[int, float]:
+        """Add how often other blocks are entered, as far as the branches around them say so.
+
+        Blocks of which a warp that enters one enters the other too, as often, are entered alike.
+        Else what enters a block comes from those before it and goes to those after it.
+        """
+        reached = sorted(self.reached())
+        after = {block: sorted(set(self.after[block])) for block in reached}
+        before: dict[int, list[int]] = {block: [] for block in reached}
+        for block in reached:
+            for to in after[block]:
+                before[to].append(block)
+        found = {**entered, 0: 1.0}
+        alike = self._alike(before, after)
+        while True:
+            known = len(found)
+            for same in alike:
+                said = [found[block] for block in same if block in found]
+                if said:
+                    found.update(dict.fromkeys(same, max(said)))
+            for block in reached:
+                if block not in found:
+                    for near, far in ((before, after), (after, before)):
+                        times = _by_flow(block, near[block], far, near, found)
+                        if times is not None:
+                            found[block] = times
+                            break
+            if len(found) == known:
+                return found
+
+    def _alike(
+        self, before: Mapping[int, Sequence[int]], after: Mapping[int, Sequence[int]]
+    ) -> list[list[int]]:
+        """Return the groups of blocks that a warp enters equally often."""
+        around = {
+            block: frozenset(
+                loop.header for loop in _flattened(self.loops()) if block in loop.blocks
+            )
+            for block in before
+        }
+        ends = [block for block in after if not after[block]]
+        first, last = _always_before(before, [0]), _always_before(after, ends)
+        groups: dict[int, list[int]] = {}
+        done: set[int] = set()
+        for block in before:
+            if block not in done:
+                groups[block] = [
+                    other
+                    for other in before
+                    if around[other] == around[block]
+                    and (first[other] >> block & 1 and last[block] >> other & 1)
+                ]
+                done.update(groups[block])
+        return [group for group in groups.values() if len(group) > 1]
 
     @staticmethod
     def _next(i: int, instruction: Instruction, size: int, base: int) -> tuple[int, ...]:
@@ -174,33 +328,45 @@ class _BlockGraph:
 class _LongestPath:
     """The longest path; inner loops are done first, and then count as one block."""
 
-    def __init__(self, graph: _BlockGraph, rounds: Callable[[Loop], float]) -> None:
-        self.graph, self.rounds = graph, rounds
+    def __init__(
+        self, graph: BlockGraph, rounds: Callable[[Loop], float], shares: Mapping[int, float]
+    ) -> None:
+        self.graph, self.rounds, self.shares = graph, rounds, shares
 
-    def whole(self, roots: Sequence[Loop]) -> Path:
+    def whole(self, roots: Sequence[Loop]) -> tuple[Path, Path]:
         return self._longest(0, set(range(len(self.graph.blocks))), roots, None)
 
-    def _round(self, loop: Loop) -> Path:
-        inner = self._longest(loop.header, loop.blocks, loop.children, loop)
+    def _round(self, loop: Loop) -> tuple[Path, Path]:
+        inner, beside = self._longest(loop.header, loop.blocks, loop.children, loop)
         held = {id(x) for child in loop.children for b in child.blocks for x in self._code(b)}
         loop.once.update(x.opcode for x, _ in inner if id(x) not in held)
         times = self.rounds(loop)
-        return [(x, weight * times) for x, weight in inner]
+        own = loop.blocks.difference(*(child.blocks for child in loop.children))
+        if self.shares and not any(self._share(block) for block in own):
+            times = 0.0
+        return _times(times, inner), _times(times, beside)
 
     def _code(self, block: int) -> tuple[Instruction, ...]:
         return self.graph.blocks[block]
 
+    def _share(self, block: int) -> float:
+        return self.shares.get(block, 1.0)
+
     def _longest(
         self, entry: int, blocks: set[int], loops: Sequence[Loop], of: Loop | None
-    ) -> Path:
-        """Return the longest path from `entry`: to an exit, or to a jump back to `of`'s header."""
+    ) -> tuple[Path, Path]:
+        """Return the longest path from `entry`: to an exit, or to a jump back to `of`'s header.
+
+        And the steps of all blocks that are not on it.
+        """
         holder = {block: loop for loop in loops for block in loop.blocks}
         first = {id(loop): loop.header for loop in loops}
 
         def node(block: int) -> int:  # an inner loop is one node, named by its header
             return first[id(holder[block])] if block in holder else block
 
-        paths = {loop.header: self._round(loop) for loop in loops}
+        within = {loop.header: self._round(loop) for loop in loops}
+        paths = {header: path for header, (path, _) in within.items()}
         after: dict[int, set[int]] = {}
         ends: set[int] = set()
         for block in blocks:
@@ -224,13 +390,25 @@ class _LongestPath:
         while at_last is not None and at_last not in way:
             way.append(at_last)
             at_last = best[at_last][1]
-        return [step for block in reversed(way) for step in self._steps(block, paths)]
+        path = [step for block in reversed(way) for step in self._steps(block, paths)]
+        beside = [step for header in best if header in within for step in within[header][1]]
+        if self.shares:
+            others = sorted(best.keys() - way)
+            beside += [step for block in others for step in self._steps(block, paths)]
+        return path, beside
 
     def _steps(self, block: int, paths: dict[int, Path]) -> Path:
-        return paths[block] if block in paths else [(x, 1.0) for x in self._code(block)]
+        if block in paths:
+            return paths[block]
+        share = self._share(block)
+        return [(x, share) for x in self._code(block)]
 
     def _cost(self, block: int, paths: dict[int, Path]) -> float:
         return sum(weight for _, weight in self._steps(block, paths))
+
+
+def _times(times: float, steps: Path) -> Path:
+    return [(x, weight * times) for x, weight in steps]
 
 
 def _ordered(entry: int, after: dict[int, set[int]]) -> list[int]:

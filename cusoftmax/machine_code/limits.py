@@ -102,7 +102,7 @@ def in_flight(found: Walk) -> int:
 def spilled_bytes(found: Walk) -> float:
     """Return the bytes that a thread reads from and writes to local memory."""
     return sum(
-        weight * access_bytes(x.opcode) for x, weight in found.path if x.stem in ("LDL", "STL")
+        weight * access_bytes(x.opcode) for x, weight in found.executed if x.stem in ("LDL", "STL")
     )
 
 
@@ -170,7 +170,7 @@ def limits(
     """
     busiest = ceil_div(grid, device.sm_count)  # blocks
     cycles: defaultdict[str, float] = defaultdict(float)
-    for instruction, weight in found.path:
+    for instruction, weight in found.executed:
         unit = kind_of(instruction).unit
         cycles["issue"] += weight / ISSUE
         if unit == "lsu":

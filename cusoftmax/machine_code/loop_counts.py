@@ -12,6 +12,7 @@ from __future__ import annotations
 from math import log2
 
 from cusoftmax.machine_code.flow import Loop, LoopCounts
+from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div, power_of_two
 from cusoftmax.planning.plan import WARP, Launch, Plan
@@ -46,6 +47,11 @@ class _LaunchLoops:
             return self._units()
         if self.pattern == "group" and loop.depth == 1 and loop.has("LDS") and loop.has("STS"):
             return self._rows_of_a_thread()
+        if self.pattern == "column" and self.stage != 2 and self._is_staged():
+            if loop.has("BAR") and loop.depth == 1:
+                return self.plan.rounds
+            if moves and not loop.has("BAR"):
+                return self._copies(loop)
         if loop.has("SHFL.IDX") or loop.has("SHFL.BFLY"):
             folds = not loop.has("STG") and (not moves or self._folds_workspace())
             if folds:
@@ -90,7 +96,7 @@ class _LaunchLoops:
             return max(1.0, plan.rows * per_row / clusters)
         if self.pattern == "column":
             inner = plan.problem.batch_shape[-1]
-            tiles = plan.rows // inner * ceil_div(inner, self.lanes * self.columns)
+            tiles = plan.rows // inner * ceil_div(inner, self._width())
             return max(1.0, tiles * self._segments() / clusters)
         return max(1.0, plan.rows / clusters)
 
@@ -98,6 +104,27 @@ class _LaunchLoops:
         """Return how many blocks or clusters share a row of the column pattern."""
         length = self.plan.chunk * (self.launch.block // self.lanes) * self.launch.kernel.cluster
         return ceil_div(self.plan.n, length)
+
+    def _is_staged(self) -> bool:
+        return self.launch.kernel["CSM_STAGED"] != "0"
+
+    def _width(self) -> int:
+        """Return how many rows side by side a block of the column pattern takes."""
+        passes = self.plan.rounds if self._is_staged() else 1
+        return min(self.plan.problem.batch_shape[-1], passes * self.lanes * self.columns)
+
+    def _copies(self, loop: Loop) -> float:
+        """Return the rounds of a loop that copies staged columns: over lines, or along one."""
+        width, itemsize = self._width(), ITEMSIZE[self.plan.problem.operands[0].dtype]
+        lines, team = min(self.plan.n, self.plan.chunk * (self.launch.block // self.lanes)), WARP
+        if width == self.plan.problem.batch_shape[-1]:  # they lie end to end
+            width, lines, team = width * lines, 1, self.launch.block
+        own = ceil_div(lines, self.launch.block // team)
+        if loop.children:
+            return own
+        if any(opcode.endswith(".128") for opcode in loop.opcodes):
+            return ceil_div(width * itemsize, team * 16)
+        return ceil_div(own, 4)  # the loads of so many lines' ends are in flight
 
     def _stretch(self) -> float:
         """Return how many chunks a warp does in a loop."""

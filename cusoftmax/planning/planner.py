@@ -9,6 +9,7 @@ computes a chunk.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from cusoftmax.planning import tuning
 from cusoftmax.planning.builder import (
@@ -22,11 +23,13 @@ from cusoftmax.planning.device import PORTABLE_CLUSTER, DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
+    column_span_bytes,
     span_bytes,
     staged_columns,
     staged_operands,
     staged_vector,
     staged_warps,
+    tiles_side_by_side,
 )
 
 
@@ -360,27 +363,17 @@ def _segment(builder: PlanBuilder) -> Plan:
 
 def _column(builder: PlanBuilder) -> Plan:
     """Rows along a strided axis. Neighbouring rows lie along the innermost batch dimension."""
-    problem, device = builder.problem, builder.device
+    problem = builder.problem
     inner = problem.batch_shape[-1]
     items = max(1, power_of_two_below(tuning.COLUMN_WORDS // (builder.values * builder.acc_words)))
     vector = builder.column_vector(inner)
-    lanes = min(WARP, power_of_two(ceil_div(inner, vector)))
-    columns = lanes * vector
-    tiles = problem.rows // inner * ceil_div(inner, columns)
     leaves = power_of_two(ceil_div(problem.n, items))
-    # Walkers of a block: its threads down a row.
-    least, most = WARP // lanes, tuning.COLUMN_WARPS * WARP // lanes
-    # Shared memory holds a node for each walker and row, and in a cluster for each block.
-    portable, largest = _cluster_sizes(device, tiles)
-    room = device.shared_per_block // (columns * builder.node_bytes) - largest
-    most, most_blocks = min(most, power_of_two_below(room)), portable
-    fewer = power_of_two_below(most // tuning.RESIDENT_BLOCKS)  # several blocks a multiprocessor
-    if least <= fewer and leaves <= fewer * largest:
-        most, most_blocks = fewer, largest
-
-    staged = staged_columns(builder, columns)
-    if span_bytes(builder, staged, most * items * inner) > device.shared_per_block // 2:
-        staged = 0
+    beside = _beside(builder, items, vector, leaves)
+    lanes, staged, most, most_blocks = beside.lanes, beside.staged, beside.most, beside.most_blocks
+    columns = lanes * vector
+    width = min(inner, beside.passes * columns)
+    tiles = problem.rows // inner * ceil_div(inner, width)
+    least = WARP // lanes
 
     def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
         kernel = builder.kernel(
@@ -398,7 +391,8 @@ def _column(builder: PlanBuilder) -> Plan:
         parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
         shared = parts * columns * builder.node_bytes
         if stage != 2:
-            shared += span_bytes(builder, staged, walkers * items * inner)
+            lines = min(walkers * items, problem.n)
+            shared += column_span_bytes(builder, staged, lines, width)
         return Launch(kernel, min(grid, MAX_GRID // cluster * cluster), walkers * lanes, shared)
 
     if leaves <= most * most_blocks:
@@ -409,10 +403,11 @@ def _column(builder: PlanBuilder) -> Plan:
             (launch(0, walkers, cluster, tiles * cluster),),
             vector=vector,
             chunk=items,
+            rounds=beside.passes,
             why="the softmax axis is strided; a row fits in the registers of "
             f"{walkers * cluster} thread{'s' if walkers * cluster > 1 else ''} one below the other",
         )
-    walkers = min(most, tuning.COLUMN_LONG_WARPS * WARP // lanes)
+    walkers = _long_walkers(beside)
     pieces = ceil_div(problem.n, walkers * items)
     warps = walkers * lanes // WARP
     writes = bool(builder.operation.outputs)
@@ -427,6 +422,84 @@ def _column(builder: PlanBuilder) -> Plan:
         vector=vector,
         chunk=items,
         reads=builder.passes,
+        rounds=beside.passes,
         workspace=problem.rows * (pieces + (1 if writes else 0)) * builder.node_bytes,
         why=f"the softmax axis is strided and too long for the chip: {pieces} blocks share a row",
     )
+
+
+class _Beside(NamedTuple):
+    """Which rows side by side a block takes."""
+
+    lanes: int  # threads side by side
+    passes: int  # over so many rows each
+    staged: int
+    most: int  # walkers of a block: its threads down a row
+    most_blocks: int  # that share a row
+
+
+def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Beside:
+    """Choose how a block divides rows side by side among threads, and whether they are staged."""
+    problem, device = builder.problem, builder.device
+    inner = problem.batch_shape[-1]
+
+    def walkers(beside: _Beside, resident: int) -> _Beside:
+        """Limit the walkers so that so many blocks share a multiprocessor."""
+        columns = beside.lanes * vector
+        width = min(inner, beside.passes * columns)
+        portable, largest = _cluster_sizes(device, problem.rows // inner * ceil_div(inner, width))
+        most = tuning.COLUMN_WARPS * WARP // beside.lanes // resident
+
+        def fits(most: int) -> bool:
+            lines = min(most * items, problem.n)
+            span = column_span_bytes(builder, beside.staged, lines, width)
+            # A node for each walker and row, and in a cluster for each block.
+            nodes = (most + largest) * columns * builder.node_bytes
+            return _fits(device, span + nodes, resident)
+
+        while most > 0 and not fits(most):
+            most //= 2
+        most_blocks = largest if resident > 1 else portable
+        return beside._replace(most=most, most_blocks=most_blocks)
+
+    def is_resident(beside: _Beside) -> bool:
+        return beside.most * beside.lanes >= WARP and leaves <= beside.most * beside.most_blocks
+
+    direct = _Beside(min(WARP, power_of_two(ceil_div(inner, vector))), 1, 0, 0, 0)
+    staged = staged_columns(builder, direct.lanes * vector)
+    several = tuning.RESIDENT_BLOCKS
+    found = [walkers(direct, resident) for resident in (several, 1)]
+    if staged:
+        parts = tiles_side_by_side(builder)
+        through = [
+            direct._replace(
+                lanes=lanes, passes=ceil_div(inner, lanes * vector * parts), staged=staged
+            )
+            for lanes in _staged_lanes(inner, vector, direct.lanes, parts)
+        ]
+        found[:0] = [walkers(beside, resident) for resident in (several, 1) for beside in through]
+    resident = [beside for beside in found if is_resident(beside)]
+    if resident:
+        return resident[0]
+    # Rows are read twice, and each of their pieces has a node in memory: staged pieces are no
+    # shorter than others.
+    pieces = [_long_walkers(beside) for beside in found]
+    return next(b for b, walkers in zip(found, pieces, strict=True) if walkers >= pieces[-1])
+
+
+def _long_walkers(beside: _Beside) -> int:
+    """Return the walkers of a block where several share a row that is read twice."""
+    return min(beside.most, tuning.COLUMN_LONG_WARPS * WARP // beside.lanes)
+
+
+def _staged_lanes(inner: int, vector: int, direct: int, parts: int) -> list[int]:
+    """Return how many lanes may take staged rows side by side, in passes: the best first.
+
+    So many that at most a quarter of them are idle in all passes; or fewer, for longer rows.
+    """
+    if inner <= WARP * vector:
+        return [direct]
+    lanes = [WARP, WARP // 2, WARP // 4]
+    while parts == 1 and len(lanes) > 1 and 4 * (-inner % (lanes[0] * vector)) > inner:
+        del lanes[0]
+    return lanes

@@ -57,10 +57,10 @@ def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
 
 
 def staged_columns(builder: PlanBuilder, columns: int) -> int:
-    """Return the same for rows down a strided axis, of which a block takes so many side by side."""
+    """Return the same for rows down a strided axis, of which a warp reads so many side by side."""
     problem, features = builder.problem, {*builder.operation.features}
     inner = problem.batch_shape[-1]
-    if len(problem.reduce_shape) > 1 or inner > columns or {"causal", "noisy"} & features:
+    if len(problem.reduce_shape) > 1 or {"causal", "noisy"} & features:
         return 0
     found, needed, batches = 0, False, set()
     for number, operand, size in stepping_operands(builder):
@@ -71,10 +71,34 @@ def staged_columns(builder: PlanBuilder, columns: int) -> int:
             return 0
         batches.add(tuple(step // size for step in operand.batch_strides[:-1]))
         found |= 1 << number
-        excess = _touched(side, gcd(SECTOR_BYTES, side)) * SECTOR_BYTES / side - 1
         large = problem.rows * problem.n * size >= tuning.STAGED_BYTES
+        excess = _excess_of_parts(side, columns * size, gcd(SECTOR_BYTES, side))
         needed |= large and 100 * excess > tuning.STAGED_PERCENT
     return found if needed and len(batches) == 1 else 0
+
+
+def tiles_side_by_side(builder: PlanBuilder) -> int:
+    """Return into how many parts staged rows side by side may be cut.
+
+    Each line of a part has some bytes in sectors at its ends, which belong to neighbours too.
+    """
+    inner = builder.problem.batch_shape[-1]
+    shared = SECTOR_BYTES - 1  # bytes of neighbours in the sectors of a line, at most
+    least = min(inner * size for _, _, size in stepping_operands(builder))
+    return max(1, least * int(tuning.STAGED_PERCENT) // (100 * shared))
+
+
+def column_span_bytes(builder: PlanBuilder, staged: int, lines: int, width: int) -> int:
+    """Return the shared memory of so many lines of `width` rows: ``ColumnSpan::bytes``."""
+    inner, read = builder.problem.batch_shape[-1], len(builder.operation.read)
+    operands = {n: size for n, _, size in stepping_operands(builder) if staged >> n & 1}
+    total = 0
+    for number, size in operands.items():
+        if operands.get(number - read) == size:
+            continue  # it takes the place of an input
+        pitch = width * size + (inner - width) * size % _VECTOR_BYTES
+        total += ceil_div(lines * pitch + _VECTOR_BYTES, _VECTOR_BYTES) * _VECTOR_BYTES
+    return total
 
 
 def staged_warps(builder: PlanBuilder) -> int:
@@ -125,9 +149,13 @@ def excess_sectors(row: int, pitch: int, lanes: int, access: int) -> float:
     if row <= access:  # rows side by side are one access
         row *= WARP // lanes
         return _touched(row, SECTOR_BYTES) * SECTOR_BYTES / row - 1
-    step = gcd(SECTOR_BYTES, pitch)
-    whole, rest = divmod(row, access)
-    touched = whole * _touched(access, step) + (_touched(rest, step) if rest else 0)
+    return _excess_of_parts(row, access, gcd(SECTOR_BYTES, pitch))
+
+
+def _excess_of_parts(row: int, part: int, step: int) -> float:
+    """Return the same of rows that start at any such step, and are read in parts."""
+    whole, rest = divmod(row, part)
+    touched = whole * _touched(part, step) + (_touched(rest, step) if rest else 0)
     return touched * SECTOR_BYTES / row - 1
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cusoftmax.machine import UserError, machine
-from cusoftmax.machine_code.executed import ExecutedLine
 from cusoftmax.operations.dtypes import FLOATS
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.device import DeviceSpec
@@ -49,21 +48,6 @@ def emulate(work: Work, arch: str) -> Emulated:
         with emulator.trace() as counted:
             fewer.call(arrays)
     return Emulated(work.plan(device), fewer.plan(device), counted)
-
-
-def executed(work: Work, arch: str) -> list[list[ExecutedLine]]:
-    """Return how often the PTX of each launch is executed on as few rows as run the same way."""
-    from cusoftmax import emulator
-
-    fewer = _affordable(work, DeviceSpec.known(arch))
-    with machine("emulator", arch, code="ptx") as on:
-        arrays = fewer.arrays(on)
-        with emulator.trace(accesses=False) as counted:
-            fewer.call(arrays)
-    return [
-        [ExecutedLine(*line) for line in launch.executed.by_line()] if launch.executed else []
-        for launch in counted.kernels
-    ]
 
 
 def _affordable(work: Work, device: DeviceSpec) -> Work:

@@ -1,4 +1,4 @@
-"""Counts the sectors that a plan's launches touch, by running a few blocks of each on the emulator.
+"""Counts what a plan's launches do, by running a few blocks of each on the emulator.
 
 A row that starts off a sector's boundary, or that is read by narrow accesses, touches more sectors
 than it has. All of them pass through the level 2 cache, whatever memory then sees of them.
@@ -10,11 +10,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from cusoftmax.operations.dtypes import ITEMSIZE
+from cusoftmax.machine_code.executed import ExecutedLine
+from cusoftmax.operations.dtypes import FLOATS, ITEMSIZE
 from cusoftmax.operations.operation import MASK
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div
@@ -25,6 +28,8 @@ from cusoftmax.profiling.emulated import SECTOR
 from cusoftmax.runtime.layout import as_struct, encoded, layout_of
 
 _MOST = 1 << 18  # elements to run, if one row has no more: about a second
+_MOST_DRAWN = 1 << 20  # of an input
+_LOCK = Lock()  # a trace counts what other threads launch, and runs only its blocks
 
 
 def level2_bytes(plan: Plan) -> tuple[float, ...]:
@@ -35,10 +40,28 @@ def level2_bytes(plan: Plan) -> tuple[float, ...]:
 
 @lru_cache(maxsize=4096)
 def _counted(plan: Plan) -> tuple[float, ...]:
+    found = _run(plan, "source", accesses=True)
+    return tuple(
+        (counted.sectors_read + counted.sectors_written) * SECTOR * launch.grid / blocks
+        for launch, (counted, blocks) in zip(plan.launches, found, strict=True)
+    )
+
+
+@lru_cache(maxsize=4096)
+def executed_lines(plan: Plan) -> tuple[tuple[ExecutedLine, ...], ...]:
+    """Return how often each launch's PTX is executed by those blocks, on ordinary numbers."""
+    return tuple(
+        tuple(ExecutedLine(*line) for line in counted.executed.by_line())
+        for counted, _ in _run(plan, "ptx", accesses=False)
+    )
+
+
+def _run(plan: Plan, code: str, accesses: bool) -> list[tuple[Any, int]]:
+    """Return what a few blocks of each launch counted, and how many blocks those were."""
     from cusoftmax import emulator
 
     found = []
-    with emulator.activate() as backend:
+    with _LOCK, emulator.activate(f"sm_{plan.device.arch}", code=code) as backend:
         inputs, results = _arrays(plan)
         absent = (None,) * len(results)
         workspace = emulator.sparse((plan.workspace_bytes,), np.uint8)
@@ -48,16 +71,15 @@ def _counted(plan: Plan) -> tuple[float, ...]:
             given = results if last or not launch.kernel.writes_all else absent
             blocks = _blocks(plan, launch)
             run = backend.load(launch.kernel)
-            with emulator.only_blocks(blocks), emulator.trace() as counted:
+            with emulator.only_blocks(blocks), emulator.trace(accesses=accesses) as counted:
                 run(
                     (launch.grid,),
                     (launch.block,),
                     (*inputs, *given, workspace, layout),
                     launch.shared_bytes,
                 )
-            touched = counted.sectors_read + counted.sectors_written
-            found.append(touched * SECTOR * launch.grid / len(blocks))
-    return tuple(found)
+            found.append((counted.kernels[-1], len(blocks)))
+    return found
 
 
 def _blocks(plan: Plan, launch: Launch) -> range:
@@ -84,7 +106,7 @@ def _layout(plan: Plan) -> Any:
 
 
 def _arrays(plan: Plan) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return inputs and results: zeros that take memory only where a block writes."""
+    """Return inputs of ordinary numbers, zeros from some way on; and room for results."""
     count = len(KERNELS[plan.op].read)
     arrays = tuple(_each_array(plan))
     return arrays[:count], arrays[count:]
@@ -116,5 +138,17 @@ def _each_array(plan: Plan) -> Iterator[Any]:
         memory = (
             emulator.asarray(np.ones(extent, dtype)) if hides else emulator.sparse((extent,), dtype)
         )
+        if number < len(operation.read) and not hides and operand.dtype in FLOATS:
+            begin = emulator.view_of(memory)[:_MOST_DRAWN]
+            begin[...] = np.resize(_ordinary(name, plan.n), begin.shape)
         shape, strides = tuple(n for n, _ in axes), tuple(step for _, step in axes)
         yield cupy.ndarray(shape, dtype, memory.data, strides)
+
+
+def _ordinary(name: str, n: int) -> npt.NDArray[np.float64]:
+    """Return normal numbers, or what softmax of such in rows of `n` is about, or its logarithm."""
+    drawn = np.random.default_rng(0).standard_normal(65521)  # a prime: rows differ
+    if name not in ("y", "y_i", "logy"):
+        return drawn
+    log: npt.NDArray[np.float64] = np.minimum(drawn - 0.5 - np.log(n), 0.0)
+    return log if name == "logy" else np.exp(log)

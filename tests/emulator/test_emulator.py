@@ -231,6 +231,15 @@ def test_trace_counts_bytes_and_sectors() -> None:
     assert [k.grid for k in report.kernels] == [1, 2]
 
 
+def test_a_trace_within_another_that_counted_as_much_ends_alone() -> None:
+    x = emulator.asarray(np.ones(64, np.float32))
+    with emulator.trace() as outer:
+        with emulator.trace():
+            pass
+        right("copy4").launch(1, 64, (x, 0, like(x), 0, np.int64(64)))
+    assert outer.launches == 1
+
+
 def test_trace_of_an_access_that_no_lane_wants() -> None:
     x = emulator.asarray(np.ones(4, np.float32))
     with emulator.trace() as report:

@@ -303,7 +303,7 @@ BREAKS = {
         nan_behind_the_largest(),
         ("{ return fmaxf(a, b); }", "{ return a > b ? a : b; }"),
     ),
-    "reciprocal: toward zero": Break(UNKNOWN, GROUP, ("__frcp_rn(a)", "__frcp_rz(a)")),
+    "reciprocal: toward zero": Break(UNKNOWN, VALUES, ("__frcp_rn(a)", "__frcp_rz(a)")),
     "bits_to_float: of the other sign": Break(
         BOUND, GROUP, ("__uint_as_float(bits); }", "-__uint_as_float(bits); }")
     ),

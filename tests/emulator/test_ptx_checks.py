@@ -291,6 +291,16 @@ def test_endless_loop_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     run("mov.u32 %r1, 0; L: add.u32 %r1, %r1, 1; setp.lt.u32 %p1, %r1, 900; @%p1 bra L; ret;")
 
 
+def test_endless_rounds_of_all_threads_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before each thread by itself would be, but not if one of them accesses an array."""
+    monkeypatch.setattr(ptx_kernel, "MOST_IDLE", 100)
+    rounds = "add.u32 %r2, %r2, 1; {access} bar.sync 0; setp.lt.u32 %p2, %r2, 900; "
+    looped = f"{ARRAY} mov.u32 %r2, 0; setp.eq.u32 %p1, %r1, 5; L: {rounds} @%p2 bra L; ret;"
+    with pytest.raises(emulator.KernelError, match="the launch does not come to an end"):
+        run(looped.format(access=""))
+    run(looped.format(access="@%p1 st.global.u32 [%rd1], %r2;"))
+
+
 # ---- launches ----
 
 COPY = (

@@ -15,7 +15,16 @@ from benchmarks.exponentials import sweep, widest_range
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.planning.checks import accepted_number
-from tests.support import DTYPES, MAIN_PLAN_KINDS, PLAN_KINDS, assert_plan, case, dtype_of, planned
+from tests.support import (
+    DTYPES,
+    MAIN_PLAN_KINDS,
+    PLAN_KINDS,
+    assert_kept,
+    assert_plan,
+    case,
+    dtype_of,
+    planned,
+)
 
 INF = np.inf
 
@@ -295,7 +304,7 @@ def test_no_two_exponentials_differ_in_their_errors_by_more_than_the_bound_allow
     )
 
 
-@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "topk_softmax"])
 def test_pairs_of_exponentials_with_the_largest_errors(device: Any, op: str) -> None:
     """An element whose exponential is too large beside one whose is too small, and the reverse."""
     found = [each for each in sweep(16) if -1 <= each.exponent < 7]
@@ -307,9 +316,59 @@ def test_pairs_of_exponentials_with_the_largest_errors(device: Any, op: str) -> 
     rows = rows[np.abs(rows[:, 0] - rows[:, 1]) < 87]  # the smaller result is not subnormal
     rows = np.concatenate([rows, np.array(TINY, np.float32)])
     with device.on("sm_90"):
-        got = device.asnumpy(CONTRACTS[op].call(device.asarray(rows), axis=-1))
-    verdict = CONTRACTS[op].judge((rows,), -1, (got,))
-    assert verdict.over <= 1, verdict
+        got = CONTRACTS[op].call(device.asarray(rows), axis=-1)
+    results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
+    assert_kept(op, (rows,), -1, results)
+
+
+# ------------------------------------------------------------------- products with y near one half
+
+
+PRODUCTS = ("softmax_vjp", "softmax_vjp_vjp", "softmax_hvp")  # of y and one vector, or two
+
+
+def with_vectors(y: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Make rows of y sum to 1 by their last elements, and return them and two vectors for them.
+
+    The vectors have nearly all there: what the bound is made of. The other elements' difference to
+    that is twice as large, and so are rounding errors beside it.
+    """
+    rng = np.random.default_rng(0)
+    y[:, -1] = 1 - y[:, :-1].sum(axis=1)
+    vectors = rng.normal(0, 0.03, (2, *y.shape))
+    vectors[:, :, -1] = rng.uniform(1, 1.1, (2, len(y)))
+    return y, *vectors
+
+
+def lost_one_by_one(u: float, every: int, apart: int) -> np.ndarray:
+    """Return rows that sum to less, term by term, unless what the additions lose is kept.
+
+    Of each `every` elements that one thread adds, which are `apart` places from each other, the
+    first has nearly all, and the others not quite half of its last place.
+    """
+    n = 1024
+    first = np.arange(n) // apart % every == 0
+    large = 0.5 / first.sum()
+    y = np.where(first, large * (1 + 2 * u), large * 0.99 * u)
+    y[0] = 0  # so that they sum to less than one half
+    return np.tile(y, (50, 1))
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", PRODUCTS)
+def test_an_element_just_above_one_half(device: Any, op: str, dtype: str, axis: int) -> None:
+    u = reference.unit_roundoff(dtype)
+    rng = np.random.default_rng(0)
+    drawn = [rng.dirichlet(np.full(9, 0.3), 2000) * rng.uniform(0.44, 0.5, (2000, 1))]
+    drawn += [lost_one_by_one(u, 16, 1)]
+    drawn += [lost_one_by_one(u, every, 1024 // every) for every in (4, 8, 16)]
+    for y in drawn:
+        given = with_vectors(y)[: 2 + (op != "softmax_vjp")]
+        inputs = [turned(a.astype(dtype), axis) for a in given]
+        got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=axis)
+        results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
+        assert_kept(op, tuple(inputs), axis, results)
 
 
 # ---------------------------------------------------------------------------------------- soft caps

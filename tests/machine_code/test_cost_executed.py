@@ -7,10 +7,8 @@ import pytest
 from cusoftmax.machine_code.cost import compiled, cost
 from cusoftmax.machine_code.executed import ExecutedLine, counted_rounds
 from cusoftmax.machine_code.flow import walk
-from cusoftmax.planning.device import DeviceSpec
-from cusoftmax.profiling.emulated import executed
-from cusoftmax.profiling.profile import Work
-from tests.machine_code.cost_support import need_tools, sass
+from cusoftmax.profiling.sectors import executed_lines
+from tests.machine_code.cost_support import need_tools, plan_of, sass
 
 
 def test_rounds_are_those_of_the_loop_with_the_same_accesses() -> None:
@@ -45,9 +43,8 @@ def test_rounds_are_those_of_the_loop_with_the_same_accesses() -> None:
 )
 def test_a_selection_costs_the_shuffles_that_it_makes(op: str, n: int) -> None:
     need_tools()
-    work = Work(op, (512, n))
-    plan = work.plan(DeviceSpec.known(90))
-    lines = executed(work, "sm_90")
+    plan = plan_of(op, "float32", (512, n), -1, 90)
+    lines = executed_lines(plan)
     found = cost(plan, executed=lines)
     (launch,), (code,) = found.launches, compiled(plan)
     assert launch.unknown_loops == 0

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import cusoftmax as cs
 from cusoftmax import emulator
 from cusoftmax.cli.main import main
 from cusoftmax.planning.plan import Plan
+from cusoftmax.profiling import sectors
 from cusoftmax.profiling.sectors import level2_bytes
 from tests.machine_code.cost_support import need_tools, plan_of
 
@@ -69,6 +74,23 @@ def test_a_few_blocks_touch_what_all_of_them_do(op: str, n: int) -> None:
 def test_equal_launches_are_counted_once_for_all_gpus() -> None:
     made = [plan_of("softmax", "float32", (1 << 16, 100), -1, arch) for arch in (80, 90)]
     assert made[0] != made[1] and level2_bytes(made[0]) is level2_bytes(made[1])
+
+
+def test_threads_do_not_count_each_others_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [plan_of("softmax", "float32", (1 << 14, n), -1, 90) for n in (2001, 8000)]
+    alone = [level2_bytes(plan) for plan in plans]
+    sectors._counted.cache_clear()
+    choose = emulator.only_blocks
+
+    @contextlib.contextmanager
+    def and_wait(blocks: Sequence[int]) -> Iterator[None]:
+        with choose(blocks):
+            time.sleep(0.2)  # for the other thread to choose its own
+            yield
+
+    monkeypatch.setattr(emulator, "only_blocks", and_wait)
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(level2_bytes, plans)] == alone
 
 
 def test_the_command_line_says_when_the_cache_is_the_limit(

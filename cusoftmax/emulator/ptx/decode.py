@@ -87,6 +87,8 @@ class Program(ctypes.Structure):
         ("parameters", ctypes.c_void_p),
         ("executed", ctypes.c_void_p),
         ("most", ctypes.c_uint64),
+        ("most_idle", ctypes.c_uint64),
+        ("idle", ctypes.c_uint64),
         ("parameter_bytes", ctypes.c_int64),
         ("constant_count", ctypes.c_int),
         ("slots", ctypes.c_int),
@@ -178,7 +180,8 @@ class Decoded:
 class Executed:
     """How often threads entered each block of instructions, and so executed each instruction.
 
-    One whose guard did not hold counts too.
+    One whose guard did not hold counts too. `entered` has a row for each block, of the 32 lanes'
+    threads.
     """
 
     decoded: Decoded
@@ -187,20 +190,25 @@ class Executed:
     def by_name(self) -> Counter[str]:
         """Return how often each instruction was executed, by name."""
         total: Counter[str] = Counter()
-        for names, times in zip(self.decoded.blocks, self.entered.tolist(), strict=True):
+        entered = self.entered.sum(axis=1).tolist()
+        for names, times in zip(self.decoded.blocks, entered, strict=True):
             for name in names:
                 total[name] += times
         return total
 
-    def by_line(self) -> list[tuple[str, bool, int | None, int]]:
-        """Return name, whether it has a guard, where it branches to, and how often, of each."""
-        found: list[tuple[str, bool, int | None, int]] = []
+    def by_line(self) -> list[tuple[str, bool, int | None, int, int]]:
+        """Return name, whether it has a guard, where it branches to, and how often, of each.
+
+        How often by threads and by warps, which is how often by the lane that did it most.
+        """
+        found: list[tuple[str, bool, int | None, int, int]] = []
         records = self.decoded.code
-        for names, times in zip(self.decoded.blocks, self.entered.tolist(), strict=True):
+        for names, lanes in zip(self.decoded.blocks, self.entered, strict=True):
+            times, warps = int(lanes.sum()), int(lanes.max())
             for name in ("block", *names):
                 record = records[len(found)]
                 target = int(record["value"]) if name.startswith("bra") else None
-                found.append((name, bool(record["flags"] & _GUARDED), target, times))
+                found.append((name, bool(record["flags"] & _GUARDED), target, times, warps))
         return found
 
 

@@ -52,8 +52,10 @@ struct Program {
   const Instruction* code;
   const u64* constants;  // of the slots after the special ones
   const u8* parameters;
-  u64* executed;  // how often each block of instructions was entered, by all threads
+  u64* executed;  // how often each block of instructions was entered, by the threads of each of 32 lanes
   u64 most;       // blocks of instructions that a thread may enter
+  u64 most_idle;  // and, on the average of a block's, while none accesses global memory
+  mutable u64 idle;
   i64 parameter_bytes;
   int constant_count;
   int slots;
@@ -156,6 +158,7 @@ struct Thread {
   }
   void* global(const Instruction* at, u64 address, int count, Touch touch) {
     void* host = reinterpret_cast<void*>(address);
+    program.idle = 0;
     machine->global_access(host, count * at->bytes, touch, true, line(at), program.name);
     return host;
   }
@@ -219,13 +222,15 @@ void run(const Program& program) {
   __builtin_memcpy(slot, specials, sizeof specials);
   __builtin_memcpy(slot + kSpecials, program.constants, sizeof(u64) * static_cast<u64>(program.constant_count));
   u64 left = program.most;
+  const u64 most_idle = program.most_idle * static_cast<u64>(self.block_threads);
   for (const Instruction* at = program.code;; ++at) {
     if (at->flags & (guarded | tracked) && !t.is_executed(at)) continue;
     const u16* const x = at->operand;
     switch (at->code) {
       case k_block:
-        ++program.executed[at->value];
+        ++program.executed[at->value * 32 + self.index % 32];
         if (--left == 0) t.fail(at, "the thread does not come to an end");
+        if (++program.idle == most_idle) t.fail(at, "the launch does not come to an end");
         break;
       case k_bra: at = program.code + at->value - 1; break;
       case k_ret: return;
@@ -278,6 +283,7 @@ void run(const Program& program) {
       }
       case k_start_copy:
         machine->may_switch();
+        program.idle = 0;
         machine->begin_copy(static_cast<i64>(slot[x[0]]), reinterpret_cast<const void*>(slot[x[1]]), at->bytes, true,
                             t.line(at), program.name);
         break;

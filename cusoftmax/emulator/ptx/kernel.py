@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cusoftmax.emulator import _abi, _cache, _run
+from cusoftmax.planning.plan import WARP
 from cusoftmax.runtime import nvrtc, source
 
 from . import decode, parse
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Blocks of instructions that a thread may enter before it is taken to run for ever.
 MOST_ENTERED = 1 << 28
+# The same on the average of all threads of a cluster, while none of them accesses global memory: to
+# fold a row's nodes takes a few hundred.
+MOST_IDLE = 1 << 14
 
 
 @functools.cache
@@ -156,13 +160,14 @@ class PtxKernel(_run.EmulatedKernel):
                 )
             end = parameter.offset + parameter.size
             parameters[parameter.offset : end] = np.frombuffer(value, dtype=np.uint8)
-        entered = np.zeros(len(decoded.blocks), dtype=np.uint64)
+        entered = np.zeros((len(decoded.blocks), WARP), dtype=np.uint64)
         program = decode.Program(
             code=decoded.code.ctypes.data,
             constants=decoded.constants.ctypes.data,
             parameters=parameters.ctypes.data,
             executed=entered.ctypes.data,
             most=MOST_ENTERED,
+            most_idle=MOST_IDLE * self.cluster,
             parameter_bytes=len(parameters),
             constant_count=len(decoded.constants),
             slots=decoded.slots,

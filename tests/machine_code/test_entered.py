@@ -1,0 +1,141 @@
+"""What counts is what runs: blocks of machine code as often as the kernel's PTX enters them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from cusoftmax.machine_code.cost import compiled
+from cusoftmax.machine_code.entered import MOST_APART, blocks_entered, match
+from cusoftmax.machine_code.executed import ExecutedLine
+from cusoftmax.machine_code.flow import BlockGraph, walk
+from cusoftmax.machine_code.loop_counts import loop_counts_of
+from cusoftmax.profiling.sectors import executed_lines
+from tests.machine_code.cost_support import need_tools, once, plan_of, sass
+
+# Rows that end within their last chunk: seven of eight warps take the short way.
+TWO_WAYS = sass(
+    """
+    ISETP P0, R1, R2
+    @P0 BRA 0x70                # 2: the chunk is cut short
+    LDG.E.128 R4, [R2.64]       # 1
+    LDG.E.128 R8, [R2.64+0x200]
+    FADD R4, R4, R8
+    FADD R4, R4, R5
+    BRA 0xc0
+    ISETP P1, R1, R3            # 2
+    @P0 LDG.E.128 R4, [R2.64]
+    @P1 LDG.E.128 R8, [R2.64+0x200]
+    FADD R4, R4, R8
+    BRA 0xc0
+    @P2 BRA 0xf0                # 3
+    FMUL R4, R4, R5             # 4: far logits, which there are none of
+    FMUL R4, R4, R5
+    STG.E.128 [R2.64], R4       # 5
+    EXIT
+    """
+)
+LINES = [
+    ExecutedLine("block", False, None, 256, 8),
+    ExecutedLine("bra", True, 8, 256, 8),
+    ExecutedLine("block", False, None, 224, 7),
+    ExecutedLine("ld.global.v4.f32", False, None, 224, 7),
+    ExecutedLine("ld.global.v4.f32", False, None, 224, 7),
+    ExecutedLine("add.ftz.f32", False, None, 224, 7),
+    ExecutedLine("add.ftz.f32", False, None, 224, 7),
+    ExecutedLine("bra.uni", False, 16, 224, 7),
+    ExecutedLine("block", False, None, 32, 1),
+    ExecutedLine("bra", True, 12, 32, 1),
+    ExecutedLine("block", False, None, 20, 1),
+    ExecutedLine("ld.global.v4.f32", False, None, 20, 1),
+    ExecutedLine("block", False, None, 32, 1),
+    ExecutedLine("ld.global.v4.f32", True, None, 32, 1),
+    ExecutedLine("add.ftz.f32", False, None, 32, 1),
+    ExecutedLine("bra.uni", False, 16, 32, 1),
+    ExecutedLine("block", False, None, 0, 0),
+    ExecutedLine("mul.ftz.f32", False, None, 0, 0),
+    ExecutedLine("mul.ftz.f32", False, None, 0, 0),
+    ExecutedLine("block", False, None, 256, 8),
+    ExecutedLine("st.global.v4.f32", False, None, 256, 8),
+    ExecutedLine("ret", False, None, 256, 8),
+]
+
+
+def test_each_way_counts_as_often_as_it_is_taken() -> None:
+    graph = BlockGraph(TWO_WAYS, 0)
+    entered = blocks_entered(graph, LINES)
+    # The blocks without arithmetic or accesses, 0 and 3, follow from the others.
+    assert entered == {0: 1.0, 1: 7 / 8, 2: 1 / 8, 3: 1.0, 4: 0.0, 5: 1.0}
+    found = walk(TWO_WAYS, once, entered=partial(blocks_entered, lines=LINES))
+    assert sum(weight for _, weight in found.executed) == 2 + 5 * 7 / 8 + 5 / 8 + 1 + 2
+    assert not any(weight for line, weight in found.executed if line.stem == "FMUL")
+    # The path is the longest, by how often it is taken.
+    assert sum(weight for _, weight in found.path) == 2 + 5 * 7 / 8 + 1 + 2
+
+
+def test_without_a_run_the_longest_way_counts() -> None:
+    found = walk(TWO_WAYS, once)
+    assert not found.beside and sum(weight for _, weight in found.path) == 2 + 5 + 1 + 2 + 2
+
+
+def test_another_kernel_says_nothing() -> None:
+    graph = BlockGraph(TWO_WAYS, 0)
+    others = LINES[:2]
+    assert match(graph, others).apart > MOST_APART
+    assert not blocks_entered(graph, others)
+
+
+_ARITHMETIC = ("add.", "sub.", "mul.", "fma.", "max.", "min.")
+_FLOATS = (".f32", ".f64", ".f32x2")
+_ALIKE = ("ld.global", "st.global", "ld.shared", "st.shared", "cp.async.cg", "shfl", "ex2", "rcp")
+_STEMS = {
+    "FADD", "FMUL", "FFMA", "FMNMX", "DADD", "DMUL", "DFMA", "FADD2", "FMUL2", "FFMA2", "FMNMX3",
+    "LDG", "STG", "LDS", "STS", "ST", "LDGSTS", "SHFL", "MUFU",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "n", "arch"),
+    [
+        ("softmax", "float32", 8192, 90),
+        ("softmax", "float32", 8188, 90),  # the last chunk is cut short
+        ("softmax", "float32", 8191, 90),  # staged
+        ("softmax", "float32", 8192, 100),
+        ("softmax", "float32", 1024, 80),
+        ("softmax", "float16", 8192, 90),
+        ("softmax", "float64", 8192, 90),  # a cluster
+        ("softmax_vjp", "float32", 8192, 90),
+        ("softmax_vjp", "float16", 1000, 90),
+        ("log_softmax", "float32", 8192, 90),
+        ("log_softmax_vjp", "float32", 4096, 80),
+        ("cross_entropy_grad", "float32", 8192, 90),
+        ("cross_entropy_grad", "float16", 50257, 90),
+    ],
+)
+def test_the_count_is_what_the_ptx_executes(op: str, dtype: str, n: int, arch: int) -> None:
+    need_tools()
+    plan = plan_of(op, dtype, (4096, n), -1, arch)
+    (launch,), (code,), (lines,) = plan.launches, compiled(plan), executed_lines(plan)
+    assert match(BlockGraph(code.instructions, code.base), lines).apart < MOST_APART
+    found = walk(
+        code.instructions,
+        loop_counts_of(plan, launch),
+        code.base,
+        partial(blocks_entered, lines=lines),
+    )
+    counted = sum(
+        weight * (2 if line.stem == "FMNMX3" else 1)
+        for line, weight in found.executed
+        if line.stem in _STEMS
+    )
+    executed = sum(
+        line.warps
+        for line in lines
+        if line.name.startswith(_ALIKE)
+        or (line.name.startswith(_ARITHMETIC) and line.name.endswith(_FLOATS))
+    )
+    rows = max(1.0, plan.rows / (launch.grid / launch.kernel.cluster))
+    if plan.pattern == "group":
+        rows = 1
+    assert counted / rows == pytest.approx(executed / lines[0].warps, rel=0.05)
