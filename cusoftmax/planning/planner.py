@@ -128,8 +128,8 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
 
     Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
     has one to itself if the row does not fit on the chip otherwise, or if there are few blocks.
-    Large clusters, whose every block folds the nodes of all, only serve to let blocks share, to keep
-    a row in registers where parked chunks cost more, or to stage rows that would not fit otherwise.
+    Large clusters, whose every block folds the nodes of all, only let blocks share, keep a row in
+    registers where parked chunks cost more, or stage rows that would not fit otherwise.
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
