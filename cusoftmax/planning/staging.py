@@ -108,6 +108,8 @@ def staged_warps(builder: PlanBuilder) -> int:
     loss = operation.relative and (operation.plain or operation.picked)
     wide = loss and (out == "float32" or operation.always_exact)
     most = tuning.STAGED_WARPS_LOSS_FLOAT if wide else tuning.STAGED_WARPS
+    if builder.acc == "float64" and operation.hides:
+        most = min(most, tuning.STAGED_WARPS_DOUBLE_HIDING)
     return min(builder.max_warps, most)
 
 
