@@ -187,9 +187,14 @@ def _cluster(builder: PlanBuilder, chunks: int, most: int, most_blocks: int) -> 
 
 def _park_warps(builder: PlanBuilder, staged: int) -> int:
     """Return the most warps of a block that parks chunks."""
-    biased = "biased" in builder.operation.features
-    parks = tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS
-    return min(parks, tuning.STAGED_PARK_WARPS) if staged else parks
+    operation, double = builder.operation, builder.acc == "float64"
+    parks = tuning.PARK_WARPS_BIASED if "biased" in operation.features else tuning.PARK_WARPS
+    apart = builder.row_vector == 1 or len(builder.problem.batch_shape) > 1
+    if double and apart and operation.relative and operation.plain and operation.picked:
+        parks = min(parks, tuning.PARK_WARPS_LOSS_DOUBLE)
+    if staged:
+        parks = min(parks, tuning.STAGED_PARK_WARPS)
+    return min(parks, tuning.STAGED_PARK_WARPS_DOUBLE) if staged and double else parks
 
 
 def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -> int:
