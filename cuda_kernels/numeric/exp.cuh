@@ -319,6 +319,17 @@ CSM_DEVICE Acc largest_exponential(DoubleWord m) {
   else return exponential(m.hi, reference_of(m));
 }
 
+// What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together.
+CSM_DEVICE Acc lost_of_largest(DoubleWord m, Acc largest) {
+  const Reference to = reference_of(m);
+  const DoubleWord x = fast_two_sum(m.hi - to.shift.hi, kDoubleWordMaximum ? m.lo - to.shift.lo : Acc(0));
+  const Acc rounded = fused(x.hi, ExpC::kLog2e, to.round), k = rounded - to.round;
+  const Acc high = fused(k, -ExpC::kLn2, x.hi), rest = fused(k, -ExpC::kLn2Low, x.lo), r = high + rest;
+  const Acc first = Acc(1) + r, power = power_of_two(rounded);
+  const Acc second = fused(r * exp_polynomial(r), r, (high - (first - Acc(1))) + rest);
+  return fused(second, power, fused(first, power, -largest));
+}
+
 // A factor of many exponentials.
 struct Factor {
   DoubleWord times;

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cusoftmax.planning import tuning
 from cusoftmax.planning.builder import (
+    ACCESS_BYTES,
     PlanBuilder,
     ceil_div,
     lanes_of,
@@ -23,6 +24,7 @@ from cusoftmax.planning.device import PORTABLE_CLUSTER, DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
+    SECTOR_BYTES,
     column_span_bytes,
     span_bytes,
     staged_columns,
@@ -126,25 +128,32 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
 
     Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
     has one to itself if the row does not fit on the chip otherwise, or if there are few blocks.
-    Large clusters, whose every block folds the nodes of all, only serve to let blocks share.
+    Large clusters, whose every block folds the nodes of all, only let blocks share, keep a row in
+    registers where parked chunks cost more, or stage rows that would not fit otherwise.
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
     unparked = staged_warps(builder) if staged else builder.max_warps
     portable, largest = _cluster_sizes(builder.device, builder.problem.rows)
     several = tuning.RESIDENT_BLOCKS
-    for resident, most_blocks in ((several, portable), (several, largest), (1, portable)):
+    may = bool(builder.operation.outputs)  # otherwise no element is needed again
+    tries = [(several, portable, may), (several, largest, may), (1, portable, may)]
+    if staged or ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES:
+        tries[:0] = [(several, portable, False), (several, largest, False)]
+    if staged:
+        tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
+    for resident, most_blocks, may_park in tries:
         cluster = _cluster(builder, chunks, unparked // resident, most_blocks)
         if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:
             continue
         each = ceil_div(chunks, cluster)  # chunks of a block
         parks = each > unparked // resident
-        if parks and not builder.operation.outputs:
-            continue  # no element is needed again, so there is nothing to keep
+        if parks and not may_park:
+            continue
         most = min(unparked, _park_warps(builder, staged)) if parks else unparked
-        largest = min(each, most // resident)
-        even = ceil_div(each, ceil_div(each, largest))  # warps with as many chunks each
-        for warps in (even, largest):
+        full = min(each, most // resident)
+        even = ceil_div(each, ceil_div(each, full))  # warps with as many chunks each
+        for warps in (even, full):
             shared = _block_shared(builder, chunks, cluster, warps)
             shared += span_bytes(builder, staged, warps * builder.chunk)
             if _fits(builder.device, shared, resident):
@@ -324,7 +333,8 @@ def _segment(builder: PlanBuilder) -> Plan:
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
     staged = builder.values * (2 * tile + builder.group) * builder.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
-    shared = staged + 4 * warps * builder.node_bytes + lists
+    looked_up = 8 + 6 * 8
+    shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
     general = not builder.row_is_contiguous
     wide = builder.acc == "float64" or builder.problem.operands[-1].dtype == "float32"
     cap = tuning.SEGMENT_CAP_WARPS_FLOAT if wide else tuning.SEGMENT_CAP_WARPS
@@ -354,7 +364,11 @@ def _segment(builder: PlanBuilder) -> Plan:
         tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
         vector=builder.staged_vector,
         reads=2 if longer else 1,
-        workspace=ceil_div(4 * checkers, 16) * 16 + (tiles + 2) // 2 * 16 + nodes,
+        workspace=sum(
+            ceil_div(part, SECTOR_BYTES) * SECTOR_BYTES
+            for part in (checkers + 1, 16 * (tiles + 1), 2 * problem.segments)
+        )
+        + nodes,
         checkers=checkers,
         why="rows of unequal length, known on the device alone: blocks take equal shares of them"
         + (f"; rows longer than {tile} are read twice" if longer else ""),

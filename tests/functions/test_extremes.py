@@ -342,6 +342,25 @@ def test_pairs_of_exponentials_with_the_largest_errors(device: Any, op: str) -> 
     assert_kept(op, (rows,), -1, results)
 
 
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("op", ["log_softmax", "logsumexp", "log_softmax_value_and_jvp"])
+def test_one_logit_beside_equal_ones(device: Any, op: str, axis: int) -> None:
+    """The sum of the others is added up by itself, each time rounded in the same direction."""
+    largest = (0.0, -8.151596, -2.639515, 27.310394)  # whose exponentials err differently
+    others = (-48.1829, -48.23629, -71.04396, -59.324306, -56.70489, -46.65937, -51.5021, -26.74)
+    rows = [
+        np.where(np.arange(1024) // 128 < chain, other, -INF)
+        for other in others
+        for chain in range(1, 9)
+    ]
+    x = np.tile(np.array(rows, np.float32), (len(largest), 1))
+    x[:, 0] = np.repeat(np.array(largest, np.float32), len(rows))
+    inputs = [turned(a, axis) for a in (x, np.ones_like(x))[: 1 + ("value" in op)]]
+    got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=axis)
+    results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
+    assert_kept(op, tuple(inputs), axis, results)
+
+
 # ------------------------------------------------------------------- products with y near one half
 
 

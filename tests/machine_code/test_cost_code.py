@@ -164,6 +164,11 @@ def test_of_two_ways_the_longer_one_counts() -> None:
         ("softmax", "float16", (512, 1 << 20), -1, 80, "LDG", 2 * 4 * 64),
         # Staged: 32 results, an element at the row's end, three words of a node twice, and padding.
         ("softmax", "float32", (4096, 8191), -1, 90, "STS", 32 + 1 + 2 * 3 + 1 / 256),
+        # Staged columns: 6600 bytes by 64 threads, and elements at the ends; or 10 lines of 704.
+        ("softmax", "float16", (4000, 100, 33), 1, 90, "LDGSTS", 7),
+        ("softmax", "float16", (4000, 100, 33), 1, 90, "STG", 7 + 1),
+        ("softmax", "float16", (40, 10, 3025), 1, 90, "LDGSTS", 10 * 2),
+        ("softmax", "float16", (40, 10, 3025), 1, 90, "STG", 10 * (2 + 1)),
     ],
 )
 def test_loops_run_as_often_as_the_plan_says(
@@ -173,7 +178,7 @@ def test_loops_run_as_often_as_the_plan_says(
     chosen = plan_of(op, dtype, shape, axis, arch)
     (launch,), (code,) = chosen.launches, compiled(chosen)
     units = max(1.0, chosen.rows / (launch.grid / launch.kernel.cluster))
-    if chosen.pattern == "group":
+    if chosen.pattern in ("group", "column"):
         units = 1
     found = walk(code.instructions, loop_counts_of(chosen, launch), code.base)
     assert found.unknown == 0
