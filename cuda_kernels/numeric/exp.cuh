@@ -272,6 +272,13 @@ CSM_DEVICE T exponential(T x, const Reference& to) {
   else return exp_of(shifted, raised_round<raised>(to));
 }
 
+// Of two numbers or −∞, from which the shift has been subtracted if `kShifted`.
+template <bool kShifted>
+CSM_DEVICE Pair exponentials(Pair x, const Reference& to) {
+  if constexpr (kFastExp) return exponential(x, to);
+  else return exp_of<false, true>(kShifted ? x : x - Pair(to.shift.hi), to.round);
+}
+
 // An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might
 // overflow.
 CSM_DEVICE Acc part_of_largest(Acc exponential) { return kFastExp ? exponential : exponential * ExpC::kRaise; }
