@@ -361,6 +361,14 @@ MUTATIONS = (
         (replace(_HALF, rows="far"),),
     ),
     Mutation(
+        "softmax: the shift of huge logits not taken off pairs",
+        BOUND,
+        "reduce/tile.cuh",
+        "item_[i][0] -= adder.shift();",
+        ";",
+        (replace(_BLOCK, rows="huge"),),
+    ),
+    Mutation(
         "softmax: chunks not rescaled to the row's maximum",
         BOUND,
         "logits/softmax.cuh",
@@ -372,9 +380,9 @@ MUTATIONS = (
         "softmax: a far chunk's power joined to the inverse of the sum",
         BOUND,
         "reduce/operation.cuh",
-        "if (unlikely(factor.power < Acc(0x1p-60))) {",
+        "if (!kSingle && unlikely(factor.power < Acc(0x1p-60))) {",
         "if (false) {",
-        (replace(_BLOCK, rows="cliff"),),
+        (replace(_BLOCK, dtype="float64", shape=(3, 5000), rows="abyss"),),
     ),
     Mutation(
         "softmax: missing elements read as 0",
@@ -396,8 +404,8 @@ MUTATIONS = (
         "merge: sums not rescaled to the larger maximum",
         BOUND,
         "reduce/node.cuh",
-        "power_of(move_between(node.m, to, moved))",
-        "Acc(1)",
+        "times_power(moved[k], power)",
+        "moved[k]",
         (_BLOCK,),
     ),
     Mutation(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cusoftmax.planning import tuning
 from cusoftmax.planning.builder import (
+    ACCESS_BYTES,
     PlanBuilder,
     ceil_div,
     lanes_of,
@@ -127,29 +128,32 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
 
     Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
     has one to itself if the row does not fit on the chip otherwise, or if there are few blocks.
-    Large clusters, whose every block folds the nodes of all, only serve to let blocks share, and to
-    stage rows that would not fit otherwise.
+    Large clusters, whose every block folds the nodes of all, only let blocks share, keep a row in
+    registers where parked chunks cost more, or stage rows that would not fit otherwise.
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
     unparked = staged_warps(builder) if staged else builder.max_warps
     portable, largest = _cluster_sizes(builder.device, builder.problem.rows)
     several = tuning.RESIDENT_BLOCKS
-    attempts = [(several, portable), (several, largest), (1, portable)]
+    may = bool(builder.operation.outputs)  # otherwise no element is needed again
+    tries = [(several, portable, may), (several, largest, may), (1, portable, may)]
+    if staged or ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES:
+        tries[:0] = [(several, portable, False), (several, largest, False)]
     if staged:
-        attempts.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS)))
-    for resident, most_blocks in attempts:
+        tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
+    for resident, most_blocks, may_park in tries:
         cluster = _cluster(builder, chunks, unparked // resident, most_blocks)
         if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:
             continue
         each = ceil_div(chunks, cluster)  # chunks of a block
         parks = each > unparked // resident
-        if parks and not builder.operation.outputs:
-            continue  # no element is needed again, so there is nothing to keep
+        if parks and not may_park:
+            continue
         most = min(unparked, _park_warps(builder, staged)) if parks else unparked
-        largest = min(each, most // resident)
-        even = ceil_div(each, ceil_div(each, largest))  # warps with as many chunks each
-        for warps in (even, largest):
+        full = min(each, most // resident)
+        even = ceil_div(each, ceil_div(each, full))  # warps with as many chunks each
+        for warps in (even, full):
             shared = _block_shared(builder, chunks, cluster, warps)
             shared += span_bytes(builder, staged, warps * builder.chunk)
             if _fits(builder.device, shared, resident):

@@ -113,8 +113,10 @@ def staged_warps(builder: PlanBuilder) -> int:
     operation = builder.operation
     out = builder.problem.operands[operation.precision].dtype
     loss = operation.relative and (operation.plain or operation.picked)
-    wide = loss and (out == "float32" or operation.always_exact)
-    most = tuning.STAGED_WARPS_LOSS_FLOAT if wide else tuning.STAGED_WARPS
+    if loss and (out == "float32" or operation.always_exact):
+        most = tuning.STAGED_WARPS_LOSS_FLOAT
+    else:
+        most = tuning.STAGED_WARPS_FLOAT if out == "float32" else tuning.STAGED_WARPS
     return min(builder.max_warps, most)
 
 

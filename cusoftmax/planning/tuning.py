@@ -44,6 +44,8 @@ BLOCK_WARPS_APART_PAIRS = Tuned(20, None, "read in pairs, one kept apart spills 
 RESIDENT_BLOCKS = Tuned(2, None, "one block loads while another computes: docs/cost.md, phases")
 # Above 8 only where fewer leave a multiprocessor to one block.
 CLUSTER_BLOCKS = Tuned(16, None, "eight multiprocessors hold a row, as with 8 blocks of one each")
+# Before chunks are parked, even if fewer blocks could park them; staged elements of any size.
+UNPARKED_BYTES = Tuned(2, None, "an element of 16 bits takes 32 where it is parked")
 PARK_WARPS = Tuned(28, None, "with parked chunks, a bfloat16 kernel spills at 64 registers")
 PARK_WARPS_BIASED = Tuned(16, None, "the same with parked chunks, at 96 registers")
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
@@ -62,7 +64,8 @@ SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blo
 SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill at 128 registers")
 # Whether elements pass through shared memory, in whole vectors and sectors.
 STAGED_PERCENT = Tuned(5, None, "sectors more than the least that a direct access may touch")
-STAGED_WARPS = Tuned(16, None, "with staged operands, float32 spills at 96 registers")
+STAGED_WARPS = Tuned(24, None, "80 registers: three blocks of a warp for each chunk of 8191")
+STAGED_WARPS_FLOAT = Tuned(16, None, "with staged operands, float32 spills at 96 registers")
 STAGED_WARPS_LOSS_FLOAT = Tuned(12, None, "a float32 loss beside them spills at 128 registers")
 STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registers")
 STAGED_BYTES = Tuned(1 << 18, None, "of an array: less passes in the time of a few barriers")
