@@ -254,7 +254,10 @@ def _stream(builder: PlanBuilder, staged: int) -> Plan:
     while shared(warps) > builder.device.shared_per_block:
         warps //= 2
     vector = staged_vector(builder) if staged else builder.row_vector
-    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged)
+    # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
+    cap = warps if staged and builder.acc == "float64" else tuning.CAP_WARPS
+    threads = min(builder.max_warps, cap) * WARP
+    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged, threads=threads)
     return builder.plan(
         "stream",
         (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared(warps)),),
