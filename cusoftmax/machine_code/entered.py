@@ -91,7 +91,15 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
     ours = _rows(map(_of_code, codes))
     predicated = _rows(_of_code([x for x in code if x.predicated]) for code in codes) @ _WEIGHTS
     group = {block: number for number, same in enumerate(graph.alike) for block in same}
-    found = _matched(ours, predicated, theirs, times, [group.get(block) for block in numbers])
+    around = {block: loop.header for loop in graph.all_loops() for block in loop.blocks}
+    found = _matched(
+        ours,
+        predicated,
+        theirs,
+        times,
+        [group.get(block) for block in numbers],
+        [group.get(around.get(block, 0)) for block in numbers],
+    )
     both = sum(
         float(np.minimum(ours[i], theirs[[*blocks]].sum(axis=0)) @ _WEIGHTS)
         for i, blocks in found.items()
@@ -142,6 +150,7 @@ def _matched(
     theirs: _Array,
     times: Sequence[int],
     groups: Sequence[int | None],
+    headers: Sequence[int | None],
 ) -> dict[int, tuple[int, ...]]:
     """Return which neighbouring ones of their blocks belong to each of ours, if any do.
 
@@ -159,6 +168,8 @@ def _matched(
         How often warps entered their blocks.
     groups : sequence of int or None
         Which of our blocks are entered equally often.
+    headers : sequence of int or None
+        Which group the first block of the loop around each is in: none is entered more often.
     """
     places = np.cumsum(theirs @ _WEIGHTS) - theirs @ _WEIGHTS
     passed = np.cumsum(ours @ _WEIGHTS) - ours @ _WEIGHTS
@@ -190,6 +201,8 @@ def _matched(
         if number in found or not taken.isdisjoint(blocks):
             continue
         entered = max(times[i] for i in blocks)
+        if entered > said.get(headers[number], entered):
+            continue
         if groups[number] is None or said.setdefault(groups[number], entered) == entered:
             found[number] = blocks
             taken.update(blocks)

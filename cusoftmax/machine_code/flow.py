@@ -175,9 +175,9 @@ def _shares(
         own = blocks.difference(*(loop.blocks for loop in loops))
         times = {block: entered[block] for block in own if block in entered}
         most = max(times.values(), default=0.0) if rounds is None else rounds
-        shares.update({block: n / most if most else 0.0 for block, n in times.items()})
+        shares.update({block: min(1.0, n / most) if most else 0.0 for block, n in times.items()})
         for loop in loops:
-            note(loop.blocks, loop.children, None)
+            note(loop.blocks, loop.children, entered.get(loop.header))
 
     note(set(range(len(graph.blocks))), roots, 1.0)
     return shares
@@ -236,6 +236,10 @@ class BlockGraph:
             if len(found) == known:
                 return found
 
+    def all_loops(self) -> list[Loop]:
+        """Return all loops, each before those inside it."""
+        return _flattened(self.loops())
+
     @cached_property
     def _neighbours(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         """The blocks before and after each, of those that a warp may enter."""
@@ -251,7 +255,7 @@ class BlockGraph:
     def alike(self) -> list[list[int]]:
         """Groups of blocks such that a warp that enters one enters the others too, as often."""
         before, after = self._neighbours
-        loops = _flattened(self.loops())
+        loops = self.all_loops()
         around = {
             block: frozenset(loop.header for loop in loops if block in loop.blocks)
             for block in before
