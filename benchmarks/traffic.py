@@ -165,8 +165,22 @@ def sectors(
         inputs = [emulator.asarray(array) for array in drawn]
         with emulator.trace() as counted:
             result = CONTRACTS[op].call(*inputs, axis=axis)
-    results = result if isinstance(result, tuple) else (result,)
+    return _over_least(counted, inputs, result if isinstance(result, tuple) else (result,))
 
+
+def segments(op: str, dtype: str, n: int, rows: int) -> Sectors:
+    """Do the same for so many segments of n elements each, whose offsets are of 64 bits."""
+    rng = np.random.default_rng(0)
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    values = [rng.normal(0, 3, rows * n).astype(kind) for _ in range(OPERATIONS[op].value_inputs)]
+    with emulator.activate("sm_90", seed=1):
+        inputs = [emulator.asarray(a) for a in (*values, np.arange(rows + 1) * n)]
+        with emulator.trace() as counted:
+            result = getattr(cs, op)(*inputs)
+    return _over_least(counted, inputs, (result,))
+
+
+def _over_least(counted: Any, inputs: Sequence[Any], results: Sequence[Any]) -> Sectors:
     def least(arrays: Sequence[Any]) -> int:
         return sum(ceil_div(array.nbytes, SECTOR_BYTES) for array in arrays)
 

@@ -92,6 +92,7 @@ _STREAM = Probe("stream", "softmax", "float32", (11, 70001), arch="sm_75", only=
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (500, 40), axis=0)
 _COLUMNS = Probe("column", "softmax", "float32", (100, 600), axis=0, grid=1)
+_SIDE_BY_SIDE = Probe("column", "softmax", "float16", (60, 2201), axis=0)  # staged, in parts
 # The widths of the tests of changes of plan: on both sides of a change of the number of pieces.
 _SPLIT = {
     n: Probe("split", "softmax", "float32", (2, n), arch="sm_80")
@@ -216,6 +217,38 @@ MUTATIONS = (
         (_COLUMNS,),
     ),
     Mutation(
+        "column: passes begin before all lines have been staged",
+        RACE,
+        "patterns/column.cuh",
+        "static_cast<int>(beside));\n      block_barrier();",
+        "static_cast<int>(beside));",
+        (_SIDE_BY_SIDE,),
+    ),
+    Mutation(
+        "column: a pass too few over rows side by side",
+        (*RACE, *BOUND),
+        "patterns/column.cuh",
+        "start < beside; start += kColumns",
+        "start + kColumns < beside; start += kColumns",
+        (_SIDE_BY_SIDE,),
+    ),
+    Mutation(
+        "column span: elements behind the whole sectors left out",
+        RACE,
+        "reduce/column_span.cuh",
+        "return byte < before ? byte : byte + whole;",
+        "return byte < before ? byte : bytes;",
+        (_SIDE_BY_SIDE,),
+    ),
+    Mutation(
+        "column span: lines in shared memory at a pitch of another place in 16 bytes",
+        ("misaligned access",),
+        "reduce/column_span.cuh",
+        "(apart - line) % kVector",
+        "(apart - line) % 1",
+        (_SIDE_BY_SIDE,),
+    ),
+    Mutation(
         "segment: barrier between two units dropped",
         RACE,
         "patterns/segment.cuh",
@@ -328,6 +361,14 @@ MUTATIONS = (
         (replace(_HALF, rows="far"),),
     ),
     Mutation(
+        "softmax: the shift of huge logits not taken off pairs",
+        BOUND,
+        "reduce/tile.cuh",
+        "item_[i][0] -= adder.shift();",
+        ";",
+        (replace(_BLOCK, rows="huge"),),
+    ),
+    Mutation(
         "softmax: chunks not rescaled to the row's maximum",
         BOUND,
         "logits/softmax.cuh",
@@ -339,9 +380,9 @@ MUTATIONS = (
         "softmax: a far chunk's power joined to the inverse of the sum",
         BOUND,
         "reduce/operation.cuh",
-        "if (unlikely(factor.power < Acc(0x1p-60))) {",
+        "if (!kSingle && unlikely(factor.power < Acc(0x1p-60))) {",
         "if (false) {",
-        (replace(_BLOCK, rows="cliff"),),
+        (replace(_BLOCK, dtype="float64", shape=(3, 5000), rows="abyss"),),
     ),
     Mutation(
         "softmax: missing elements read as 0",
@@ -363,8 +404,8 @@ MUTATIONS = (
         "merge: sums not rescaled to the larger maximum",
         BOUND,
         "reduce/node.cuh",
-        "power_of(move_between(node.m, to, moved))",
-        "Acc(1)",
+        "times_power(moved[k], power)",
+        "moved[k]",
         (_BLOCK,),
     ),
     Mutation(

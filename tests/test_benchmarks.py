@@ -209,18 +209,24 @@ def test_cells_are_in_order_of_rank() -> None:
     assert [c.rank for c in todo] == sorted(c.rank for c in todo)
 
 
-@pytest.mark.parametrize("op", ["softmax", "softmax_vjp"])
-def test_cliffs_surround_every_change_of_plan(op: str) -> None:
-    lengths = {c.n: c.rows for c in cells_of("cliffs", ops=(op,), dtypes=("float16",))}
-    patterns = {}
-    for n in range(64, 70000, 64):
+@pytest.mark.parametrize(
+    ("op", "first", "after"),
+    [("softmax", 64, 8), ("softmax_vjp", 64, 8), ("softmax", 65, 16), ("softmax_vjp", 65, 16)],
+)
+def test_cliffs_surround_every_change_of_plan(op: str, first: int, after: int) -> None:
+    """Of rows of whole sectors, and of odd ones, which are staged and so have other plans."""
+    lengths = {c.n for c in cells_of("cliffs", ops=(op,), dtypes=("float16",))}
+
+    def kind(n: int) -> tuple[str, int]:
         rows = -(-256 * MIB // (n * bytes_per_element(op, "float16")))
         plan = Cell("cliffs", op, "float16", rows, n).plan(H100)
-        patterns[n] = (plan.pattern, plan.cluster)
-    edges = [n for n in list(patterns)[:-1] if patterns[n] != patterns[n + 64]]
+        return plan.pattern, plan.cluster
+
+    edges = [n for n in range(first, 70000, 64) if kind(n) != kind(n + 64)]
     assert len(edges) >= 3  # to block, and to clusters of 2 and more
     for n in edges:
-        assert {n, n + 8} <= set(lengths), f"the change after {n} is not measured"
+        beside = [a for a in range(n, n + 64) if {a, a + after} <= lengths]
+        assert any(kind(a) != kind(a + after) for a in beside), f"a change after {n} is left out"
 
 
 def test_changes_are_found_to_the_element() -> None:

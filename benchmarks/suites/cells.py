@@ -177,8 +177,15 @@ def _cliffs(op: str, dtype: str, scale: Scale, spec: DeviceSpec) -> Iterator[Cel
         of_group = (kernel["CSM_LANES"], kernel["CSM_ITEMS"]) if made.pattern == "group" else ()
         return (made.pattern, made.cluster, kernel["CSM_PARKS"], made.reads, *of_group)
 
-    ranks: dict[int, int] = {}
-    for last in change_points(plan_features, 8, scale.threshold_limit):
+    # Odd rows are staged where rows of whole sectors are not: each kind has changes of its own. As
+    # long as a row is a few accesses, they come at any length.
+    top = scale.threshold_limit
+    odd = change_points(plan_features, 65, top, 16)
+    ranks = {n: 200 for last in odd for n in (last, last + 16)}
+    for last in (
+        *change_points(plan_features, 8, min(64, top)),
+        *change_points(plan_features, 64, top, 16),
+    ):
         start = max(8, last // 8 * 8 - 64)
         around = range(start, start + 128 + 1, scale.threshold_step)
         for n in (*around, last // 8 * 8, last + 1):
@@ -189,19 +196,21 @@ def _cliffs(op: str, dtype: str, scale: Scale, spec: DeviceSpec) -> Iterator[Cel
         yield Cell("cliffs", op, dtype, rows, n, rank=rank, peers=("torch",))
 
 
-def change_points(features: Callable[[int], Any], low: int, high: int) -> Iterator[int]:
-    """Yield each length at which `features` changes with the next one.
+def change_points(
+    features: Callable[[int], Any], low: int, high: int, step: int = 1
+) -> Iterator[int]:
+    """Yield each of the lengths low, low + step, … at which `features` changes with the next one.
 
-    Lengths are tried in steps of 1/32, so a change that is undone within a step is missed.
+    They are tried in steps of 1/32, so a change that is undone within a step is missed.
     """
     features = cache(features)
-    left = low
+    left, high = low, high - (high - low) % step
     while left < high:
-        right = min(high, left + max(8, left // 32))
+        right = min(high, left + max(max(8, left // 32) // step, 1) * step)
         if features(right) != features(left):
             a, b = left, right
-            while b - a > 1:
-                middle = (a + b) // 2
+            while b - a > step:
+                middle = a + (b - a) // step // 2 * step
                 a, b = (middle, b) if features(middle) == features(left) else (a, middle)
             yield a
             right = b

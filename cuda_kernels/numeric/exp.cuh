@@ -8,7 +8,7 @@
 // differ by at most 2.471 u (docs/accuracy.md).
 //
 // K is kLowered below the exponent of the chunk's maximum: so an exponential is a normal number if its part of the row
-// is one or, in double, a subnormal one.
+// is a normal or subnormal one. Many such make up the logarithm of a sum that one element dominates.
 //
 // 16-bit results of float arithmetic use ex2.approx instead (relative error 2^-22), relative to the maximum itself.
 // Where the logits have 16 bits too and nothing needs the maximum's own exponential to be 1, they are 2^(x log2 e − c)
@@ -29,10 +29,10 @@ struct ExpConstants<float> {
   static constexpr float kLn2 = 0x1.62e43p-1f, kLn2Low = -0x1.05c61p-29f;
   static constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
   static constexpr float kBias = 127.0f;        // 2^-kBias is flushed to 0
-  static constexpr float kLowered = 2.0f, kRaise = 0.25f;  // an even number; kRaise is 2^-kLowered
+  static constexpr float kLowered = 34.0f, kRaise = 0x1p-34f;  // an even number; kRaise is 2^-kLowered
   // Added to exponentials, each rounds them to multiples of one power of two, of which a lane's add up exactly, or the
   // 1024 of a chunk.
-  static constexpr float kAbove = 0x1.8p+7f, kAboveAll = 0x1.8p+12f;
+  static constexpr float kAbove = 0x1.8p+39f, kAboveAll = 0x1.8p+44f;
   // e^-kFar = (kFarRest + kFarRestLow) · 2^-kFarPower. Logits larger than kFar are referred to a multiple of it.
   static constexpr float kLowest = -0x1.fffffep+127f;
   static constexpr float kFar = 0x1p+18f, kFarPower = 378194.0f;
@@ -180,13 +180,13 @@ CSM_DEVICE Acc move_between(DoubleWord from, DoubleWord to, DoubleWord (&sums)[k
   return rounded_power(shifted(from, none)) - rounded_power(shifted(to, none));  // from −∞ any k will do: the sum is 0
 }
 
-// 2^k for a k of move_between(). In double that may be subnormal: there it is times 2^kSpare, which lowered() takes
-// off.
-constexpr Acc kSpare = kSingle ? Acc(0) : ExpC::kLowered;
-CSM_DEVICE Acc power_of(Acc k) { return power_of_two((ExpC::kRound + kSpare) + maximum(-ExpC::kBias - kSpare, k)); }
-CSM_DEVICE DoubleWord lowered(DoubleWord a) {
-  if constexpr (!kSingle) a = {a.hi * ExpC::kRaise, a.lo * ExpC::kRaise};
-  return a;
+// 2^k for a k of move_between(), or 0 where that is not normal.
+CSM_DEVICE Acc power_of(Acc k) { return power_of_two(ExpC::kRound + maximum(-ExpC::kBias, k)); }
+// A sum that is kLowered larger, times 2^k: of a k that is far below 0 a part is taken off before.
+CSM_DEVICE DoubleWord times_power(DoubleWord sum, Acc k) {
+  const bool far = k < Acc(-0.5) * ExpC::kBias;
+  const Acc first = far ? ExpC::kRaise : Acc(1), power = power_of(far ? k + ExpC::kLowered : k);
+  return {sum.hi * first * power, sum.lo * first * power};
 }
 
 // --- exponentials ----------------------------------------------------------------------------------------------------
@@ -312,6 +312,17 @@ CSM_DEVICE Acc largest_exponential(DoubleWord m) {
   else return exponential(m.hi, reference_of(m));
 }
 
+// What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together.
+CSM_DEVICE Acc lost_of_largest(DoubleWord m, Acc largest) {
+  const Reference to = reference_of(m);
+  const DoubleWord x = fast_two_sum(m.hi - to.shift.hi, kDoubleWordMaximum ? m.lo - to.shift.lo : Acc(0));
+  const Acc rounded = fused(x.hi, ExpC::kLog2e, to.round), k = rounded - to.round;
+  const Acc high = fused(k, -ExpC::kLn2, x.hi), rest = fused(k, -ExpC::kLn2Low, x.lo), r = high + rest;
+  const Acc first = Acc(1) + r, power = power_of_two(rounded);
+  const Acc second = fused(r * exp_polynomial(r), r, (high - (first - Acc(1))) + rest);
+  return fused(second, power, fused(first, power, -largest));
+}
+
 // A factor of many exponentials.
 struct Factor {
   DoubleWord times;
@@ -336,13 +347,15 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
   } else {
     DoubleWord moved[1] = {factor};
     const Acc k = move_between(from, to, moved);
-    return {lowered(moved[0]), power_of(k)};
+    // In double the power may be subnormal: there it is times 2^kLowered.
+    if constexpr (kSingle) return {moved[0], power_of(k)};
+    return {{moved[0].hi * ExpC::kRaise, moved[0].lo * ExpC::kRaise}, power_of(k + ExpC::kLowered)};
   }
 }
 
 // A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would
 // be flushed beside results of 2^-102 and less, in float. T is Acc or Pair.
-constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+48) : Acc(1);
+constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+80) : Acc(1);
 CSM_DEVICE DoubleWord lifted(DoubleWord a) { return {a.hi * kLift, a.lo * kLift}; }
 CSM_DEVICE Factor lifted(const Factor& a) { return {lifted(a.times), a.power}; }
 template <class T>

@@ -24,7 +24,7 @@ struct Op : Weighted<WritesRows> {
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
     const Acc largest = largest_exponential(row.m);
     const DoubleWord sum = drop_invalid_low(
-        normalised(relative_to_maximum(row.s[0], row.m, kWeights ? part_of_largest(largest) : largest)));
+        normalised(relative_to_maximum<kWeights>(row.s[0], row.m, kWeights ? part_of_largest(largest) : largest)));
     const bool negative = sum.hi < Acc(0);
     if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
     DoubleWord log = logarithm(negative ? DoubleWord{-sum.hi, -sum.lo} : sum);

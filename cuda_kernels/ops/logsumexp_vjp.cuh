@@ -46,7 +46,7 @@ struct Op : Weighted<WritesElements> {
     if constexpr (kSingle) {
       // dL = fraction · power, so that an element's product with it is rounded once; and lifted as in softmax, but for
       // a power beside which results of small exponentials vanish.
-      const Acc power = power_within(context[0]), lift = !kWeights && power > Acc(0x1p-70) ? kLift : Acc(1);
+      const Acc power = power_within(context[0]), lift = !kWeights && power > Acc(0x1p-38) ? kLift : Acc(1);
       Factor factor = factor_between(chunk_maximum, row.m, inverse_of(row.s[0]));
       factor.times = drop_invalid_low(multiply(factor.times, as_double_word(context[0] * (Acc(1) / power) * lift)));
       return {factor, power * (Acc(1) / lift), scale_of(context)};

@@ -16,9 +16,9 @@
 // Where operands are staged, the block takes layout.rounds times as many rows, or all that lie side by side: it copies
 // its part of these to shared memory at once (reduce/column_span.cuh), and makes a pass for each kColumns of them.
 //
-// Shared memory: that part of the rows; a node for each walker and row of a pass; in a cluster also a node for each
-// block and row; in stage 3 a node for each row. Workspace: a node for each piece of each row, then a node for each
-// row.
+// Shared memory: that part of the rows, and their row inputs; a node for each walker and row of a pass; in a cluster
+// also a node for each block and row; in stage 3 a node for each row. Workspace: a node for each piece of each row,
+// then a node for each row.
 //
 // Barriers, for each pass: one after the leaves are stored, one after each level of the fold, and one before shared
 // memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
@@ -168,6 +168,46 @@ class ColumnTile {
   }
 };
 
+// The row inputs of a block's rows in shared memory, from byte `at` on, for all walkers of a row: each would read them.
+class StagedRowInputs {
+ public:
+  CSM_DEVICE StagedRowInputs(int at, int rows) : at_(at), rows_(rows) {}
+  // Bytes of shared memory. The host computes them too.
+  CSM_DEVICE int bytes() const { return place<kInputs + kRowInputs>() - at_; }
+
+  template <int Operand = kInputs>
+  CSM_DEVICE void read(const Layout& layout, const Row& first, int count) const {
+    if constexpr (Operand < kInputs + kRowInputs) {
+      using T = Type<Operand>;
+      for (int i = thread_index(); i < count; i += block_threads()) {
+        const T got = global_load(first.start[Operand] + i * layout.inner_stride[Operand], true, T{});
+        Shared<T>(place<Operand>()).store(i, got);
+      }
+      read<Operand + 1>(layout, first, count);
+    }
+  }
+
+  // Those of one row.
+  struct Of {
+    const StagedRowInputs& all;
+    int row;
+
+    template <int Operand>
+    CSM_DEVICE Type<Operand> value() const {
+      return Shared<Type<Operand>>(all.place<Operand>()).load(row);
+    }
+  };
+
+ private:
+  int at_, rows_;
+
+  template <int Operand>
+  CSM_DEVICE int place() const {
+    if constexpr (Operand == kInputs) return at_;
+    else return place<Operand - 1>() + (rows_ * static_cast<int>(sizeof(Type<Operand - 1>)) + 15) / 16 * 16;
+  }
+};
+
 constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
 // Where shared memory holds the node of a walker and row. Walkers follow each other; the rows of each are permuted, so
 // that neither lanes that store nodes of neighbouring rows nor lanes that fold the parts of some rows (folded_column)
@@ -238,13 +278,15 @@ CSM_DEVICE void walk(const Arguments& args) {
     const i64 beside = layout.inner - tile_start < wide ? layout.inner - tile_start : wide;
     const ColumnSpan span(layout, tile_row, first, left, static_cast<int>(beside),
                           static_cast<int>(layout.n < length ? layout.n : length), static_cast<int>(wide));
-    const int nodes_at = kStages ? span.bytes() : 0;
+    const StagedRowInputs row_inputs(kStages ? span.bytes() : 0, static_cast<int>(wide));
+    const int nodes_at = kStages ? span.bytes() + row_inputs.bytes() : 0;
     const SharedNodes nodes(nodes_at, kStage == 3 ? kColumns : walkers * kColumns);
     const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kColumns,
                                 kCluster * kColumns);
     if constexpr (kStages) {
       if (unit != first_unit) block_barrier();  // the results of the last unit have been written
       span.read(layout);
+      row_inputs.read(layout, tile_row, static_cast<int>(beside));
       block_barrier();
     }
     // kColumns rows. They are one pass's work, of `wide`.
@@ -262,9 +304,14 @@ CSM_DEVICE void walk(const Arguments& args) {
       RowContext context[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        Row at = row;
-        at.advance(layout, c);
-        context[c] = row_context<Op>(args, at, number + c, present);
+        if constexpr (kStages) {
+          const int mine = present ? column + c : 0;  // those of any row serve a thread with none
+          context[c] = context_with<Op>(args, StagedRowInputs::Of{row_inputs, mine}, number + c);
+        } else {
+          Row at = row;
+          at.advance(layout, c);
+          context[c] = row_context<Op>(args, at, number + c, present);
+        }
       }
       ColumnTile<Op> tile(first + walker * kItems, present ? layout.n : 0);
       tile.read(args, row, span, context);

@@ -6,9 +6,12 @@
 //
 // Block: from stage 1 on it takes one tile of one column.
 //
-//   stage 0   a few blocks read all offsets. They write the first row of each tile to the workspace, and one word each
-//             that says whether the offsets rise from 0 to the number of elements. If they do not, stage 1 fills the
-//             output with NaN and later stages write nothing, so that no wrong offset is followed;
+//   stage 0   a few blocks read all offsets, each warp a range of them. They write to the workspace the first row of
+//   each
+//             tile with its offset, and 16 bits for each row that say where in its tile it begins: all that stage 1
+//             needs, for a fourth of the bytes. Each block also writes a status: whether the offsets rise from 0 to the
+//             number of elements. If they do not, stage 1 fills the output with NaN and later stages write nothing, so
+//             that no wrong offset is followed; and whether a row is longer than a tile;
 //   stage 1   rows of up to kTile elements that begin in the tile lie side by side: they are staged in shared memory,
 //             reduced there and written. Longer rows are cut into pieces of kTile elements; each tile that such a row
 //             covers has one piece of it. A tile has at most two pieces: one of the row that ends in it and one of the
@@ -16,7 +19,7 @@
 //   stage 2   the nodes of kFold pieces of a row are folded into one, by the block that has the first of these pieces;
 //   stage 3   the pieces are staged again and written.
 //
-// Stages 2 and 3 are launched only if a row may be longer than a tile.
+// Stages 2 and 3 are launched only if a row may be longer than a tile, and look at nothing else if none is.
 //
 // Warp: reduces rows of up to a chunk (kChunk elements) by groups of 2 to 32 lanes, several rows at once, as the group
 // pattern would; of longer rows and of pieces it takes a chunk at a time.
@@ -27,8 +30,8 @@
 //
 // Shared memory: the staged elements; nodes; for each warp a list of its rows longer than a chunk. Barriers separate
 // staging, the short rows with the lists, the nodes, the results, and writing out; one more lies between two uses of
-// the shared memory. Workspace: the words of stage 0; the tiles' first rows; two nodes for each tile and column, of the
-// row that ends there and of the row that begins.
+// the shared memory. Workspace: the statuses of stage 0, and that of all, which stage 1 writes; the tiles' first rows;
+// where the rows begin; two nodes for each tile and column, of the row that ends there and of the row that begins.
 #pragma once
 
 #include "reduce/fold.cuh"
@@ -47,8 +50,10 @@ constexpr int kNodesAt = Area::kBytes;
 constexpr int kListsAt = kNodesAt + kNodes * kNodeWords * static_cast<int>(sizeof(Acc));
 
 constexpr int kWord = static_cast<int>(sizeof(int));
+constexpr int kLookupAt = kListsAt + kWarps * (2 * kListed + 1) * kWord;
+constexpr int kLookedUp = 6;  // numbers of a tile
 static_assert(kTile == CSM_SEGMENT_TILE, "the host cuts the elements and rows into other tiles");
-static_assert(kListsAt + kWarps * (2 * kListed + 1) * kWord == CSM_SEGMENT_SHARED_BYTES,
+static_assert(kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(sizeof(i64)) == CSM_SEGMENT_SHARED_BYTES,
               "the host gives stages 1 to 3 another amount of shared memory");
 
 class Offsets {
@@ -67,15 +72,41 @@ class Offsets {
   i64 stride_;
 };
 
-// The parts of the workspace. A tile's first row is the first whose key is in the tile or later; the last tile may have
-// none.
+// The parts of the workspace, each from the start of a sector on. A tile's first row is the first whose key is in the
+// tile or later; the last tile may have none. There is an entry for one tile more than there are.
+struct alignas(16) FirstRow {
+  i64 row, offset;
+};
+using Begin = u16;  // of a row: its key, less those of the tiles before its own
+
 CSM_DEVICE i64 tiles_of(const Layout& layout) { return (layout.n + layout.segments + kTile - 1) / kTile; }
-CSM_DEVICE char* word_of(const Arguments& args, i64 checker) { return args.workspace + checker * kWord; }
+CSM_DEVICE i64 whole_sectors(i64 bytes) { return (bytes + 31) / 32 * 32; }
+CSM_DEVICE char* status_of(const Arguments& args, i64 checker) { return args.workspace + checker; }
 CSM_DEVICE char* first_row_of(const Arguments& args, i64 tile) {
-  return args.workspace + (args.layout.checkers * kWord + 15) / 16 * 16 + tile * static_cast<i64>(sizeof(i64));
+  return status_of(args, whole_sectors(args.layout.checkers + 1)) + tile * static_cast<i64>(sizeof(FirstRow));
+}
+CSM_DEVICE char* begin_of(const Arguments& args, i64 row) {
+  const i64 tiles = tiles_of(args.layout) + 1;
+  return first_row_of(args, 0) + whole_sectors(tiles * static_cast<i64>(sizeof(FirstRow))) +
+         row * static_cast<i64>(sizeof(Begin));
 }
 CSM_DEVICE GlobalNodes nodes_of(const Arguments& args) {
-  return GlobalNodes(first_row_of(args, (tiles_of(args.layout) + 2) / 2 * 2));
+  return GlobalNodes(begin_of(args, 0) + whole_sectors(args.layout.segments * static_cast<i64>(sizeof(Begin))));
+}
+
+// What the offsets are.
+namespace status {
+enum { wrong = 1, longer = 2 };  // they do not rise, or not to the end; a row is longer than a tile
+}
+CSM_DEVICE int read_status(const Arguments& args) {
+  const int lane = thread_index() % kWarp;
+  const i64 first = kStage == 1 ? 0 : args.layout.checkers, last = args.layout.checkers + (kStage == 1 ? 0 : 1);
+  int mine = 0;
+  for (i64 i = first + lane; i - lane < last; i += kWarp) {
+    mine |= global_load(status_of(args, i), i < last, u8{0});
+  }
+  return (ballot((mine & status::wrong) != 0) ? status::wrong : 0) |
+         (ballot((mine & status::longer) != 0) ? status::longer : 0);
 }
 
 // The rows [first, last) begin in a tile.
@@ -84,29 +115,30 @@ struct Rows {
 };
 
 // What is looked up of a tile: its rows, and where the first and the last of them begin, and end where the one before
-// does and the last does. Each lane of a warp reads one of these numbers, and hands it to the others.
+// does and the last does. One warp reads these numbers, for all.
 class Lookup {
  public:
-  CSM_DEVICE Lookup(const Arguments& args, const Offsets& offsets, i64 tile) : tile_(tile) {
+  CSM_DEVICE explicit Lookup(i64 tile) : tile_(tile) {}
+
+  // The first warp calls it; a barrier follows. The starts are needed only if a row is longer than a tile.
+  CSM_DEVICE void find(const Arguments& args, const Offsets& offsets, bool longer) const {
     const int lane = thread_index() % kWarp;
-    const i64 of_rows = tile + lane % 2;
-    const i64 row = global_load(first_row_of(args, of_rows), lane < kOffset && of_rows < tiles_of(args.layout),
-                                args.layout.segments);
-    const i64 first = shuffle(row, 0, kWarp), last = shuffle(row, 1, kWarp);
-    const i64 at = (lane < kOffset + 2 ? first : last) - 1 + lane % 2;
-    const i64 offset = offsets.at(at, lane >= kOffset && lane < kOffset + 4 && at >= 0);
-    mine_ = lane < kOffset ? row : offset;
+    const i64 read = global_load(first_row_of(args, tile_) + lane * sizeof(i64), lane < kStarts, i64(0));
+    const i64 row = shuffle(read, lane == kStarts ? 0 : 2, kWarp) - 1;
+    const i64 start = offsets.at(row, longer && lane >= kStarts && lane < kLookedUp && row >= 0);
+    if (lane < kLookedUp) numbers_.store(lane, lane < kStarts ? read : start);
   }
 
   CSM_DEVICE i64 number() const { return tile_; }
-  CSM_DEVICE Rows rows() const { return {shuffle(mine_, 0, kWarp), shuffle(mine_, 1, kWarp)}; }
+  CSM_DEVICE Rows rows() const { return {numbers_.load(0), numbers_.load(2)}; }
   // The offsets of the row before the first (of the last row, if `of_last`) and of the one after it.
-  CSM_DEVICE i64 start(bool of_last) const { return shuffle(mine_, kOffset + 2 * of_last, kWarp); }
-  CSM_DEVICE i64 end(bool of_last) const { return shuffle(mine_, kOffset + 2 * of_last + 1, kWarp); }
+  CSM_DEVICE i64 start(bool of_last) const { return numbers_.load(kStarts + of_last); }
+  CSM_DEVICE i64 end(bool of_last) const { return numbers_.load(1 + 2 * of_last); }
 
  private:
-  static constexpr int kOffset = 2;  // the lane that has the first offset
-  i64 tile_, mine_;
+  static constexpr int kStarts = 4;  // behind two of FirstRow
+  Shared<i64> numbers_ = Shared<i64>(kLookupAt + 2 * kWord);
+  i64 tile_;
 };
 
 // A piece of a row that is longer than kTile: piece `number` is its number-th kTile elements, the last one fewer.
@@ -203,23 +235,32 @@ class Lists {
 };
 
 // Rows that begin in a tile: their elements are [begin, end).
-CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Offsets& offsets, const Rows& rows,
-                              i64 begin, i64 end) {
+CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lookup& tile, const Rows& rows, i64 end) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp;
-  const Area area(begin, end);
+  const Area area(tile.end(false), end);
   const SharedNodes nodes(kNodesAt, kNodes);
   const Lists longer;
   area.read(args, column);
   block_barrier();
+  // A warp takes neighbouring rows, 32 at a time from a sector on, and so reads where each begins once.
+  constexpr int kOfSector = 32 / static_cast<int>(sizeof(Begin));
+  const i64 base = rows.first / kOfSector * kOfSector, last = tile.rows().last;
+  const int groups = static_cast<int>((rows.last - base + kWarp - 1) / kWarp), each = (groups + kWarps - 1) / kWarps;
+  const auto start_of = [&](i64 row, bool wanted) {
+    const bool in_tile = wanted && row >= rows.first && row < last;
+    return tile.number() * kTile + global_load(begin_of(args, row), in_tile, Begin{0}) - row;
+  };
   int listed = 0;
-  for (i64 first = rows.first + warp * kWarp; first < rows.last; first += kWarps * kWarp) {
-    const bool present = first + lane < rows.last;
-    const i64 start = offsets.at(first + lane, present);
-    const bool is_last = lane == kWarp - 1 || first + lane + 1 == rows.last;
-    const i64 read = offsets.at(first + lane + 1, present && is_last),
-              right = shuffle(start, (lane + 1) % kWarp, kWarp);
-    const int length = static_cast<int>((is_last ? read : right) - start);
-    const int place = area.place(start);
+  i64 start = start_of(base + i64(warp * each) * kWarp + lane, warp * each < groups);
+  for (int group = warp * each; group < (warp + 1) * each && group < groups; ++group) {
+    const i64 row = base + i64(group) * kWarp + lane;
+    const bool goes_on = group + 1 < (warp + 1) * each && group + 1 < groups;
+    const i64 next = start_of(row + kWarp, goes_on || lane == 0);
+    const i64 right = shuffle(lane == 0 ? next : start, (lane + 1) % kWarp, kWarp);
+    const bool present = row >= rows.first && row < rows.last;
+    const int length = present ? static_cast<int>((row + 1 == last ? tile.end(true) : right) - start) : 0;
+    const int place = present ? area.place(start) : 0;
+    start = next;
     finish_rows<2, kMaxVec>(area, ballot(length > 0 && length <= 2 * kMaxVec), place, length);
     finish_short(area, place, length);
     for (unsigned rest = ballot(length > kChunk); rest; rest &= rest - 1) {
@@ -307,46 +348,45 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
 CSM_DEVICE void check_offsets(const Arguments& args) {
   const Layout& layout = args.layout;
   const Offsets offsets(args);
-  const int lane = thread_index() % kWarp;
-  const i64 tiles = tiles_of(layout), threads = grid_blocks() * block_threads();
-  bool wrong = false;
-  for (i64 first = block_index() * block_threads() + thread_index() - lane; first <= layout.segments;
-       first += threads) {
-    const i64 row = first + lane;
+  const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
+  const i64 tiles = tiles_of(layout), groups = layout.segments / kWarp + 1,
+            each = (groups + grid_blocks() * warps - 1) / (grid_blocks() * warps);
+  const i64 first = (block_index() * warps + thread_index() / kWarp) * each;
+  int found = 0;
+  i64 last_before = offsets.at(first * kWarp - 1, first > 0 && first < groups && lane == 0);
+  for (i64 group = first; group < first + each && group < groups; ++group) {
+    const i64 row = group * kWarp + lane;
     const bool present = row <= layout.segments;
     const i64 at = offsets.at(row, present);
-    const i64 read = offsets.at(row - 1, present && row > 0 && lane == 0),
-              left = shuffle(at, lane == 0 ? 0 : lane - 1, kWarp);
-    const i64 before = lane == 0 ? read : left;  // of the others a neighbour has it
+    const i64 left = shuffle(at, (lane + kWarp - 1) % kWarp, kWarp);
+    const i64 before = lane == 0 ? last_before : left;
+    last_before = left;  // in lane 0, that of lane 31
     const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
-    wrong = wrong || (present && !rises) || (row == layout.segments && at != layout.n);
+    if ((present && !rises) || (row == layout.segments && at != layout.n)) found |= status::wrong;
+    if (present && row > 0 && at - before > kTile) found |= status::longer;
+    global_store(begin_of(args, row), static_cast<Begin>((row + at) % kTile), row < layout.segments);
     // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp writes
-    // them together, since a long row has many.
-    const i64 low = row == 0 ? 0 : (row - 1 + before) / kTile + 1, high = (row + at) / kTile;
+    // them together, since a long row has many. The offset of the end stands for that of a row after the last tile.
+    const i64 low = row == 0 ? 0 : (row - 1 + before) / kTile + 1;
+    const i64 high = row == layout.segments ? tiles : (row + at) / kTile;
     for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
       const int source = lowest_bit(some);
-      const i64 last = shuffle(high, source, kWarp), its = shuffle(row, source, kWarp);
-      for (i64 tile = shuffle(low, source, kWarp) + lane; tile <= last && tile < tiles; tile += kWarp) {
-        global_store(first_row_of(args, tile), its, true);
+      const i64 last = shuffle(high, source, kWarp);
+      const FirstRow entry = {shuffle(row, source, kWarp), shuffle(at, source, kWarp)};
+      for (i64 tile = shuffle(low, source, kWarp) + lane; tile <= last && tile <= tiles; tile += kWarp) {
+        global_store(first_row_of(args, tile), entry, true);
       }
     }
   }
   const Shared<int> of_warps(0);
-  const unsigned any = ballot(wrong);
-  if (lane == 0) of_warps.store(thread_index() / kWarp, any != 0);
+  const int of_warp = (ballot((found & status::wrong) != 0) ? status::wrong : 0) |
+                      (ballot((found & status::longer) != 0) ? status::longer : 0);
+  if (lane == 0) of_warps.store(thread_index() / kWarp, of_warp);
   block_barrier();
-  const int mine = lane < block_threads() / kWarp ? of_warps.load(lane) : 0;
-  const int word = ballot(mine != 0) != 0;
-  global_store(word_of(args, block_index()), word, thread_index() == 0);
-}
-
-CSM_DEVICE bool offsets_rise(const Arguments& args) {
-  bool wrong = false;
-  for (i64 first = 0; first < args.layout.checkers; first += kWarp) {
-    const i64 i = first + thread_index() % kWarp;
-    wrong = wrong || global_load(word_of(args, i), i < args.layout.checkers, 0) != 0;
-  }
-  return ballot(wrong) == 0;
+  const int mine = lane < warps ? of_warps.load(lane) : 0;
+  const int whole = (ballot((mine & status::wrong) != 0) ? status::wrong : 0) |
+                    (ballot((mine & status::longer) != 0) ? status::longer : 0);
+  global_store(status_of(args, block_index()), static_cast<u8>(whole), thread_index() == 0);
 }
 
 CSM_DEVICE void write_nan(const Arguments& args, const Row& column, i64 tile) {
@@ -364,26 +404,39 @@ CSM_DEVICE void run(const Arguments& args) {
   }
   const Layout& layout = args.layout;
   const Offsets offsets(args);
-  const bool good = offsets_rise(args);
+  const Shared<int> shared_status(kLookupAt);
+  if (thread_index() < kWarp) {
+    const int found = read_status(args);
+    if (thread_index() == 0) shared_status.store(0, found);
+    if constexpr (kStage == 1) {
+      global_store(status_of(args, layout.checkers), static_cast<u8>(found), block_index() == 0 && thread_index() == 0);
+    }
+  }
+  block_barrier();
+  const int found = shared_status.load(0);
+  const bool longer = (found & status::longer) != 0;
+  if (kStage > 1 && found != status::longer) return;
   const i64 units = tiles_of(layout) * layout.rows;
   for (i64 unit = block_index(); unit < units; unit += grid_blocks()) {
     const i64 tile = unit / layout.rows, number = unit - tile * layout.rows;
     const Row column = row_at(args, number);
-    if (!good) {
+    if (found & status::wrong) {
       if constexpr (kStage == 1) write_nan(args, column, tile);
       continue;
     }
-    const Lookup looked_up(args, offsets, tile);
+    const Lookup looked_up(tile);
+    if (thread_index() < kWarp) looked_up.find(args, offsets, longer);
+    block_barrier();
     if constexpr (kStage == 1) {
       Rows whole = looked_up.rows();
-      const bool in_pieces = piece_of(looked_up, true).exists();
+      const bool in_pieces = longer && piece_of(looked_up, true).exists();
       const i64 end = in_pieces ? looked_up.start(true) : looked_up.end(true);
       if (in_pieces) --whole.last;
-      if (whole.first < whole.last) finish_staged(args, column, offsets, whole, looked_up.end(false), end);
+      if (whole.first < whole.last) finish_staged(args, column, looked_up, whole, end);
     }
     // The piece is computed again rather than kept in registers.
 #pragma unroll 1
-    for (int k = 0; k < 2; ++k) {
+    for (int k = 0; longer && k < 2; ++k) {
       const Piece piece = piece_of(looked_up, k == 1);
       if (!piece.exists()) continue;
       block_barrier();

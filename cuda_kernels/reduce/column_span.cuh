@@ -27,6 +27,11 @@ class ColumnSpan {
   // Elements at the ends of a line that a thread copies, of those in two sectors.
   template <int Operand>
   static constexpr int kEnds = (2 * kSector / kSize<Operand> + kWarp - 1) / kWarp;
+  template <int Size, int Operand = 0>
+  CSM_DEVICE static constexpr int first_of() {
+    if constexpr (kStaged<Operand> && kSize<Operand> == Size) return Operand;
+    else return first_of<Size, Operand + 1>();
+  }
   // The input whose place a result takes, if that has its size.
   template <int Operand>
   static constexpr int kInput = Operand - kFirstOutput;
@@ -55,7 +60,7 @@ class ColumnSpan {
   CSM_DEVICE void set_places(Row& row, int line, int column) const {
     if constexpr (Operand < kFirstRowOutput) {
       if constexpr (kStaged<Operand>) {
-        row.staged[Operand] = at_[Operand] + line * pitch_[Operand] + column * kSize<Operand>;
+        row.staged[Operand] = at_[Operand] + line * pitch<Operand>() + column * kSize<Operand>;
       }
       set_places<Operand + 1>(row, line, column);
     }
@@ -63,7 +68,7 @@ class ColumnSpan {
   // Bytes from one line to the next.
   template <int Operand>
   CSM_DEVICE int pitch() const {
-    return pitch_[Operand];
+    return pitch_[first_of<kSize<Operand>>()];  // one register for all operands whose elements have this size
   }
 
   // Copies the inputs to shared memory.
@@ -131,7 +136,7 @@ class ColumnSpan {
 
     CSM_DEVICE Line(const ColumnSpan& span, const Layout& layout, int number)
         : from(span.from_[Operand] + number * layout.reduce_stride[Operand][0]),
-          at(span.at_[Operand] + number * span.pitch_[Operand]) {
+          at(span.at_[Operand] + number * span.pitch<Operand>()) {
       const int elements = span.columns_ * (span.as_one_ ? span.lines_ : 1);
       bytes = number < span.lines() ? elements * kSize<Operand> : 0;
       const int gap = (kSector - past(from, kSector)) % kSector;

@@ -94,17 +94,16 @@ CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
     DoubleWord moved[kRelative > 0 ? kRelative : 1];
 #pragma unroll
     for (int k = 0; k < kRelative; ++k) moved[k] = node.s[k];
-    const Acc power = power_of(move_between(node.m, to, moved));
+    const Acc power = move_between(node.m, to, moved);
 #pragma unroll
-    for (int k = 0; k < kRelative; ++k) {
-      const DoubleWord sum = lowered(moved[k]);
-      node.s[k] = {sum.hi * power, sum.lo * power};
-    }
+    for (int k = 0; k < kRelative; ++k) node.s[k] = times_power(moved[k], power);
   }
 }
 
 // A relative sum over the exponential of the maximum, `largest`: Σ exp(x − m), in which the maximum's own term is
-// exactly 1. If that is nearly all of the sum, the others are known to all digits.
+// exactly 1. If that is nearly all of the sum, the others are known to all digits, and so is what they are divided by.
+// kWeighted: the maximum's own term is another one.
+template <bool kWeighted = false>
 CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc largest) {
   sum = drop_invalid_low(collected(sum));
   if constexpr (!kFastExp) {
@@ -113,7 +112,9 @@ CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc larg
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
     const DoubleWord others = normalised(add(sum, -largest));
     if (!(magnitude(others.hi) < Acc(0.5) * largest)) return multiply(normalised(sum), inverse);
-    const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, inverse));
+    const Acc lost = kWeighted ? Acc(0) : lost_of_largest(m, largest);
+    const DoubleWord by = normalised(reciprocal_of({largest, lost}));
+    const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, by));
     const DoubleWord rest = {lifted.hi * (Acc(1) / kLift), lifted.lo * (Acc(1) / kLift)};
     const DoubleWord whole = fast_two_sum(Acc(1), rest.hi);
     sum = {whole.hi, whole.lo + rest.lo};

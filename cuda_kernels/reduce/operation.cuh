@@ -103,13 +103,13 @@ struct WritesRows : OperationBase {
 };
 
 // The scale of a chunk as map() takes it. With Op::kHasPower it is a factor, of which map() leaves out the power. That
-// joins `times`; where it is small, since the chunk is far below the row's maximum, multiply(power) multiplies the
-// elements by it instead, which is seldom.
+// joins `times`; in double, where it is small, since the chunk is far below the row's maximum, multiply(power)
+// multiplies the elements by it instead, which is seldom. In float `times` is lifted, and has room for it.
 template <class Op, class Multiply>
 CSM_DEVICE typename Op::Scale power_applied(const typename Op::Scale& scale, Multiply multiply) {
   if constexpr (Op::kHasPower) {
     Factor factor = scale;
-    if (unlikely(factor.power < Acc(0x1p-60))) {
+    if (!kSingle && unlikely(factor.power < Acc(0x1p-60))) {
       multiply(factor.power);
       factor.power = Acc(1);
     }
@@ -210,17 +210,24 @@ class Adder {
 
   // Adds the number-th of `count` terms to the k-th sum: that of the element e. `ones` is the count of add_term().
   // Products and parts are added four at a time, as two pairs: what two roundings lose of them is lost. The rounding
-  // error of a pair's first product is added to the sum by itself.
+  // error of a pair's first product is added to the sum by itself. With kOthers what the terms lose is added likewise,
+  // since it may be all that there is of the others.
   struct Held {
     Acc pair[2];
   };
   CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Held& held, const Element& e, Acc term, int number,
                       int count) const {
     const bool part = k < Op::kParts, product = kSums - k <= Op::kProductSums;
-    if (!part && !product) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
+    const bool others = Op::kOthers && bounded(k);
+    if (!part && !product && !others) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
     const int place = number % 4;
     Acc& pair = held.pair[place / 2];
-    if (part) {
+    if (part || others) {
+      if (others) {
+        const Acc large = number == 0 ? start_ : sum.hi;
+        sum.hi = large + term;
+        term = fast_error(large, term, sum.hi);
+      }
       pair = place % 2 == 0 ? term : pair + term;
     } else {
       const Acc a = Op::factor(e, k, 0), b = Op::factor(e, k, 1);
@@ -234,7 +241,8 @@ class Adder {
     }
     if (place < 3 && number + 1 < count) return;
     const Acc four = place < 2 ? held.pair[0] : held.pair[0] + held.pair[1];
-    if (part) add_term(k, sum, ones, four, number < 4, true, start_of(k));
+    if (others) sum.lo = number < 4 ? four : sum.lo + four;
+    else if (part) add_term(k, sum, ones, four, number < 4, true, start_of(k));
     else if (number < 4) sum.hi = four;
     else sum = csm::add(sum, four);
   }

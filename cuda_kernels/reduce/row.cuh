@@ -35,14 +35,25 @@ CSM_DEVICE i64 element_offset(const Arguments& args, i64 index) {
   else return offset_of(index, args.layout.reduce_size, args.layout.reduce_stride[Operand], args.layout.reduce_dims);
 }
 
+// The row inputs of a row, where they lie.
+struct RowInputs {
+  const Row& row;
+  bool wanted;
+
+  template <int Operand>
+  CSM_DEVICE Type<Operand> value() const {
+    return global_load(row.start[Operand], wanted, Type<Operand>{});
+  }
+};
+
 // Reads the row inputs.
-template <int Which = 0>
-CSM_DEVICE void read_row_values(const Row& row, bool wanted, RowContext& context) {
+template <int Which = 0, class Inputs>
+CSM_DEVICE void read_row_values(const Inputs& inputs, RowContext& context) {
   if constexpr (Which < kRowInputs) {
-    const auto value = global_load(row.start[kInputs + Which], wanted, Type<kInputs + Which>{});
+    const auto value = inputs.template value<kInputs + Which>();
     context[Which] = widen(value);
     context.integer[Which] = as_integer(value);
-    read_row_values<Which + 1>(row, wanted, context);
+    read_row_values<Which + 1>(inputs, context);
   }
 }
 
@@ -54,16 +65,20 @@ CSM_DEVICE i64 visible_elements(const RowContext& context) {
   return visible > 0 ? visible : 0;
 }
 
-template <class Op>
-CSM_DEVICE RowContext row_context(const Arguments& args, const Row& row, i64 number, bool wanted = true) {
+template <class Op, class Inputs>
+CSM_DEVICE RowContext context_with(const Arguments& args, const Inputs& inputs, i64 number) {
   RowContext context = {};
   context.args = &args;
   context.row = number;
   context.n = args.layout.n;
   if constexpr (kCausal) context.visible = visible_elements(context);
-  read_row_values(row, wanted, context);
+  read_row_values(inputs, context);
   Op::begin(context);
   return context;
+}
+template <class Op>
+CSM_DEVICE RowContext row_context(const Arguments& args, const Row& row, i64 number, bool wanted = true) {
+  return context_with<Op>(args, RowInputs{row, wanted}, number);
 }
 
 // Computes the row outputs from the row's node, and writes them.

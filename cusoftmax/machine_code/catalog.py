@@ -30,10 +30,8 @@ LAYOUTS = ("rows", "few", "column", "strided", "batched")
 LONGEST = 131072  # elements of a row in the layout "rows"
 _LONGER = 1 << 21  # and in the others
 _MANY_ROWS = 10**6  # more than any GPU has multiprocessors
-# Of matrices whose columns are rows, a number, and a length beside a power of two: large clusters
-# need many, and what does not pass through shared memory has to be small.
-_FEW_AND_MANY = ((1, 1), (1000, 0))
-_FEW_ROWS = (1, 3, 9, 20, 40)  # one, and numbers that lead to clusters of every size
+_MANY_MATRICES = 300  # whose columns are rows: more than a GPU has clusters of 16 blocks at a time
+_FEW_ROWS = (1, 3, 5, 9, 20, 40)  # one, and numbers that lead to clusters of every size
 # Numbers of elements to select: 1, and as many as 8, 16 or 32 lanes hold in one slot, and one more.
 # Rows that are not short have 32 lanes.
 _SELECTED = (1, 8, 9, 16, 17, 32, 33)
@@ -239,10 +237,9 @@ def _columns() -> _Shapes:
     # Small arrays are not staged, and clusters are as large as shared memory asks.
     for k in range(_LONGER.bit_length()):
         for inner in _inner():
-            for n in {1 << k, 5 << k >> 2, 3 << k >> 1, 7 << k >> 2}:
-                yield from (((outer, n, inner), 1) for outer in (1, 3, 300))
-            for outer, beyond in _FEW_AND_MANY:
-                yield (outer, (1 << k) + beyond, inner), 1
+            for n in {1 << k, (5 << k) // 4}:
+                yield (1, n, inner), 1
+                yield (_MANY_MATRICES, n, inner), 1
 
 
 def _strided() -> _Shapes:
@@ -253,8 +250,8 @@ def _strided() -> _Shapes:
                 yield (2, rows, n), (0, 2)
     for k in range(_LONGER.bit_length()):
         for inner in _inner():
-            for outer, beyond in _FEW_AND_MANY:
-                yield (2, outer, (1 << k) + beyond, inner), (0, 2)
+            yield (2, 1, (1 << k) + 1, inner), (0, 2)
+            yield (2, _MANY_MATRICES, 1 << k, inner), (0, 2)
 
 
 def _batched() -> _Shapes:
@@ -278,6 +275,4 @@ def _apart(problem: Problem) -> Problem:
 
 def _inner() -> set[int]:
     """Numbers of rows side by side: for each access width and each power of two of lanes."""
-    return {
-        vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 49, 75, 239)
-    }
+    return {vector * lanes for vector in (1, 2, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 239)}

@@ -90,7 +90,8 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
     codes = [graph.blocks[number] for number in numbers]
     ours = _rows(map(_of_code, codes))
     predicated = _rows(_of_code([x for x in code if x.predicated]) for code in codes) @ _WEIGHTS
-    found = _matched(ours, predicated, theirs)
+    group = {block: number for number, same in enumerate(graph.alike) for block in same}
+    found = _matched(ours, predicated, theirs, times, [group.get(block) for block in numbers])
     both = sum(
         float(np.minimum(ours[i], theirs[blocks.start : blocks.stop].sum(axis=0)) @ _WEIGHTS)
         for i, blocks in found.items()
@@ -135,7 +136,13 @@ def _of_code(block: Sequence[Instruction]) -> list[float]:
     return [float(sum(stems[stem] for stem in opcodes)) for _, opcodes, _ in _KINDS.values()]
 
 
-def _matched(ours: _Array, predicated: _Array, theirs: _Array) -> dict[int, range]:
+def _matched(
+    ours: _Array,
+    predicated: _Array,
+    theirs: _Array,
+    times: Sequence[int],
+    groups: Sequence[int | None],
+) -> dict[int, range]:
     """Return which neighbouring ones of their blocks belong to each of ours, if any do.
 
     Those that have most in common, and least apart, come first. Of several blocks of PTX that one
@@ -148,6 +155,10 @@ def _matched(ours: _Array, predicated: _Array, theirs: _Array) -> dict[int, rang
         A row for each block, a column for each kind.
     predicated : array
         How much of each of our blocks has a predicate.
+    times : sequence of int
+        How often warps entered their blocks.
+    groups : sequence of int or None
+        Which of our blocks are entered equally often.
     """
     sizes = theirs @ _WEIGHTS
     total = np.vstack([np.zeros(theirs.shape[1]), theirs.cumsum(axis=0)])
@@ -170,8 +181,12 @@ def _matched(ours: _Array, predicated: _Array, theirs: _Array) -> dict[int, rang
     pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))
     found: dict[int, range] = {}
     taken: set[int] = set()
+    said: dict[int | None, int] = {}
     for _, number, blocks in pairs:
-        if number not in found and taken.isdisjoint(blocks):
+        if number in found or not taken.isdisjoint(blocks):
+            continue
+        entered = max(times[blocks.start : blocks.stop])
+        if groups[number] is None or said.setdefault(groups[number], entered) == entered:
             found[number] = blocks
             taken.update(blocks)
     return found

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from cusoftmax.machine_code.opcodes import INSTRUCTION_BYTES, Instruction
@@ -214,24 +215,18 @@ class BlockGraph:
     def completed(self, entered: Mapping[int, float]) -> dict[int, float]:
         """Add how often other blocks are entered, as far as the branches around them say so.
 
-        Blocks of which a warp that enters one enters the other too, as often, are entered alike.
-        Else what enters a block comes from those before it and goes to those after it.
+        Blocks that are `alike` are entered equally often. Else what enters a block comes from those
+        before it and goes to those after it.
         """
-        reached = sorted(self.reached())
-        after = {block: sorted(set(self.after[block])) for block in reached}
-        before: dict[int, list[int]] = {block: [] for block in reached}
-        for block in reached:
-            for to in after[block]:
-                before[to].append(block)
+        before, after = self._neighbours
         found = {**entered, 0: 1.0}
-        alike = self._alike(before, after)
         while True:
             known = len(found)
-            for same in alike:
+            for same in self.alike:
                 said = [found[block] for block in same if block in found]
                 if said:
                     found.update(dict.fromkeys(same, max(said)))
-            for block in reached:
+            for block in before:
                 if block not in found:
                     for near, far in ((before, after), (after, before)):
                         times = _by_flow(block, near[block], far, near, found)
@@ -241,30 +236,41 @@ class BlockGraph:
             if len(found) == known:
                 return found
 
-    def _alike(
-        self, before: Mapping[int, Sequence[int]], after: Mapping[int, Sequence[int]]
-    ) -> list[list[int]]:
-        """Return the groups of blocks that a warp enters equally often."""
+    @cached_property
+    def _neighbours(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """The blocks before and after each, of those that a warp may enter."""
+        reached = sorted(self.reached())
+        after = {block: sorted(set(self.after[block])) for block in reached}
+        before: dict[int, list[int]] = {block: [] for block in reached}
+        for block in reached:
+            for to in after[block]:
+                before[to].append(block)
+        return before, after
+
+    @cached_property
+    def alike(self) -> list[list[int]]:
+        """Groups of blocks such that a warp that enters one enters the others too, as often."""
+        before, after = self._neighbours
+        loops = _flattened(self.loops())
         around = {
-            block: frozenset(
-                loop.header for loop in _flattened(self.loops()) if block in loop.blocks
-            )
+            block: frozenset(loop.header for loop in loops if block in loop.blocks)
             for block in before
         }
         ends = [block for block in after if not after[block]]
         first, last = _always_before(before, [0]), _always_before(after, ends)
-        groups: dict[int, list[int]] = {}
+        groups: list[list[int]] = []
         done: set[int] = set()
         for block in before:
             if block not in done:
-                groups[block] = [
+                group = [
                     other
                     for other in before
                     if around[other] == around[block]
                     and (first[other] >> block & 1 and last[block] >> other & 1)
                 ]
-                done.update(groups[block])
-        return [group for group in groups.values() if len(group) > 1]
+                done.update(group)
+                groups.append(group)
+        return [group for group in groups if len(group) > 1]
 
     @staticmethod
     def _next(i: int, instruction: Instruction, size: int, base: int) -> tuple[int, ...]:

@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 
 from cusoftmax.machine_code.catalog import elements_held
+from cusoftmax.machine_code.flow import walk
 from cusoftmax.machine_code.opcodes import INSTRUCTION_BYTES, Instruction, access_bytes
 from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime import nvrtc
@@ -55,14 +56,13 @@ class Compiled:
     instructions : int
         All machine instructions, without the padding at the end.
     main : int
-        Those from the entry to the first unconditional jump or exit after the last global store:
-        without out-of-line code (division's slow path, shuffles of diverged warps), and without
-        runs of NOPs: NVRTC up to 13.1 puts 4 after each float64 instruction for sm_120, while the
-        float64 unit is busy with it anyway.
+        Those on the longest way through the code, with one round of each loop: without subroutines
+        (division's slow path), code for diverged warps, and runs of NOPs: NVRTC up to 13.1 puts 4
+        after each float64 instruction for sm_120, while the float64 unit is busy with it anyway.
     per_element : float or None
-        `main` divided by `catalog.elements_held`. A static count: the body of a loop over chunks or
-        nodes counts once, and both passes over a row (stream) count. None for a launch that reads
-        no elements.
+        `main` divided by `catalog.elements_held`. A static count: of two ways the longer one counts
+        even if few rows take it, and both passes over a row (stream) count. None for a launch that
+        reads no elements.
     """
 
     kernel: Kernel
@@ -107,9 +107,11 @@ def inspect_all(kernels: Sequence[Kernel], arch: str | int) -> list[Compiled | s
     number = int(str(arch).removeprefix("sm_"))
     binaries: list[bytes | str] = [compile_or_error(kernel, number) for kernel in kernels]
     good = [binary for binary in binaries if isinstance(binary, bytes)]
-    codes = iter(disassemble([code_bytes(binary) for binary in good], number))
+    texts = [code_bytes(binary) for binary in good]
+    bases = accumulate((len(text) for text in texts), initial=0)
+    codes = zip(bases, disassemble(texts, number), strict=False)
     return [
-        _read(kernel, number, binary, next(codes)) if isinstance(binary, bytes) else binary
+        _read(kernel, number, binary, *next(codes)) if isinstance(binary, bytes) else binary
         for kernel, binary in zip(kernels, binaries, strict=True)
     ]
 
@@ -222,7 +224,9 @@ def resource_usage(binary: bytes, arch: int) -> dict[str, int]:
     return usage
 
 
-def _read(kernel: Kernel, arch: int, binary: bytes, found: list[Instruction]) -> Compiled:
+def _read(
+    kernel: Kernel, arch: int, binary: bytes, base: int, found: list[Instruction]
+) -> Compiled:
     while found and found[-1].opcode == "NOP":
         found.pop()
     if found and found[-1].opcode == "BRA":  # to itself, and never reached
@@ -235,19 +239,9 @@ def _read(kernel: Kernel, arch: int, binary: bytes, found: list[Instruction]) ->
         widths = (access_bytes(x.opcode) for x in found if x.stem in (stem, copies))
         return dict(sorted(Counter(widths).items()))
 
-    last_store = max((i for i, stem in enumerate(stems) if stem == "STG"), default=0)
-    main = next(
-        (
-            i + 1
-            for i, (predicated, _, operands) in enumerate(found)
-            # A jump can also have its predicate as an operand.
-            if i > last_store and stems[i] in ("EXIT", "BRA") and not predicated
-            and not re.match(r"\s*!?U?P\d", operands)
-        ),
-        len(found),
-    )  # fmt: skip
-    nops = (len([*run]) for stem, run in groupby(stems[:main]) if stem == "NOP")
-    main -= sum(length for length in nops if length > 1)
+    path = [instruction.stem for instruction, _ in walk(found, lambda _: 1.0, base).path]
+    nops = (len([*run]) for stem, run in groupby(path) if stem == "NOP")
+    main = len(path) - sum(length for length in nops if length > 1)
     elements = elements_held(kernel)
     usage = resource_usage(binary, arch)
     return Compiled(

@@ -24,6 +24,7 @@ from cusoftmax.planning.device import PORTABLE_CLUSTER, DeviceSpec
 from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
 from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
+    SECTOR_BYTES,
     column_span_bytes,
     span_bytes,
     staged_columns,
@@ -129,8 +130,8 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
 
     Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
     has one to itself if the row does not fit on the chip otherwise, or if there are few blocks.
-    Large clusters, whose every block folds the nodes of all, only serve to let blocks share; or to
-    keep a row in registers, where parked chunks cost more than that.
+    Large clusters, whose every block folds the nodes of all, only let blocks share, keep a row in
+    registers where parked chunks cost more, or stage rows that would not fit otherwise.
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
@@ -141,6 +142,8 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     tries = [(several, portable, may), (several, largest, may), (1, portable, may)]
     if staged or ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES:
         tries[:1] = [(several, portable, False), (several, largest, False)]
+    if staged:
+        tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
     for resident, most_blocks, may_park in tries:
         cluster = _cluster(builder, chunks, unparked // resident, most_blocks)
         if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:
@@ -361,7 +364,8 @@ def _segment(builder: PlanBuilder) -> Plan:
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
     staged = builder.values * (2 * tile + builder.group) * builder.acc_bytes
     lists = warps * (2 * warps * 8 + 4)
-    shared = staged + 4 * warps * builder.node_bytes + lists
+    looked_up = 8 + 6 * 8
+    shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
     general = not builder.row_is_contiguous
     wide = builder.acc == "float64" or builder.problem.operands[-1].dtype == "float32"
     cap = tuning.SEGMENT_CAP_WARPS_FLOAT if wide else tuning.SEGMENT_CAP_WARPS
@@ -391,7 +395,11 @@ def _segment(builder: PlanBuilder) -> Plan:
         tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
         vector=builder.staged_vector,
         reads=2 if longer else 1,
-        workspace=ceil_div(4 * checkers, 16) * 16 + (tiles + 2) // 2 * 16 + nodes,
+        workspace=sum(
+            ceil_div(part, SECTOR_BYTES) * SECTOR_BYTES
+            for part in (checkers + 1, 16 * (tiles + 1), 2 * problem.segments)
+        )
+        + nodes,
         checkers=checkers,
         why="rows of unequal length, known on the device alone: blocks take equal shares of them"
         + (f"; rows longer than {tile} are read twice" if longer else ""),

@@ -89,7 +89,10 @@ def tiles_side_by_side(builder: PlanBuilder) -> int:
 
 
 def column_span_bytes(builder: PlanBuilder, staged: int, lines: int, width: int) -> int:
-    """Return the shared memory of so many lines of `width` rows: ``ColumnSpan::bytes``."""
+    """Return the shared memory of so many lines of `width` rows, and of their row inputs.
+
+    ``ColumnSpan::bytes`` and ``StagedRowInputs::bytes``.
+    """
     inner, read = builder.problem.batch_shape[-1], len(builder.operation.read)
     operands = {n: size for n, _, size in stepping_operands(builder) if staged >> n & 1}
     total = 0
@@ -98,6 +101,10 @@ def column_span_bytes(builder: PlanBuilder, staged: int, lines: int, width: int)
             continue  # it takes the place of an input
         pitch = width * size + (inner - width) * size % _VECTOR_BYTES
         total += ceil_div(lines * pitch + _VECTOR_BYTES, _VECTOR_BYTES) * _VECTOR_BYTES
+    inputs = len(builder.operation.inputs)
+    for operand in builder.problem.operands[inputs : inputs + len(builder.operation.row_inputs)]:
+        values = width * ITEMSIZE[operand.dtype]
+        total += ceil_div(values, _VECTOR_BYTES) * _VECTOR_BYTES if staged else 0
     return total
 
 

@@ -62,7 +62,7 @@ COLUMN_LONG_WARPS = Tuned(8, None, "rows that do not fit on chip: smaller blocks
 SPLIT_PIECES = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
 CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
 CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after the other")
-CHECKERS = Tuned(256, None, "words that each later block reads: eight a lane of a warp")
+CHECKERS = Tuned(256, None, "bytes that each block of the next launch reads: eight sectors")
 SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blocks at a time")
 SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill at 128 registers")
 # Whether elements pass through shared memory, in whole vectors and sectors.

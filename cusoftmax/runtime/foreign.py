@@ -220,10 +220,10 @@ class Loan:
         return not_an_array(self._caller, name, type(value), result, how)
 
     def _by_dlpack(self, name: str, value: Any) -> _Lent:
-        self._check_plain(name, value)
         capsule, failed = self._capsule(name, value)
         if capsule is None:
             raise self._not_given(name, value, failed)
+        self._check_plain(name, value)
         tensor, flags = _described(capsule)
         if tensor is None:
             raise self._not_given(name, value, "in a version of DLPack that is not known")
@@ -280,7 +280,7 @@ class Loan:
     def _check_place(self, name: str, value: Any, kind: int, number: int) -> None:
         """Refuse an array that the kernels cannot reach."""
         host, gpu = self._backend.on_host, kind in (_CUDA, _MANAGED)
-        if host and kind == _CPU:
+        if host and kind in (_CPU, _PINNED):
             return
         if gpu and not host:
             current = self._current_device()
@@ -313,18 +313,17 @@ class Loan:
         found, failed = _interface(value)
         if found is None:
             raise self._not_given(name, value, failed)
-        shape = tuple(found["shape"])
-        dtype = _typestr(found["typestr"], value)
+        shape, dtype, address, strides = found.shape, found.dtype, found.address, found.strides
         if dtype is None:
             raise self._wrong_dtype(name, value)
-        if found.get("mask") is not None:
+        if found.masked:
             raise TypeError(
                 f"{self._caller}: {name} is a {full_name(type(value))} with a mask of its own, "
                 f"which is not read; give its data, and the mask as an array"
             )
-        address, read_only = found["data"]
-        strides = found.get("strides")
-        strides = _c_order(shape, dtype) if strides is None else tuple(strides)
+        if not address and 0 not in shape:
+            raise self._not_given(name, value, "its address is 0")
+        strides = _c_order(shape, dtype) if strides is None else strides
         stream, host = None, self._backend.on_host
         if address and (not host or gpu_is_present()):
             from cupy.cuda import runtime
@@ -335,13 +334,13 @@ class Loan:
         if not host:
             import cupy
 
-            stream = found.get("stream")
+            stream = found.stream
             ours = cupy.cuda.get_current_stream()
             if stream is not None and stream != _number(ours):
                 ours.wait_event(_stream(stream).record())
         device = self._current_device()
-        array = arrays.over(address or 0, shape, strides, dtype, value, device)
-        return _Lent(value, array, _library(value), stream, bool(read_only))
+        array = arrays.over(address, shape, strides, dtype, value, device)
+        return _Lent(value, array, _library(value), stream, found.read_only)
 
     def _wrong_dtype(self, name: str, value: Any) -> TypeError:
         return TypeError(
@@ -402,10 +401,31 @@ def _described(capsule: Any) -> tuple[_Tensor | None, int]:
     return None, 0
 
 
-def _interface(value: Any) -> tuple[dict[str, Any] | None, str]:
-    """Return an array's ``__cuda_array_interface__``, or why there is none."""
+class _Interface(NamedTuple):
+    """What an array's ``__cuda_array_interface__`` says; `dtype` is None if it is not accepted."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] | None
+    address: int
+    read_only: bool
+    strides: tuple[int, ...] | None
+    stream: int | None
+    masked: bool
+
+
+def _interface(value: Any) -> tuple[_Interface | None, str]:
+    """Return an array's ``__cuda_array_interface__``, or why it cannot be read."""
     try:
-        return value.__cuda_array_interface__, ""
+        found = value.__cuda_array_interface__
+        (address, read_only), strides = found["data"], found.get("strides")
+        shape = tuple(map(int, found["shape"]))
+        strides = None if strides is None else tuple(map(int, strides))
+        if min(shape, default=0) < 0 or (strides is not None and len(strides) != len(shape)):
+            return None, f"its interface has shape {shape} and strides {strides}"
+        return _Interface(
+            *(shape, _typestr(found["typestr"], value), int(address or 0), bool(read_only)),
+            *(strides, found.get("stream"), found.get("mask") is not None),
+        ), ""
     except Exception as error:  # of any type
         return None, _first_line(error)
 

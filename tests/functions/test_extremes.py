@@ -180,6 +180,27 @@ def test_the_values_of_the_issue(device: Any) -> None:
     assert float(device.asnumpy(y)) == pytest.approx(np.exp(-40), rel=2**-23)
 
 
+@pytest.mark.parametrize("n", [7, 300, 3000])
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["log_softmax", "logsumexp", "log_softmax_value_and_vjp"])
+def test_many_exponentials_too_small_for_a_result(
+    device: Any, op: str, dtype: str, axis: int, n: int
+) -> None:
+    """The logarithm of a sum with one large term is that of the others, of which each is less."""
+    least = -float(np.log(np.finfo(dtype).tiny))
+    rng = np.random.default_rng(n)
+    x = -rng.uniform(least - 1, least + 5, (20, n)).astype(dtype)
+    x[:, :2] = 0, 0.5 - least  # the result is a normal number
+    x = rng.permuted(x, axis=1)
+    inputs = [turned(x, axis)]
+    if op.endswith("vjp"):
+        inputs.append(rng.normal(0, 1, inputs[0].shape).astype(dtype))
+    got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=axis)
+    results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
+    assert_kept(op, tuple(inputs), axis, results)
+
+
 @pytest.mark.parametrize("gap", [87.0, 87.2, 87.3, 87.33])
 def test_float32_just_above_its_smallest_normal_number(device: Any, gap: float) -> None:
     x = np.array([[0, -gap]], np.float32)
@@ -319,6 +340,25 @@ def test_pairs_of_exponentials_with_the_largest_errors(device: Any, op: str) -> 
         got = CONTRACTS[op].call(device.asarray(rows), axis=-1)
     results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
     assert_kept(op, (rows,), -1, results)
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("op", ["log_softmax", "logsumexp", "log_softmax_value_and_jvp"])
+def test_one_logit_beside_equal_ones(device: Any, op: str, axis: int) -> None:
+    """The sum of the others is added up by itself, each time rounded in the same direction."""
+    largest = (0.0, -8.151596, -2.639515, 27.310394)  # whose exponentials err differently
+    others = (-48.1829, -48.23629, -71.04396, -59.324306, -56.70489, -46.65937, -51.5021, -26.74)
+    rows = [
+        np.where(np.arange(1024) // 128 < chain, other, -INF)
+        for other in others
+        for chain in range(1, 9)
+    ]
+    x = np.tile(np.array(rows, np.float32), (len(largest), 1))
+    x[:, 0] = np.repeat(np.array(largest, np.float32), len(rows))
+    inputs = [turned(a, axis) for a in (x, np.ones_like(x))[: 1 + ("value" in op)]]
+    got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=axis)
+    results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
+    assert_kept(op, tuple(inputs), axis, results)
 
 
 # ------------------------------------------------------------------- products with y near one half

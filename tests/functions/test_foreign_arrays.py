@@ -192,7 +192,13 @@ def test_capsules_of_all_versions(emulated: Any, version: tuple[int, int] | None
 
 
 def test_fields_of_a_capsule(emulated: Any) -> None:
-    for fields in ({"strides": None}, {"byte_offset": 64}, {"strides": None, "byte_offset": 4}):
+    pinned = 3, 0
+    for fields in (
+        {"strides": None},
+        {"device": pinned},
+        {"byte_offset": 64},
+        {"strides": None, "byte_offset": 4},
+    ):
         np.testing.assert_allclose(
             own(cs.softmax(ByCapsule(X, **fields))), reference.softmax(X), rtol=1e-6
         )
@@ -305,6 +311,13 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (Wanting, TypeError, r"x requires a gradient, .*cusoftmax\.torch.*x\.detach\(\)"),
     (Broken, TypeError, rf"x is a .*\.Broken that does not share its memory \(masked\); {PLAIN}"),
     (lambda: faulty(data=0), TypeError, r"its memory \(its address is 0\)"),
+    (lambda: interface(data=(0, False)), TypeError, r"its memory \(its address is 0\)"),
+    (lambda: interface(data=None), TypeError, r"its memory \('data'\)"),
+    (lambda: interface(data=7), TypeError, r"its memory \(cannot unpack non-iterable int"),
+    (lambda: interface(shape=(-4, 6)), TypeError, r"its interface has shape \(-4, 6\)"),
+    (lambda: interface(strides=(4,)), TypeError, r"and strides \(4,\)\); give"),
+    (lambda: interface(typestr="none"), TypeError, r"its memory \(data type 'none' not"),
+    (lambda: interface(typestr=">f4"), TypeError, r"x has dtype .*, which is not accepted"),
     (lambda: faulty(version=(2, 0)), TypeError, r"\(in a version of DLPack that is not known\)"),
     (
         lambda: faulty(code=(5, 64)),

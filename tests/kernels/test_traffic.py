@@ -16,6 +16,7 @@ from benchmarks.traffic import (
     few_rows,
     measure,
     sectors,
+    segments,
 )
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning.builder import ceil_div
@@ -132,6 +133,7 @@ ODD: dict[tuple[str, str], tuple[int, ...]] = {
     ("softmax", "float64"): (4095, 5, 33, 511, 65535),
     ("softmax_vjp", "float16"): (33, 257, 264, 4095),
     ("softmax_vjp", "float32"): (33, 257, 4095),
+    ("softmax_vjp", "float64"): (102401, 131071),
     ("log_softmax", "float16"): (33, 8191),
     ("log_softmax_jvp", "float32"): (130, 4095),
     ("cross_entropy_grad", "float16"): (33, 8191),
@@ -139,7 +141,25 @@ ODD: dict[tuple[str, str], tuple[int, ...]] = {
 # The same for every operation that reads and writes all elements of a row: from each of these
 # lengths on, as many as there are residues. They are on both sides of where the number of lanes, of
 # blocks or the pattern changes.
-FIRSTS = (1, 9, 15, 31, 63, 127, 255, 511, 1017, 2043, 4089, 8185, 16377, 32761, 50257, 98303)
+FIRSTS = (
+    1,
+    9,
+    15,
+    31,
+    63,
+    127,
+    255,
+    511,
+    1017,
+    2043,
+    4089,
+    8185,
+    16377,
+    32761,
+    50257,
+    98303,
+    131065,
+)
 EVERY = [
     (op, dtype)
     for op in ("softmax", "softmax_vjp", "log_softmax", "log_softmax_jvp", "cross_entropy_grad")
@@ -215,6 +235,9 @@ SIDE_BY_SIDE = [
     ("softmax_vjp", "float16", (2, 100, 49)),
     ("softmax_vjp", "float64", (2, 60, 101)),
     ("log_softmax_value_and_vjp", "float32", (2, 100, 37)),
+    ("cross_entropy_grad", "float16", (2, 50, 121)),
+    ("cross_entropy_grad", "float32", (3, 200, 33)),
+    ("logsumexp_vjp", "float16", (2, 300, 33)),
 ]
 
 
@@ -269,3 +292,24 @@ def test_selection_of_long_rows_reads_whole_sectors(
     assert kind(plan_of_shape(op, dtype, shape, -1, "sm_90")) == pattern
     assert planned.read <= MOST_SECTORS < in_place.read
     same_bits(planned, in_place)
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "n", "rows"),
+    [
+        ("segment_softmax", "float16", 100, 2000),
+        ("segment_softmax", "float16", 1001, 200),
+        ("segment_softmax", "float32", 33, 4000),
+        ("segment_softmax", "float64", 33, 2000),
+        ("segment_softmax_vjp", "float32", 33, 2000),
+    ],
+)
+def test_segments_move_whole_sectors(op: str, dtype: str, n: int, rows: int) -> None:
+    """Offsets are read once, and then 16 bits for each row."""
+    moved = segments(op, dtype, n, rows)
+    assert moved.read <= MOST_SECTORS and moved.written <= MOST_SECTORS
+
+
+def test_short_segments_read_little_more_than_their_offsets() -> None:
+    assert segments("segment_softmax", "float16", 33, 4000).read <= 1.07
+    assert segments("segment_softmax", "float16", 1, 20000).read <= 1.25
