@@ -272,7 +272,7 @@ def _stream(builder: PlanBuilder, staged: int) -> Plan:
     # A power of two, so that a block folds a subtree.
     warps = min(tuning.STREAM_WARPS, builder.max_warps)
     blocks = min(builder.problem.rows, MAX_GRID)
-    most = tuning.CAP_WARPS if staged else builder.max_warps
+    most = int(tuning.CAP_WARPS if staged else builder.max_warps)
     if cached := _cached_rows(builder, staged):
         blocks = min(blocks, cached)
         if cached < 2 * builder.device.sm_count:
