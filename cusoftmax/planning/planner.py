@@ -120,9 +120,7 @@ def _long(builder: PlanBuilder) -> Plan:
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
         return _split(builder, blocks, staged)
-    if resident and not (_cached_rows(builder, staged) and _alone(device, resident.launches[0])):
-        return resident
-    return _stream(builder, staged)
+    return resident or _stream(builder, staged)
 
 
 def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
@@ -161,29 +159,6 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
             if _fits(builder.device, shared, resident):
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
     return None
-
-
-def _alone(device: DeviceSpec, launch: Launch) -> bool:
-    """Whether a block has a multiprocessor to itself."""
-    two = 2 * launch.block <= launch.kernel.max_threads
-    return not (two and _fits(device, launch.shared_bytes, 2))
-
-
-def _cached_rows(builder: PlanBuilder, staged: int) -> int:
-    """Return how many rows the level 2 cache keeps until they are read a second time.
-
-    0 if nothing would be read again, or if so few rows would leave multiprocessors idle: a few may
-    be, but where a loss is computed too, the arithmetic takes all of them.
-    """
-    problem, operation = builder.problem, builder.operation
-    sm_count = builder.device.sm_count
-    if staged or not operation.outputs or problem.rows <= sm_count:
-        return 0
-    read = sum(size for _, size in builder.along[: len(operation.inputs)])
-    cache = builder.device.l2_bytes * tuning.STREAM_CACHED_PERCENT // 100
-    rows = cache // (problem.n * read)
-    busy = 100 if operation.picked or operation.plain else tuning.STREAM_BUSY_PERCENT
-    return rows if 100 * rows >= busy * sm_count else 0
 
 
 def _cluster_sizes(device: DeviceSpec, clusters: int) -> tuple[int, int]:
@@ -271,21 +246,15 @@ def _block_plan(
 def _stream(builder: PlanBuilder, staged: int) -> Plan:
     # A power of two, so that a block folds a subtree.
     warps = min(tuning.STREAM_WARPS, builder.max_warps)
-    blocks = min(builder.problem.rows, MAX_GRID)
-    most = int(tuning.CAP_WARPS if staged else builder.max_warps)
-    if cached := _cached_rows(builder, staged):
-        blocks = min(blocks, cached)
-        if cached < 2 * builder.device.sm_count:
-            warps = power_of_two_below(builder.max_warps)
     shared = (2 * warps + 1) * builder.node_bytes
     span = span_bytes(builder, staged, warps * builder.chunk)
     if shared + span > builder.device.shared_per_block:
         staged = span = 0
     vector = staged_vector(builder) if staged else builder.row_vector
-    kernel = builder.chunk_kernel("stream", vector=vector, threads=most * WARP, staged=staged)
+    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged)
     return builder.plan(
         "stream",
-        (Launch(kernel, blocks, warps * WARP, shared + span),),
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared + span),),
         vector=vector,
         reads=builder.passes,
         why="the row is longer than on-chip memory: one pass to reduce, one to write"

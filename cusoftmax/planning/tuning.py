@@ -51,9 +51,6 @@ PARK_WARPS_BIASED = Tuned(16, None, "the same with parked chunks, at 96 register
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
 CAP_WARPS = Tuned(16, None, "128 registers a thread, where blocks are smaller: no spills")
 STREAM_WARPS = Tuned(16, None, "one block's barrier overlaps with another's loads")
-# Rows of which a block fills a multiprocessor are read twice if that many fit into the cache.
-STREAM_CACHED_PERCENT = Tuned(50, None, "of the level 2 cache, where each half may have a copy")
-STREAM_BUSY_PERCENT = Tuned(66, None, "of the multiprocessors, a row each: enough for memory")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
 COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of its columns")
 COLUMN_VECTOR = Tuned(2, None, "columns a thread, one of float64: four spill on some architectures")
