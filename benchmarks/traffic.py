@@ -5,9 +5,9 @@
 
 The least possible traffic is each input read once and the output written once. A sector is 32
 bytes, the unit of the memory system; all rows of the first table are aligned to it. Workspaces
-count as traffic. The second table is of rows of any length that lie end to end: sectors over the
-least, with accesses where the elements lie (as it was before any passed through shared memory), the
-most that the tests allow, and as planned for many rows.
+count as traffic. The second table is of rows of any length that lie end to end, the third of
+columns: sectors over the least, with accesses where the elements lie (as it was before any passed
+through shared memory), the most that the tests allow, and as planned for many rows.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def measure(example: PatternExample, op: str, dtype: str) -> Traffic:
 
 MOST_SECTORS = 1.05  # over the least, of rows that lie end to end
 WIDTHS = (10, 33, 100, 127, 128, 1000, 1001, 4095, 8191)
+SIDE_BY_SIDE = (7, 10, 33, 49, 100, 128, 196, 361, 1001)
 
 
 @dataclass(frozen=True)
@@ -201,20 +202,27 @@ def few_rows(n: int) -> tuple[int, int]:
     return 3 if n > 1024 else 2 * 128 * 32 // (power_of_two(n) if n > 32 else 32) + 3, n
 
 
-def print_widths(op: str, console: Console) -> None:
-    """Print the sectors of rows of several lengths for each dtype: in place, at most, and now."""
-    table = Table(title=f"{op}: sectors read, written over the least", title_justify="left")
-    for heading in ("dtype", "N", *map(str, WIDTHS)):
-        table.add_column(heading, justify="right")
+def print_widths(op: str, heading: str, console: Console) -> None:
+    """Print the sectors of rows of several lengths, or of so many side by side, for each dtype.
+
+    Accessed where they lie, at most, and as they are now.
+    """
+    columns = heading == "columns"
+    widths = SIDE_BY_SIDE if columns else WIDTHS
+    title = f"{op}{', 100 elements down a column' if columns else ''}: sectors read, written"
+    table = Table(title=f"{title} over the least", title_justify="left")
+    for text in ("dtype", heading, *map(str, widths)):
+        table.add_column(text, justify="right")
 
     def shown(dtype: str, staged: bool) -> Iterator[str]:
-        for n in WIDTHS:
-            found = sectors(op, dtype, few_rows(n), staged=staged)
+        for n in widths:
+            shape, axis = ((2, 100, n), -2) if columns else (few_rows(n), -1)
+            found = sectors(op, dtype, shape, axis, staged=staged)
             yield f"{found.read:.2f} {found.written:.2f}"
 
     for dtype in ("float16", "bfloat16", "float32", "float64"):
         table.add_row(dtype, "in place", *shown(dtype, False))
-        table.add_row("", "at most", *[f"{MOST_SECTORS:.2f}"] * len(WIDTHS))
+        table.add_row("", "at most", *[f"{MOST_SECTORS:.2f}"] * len(widths))
         table.add_row("", "now", *shown(dtype, True), end_section=True)
     console.print(table)
 
@@ -252,7 +260,8 @@ def main() -> int:
             )
         table.add_section()
     console.print(table)
-    print_widths(given.op, console)
+    for heading in ("N", "columns"):
+        print_widths(given.op, heading, console)
     return 0
 
 

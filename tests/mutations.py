@@ -355,9 +355,9 @@ MUTATIONS = (
     Mutation(
         "softmax: the maximum not subtracted from pairs",
         BOUND,
-        "logits/softmax.cuh",
-        "e = exponential(e, to);",
-        "e = exponential(e, Reference{DoubleWord{}, ExpC::kRound});",
+        "numeric/exp.cuh",
+        "return exponential(x, to);",
+        "return exponential(x, Reference{DoubleWord{}, ExpC::kRound});",
         (replace(_HALF, rows="far"),),
     ),
     Mutation(

@@ -15,15 +15,20 @@ constexpr bool kShifted = !kPlainLogits && kFastExp;
 CSM_DEVICE Acc chunk_exponential(Element& e, const Reference& to, const RowContext& context) {
   if constexpr (kShifted) {
     e[0] = below_maximum(logit(e, factor_of(context)), to.shift).hi;
-    return exp_fast(e[0]);
+    return exp_term(e[0]);
   } else {
     return exp_logit(e, to, factor_of(context));
   }
 }
 
 // The result is the sum of z − m and −ln s. Both are ≤ 0, so nothing cancels. In a row of −inf alone z − m is NaN.
+//
+// Plain logits of results as precise as the arithmetic are less m + ln s instead: two instructions. What they lose to
+// its rounding is nothing, as its second word has all that ln s is beside m, and as x less the first word is exact
+// where that is next to x.
+constexpr bool kWholeLog = kPlainLogits && kCompensated;
 struct LogValue {
-  DoubleWord maximum;
+  DoubleWord maximum;   // or, if kWholeLog, m + ln s
   Reference reference;  // that of the row
   DoubleWord minus_log;
   DoubleWord factor;
@@ -31,13 +36,19 @@ struct LogValue {
 
 CSM_DEVICE LogValue log_value(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
   const DoubleWord log = logarithm(relative_to_maximum(row.s[0], row.m, largest_exponential(row.m)));
+  if constexpr (kWholeLog) {
+    const DoubleWord whole = two_sum(row.m.hi, log.hi);
+    return {{whole.hi, whole.lo + log.lo}, reference_of(row.m), {}, factor_of(context)};
+  }
   // The chunk's maximum has already been subtracted from shifted elements.
   const DoubleWord maximum = kShifted ? below_maximum(row.m, reference_of(chunk_maximum).shift) : row.m;
   return {maximum, reference_of(row.m), {-log.hi, -log.lo}, factor_of(context)};
 }
 
 CSM_DEVICE Acc log_of(const Element& e, const LogValue& row) {
-  if constexpr (kPlainLogits || kShifted) {
+  if constexpr (kWholeLog) {
+    return minus(e[0], row.maximum);
+  } else if constexpr (kPlainLogits || kShifted) {
     return plus(e[0] - row.maximum.hi, row.minus_log);
   } else {
     const DoubleWord d = below_maximum(logit(e, row.factor), row.maximum);

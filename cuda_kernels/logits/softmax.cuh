@@ -16,11 +16,8 @@ struct Softmax : OfLogits<WritesElements> {
     term[0] = e[0] = exp_logit(e, to, factor_of(context));
   }
 
-  static constexpr bool kPairs = kSingle && kPlainLogits && !kCountsOnes && kRegisterInputs == 1 && kMaxVec % 2 == 0;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) {
-    if constexpr (kShiftedPairs<Softmax>) return e = exp_of<false, true>(e, to.round);
-    else return e = exponential(e, to);
-  }
+  static constexpr bool kPairs = kPairsOfLogits, kPairResults = kPairs, kShiftsFirst = kPairs && !kFastExp;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials<kShiftsFirst>(e, to); }
   CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled_by_lifted(e, scale.times); }
 
   // What turns exponentials of the chunk into y. A row of −inf alone has the sum 0, and its results are NaN.

@@ -226,15 +226,18 @@ CSM_DEVICE double maximum_or_nan(double a, double b) { return a >= b || a != a ?
 // The integer next to a towards 0.
 CSM_DEVICE float towards_zero(float a) { return truncf(a); }
 CSM_DEVICE double towards_zero(double a) { return trunc(a); }
-// Adds 1 to `ones` if `term` is 1, else `term` to `others`. By two predicated additions: the compiler would compute
+// Adds 1 to `ones` if `term` is `one`, else `term` to `others`. By two predicated additions: the compiler would compute
 // both sums and select.
-CSM_DEVICE void count_or_add(float term, float& ones, float& others) {
-  asm("{ .reg .pred p; setp.eq.ftz.f32 p, %2, 0f3f800000; @p add.rn.ftz.f32 %0, %0, %2;"
+CSM_DEVICE void count_or_add(float term, float one, float& ones, float& others) {
+  asm("{ .reg .pred p; setp.eq.ftz.f32 p, %2, %3; @p add.rn.ftz.f32 %0, %0, 0f3f800000;"
       " @!p add.rn.ftz.f32 %1, %1, %2; }"
       : "+f"(ones), "+f"(others)
-      : "f"(term));
+      : "f"(term), "f"(one));
 }
-CSM_DEVICE void count_or_add(double term, double& ones, double& others) { (term == 1.0 ? ones : others) += term; }
+CSM_DEVICE void count_or_add(double term, double one, double& ones, double& others) {
+  if (term == one) ones += 1.0;
+  else others += term;
+}
 // 2^a with a relative error of at most 2^-22, and exactly 1 for a = ±0, as the PTX manual says.
 CSM_DEVICE float exp2_approx(float a) {
   float result;

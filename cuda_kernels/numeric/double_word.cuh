@@ -105,12 +105,17 @@ CSM_DEVICE Acc minus(Acc x, DoubleWord a) {
   return (x - a.hi) - a.lo;
 }
 
+CSM_DEVICE Acc largest_number() {
+  if constexpr (kSingle) return bits_to_float(0x7f7fffffu);
+  return bits_to_double(0x7fefffffffffffffull);
+}
+
 // x + a, rounded twice: the error is below one unit in the last place.
 CSM_DEVICE Acc plus(Acc x, DoubleWord a) {
   if constexpr (!kCompensated) return x + a.hi;
   const DoubleWord sum = two_sum(x, a.hi);
-  const Acc low = sum.lo + a.lo;
-  return low == low ? sum.hi + low : sum.hi;  // if x or a is infinite, low is NaN, and sum.hi is the result
+  // If x or a is infinite, the low word is NaN, and sum.hi is the result.
+  return sum.hi + maximum(-largest_number(), sum.lo + a.lo);
 }
 
 // --- shuffles --------------------------------------------------------------------------------------------------------

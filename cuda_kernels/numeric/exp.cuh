@@ -249,6 +249,15 @@ CSM_DEVICE T exp_fast(T d) {
   return exp2_approx(d * T(ExpC::kLog2e));
 }
 
+// The exponential as a term of a sum. Where the sum is a count and a sum of others (kCountsOnes), it is 2^24 times as
+// large: many others that are too small for a result make a result together. Not with weights, which might overflow.
+constexpr bool kRaisesOthers = kCountsOnes && kFastExp && kRegisterInputs == 1 + has(feature::biased);
+template <class T>
+CSM_DEVICE T exp_term(T d) {
+  if constexpr (kRaisesOthers) return exp2_approx(fused(d, T(ExpC::kLog2e), T(Acc(24))));
+  else return exp_fast(d);
+}
+
 template <int raised>
 CSM_DEVICE Acc raised_round(const Reference& to) {
   return raised == 0 ? to.round : to.round + Acc(raised);
@@ -259,8 +268,15 @@ template <int raised = 0, class T>
 CSM_DEVICE T exponential(T x, const Reference& to) {
   if constexpr (kOneStep) return exp2_approx(fused(x, T(to.round), T(-to.shift.hi)));
   const T shifted = x - T(to.shift.hi);
-  if constexpr (kFastExp) return exp_fast(shifted);
+  if constexpr (kFastExp) return exp_term(shifted);
   else return exp_of(shifted, raised_round<raised>(to));
+}
+
+// Of two numbers or −∞, from which the shift has been subtracted if `kShifted`.
+template <bool kShifted>
+CSM_DEVICE Pair exponentials(Pair x, const Reference& to) {
+  if constexpr (kFastExp) return exponential(x, to);
+  else return exp_of<false, true>(kShifted ? x : x - Pair(to.shift.hi), to.round);
 }
 
 // An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might
@@ -299,7 +315,7 @@ CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
 template <int raised = 0>
 CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   if constexpr (kFastExp) {
-    return exp_fast((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
+    return exp_term((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
   } else {
     return exp_of<true>(x.hi - to.shift.hi, raised_round<raised>(to), x.lo - to.shift.lo);
   }

@@ -101,6 +101,11 @@ struct Op : OperationBase {
     if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
   }
 
+  static constexpr bool kPairs =
+      kSingle && !kSoft && !kSmooth && !kCapped && !kCountsOnes && kRegisterInputs == 1 && kMaxVec % 2 == 0;
+  static constexpr bool kShiftsFirst = kPairs && !kFastExp;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials<kShiftsFirst>(e, to); }
+
   // ---- the loss ----
 
   CSM_DEVICE static DoubleWord log_sum(const Node& row) {
@@ -227,24 +232,41 @@ struct Op : OperationBase {
 
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place place, Values<kOutputs>& gradient) {
     if constexpr (kGradient) {
-      const Acc mine = kCapped ? exponential(e[0], row.reference) : e[0];
-      Acc g;
-      if constexpr (kSoft) {
-        g = less(mine, row.factor, e[1]);
-        // As (W − p) q − p (1 − q).
-        if (kCompensated && mine == row.largest) {
-          g = fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
-        }
-      } else if constexpr (kSmooth) {
-        g = less(mine, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
-      } else {
-        g = scaled(mine, row.factor);
-      }
-      if constexpr (kUpstreamLast) g *= row.upstream;
+      Acc g = before_cap(e, row);
       if (!kSoft && place.is(row.target)) g = row.at_target;
-      if constexpr (kCapped) g *= capped_slope(e[0], row.four_per_cap);
+      g = through_cap(g, e, row);
       gradient[0] = !kSoft && row.ignored ? Acc(0) : g;
     }
+  }
+
+  // In chunks without the target.
+  static constexpr bool kHasUsual = kGradient && !kSoft;
+  CSM_DEVICE static bool are_usual(i64 first, int count, const Scale& row) {
+    return !row.ignored && (row.target < first || row.target >= first + count);
+  }
+  CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
+  CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<kOutputs>& gradient) {
+    gradient[0] = through_cap(before_cap(e, row), e, row);
+  }
+
+  CSM_DEVICE static Acc before_cap(const Element& e, const Scale& row) {
+    const Acc mine = kCapped ? exponential(e[0], row.reference) : e[0];
+    Acc g;
+    if constexpr (kSoft) {
+      g = less(mine, row.factor, e[1]);
+      // As (W − p) q − p (1 − q).
+      if (kCompensated && mine == row.largest) {
+        g = fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
+      }
+    } else if constexpr (kSmooth) {
+      g = less(mine, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
+    } else {
+      g = scaled(mine, row.factor);
+    }
+    return kUpstreamLast ? g * row.upstream : g;
+  }
+  CSM_DEVICE static Acc through_cap(Acc g, const Element& e, const Scale& row) {
+    return kCapped ? g * capped_slope(e[0], row.four_per_cap) : g;
   }
 
   // x · a − b

@@ -16,10 +16,17 @@ struct Op : OfLogits<WritesElements> {
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     term[0] = chunk_exponential(e, to, context);
   }
+  static constexpr bool kPairs = kPairsOfLogits, kPairResults = kPlainPairs;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return exponentials<false>(e, to); }
 
   using Scale = LogValue;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     return log_value(chunk_maximum, row, context);
+  }
+  CSM_DEVICE static Pair map_of(Pair e, const Scale& row) {
+    const Pair rest = e - Pair(row.maximum.hi);
+    if constexpr (kWholeLog) return rest - Pair(row.maximum.lo);
+    else return rest + Pair(row.minus_log.hi);
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& y) { y[0] = log_of(e, row); }
 };

@@ -8,7 +8,7 @@
 namespace csm {
 
 struct Op : WritesElements {
-  static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero};  // ℓ, dy
+  static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // ℓ, dy
 
   CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
     term[0] = e[1];
@@ -25,8 +25,8 @@ struct Op : WritesElements {
     return {{-sum.hi, -sum.lo}, half, scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
-    if constexpr (kCompensated) {
-      if (e[0] > row.half) {
+    if constexpr (kHasUsual) {
+      if (!is_usual(e, row)) {
         // exp(ℓ) is above ½: (dy − Σ dy) − (exp(ℓ) − 1) Σ dy, since exp(ℓ) next to 1 has lost the digits of its
         // distance to it.
         const Acc less_one = exp_minus_one(e[0]), rest = (e[1] + row.minus_sum.hi) + row.minus_sum.lo;
@@ -34,6 +34,14 @@ struct Op : WritesElements {
         return;
       }
     }
+    map_usual(e, row, dx);
+  }
+
+  // Of elements that are at most ½ of their row.
+  static constexpr bool kHasUsual = kCompensated;
+  CSM_DEVICE static bool are_usual(i64, int, const Scale&) { return true; }
+  CSM_DEVICE static bool is_usual(const Element& e, const Scale& row) { return !(e[0] > row.half); }
+  CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<1>& dx) {
     const Acc y = exp_of_log(e[0]);
     const Acc low = kCompensated ? fused(y, row.minus_sum.lo, e[1]) : e[1];
     dx[0] = rescaled(fused(y, row.minus_sum.hi, low), row.factor);

@@ -41,19 +41,19 @@ CSM_DEVICE Node empty_node() {
 //
 // Where one term of a relative sum dominates, the logarithm of the sum is nearly the sum of the others, which is lost
 // beside the 1 that the maximum's own term is. A double word keeps it, but at six more instructions an element, which
-// 16-bit kernels have no time for. With kCountsOnes the first word counts the terms that are 1, and the second sums the
-// others: two more instructions.
+// 16-bit kernels have no time for. With kCountsOnes the first word counts the terms that are the maximum's own, and the
+// second sums the others: two more instructions.
 
 // Whether the k-th sum has a second word.
 CSM_DEVICE constexpr bool has_low_word(int k) { return kCompensated || (kCountsOnes && k < kRelative); }
 
 // Adds a term to the k-th sum, or makes it the first. Counts are exact in any order, so several sums may have one
-// count, `ones`: that of the first of them. If no term is larger than `start`, which is 0 otherwise, the sum starts
-// there, for the fast two-sum; less_start() takes that off again.
+// count, `ones`: that of the first of them; `start` is the maximum's own term. Else the sum starts there if no term is
+// larger, for the fast two-sum; less_start() takes that off again.
 CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first, bool bounded, Acc start) {
   if (kCountsOnes && k < kRelative) {
     if (first) sum = {Acc(0), Acc(0)};
-    count_or_add(term, ones, sum.lo);
+    count_or_add(term, start, ones, sum.lo);
   } else if (bounded) {
     const Acc large = first ? start : sum.hi;
     sum.hi = large + term;
@@ -79,7 +79,7 @@ CSM_DEVICE DoubleWord add_parts(bool exact, DoubleWord a, DoubleWord b) {
 
 // A relative sum as the double word that it is.
 CSM_DEVICE DoubleWord collected(DoubleWord sum) {
-  if constexpr (kCountsOnes) return two_sum(sum.hi, sum.lo);
+  if constexpr (kCountsOnes) return two_sum(sum.hi, kRaisesOthers ? sum.lo * Acc(0x1p-24) : sum.lo);
   return sum;
 }
 // The sums relative to a set's reference, relative to that of a larger maximum.

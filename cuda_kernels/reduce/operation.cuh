@@ -62,8 +62,13 @@ struct RowContext : Values<kRowInputs> {
 //                 factor(e, k, 1) for the k-th sum
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kHasPower     says whether the scale is a factor, by whose `times` alone map() multiplies (power_applied)
-//   kPairs        says whether elements are the first input alone, with one term and one result, and the terms and
-//                 results of two come from terms_of(Pair&, reference), map_of(Pair, scale)
+//   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
+//                 terms_of(Pair&, reference), in float of numbers alone (kOfNumbers)
+//   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale)
+//   kShiftsFirst  says whether tiles subtract the reference's shift from pairs of elements before terms_of(): it is 0
+//                 but for large logits. map() does not need the elements themselves
+//   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
+//                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
@@ -74,19 +79,19 @@ struct OperationBase {
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kHasPower = false, kOthers = false, kPairs = false;
+  static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false;
+  static constexpr bool kShiftsFirst = false, kHasUsual = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
 
-// Whether tiles subtract the reference's shift from pairs of elements beforehand, since it is 0 but for large logits,
-// and a NaN or +∞ among them makes the sum NaN from the start: terms_of() need not see to either.
+// Whether terms_of() takes pairs of numbers or −∞: a NaN or +∞ makes the chunk's sum NaN from the start.
 template <class Op>
-constexpr bool kShiftedPairs = Op::kPairs && !kFastExp;
+constexpr bool kOfNumbers = Op::kPairs && !kFastExp;
 // Where the sums of exponentials start that are relative to the reference of m: above their terms, or at NaN.
 template <class Op>
 CSM_DEVICE Acc start_of_sums(Acc m) {
-  if constexpr (kShiftedPairs<Op>) return fused(maximum_or_nan(m, ExpC::kLowest), Acc(0), ExpC::kAbove);
+  if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, ExpC::kLowest), Acc(0), ExpC::kAbove);
   else return ExpC::kAbove;
 }
 
@@ -191,6 +196,7 @@ class Adder {
     if constexpr (Op::kOthers) largest_ = largest_exponential(m);
     // For +∞ that is NaN, and so is the sum but for an operation that has infinite terms.
     start_ = Op::kOthers && largest_ == largest_ ? largest_ : above;
+    if constexpr (kCountsOnes) start_ = kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
   }
 
   // Of an element; it has no terms if it is left out, and is picked if it is the largest. Returns the element that the

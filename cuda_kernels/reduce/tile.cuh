@@ -70,8 +70,16 @@ class RowTile {
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& whole) {
     if (!reached(0)) return;
     const typename Op::Scale scale = ready(whole);
-    if (all_padded() || full()) write_results(args, row, scale, [](int) { return true; });
-    else write_results(args, row, scale, [&](int v) { return wanted(v); });
+    const auto every = [](int) { return true; };
+    const auto some = [&](int v) { return wanted(v); };
+    if constexpr (Op::kHasUsual) {
+      bool usual = Op::are_usual(i64(index_) - (thread_index() % kLanes) * kVec, kChunk, scale);
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) usual = usual & Op::is_usual(item_[i], scale);
+      if (!usual) return write_results<false>(args, row, scale, some);
+    }
+    if (all_padded() || full()) write_results<Op::kHasUsual>(args, row, scale, every);
+    else write_results<Op::kHasUsual>(args, row, scale, some);
   }
 
   // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
@@ -213,7 +221,7 @@ class RowTile {
     }
   }
 
-  template <class Wanted>
+  template <bool kUsual, class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted) {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
@@ -221,7 +229,8 @@ class RowTile {
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
         Element& e = item_[v * kVec + i];
-        if constexpr (!Op::kPairs || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
+        if constexpr (kUsual) Op::map_usual(e, scale, result[i]);
+        else if constexpr (!Op::kPairResults || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
         else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
         if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
       }
@@ -247,7 +256,7 @@ class RowTile {
   }
 
   CSM_DEVICE static Acc larger(Acc a, Acc b) {
-    if constexpr (kShiftedPairs<Op>) return maximum_or_nan(a, b);
+    if constexpr (kOfNumbers<Op>) return maximum_or_nan(a, b);
     else return maximum(a, b);
   }
   CSM_DEVICE static Acc maximum_over_lanes(Acc m) {
@@ -333,7 +342,7 @@ class RowTile {
 
   // The same for two elements at a time.
   CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
-    if constexpr (kShiftedPairs<Op>) {
+    if constexpr (Op::kShiftsFirst) {
       if (unlikely(adder.shift() != Acc(0))) {
 #pragma unroll
         for (int i = 0; i < kItems; ++i) item_[i][0] -= adder.shift();

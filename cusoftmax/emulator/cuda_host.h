@@ -157,8 +157,8 @@ CSM_DEVICE T maximum_or_nan(T a, T b) {
 CSM_DEVICE float towards_zero(float a) { return __builtin_truncf(a); }
 CSM_DEVICE double towards_zero(double a) { return __builtin_trunc(a); }
 template <class T>
-CSM_DEVICE void count_or_add(T term, T& ones, T& others) {
-  (term == T(1) ? ones : others) += term;
+CSM_DEVICE void count_or_add(T term, T one, T& ones, T& others) {
+  (term == one ? ones : others) += term == one ? T(1) : term;
 }
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
 CSM_DEVICE float reciprocal_approx(float a) { return machine->reciprocal_approx(a); }

@@ -106,7 +106,8 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
     def all_but_size(kernel: Kernel) -> tuple[str, ...]:
         same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS", "SLOTS")
         dims = (kernel["CSM_BATCH_DIMS"], kernel["CSM_ROW_DIMS"])
-        return (*(kernel[f"CSM_{macro}"] for macro in same), str(kernel.cluster > 1), *dims)
+        kinds = (kernel.cluster > 1, is_staged(kernel))
+        return (*(kernel[f"CSM_{macro}"] for macro in same), *map(str, kinds), *dims)
 
     def size(kernel: Kernel) -> tuple[int, int, int]:
         return int(kernel["CSM_ITEMS"]), int(kernel["CSM_LANES"]), kernel.cluster
@@ -121,6 +122,11 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
             if key not in chosen or size(kernel) > size(chosen[key]):
                 chosen[key] = kernel
     return tuple(chosen.values())
+
+
+def is_staged(kernel: Kernel) -> bool:
+    """Whether operands pass through shared memory."""
+    return kernel["CSM_STAGED"] != "0"
 
 
 def reads_elements(kernel: Kernel) -> bool:

@@ -93,12 +93,12 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
     group = {block: number for number, same in enumerate(graph.alike) for block in same}
     found = _matched(ours, predicated, theirs, times, [group.get(block) for block in numbers])
     both = sum(
-        float(np.minimum(ours[i], theirs[blocks.start : blocks.stop].sum(axis=0)) @ _WEIGHTS)
+        float(np.minimum(ours[i], theirs[[*blocks]].sum(axis=0)) @ _WEIGHTS)
         for i, blocks in found.items()
     )
     whole = float(ours.sum(axis=0) @ _WEIGHTS + theirs.sum(axis=0) @ _WEIGHTS)
     return Matching(
-        {numbers[i]: max(times[blocks.start : blocks.stop]) for i, blocks in found.items()},
+        {numbers[i]: max(times[k] for k in blocks) for i, blocks in found.items()},
         1 - 2 * both / max(whole, 1.0),
     )
 
@@ -142,7 +142,7 @@ def _matched(
     theirs: _Array,
     times: Sequence[int],
     groups: Sequence[int | None],
-) -> dict[int, range]:
+) -> dict[int, tuple[int, ...]]:
     """Return which neighbouring ones of their blocks belong to each of ours, if any do.
 
     Those that have most in common, and least apart, come first. Of several blocks of PTX that one
@@ -160,32 +160,36 @@ def _matched(
     groups : sequence of int or None
         Which of our blocks are entered equally often.
     """
-    sizes = theirs @ _WEIGHTS
-    total = np.vstack([np.zeros(theirs.shape[1]), theirs.cumsum(axis=0)])
-    place, whole = total @ _WEIGHTS, max(float(sizes.sum()), 1.0)
+    places = np.cumsum(theirs @ _WEIGHTS) - theirs @ _WEIGHTS
     passed = np.cumsum(ours @ _WEIGHTS) - ours @ _WEIGHTS
-    pairs: list[tuple[float, int, range]] = []
-    largest = sizes.copy()
-    for joined in range(1, min(_MOST_JOINED, len(theirs)) + 1):
-        if joined > 1:
-            largest = np.maximum(largest[:-1], sizes[joined - 1 :])
-        part = total[joined:] - total[:-joined]
-        size = part @ _WEIGHTS
-        for number, block in enumerate(ours):
-            apart = np.abs(part - block) @ _WEIGHTS
-            apart += 0.5 * np.abs(size - largest - predicated[number])
-            gain = size + block @ _WEIGHTS - 2 * apart
-            gain -= 0.1 * size * np.abs(place[:-joined] - passed[number]) / whole
-            likely = np.flatnonzero(gain > 0)
-            pairs.extend((float(gain[i]), number, range(i, i + joined)) for i in likely)
+    whole = max(float((theirs @ _WEIGHTS).sum()), 1.0)
+    pairs: list[tuple[float, int, tuple[int, ...]]] = []
+    # Neighbours, and neighbours but for blocks that no warp entered.
+    for chosen in (range(len(theirs)), [i for i, n in enumerate(times) if n]):
+        some = theirs[chosen]
+        sizes, place = some @ _WEIGHTS, places[chosen]
+        total = np.vstack([np.zeros(some.shape[1]), some.cumsum(axis=0)])
+        largest = sizes.copy()
+        for joined in range(1, min(_MOST_JOINED, len(some)) + 1):
+            if joined > 1:
+                largest = np.maximum(largest[:-1], sizes[joined - 1 :])
+            part = total[joined:] - total[:-joined]
+            size = part @ _WEIGHTS
+            for number, block in enumerate(ours):
+                apart = np.abs(part - block) @ _WEIGHTS
+                apart += 0.5 * np.abs(size - largest - predicated[number])
+                gain = size + block @ _WEIGHTS - 2 * apart
+                gain -= 0.1 * size * np.abs(place[: len(size)] - passed[number]) / whole
+                likely = np.flatnonzero(gain > 0)
+                pairs.extend((float(gain[i]), number, (*chosen[i : i + joined],)) for i in likely)
     pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))
-    found: dict[int, range] = {}
+    found: dict[int, tuple[int, ...]] = {}
     taken: set[int] = set()
     said: dict[int | None, int] = {}
     for _, number, blocks in pairs:
         if number in found or not taken.isdisjoint(blocks):
             continue
-        entered = max(times[blocks.start : blocks.stop])
+        entered = max(times[i] for i in blocks)
         if groups[number] is None or said.setdefault(groups[number], entered) == entered:
             found[number] = blocks
             taken.update(blocks)

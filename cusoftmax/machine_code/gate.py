@@ -27,6 +27,7 @@ from rich.table import Table
 from cusoftmax.machine_code.catalog import (
     DTYPES,
     elements_held,
+    is_staged,
     planned_kernels,
     reads_elements,
     representative,
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 STAGED_BYTES = 16  # of an access to an operand that passes through shared memory
+_ENDS_BYTES, _LINES_IN_FLIGHT = 64, 4  # of a line of columns: reduce/column_span.cuh
 _REGISTER_STEP = REGISTER_UNIT // WARP  # a thread is given a multiple of this many registers
 _ITEMSIZE_OF_CTYPE = {ctype: ITEMSIZE[dtype] for dtype, (ctype, _) in TYPES.items()}
 
@@ -118,7 +120,8 @@ def telling(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
 
     They have each pattern and stage in every dtype and on every architecture, and of each operation
     the kernels that run short of registers first. What differs from one of them in size alone is
-    left to a quick run, and so are narrow accesses and unevenly spaced rows of all but one dtype.
+    left to a quick run, and so are narrow accesses and unevenly spaced rows of all but one dtype,
+    and staged rows that no block keeps.
     """
     if not is_told(arch, op, dtype):
         return ()
@@ -127,7 +130,9 @@ def telling(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
     if op in _FIRST_OPS:
         found = representative(found)
         if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[0]):
-            found = tuple(k for k in found if k["CSM_VEC"] != "1")
+            found = tuple(
+                k for k in found if (_is_resident(k) if is_staged(k) else k["CSM_VEC"] != "1")
+            )
         if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[1]):
             found = tuple(k for k in found if k["CSM_BATCH_DIMS"] == k["CSM_ROW_DIMS"] == "1")
         if arch != _MOST_TRIED and not whole:
@@ -161,7 +166,7 @@ def selection(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
         return representative(planned_kernels(arch, [op], [dtype], layouts))
 
     def widest(*layouts: str) -> tuple[Kernel, ...]:
-        return tuple(kernel for kernel in extremes(*layouts) if kernel["CSM_VEC"] != "1")
+        return tuple(k for k in extremes(*layouts) if k["CSM_VEC"] != "1" or is_staged(k))
 
     if not selected(arch, op, dtype):
         return ()
@@ -202,6 +207,10 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
 
     def accesses(operand: int) -> Counter[int]:
         size = sizes[operand]
+        if staged >> operand & 1 and kernel["CSM_PATTERN"] == "column":  # in loops over lines
+            ends = ceil_div(_ENDS_BYTES // size, WARP)
+            read = operand < inputs
+            return Counter({STAGED_BYTES: 1, size: ends * (_LINES_IN_FLIGHT if read else 1)})
         if staged >> operand & 1:  # whole vectors, and an element at an end
             return Counter({STAGED_BYTES: ceil_div(times * vector * size, STAGED_BYTES), size: 1})
         once = bool(repeated >> operand & 1)

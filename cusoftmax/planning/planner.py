@@ -187,9 +187,14 @@ def _cluster(builder: PlanBuilder, chunks: int, most: int, most_blocks: int) -> 
 
 def _park_warps(builder: PlanBuilder, staged: int) -> int:
     """Return the most warps of a block that parks chunks."""
-    biased = "biased" in builder.operation.features
-    parks = tuning.PARK_WARPS_BIASED if biased else tuning.PARK_WARPS
-    return min(parks, tuning.STAGED_PARK_WARPS) if staged else parks
+    operation, double = builder.operation, builder.acc == "float64"
+    parks = tuning.PARK_WARPS_BIASED if "biased" in operation.features else tuning.PARK_WARPS
+    apart = builder.row_vector == 1 or len(builder.problem.batch_shape) > 1
+    if double and apart and operation.relative and operation.plain and operation.picked:
+        parks = min(parks, tuning.PARK_WARPS_LOSS_DOUBLE)
+    if staged:
+        parks = min(parks, tuning.STAGED_PARK_WARPS)
+    return min(parks, tuning.STAGED_PARK_WARPS_DOUBLE) if staged and double else parks
 
 
 def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -> int:
@@ -245,16 +250,22 @@ def _block_plan(
 
 def _stream(builder: PlanBuilder, staged: int) -> Plan:
     # A power of two, so that a block folds a subtree.
-    warps = min(tuning.STREAM_WARPS, builder.max_warps)
-    shared = (2 * warps + 1) * builder.node_bytes
-    span = span_bytes(builder, staged, warps * builder.chunk)
-    if shared + span > builder.device.shared_per_block:
-        staged = span = 0
+    warps = power_of_two_below(min(tuning.STREAM_WARPS, builder.max_warps))
+
+    def shared(warps: int) -> int:
+        nodes = (2 * warps + 1) * builder.node_bytes
+        return nodes + span_bytes(builder, staged, warps * builder.chunk)
+
+    while shared(warps) > builder.device.shared_per_block:
+        warps //= 2
     vector = staged_vector(builder) if staged else builder.row_vector
-    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged)
+    # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
+    cap = warps if staged and builder.acc == "float64" else tuning.CAP_WARPS
+    threads = min(builder.max_warps, cap) * WARP
+    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged, threads=threads)
     return builder.plan(
         "stream",
-        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared + span),),
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared(warps)),),
         vector=vector,
         reads=builder.passes,
         why="the row is longer than on-chip memory: one pass to reduce, one to write"

@@ -119,6 +119,8 @@ def staged_warps(builder: PlanBuilder) -> int:
         most = tuning.STAGED_WARPS_FLOAT
     else:
         most = tuning.STAGED_WARPS_LOG if operation.exact_sums else tuning.STAGED_WARPS
+    if builder.acc == "float64" and operation.hides:
+        most = min(most, tuning.STAGED_WARPS_DOUBLE_HIDING)
     return min(builder.max_warps, most)
 
 

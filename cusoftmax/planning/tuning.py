@@ -48,6 +48,7 @@ CLUSTER_BLOCKS = Tuned(16, None, "eight multiprocessors hold a row, as with 8 bl
 UNPARKED_BYTES = Tuned(2, None, "an element of 16 bits takes 32 where it is parked")
 PARK_WARPS = Tuned(28, None, "with parked chunks, a bfloat16 kernel spills at 64 registers")
 PARK_WARPS_BIASED = Tuned(16, None, "the same with parked chunks, at 96 registers")
+PARK_WARPS_LOSS_DOUBLE = Tuned(12, None, "two plain sums in float64, not read in pairs")
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
 CAP_WARPS = Tuned(16, None, "128 registers a thread, where blocks are smaller: no spills")
 STREAM_WARPS = Tuned(16, None, "one block's barrier overlaps with another's loads")
@@ -68,7 +69,9 @@ STAGED_WARPS = Tuned(24, None, "80 registers: three blocks of a warp for each ch
 STAGED_WARPS_LOG = Tuned(20, None, "ones that are counted beside a sum spill at 80 registers")
 STAGED_WARPS_FLOAT = Tuned(16, None, "float32, and hidden elements, spill at 96 registers")
 STAGED_WARPS_LOSS_FLOAT = Tuned(12, None, "a float32 loss beside them spills at 128 registers")
+STAGED_WARPS_DOUBLE_HIDING = Tuned(8, None, "float64 and a mask: at 168 registers")
 STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registers")
+STAGED_PARK_WARPS_DOUBLE = Tuned(8, None, "float64 with parked chunks spills at 168 registers")
 STAGED_BYTES = Tuned(1 << 18, None, "of an array: less passes in the time of a few barriers")
 # Caches are told not to keep larger results if this is not 0: try 50.
 UNCACHED_PERCENT = Tuned(0, None, "of the level 2 cache; as many instructions, so a GPU must say")

@@ -138,9 +138,10 @@ def _each_array(plan: Plan) -> Iterator[Any]:
         memory = (
             emulator.asarray(np.ones(extent, dtype)) if hides else emulator.sparse((extent,), dtype)
         )
-        if number < len(operation.read) and not hides and operand.dtype in FLOATS:
+        if number < len(operation.read) and not hides:
             begin = emulator.view_of(memory)[:_MOST_DRAWN]
-            begin[...] = np.resize(_ordinary(name, plan.n), begin.shape)
+            drawn = operand.dtype in FLOATS  # other numbers are classes, of which 0 is ignored
+            begin[...] = np.resize(_ordinary(name, plan.n), begin.shape) if drawn else 1
         shape, strides = tuple(n for n, _ in axes), tuple(step for _, step in axes)
         yield cupy.ndarray(shape, dtype, memory.data, strides)
 

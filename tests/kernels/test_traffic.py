@@ -206,15 +206,21 @@ def test_rows_in_place_move_more_sectors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "arch", "shape"),
-    [("split", "sm_80", (2, 70001)), ("stream", "sm_75", (12, 100001))],
+    ("pattern", "arch", "dtype", "shape"),
+    [
+        ("split", "sm_80", "float16", (2, 70001)),
+        ("stream", "sm_75", "float16", (12, 100001)),
+        # A span has no room for the chunks of 16 warps: 8 pass over a row.
+        ("stream", "sm_75", "float32", (12, 60001)),
+        ("stream", "sm_75", "float64", (12, 30001)),
+    ],
 )
 def test_rows_read_twice_move_whole_sectors(
-    pattern: str, arch: str, shape: tuple[int, int]
+    pattern: str, arch: str, dtype: str, shape: tuple[int, int]
 ) -> None:
-    planned = sectors("softmax", "float16", shape, arch=arch)
-    in_place = sectors("softmax", "float16", shape, arch=arch, staged=False)
-    assert kind(plan_of_shape("softmax", "float16", shape, -1, arch)) == pattern
+    planned = sectors("softmax", dtype, shape, arch=arch)
+    in_place = sectors("softmax", dtype, shape, arch=arch, staged=False)
+    assert kind(plan_of_shape("softmax", dtype, shape, -1, arch)) == pattern
     assert planned.read <= 2 * MOST_SECTORS and planned.written <= MOST_SECTORS
     same_bits(planned, in_place)
 
