@@ -139,7 +139,7 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     may = bool(builder.operation.outputs)  # otherwise no element is needed again
     tries = [(several, portable, may), (several, largest, may), (1, portable, may)]
     if staged or ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES:
-        tries[:0] = [(several, portable, False), (several, largest, False)]
+        tries[:1] = [(several, portable, False), (several, largest, False)]
     if staged:
         tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
     for resident, most_blocks, may_park in tries:

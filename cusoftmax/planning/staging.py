@@ -115,8 +115,10 @@ def staged_warps(builder: PlanBuilder) -> int:
     loss = operation.relative and (operation.plain or operation.picked)
     if loss and (out == "float32" or operation.always_exact):
         most = tuning.STAGED_WARPS_LOSS_FLOAT
+    elif loss or out == "float32" or operation.features:
+        most = tuning.STAGED_WARPS_FLOAT
     else:
-        most = tuning.STAGED_WARPS_FLOAT if out == "float32" else tuning.STAGED_WARPS
+        most = tuning.STAGED_WARPS_LOG if operation.exact_sums else tuning.STAGED_WARPS
     if builder.acc == "float64" and operation.hides:
         most = min(most, tuning.STAGED_WARPS_DOUBLE_HIDING)
     return min(builder.max_warps, most)

@@ -66,7 +66,8 @@ SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill
 # Whether elements pass through shared memory, in whole vectors and sectors.
 STAGED_PERCENT = Tuned(5, None, "sectors more than the least that a direct access may touch")
 STAGED_WARPS = Tuned(24, None, "80 registers: three blocks of a warp for each chunk of 8191")
-STAGED_WARPS_FLOAT = Tuned(16, None, "with staged operands, float32 spills at 96 registers")
+STAGED_WARPS_LOG = Tuned(20, None, "ones that are counted beside a sum spill at 80 registers")
+STAGED_WARPS_FLOAT = Tuned(16, None, "float32, and hidden elements, spill at 96 registers")
 STAGED_WARPS_LOSS_FLOAT = Tuned(12, None, "a float32 loss beside them spills at 128 registers")
 STAGED_WARPS_DOUBLE_HIDING = Tuned(8, None, "float64 and a mask: at 168 registers")
 STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registers")
