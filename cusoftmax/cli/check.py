@@ -53,7 +53,7 @@ _FIRST_OPS = ("softmax", "softmax_vjp")
 # them has a plan of the wanted form, lengths between them are tried: where one form ends and the
 # next begins is for the planner to say.
 _ELEMENTS = 4096
-_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 37, 18, 9)
+_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 9600, 37, 18, 9)
 _LENGTHS = (61, 128, 600, 1000, 1500, 2500, 4100, 5001, 9001, 17000, 33001, 50257, 70000, 131072)
 _LONG = (150001, 262144, 400000, 600001, 1 << 20)
 _REFINEMENTS = 4
