@@ -171,15 +171,19 @@ def _shares(
     """Return the part of the rounds of the loop around it, or of all warps, that enter a block."""
     shares: dict[int, float] = {}
 
-    def note(blocks: set[int], loops: Sequence[Loop], rounds: float | None) -> None:
+    def note(blocks: set[int], loops: Sequence[Loop], header: int | None) -> None:
         own = blocks.difference(*(loop.blocks for loop in loops))
         times = {block: entered[block] for block in own if block in entered}
-        most = max(times.values(), default=0.0) if rounds is None else rounds
-        shares.update({block: min(1.0, n / most) if most else 0.0 for block, n in times.items()})
+        rounds = max((n for block, n in times.items() if block != header), default=0.0)
+        if header is None:
+            rounds = 1.0
+        elif header in times:  # it may be entered once more, to leave the loop
+            rounds = min(rounds or times[header], times[header])
+        shares.update({b: min(1.0, n / rounds) if rounds else 0.0 for b, n in times.items()})
         for loop in loops:
-            note(loop.blocks, loop.children, entered.get(loop.header))
+            note(loop.blocks, loop.children, loop.header)
 
-    note(set(range(len(graph.blocks))), roots, 1.0)
+    note(set(range(len(graph.blocks))), roots, None)
     return shares
 
 
@@ -216,10 +220,15 @@ class BlockGraph:
         """Add how often other blocks are entered, as far as the branches around them say so.
 
         Blocks that are `alike` are entered equally often. Else what enters a block comes from those
-        before it and goes to those after it.
+        before it and goes to those after it. A block that is said to be entered less often than
+        those that lead to it alone has instructions with predicates that did not hold.
         """
         before, after = self._neighbours
         found = {**entered, 0: 1.0}
+        for block in before:
+            alone = sum(found.get(other, 0.0) for other in before[block] if after[other] == [block])
+            if block in found:
+                found[block] = max(found[block], alone)
         while True:
             known = len(found)
             for same in self.alike:

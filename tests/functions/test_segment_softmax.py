@@ -369,9 +369,9 @@ def test_errors(device: Any, x: np.ndarray, offsets: np.ndarray, said: str) -> N
 
 def test_errors_of_other_arguments(device: Any) -> None:
     x, offsets = device.asarray(np.zeros(4, "f4")), device.asarray(np.array([0, 4]))
-    with pytest.raises(TypeError, match=r"offsets is a list.* pass cupy.asarray"):
+    with pytest.raises(TypeError, match=r"offsets is a list.* pass \S+\.asarray\(offsets\)"):
         cs.segment_softmax(x, [0, 4])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"x is a numpy.ndarray.* pass cupy.asarray\(x\)"):
+    with pytest.raises(TypeError, match=r"x is a numpy.ndarray.* pass \S+\.asarray\(x\)"):
         cs.segment_softmax(np.zeros(4), offsets)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="cannot hold the result"):
         cs.segment_softmax(x, offsets, dtype="int32")
