@@ -250,8 +250,10 @@ CSM_DEVICE T exp_fast(T d) {
 }
 
 // The exponential as a term of a sum. Where the sum is a count and a sum of others (kCountsOnes), it is 2^24 times as
-// large: many others that are too small for a result make a result together. Not with weights, which might overflow.
-constexpr bool kRaisesOthers = kCountsOnes && kFastExp && kRegisterInputs == 1 + has(feature::biased);
+// large: many others that are too small for a result make a result together. Not with weights, which might overflow,
+// and not where a gradient is made of the same exponentials.
+constexpr bool kRaisesOthers =
+    kCountsOnes && kFastExp && kRegisterInputs == 1 + has(feature::biased) && !(kPicked > 0 && kOutputs > 0);
 template <class T>
 CSM_DEVICE T exp_term(T d) {
   if constexpr (kRaisesOthers) return exp2_approx(fused(d, T(ExpC::kLog2e), T(Acc(24))));

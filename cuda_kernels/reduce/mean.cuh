@@ -24,14 +24,14 @@ CSM_DEVICE Mean mean_from(DoubleWord products, DoubleWord weights, Acc v_m) {
 }
 
 // The mean in two words, also where Acc's other numbers have one: v_m less the high word is exact, so that v_m less
-// both has the digits of v_m − mean.
+// both has the digits of v_m − mean. Both words of an infinite mean are infinite: times an infinite y they are too.
 CSM_DEVICE DoubleWord value_of(const Mean& mean) {
   DoubleWord sum = mean.beyond;
   if constexpr (kPickRule != PickRule::given) {
     sum = two_sum(mean.at, mean.beyond.hi);
     sum.lo += mean.beyond.lo;
   }
-  return drop_invalid_low(sum);
+  return sum.hi - sum.hi == Acc(0) ? drop_invalid_low(sum) : DoubleWord{sum.hi, sum.hi};
 }
 
 constexpr bool kMeanHasLow = kCompensated || kPickRule != PickRule::given;
@@ -80,7 +80,12 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
   CSM_DEVICE static Mean mean_of(const Node& row, int number) {
     const DoubleWord products = row.s[kFirst + number];
     if constexpr (kDominant) {
-      if (row.picked[0] > Acc(0)) return mean_from(products, row.s[0], row.picked[1 + number]);
+      const Acc y_m = row.picked[0], v_m = row.picked[1 + number];
+      Mean mean = mean_from(products, row.s[0], v_m);
+      // Times an infinite y_m, both words are to have the sign of v_m − mean.
+      const Acc whole = v_m + mean.beyond.hi;
+      if (y_m > -ExpC::kLowest) mean = {Acc(0), {whole, (whole - v_m) * Acc(0x1p-53)}};
+      if (y_m > Acc(0)) return mean;
     }
     return {Acc(0), products};
   }
