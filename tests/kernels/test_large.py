@@ -95,15 +95,17 @@ def test_group(emulated: Any, op: str, n: int) -> None:
 RESIDENT = (  # operation, plan, architecture, elements a row, whether they are staged
     ("softmax", "block", "sm_90", 4096, False),
     ("softmax", "block x2", "sm_90", 20000, False),
-    ("softmax", "block x8", "sm_90", 33001, True),
+    ("softmax", "block x8", "sm_90", 50001, True),
     ("softmax", "block x8", "sm_90", 120000, False),
-    ("softmax", "block x8 parked", "sm_90", 240000, False),
+    ("softmax", "block x16", "sm_90", 240000, False),
+    ("softmax", "block x16 parked", "sm_90", 400000, False),
     ("softmax", "stream", "sm_75", 50001, True),
     ("softmax_vjp", "block", "sm_90", 4096, False),
     ("softmax_vjp", "block x2", "sm_90", 9000, False),
-    ("softmax_vjp", "block x8", "sm_90", 16500, True),
+    ("softmax_vjp", "block x8", "sm_90", 25001, True),
     ("softmax_vjp", "block x8", "sm_90", 50000, False),
-    ("softmax_vjp", "block x8 parked", "sm_90", 120000, False),
+    ("softmax_vjp", "block x16", "sm_90", 120000, False),
+    ("softmax_vjp", "block x16 parked", "sm_90", 200000, False),
     ("softmax_vjp", "stream", "sm_75", 50001, True),
 )
 
@@ -218,7 +220,7 @@ def test_column(emulated: Any, op: str, shape: tuple[int, int]) -> None:
     plan = plan_of(emulated, op, *inputs, axis=0, out=out)
     assert plan.pattern == "column" and len(plan.launches) == 1
     (launch,) = plan.launches
-    columns = int(launch.kernel["CSM_LANES"]) * plan.vector
+    columns = int(launch.kernel["CSM_LANES"]) * plan.vector * plan.rounds
     tiles = -(-inner // columns)
     assert launch.grid == tiles * plan.cluster
     chosen = [0, tiles // 3, tiles - 2, tiles - 1]
