@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import pathlib
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 LONGEST = 120  # lines
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    """Skip a test where a library is missing, before it is asked for its picture."""
+    return pytest.mark.skipif(find_spec(module) is None, reason=f"needs {module}")
 
 
 @pytest.fixture
@@ -20,27 +26,33 @@ def picture(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
     assert f"picture: {file}" in capsys.readouterr().out
 
 
+@needs("sklearn")
 def test_digits_are_learned(picture: pathlib.Path) -> None:
-    digits = pytest.importorskip("examples.digits", reason="needs scikit-learn")
+    from examples import digits
+
     assert digits.main(["--picture", str(picture), "--epochs", "3"]) > 0.95
 
 
+@needs("sklearn")
 def test_likelihood_of_the_mixture_never_falls(picture: pathlib.Path) -> None:
-    mixture = pytest.importorskip("examples.mixture", reason="needs scikit-learn")
+    from examples import mixture
+
     likelihoods, right = mixture.main(["--picture", str(picture), "--rounds", "25"])
     assert len(likelihoods) == 25 and likelihoods[-1] - likelihoods[0] > 100
     assert (np.diff(likelihoods) > -1e-9).all()
     assert right > 0.9
 
 
+@needs("networkx")
 def test_attention_of_a_graph_sums_to_one(picture: pathlib.Path) -> None:
-    graph_attention = pytest.importorskip("examples.graph_attention", reason="needs networkx")
+    from examples import graph_attention
+
     off, wrong = graph_attention.main(["--picture", str(picture)])
     assert off < 1e-14 and wrong < 1e-9
 
 
+@needs("torch")
 def test_attention_is_that_of_pytorch(picture: pathlib.Path) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch")
     from examples import attention
 
     outputs, gradients, losses = attention.main(["--picture", str(picture), "--steps", "12"])

@@ -24,7 +24,7 @@ from cusoftmax.operations.dtypes import INPUTS
 from cusoftmax.operations.options import of_a
 from cusoftmax.planning.checks import NotCuPy, broadcast_shape, is_array, plain_bool
 from cusoftmax.runtime import arrays, launch
-from cusoftmax.runtime.accepting import accepting
+from cusoftmax.runtime.launch import accepting
 
 if TYPE_CHECKING:
     from cusoftmax.functions._types import AnyArray, ArrayT

@@ -33,7 +33,7 @@ from cusoftmax.planning.checks import (
     resolve_axes,
 )
 from cusoftmax.runtime import arrays, backend, launch
-from cusoftmax.runtime.accepting import accepting
+from cusoftmax.runtime.launch import accepting
 
 REDUCTIONS = ("none", "mean", "sum")
 _LARGEST = 2**63 - 1

@@ -12,7 +12,7 @@ from cusoftmax.operations.options import COLDEST
 from cusoftmax.planning import checks
 from cusoftmax.planning.checks import is_array
 from cusoftmax.runtime import launch
-from cusoftmax.runtime.accepting import accepting
+from cusoftmax.runtime.launch import accepting
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

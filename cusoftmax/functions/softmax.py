@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cusoftmax.functions import _logits
 from cusoftmax.planning.checks import NotCuPy, as_dtype, as_outs, is_array
 from cusoftmax.runtime import arrays, launch
-from cusoftmax.runtime.accepting import accepting
+from cusoftmax.runtime.launch import accepting
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

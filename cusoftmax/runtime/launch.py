@@ -9,9 +9,11 @@ Planning is imported by the first call, not with this module: it would be most o
 
 from __future__ import annotations
 
+import inspect
 from _thread import get_ident
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.checks import (
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from cusoftmax.runtime.calls import Call
 
 A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _calls: dict[Hashable, Call] = {}
 _CALLS_KEPT = 4096
@@ -184,3 +188,55 @@ def _run_before_last(
     results = outs if call.parts else call.absent
     for kernel, grid, block, shared in call.before:
         kernel(grid, block, (*inputs, *results, workspace, layout), shared)
+
+
+def accepting(
+    *names: str,
+    optional: tuple[str, ...] = (),
+    results: tuple[str, ...] = (),
+    in_place: str | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function that raises `NotCuPy` take arrays of other libraries.
+
+    It is called as it is first, and again if it raises that. So it must raise it before it launches
+    anything.
+
+    Parameters
+    ----------
+    names, optional, results : str
+        Its parameters that are arrays, those that may also be None, and those that are written.
+    in_place : str, optional
+        A parameter that, if True, lets the first array be written too.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def accepted(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except NotCuPy as found:
+                caller = found.caller
+            # Outside of it, so that an error has no context.
+            from cusoftmax.runtime.foreign import Loan  # needed for such arrays only
+
+            loan = Loan(caller)
+            given = inspect.signature(function).bind(*args, **kwargs)
+            given.apply_defaults()
+            taken = given.arguments
+            if in_place is not None and taken[in_place] is True:
+                loan.result(names[0], taken[names[0]])
+            for name in (*names, *optional):
+                if name in names or taken[name] is not None:
+                    taken[name] = loan.array(name, taken[name])
+            for name in results:
+                if isinstance(taken[name], tuple):
+                    each = [loan.result(f"{name}[{i}]", a) for i, a in enumerate(taken[name])]
+                    taken[name] = tuple(each)
+                elif taken[name] is not None:
+                    taken[name] = loan.result(name, taken[name])
+            returned: R = loan.returned(function(*given.args, **given.kwargs))
+            return returned
+
+        return accepted
+
+    return decorate

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 from cupy_backends.cuda.api import runtime
@@ -14,8 +11,7 @@ from cupy_backends.cuda.api import runtime
 from cusoftmax.emulator import _build, cuda_driver
 from cusoftmax.emulator.cuda_driver import tables
 from cusoftmax.runtime import source
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.emulator.driver_process import on_the_driver, python
 
 # Of the tests that run on either machine, a case of every pattern that an architecture has.
 LAYOUTS = "functions/test_softmax_layouts.py::test_in_place"
@@ -40,32 +36,6 @@ def _compiler() -> None:
         _build.compiler()
     except _build.CompilerNotFound as missing:
         pytest.skip(str(missing))
-
-
-def python(*arguments: str, **environment: str) -> str:
-    """Run Python in a process of its own and return what it printed.
-
-    pytest's options are those of the tests that start it: they may name plugins left out here.
-    """
-    env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=env | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not done.returncode, done.stdout + done.stderr
-    return done.stdout
-
-
-def on_the_driver(arch: str, *tests: str) -> str:
-    """Run tests on emulated GPUs of an architecture and return pytest's last line."""
-    plugins = ("-p", "tests.emulated_driver", "-p", "no:xdist", "-p", "no:cacheprovider")
-    places = [f"tests/{test}" for test in tests]
-    said = python("-m", "pytest", "-q", *plugins, "--driver-arch", arch, *places)
-    return said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("arch", PATTERNS)

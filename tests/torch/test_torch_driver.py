@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.emulator.test_cuda_driver import on_the_driver
+from tests.emulator.driver_process import on_the_driver
 
 pytest.importorskip("torch", reason="needs PyTorch, which is no dependency")
 
