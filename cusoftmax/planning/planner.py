@@ -394,6 +394,9 @@ def _column(builder: PlanBuilder) -> Plan:
     vector = builder.column_vector(inner)
     leaves = power_of_two(ceil_div(problem.n, items))
     beside = _beside(builder, items, vector, leaves)
+    if beside.staged and vector > 1 and "scaled" in builder.operation.features:
+        vector = 1  # two columns a thread spill: their maximum is a double word
+        beside = _beside(builder, items, vector, leaves)
     lanes, staged, most, most_blocks = beside.lanes, beside.staged, beside.most, beside.most_blocks
     columns = lanes * vector
     width = min(inner, beside.passes * columns)
