@@ -119,8 +119,9 @@ def staged_warps(builder: PlanBuilder) -> int:
         most = tuning.STAGED_WARPS_FLOAT
     else:
         most = tuning.STAGED_WARPS_LOG if operation.exact_sums else tuning.STAGED_WARPS
-    if builder.acc == "float64" and operation.hides:
-        most = min(most, tuning.STAGED_WARPS_DOUBLE_HIDING)
+    # Before sm_80 what is copied passes through registers.
+    if builder.acc == "float64" and (operation.hides or builder.device.arch < 80):
+        most = min(most, tuning.STAGED_WARPS_DOUBLE)
     return min(builder.max_warps, most)
 
 
