@@ -140,7 +140,7 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     tries = [(several, portable, may), (several, largest, may), (1, portable, may)]
     if staged or ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES:
         tries[:1] = [(several, portable, False), (several, largest, False)]
-    if staged:
+    if staged and may:
         tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
     for resident, most_blocks, may_park in tries:
         cluster = _cluster(builder, chunks, unparked // resident, most_blocks)
