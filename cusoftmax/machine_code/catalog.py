@@ -250,7 +250,7 @@ def _columns() -> _Shapes:
 
 def _strided() -> _Shapes:
     for n in _longer_lengths():
-        for rows in (2, 3, 20, 1000):
+        for rows in (2, 3, 9, 20, 1000):
             yield (3, rows, n), (0, 2)
             if n <= 64:  # where a factor of 3 steps over a power of two
                 yield (2, rows, n), (0, 2)

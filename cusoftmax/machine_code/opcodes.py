@@ -70,8 +70,8 @@ _KIND_OF_STEM = _by_stem(
         ("integer", "xu"): "POPC FLO BREV",
         ("integer", "imad"): "IMAD XMAD IDP",
         ("integer", ""): (
-            "UIADD3 UIMAD ULEA ULOP3 USHF UISETP USEL UPLOP3 UFLO UPOPC UP2UR UBMSK USGXT UVIADD "
-            "UVIMNMX UIMNMX UIADD UIABS"
+            "UIADD3 UIMAD ULEA ULOP3 USHF UISETP USEL UPLOP3 UFLO UBREV UPOPC UP2UR UBMSK USGXT "
+            "UVIADD UVIMNMX UIMNMX UIADD UIABS"
         ),
         ("move", "alu"): "MOV MOV32I R2UR",
         ("move", ""): "UMOV CS2R S2R S2UR LDC LDCU ULDC CS2UR UR2UP",
