@@ -16,8 +16,8 @@ struct Op : OfLogits<WritesElements> {
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     term[0] = chunk_exponential(e, to, context);
   }
-  static constexpr bool kPairs = kPairsOfLogits, kPairResults = kPlainPairs;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return exponentials<false>(e, to); }
+  // The sum is not one of pairs, which are added up one after the other: too inexact beside a logit that dominates.
+  static constexpr bool kPairResults = kPlainPairs;
 
   using Scale = LogValue;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
