@@ -30,3 +30,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
     # Without CuPy's pool each array is an allocation of its own, whose ends are checked.
     cupy.cuda.set_allocator(None)
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest) -> cuda_driver.Machine:
+    """Return the emulated devices, with nothing launched yet."""
+    found = request.config.stash[MACHINE]
+    found.launches.clear()
+    return found

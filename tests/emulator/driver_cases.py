@@ -26,20 +26,11 @@ from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import launch
 from cusoftmax.runtime.backend import CudaBackend, _load, active
 from tests.conftest import CudaDevice
-from tests.emulated_driver import MACHINE
 from tests.functions.foreign_libraries import ByCapsule, ByInterface, OfLibrary
 from tests.support import check_softmax, logits, planned, run, run_softmax
 
 X = logits((3, 500), "float32")
 FREE_SHARED = 48 << 10
-
-
-@pytest.fixture
-def machine(request: pytest.FixtureRequest) -> Machine:
-    """Return the emulated devices, with nothing launched yet."""
-    found = request.config.stash[MACHINE]
-    found.launches.clear()
-    return found
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ import cusoftmax.torch  # noqa: F401
 from cusoftmax import reference
 from cusoftmax.emulator.cuda_driver import Machine
 from cusoftmax.torch.operators import OPERATORS
-from tests.emulated_driver import MACHINE
 from tests.support import check_softmax, logits
 
 X = logits((3, 500), "float32")
@@ -71,14 +70,6 @@ class Allocating(TorchFunctionMode):
             shape = args[1] if len(args) > 1 else args[0].shape
             return self.new(args[0].device, tuple(shape), np.float32)
         return function(*args, **options)
-
-
-@pytest.fixture
-def machine(request: pytest.FixtureRequest) -> Machine:
-    """Return the emulated devices, with nothing launched yet."""
-    found = request.config.stash[MACHINE]
-    found.launches.clear()
-    return found
 
 
 @pytest.fixture
