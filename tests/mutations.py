@@ -421,7 +421,7 @@ MUTATIONS = (
         "reference: no guard for a chunk of −inf",
         BOUND,
         "numeric/exp.cuh",
-        "shift_of({maximum(m.hi, ExpC::kLowest), m.lo})",
+        "shift_of({maximum(m.hi, -largest_number()), m.lo})",
         "shift_of(m)",
         (replace(_BLOCK, rows="masked"),),
     ),

@@ -13,9 +13,8 @@ namespace csm {
 
 constexpr bool kScaled = has(feature::scaled), kBiased = has(feature::biased), kPlainLogits = !kScaled && !kBiased;
 constexpr int kBias = kRegisterInputs - 1;  // the input that is the bias
-// Whether two logits are computed with at once; exponentials of them are.
+// Whether two logits are computed with at once.
 constexpr bool kPlainPairs = kSingle && kPlainLogits && kRegisterInputs == 1 && kMaxVec % 2 == 0;
-constexpr bool kPairsOfLogits = kPlainPairs && !kCountsOnes;
 
 // |scale|, as a double word, since its rounding error too is multiplied by x. For a scale of 0 the host passes 1, and 0
 // as the sign.

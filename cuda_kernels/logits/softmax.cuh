@@ -16,8 +16,8 @@ struct Softmax : OfLogits<WritesElements> {
     term[0] = e[0] = exp_logit(e, to, factor_of(context));
   }
 
-  static constexpr bool kPairs = kPairsOfLogits, kPairResults = kPairs, kShiftsFirst = kPairs && !kFastExp;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials<kShiftsFirst>(e, to); }
+  static constexpr bool kPairs = kPlainPairs && !kCountsOnes, kPairResults = kPairs;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials(e, to); }
   CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled_by_lifted(e, scale.times); }
 
   // What turns exponentials of the chunk into y. A row of −inf alone has the sum 0, and its results are NaN.

@@ -34,7 +34,6 @@ struct ExpConstants<float> {
   // 1024 of a chunk.
   static constexpr float kAbove = 0x1.8p+39f, kAboveAll = 0x1.8p+44f;
   // e^-kFar = (kFarRest + kFarRestLow) · 2^-kFarPower. Logits larger than kFar are referred to a multiple of it.
-  static constexpr float kLowest = -0x1.fffffep+127f;
   static constexpr float kFar = 0x1p+18f, kFarPower = 378194.0f;
   static constexpr float kFarRest = 0x1.1c495p+0f, kFarRestLow = 0x1.38bbd4p-25f;
   static constexpr int kTerms = 6;
@@ -50,7 +49,6 @@ struct ExpConstants<double> {
   static constexpr double kBias = 1023.0;
   static constexpr double kLowered = 64.0, kRaise = 0x1p-64;
   static constexpr double kAbove = 0x1.8p+76, kAboveAll = kAbove;
-  static constexpr double kLowest = -0x1.fffffffffffffp+1023;
   static constexpr double kFar = 0x1p+40, kFarPower = 1586259972792.0;
   static constexpr double kFarRest = 0x1.c1beeabe4d55ep-1, kFarRestLow = -0x1.d4ed429231f5ep-59;
   static constexpr int kTerms = 10;
@@ -152,7 +150,7 @@ CSM_DEVICE Reference reference_of(DoubleWord m) {
     const Acc scale = kOneStep ? exponent_per_logit(m.hi) : Acc(1);
     return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : DoubleWord{m.hi * scale, m.lo}, scale};
   }
-  const DoubleWord shift = shift_of({maximum(m.hi, ExpC::kLowest), m.lo});
+  const DoubleWord shift = shift_of({maximum(m.hi, -largest_number()), m.lo});
   const Acc near = maximum(Acc(-2) * ExpC::kFar, shifted(m, shift));
   return {shift, (Acc(2) * ExpC::kRound + ExpC::kLowered) - rounded_power(near)};
 }
@@ -274,11 +272,10 @@ CSM_DEVICE T exponential(T x, const Reference& to) {
   else return exp_of(shifted, raised_round<raised>(to));
 }
 
-// Of two numbers or −∞, from which the shift has been subtracted if `kShifted`.
-template <bool kShifted>
+// Of two elements; those that are not fast of numbers or −∞ alone, from which the shift has been subtracted.
 CSM_DEVICE Pair exponentials(Pair x, const Reference& to) {
   if constexpr (kFastExp) return exponential(x, to);
-  else return exp_of<false, true>(kShifted ? x : x - Pair(to.shift.hi), to.round);
+  else return exp_of<false, true>(x, to.round);
 }
 
 // An exponential as a part of the largest, up to a factor of 2: for products with vectors and weights, which might

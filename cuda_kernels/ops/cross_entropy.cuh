@@ -103,8 +103,7 @@ struct Op : OperationBase {
 
   static constexpr bool kPairs =
       kSingle && !kSoft && !kSmooth && !kCapped && !kCountsOnes && kRegisterInputs == 1 && kMaxVec % 2 == 0;
-  static constexpr bool kShiftsFirst = kPairs && !kFastExp;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials<kShiftsFirst>(e, to); }
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials(e, to); }
 
   // ---- the loss ----
 

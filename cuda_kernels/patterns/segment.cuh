@@ -98,6 +98,11 @@ CSM_DEVICE GlobalNodes nodes_of(const Arguments& args) {
 namespace status {
 enum { wrong = 1, longer = 2 };  // they do not rise, or not to the end; a row is longer than a tile
 }
+// What any lane has found.
+CSM_DEVICE int status_of_warp(int mine) {
+  return (ballot((mine & status::wrong) != 0) ? status::wrong : 0) |
+         (ballot((mine & status::longer) != 0) ? status::longer : 0);
+}
 CSM_DEVICE int read_status(const Arguments& args) {
   const int lane = thread_index() % kWarp;
   const i64 first = kStage == 1 ? 0 : args.layout.checkers, last = args.layout.checkers + (kStage == 1 ? 0 : 1);
@@ -105,8 +110,7 @@ CSM_DEVICE int read_status(const Arguments& args) {
   for (i64 i = first + lane; i - lane < last; i += kWarp) {
     mine |= global_load(status_of(args, i), i < last, u8{0});
   }
-  return (ballot((mine & status::wrong) != 0) ? status::wrong : 0) |
-         (ballot((mine & status::longer) != 0) ? status::longer : 0);
+  return status_of_warp(mine);
 }
 
 // The rows [first, last) begin in a tile.
@@ -379,13 +383,11 @@ CSM_DEVICE void check_offsets(const Arguments& args) {
     }
   }
   const Shared<int> of_warps(0);
-  const int of_warp = (ballot((found & status::wrong) != 0) ? status::wrong : 0) |
-                      (ballot((found & status::longer) != 0) ? status::longer : 0);
+  const int of_warp = status_of_warp(found);
   if (lane == 0) of_warps.store(thread_index() / kWarp, of_warp);
   block_barrier();
   const int mine = lane < warps ? of_warps.load(lane) : 0;
-  const int whole = (ballot((mine & status::wrong) != 0) ? status::wrong : 0) |
-                    (ballot((mine & status::longer) != 0) ? status::longer : 0);
+  const int whole = status_of_warp(mine);
   global_store(status_of(args, block_index()), static_cast<u8>(whole), thread_index() == 0);
 }
 

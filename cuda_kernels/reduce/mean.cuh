@@ -84,7 +84,7 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
       Mean mean = mean_from(products, row.s[0], v_m);
       // Times an infinite y_m, both words are to have the sign of v_m − mean.
       const Acc whole = v_m + mean.beyond.hi;
-      if (y_m > -ExpC::kLowest) mean = {Acc(0), {whole, (whole - v_m) * Acc(0x1p-53)}};
+      if (y_m > largest_number()) mean = {Acc(0), {whole, (whole - v_m) * Acc(0x1p-53)}};
       if (y_m > Acc(0)) return mean;
     }
     return {Acc(0), products};

@@ -63,10 +63,9 @@ struct RowContext : Values<kRowInputs> {
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kHasPower     says whether the scale is a factor, by whose `times` alone map() multiplies (power_applied)
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
-//                 terms_of(Pair&, reference), in float of numbers alone (kOfNumbers)
+//                 terms_of(Pair&, reference); in float of numbers alone, from which tiles have subtracted the
+//                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
 //   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale)
-//   kShiftsFirst  says whether tiles subtract the reference's shift from pairs of elements before terms_of(): it is 0
-//                 but for large logits. map() does not need the elements themselves
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
@@ -80,7 +79,7 @@ struct OperationBase {
   static constexpr bool kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
   static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false;
-  static constexpr bool kShiftsFirst = false, kHasUsual = false;
+  static constexpr bool kHasUsual = false;
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -91,7 +90,7 @@ constexpr bool kOfNumbers = Op::kPairs && !kFastExp;
 // Where the sums of exponentials start that are relative to the reference of m: above their terms, or at NaN.
 template <class Op>
 CSM_DEVICE Acc start_of_sums(Acc m) {
-  if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, ExpC::kLowest), Acc(0), ExpC::kAbove);
+  if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, -largest_number()), Acc(0), ExpC::kAbove);
   else return ExpC::kAbove;
 }
 

@@ -342,7 +342,7 @@ class RowTile {
 
   // The same for two elements at a time.
   CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
-    if constexpr (Op::kShiftsFirst) {
+    if constexpr (kOfNumbers<Op>) {
       if (unlikely(adder.shift() != Acc(0))) {
 #pragma unroll
         for (int i = 0; i < kItems; ++i) item_[i][0] -= adder.shift();
