@@ -239,6 +239,7 @@ PLAN_KINDS = {
     "block x2": ("sm_90", 3),
     "block x4": ("sm_90", 3),
     "block x8": ("sm_90", 3),
+    "block x16": ("sm_90", 67),
     "block parked": ("sm_80", 3),
     "block x8 parked": ("sm_90", 5),
     "stream": ("sm_75", 3),
@@ -250,7 +251,7 @@ PLAN_KINDS = {
     "column long": ("sm_80", 3),
 }
 # For operations that add nothing to how a row is laid over threads: of clusters that of eight.
-MAIN_PLAN_KINDS = tuple(k for k in PLAN_KINDS if not k.endswith(("x2", "x4")))
+MAIN_PLAN_KINDS = tuple(k for k in PLAN_KINDS if not k.endswith(("x2", "x4", "x16")))
 LONGEST = 1 << 20
 
 # Shape and axis of a short case of each pattern that selects, for every dtype and up to 64 picks.

@@ -131,7 +131,10 @@ def telling(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
         found = representative(found)
         if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[0]):
             found = tuple(
-                k for k in found if (_is_resident(k) if is_staged(k) else k["CSM_VEC"] != "1")
+                k
+                for k in found
+                if k["CSM_VEC"] != "1"
+                or (is_staged(k) and (_is_resident(k) or k["CSM_PATTERN"] == "column"))
             )
         if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[1]):
             found = tuple(k for k in found if k["CSM_BATCH_DIMS"] == k["CSM_ROW_DIMS"] == "1")

@@ -284,6 +284,8 @@ def make_kernel(
             *(("park",) if parks else ()),
             *((f"r{repeated}",) if repeated else ()),
             *((f"staged{staged}",) if staged else ()),
+            # Staged float64 has as many registers as it needs, which differs by architecture.
+            *((f"t{threads}",) if staged and acc == "float64" and threads <= 8 * WARP else ()),
             *(("uncached",) if uncached else ()),
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),
         )

@@ -174,8 +174,8 @@ def test_the_changes_reach_every_plan() -> None:
     for op in OPS:
         for dtype in DTYPES:
             reached = {name for arch in MANY for *_, name in changes(op, dtype, arch)} | {"group"}
-            # Blocks of a large cluster that also park need rows longer than most of this sweep's.
-            longer = {"block x8 parked", "block x16 parked"}
+            # Large clusters, and those that also park, need rows longer than most of this sweep's.
+            longer = {"block x16", "block x8 parked", "block x16 parked"}
             assert reached | longer == {*PLAN_KINDS, *longer}, (op, dtype)
 
 
