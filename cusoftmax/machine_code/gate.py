@@ -133,8 +133,11 @@ def telling(arch: int, op: str, dtype: str) -> tuple[Kernel, ...]:
             found = tuple(
                 k
                 for k in found
-                if k["CSM_VEC"] != "1"
-                or (is_staged(k) and (_is_resident(k) or k["CSM_PATTERN"] == "column"))
+                if (
+                    _is_resident(k) or k["CSM_PATTERN"] == "column"
+                    if is_staged(k)
+                    else k["CSM_VEC"] != "1"
+                )
             )
         if (arch, op, dtype) != (_MOST_TRIED, *_WHOLE[1]):
             found = tuple(k for k in found if k["CSM_BATCH_DIMS"] == k["CSM_ROW_DIMS"] == "1")
