@@ -217,8 +217,8 @@ def _longer_lengths() -> list[tuple[int, ...]]:
 
 
 _Axis = int | tuple[int, ...]
-_Shapes = list[tuple[tuple[int, ...], _Axis]]  # and axes
-_Calls = list[tuple[tuple[int, ...], _Axis, int | None]]  # and numbers of selected elements
+_Shapes = Sequence[tuple[tuple[int, ...], _Axis]]  # and axes
+_Calls = Sequence[tuple[tuple[int, ...], _Axis, int | None]]  # and numbers of selected elements
 
 
 def _calls(op: str, layout: str) -> Iterator[_Calls]:
@@ -227,9 +227,15 @@ def _calls(op: str, layout: str) -> Iterator[_Calls]:
         shapes = [(_LONGER,)] if layout in ("rows", "few") else [(_LONGER, 3), (1, 3)]
         yield from ([(shape, 0, None)] for shape in shapes)
         return
-    many = {
-        "rows": _rows, "few": _few, "column": _columns, "strided": _strided, "batched": _batched
-    }[layout]()  # fmt: skip
+    many = [
+        *{
+            "rows": _rows,
+            "few": _few,
+            "column": _columns,
+            "strided": _strided,
+            "batched": _batched,
+        }[layout]()
+    ]
     if not OPERATIONS[op].selects:
         if layout != "batched" or "map" not in OPERATIONS[op].patterns:
             yield from ([(shape, axis, None) for shape, axis in series] for series in many)
@@ -238,7 +244,6 @@ def _calls(op: str, layout: str) -> Iterator[_Calls]:
     if layout in ("strided", "batched"):
         return
     if layout == "column":  # the columns of one matrix are laid out otherwise than of several
-        many = [*many]
         many += [[(shape[1:], 0) for shape, _ in series] for series in many]
     ks = _SELECTED if OPERATIONS[op].selects_many else _SELECTED[:1]
     for series in many:
