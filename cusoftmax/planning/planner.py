@@ -347,8 +347,8 @@ def _segment(builder: PlanBuilder) -> Plan:
     looked_up = 8 + 6 * 8
     shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
     general = not builder.row_is_contiguous
-    wide = builder.acc == "float64" or builder.problem.operands[-1].dtype == "float32"
-    cap = tuning.SEGMENT_CAP_WARPS_FLOAT if wide else tuning.SEGMENT_CAP_WARPS
+    double = builder.acc == "float64"
+    cap = tuning.SEGMENT_CAP_WARPS_DOUBLE if double else tuning.SEGMENT_CAP_WARPS
     cap = tuning.GENERAL_WARPS if general else cap
 
     def launch(stage: int) -> Launch:
