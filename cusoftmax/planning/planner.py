@@ -284,14 +284,14 @@ def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     # values of rows to write, one warp for each row is enough.
     second = rows * pieces if builder.operation.outputs else ceil_div(rows, warps)
     vector = staged_vector(builder) if staged else builder.row_vector
-    shared = (2 * warps + 1) * builder.node_bytes
-    shared += span_bytes(builder, staged, warps * builder.chunk)
+    span = span_bytes(builder, staged, warps * builder.chunk)
+    places = (2 * warps + 1, WARP + 1)  # of nodes in shared memory
     launches = tuple(
         Launch(
             builder.chunk_kernel("split", vector=vector, staged=staged, stage=stage),
             min(grid, MAX_GRID),
             warps * WARP,
-            shared,
+            places[stage] * builder.node_bytes + span,
         )
         for stage, grid in enumerate((rows * pieces, second))
     )
