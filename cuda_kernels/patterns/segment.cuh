@@ -273,7 +273,7 @@ CSM_DEVICE void finish_alone(const Area& area, int place, int length) {
 // behind the staged elements: elements and rows together are at most 2 kTile.
 class Keys {
  public:
-  CSM_DEVICE explicit Keys(int count) : count_(count), keys_(Area::kBytes / kInputs - (count + 1) * kWord) {}
+  CSM_DEVICE Keys(int place, int count) : count_(count), keys_(place * static_cast<int>(sizeof(Acc))) {}
 
   // The whole block calls it. A warp reads whole sectors.
   CSM_DEVICE void read(const Arguments& args, i64 first, int next) const {
@@ -298,7 +298,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
   const i64 begin = tile.end(false), before = tile.number() * kTile;
   const int count = static_cast<int>(rows.last - rows.first);
   const Area area(begin, end);
-  const Keys keys(count);
+  const Keys keys(area.place(end), count);
   const SharedNodes nodes(kNodesAt, kNodes);
   const Lists longer;
   keys.read(args, rows.first, static_cast<int>(rows.last + end - before));
