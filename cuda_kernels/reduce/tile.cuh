@@ -25,10 +25,14 @@ constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an 
 //
 // kPadded: a staged chunk has room for all of its items, neutral ones beyond the row's end (Span::pad). Accesses to it
 // need no conditions.
+//
+// kActsFor: a lane that is alone may act for so many lanes of the order above: it then holds the sums of each.
 template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64,
-          bool kPadded = false>
+          bool kPadded = false, int kActsFor = 1>
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
+  static constexpr int kPlaces = kMaxVec * kActsFor;  // of a lane's partial sums
+  static_assert(kActsFor == 1 || (kLanes == 1 && kVec == 1), "a lane that acts for others is alone");
 
  public:
   // The chunk starts at element `first` of a row of n elements.
@@ -87,7 +91,7 @@ class RowTile {
     Node node = empty_node();
     node.m = maximum_of(context);
     node.picked = picked_of(context);
-    DoubleWord partial[kPartials][kMaxVec];
+    DoubleWord partial[kPartials][kPlaces];
     terms(node.m, context, partial, node.picked);
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
@@ -100,7 +104,7 @@ class RowTile {
   // Changes the elements as reduce() does, and returns the maximum; the compiler drops the sums.
   CSM_DEVICE DoubleWord prepare(const RowContext& context) {
     const DoubleWord m = maximum_of(context);
-    DoubleWord unused[kPartials][kMaxVec];
+    DoubleWord unused[kPartials][kPlaces];
     Values<kPicked> none = {};
     terms(m, context, unused, none);
     return m;
@@ -317,46 +321,46 @@ class RowTile {
     return picked;
   }
 
-  // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kMaxVec = p.
-  CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
+  // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kPlaces = p.
+  CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kPlaces],
                         Values<kPicked>& picked) {
     const Adder<Op> adder(m, picked, start_of_sums<Op>(m.hi));
     if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
-    typename Adder<Op>::Held held[kPartials][kMaxVec];
+    typename Adder<Op>::Held held[kPartials][kPlaces];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
       const Element e = adder.terms(item_[i], place_of(i), context, term, picked);
-      const int number = i / kMaxVec, p = i % kMaxVec;
+      const int number = i / kPlaces, p = i % kPlaces;
 #pragma unroll
       for (int k = 0; k < kSums; ++k) {
-        adder.add(k, partial[k][p], partial[k][0].hi, held[k][p], e, term[k], number, kItems / kMaxVec);
+        adder.add(k, partial[k][p], partial[k][0].hi, held[k][p], e, term[k], number, kItems / kPlaces);
       }
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; ++i) partial[k][i] = adder.sum_of(k, partial[k][i]);
+      for (int i = 0; i < kPlaces; ++i) partial[k][i] = adder.sum_of(k, partial[k][i]);
     }
   }
 
   // The same for two elements at a time.
-  CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
+  CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kPlaces]) {
     if constexpr (kOfNumbers<Op>) {
       if (unlikely(adder.shift() != Acc(0))) {
 #pragma unroll
         for (int i = 0; i < kItems; ++i) item_[i][0] -= adder.shift();
       }
     }
-    typename Adder<Op>::PairSum sum[(kMaxVec + 1) / 2];
+    typename Adder<Op>::PairSum sum[(kPlaces + 1) / 2];
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
       Pair elements = pair_at(i);
-      adder.add(sum[i % kMaxVec / 2], adder.terms_of(elements), i < kMaxVec);
+      adder.add(sum[i % kPlaces / 2], adder.terms_of(elements), i < kPlaces);
       elements.get(item_[i][0], item_[i + 1][0]);
     }
 #pragma unroll
-    for (int i = 0; i < kMaxVec; i += 2) {
+    for (int i = 0; i < kPlaces; i += 2) {
       sum[i / 2].hi.get(partial[i].hi, partial[i + 1].hi);
       sum[i / 2].lo.get(partial[i].lo, partial[i + 1].lo);
       partial[i] = adder.sum_of(0, partial[i]);
@@ -369,8 +373,18 @@ class RowTile {
   // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
   // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
   // it; so each keeps half of the items, and that item bit becomes this lane bit.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], int k) {
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kPlaces], int k) {
     const bool exact = Adder<Op>::exact(k), low_word = has_low_word(k);
+    if constexpr (kActsFor > 1) {
+#pragma unroll
+      for (int step = 1; step < kPlaces; step *= 2) {
+#pragma unroll
+        for (int i = 0; step == kMaxVec && i < kPlaces; i += kMaxVec) p[i] = Adder<Op>::of_lane(k, p[i]);
+#pragma unroll
+        for (int i = 0; i < kPlaces; i += 2 * step) p[i] = add_parts(exact, p[i], p[i + step]);
+      }
+      return p[0];
+    }
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll

@@ -77,6 +77,10 @@ class _LaunchLoops:
     def _folds_workspace(self) -> bool:
         return (self.pattern, self.stage) in (("split", 1), ("column", 2))
 
+    def _folds_pieces(self) -> bool:
+        """Whether all warps of a block fold the nodes of a split row."""
+        return (self.pattern, self.stage) == ("split", 1) and not self._folds_rows()
+
     def _folds_rows(self) -> bool:
         """Whether each warp folds a row of its own, not the first warp for the whole block."""
         values_only = not KERNELS[self.plan.op].outputs
@@ -147,7 +151,7 @@ class _LaunchLoops:
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""
-        if self.pattern == "block":
+        if self.pattern == "block" or self._folds_pieces():
             return self._fold_in_block(loop)
         nodes, share = self._nodes()
         lanes = loop.per_round("SHFL.BFLY")
@@ -185,18 +189,18 @@ class _LaunchLoops:
         return int(self.warps), 1 / self.warps
 
     def _fold_in_block(self, loop: Loop) -> float | None:
-        """Return the rounds of the block pattern's fold: over groups of 32 nodes, or over lanes.
+        """Return the rounds of a fold by all warps of a block: over groups of 32, or over lanes.
 
         In one loop, each warp folds its share of the groups and then, last, one of them what they
         became. A block that never has groups has no such loop.
         """
-        kernel = self.launch.kernel
-        groups = ceil_div(self.chunks, WARP) if self.chunks > WARP else 0
-        outer = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1"
+        kernel, nodes = self.launch.kernel, self._nodes()[0]
+        groups = ceil_div(nodes, WARP) if nodes > WARP else 0
+        outer = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1" or self._folds_pieces()
         rounds = (groups + 1) / self.warps if outer else 1.0
         if any(child.has("SHFL.BFLY") for child in loop.children):
             return rounds
-        steps = (groups * log2(WARP) + log2(power_of_two(groups or self.chunks))) / self.warps
+        steps = (groups * log2(WARP) + log2(power_of_two(groups or nodes))) / self.warps
         return steps / rounds * self.words / max(1, loop.per_round("SHFL.BFLY"))
 
     def _fold_columns(self, loop: Loop) -> float | None:

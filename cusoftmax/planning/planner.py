@@ -284,14 +284,14 @@ def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     # values of rows to write, one warp for each row is enough.
     second = rows * pieces if builder.operation.outputs else ceil_div(rows, warps)
     vector = staged_vector(builder) if staged else builder.row_vector
-    shared = (2 * warps + 1) * builder.node_bytes
-    shared += span_bytes(builder, staged, warps * builder.chunk)
+    span = span_bytes(builder, staged, warps * builder.chunk)
+    places = (2 * warps + 1, WARP + 1)  # of nodes in shared memory
     launches = tuple(
         Launch(
             builder.chunk_kernel("split", vector=vector, staged=staged, stage=stage),
             min(grid, MAX_GRID),
             warps * WARP,
-            shared,
+            places[stage] * builder.node_bytes + span,
         )
         for stage, grid in enumerate((rows * pieces, second))
     )
@@ -347,8 +347,8 @@ def _segment(builder: PlanBuilder) -> Plan:
     looked_up = 8 + 6 * 8
     shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
     general = not builder.row_is_contiguous
-    wide = builder.acc == "float64" or builder.problem.operands[-1].dtype == "float32"
-    cap = tuning.SEGMENT_CAP_WARPS_FLOAT if wide else tuning.SEGMENT_CAP_WARPS
+    double = builder.acc == "float64"
+    cap = tuning.SEGMENT_CAP_WARPS_DOUBLE if double else tuning.SEGMENT_CAP_WARPS
     cap = tuning.GENERAL_WARPS if general else cap
 
     def launch(stage: int) -> Launch:

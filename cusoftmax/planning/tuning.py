@@ -62,7 +62,7 @@ CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
 CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after the other")
 CHECKERS = Tuned(256, None, "bytes that each block of the next launch reads: eight sectors")
 SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blocks at a time")
-SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill at 128 registers")
+SEGMENT_CAP_WARPS_DOUBLE = Tuned(12, None, "float64 spills at 128 registers")
 # Whether elements pass through shared memory, in whole vectors and sectors.
 STAGED_PERCENT = Tuned(5, None, "sectors more than the least that a direct access may touch")
 STAGED_WARPS = Tuned(24, None, "80 registers: three blocks of a warp for each chunk of 8191")
