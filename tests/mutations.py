@@ -341,8 +341,8 @@ MUTATIONS = (
         "group: early return before the shuffles",
         DIVERGENCE,
         "patterns/group.cuh",
-        "    RowTile<Op, kLanes, kItems, kVec, int> tile(",
-        "    if (!present) return;\n    RowTile<Op, kLanes, kItems, kVec, int> tile(",
+        "      const Node node = tile.reduce(context);\n",
+        "      if (!present) return;\n      const Node node = tile.reduce(context);\n",
         (_SHORT,),
     ),
     Mutation(

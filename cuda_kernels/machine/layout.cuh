@@ -12,8 +12,8 @@ namespace csm {
 struct Layout {
   i64 n;     // elements of a row
   i64 rows;  // rows
-  // Split and topk patterns: rounds of one chunk a warp that a block makes over its piece of a row. Column pattern,
-  // where operands are staged: passes over neighbouring rows.
+  // Split and topk patterns: rounds of one chunk a warp that a block makes over its piece of a row. Where operands are
+  // staged: rows that a thread of the group pattern takes, and passes of the column pattern over neighbouring rows.
   i64 rounds;
   i64 batch_dims, reduce_dims;  // dimensions in use of batch_* and reduce_*
   // Column pattern: so many rows lie side by side, inner_stride apart, and batch_* describe the other dimensions.

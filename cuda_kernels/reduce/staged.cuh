@@ -132,9 +132,9 @@ class Staged {
 // RowTile for a chunk of a staged row: it loads and stores elements in shared memory. `place` is that of the chunk's
 // first element.
 template <class Op, int kLanes, int kItems, int kActsFor = 1>
-class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kActsFor> {
+class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kActsFor> {
  public:
-  CSM_DEVICE StagedTile(i64 first, i64 n) : RowTile<Op, kLanes, kItems, 1, i64, false, kActsFor>(first, n) {}
+  CSM_DEVICE StagedTile(i64 first, i64 n) : RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kActsFor>(first, n) {}
 
   template <class From>
   CSM_DEVICE void load_elements(const From& staged, int place) {

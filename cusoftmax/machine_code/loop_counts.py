@@ -45,7 +45,7 @@ class _LaunchLoops:
         moves = loop.has("LDG") or loop.has("STG")
         if loop.depth == 0 and (moves or loop.has("LDS")):
             return self._units()
-        if self.pattern == "group" and loop.depth == 1 and loop.has("LDS") and loop.has("STS"):
+        if self.pattern == "group" and loop.depth == 1 and loop.has("LDS"):
             return self._rows_of_a_thread()
         if self.pattern == "column" and self.stage != 2 and self._is_staged():
             if loop.has("BAR") and loop.depth == 1:
@@ -141,7 +141,7 @@ class _LaunchLoops:
         return 1.0
 
     def _rows_of_a_thread(self) -> int:
-        return int(self.launch.kernel["CSM_ROWS_EACH"])
+        return self.plan.rounds
 
     def _padding(self) -> float:
         """Return how many elements a thread puts behind the row where operands are staged."""

@@ -26,6 +26,8 @@ from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
     SECTOR_BYTES,
     column_span_bytes,
+    in_place,
+    lanes_of_staged,
     span_bytes,
     staged_columns,
     staged_operands,
@@ -78,28 +80,59 @@ def _group(builder: PlanBuilder) -> Plan:
     lanes, items = lanes_of(builder)
     threads = tuning.GROUP_THREADS
     staged = staged_operands(builder, lanes)
-    vector = staged_vector(builder) if staged else builder.row_vector
-    # Of rows that do not fill a thread's registers, each thread takes several.
-    short = lanes <= 2 and (items == builder.group or items < builder.items)
-    each = int(tuning.GROUP_ROWS) if staged and short else 1
+    if staged:
+        return _staged_group(builder, staged, lanes)
     kernel = builder.kernel(
         "group",
-        vector=vector,
+        vector=builder.row_vector,
         group=builder.group,
         lanes=lanes,
         items=items,
-        staged=staged,
-        uncached=builder.uncached and not staged,
-        rows_each=each,
-        **({"threads": _staged_group_warps(builder) * WARP} if staged else {}),
+        uncached=builder.uncached,
     )
-    of_block = threads // lanes * each
-    grid = min(ceil_div(rows, of_block), MAX_GRID)
-    shared = span_bytes(builder, staged, of_block * builder.problem.n, apart=each > 1)
+    grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
+    return _group_plan(builder, Launch(kernel, grid, threads, 0), builder.row_vector)
+
+
+def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
+    """Rows of the group pattern in shared memory, summed in the order of so many lanes.
+
+    There no access of a row has to be next to another, so as few lanes hold one as have registers
+    for it: what is done once a row, or once a lane, is done less often.
+    """
+    rows, n = builder.problem.rows, builder.problem.n
+    held = lanes_of_staged(builder, order)
+    threads = tuning.GROUP_THREADS
+    beside = threads // held.lanes  # rows that are next to each other in a span
+    apart = not in_place(builder, staged)
+    once = span_bytes(builder, staged, threads * held.items, apart=apart)
+    most = power_of_two_below(max(1, tuning.GROUP_BYTES // once))
+    each = most  # rows of a thread; fewer where there would be too few blocks
+    while each > 1 and rows < tuning.GROUP_BLOCKS * builder.device.sm_count * beside * each:
+        each //= 2
+    kernel = builder.kernel(
+        "group",
+        vector=held.vector,
+        group=builder.group,
+        lanes=held.lanes,
+        items=held.items,
+        order_lanes=order,
+        sure=held.sure,
+        staged=staged,
+        rows_each=most,
+        threads=_staged_group_warps(builder) * WARP,
+    )
+    grid = min(ceil_div(rows, beside * each), MAX_GRID)
+    shared = span_bytes(builder, staged, beside * each * n, apart=each > 1 and apart)
+    return _group_plan(builder, Launch(kernel, grid, threads, shared), held.vector, each)
+
+
+def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int = 1) -> Plan:
     return builder.plan(
         "group",
-        (Launch(kernel, grid, threads, shared),),
+        (launch,),
         vector=vector,
+        rounds=rounds,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
     )
 

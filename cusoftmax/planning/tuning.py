@@ -24,7 +24,11 @@ class Tuned(int):
 
 
 GROUP_THREADS = Tuned(128, None, "4 warps: a last, partly filled block wastes little")
-GROUP_ROWS = Tuned(4, None, "short staged rows: a quarter of a span's instructions for each")
+# Staged rows.
+GROUP_ALONE = Tuned(36, None, "values that a lane holds of a row which it has alone: no spills")
+GROUP_WORDS = Tuned(64, None, "words of a lane that shares a row; 32 values at most")
+GROUP_BYTES = Tuned(1 << 15, None, "of a block's span: five blocks, and its instructions are few")
+GROUP_BLOCKS = Tuned(4, None, "blocks for each multiprocessor, before a thread takes several rows")
 # Another value would change the bits of every longer row: the chunk is the unit of summation.
 WORDS_IN_REGISTERS = Tuned(
     32, None, "32 data registers of the 64 that a thread has when 1024 share a multiprocessor"
