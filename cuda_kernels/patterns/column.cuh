@@ -242,9 +242,9 @@ CSM_DEVICE int node_at(int walker, int column) {
   return static_cast<int>((bank << kColumnBits) + (static_cast<unsigned>(column) ^ second * kLanes));
 }
 
-// Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place: a level of the
-// tree after the other, so that each merge is done once. The whole block calls it, after a barrier, and it ends with a
-// barrier.
+// Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place: a level of
+// the tree after the other, so that each merge is done once. The whole block calls it, after a barrier, and it ends
+// with a barrier.
 CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
 #pragma unroll 1  // merge() is many instructions
   for (int apart = 1; apart < parts; apart *= 2) {

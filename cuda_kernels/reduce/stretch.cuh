@@ -86,8 +86,8 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
   }
 }
 
-// One warp a row: folds the row's `count` nodes in the workspace, the i-th of which is at place(row number, i), and calls
-// finish(row number, node).
+// One warp a row: folds the row's `count` nodes in the workspace, the i-th of which is at place(row number, i), and
+// calls finish(row number, node).
 template <class Place, class Finish>
 CSM_DEVICE void fold_rows(const Arguments& args, i64 count, Place place, Finish finish) {
   const i64 warps = block_threads() / kWarp;

@@ -207,8 +207,10 @@ class _LaunchLoops:
         """Return the rounds of a loop of the column pattern's fold: over levels, or over pairs."""
         levels = loop if loop.has("BAR") else loop.parent
         # First over the walkers of a block, then over the blocks of a cluster.
-        beside = levels.parent.children if levels and levels.parent else []
-        before = any(l.has("BAR") and l.start < levels.start for l in beside if levels)
+        before = False
+        if levels is not None and levels.parent is not None:
+            beside = levels.parent.children
+            before = any(x.has("BAR") and x.start < levels.start for x in beside)
         parts = self.launch.kernel.cluster if before else self.launch.block // self.lanes
         steps = max(1, int(log2(parts)))
         if loop is levels:

@@ -157,7 +157,17 @@ def layout_words(operands: int, batch_dims: int, row_dims: int, options: int) ->
     ``machine/layout.cuh`` has them at these places.
     """
     lengths = dict.fromkeys(
-        ("n", "rows", "rounds", "batch_dims", "reduce_dims", "inner", "passes", "segments", "checkers"),
+        (
+            "n",
+            "rows",
+            "rounds",
+            "batch_dims",
+            "reduce_dims",
+            "inner",
+            "passes",
+            "segments",
+            "checkers",
+        ),
         1,
     ) | {
         "inner_stride": operands,

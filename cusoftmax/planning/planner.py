@@ -533,10 +533,8 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
         found = [walkers(beside, several, large=True) for beside in through]
         found += [walkers(beside, 1) for beside in through]
     lanes = narrow_lanes(builder, vector, direct.lanes)
-    for large, resident in ((False, small), (False, several), (True, small), (True, several)):
-        tries = [
-            walkers(direct._replace(lanes=each), resident, large=large) for each in lanes
-        ]
+    for large, blocks in ((False, small), (False, several), (True, small), (True, several)):
+        tries = [walkers(direct._replace(lanes=each), blocks, large=large) for each in lanes]
         # One block, of lines as long as can be; or a cluster of as few blocks as can be.
         found += [beside for beside in tries if leaves <= beside.most] + tries[::-1]
     found.append(walkers(direct, 1))
@@ -546,8 +544,8 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
     # Rows are read twice, and each of their pieces has a node in memory: staged pieces are no
     # shorter than others.
     wide = walkers(direct, small)
-    through = [b for b in found if b.staged and _long_walkers(b) >= _long_walkers(wide)]
-    return through[0] if through else walkers(direct._replace(lanes=lanes[-1]), small)
+    long = [b for b in found if b.staged and _long_walkers(b) >= _long_walkers(wide)]
+    return long[0] if long else walkers(direct._replace(lanes=lanes[-1]), small)
 
 
 def _column_warps(builder: PlanBuilder, vector: int, *, long: bool = False) -> int:
