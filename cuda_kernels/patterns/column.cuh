@@ -4,21 +4,22 @@
 // Warp: kLanes threads side by side across the rows, so that its accesses are contiguous, and 32 / kLanes of them one
 // below the other along the rows.
 // Block: its warps continue along the same rows. A row is shared by block_threads / kLanes threads, its walkers (a
-// power of two). Each walker reduces its part of the row to a node, a leaf of the binary tree of reduce/fold.cuh;
-// groups of lanes fold the leaves through shared memory.
+// power of two). Each walker reduces its part of the row to a node, a leaf of the binary tree of reduce/fold.cuh; the
+// block folds the leaves in shared memory.
 //
 //   stage 0   the row fits on the chip: the walkers of one block, or of kCluster blocks along it, hold all of it;
-//   stage 1   longer rows are cut into pieces, first of three launches: each block folds its leaves and writes the
-//             node of its piece to the workspace;
+//   stage 1   longer rows are cut into pieces, first of two or three launches: each block makes layout.rounds rounds
+//             over its piece, folds the leaves and writes the node of its piece to the workspace;
 //   stage 2   a warp folds the nodes of one row; if there are no elements to write, it writes the row's values;
-//   stage 3   if there are, each block reads its piece again and writes it, and the row's values.
+//   stage 3   if there are, each block reads its piece again and writes it, and the row's values;
+//   stage 4   in place of stages 2 and 3, where pieces are few: each block folds the nodes of its rows itself.
 //
 // Where operands are staged, the block takes layout.passes times as many rows, or all that lie side by side: it copies
 // its part of these to shared memory at once (reduce/column_span.cuh), and makes a pass for each kColumns of them.
 //
 // Shared memory: that part of the rows, and their row inputs; a node for each walker and row of a pass; in a cluster
-// also a node for each block and row; in stage 3 a node for each row. Workspace: a node for each piece of each row,
-// then a node for each row.
+// also a node for each block and row; in stage 3 a node for each row, in stage 4 for each piece too. Workspace: a node for
+// each piece of each row, then a node for each row.
 //
 // Barriers, for each pass: one after the leaves are stored, one after each level of the fold, and one before shared
 // memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
