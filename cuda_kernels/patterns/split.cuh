@@ -26,7 +26,8 @@ CSM_DEVICE void run(const Arguments& args) {
   const GlobalNodes workspace(args.workspace);
 
   if constexpr (kStage == 1 && kOutputs == 0) {
-    fold_rows(args, pieces, [&](i64 number, const Node& whole) {
+    const auto place = [&](i64 number, i64 piece) { return number * pieces + piece; };
+    fold_rows(args, pieces, place, [&](i64 number, const Node& whole) {
       const Row row = row_at(args, number);
       write_values<Op>(row, whole, row_context<Op>(args, row, number), thread_index() % kWarp == 0);
     });

@@ -49,9 +49,11 @@ class _LaunchLoops:
             return self._rows_of_a_thread()
         if self.pattern == "column" and self.stage != 2 and self._is_staged():
             if loop.has("BAR") and loop.depth == 1:
-                return self.plan.rounds
+                return self.plan.passes
             if moves and not loop.has("BAR"):
                 return self._copies(loop)
+        if self.pattern == "column" and self.stage != 2 and self._folds_columns(loop):
+            return self._fold_columns(loop)
         if loop.has("SHFL.IDX") or loop.has("SHFL.BFLY"):
             folds = not loop.has("STG") and (not moves or self._folds_workspace())
             if folds:
@@ -114,7 +116,7 @@ class _LaunchLoops:
 
     def _width(self) -> int:
         """Return how many rows side by side a block of the column pattern takes."""
-        passes = self.plan.rounds if self._is_staged() else 1
+        passes = self.plan.passes if self._is_staged() else 1
         return min(self.plan.problem.batch_shape[-1], passes * self.lanes * self.columns)
 
     def _copies(self, loop: Loop) -> float:
@@ -155,8 +157,6 @@ class _LaunchLoops:
             return self._fold_in_block(loop)
         nodes, share = self._nodes()
         lanes = loop.per_round("SHFL.BFLY")
-        if self.pattern == "column" and self.stage != 2:
-            return self._fold_columns(loop)
         if (self.pattern, self.stage) in (("stream", 0), ("split", 0)):  # warp 0, for all warps
             return share * (log2(nodes) * self.words / lanes if lanes else 1.0)
         within = loop.parent is not None and self._is_tree(loop.parent)
@@ -203,14 +203,22 @@ class _LaunchLoops:
         steps = (groups * log2(WARP) + log2(power_of_two(groups or nodes))) / self.warps
         return steps / rounds * self.words / max(1, loop.per_round("SHFL.BFLY"))
 
-    def _fold_columns(self, loop: Loop) -> float | None:
-        """Return the rounds of the column pattern's fold: over strides, places or lanes."""
-        cluster = self.launch.kernel.cluster
-        # The larger of the two folds: over the blocks of a cluster, or within a block.
-        parts = max(cluster, self.launch.block // self.lanes)
-        if loop.has("BAR"):
-            return max(1.0, -(-log2(parts) // 5)) if parts > 1 else 0.0
-        if any(child.has("SHFL.BFLY") for child in loop.children):
-            places = parts * self.lanes * self.columns
-            return max(1.0, places / self.launch.block)
-        return log2(min(WARP, parts)) * self.words / max(1, loop.per_round("SHFL.BFLY"))
+    @staticmethod
+    def _folds_columns(loop: Loop) -> bool:
+        return loop.has("LDS") and loop.has("STS") and not (loop.has("LDG") or loop.has("STG"))
+
+    def _fold_columns(self, loop: Loop) -> float:
+        """Return the rounds of a loop of the column pattern's fold: over levels, or over pairs."""
+        levels = loop if loop.has("BAR") else loop.parent
+        # First over the walkers of a block, then over the blocks of a cluster.
+        before = False
+        if levels is not None and levels.parent is not None:
+            beside = levels.parent.children
+            before = any(x.has("BAR") and x.start < levels.start for x in beside)
+        parts = self.launch.kernel.cluster if before else self.launch.block // self.lanes
+        steps = max(1, int(log2(parts)))
+        if loop is levels:
+            return log2(parts)
+        nodes = parts * self.lanes * self.columns
+        warps = sum(ceil_div(nodes >> step, WARP) for step in range(1, steps + 1))
+        return warps / steps / self.warps

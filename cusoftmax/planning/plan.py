@@ -98,6 +98,8 @@ class Plan:
     rounds : int
         In patterns that split rows: rounds that a block makes over its piece, a chunk for each warp
         in each round. Where short rows are staged: rows that a thread takes.
+    passes : int
+        Column pattern, where operands are staged: passes of a block over neighbouring rows.
     checkers : int
         Segment pattern: blocks that check the offsets.
     why : str
@@ -118,6 +120,7 @@ class Plan:
     rounds: int
     why: str
     checkers: int = 0
+    passes: int = 1
 
     @property
     def least_bytes(self) -> int:
@@ -154,7 +157,18 @@ def layout_words(operands: int, batch_dims: int, row_dims: int, options: int) ->
     ``machine/layout.cuh`` has them at these places.
     """
     lengths = dict.fromkeys(
-        ("n", "rows", "rounds", "batch_dims", "reduce_dims", "inner", "segments", "checkers"), 1
+        (
+            "n",
+            "rows",
+            "rounds",
+            "batch_dims",
+            "reduce_dims",
+            "inner",
+            "passes",
+            "segments",
+            "checkers",
+        ),
+        1,
     ) | {
         "inner_stride": operands,
         "batch_size": batch_dims,

@@ -28,6 +28,7 @@ from cusoftmax.planning.staging import (
     column_span_bytes,
     in_place,
     lanes_of_staged,
+    narrow_lanes,
     span_bytes,
     staged_columns,
     staged_operands,
@@ -427,8 +428,10 @@ def _column(builder: PlanBuilder) -> Plan:
     vector = builder.column_vector(inner)
     leaves = power_of_two(ceil_div(problem.n, items))
     beside = _beside(builder, items, vector, leaves)
-    if beside.staged and vector > 1 and "scaled" in builder.operation.features:
-        vector = 1  # two columns a thread spill: their maximum is a double word
+    if beside.staged and vector > 1:
+        # Two columns a thread spill with a scale: their maximum is a double word.
+        scaled = "scaled" in builder.operation.features
+        vector = 1 if scaled else min(vector, tuning.COLUMN_VECTOR_FEW)
         beside = _beside(builder, items, vector, leaves)
     lanes, staged, most, most_blocks = beside.lanes, beside.staged, beside.most, beside.most_blocks
     columns = lanes * vector
@@ -436,21 +439,21 @@ def _column(builder: PlanBuilder) -> Plan:
     tiles = problem.rows // inner * ceil_div(inner, width)
     least = WARP // lanes
 
-    def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
+    def launch(stage: int, walkers: int, cluster: int, grid: int, parts: int = 0) -> Launch:
         kernel = builder.kernel(
             "column",
             vector=vector,
             group=vector,
             lanes=lanes,
             items=items,
-            threads=tuning.COLUMN_WARPS * WARP,
+            threads=_column_warps(builder, vector, long=stage > 0) * WARP,
             cluster=cluster,
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
             staged=0 if stage == 2 else staged,
         )
-        parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
-        shared = parts * columns * builder.node_bytes
+        parts = parts or walkers + (cluster if cluster > 1 else 0)
+        shared = parts * columns * builder.node_bytes if stage != 2 else 0
         if stage != 2:
             lines = min(walkers * items, problem.n)
             shared += column_span_bytes(builder, staged, lines, width)
@@ -464,29 +467,51 @@ def _column(builder: PlanBuilder) -> Plan:
             (launch(0, walkers, cluster, tiles * cluster),),
             vector=vector,
             chunk=items,
-            rounds=beside.passes,
+            passes=beside.passes,
             why="the softmax axis is strided; a row fits in the registers of "
             f"{walkers * cluster} thread{'s' if walkers * cluster > 1 else ''} one below the other",
         )
     walkers = _long_walkers(beside)
-    pieces = ceil_div(problem.n, walkers * items)
+    nodes = walkers * columns * builder.node_bytes  # of a round
+    rounds = 1 if staged else _rounds(ceil_div(problem.n, walkers * items), nodes)
+    pieces = ceil_div(problem.n, walkers * items * rounds)
     warps = walkers * lanes // WARP
     writes = bool(builder.operation.outputs)
-    launches = (
-        launch(1, walkers, 1, tiles * pieces),
-        launch(2, walkers, 1, ceil_div(problem.rows, warps)),
-        *((launch(3, walkers, 1, tiles * pieces),) if writes else ()),
-    )
+    launches = [launch(1, walkers, 1, tiles * pieces, rounds * walkers)]
+    # Each block of the last launch folds the nodes of its rows itself, where these are few.
+    of_pieces = power_of_two(pieces) * columns * builder.node_bytes
+    folds = writes and not staged and of_pieces <= tuning.COLUMN_NODE_BYTES
+    if not folds:
+        launches.append(launch(2, walkers, 1, ceil_div(problem.rows, warps)))
+    if writes:
+        parts = power_of_two(pieces) if folds else 1
+        launches.append(launch(4 if folds else 3, walkers, 1, tiles * pieces, parts))
     return builder.plan(
         "column",
-        launches,
+        tuple(launches),
         vector=vector,
         chunk=items,
         reads=builder.passes,
-        rounds=beside.passes,
+        rounds=rounds,
+        passes=beside.passes,
         workspace=problem.rows * (pieces + (1 if writes else 0)) * builder.node_bytes,
         why=f"the softmax axis is strided and too long for the chip: {pieces} blocks share a row",
     )
+
+
+def _rounds(all_rounds: int, nodes: int) -> int:
+    """Return the rounds of a block over its piece of a column, which takes so many in all.
+
+    A power of two, so large that folding the nodes of all pieces takes less time than that. Each
+    round has so many bytes of `nodes` in shared memory.
+    """
+    rounds = 1
+    while (
+        all_rounds > rounds * rounds * tuning.COLUMN_PIECES
+        and 2 * rounds * nodes <= tuning.COLUMN_NODE_BYTES
+    ):
+        rounds *= 2
+    return rounds
 
 
 class _Beside(NamedTuple):
@@ -504,24 +529,23 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
     problem, device = builder.problem, builder.device
     inner = problem.batch_shape[-1]
 
-    def walkers(beside: _Beside, resident: int) -> _Beside:
+    def walkers(beside: _Beside, resident: int, *, large: bool = False) -> _Beside:
         """Limit the walkers so that so many blocks share a multiprocessor."""
         columns = beside.lanes * vector
         width = min(inner, beside.passes * columns)
-        portable, largest = _cluster_sizes(device, problem.rows // inner * ceil_div(inner, width))
-        most = tuning.COLUMN_WARPS * WARP // beside.lanes // resident
+        sizes = _cluster_sizes(device, problem.rows // inner * ceil_div(inner, width))
+        most = power_of_two_below(_column_warps(builder, vector) * WARP // beside.lanes // resident)
 
         def fits(most: int) -> bool:
             lines = min(most * items, problem.n)
             span = column_span_bytes(builder, beside.staged, lines, width)
             # A node for each walker and row, and in a cluster for each block.
-            nodes = (most + largest) * columns * builder.node_bytes
+            nodes = (most + sizes[large]) * columns * builder.node_bytes
             return _fits(device, span + nodes, resident)
 
         while most > 0 and not fits(most):
             most //= 2
-        most_blocks = largest if resident > 1 else portable
-        return beside._replace(most=most, most_blocks=most_blocks)
+        return beside._replace(most=most, most_blocks=sizes[large])
 
     def is_resident(beside: _Beside) -> bool:
         return beside.most * beside.lanes >= WARP and leaves <= beside.most * beside.most_blocks
@@ -529,7 +553,8 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
     direct = _Beside(min(WARP, power_of_two(ceil_div(inner, vector))), 1, 0, 0, 0)
     staged = staged_columns(builder, direct.lanes * vector)
     several = tuning.RESIDENT_BLOCKS
-    found = [walkers(direct, resident) for resident in (several, 1)]
+    small = _column_warps(builder, vector) // tuning.COLUMN_BLOCK_WARPS
+    found = []
     if staged:
         parts = tiles_side_by_side(builder)
         through = [
@@ -538,19 +563,36 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
             )
             for lanes in _staged_lanes(inner, vector, direct.lanes, parts)
         ]
-        found[:0] = [walkers(beside, resident) for resident in (several, 1) for beside in through]
+        found = [walkers(beside, several, large=True) for beside in through]
+        found += [walkers(beside, 1) for beside in through]
+    lanes = narrow_lanes(builder, vector, direct.lanes)
+    for large, blocks in ((False, small), (False, several), (True, small), (True, several)):
+        tries = [walkers(direct._replace(lanes=each), blocks, large=large) for each in lanes]
+        # One block, of lines as long as can be; or a cluster of as few blocks as can be.
+        found += [beside for beside in tries if leaves <= beside.most] + tries[::-1]
+    found.append(walkers(direct, 1))
     resident = [beside for beside in found if is_resident(beside)]
     if resident:
         return resident[0]
     # Rows are read twice, and each of their pieces has a node in memory: staged pieces are no
     # shorter than others.
-    pieces = [_long_walkers(beside) for beside in found]
-    return next(b for b, walkers in zip(found, pieces, strict=True) if walkers >= pieces[-1])
+    wide = walkers(direct, small)
+    long = [b for b in found if b.staged and _long_walkers(b) >= _long_walkers(wide)]
+    return long[0] if long else walkers(direct._replace(lanes=lanes[-1]), small)
+
+
+def _column_warps(builder: PlanBuilder, vector: int, *, long: bool = False) -> int:
+    """Return the most warps of a block, which limits the registers."""
+    dtypes = [o.dtype for o in builder.problem.operands]
+    many = long or builder.operation.compensated(dtypes, builder.acc)
+    wide = vector == tuning.COLUMN_VECTOR and many
+    return tuning.COLUMN_WARPS_FLOAT if wide else tuning.COLUMN_WARPS
 
 
 def _long_walkers(beside: _Beside) -> int:
     """Return the walkers of a block where several share a row that is read twice."""
-    return min(beside.most, tuning.COLUMN_LONG_WARPS * WARP // beside.lanes)
+    warps = tuning.COLUMN_LONG_WARPS if beside.staged else tuning.COLUMN_BLOCK_WARPS
+    return min(beside.most, warps * WARP // beside.lanes)
 
 
 def _staged_lanes(inner: int, vector: int, direct: int, parts: int) -> list[int]:

@@ -79,6 +79,25 @@ def staged_columns(builder: PlanBuilder, columns: int) -> int:
     return found if needed and len(batches) == 1 else 0
 
 
+def narrow_lanes(builder: PlanBuilder, vector: int, direct: int) -> list[int]:
+    """Return how few lanes may read rows side by side where these lie: lines of whole sectors.
+
+    The most lanes first. `direct` lanes of `vector` rows each would read as many as a warp can.
+    """
+    batch = builder.problem.batch_shape
+    stepping = list(stepping_operands(builder))
+    aligned = all(
+        step % SECTOR_BYTES == 0
+        for _, operand, _ in stepping
+        for step in (*operand.batch_strides[:-1], *operand.reduce_strides, operand.alignment)
+    ) and all(operand.batch_strides[-1] == size for _, operand, size in stepping)
+    least = min(size for _, _, size in stepping) * vector
+    lanes = [direct]
+    while aligned and batch and lanes[-1] * least > SECTOR_BYTES:
+        lanes.append(lanes[-1] // 2)
+    return lanes
+
+
 def tiles_side_by_side(builder: PlanBuilder) -> int:
     """Return into how many parts staged rows side by side may be cut.
 
