@@ -637,8 +637,16 @@ MUTATIONS = (
         "topk: an element taken twice",
         BOUND,
         "select/key_tile.cuh",
-        "left_ &= ~(1u << (item_of(found.index) & 31));",
-        "(void)found;",
+        "best = above(bound, item[i]) ? chosen(best, item[i], true) : best;",
+        "best = chosen(best, item[i], true);",
+        (_SELECTED,),
+    ),
+    Mutation(
+        "topk: a short row's lists merged without turning one round",
+        BOUND,
+        "select/picks.cuh",
+        "a[i] = chosen(a[i], b[kCount - 1 - i], true);",
+        "a[i] = chosen(a[i], b[i], true);",
         (Probe("topk_group", "topk_softmax", "float32", (70, 61)),),
     ),
     Mutation(

@@ -92,7 +92,7 @@ class _LaunchLoops:
         """Return how many rows, or pieces of work, a block does one after the other."""
         plan, launch, kernel = self.plan, self.launch, self.launch.kernel
         clusters = launch.grid / kernel.cluster
-        if self.pattern == "group":
+        if self.pattern in ("group", "topk_group"):
             at_once = launch.block // self.lanes * self._rows_of_a_thread()
             return max(1.0, plan.rows / (launch.grid * at_once))
         if self._folds_rows():
