@@ -329,6 +329,7 @@ CSM_DEVICE void walk(const Arguments& args) {
         for (int c = 0; c < kVec; ++c) {
           const Node whole = nodes.load(c * kLanes + lane);
           scale[c] = Op::scale(tile.prepare(c, context[c]), whole, context[c]);
+          Op::complete(scale[c]);
           Row at = row;
           at.advance(layout, c);
           write_values<Op>(at, whole, context[c], present && piece == 0 && walker == 0);
@@ -370,6 +371,7 @@ CSM_DEVICE void walk(const Arguments& args) {
         at.advance(layout, c);
         const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
         scale[c] = Op::scale(m[c], whole, context[c]);
+        Op::complete(scale[c]);
         write_values<Op>(at, whole, context[c], present && rank == 0 && walker == 0);
       }
       tile.write(args, row, span, scale);

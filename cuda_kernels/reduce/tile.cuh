@@ -69,16 +69,21 @@ class RowTile {
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& whole) {
     if (!reached(0)) return;
-    const typename Op::Scale scale = ready(whole);
+    typename Op::Scale scale = ready(whole);
     const auto every = [](int) { return true; };
     const auto some = [&](int v) { return wanted(v); };
+    const bool whole_tile = all_padded() || full();
     if constexpr (Op::kHasUsual) {
-      bool usual = Op::are_usual(i64(index_) - (thread_index() % kLanes) * kVec, kChunk, scale);
+      // With an element that is given, a row cut short has the long map: its last tile, or its only one, which has it.
+      bool usual = Op::are_usual(start(), kChunk, scale) & (kPickRule != PickRule::given || whole_tile);
 #pragma unroll
       for (int i = 0; i < kItems; ++i) usual = usual & Op::is_usual(item_[i], scale);
-      if (!usual) return write_results<false>(args, row, scale, some);
+      if (!usual) {
+        Op::complete(scale);
+        return write_results<false>(args, row, scale, some);
+      }
     }
-    if (all_padded() || full()) write_results<Op::kHasUsual>(args, row, scale, every);
+    if (whole_tile) write_results<Op::kHasUsual>(args, row, scale, every);
     else write_results<Op::kHasUsual>(args, row, scale, some);
   }
 
@@ -135,6 +140,7 @@ class RowTile {
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
+  CSM_DEVICE i64 start() const { return i64(index_) - (thread_index() % kLanes) * kVec; }
   CSM_DEVICE i64 index_of(int v) const { return i64(index_) + v * (kLanes * kVec); }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
@@ -294,6 +300,8 @@ class RowTile {
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
     if constexpr (kPickRule == PickRule::given && kPicked > 0) {
+      // A row with fewer lanes than a warp is one chunk.
+      if (kLanes == kWarp && !Op::may_pick(start(), kChunk, context)) return picked;
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
       picked = sum_over_lanes(picked);
@@ -352,7 +360,7 @@ class RowTile {
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
       Pair elements = pair_at(i);
-      adder.add(sum[i % kMaxVec / 2], adder.terms_of(elements), i < kMaxVec);
+      adder.add(sum[i % kMaxVec / 2], adder.terms_of(elements), i / kMaxVec, kItems / kMaxVec);
       elements.get(item_[i][0], item_[i + 1][0]);
     }
 #pragma unroll
@@ -370,13 +378,13 @@ class RowTile {
   // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
   // it; so each keeps half of the items, and that item bit becomes this lane bit.
   CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], int k) {
-    const bool exact = Adder<Op>::exact(k), low_word = has_low_word(k);
+    const bool exact = Adder<Op>::exact(k), positive = Adder<Op>::positive(k), low_word = has_low_word(k);
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(exact, p[i], p[i + step]);
+      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(exact, positive, p[i], p[i + step]);
     }
     // The sums are now p[h · kVec], for h < count.
     int count = kMaxVec / kVec;
@@ -387,22 +395,24 @@ class RowTile {
 #pragma unroll
       for (int h = 0; h < count; ++h) {
         const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] =
+            add_parts(exact, positive, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
     for (int step = 1; step < count; step *= 2) {
 #pragma unroll
-      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
+      for (int h = 0; h < count; h += 2 * step)
+        p[h * kVec] = add_parts(exact, positive, p[h * kVec], p[(h + step) * kVec]);
     }
     DoubleWord sum = p[0];
     sum = Adder<Op>::of_lane(k, sum);
 #pragma unroll
     for (int bit = kSwapped; bit < kLanes; bit *= 2)
-      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
+      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
     for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
-      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
+      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };
