@@ -445,8 +445,8 @@ MUTATIONS = (
         "sum: low part of the running sums of pairs dropped",
         BOUND,
         "reduce/operation.cuh",
-        "sum.lo = first ? error : sum.lo + error;",
-        "sum.lo = first ? error : sum.lo;",
+        "? lost : lo + lost;",
+        "? lost : lo;",
         (_TALL,),
     ),
     Mutation(

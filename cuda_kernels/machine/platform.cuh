@@ -197,6 +197,8 @@ CSM_DEVICE float reciprocal(float a) { return __frcp_rn(a); }
 CSM_DEVICE double reciprocal(double a) { return __drcp_rn(a); }
 // a, which is not NaN, unless b is larger.
 CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
+CSM_DEVICE float minimum(float a, float b) { return fminf(a, b); }
+CSM_DEVICE double minimum(double a, double b) { return b < a ? b : a; }
 CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
 // The larger number if one is positive, else any of the two: integers have a maximum of three.
 CSM_DEVICE float larger_positive(float a, float b) { return __int_as_float(max(__float_as_int(a), __float_as_int(b))); }
@@ -359,9 +361,10 @@ template <class T>
 CSM_DEVICE PairOf<T> at_least(PairOf<T> a, T least) {
   return each(a, [=](T one) { return at_least(one, least); });
 }
+// For NaN it is `least`.
 template <class T>
 CSM_DEVICE PairOf<T> maximum(PairOf<T> a, T least) {
-  return each(a, [=](T one) { return maximum(one, least); });
+  return each(a, [=](T one) { return maximum(least, one); });
 }
 template <class T>
 CSM_DEVICE PairOf<T> exp2_approx(PairOf<T> a) {

@@ -81,14 +81,19 @@ class RowTile {
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& row_scale) {
     if (!reached(0)) return;
-    const typename Op::Scale scale = ready(row_scale);
+    typename Op::Scale scale = ready(row_scale);
     const auto every = [](int) { return true; };
     const auto some = [&](int v) { return wanted(v); };
+    const bool whole_tile = all_padded() || full();
     if constexpr (Op::kHasUsual) {
-      bool usual = Op::are_usual(i64(index_) - (thread_index() % kLanes) * kVec, kChunk, scale);
+      // With an element that is given, a row cut short has the long map: its last tile, or its only one, which has it.
+      bool usual = Op::are_usual(start(), kChunk, scale) & (kPickRule != PickRule::given || whole_tile);
 #pragma unroll
       for (int i = 0; i < kItems; ++i) usual = usual & Op::is_usual(item_[i], scale);
-      if (!usual) return write_results<false>(args, row, scale, some);
+      if (!usual) {
+        Op::complete(scale);
+        return write_results<false>(args, row, scale, some);
+      }
     }
     constexpr bool kUsual = Op::kHasUsual;
     if constexpr (kSure > 0) {
@@ -97,7 +102,7 @@ class RowTile {
         if (whole(end_of(block))) write_results<kUsual>(args, row, scale, every, block, end_of(block));
         else write_results<kUsual>(args, row, scale, some, block, end_of(block));
       }
-    } else if (all_padded() || full()) {
+    } else if (whole_tile) {
       write_results<kUsual>(args, row, scale, every);
     } else {
       write_results<kUsual>(args, row, scale, some);
@@ -107,6 +112,10 @@ class RowTile {
   // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
   CSM_DEVICE Node reduce(const RowContext& context) {
     Node node = empty_node();
+    // All may be hidden. Lanes that share a warp with another row would have to wait for it; with a bias a kernel
+    // spills.
+    constexpr bool kMayHideAll = kCausal && kLanes == kWarp && !has(feature::biased);
+    if (kMayHideAll && start() >= context.visible) return node;
     node.m = maximum_of(context);
     node.picked = picked_of(context);
     DoubleWord partial[kPartials][kLeaves];
@@ -157,6 +166,7 @@ class RowTile {
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
+  CSM_DEVICE i64 start() const { return i64(index_) - (thread_index() % kLanes) * kVec; }
   CSM_DEVICE i64 index_of(int v) const { return i64(index_) + v * (kLanes * kVec); }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
@@ -323,6 +333,8 @@ class RowTile {
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
     if constexpr (kPickRule == PickRule::given && kPicked > 0) {
+      // A row with fewer lanes than a warp is one chunk.
+      if (kLanes == kWarp && !Op::may_pick(start(), kChunk, context)) return picked;
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
       picked = sum_over_lanes(picked);
@@ -382,7 +394,7 @@ class RowTile {
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
       Pair elements = pair_at(i);
-      adder.add(sum[i % kLeaves / 2], adder.terms_of(elements), i < kLeaves);
+      adder.add(sum[i % kLeaves / 2], adder.terms_of(elements), i / kLeaves, (kItems - i % kLeaves - 1) / kLeaves + 1);
       elements.get(item_[i][0], item_[i + 1][0]);
     }
 #pragma unroll
@@ -402,14 +414,14 @@ class RowTile {
   // as many of the bits between are bits of the item's. Each step of the second loop adds over such a lane bit. Both
   // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
   CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k) {
-    const bool exact = Adder<Op>::exact(k), low_word = has_low_word(k);
+    const bool exact = Adder<Op>::exact(k), positive = Adder<Op>::positive(k), low_word = has_low_word(k);
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
       for (int i = 0; i < kLeaves; i += 2 * step) {
-        if (i + step < kItems) p[i] = add_parts(exact, p[i], p[i + step]);
+        if (i + step < kItems) p[i] = add_parts(exact, positive, p[i], p[i + step]);
       }
     }
     // The sums are now p[h · kVec]. Before the parts of different lanes of the order are added, each is settled.
@@ -429,7 +441,8 @@ class RowTile {
       for (int h = 0; h < kCount / 2; ++h) {
         if (h >= half) continue;
         const DoubleWord low = p[h * kVec], high = p[(h + half) * kVec];
-        p[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] =
+            add_parts(exact, positive, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
@@ -437,17 +450,18 @@ class RowTile {
       settle(kVec * kSwapped * step, kLeft);
 #pragma unroll
       for (int h = 0; h < kLeft; h += 2 * step) {
-        if (kLanes > 1 || (h + step) * kVec < kItems) p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
+        if (kLanes > 1 || (h + step) * kVec < kItems)
+          p[h * kVec] = add_parts(exact, positive, p[h * kVec], p[(h + step) * kVec]);
       }
     }
     settle(kLeaves, 1);
     DoubleWord sum = p[0];
 #pragma unroll
     for (int bit = kSwapped; bit < kLanes; bit *= 2)
-      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
+      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
     for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
-      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
+      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

@@ -260,6 +260,9 @@ class BlockGraph:
                         if times is not None:
                             found[block] = times
                             break
+                        if near[block] and not any(found.get(other, 1.0) for other in near[block]):
+                            found[block] = 0.0
+                            break
             if len(found) == known:
                 return found
 
