@@ -170,13 +170,15 @@ def lanes_of_staged(builder: PlanBuilder, order: int) -> StagedLanes:
     """
     n, values = builder.problem.n, builder.values
     alone = tuning.GROUP_ALONE // values // _STEP * _STEP
-    if builder.operation.hides:
-        alone = min(alone, WARP)  # a bit of a word for each item
+    if builder.operation.features:
+        alone = min(alone, builder.items)  # more may spill, and masks have a bit for each item
     if n <= alone or order == 1:
         vector = min(builder.row_vector, 2)
         items = ceil_div(n, _STEP) * _STEP
         return StagedLanes(1, items, items - _STEP, vector)
     most = power_of_two_below(tuning.GROUP_WORDS // (values * builder.acc_words))
+    if builder.acc == "float64" or builder.operation.features:  # more would spill
+        most = 0
     most = max(builder.items, min(most, WARP))
     lanes = min(order, max(2, power_of_two(ceil_div(n, most))))
     step = most // 4 if lanes == 2 else most // 2
