@@ -18,8 +18,8 @@
 // its part of these to shared memory at once (reduce/column_span.cuh), and makes a pass for each kColumns of them.
 //
 // Shared memory: that part of the rows, and their row inputs; a node for each walker and row of a pass; in a cluster
-// also a node for each block and row; in stage 3 a node for each row, in stage 4 for each piece too. Workspace: a node for
-// each piece of each row, then a node for each row.
+// also a node for each block and row; in stage 3 a node for each row, in stage 4 for each piece too. Workspace: a node
+// for each piece of each row, then a node for each row.
 //
 // Barriers, for each pass: one after the leaves are stored, one after each level of the fold, and one before shared
 // memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
