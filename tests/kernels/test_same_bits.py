@@ -51,8 +51,8 @@ def blocks_of(made: Plan, rows: Sequence[int]) -> list[int]:
     """Return the blocks that compute rows, for the patterns where a block has rows of its own."""
     step = made.launches[0]
     if made.pattern == "group":
-        lanes, each = (int(step.kernel[f"CSM_{of}"]) for of in ("LANES", "ROWS_EACH"))
-        return [row // (step.block // lanes * each) for row in rows]
+        of_block = step.block // int(step.kernel["CSM_LANES"]) * made.rounds
+        return [row // of_block for row in rows]
     assert made.pattern in ("block", "stream")
     return [row * step.kernel.cluster for row in rows]
 
