@@ -156,10 +156,11 @@ CSM_DEVICE void global_store_uncached(void* address, V value, bool wanted) {
 }
 
 // A pointer from which the compiler computes those at constant distances, as it does for the other accesses: it would
-// compute the address of each of the above from the array's start.
+// compute the address of each of the above from the array's start. That it points to global memory stays known.
 CSM_DEVICE char* common_base(char* pointer) {
-  asm("" : "+l"(pointer));
-  return pointer;
+  size_t address = __cvta_generic_to_global(pointer);
+  asm("" : "+l"(address));
+  return static_cast<char*>(__cvta_global_to_generic(address));
 }
 
 // Copies 16 bytes from global memory to a byte of dynamic shared memory, both aligned to 16, if `wanted`. The bytes are

@@ -207,7 +207,7 @@ def test_same_bits_in_any_column(op: str, dtype: str, n: int) -> None:
 def test_same_bits_in_any_column_and_order_of_threads(op: str, dtype: str, wanted: str) -> None:
     arch = "sm_80" if wanted == "column long" else "sm_90"
     width = 63
-    lengths = range(20, 4096, 20)
+    lengths = range(4, 4096, 4)
     n = next(n for n in lengths if kind(planned(op, dtype, (n, width), 0, arch)) == wanted)
     row = row_of(op, dtype, n)
     expected = column_bits(op, row, 1, "sm_90", 0)[0]
@@ -222,7 +222,7 @@ def test_same_bits_in_large_clusters_of_columns(op: str) -> None:
     dtype, width = "float64", 17 * 32  # more than 132 blocks in clusters of eight
     n = next(
         n
-        for n in range(20, 4096, 20)
+        for n in range(20, 8192, 20)
         if kind(planned(op, dtype, (n, width), 0, "sm_90")) == "column x16"
     )
     row = row_of(op, dtype, n)
