@@ -446,7 +446,7 @@ def _column(builder: PlanBuilder) -> Plan:
             group=vector,
             lanes=lanes,
             items=items,
-            threads=_column_warps(builder, vector, long=stage > 0) * WARP,
+            threads=_column_warps(builder, vector, rounds=stage in (1, 4) and not staged) * WARP,
             cluster=cluster,
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
@@ -581,12 +581,12 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
     return long[0] if long else walkers(direct._replace(lanes=lanes[-1]), small)
 
 
-def _column_warps(builder: PlanBuilder, vector: int, *, long: bool = False) -> int:
+def _column_warps(builder: PlanBuilder, vector: int, *, rounds: bool = False) -> int:
     """Return the most warps of a block, which limits the registers."""
     dtypes = [o.dtype for o in builder.problem.operands]
-    many = long or builder.operation.compensated(dtypes, builder.acc)
-    wide = vector == tuning.COLUMN_VECTOR and many
-    return tuning.COLUMN_WARPS_FLOAT if wide else tuning.COLUMN_WARPS
+    exact = builder.operation.compensated(dtypes, builder.acc)
+    many = rounds or (vector == tuning.COLUMN_VECTOR and exact)
+    return tuning.COLUMN_WARPS_FLOAT if many else tuning.COLUMN_WARPS
 
 
 def _long_walkers(beside: _Beside) -> int:

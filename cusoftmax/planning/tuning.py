@@ -61,7 +61,9 @@ COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of 
 COLUMN_VECTOR = Tuned(4, None, "columns a thread: half of the instructions of addresses of two")
 COLUMN_VECTOR_FEW = Tuned(2, None, "of operations with features or values of rows, one of float64")
 COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocessor")
-COLUMN_WARPS_FLOAT = Tuned(12, None, "sums of two words of four columns spill at 128 registers")
+COLUMN_WARPS_FLOAT = Tuned(
+    12, None, "rounds, and four columns of two-word sums, spill at 128 registers"
+)
 COLUMN_BLOCK_WARPS = Tuned(4, None, "small blocks: many of them are resident, and their phases mix")
 COLUMN_LONG_WARPS = Tuned(8, None, "staged rows that do not fit: few pieces, each with a node")
 COLUMN_NODE_BYTES = Tuned(48 << 10, None, "of a block's rounds, or of its rows: four blocks fit")
