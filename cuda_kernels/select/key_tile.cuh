@@ -142,10 +142,17 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
     for (int i = 0; i < kListed; ++i) other[i] = exchange(best[i], mask);
     merge_in_lane(best, other);
   }
+  // A lane's own by halves: chosen one by one they would be an array in local memory, indexed by the lane.
   Picks picks;
 #pragma unroll
-  for (int i = 0; i < kListed; ++i) {
-    if (thread_index() % kLanes == i / kSlots) picks.slot(i % kSlots) = tile.in_row(best[i]);
+  for (int half = kListed / 2; half >= kSlots; half /= 2) {
+    const bool upper = thread_index() % kLanes * kSlots & half;
+#pragma unroll
+    for (int i = 0; i < half; ++i) best[i] = upper ? best[i + half] : best[i];
+  }
+  if (thread_index() % kLanes * kSlots < kListed) {
+#pragma unroll
+    for (int s = 0; s < kSlots && s < kListed; ++s) picks.slot(s) = tile.in_row(best[s]);
   }
   return picks;
 }
