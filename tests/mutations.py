@@ -91,7 +91,7 @@ _LARGE = replace(_LONE, kind="block x16 parked", shape=(17, 80000), twin=_LONE)
 # Of whole sectors: a staged round has barriers of its own.
 _STREAM = Probe("stream", "softmax", "float32", (11, 70016), arch="sm_75", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
-_COLUMN = Probe("column x4", "softmax", "float32", (250, 39), axis=0)
+_COLUMN = Probe("column x4", "softmax", "float32", (500, 39), axis=0)
 _COLUMNS = Probe("column", "softmax", "float32", (100, 600), axis=0, grid=1)
 _SIDE_BY_SIDE = Probe("column", "softmax", "float16", (60, 2201), axis=0)  # staged, in parts
 # The widths of the tests of changes of plan: on both sides of a change of the number of pieces.

@@ -63,7 +63,7 @@ class _LaunchLoops:
                 return self._padding()
             return 1.0  # results are stored in one round, but of terms far below the maximum
         if moves:
-            return self._stretch()
+            return self._stretch(loop)
         if self.pattern == "column" and loop.has("ST"):  # nodes to the other blocks
             return 1.0
         if loop.has("VOTE"):  # sm_75 waits for diverged lanes, and there are none
@@ -109,7 +109,13 @@ class _LaunchLoops:
     def _segments(self) -> int:
         """Return how many blocks or clusters share a row of the column pattern."""
         length = self.plan.chunk * (self.launch.block // self.lanes) * self.launch.kernel.cluster
-        return ceil_div(self.plan.n, length)
+        return ceil_div(self.plan.n, length * self.plan.rounds)
+
+    def _leaves(self) -> int:
+        """Return how many nodes of a row a block of the column pattern folds."""
+        if self.stage == 4:
+            return power_of_two(self._segments())
+        return self.launch.block // self.lanes * (self.plan.rounds if self.stage == 1 else 1)
 
     def _is_staged(self) -> bool:
         return self.launch.kernel["CSM_STAGED"] != "0"
@@ -132,11 +138,16 @@ class _LaunchLoops:
             return ceil_div(width * itemsize, team * 16)
         return ceil_div(own, 4)  # the loads of so many lines' ends are in flight
 
-    def _stretch(self) -> float:
+    def _stretch(self, loop: Loop) -> float:
         """Return how many chunks a warp does in a loop."""
         if self.pattern == "stream":
             return ceil_div(self.chunks, int(self.warps))
         if self.pattern == "split":
+            return self.plan.rounds
+        if self.pattern == "column" and self.stage == 4 and not loop.has("STG"):  # loads nodes
+            nodes = power_of_two(self._segments()) * self.lanes * self.columns
+            return ceil_div(nodes, 4 * self.launch.block)
+        if self.pattern == "column":
             return self.plan.rounds
         if self.pattern == "block":  # the first chunk is outside the loop, in registers
             return max(0.0, self.chunks / (self.warps * self.launch.kernel.cluster) - 1)
@@ -215,7 +226,7 @@ class _LaunchLoops:
         if levels is not None and levels.parent is not None:
             beside = levels.parent.children
             before = any(x.has("BAR") and x.start < levels.start for x in beside)
-        parts = self.launch.kernel.cluster if before else self.launch.block // self.lanes
+        parts = self.launch.kernel.cluster if before else self._leaves()
         steps = max(1, int(log2(parts)))
         if loop is levels:
             return log2(parts)

@@ -553,7 +553,6 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
     direct = _Beside(min(WARP, power_of_two(ceil_div(inner, vector))), 1, 0, 0, 0)
     staged = staged_columns(builder, direct.lanes * vector)
     several = tuning.RESIDENT_BLOCKS
-    small = _column_warps(builder, vector) // tuning.COLUMN_BLOCK_WARPS
     found = []
     if staged:
         parts = tiles_side_by_side(builder)
@@ -566,8 +565,8 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
         found = [walkers(beside, several, large=True) for beside in through]
         found += [walkers(beside, 1) for beside in through]
     lanes = narrow_lanes(builder, vector, direct.lanes)
-    for large, blocks in ((False, small), (False, several), (True, small), (True, several)):
-        tries = [walkers(direct._replace(lanes=each), blocks, large=large) for each in lanes]
+    for large in (False, True):
+        tries = [walkers(direct._replace(lanes=each), several, large=large) for each in lanes]
         # One block, of lines as long as can be; or a cluster of as few blocks as can be.
         found += [beside for beside in tries if leaves <= beside.most] + tries[::-1]
     found.append(walkers(direct, 1))
@@ -576,15 +575,17 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
         return resident[0]
     # Rows are read twice, and each of their pieces has a node in memory: staged pieces are no
     # shorter than others.
-    wide = walkers(direct, small)
+    wide = walkers(direct, several)
     long = [b for b in found if b.staged and _long_walkers(b) >= _long_walkers(wide)]
-    return long[0] if long else walkers(direct._replace(lanes=lanes[-1]), small)
+    return long[0] if long else walkers(direct._replace(lanes=lanes[-1]), several)
 
 
 def _column_warps(builder: PlanBuilder, vector: int, *, rounds: bool = False) -> int:
     """Return the most warps of a block, which limits the registers."""
     dtypes = [o.dtype for o in builder.problem.operands]
     exact = builder.operation.compensated(dtypes, builder.acc)
+    if rounds and builder.operation.row_inputs:
+        return tuning.COLUMN_WARPS_ROWS
     many = rounds or (vector == tuning.COLUMN_VECTOR and exact)
     return tuning.COLUMN_WARPS_FLOAT if many else tuning.COLUMN_WARPS
 

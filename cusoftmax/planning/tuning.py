@@ -64,7 +64,8 @@ COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocess
 COLUMN_WARPS_FLOAT = Tuned(
     12, None, "rounds, and four columns of two-word sums, spill at 128 registers"
 )
-COLUMN_BLOCK_WARPS = Tuned(4, None, "small blocks: many of them are resident, and their phases mix")
+COLUMN_WARPS_ROWS = Tuned(8, None, "rounds beside values that come with the rows spill at 168")
+COLUMN_BLOCK_WARPS = Tuned(4, None, "of rows read twice: small blocks, many of which are resident")
 COLUMN_LONG_WARPS = Tuned(8, None, "staged rows that do not fit: few pieces, each with a node")
 COLUMN_NODE_BYTES = Tuned(48 << 10, None, "of a block's rounds, or of its rows: four blocks fit")
 COLUMN_PIECES = Tuned(64, None, "of a column, for each round: blocks for every multiprocessor")

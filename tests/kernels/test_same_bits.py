@@ -219,7 +219,10 @@ def test_same_bits_in_any_column_and_order_of_threads(op: str, dtype: str, wante
 
 @pytest.mark.parametrize("op", OPS)
 def test_same_bits_in_large_clusters_of_columns(op: str) -> None:
-    dtype, width = "float64", 17 * 32  # more than 132 blocks in clusters of eight
+    dtype, width = (
+        "float64",
+        17 * 4,
+    )  # more than 132 blocks in clusters of eight, of lines of a sector
     n = next(
         n
         for n in range(20, 8192, 20)
