@@ -12,8 +12,8 @@ import cusoftmax as cs
 from cusoftmax import reference
 from tests.support import (
     DTYPES,
-    OPS,
     LONG_PLAN_KINDS,
+    OPS,
     PLAN_KINDS,
     assert_plan,
     bits,
