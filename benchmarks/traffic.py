@@ -61,7 +61,7 @@ EXAMPLES = (
     PatternExample("stream", "sm_75", (12, 65536)),
     PatternExample("split", "sm_80", (1, 131072)),
     PatternExample("column", "sm_80", (64, 96), 0),
-    PatternExample("column, clusters", "sm_90", (512, 192), 0),
+    PatternExample("column, clusters", "sm_90", (2048, 192), 0),
     PatternExample("column, long", "sm_80", (4096, 192), 0),
 )
 

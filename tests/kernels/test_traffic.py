@@ -43,7 +43,10 @@ def test_cases_run_the_patterns_that_they_name(measured: dict[str, Traffic]) -> 
         words = name.replace(",", "").split()
         assert traffic.plan.pattern == words[0]
         assert (traffic.plan.cluster > 1) == (words[-1] in ("x8", "clusters"))
-        assert len(traffic.plan.launches) == {"split": 2, "column, long": 3}.get(name, 1)
+        # Nodes of float64 gradients are too large for each block to fold those of all pieces.
+        apart = traffic.plan.op == "softmax_vjp" and traffic.plan.vector == 1
+        long = {"split": 2, "column, long": 3 if apart else 2}
+        assert len(traffic.plan.launches) == long.get(name, 1)
         assert traffic.counted.launches == len(traffic.plan.launches)
 
 
@@ -97,7 +100,6 @@ def test_barriers(measured: dict[str, Traffic]) -> None:
         plan, counted = traffic.plan, traffic.counted
         first = plan.launches[0]
         chunks, warps = ceil_div(plan.n, plan.chunk), first.block // 32
-        blocks = sum(step.grid for step in plan.launches)
         exchanges = 2 * first.grid // plan.cluster if plan.cluster > 1 else 0
         assert counted.cluster_barriers == exchanges
         folds = first.grid * (2 if chunks > 32 else 1)  # after groups of nodes, and after the rest
@@ -111,9 +113,15 @@ def test_barriers(measured: dict[str, Traffic]) -> None:
             assert counted.barriers == plan.rows * (ceil_div(chunks, warps) + 1)
         elif name == "split":
             reduce, write = plan.launches
-            assert counted.barriers == reduce.grid * (plan.rounds + 1) + write.grid
-        else:  # one after the leaves, and one for each 32-fold step of two folds at most
-            assert counted.barriers <= 5 * blocks
+            folds = write.grid * (2 if reduce.grid > 32 else 1)  # of one row's nodes
+            assert counted.barriers == reduce.grid * (plan.rounds + 1) + folds
+        else:
+            # One after nodes are stored, and one after each level of the tree that a block folds.
+            levels = (chunks - 1).bit_length()
+            if len(plan.launches) == 3:  # a warp folds the nodes of a row's pieces, by shuffles
+                assert counted.kernels[1].barriers == 0
+                levels -= (first.grid // (plan.rows // 4) - 1).bit_length()
+            assert counted.barriers == first.grid * (min(len(plan.launches), 2) + levels)
 
 
 @pytest.mark.parametrize("n", [61, 1021, 4099])
