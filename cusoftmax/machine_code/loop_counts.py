@@ -225,7 +225,7 @@ class _LaunchLoops:
         before = False
         if levels is not None and levels.parent is not None:
             beside = levels.parent.children
-            before = any(x.has("BAR") and x.start < levels.start for x in beside)
+            before = any(x.has("BAR") and x.header < levels.header for x in beside)
         parts = self.launch.kernel.cluster if before else self._leaves()
         steps = max(1, int(log2(parts)))
         if loop is levels:

@@ -478,12 +478,12 @@ def _column(builder: PlanBuilder) -> Plan:
     warps = walkers * lanes // WARP
     writes = bool(builder.operation.outputs)
     launches = [launch(1, walkers, 1, tiles * pieces, rounds * walkers)]
-    # Each block of the last launch folds the nodes of its rows itself, where these are few: as it
-    # reads those of all pieces, their bytes are to be a fraction of its own elements'.
+    # Each block of the last launch folds the nodes of its rows itself, where their bytes are few
+    # beside those of its elements, or where blocks are so few that a launch would wait for memory.
     of_pieces = power_of_two(pieces) * columns * builder.node_bytes
     own = walkers * items * rounds * columns * sum(size for _, size in builder.along)
-    few = of_pieces <= min(tuning.COLUMN_NODE_BYTES, own // 4)
-    folds = writes and not staged and few
+    few = of_pieces <= own // 4 or tiles * pieces <= 4 * builder.device.sm_count
+    folds = writes and not staged and few and of_pieces <= tuning.COLUMN_NODE_BYTES
     if not folds:
         launches.append(launch(2, walkers, 1, ceil_div(problem.rows, warps)))
     if writes:
