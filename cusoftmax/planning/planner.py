@@ -446,7 +446,7 @@ def _column(builder: PlanBuilder) -> Plan:
             group=vector,
             lanes=lanes,
             items=items,
-            threads=_column_warps(builder, vector, rounds=stage in (1, 4) and not staged) * WARP,
+            threads=_column_warps(builder, vector, 0 if staged else stage) * WARP,
             cluster=cluster,
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
@@ -583,11 +583,12 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
     return long[0] if long else walkers(direct._replace(lanes=lanes[-1]), several)
 
 
-def _column_warps(builder: PlanBuilder, vector: int, *, rounds: bool = False) -> int:
-    """Return the most warps of a block, which limits the registers."""
+def _column_warps(builder: PlanBuilder, vector: int, stage: int = 0) -> int:
+    """Return the most warps of a block, which limits the registers; staged rows say stage 0."""
     dtypes = [o.dtype for o in builder.problem.operands]
     exact = builder.operation.compensated(dtypes, builder.acc)
-    if rounds and builder.operation.row_inputs:
+    rounds = stage in (1, 4)
+    if stage == 3 or (rounds and builder.operation.row_inputs):
         return tuning.COLUMN_WARPS_ROWS
     many = rounds or (vector == tuning.COLUMN_VECTOR and exact)
     return tuning.COLUMN_WARPS_FLOAT if many else tuning.COLUMN_WARPS

@@ -64,7 +64,9 @@ COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocess
 COLUMN_WARPS_FLOAT = Tuned(
     12, None, "rounds, and four columns of two-word sums, spill at 128 registers"
 )
-COLUMN_WARPS_ROWS = Tuned(8, None, "rounds beside values that come with the rows spill at 168")
+COLUMN_WARPS_ROWS = Tuned(
+    8, None, "rounds beside values that come with the rows, or after a fold apart, spill at 168"
+)
 COLUMN_BLOCK_WARPS = Tuned(4, None, "of rows read twice: small blocks, many of which are resident")
 COLUMN_LONG_WARPS = Tuned(8, None, "staged rows that do not fit: few pieces, each with a node")
 COLUMN_NODE_BYTES = Tuned(48 << 10, None, "of a block's rounds, or of its rows: four blocks fit")
