@@ -275,7 +275,7 @@ def candidates(form: Form, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]
         return
     if pattern == "column":
         for n in refined(_COLUMN_LENGTHS):
-            for columns in (37, 48):  # lines that begin anywhere, and at sectors
+            for columns in (37, 48, 12):  # lines that begin anywhere, at sectors; few
                 yield (max(2, least_rows), n, columns), 1
         return
     if pattern == "map":
