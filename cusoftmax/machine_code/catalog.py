@@ -271,7 +271,7 @@ def _few() -> Iterator[_Shapes]:
 def _columns() -> Iterator[_Shapes]:
     # Small arrays are not staged, and clusters are as large as shared memory asks.
     for inner in _inner():
-        for batch in (1, _MANY_MATRICES):
+        for batch in (1, 6, _MANY_MATRICES):
             for first in (4, 5):
                 yield [((batch, (first << k) // 4, inner), 1) for k in range(_LONGER.bit_length())]
 
@@ -284,8 +284,8 @@ def _strided() -> Iterator[_Shapes]:
                 yield [((2, rows, n), (0, 2)) for n in lengths]
     for inner in _inner():
         powers = [1 << k for k in range(_LONGER.bit_length())]
-        yield [((2, 1, n + 1, inner), (0, 2)) for n in powers]
-        yield [((2, _MANY_MATRICES, n, inner), (0, 2)) for n in powers]
+        for matrices in (1, 2, _MANY_MATRICES):
+            yield [((2, matrices, n + (matrices < 3), inner), (0, 2)) for n in powers]
 
 
 def _batched() -> Iterator[_Shapes]:
@@ -309,4 +309,4 @@ def _apart(problem: Problem) -> Problem:
 
 def _inner() -> set[int]:
     """Numbers of rows side by side: for each access width and each power of two of lanes."""
-    return {vector * lanes for vector in (1, 2, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 239)}
+    return {vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 129, 239)}
