@@ -71,7 +71,7 @@ def empty_workspace() -> Iterator[None]:
 def rows_a_block(plan: Plan) -> int:
     """Return the number of rows that a block of the group pattern works on at once."""
     (launch,) = plan.launches
-    return launch.block // int(launch.kernel["CSM_LANES"])
+    return launch.block // int(launch.kernel["CSM_LANES"]) * plan.rounds
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -220,7 +220,7 @@ def test_column(emulated: Any, op: str, shape: tuple[int, int]) -> None:
     plan = plan_of(emulated, op, *inputs, axis=0, out=out)
     assert plan.pattern == "column" and len(plan.launches) == 1
     (launch,) = plan.launches
-    columns = int(launch.kernel["CSM_LANES"]) * plan.vector * plan.rounds
+    columns = int(launch.kernel["CSM_LANES"]) * plan.vector * plan.passes
     tiles = -(-inner // columns)
     assert launch.grid == tiles * plan.cluster
     chosen = [0, tiles // 3, tiles - 2, tiles - 1]
