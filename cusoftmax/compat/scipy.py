@@ -53,6 +53,14 @@ def softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
     ------
     TypeError, ValueError
         As `cusoftmax.softmax`.
+
+    Examples
+    --------
+    >>> import cupy
+    >>> from cusoftmax.compat import scipy
+    >>> scipy.softmax(cupy.asarray([[2.0, 4.0], [2.0, 1.0]])).round(4)
+    array([[0.1025, 0.7573],
+           [0.1025, 0.0377]])
     """
     return cusoftmax.softmax(x, axis)
 
@@ -76,6 +84,13 @@ def log_softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
     ------
     TypeError, ValueError
         As `cusoftmax.log_softmax`.
+
+    Examples
+    --------
+    >>> import cupy
+    >>> from cusoftmax.compat import scipy
+    >>> scipy.log_softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0])).round(4)
+    array([-2.278, -0.278, -2.278, -3.278])
     """
     return cusoftmax.log_softmax(x, axis)
 
@@ -131,6 +146,13 @@ def logsumexp(
     ------
     TypeError, ValueError
         As `cusoftmax.logsumexp`; ValueError also if `a` and `b` do not broadcast.
+
+    Examples
+    --------
+    >>> import cupy
+    >>> from cusoftmax.compat import scipy
+    >>> float(scipy.logsumexp(cupy.asarray([2.0, 4.0, 2.0, 1.0])).round(4))
+    4.278
     """
     signed = plain_bool("logsumexp", "return_sign", return_sign)
     if b is None:
@@ -202,9 +224,8 @@ def patch() -> Patch:
 
     Examples
     --------
-    >>> import cupy, scipy.special
-    >>> from cusoftmax.compat.scipy import patch
-    >>> with patch():
+    >>> import cupy, scipy.special, cusoftmax.compat.scipy
+    >>> with cusoftmax.compat.scipy.patch():
     ...     scipy.special.softmax(cupy.asarray([2.0, 4.0, 2.0, 1.0])).round(4)
     array([0.1025, 0.7573, 0.1025, 0.0377])
     """

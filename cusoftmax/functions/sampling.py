@@ -168,7 +168,7 @@ def sample(
     >>> import cupy, cusoftmax
     >>> x = cupy.asarray([[2.0, 4.0, 2.0, 1.0]] * 5)
     >>> cusoftmax.sample(x, seed=7)
-    array([1, 1, 1, 1, 2])
+    array([3, 2, 0, 1, 1])
     """
     key = _seed("sample", seed)
     t = checks.accepted_number("sample", "temperature", temperature)

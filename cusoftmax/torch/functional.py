@@ -99,6 +99,13 @@ def log_softmax(
     ------
     TypeError, IndexError, ValueError
         As `softmax`.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([2.0, 4.0, 2.0, 1.0], device="cuda")
+    >>> ct.log_softmax(x, dim=-1)
+    tensor([-2.2780, -0.2780, -2.2780, -3.2780], device='cuda:0')
     """
     return _of_logits("log_softmax", input, dim, dtype, scale, mask, bias, causal)
 
@@ -133,6 +140,13 @@ def logsumexp(
     ------
     TypeError, IndexError, ValueError
         As `softmax`.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([2.0, 4.0, 2.0, 1.0], device="cuda")
+    >>> ct.logsumexp(x, dim=-1)
+    tensor(4.2780, device='cuda:0')
     """
     check_tensor("logsumexp", "input", input)
     floats = input if input.is_floating_point() else input.to(torch.get_default_dtype())
@@ -191,6 +205,13 @@ def cross_entropy(
     A target that is neither a class nor `ignore_index` gives NaN: nothing waits for the GPU to
     look. Classes of probability or weight 0 do not affect the loss even if their logit is -inf,
     where PyTorch gives NaN.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([[2.0, 4.0, 2.0, 1.0]], device="cuda")
+    >>> ct.cross_entropy(x, torch.tensor([1], device="cuda"))
+    tensor(0.2780, device='cuda:0')
     """
     if size_average is not None or reduce is not None:
         reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
@@ -251,6 +272,13 @@ def gumbel_softmax(
     Notes
     -----
     A CUDA graph replays the seed that it was captured with.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([2.0, 4.0, 2.0, 1.0], device="cuda")
+    >>> ct.gumbel_softmax(x, hard=True, seed=1)
+    tensor([0., 1., 0., 0.], device='cuda:0')
     """
     if eps != 1e-10:
         warnings.warn("eps has no effect", stacklevel=2)
@@ -294,6 +322,13 @@ def sample(
     ------
     TypeError, IndexError, ValueError
         As `gumbel_softmax`.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([[2.0, 4.0, 2.0, 1.0]] * 5, device="cuda")
+    >>> ct.sample(x, seed=7)
+    tensor([1, 1, 1, 1, 1], device='cuda:0')
     """
     whole, last = _row("sample", logits, dim)
     return ops.sample(whole, _seed(generator, seed), last, float(temperature))
@@ -330,6 +365,14 @@ def topk_softmax(
         As `softmax`.
     ValueError
         If `k` is out of range, or `normalise` is not known.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([2.0, 4.0, 2.0, 1.0], device="cuda")
+    >>> values, indices = ct.topk_softmax(x, 2)
+    >>> values, indices
+    (tensor([0.7573, 0.1025], device='cuda:0'), tensor([1, 0], device='cuda:0'))
     """
     if normalise not in ("row", "topk"):
         raise ValueError(
@@ -366,6 +409,13 @@ def segment_softmax(input: Tensor, offsets: Tensor, dtype: torch.dtype | None = 
     ------
     TypeError, ValueError
         As `cusoftmax.segment_softmax`.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([2.0, 4.0, 2.0, 1.0], device="cuda")
+    >>> ct.segment_softmax(x, torch.tensor([0, 2, 4], device="cuda"))
+    tensor([0.1192, 0.8808, 0.7311, 0.2689], device='cuda:0')
     """
     check_tensor("segment_softmax", "input", input)
     check_tensor("segment_softmax", "offsets", offsets)

@@ -78,6 +78,14 @@ def linear_cross_entropy(
     With a sum or mean the gradients are computed with the loss, as long as one is needed. Without
     reduction the backward pass computes the logits again, chunk by chunk; so it does in float16,
     where the scale of a loss must come before the gradients of logits, which may vanish.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> hidden = torch.tensor([[1.0, 2.0], [0.0, 1.0]], device="cuda")
+    >>> weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], device="cuda")
+    >>> ct.linear_cross_entropy(hidden, weight, torch.tensor([2, 0], device="cuda"))
+    tensor(1.1348, device='cuda:0')
     """
     caller = "linear_cross_entropy"
     functional.check_reduction(caller, reduction)

@@ -16,6 +16,13 @@ class Softmax(torch.nn.Softmax):  # type: ignore[misc]
         The dimension that is normalised.
     scale, causal
         As for `functional.softmax`. `mask` and `bias` are arguments of a call.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([2.0, 4.0, 2.0, 1.0], device="cuda")
+    >>> ct.Softmax(dim=-1)(x)
+    tensor([0.1025, 0.7573, 0.1025, 0.0377], device='cuda:0')
     """
 
     _function = staticmethod(functional.softmax)
@@ -42,7 +49,15 @@ class Softmax(torch.nn.Softmax):  # type: ignore[misc]
 
 
 class LogSoftmax(Softmax):
-    """`functional.log_softmax` along `dim`; the parameters are those of `Softmax`."""
+    """`functional.log_softmax` along `dim`; the parameters are those of `Softmax`.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([2.0, 4.0, 2.0, 1.0], device="cuda")
+    >>> ct.LogSoftmax(dim=-1)(x)
+    tensor([-2.2780, -0.2780, -2.2780, -3.2780], device='cuda:0')
+    """
 
     _function = staticmethod(functional.log_softmax)
 
@@ -54,6 +69,13 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):  # type: ignore[misc]
     ----------
     weight, size_average, ignore_index, reduce, reduction, label_smoothing, z_loss, softcap
         As for `functional.cross_entropy`.
+
+    Examples
+    --------
+    >>> import torch, cusoftmax.torch as ct
+    >>> x = torch.tensor([[2.0, 4.0, 2.0, 1.0]], device="cuda")
+    >>> ct.CrossEntropyLoss(z_loss=0.01)(x, torch.tensor([1], device="cuda"))
+    tensor(0.4610, device='cuda:0')
     """
 
     def __init__(
