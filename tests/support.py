@@ -252,6 +252,8 @@ PLAN_KINDS = {
 }
 # For operations that add nothing to how a row is laid over threads: of clusters that of eight.
 MAIN_PLAN_KINDS = tuple(k for k in PLAN_KINDS if not k.endswith(("x2", "x4", "x16")))
+# Kinds whose shortest cases have millions of elements.
+LONG_PLAN_KINDS = {"block x16", "block x8 parked"}
 LONGEST = 1 << 20
 
 # Shape and axis of a short case of each pattern that selects, for every dtype and up to 64 picks.

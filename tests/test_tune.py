@@ -15,7 +15,7 @@ from benchmarks.static import tuning_problems
 from cusoftmax.planning import tuning as tuned
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend, launch
-from tests.support import PLAN_KINDS
+from tests.support import LONG_PLAN_KINDS, PLAN_KINDS
 
 SESSION = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu_session.sh"
 
@@ -133,7 +133,6 @@ def test_session_without_a_gpu_says_so(tmp_path: Path) -> None:
 def test_sanitised_calls_have_every_kind_of_plan() -> None:
     specs = [DeviceSpec.known(arch) for arch in sanitize.EMULATED_ARCHS]
     made = list(sanitize.calls(specs, sanitize.MAX_ELEMENTS[True], ("float32",), True))
-    need_longer_rows = {"block x16", "block x8 parked"}
-    assert {call.kind for _, call in made} >= set(PLAN_KINDS) - need_longer_rows
+    assert {call.kind for _, call in made} >= set(PLAN_KINDS) - LONG_PLAN_KINDS
     longer = list(sanitize.calls(specs[:1], sanitize.MAX_ELEMENTS[False], ("float32",), False))
-    assert {call.kind for _, call in longer} >= need_longer_rows
+    assert {call.kind for _, call in longer} >= LONG_PLAN_KINDS

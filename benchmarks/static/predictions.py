@@ -11,6 +11,7 @@ from typing import TypeVar
 from benchmarks.static import peer_cost
 from cusoftmax.machine_code.chips import Chip
 from cusoftmax.machine_code.cost import Cost, compiled, cost
+from cusoftmax.operations.lookup import find
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan
@@ -23,13 +24,17 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Case:
-    """A batch of contiguous rows on a chip; as large as is usual, if the rows are not given."""
+    """A batch of rows on a chip; as large as is usual, if their number is not given.
+
+    Rows are contiguous, or the columns of a matrix.
+    """
 
     op: str
     dtype: str
     n: int
     chip: str
     rows: int = 0
+    columns: bool = False
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -39,7 +44,12 @@ class Case:
     def plan(self) -> Plan:
         """Return the plan on that chip's architecture."""
         device = DeviceSpec.known(Chip.named(self.chip).arch)
-        return plan(problem_for(self.op, (self.rows, self.n), self.dtype), device)
+        shape, axis = (self.rows, self.n), -1
+        if find(self.op, "Case").segmented:
+            shape, axis = (self.n,), 0
+        elif self.columns:
+            shape, axis = (self.n, self.rows), 0
+        return plan(problem_for(self.op, shape, self.dtype, axis), device)
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,7 @@ def _launch_json(launch: KernelCost) -> dict[str, Any]:
         "seconds": launch.times,
         "limiter": launch.limiter,
         "loops_of_unknown_length": launch.unknown_loops,
+        "instructions_are": "executed" if launch.executed else "static",
     }
 
 
@@ -141,9 +142,11 @@ def show(console: Console, found: Cost) -> None:
     unknown = sum(launch.unknown_loops for launch in found.launches)
     if unknown:
         console.print(f"{unknown} loops of unknown length are counted as one round", style="yellow")
+    executed = any(launch.executed for launch in found.launches)
     console.print(
-        "each part of the code counts as often as a few rows of normal numbers enter it: the "
-        "kernel's PTX ran on this CPU",
+        "machine code: each part counts as often as a few rows of normal numbers enter it, whose "
+        "PTX ran on this CPU"
+        + ("; executed PTX: what those rows execute, as its loops depend on them" * executed),
         markup=False,
         soft_wrap=True,
     )
@@ -168,6 +171,7 @@ def _table(found: Cost) -> Table:
         if any(name in k.per_element for k in launches):
             row(name, (f"{k.per_element.get(name, 0):.2f}" for k in launches))
     row("all", (f"{k.instructions:.1f}" for k in launches))
+    row("counted in", ("executed PTX" if k.executed else "machine code" for k in launches))
     heading("resources")
     row("grid × threads", (f"{k.grid:,} × {k.threads}" for k in launches))
     row("registers a thread", (str(k.registers) for k in launches))

@@ -2,15 +2,18 @@
 
 A kernel depends on pattern, dtypes, access width and a few powers of two, not on the row length, so
 a sample of problems finds all of them: between two thresholds of the planner only the alignment
-matters. The sample has several lengths in each octave, each with every alignment.
+matters. The sample has several lengths in each octave, each with every alignment, of which those
+between two that plan the same kernels are not planned.
 `tests/test_compiled.py` draws random problems and fails if one plans a kernel that is missing here.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.device import DeviceSpec
@@ -71,10 +74,26 @@ def planned_kernels(
 def _planned(device: DeviceSpec, op: str, dtype: str, layout: str) -> frozenset[Kernel]:
     # Without the planner's cache, which is smaller than this number of problems.
     make = plan.__wrapped__
-    problems = _problems(op, dtype, layout)
-    return frozenset(
-        launch.kernel for problem in problems for launch in make(problem, device).launches
-    )
+
+    def kernels(shape: tuple[int, ...], axis: _Axis, k: int | None) -> frozenset[Kernel]:
+        problem = problem_of(op, dtype, shape, axis, k)
+        if layout == "batched" and not OPERATIONS[op].segmented:
+            problem = _apart(problem)
+        return frozenset(launch.kernel for launch in make(problem, device).launches)
+
+    found: set[Kernel] = set()
+    for series in _calls(op, layout):
+        tried = sorted({0, len(series) // 2, len(series) - 1}) if series else []
+        planned = {at: kernels(*series[at]) for at in tried}
+        unsure = [*pairwise(tried)]
+        while unsure:
+            low, high = unsure.pop()
+            if high - low > 1 and planned[low] != planned[high]:
+                middle = (low + high) // 2
+                planned[middle] = kernels(*series[middle])
+                unsure += [(low, middle), (middle, high)]
+        found.update(*planned.values())
+    return frozenset(found)
 
 
 def problem_of(
@@ -173,8 +192,8 @@ def elements_held(kernel: Kernel) -> int:
 
 
 @cache
-def _lengths(limit: int, steps: int) -> tuple[int, ...]:
-    """Return lengths up to `limit`: on both sides of each step of an octave, in every alignment."""
+def _lengths(limit: int, steps: int) -> tuple[tuple[int, ...], ...]:
+    """Return series of lengths of one octave and alignment, on both sides of each step."""
     found = set(range(1, 65))
     octave = 64
     while octave <= limit:
@@ -185,85 +204,94 @@ def _lengths(limit: int, steps: int) -> tuple[int, ...]:
                 found.add(point + (align - point) % (2 * align))
             found.add(point + -point % 16)
         octave *= 2
-    return tuple(sorted(n for n in found if n <= limit))
+    series: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for n in sorted(n for n in found if n <= limit):
+        series[n.bit_length(), min(n & -n, 16)].append(n)
+    return tuple(map(tuple, series.values()))
 
 
-def _longer_lengths() -> list[int]:
-    """Return lengths at more steps where staged rows leave the chip before others do."""
-    beyond = [n for n in _lengths(_LONGER, _STEPS) if n > LONGEST]
+def _longer_lengths() -> list[tuple[int, ...]]:
+    """Return series of lengths, at more steps where staged rows leave the chip before others do."""
+    beyond = [series for series in _lengths(_LONGER, _STEPS) if series[0] > LONGEST]
     return [*_lengths(LONGEST, _STEPS // 2), *beyond]
 
 
-@cache
-def _problems(op: str, dtype: str, layout: str) -> tuple[Problem, ...]:
+_Axis = int | tuple[int, ...]
+_Shapes = Sequence[tuple[tuple[int, ...], _Axis]]  # and axes
+_Calls = Sequence[tuple[tuple[int, ...], _Axis, int | None]]  # and numbers of selected elements
+
+
+def _calls(op: str, layout: str) -> Iterator[_Calls]:
+    """Yield series of calls: where two plan the same kernels, so do those between them."""
     if OPERATIONS[op].segmented:  # contiguous, or columns side by side
         shapes = [(_LONGER,)] if layout in ("rows", "few") else [(_LONGER, 3), (1, 3)]
-        return tuple(problem_of(op, dtype, shape, 0) for shape in shapes)
-    if layout == "batched":
-        if OPERATIONS[op].selects or "map" in OPERATIONS[op].patterns:
-            return ()  # their kernels take any strides in every layout
-        return tuple(_apart(problem_of(op, dtype, *shape)) for shape in _batched())
-    many = [*{"rows": _rows, "few": _few, "column": _columns, "strided": _strided}[layout]()]
+        yield from ([(shape, 0, None)] for shape in shapes)
+        return
+    many = [
+        *{
+            "rows": _rows,
+            "few": _few,
+            "column": _columns,
+            "strided": _strided,
+            "batched": _batched,
+        }[layout]()
+    ]
     if not OPERATIONS[op].selects:
-        return tuple(problem_of(op, dtype, shape, axis) for shape, axis in many)
-    if layout == "strided":  # a selection has one axis, so no row has several dimensions
-        return ()
+        if layout != "batched" or "map" not in OPERATIONS[op].patterns:
+            yield from ([(shape, axis, None) for shape, axis in series] for series in many)
+        return
+    # Their kernels take any strides in every layout, and a row has one dimension.
+    if layout in ("strided", "batched"):
+        return
     if layout == "column":  # the columns of one matrix are laid out otherwise than of several
-        many += [(shape[1:], 0) for shape, _ in many]
-    return tuple(
-        problem_of(op, dtype, shape, axis, k)
-        for shape, axis in many
-        if isinstance(axis, int)
-        for k in _selected(op, shape[axis])
-        if k <= shape[axis]
-    )
+        many += [[(shape[1:], 0) for shape, _ in series] for series in many]
+    ks = _SELECTED if OPERATIONS[op].selects_many else _SELECTED[:1]
+    for series in many:
+        for at, k in enumerate(ks):
+            yield [
+                (shape, axis, k)
+                for shape, axis in series
+                if isinstance(axis, int)
+                and k <= shape[axis]
+                and (shape[axis] <= _SHORT or at % 3 == 0)
+            ]
 
 
-def _selected(op: str, n: int) -> tuple[int, ...]:
-    if not OPERATIONS[op].selects_many:
-        return _SELECTED[:1]
-    return _SELECTED if n <= _SHORT else _SELECTED[::3]
+def _rows() -> Iterator[_Shapes]:
+    for lengths in _lengths(LONGEST, _STEPS):
+        yield [((_MANY_ROWS, n), -1) for n in lengths]
 
 
-_Shapes = Iterator[tuple[tuple[int, ...], int | tuple[int, ...]]]
+def _few() -> Iterator[_Shapes]:
+    for lengths in _longer_lengths():
+        for rows in (*_FEW_ROWS, _MANY_ROWS) if lengths[0] > LONGEST else _FEW_ROWS:
+            yield [((rows, n), -1) for n in lengths]
 
 
-def _rows() -> _Shapes:
-    for n in _lengths(LONGEST, _STEPS):
-        yield (_MANY_ROWS, n), -1
-
-
-def _few() -> _Shapes:
-    for n in _longer_lengths():
-        for rows in (*_FEW_ROWS, _MANY_ROWS) if n > LONGEST else _FEW_ROWS:
-            yield (rows, n), -1
-
-
-def _columns() -> _Shapes:
+def _columns() -> Iterator[_Shapes]:
     # Small arrays are not staged, and clusters are as large as shared memory asks.
-    for k in range(_LONGER.bit_length()):
-        for inner in _inner():
-            for n in {1 << k, (5 << k) // 4}:
-                yield (1, n, inner), 1
-                yield (_MANY_MATRICES, n, inner), 1
+    for inner in _inner():
+        for batch in (1, _MANY_MATRICES):
+            for first in (4, 5):
+                yield [((batch, (first << k) // 4, inner), 1) for k in range(_LONGER.bit_length())]
 
 
-def _strided() -> _Shapes:
-    for n in _longer_lengths():
+def _strided() -> Iterator[_Shapes]:
+    for lengths in _longer_lengths():
         for rows in (2, 3, 9, 20, 1000):
-            yield (3, rows, n), (0, 2)
-            if n <= 64:  # where a factor of 3 steps over a power of two
-                yield (2, rows, n), (0, 2)
-    for k in range(_LONGER.bit_length()):
-        for inner in _inner():
-            yield (2, 1, (1 << k) + 1, inner), (0, 2)
-            yield (2, _MANY_MATRICES, 1 << k, inner), (0, 2)
+            yield [((3, rows, n), (0, 2)) for n in lengths]
+            if lengths[-1] <= 64:  # where a factor of 3 steps over a power of two
+                yield [((2, rows, n), (0, 2)) for n in lengths]
+    for inner in _inner():
+        powers = [1 << k for k in range(_LONGER.bit_length())]
+        yield [((2, 1, n + 1, inner), (0, 2)) for n in powers]
+        yield [((2, _MANY_MATRICES, n, inner), (0, 2)) for n in powers]
 
 
-def _batched() -> _Shapes:
-    for n in _lengths(_LONGER, _STEPS // 2):
+def _batched() -> Iterator[_Shapes]:
+    for lengths in _lengths(_LONGER, _STEPS // 2):
         for rows in (2, 20, 1000):
-            yield (3, rows, n), -1
+            yield [((3, rows, n), -1) for n in lengths]
 
 
 def _apart(problem: Problem) -> Problem:

@@ -10,15 +10,15 @@ leaves out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
 from cusoftmax.machine_code.entered import blocks_entered
-from cusoftmax.machine_code.executed import ExecutedLine, counted_rounds
-from cusoftmax.machine_code.flow import BlocksEntered, Loop, LoopCounts, walk
+from cusoftmax.machine_code.executed import ExecutedLine, totals_of
+from cusoftmax.machine_code.flow import BlocksEntered, LoopCounts, walk
 from cusoftmax.machine_code.limits import (
     LIMITERS,
     Occupancy,
@@ -67,6 +67,10 @@ class KernelCost:
         Seconds that each resource of `LIMITERS` needs.
     unknown_loops : int
         Loops of unknown length, which count as one round.
+    executed : bool
+        Whether `per_element` adds up to the PTX that was executed on a few rows, as where elements
+        are selected or segments searched; the classes then share it as they share the longest path.
+        Machine code takes 0.7 to 1.0 times as many instructions. Otherwise the path is counted.
     """
 
     name: str
@@ -83,6 +87,7 @@ class KernelCost:
     level2_bytes: float
     times: dict[str, float]
     unknown_loops: int
+    executed: bool
 
     @property
     def instructions(self) -> float:
@@ -164,8 +169,9 @@ def cost(
     executed : sequence of sequences of ExecutedLine
         Of each launch, how often its PTX was executed on a few ordinary rows, as
         `profiling.sectors.executed_lines` returns it: each part of the code then counts as often
-        as those rows enter it, and loops that depend on the data have the rounds that they made.
-        Without it the longest way through the code counts, and such loops are taken to be short.
+        as those rows enter it, and kernels whose loops depend on the data have as many instructions
+        as they executed. Without it the longest way through the code counts, and such loops are
+        taken to be short.
 
     Raises
     ------
@@ -218,8 +224,9 @@ def _compiled(kernels: tuple[Kernel, ...], arch: int) -> list[Code]:
 
 
 def depends_on_data(launch: Launch) -> bool:
-    """Whether the rounds of a launch's loops depend on the data: where elements are selected."""
-    return int(launch.kernel["CSM_SLOTS"]) > 0
+    """Whether what a launch executes depends on the data: elements are selected, segments found."""
+    kernel = launch.kernel
+    return int(kernel["CSM_SLOTS"]) > 0 or kernel["CSM_PATTERN"] == "segment"
 
 
 def _launches(
@@ -232,25 +239,17 @@ def _launches(
     def entered(number: int) -> BlocksEntered | None:
         return partial(blocks_entered, lines=executed[number]) if executed else None
 
-    def rounds(number: int, launch: Launch, code: Code) -> LoopCounts:
-        derived = loop_counts_of(plan, launch)
-        if not executed or not depends_on_data(launch):
-            return derived
-        counted = counted_rounds(code.instructions, code.base, executed[number])
-
-        def known(loop: Loop) -> float | None:
-            # The rows of a block are the plan's, not those of the few rows that ran.
-            made = counted.get(loop.header) if loop.depth else None
-            return derived(loop) if made is None else made
-
-        return known
+    def totals(number: int, launch: Launch) -> Mapping[str, float] | None:
+        if executed and depends_on_data(launch):
+            return totals_of(executed[number])
+        return None
 
     touched = level2_bytes or (0.0,) * len(codes)
     return tuple(
         kernel_cost(
             launch.kernel.name,
             code,
-            rounds(number, launch, code),
+            loop_counts_of(plan, launch),
             chip,
             plan.device,
             grid=launch.grid,
@@ -260,6 +259,7 @@ def _launches(
             memory_bytes=partial(memory_bytes, plan, launch),
             level2_bytes=sectors,
             entered=entered(number),
+            totals=totals(number, launch),
         )
         for number, (launch, code, sectors) in enumerate(
             zip(plan.launches, codes, touched, strict=True)
@@ -281,6 +281,7 @@ def kernel_cost(
     memory_bytes: Callable[[int], float],
     level2_bytes: float = 0.0,
     entered: BlocksEntered | None = None,
+    totals: Mapping[str, float] | None = None,
 ) -> KernelCost:
     """Predict the cost of one launch of any kernel.
 
@@ -298,8 +299,13 @@ def kernel_cost(
         Bytes of the sectors that it touches, if more than what it moves.
     entered : callable, optional
         Returns how often a warp enters the blocks of its code, as `flow.walk` takes it.
+    totals : mapping of str to float, optional
+        How many instructions a warp executes, as `flow.Walk.with_totals` takes it, if that is known
+        otherwise than from the loops.
     """
     found = walk(code.instructions, loop_counts, code.base, entered)
+    if totals is not None:
+        found = found.with_totals(totals)
     shared = shared_bytes + code.shared
     resident = occupancy(chip, device, code.registers, threads, shared)
     on_chip = min(grid, max(1, resident.blocks) * device.sm_count)  # blocks
@@ -329,6 +335,7 @@ def kernel_cost(
         through_level2,
         limits(found, chip, device, resident, grid, warps, moved, through_level2),
         found.unknown,
+        totals is not None,
     )
 
 

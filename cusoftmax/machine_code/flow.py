@@ -13,7 +13,7 @@ the longer one of two branches counts.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -85,6 +85,24 @@ class Walk:
     def executed(self) -> Path:
         """All that is executed."""
         return [*self.path, *self.beside]
+
+    def with_totals(self, totals: Mapping[str, float]) -> Walk:
+        """Return the same way with as many instructions as `totals` has.
+
+        Parameters
+        ----------
+        totals : mapping of str to float
+            By stem, such as ``"SHFL"``; those of all others under ``""``.
+        """
+        made: defaultdict[str, float] = defaultdict(float)
+        for line, weight in self.executed:
+            made[line.stem if line.stem in totals else ""] += weight
+        factors = {stem: totals[stem] / weight if weight else 0.0 for stem, weight in made.items()}
+        path, beside = (
+            [(x, n * factors[x.stem if x.stem in totals else ""]) for x, n in part]
+            for part in (self.path, self.beside)
+        )
+        return Walk(path, beside, self.loops, 0)
 
 
 def walk(

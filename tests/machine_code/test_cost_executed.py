@@ -1,58 +1,48 @@
-"""Loops whose rounds depend on the data are counted as the kernel's PTX runs."""
+"""Launches whose loops depend on the data cost what a few rows of theirs executed."""
 
 from __future__ import annotations
 
 import pytest
 
-from cusoftmax.machine_code.cost import compiled, cost
-from cusoftmax.machine_code.executed import ExecutedLine, counted_rounds
-from cusoftmax.machine_code.flow import walk
+from cusoftmax.machine_code.cost import cost
 from cusoftmax.profiling.sectors import executed_lines
-from tests.machine_code.cost_support import need_tools, plan_of, sass
-
-
-def test_rounds_are_those_of_the_loop_with_the_same_accesses() -> None:
-    code = sass(
-        """
-        LDG.E R1, [R2.64]
-        SHFL.BFLY P0, R1, R1, 0x1, 0x1f     # 1: the inner loop, twice a round
-        SHFL.BFLY P0, R1, R1, 0x2, 0x1f
-        @P0 BRA 0x10
-        @P1 BRA 0x0
-        STG.E [R2.64], R1
-        EXIT
-        """
-    )
-    lines = [
-        ExecutedLine("block", False, None, 64),
-        ExecutedLine("ld.global.f32", False, None, 640),
-        ExecutedLine("shfl.sync.bfly.b32", False, None, 6400),
-        ExecutedLine("bra", True, 2, 6400),
-        ExecutedLine("bra.uni", True, 1, 640),
-        ExecutedLine("st.global.f32", False, None, 64),
-        ExecutedLine("ret", False, None, 64),
-    ]
-    rounds = counted_rounds(code, 0, lines)
-    assert sorted(rounds.values()) == [5.0, 10.0]
-    path = walk(code, lambda loop: rounds[loop.header]).path
-    assert sum(weight for line, weight in path if line.stem == "SHFL") == 6400 / 64
+from tests.machine_code.cost_support import need_tools, plan_of
 
 
 @pytest.mark.parametrize(
-    ("op", "n"), [("topk_softmax", 4096), ("topk_softmax", 50257), ("sample", 9001)]
+    ("op", "dtype", "shape", "axis"),
+    [
+        ("topk_softmax", "float16", (4096, 128), -1),
+        ("topk_softmax", "float32", (512, 50257), -1),
+        ("topk_softmax", "float32", (3000, 64), 0),
+        ("sample", "float32", (512, 9001), -1),
+        ("segment_softmax", "float16", (100_000,), 0),
+    ],
 )
-def test_a_selection_costs_the_shuffles_that_it_makes(op: str, n: int) -> None:
+def test_what_a_selection_executes(op: str, dtype: str, shape: tuple[int, ...], axis: int) -> None:
     need_tools()
-    plan = plan_of(op, "float32", (512, n), -1, 90)
+    plan = plan_of(op, dtype, shape, axis, 90)
     lines = executed_lines(plan)
-    found = cost(plan, executed=lines)
-    (launch,), (code,) = found.launches, compiled(plan)
-    assert launch.unknown_loops == 0
-    threads = lines[0][0].times
-    shuffles = sum(line.times for line in lines[0] if line.name.startswith("shfl"))
-    rounds = counted_rounds(code.instructions, code.base, lines[0])
-    path = walk(code.instructions, lambda loop: rounds[loop.header], code.base).path
-    counted = sum(weight for line, weight in path if line.stem == "SHFL")
-    assert counted == pytest.approx(shuffles / threads, rel=0.1)
-    # Without the counts, the loops that insert elements are taken to make few rounds.
-    assert launch.instructions > cost(plan).launches[0].instructions
+    for launch, ran, planned in zip(
+        cost(plan, executed=lines).launches, lines, plan.launches, strict=True
+    ):
+        warps = planned.grid * planned.block // 32
+        scale = warps * 32 / (plan.rows * plan.n) / ran[0].warps
+        made = [line for line in ran if line.name != "block"]
+        assert launch.executed and launch.unknown_loops == 0
+        assert launch.instructions == pytest.approx(sum(x.warps for x in made) * scale)
+        shuffles = sum(x.warps for x in made if x.name.startswith("shfl"))
+        assert launch.per_element.get("shuffle", 0.0) > 0.999 * shuffles * scale  # and votes
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_path_of_a_softmax_is_about_what_it_executes(dtype: str) -> None:
+    """Of PTX, machine code has at most as much: constants and addresses are folded in."""
+    need_tools()
+    plan = plan_of("softmax", dtype, (512, 1000), -1, 90)
+    (ran,) = executed_lines(plan)
+    (launch,) = cost(plan, executed=(ran,)).launches
+    assert not launch.executed
+    warps = plan.launches[0].grid * plan.launches[0].block // 32
+    made = sum(x.warps for x in ran if x.name != "block") / ran[0].warps
+    assert 0.7 < launch.instructions / (made * warps * 32 / (plan.rows * plan.n)) < 1.0
