@@ -91,7 +91,7 @@ _LARGE = replace(_LONE, kind="block x16 parked", shape=(17, 80000), twin=_LONE)
 # Of whole sectors: a staged round has barriers of its own.
 _STREAM = Probe("stream", "softmax", "float32", (11, 70016), arch="sm_75", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
-_COLUMN = Probe("column x4", "softmax", "float32", (500, 40), axis=0)
+_COLUMN = Probe("column x4", "softmax", "float32", (500, 39), axis=0)
 _COLUMNS = Probe("column", "softmax", "float32", (100, 600), axis=0, grid=1)
 _SIDE_BY_SIDE = Probe("column", "softmax", "float16", (60, 2201), axis=0)  # staged, in parts
 # The widths of the tests of changes of plan: on both sides of a change of the number of pieces.
@@ -341,8 +341,8 @@ MUTATIONS = (
         "group: early return before the shuffles",
         DIVERGENCE,
         "patterns/group.cuh",
-        "    RowTile<Op, kLanes, kItems, kVec, int> tile(",
-        "    if (!present) return;\n    RowTile<Op, kLanes, kItems, kVec, int> tile(",
+        "      const Node node = tile.reduce(context);\n",
+        "      if (!present) return;\n      const Node node = tile.reduce(context);\n",
         (_SHORT,),
     ),
     Mutation(
@@ -445,8 +445,8 @@ MUTATIONS = (
         "sum: low part of the running sums of pairs dropped",
         BOUND,
         "reduce/operation.cuh",
-        "sum.lo = first ? error : sum.lo + error;",
-        "sum.lo = first ? error : sum.lo;",
+        "? lost : lo + lost;",
+        "? lost : lo;",
         (_TALL,),
     ),
     Mutation(
@@ -637,8 +637,16 @@ MUTATIONS = (
         "topk: an element taken twice",
         BOUND,
         "select/key_tile.cuh",
-        "left_ &= ~(1u << (item_of(found.index) & 31));",
-        "(void)found;",
+        "best = above(bound, item[i]) ? chosen(best, item[i], true) : best;",
+        "best = chosen(best, item[i], true);",
+        (_SELECTED,),
+    ),
+    Mutation(
+        "topk: a short row's lists merged without turning one round",
+        BOUND,
+        "select/picks.cuh",
+        "a[i] = chosen(a[i], b[kCount - 1 - i], true);",
+        "a[i] = chosen(a[i], b[i], true);",
         (Probe("topk_group", "topk_softmax", "float32", (70, 61)),),
     ),
     Mutation(

@@ -1,4 +1,4 @@
-"""Docstrings of public functions have every section, and their examples show what they print.
+"""Docstrings of public functions have examples, which show what they print.
 
 An example runs on the emulator: `cupy.asarray` gives an array of NumPy, of which a function of this
 package gets a copy on the device, and the results come back as NumPy's. Its repr is CuPy's.

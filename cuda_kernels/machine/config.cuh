@@ -67,8 +67,10 @@ constexpr int kVec = CSM_VEC;       // elements of one global access
 constexpr int kMaxVec = CSM_GROUP;  // the largest kVec that these dtypes allow, for any alignment; column: kVec
 constexpr int kLanes = CSM_LANES;   // lanes that share a row, or a chunk of it; column: lanes side by side over rows
 constexpr int kItems = CSM_ITEMS;   // elements that a lane holds; column: of each of its rows
-constexpr int kRowsEach = CSM_ROWS_EACH;  // group: rows that a thread takes one after the other from a span
-constexpr int kCluster = CSM_CLUSTER;     // blocks that share a row
+constexpr int kRowsEach = CSM_ROWS_EACH;  // group: most rows that a thread takes one after the other from a span
+// group: lanes by which the order of summation is defined, at least kLanes; and items that every row has in all lanes.
+constexpr int kOrderLanes = CSM_ORDER_LANES, kSureItems = CSM_SURE_ITEMS;
+constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
 // Dimensions in Layout: those that the rows are numbered by, and those of a row.
 constexpr int kBatchDims = CSM_BATCH_DIMS, kRowDims = CSM_ROW_DIMS;
 constexpr int kStage = CSM_STAGE;   // which launch of a pattern that has several
@@ -158,7 +160,7 @@ constexpr int kWarp = 32;
 constexpr int kChunk = kLanes * kItems;  // elements that kLanes lanes hold together
 static_assert(kWarp == CSM_WARP, "the host takes a warp to be of another size");
 
-static_assert(kItems % kMaxVec == 0 && kMaxVec % kVec == 0, "kItems is a multiple of kMaxVec, kMaxVec of kVec");
+static_assert(kItems % kVec == 0 && kMaxVec % kVec == 0, "kItems and kMaxVec are multiples of kVec");
 static_assert((kLanes & (kLanes - 1)) == 0 && kLanes <= kWarp, "lanes that share a row are a power of two");
 
 }  // namespace csm

@@ -12,12 +12,13 @@ namespace csm {
 struct Layout {
   i64 n;     // elements of a row
   i64 rows;  // rows
-  // Split and topk patterns: rounds of one chunk a warp that a block makes over its piece of a row. Column pattern,
-  // where operands are staged: passes over neighbouring rows.
+  // Split and topk patterns: rounds of one chunk a warp that a block makes over its piece of a row. Column pattern: of
+  // one chunk a walker. Where short rows are staged: rows that a thread of the group pattern takes.
   i64 rounds;
   i64 batch_dims, reduce_dims;  // dimensions in use of batch_* and reduce_*
   // Column pattern: so many rows lie side by side, inner_stride apart, and batch_* describe the other dimensions.
   i64 inner;
+  i64 passes;  // column pattern, where operands are staged: over neighbouring rows
   // Segment pattern: rows of a column, and blocks that check the offsets.
   i64 segments, checkers;
   i64 inner_stride[kOperands];
@@ -45,6 +46,7 @@ CSM_ASSERT_FIELD(rounds);
 CSM_ASSERT_FIELD(batch_dims);
 CSM_ASSERT_FIELD(reduce_dims);
 CSM_ASSERT_FIELD(inner);
+CSM_ASSERT_FIELD(passes);
 CSM_ASSERT_FIELD(segments);
 CSM_ASSERT_FIELD(checkers);
 CSM_ASSERT_FIELD(inner_stride);

@@ -156,10 +156,11 @@ CSM_DEVICE void global_store_uncached(void* address, V value, bool wanted) {
 }
 
 // A pointer from which the compiler computes those at constant distances, as it does for the other accesses: it would
-// compute the address of each of the above from the array's start.
+// compute the address of each of the above from the array's start. That it points to global memory stays known.
 CSM_DEVICE char* common_base(char* pointer) {
-  asm("" : "+l"(pointer));
-  return pointer;
+  size_t address = __cvta_generic_to_global(pointer);
+  asm("" : "+l"(address));
+  return static_cast<char*>(__cvta_global_to_generic(address));
 }
 
 // Copies 16 bytes from global memory to a byte of dynamic shared memory, both aligned to 16, if `wanted`. The bytes are
@@ -197,6 +198,8 @@ CSM_DEVICE float reciprocal(float a) { return __frcp_rn(a); }
 CSM_DEVICE double reciprocal(double a) { return __drcp_rn(a); }
 // a, which is not NaN, unless b is larger.
 CSM_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
+CSM_DEVICE float minimum(float a, float b) { return fminf(a, b); }
+CSM_DEVICE double minimum(double a, double b) { return b < a ? b : a; }
 CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
 // The larger number if one is positive, else any of the two: integers have a maximum of three.
 CSM_DEVICE float larger_positive(float a, float b) { return __int_as_float(max(__float_as_int(a), __float_as_int(b))); }
@@ -359,9 +362,10 @@ template <class T>
 CSM_DEVICE PairOf<T> at_least(PairOf<T> a, T least) {
   return each(a, [=](T one) { return at_least(one, least); });
 }
+// For NaN it is `least`.
 template <class T>
 CSM_DEVICE PairOf<T> maximum(PairOf<T> a, T least) {
-  return each(a, [=](T one) { return maximum(one, least); });
+  return each(a, [=](T one) { return maximum(least, one); });
 }
 template <class T>
 CSM_DEVICE PairOf<T> exp2_approx(PairOf<T> a) {

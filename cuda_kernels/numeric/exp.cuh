@@ -201,7 +201,7 @@ CSM_DEVICE T exp_polynomial(T r) {
 // e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
 // last place of low, which is finite. T is Acc or, without low, Pair.
 //
-// kNumbers: x is a float or −∞; NaN and +∞ give anything. In place of 0 there may be a subnormal.
+// kNumbers: x is a float or −∞; NaN gives 0, and +∞ anything. In place of 0 there may be a subnormal.
 template <bool kLow = false, bool kNumbers = false, class T>
 CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
   const Acc from = (ExpC::kRound - ExpC::kBias) - round;

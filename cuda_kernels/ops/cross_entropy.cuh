@@ -47,6 +47,9 @@ struct Op : OperationBase {
 
   // ---- the row's target ----
 
+  CSM_DEVICE static bool is_among(i64 target, i64 first, int count) {
+    return target >= first && target < first + count;
+  }
   CSM_DEVICE static bool ignored(const RowContext& context) {
     return !kSoft && context.integer[0] == context.option(kIgnored);
   }
@@ -77,6 +80,10 @@ struct Op : OperationBase {
 
   CSM_DEVICE static void pick(const Element& e, Place place, const RowContext& context, Values<kPicked>& picked) {
     if constexpr (!kSoft) picked[0] = place.is(context.integer[0]) ? e[0] : picked[0];
+  }
+
+  CSM_DEVICE static bool may_pick(i64 first, int count, const RowContext& context) {
+    return !kSoft && is_among(context.integer[0], first, count);
   }
 
   CSM_DEVICE static Acc key(const Element& e, const RowContext&) { return e[0]; }
@@ -164,7 +171,7 @@ struct Op : OperationBase {
     Factor factor;         // times an element's exponential: the softmax part of its gradient
     Acc at_target, share;  // the gradient at the target; what is subtracted elsewhere, per weight
     Acc upstream;          // what the difference of these is multiplied by
-    Reference reference;   // used with a cap only: the row's
+    Reference reference;   // the row's
     Acc four_per_cap;
     // For a soft target whose exponential is the row's largest, where W q − p would cancel, if the result is as precise
     // as the arithmetic: that exponential, −1 if the chunk has no such element; W = Σ_j p_j + 2 z ℓ, q and 1 − q.
@@ -173,6 +180,11 @@ struct Op : OperationBase {
     Acc q, others;
     i64 target;
     bool ignored;
+    // What at_target is made of: the target's logit and weight, what its class adds to the factor of q and what is
+    // subtracted; the row's sum and its inverse, its maximum and the exponential of that.
+    Acc logit, weight, excess, here;
+    DoubleWord sum, inverse, maximum;
+    Acc largest_one;
   };
 
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
@@ -205,16 +217,9 @@ struct Op : OperationBase {
           here = share;
           if constexpr (kTables > 0) here *= context.looked_up[0];
         }
-        total = weight + excess;
-        // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum: subtract its
-        // exponential from the sum.
-        const Acc x = row.picked[0];
-        const bool largest = x == row.m.hi;
-        const Acc q = (largest ? largest_one : exponential(x, reference_of(row.m))) * inverse.hi;
-        const DoubleWord sum = normalised(exponentials);
-        const Acc others = largest ? ((sum.hi - largest_one) + sum.lo) * inverse.hi : Acc(1) - q;
-        found.at_target = upstream * (fused(excess, q, -weight * others) - here);
-        if (!exists(context)) found.at_target = total = not_a_number();
+        total = exists(context) ? weight + excess : not_a_number();
+        found.logit = row.picked[0], found.weight = weight, found.excess = excess, found.here = here;
+        found.sum = exponentials, found.inverse = inverse, found.maximum = row.m, found.largest_one = largest_one;
         found.share = share;
         found.target = context.integer[0];
       }
@@ -229,6 +234,17 @@ struct Op : OperationBase {
     return found;
   }
 
+  CSM_DEVICE static void complete(Scale& row) {
+    if constexpr (kGradient && !kSoft) {
+      // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum: subtract its
+      // exponential from the sum.
+      const bool largest = row.logit == row.maximum.hi;
+      const Acc q = (largest ? row.largest_one : exponential(row.logit, row.reference)) * row.inverse.hi;
+      const DoubleWord sum = normalised(row.sum);
+      const Acc others = largest ? ((sum.hi - row.largest_one) + sum.lo) * row.inverse.hi : Acc(1) - q;
+      row.at_target = row.upstream * (fused(row.excess, q, -row.weight * others) - row.here);
+    }
+  }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place place, Values<kOutputs>& gradient) {
     if constexpr (kGradient) {
       Acc g = before_cap(e, row);
@@ -241,7 +257,7 @@ struct Op : OperationBase {
   // In chunks without the target.
   static constexpr bool kHasUsual = kGradient && !kSoft;
   CSM_DEVICE static bool are_usual(i64 first, int count, const Scale& row) {
-    return !row.ignored && (row.target < first || row.target >= first + count);
+    return !row.ignored && !is_among(row.target, first, count);
   }
   CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
   CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<kOutputs>& gradient) {

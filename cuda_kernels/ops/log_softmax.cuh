@@ -16,12 +16,17 @@ struct Op : OfLogits<WritesElements> {
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     term[0] = chunk_exponential(e, to, context);
   }
-  // The sum is not one of pairs, which are added up one after the other: too inexact beside a logit that dominates.
-  static constexpr bool kPairResults = kPlainPairs;
+  static constexpr bool kPairs = kPlainPairs && !kCountsOnes, kPairResults = kPlainPairs;
+  CSM_DEVICE static Pair terms_of(Pair e, const Reference& to) { return exponentials(e, to); }
 
   using Scale = LogValue;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
-    return log_value(chunk_maximum, row, context);
+    LogValue found = log_value(chunk_maximum, row, context);
+    if constexpr (kPairs && kWholeLog) {  // the chunk's shift has been subtracted from its elements
+      const DoubleWord rest = two_difference(found.maximum.hi, reference_of(chunk_maximum).shift.hi);
+      found.maximum = drop_invalid_low({rest.hi, rest.lo + found.maximum.lo});
+    }
+    return found;
   }
   CSM_DEVICE static Pair map_of(Pair e, const Scale& row) {
     const Pair rest = e - Pair(row.maximum.hi);

@@ -21,6 +21,10 @@ struct Op : Weighted<WritesRows> {
     term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, to, factor));
   }
 
+  // +∞ less the shift, which is then infinite too, is NaN: its term is 0, and the sum starts at +∞.
+  static constexpr bool kPairs = !kWeights && kPlainPairs && !kCountsOnes, kMayBeInfinite = !kWeights;
+  CSM_DEVICE static Pair terms_of(Pair e, const Reference& to) { return exponentials(e, to); }
+
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
     const Acc largest = largest_exponential(row.m);
     const DoubleWord sum = drop_invalid_low(

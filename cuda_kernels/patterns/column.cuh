@@ -4,21 +4,22 @@
 // Warp: kLanes threads side by side across the rows, so that its accesses are contiguous, and 32 / kLanes of them one
 // below the other along the rows.
 // Block: its warps continue along the same rows. A row is shared by block_threads / kLanes threads, its walkers (a
-// power of two). Each walker reduces its part of the row to a node, a leaf of the binary tree of reduce/fold.cuh;
-// groups of lanes fold the leaves through shared memory.
+// power of two). Each walker reduces its part of the row to a node, a leaf of the binary tree of reduce/fold.cuh; the
+// block folds the leaves in shared memory.
 //
 //   stage 0   the row fits on the chip: the walkers of one block, or of kCluster blocks along it, hold all of it;
-//   stage 1   longer rows are cut into pieces, first of three launches: each block folds its leaves and writes the
-//             node of its piece to the workspace;
+//   stage 1   longer rows are cut into pieces, first of two or three launches: each block makes layout.rounds rounds
+//             over its piece, folds the leaves and writes the node of its piece to the workspace;
 //   stage 2   a warp folds the nodes of one row; if there are no elements to write, it writes the row's values;
-//   stage 3   if there are, each block reads its piece again and writes it, and the row's values.
+//   stage 3   if there are, each block reads its piece again and writes it, and the row's values;
+//   stage 4   in place of stages 2 and 3, where pieces are few: each block folds the nodes of its rows itself.
 //
-// Where operands are staged, the block takes layout.rounds times as many rows, or all that lie side by side: it copies
+// Where operands are staged, the block takes layout.passes times as many rows, or all that lie side by side: it copies
 // its part of these to shared memory at once (reduce/column_span.cuh), and makes a pass for each kColumns of them.
 //
 // Shared memory: that part of the rows, and their row inputs; a node for each walker and row of a pass; in a cluster
-// also a node for each block and row; in stage 3 a node for each row. Workspace: a node for each piece of each row,
-// then a node for each row.
+// also a node for each block and row; in stage 3 a node for each row, in stage 4 for each piece too. Workspace: a node
+// for each piece of each row, then a node for each row.
 //
 // Barriers, for each pass: one after the leaves are stored, one after each level of the fold, and one before shared
 // memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
@@ -31,16 +32,22 @@
 
 namespace csm {
 
+using Index = NthType<kStage == 0, i64, int>::type;  // of an element in its row
+
 // kItems elements of each of kVec neighbouring rows, in one thread's registers.
 template <class Op>
 class ColumnTile {
  public:
   // Elements [first, first + kItems) of the rows; `n` is 0 for a thread with no rows.
-  CSM_DEVICE ColumnTile(i64 first, i64 n) : first_(first), n_(n) {}
+  CSM_DEVICE ColumnTile(Index first, Index n) : first_(first) {
+    const Index left = n - first;
+    left_ = static_cast<int>(left < 0 ? 0 : left < kItems ? left : kItems);
+  }
 
   CSM_DEVICE void read(const Arguments& args, const Row& row, const ColumnSpan& span,
                        const RowContext (&context)[kVec]) {
-    read_inputs(args, row, span);
+    if (full()) read_inputs(args, row, span, [](int) { return true; });
+    else read_inputs(args, row, span, [&](int i) { return wanted(i); });
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       if (!wanted(i)) break;  // later items are absent too, so the compiler can drop them
@@ -105,34 +112,27 @@ class ColumnTile {
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const ColumnSpan& span,
                         const typename Op::Scale (&scale)[kVec]) const {
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      Values<kOutputs> result[kVec];
-#pragma unroll
-      for (int c = 0; c < kVec; ++c) {
-        Element e = item_[i][c];
-        if constexpr (Op::kHasPower) e[0] *= scale[c].power;
-        Op::map(e, scale[c], {first_, i}, result[c]);
-        if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
-      }
-      store_outputs(args, row, span, i, result);
-    }
+    if (full()) write_results(args, row, span, scale, [](int) { return true; });
+    else write_results(args, row, span, scale, [&](int i) { return wanted(i); });
   }
 
  private:
   Element item_[kItems][kVec];
-  i64 first_, n_;
+  Index first_;
+  int left_;       // of its items the rows have so many
   unsigned kept_;  // if elements can be hidden: a bit for each element, set unless it is
   static_assert(!kHides || kItems * kVec <= 32, "a bit for each of a thread's elements");
 
-  CSM_DEVICE bool wanted(int i) const { return first_ + i < n_; }
+  CSM_DEVICE bool wanted(int i) const { return i < left_; }
+  // Whether the rows have all items. Accesses are then without conditions.
+  CSM_DEVICE bool full() const { return left_ == kItems; }
   template <int Operand>
   CSM_DEVICE i64 down(const Arguments& args, int i) const {
     const Layout& at = args.layout;
     return offset_of(first_ + i, at.reduce_size, at.reduce_stride[Operand], at.reduce_dims);
   }
-  template <int Operand = 0>
-  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const ColumnSpan& span) {
+  template <int Operand = 0, class Wanted>
+  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const ColumnSpan& span, Wanted wanted) {
     if constexpr (Operand < kInputs) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
@@ -146,12 +146,29 @@ class ColumnTile {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
       }
-      read_inputs<Operand + 1>(args, row, span);
+      read_inputs<Operand + 1>(args, row, span, wanted);
+    }
+  }
+
+  template <class Wanted>
+  CSM_DEVICE void write_results(const Arguments& args, const Row& row, const ColumnSpan& span,
+                                const typename Op::Scale (&scale)[kVec], Wanted wanted) const {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      Values<kOutputs> result[kVec];
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) {
+        Element e = item_[i][c];
+        if constexpr (Op::kHasPower) e[0] *= scale[c].power;
+        Op::map(e, scale[c], {first_, i}, result[c]);
+        if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
+      }
+      store_outputs(args, row, span, i, wanted(i), result);
     }
   }
 
   template <int Which = 0>
-  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, const ColumnSpan& span, int i,
+  CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, const ColumnSpan& span, int i, bool wanted,
                                 const Values<kOutputs> (&result)[kVec]) const {
     if constexpr (Which < kOutputs) {
       constexpr int kOperand = kFirstOutput + Which;
@@ -159,11 +176,11 @@ class ColumnTile {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) give[c] = result[c][Which];
       if constexpr (kStaged<kOperand>) {
-        store<Type<kOperand>>(row.staged[kOperand] + i * span.pitch<kOperand>(), wanted(i), give);
+        store<Type<kOperand>>(row.staged[kOperand] + i * span.pitch<kOperand>(), wanted, give);
       } else {
-        store<Type<kOperand>>(row.start[kOperand] + down<kOperand>(args, i), wanted(i), give);
+        store<Type<kOperand>>(row.start[kOperand] + down<kOperand>(args, i), wanted, give);
       }
-      store_outputs<Which + 1>(args, row, span, i, result);
+      store_outputs<Which + 1>(args, row, span, i, wanted, result);
     }
   }
 };
@@ -209,41 +226,34 @@ class StagedRowInputs {
 };
 
 constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
-// Where shared memory holds the node of a walker and row. Walkers follow each other; the rows of each are permuted, so
-// that neither lanes that store nodes of neighbouring rows nor lanes that fold the parts of some rows (folded_column)
-// meet bank conflicts, but in short steps of folds of more than 32 walkers.
-// Numbers are unsigned, and powers of two are told by their exponents: a division takes more instructions than a merge.
+// Where shared memory holds the node of a walker and row. Walkers follow each other, and the rows of each; but neither
+// lanes that store the nodes of a warp's walkers nor lanes that merge neighbouring parts, any power of two apart, meet
+// bank conflicts: kAcrossBits bits of the walker choose banks, each a parity of the bits that far apart, and further
+// bits turn the columns of a thread's second row.
 CSM_DEVICE constexpr unsigned log2_of(unsigned n) { return n > 1 ? 1 + log2_of(n / 2) : 0; }
-constexpr unsigned kColumnBits = log2_of(kColumns), kBankBits = log2_of(128 / sizeof(Acc)), kWarpBits = log2_of(kWarp);
-constexpr unsigned kAcrossBits = kColumnBits < kBankBits ? kBankBits - kColumnBits : 0;  // walkers that use each bank
+constexpr unsigned kColumnBits = log2_of(kColumns), kBankBits = log2_of(128 / sizeof(Acc));
+constexpr unsigned kPartBits = log2_of(4096 / kLanes);  // of a walker's or piece's number
+constexpr unsigned kAcrossBits = kColumnBits < kBankBits ? kBankBits - kColumnBits : 0;
 CSM_DEVICE int node_at(int walker, int column) {
-  const unsigned part = static_cast<unsigned>(walker), turned = (part >> kAcrossBits) + (part >> kWarpBits);
-  return static_cast<int>((part << kColumnBits) + (static_cast<unsigned>(column) ^ turned % kColumns));
-}
-// The number-th row that groups of 2^bits lanes fold. The groups that share a wavefront take rows that lie apart.
-CSM_DEVICE unsigned folded_column(unsigned number, unsigned bits) {
-  constexpr unsigned kSideBits = kColumnBits < kBankBits ? kColumnBits : kBankBits;
-  const unsigned groups = bits < kBankBits ? kBankBits - bits : 0, apart = groups < kSideBits ? kSideBits - groups : 0;
-  const unsigned low = number & ((1u << kSideBits) - 1);
-  return number - low + ((low & ((1u << groups) - 1)) << apart) + (low >> groups);
+  const unsigned part = static_cast<unsigned>(walker), second = part >> kAcrossBits & (kVec - 1);
+  unsigned bank = part;
+#pragma unroll
+  for (unsigned far = kAcrossBits; kAcrossBits > 0 && far < kPartBits; far *= 2) bank ^= bank >> far;
+  bank = (part & ~((1u << kAcrossBits) - 1)) + (bank & ((1u << kAcrossBits) - 1));
+  return static_cast<int>((bank << kColumnBits) + (static_cast<unsigned>(column) ^ second * kLanes));
 }
 
-// Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place. Neighbouring
-// lanes take neighbouring parts. The whole block calls it, after a barrier, and it ends with a barrier.
+// Folds, for each of the block's rows, the first `parts` entries (a power of two) into entry 0, in place: a level of
+// the tree after the other, so that each merge is done once. The whole block calls it, after a barrier, and it ends
+// with a barrier.
 CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
-  const unsigned thread = static_cast<unsigned>(thread_index()), lane = thread % kWarp;
-  const unsigned all_bits = static_cast<unsigned>(lowest_bit(static_cast<unsigned>(parts)));
-  for (unsigned done = 0; done < all_bits; done += kWarpBits) {
-    const unsigned left = all_bits - done, bits = left < kWarpBits ? left : kWarpBits;
-    const unsigned places = static_cast<unsigned>(kColumns) << left;
-    for (unsigned base = thread - lane; base < places; base += static_cast<unsigned>(block_threads())) {
-      const unsigned place = base + lane;  // counts parts of a group first, then rows, then groups
-      const unsigned group = place >> bits >> kColumnBits, part = place & ((1u << bits) - 1);
-      const unsigned column = folded_column(place >> bits & (kColumns - 1), bits);
-      const bool present = place < places;
-      const int at = node_at(static_cast<int>(((group << bits) + part) << done), static_cast<int>(column));
-      const Node node = fold_lanes(nodes.load(at, present), 1 << bits);
-      if (present && part == 0) nodes.store(at, node);
+#pragma unroll 1  // merge() is many instructions
+  for (int apart = 1; apart < parts; apart *= 2) {
+    const int pairs = parts / 2 / apart * kColumns;
+#pragma unroll 1
+    for (int i = thread_index(); i < pairs; i += block_threads()) {
+      const int part = i / kColumns * 2 * apart, column = i % kColumns, at = node_at(part, column);
+      nodes.store(at, merge(nodes.load(at), nodes.load(node_at(part + apart, column))));
     }
     block_barrier();
   }
@@ -251,40 +261,94 @@ CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
 
 // The number of pieces of a row. A piece is what one block or cluster holds.
 CSM_DEVICE i64 pieces_of(const Layout& layout) {
-  const i64 length = i64(kItems) * (block_threads() / kLanes) * kCluster;
+  const i64 length = kItems * layout.rounds * (block_threads() / kLanes) * kCluster;
   return (layout.n + length - 1) / length;
 }
+
+// Where the workspace has the nodes of a piece of the rows side by side.
+CSM_DEVICE i64 place_of_piece(const Layout& layout, i64 pieces, i64 outer, i64 piece) {
+  return (outer * pieces + piece) * layout.inner;
+}
+
+// Stage 4: loads the nodes of the pieces of kColumns rows from `first` of those side by side on, and empty ones up to
+// `parts`.
+CSM_DEVICE void load_pieces(const Layout& layout, const SharedNodes& nodes, const GlobalNodes& workspace, i64 outer,
+                            i64 first, i64 pieces, int parts) {
+  constexpr int kInFlight = 4;  // nodes of which a thread issues loads before it stores one
+#pragma unroll 1
+  for (int i = thread_index(); i < parts * kColumns; i += kInFlight * block_threads()) {
+    Node node[kInFlight];
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k) {
+      const int place = i + k * block_threads(), column = place % kColumns, piece = place / kColumns;
+      node[k] = workspace.load(place_of_piece(layout, pieces, outer, piece) + first + column,
+                               first + column < layout.inner && piece < pieces);
+    }
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k) {
+      const int place = i + k * block_threads();
+      const int column = place % kColumns % kVec * kLanes + place % kColumns / kVec;  // a thread's are kLanes apart
+      if (place < parts * kColumns) nodes.store(node_at(place / kColumns, column), node[k]);
+    }
+  }
+}
+
+// A piece of the rows of a tile. Their numbers are below 2^31: divisions of 64 bits take many instructions.
+struct Unit {
+  i64 outer;  // of the dimensions beside the innermost
+  unsigned tile, piece, tiles, pieces;
+
+  CSM_DEVICE Unit(i64 index, i64 tile_count, i64 piece_count)
+      : tiles(static_cast<unsigned>(tile_count)), pieces(static_cast<unsigned>(piece_count)) {
+    const unsigned all = static_cast<unsigned>(index), whole = kStage == 0 ? all : all / pieces;
+    piece = kStage == 0 ? 0 : all - whole * pieces;
+    outer = whole / tiles;
+    tile = whole - static_cast<unsigned>(outer) * tiles;
+  }
+  CSM_DEVICE void advance(i64 units) {
+    const Unit step(units, tiles, pieces);
+    piece += step.piece;
+    const bool next_tile = piece >= pieces;
+    piece -= next_tile ? pieces : 0;
+    tile += step.tile + next_tile;
+    const bool next_outer = tile >= tiles;
+    tile -= next_outer ? tiles : 0;
+    outer += step.outer + next_outer;
+  }
+};
 
 CSM_DEVICE void walk(const Arguments& args) {
   const Layout& layout = args.layout;
   const int walkers = block_threads() / kLanes, walker = thread_index() / kLanes, lane = thread_index() % kLanes;
   const int rank = kCluster > 1 ? cluster_rank() : 0;
-  const i64 wide = kStages && kColumns * layout.rounds < layout.inner ? kColumns * layout.rounds
+  const i64 wide = kStages && kColumns * layout.passes < layout.inner ? kColumns * layout.passes
                    : kStages                                          ? layout.inner
                                                                       : kColumns;  // rows of a tile
-  const i64 tiles = (layout.inner + wide - 1) / wide;
-  const i64 pieces = pieces_of(layout);
-  const i64 units = layout.rows / layout.inner * tiles * pieces;
+  const int rounds = kStage == 0 || kStages ? 1 : static_cast<int>(layout.rounds);
+  const i64 tiles = (layout.inner + wide - 1) / wide, pieces = kStage == 0 ? 1 : pieces_of(layout);
   const int length = walkers * kItems;
   const GlobalNodes workspace(args.workspace);
 
-  const i64 first_unit = block_index() / kCluster;
-  for (i64 unit = first_unit; unit < units; unit += grid_blocks() / kCluster) {
-    const i64 piece = unit % pieces, outer = unit / pieces / tiles, tile_start = unit / pieces % tiles * wide;
-    const i64 first = (piece * kCluster + rank) * length;  // the block's elements of the rows are those from here on
-    const i64 left = layout.n - first < length ? layout.n - first : length;
+  Unit unit(block_index() / kCluster, tiles, pieces);
+  for (bool is_first_unit = true; unit.outer * layout.inner < layout.rows; is_first_unit = false) {
+    const i64 piece = unit.piece, outer = unit.outer, tile_start = unit.tile * wide;
+    // The block's elements of the rows are those from here on.
+    const Index n = static_cast<Index>(layout.n);
+    const Index first = (static_cast<Index>(piece) * kCluster + rank) * (length * rounds);
+    const Index left = n - first < length ? n - first : length;
     Row tile_row = row_at(args, outer);
-    tile_row.advance(layout, tile_start);
+    if constexpr (kStages) tile_row.advance(layout, tile_start);
     const i64 beside = layout.inner - tile_start < wide ? layout.inner - tile_start : wide;
     const ColumnSpan span(layout, tile_row, first, left, static_cast<int>(beside),
                           static_cast<int>(layout.n < length ? layout.n : length), static_cast<int>(wide));
     const StagedRowInputs row_inputs(kStages ? span.bytes() : 0, static_cast<int>(wide));
     const int nodes_at = kStages ? span.bytes() + row_inputs.bytes() : 0;
-    const SharedNodes nodes(nodes_at, kStage == 3 ? kColumns : walkers * kColumns);
+    const int parts = kStage == 3 ? 1 : kStage == 4 ? power_not_below(static_cast<int>(pieces)) : rounds * walkers;
+    const SharedNodes nodes(nodes_at, parts * kColumns);
     const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kColumns,
                                 kCluster * kColumns);
     if constexpr (kStages) {
-      if (unit != first_unit) block_barrier();  // the results of the last unit have been written
+      if (!is_first_unit) block_barrier();  // the results of the last unit have been written
       span.read(layout);
       row_inputs.read(layout, tile_row, static_cast<int>(beside));
       block_barrier();
@@ -292,10 +356,11 @@ CSM_DEVICE void walk(const Arguments& args) {
     // kColumns rows. They are one pass's work, of `wide`.
     const auto pass = [&](int start, bool is_first) {
       const int column = start + lane * kVec;
-      const bool present = column < beside;  // kVec divides inner: all of the thread's rows exist, or none
+      // kVec divides inner: all of the thread's rows exist, or none.
+      const bool present = kStages ? column < beside : tile_start + column < layout.inner;
       const i64 number = outer * layout.inner + tile_start + column;
       Row row = tile_row;
-      if (present) row.advance(layout, column);
+      row.advance(layout, kStages ? column : tile_start + column);
 
       if constexpr (kCluster > 1) cluster_arrive();
       // The nodes of the last pass have been read.
@@ -313,8 +378,6 @@ CSM_DEVICE void walk(const Arguments& args) {
           context[c] = row_context<Op>(args, at, number + c, present);
         }
       }
-      ColumnTile<Op> tile(first + walker * kItems, present ? layout.n : 0);
-      tile.read(args, row, span, context);
       typename Op::Scale scale[kVec];
       if constexpr (kStage == 3) {
         // Walker 0 of each row reads its node for all others.
@@ -325,38 +388,68 @@ CSM_DEVICE void walk(const Arguments& args) {
           }
         }
         block_barrier();
+      }
+      if constexpr (kStage == 4) {
+        load_pieces(layout, nodes, workspace, outer, tile_start, pieces, parts);
+        block_barrier();
+        fold_columns(nodes, parts);
+      }
+      if constexpr (kStage >= 3) {
+#pragma unroll 1
+        for (int round = 0; round < rounds; ++round) {
+          ColumnTile<Op> part(first + (round * walkers + walker) * kItems, present ? n : 0);
+          part.read(args, row, span, context);
+#pragma unroll
+          for (int c = 0; c < kVec; ++c) {
+            scale[c] = Op::scale(part.prepare(c, context[c]), nodes.load(c * kLanes + lane), context[c]);
+            Op::complete(scale[c]);
+          }
+          part.write(args, row, span, scale);
+        }
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
-          const Node whole = nodes.load(c * kLanes + lane);
-          scale[c] = Op::scale(tile.prepare(c, context[c]), whole, context[c]);
           Row at = row;
           at.advance(layout, c);
-          write_values<Op>(at, whole, context[c], present && piece == 0 && walker == 0);
+          write_values<Op>(at, nodes.load(c * kLanes + lane), context[c], present && piece == 0 && walker == 0);
         }
-        tile.write(args, row, span, scale);
         return;
       }
 
+      if constexpr (kStage == 1) {
+#pragma unroll 1
+        for (int round = 0; round < rounds; ++round) {
+          const int leaf = round * walkers + walker;
+          ColumnTile<Op> part(first + leaf * kItems, present ? n : 0);
+          part.read(args, row, span, context);
+#pragma unroll
+          for (int c = 0; c < kVec; ++c) nodes.store(node_at(leaf, c * kLanes + lane), part.reduce(c, context[c]));
+        }
+        block_barrier();
+        fold_columns(nodes, parts);
+        if (walker == 0) {
+#pragma unroll
+          for (int c = 0; c < kVec; ++c) {
+            const i64 at = place_of_piece(layout, pieces, outer, piece) + tile_start + column + c;
+            workspace.store(at, nodes.load(c * kLanes + lane), present);
+          }
+        }
+        return;
+      }
+
+      ColumnTile<Op> part(first + walker * kItems, present ? n : 0);
+      part.read(args, row, span, context);
       DoubleWord m[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        const Node node = tile.reduce(c, context[c]);
+        const Node node = part.reduce(c, context[c]);
         m[c] = node.m;
         nodes.store(node_at(walker, c * kLanes + lane), node);
       }
       block_barrier();
       fold_columns(nodes, walkers);
-      if constexpr (kStage == 1) {
-        if (walker == 0) {
-#pragma unroll
-          for (int c = 0; c < kVec; ++c) {
-            workspace.store((number + c) * pieces + piece, nodes.load(c * kLanes + lane), present);
-          }
-        }
-        return;
-      }
       if constexpr (kCluster > 1) {
         cluster_wait();
+#pragma unroll 1
         for (int i = thread_index(); i < kCluster * kColumns; i += block_threads()) {
           of_blocks.store_remote(node_at(rank, i % kColumns), nodes.load(i % kColumns), i / kColumns);
         }
@@ -370,9 +463,10 @@ CSM_DEVICE void walk(const Arguments& args) {
         at.advance(layout, c);
         const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
         scale[c] = Op::scale(m[c], whole, context[c]);
+        Op::complete(scale[c]);
         write_values<Op>(at, whole, context[c], present && rank == 0 && walker == 0);
       }
-      tile.write(args, row, span, scale);
+      part.write(args, row, span, scale);
     };
     if constexpr (kStages) {
 #pragma unroll 1
@@ -382,8 +476,9 @@ CSM_DEVICE void walk(const Arguments& args) {
         span.write(layout);
       }
     } else {
-      pass(0, unit == first_unit);
+      pass(0, is_first_unit);
     }
+    unit.advance(grid_blocks() / kCluster);
   }
 }
 
@@ -392,7 +487,11 @@ CSM_DEVICE void fold_pieces(const Arguments& args) {
   const Layout& layout = args.layout;
   const i64 pieces = pieces_of(layout);
   const GlobalNodes workspace(args.workspace);
-  fold_rows(args, pieces, [&](i64 number, const Node& whole) {
+  const auto place = [&](i64 number, i64 piece) {
+    const i64 outer = number / layout.inner;
+    return place_of_piece(layout, pieces, outer, piece) + number - outer * layout.inner;
+  };
+  fold_rows(args, pieces, place, [&](i64 number, const Node& whole) {
     const bool first = thread_index() % kWarp == 0;
     if constexpr (kOutputs > 0) return workspace.store(layout.rows * pieces + number, whole, first);
     const i64 outer = number / layout.inner;

@@ -3,9 +3,8 @@
 // Thread: holds kItems elements of one row.
 // Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row reduce it by shuffles among themselves.
 // Block: its warps are independent of each other. There is no shared memory and no barrier, unless operands are staged:
-// then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for. Of
-// short rows a thread takes kRowsEach, one after the other, so that a span and its barriers are worth their
-// instructions.
+// then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for. A
+// thread takes up to kRowsEach rows, one after the other, so that a span and its barriers are worth their instructions.
 #pragma once
 
 #include "reduce/span.cuh"
@@ -14,9 +13,10 @@
 namespace csm {
 
 CSM_DEVICE void run(const Arguments& args) {
-  using Span = SpanOf<kItems * kRowsEach, false, (kRowsEach > 1)>;
+  using Span = SpanOf<kItems * kRowsEach, false, (kRowsEach > 1 && !kInPlace)>;
   const Layout& layout = args.layout;
-  const int side_by_side = block_threads() / kLanes, rows_at_once = side_by_side * kRowsEach;
+  const int side_by_side = block_threads() / kLanes, each = kRowsEach > 1 ? static_cast<int>(layout.rounds) : 1,
+            rows_at_once = side_by_side * each;
   // All threads of a block make the same number of iterations, so that every lane reaches every shuffle.
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
     const Span span = span_of_rows<Span>(args, base, rows_at_once);
@@ -26,17 +26,19 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
     }
 #pragma unroll 1
-    for (int r = 0; r < kRowsEach; ++r) {
+    for (int r = 0; r < each; ++r) {
       const int mine = r * side_by_side + thread_index() / kLanes;  // of the block's rows
       const i64 number = base + mine;
       const bool present = number < layout.rows;
       Row row = row_at(args, present ? number : base);
-      if constexpr (kStages) span.set_places(row, mine * layout.n);
+      if constexpr (kStages) span.set_places(row, mine * static_cast<int>(layout.n));
       const RowContext context = row_context<Op>(args, row, number, present);
-      RowTile<Op, kLanes, kItems, kVec, int> tile(0, present ? static_cast<int>(layout.n) : 0);
-      tile.read(args, row, context);
+      RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(
+          0, present ? static_cast<int>(layout.n) : 0);
+      if (kSureItems == 0 || present) tile.read(args, row, context);
+      else tile.clear();
       const Node node = tile.reduce(context);
-      if constexpr (kStages && kRowsEach == 1) block_barrier();
+      if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
       tile.write(args, row, Op::scale(node.m, node, context));
       write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
     }

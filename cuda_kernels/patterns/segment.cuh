@@ -21,17 +21,19 @@
 //
 // Stages 2 and 3 are launched only if a row may be longer than a tile, and look at nothing else if none is.
 //
-// Warp: reduces rows of up to a chunk (kChunk elements) by groups of 2 to 32 lanes, several rows at once, as the group
-// pattern would; of longer rows and of pieces it takes a chunk at a time.
-// Thread: holds kItems elements of a chunk or of a short row.
+// Warp: takes 32 neighbouring rows at a time. Those of up to 2 kItems elements have a lane each, which adds in the
+// order of the group pattern's two lanes; those of up to a chunk (kChunk elements) have 4 to 32 lanes, as there,
+// several rows at once; of longer rows and of pieces it takes a chunk at a time. Thread: holds kItems elements of a
+// chunk, or up to twice as many of a row of its own.
 //
 // Every stage adds in the order of reduce/tile.cuh and reduce/fold.cuh, so that a row has the bits that other patterns
 // would give it, wherever it begins.
 //
-// Shared memory: the staged elements; nodes; for each warp a list of its rows longer than a chunk. Barriers separate
-// staging, the short rows with the lists, the nodes, the results, and writing out; one more lies between two uses of
-// the shared memory. Workspace: the statuses of stage 0, and that of all, which stage 1 writes; the tiles' first rows;
-// where the rows begin; two nodes for each tile and column, of the row that ends there and of the row that begins.
+// Shared memory: the staged elements, and behind them the keys of their rows; nodes; for each warp a list of its rows
+// longer than a chunk. Barriers separate staging, the short rows with the lists, the nodes, the results, and writing
+// out; one more lies between two uses of the shared memory. Workspace: the statuses of stage 0, and that of all, which
+// stage 1 writes; the tiles' first rows; where the rows begin; two nodes for each tile and column, of the row that ends
+// there and of the row that begins.
 #pragma once
 
 #include "reduce/fold.cuh"
@@ -43,9 +45,9 @@ constexpr int kWarps = 4;  // of a block, from stage 1 on; a power of two, so th
 constexpr int kTile = kWarps * kChunk;
 constexpr int kFold = 256;  // pieces that stage 2 folds into one node: a power of two
 
-using Area = Staged<2 * kTile + kMaxVec>;  // rows that begin in a tile; the last may end kTile later
-constexpr int kNodes = 4 * kWarps;         // 2 kTile elements hold fewer chunks of longer rows: < 2 · 2 kWarps
-constexpr int kListed = 2 * kWarps;        // and fewer rows longer than a chunk: < 2 kWarps
+using Area = Staged<2 * kTile + kMaxVec, kWarps * kWarp>;  // rows that begin in a tile; the last may end kTile later
+constexpr int kNodes = 4 * kWarps;   // 2 kTile elements hold fewer chunks of longer rows: < 2 · 2 kWarps
+constexpr int kListed = 2 * kWarps;  // and fewer rows longer than a chunk: < 2 kWarps
 constexpr int kNodesAt = Area::kBytes;
 constexpr int kListsAt = kNodesAt + kNodes * kNodeWords * static_cast<int>(sizeof(Acc));
 
@@ -79,8 +81,9 @@ struct alignas(16) FirstRow {
 };
 using Begin = u16;  // of a row: its key, less those of the tiles before its own
 
-CSM_DEVICE i64 tiles_of(const Layout& layout) { return (layout.n + layout.segments + kTile - 1) / kTile; }
-CSM_DEVICE i64 whole_sectors(i64 bytes) { return (bytes + 31) / 32 * 32; }
+CSM_DEVICE i64 tile_of(i64 key) { return static_cast<i64>(static_cast<u64>(key) / kTile); }  // keys are not negative
+CSM_DEVICE i64 tiles_of(const Layout& layout) { return tile_of(layout.n + layout.segments + kTile - 1); }
+CSM_DEVICE i64 whole_sectors(i64 bytes) { return (bytes + 31) & ~i64(31); }
 CSM_DEVICE char* status_of(const Arguments& args, i64 checker) { return args.workspace + checker; }
 CSM_DEVICE char* first_row_of(const Arguments& args, i64 tile) {
   return status_of(args, whole_sectors(args.layout.checkers + 1)) + tile * static_cast<i64>(sizeof(FirstRow));
@@ -104,13 +107,23 @@ CSM_DEVICE int status_of_warp(int mine) {
          (ballot((mine & status::longer) != 0) ? status::longer : 0);
 }
 CSM_DEVICE int read_status(const Arguments& args) {
-  const int lane = thread_index() % kWarp;
-  const i64 first = kStage == 1 ? 0 : args.layout.checkers, last = args.layout.checkers + (kStage == 1 ? 0 : 1);
-  int mine = 0;
-  for (i64 i = first + lane; i - lane < last; i += kWarp) {
-    mine |= global_load(status_of(args, i), i < last, u8{0});
+  const int checkers = static_cast<int>(args.layout.checkers), lane = thread_index() % kWarp;
+  const Shared<int> shared_status(kLookupAt);
+  if (thread_index() < kWarp) {
+    int found = 0;
+    if constexpr (kStage == 1) {
+      for (int i = lane; i - lane < checkers; i += kWarp) {
+        found |= global_load(status_of(args, i), i < checkers, u8{0});
+      }
+      found = status_of_warp(found);
+      global_store(status_of(args, checkers), static_cast<u8>(found), block_index() == 0 && lane == 0);
+    } else {
+      found = global_load(status_of(args, checkers), lane == 0, u8{0});
+    }
+    if (lane == 0) shared_status.store(0, found);
   }
-  return status_of_warp(mine);
+  block_barrier();
+  return shared_status.load(0);
 }
 
 // The rows [first, last) begin in a tile.
@@ -165,8 +178,8 @@ CSM_DEVICE Piece piece_of(const Lookup& tile, bool of_last) {
   const Rows rows = tile.rows();
   const i64 row = (of_last ? rows.last : rows.first) - 1, start = tile.start(of_last), end = tile.end(of_last);
   if (of_last ? rows.first == rows.last : rows.first == 0) return {};
-  const i64 number = of_last ? 0 : (tile.number() * kTile - (row + start) + kTile - 1) / kTile;
-  return {start, end - start, number, (row + start) / kTile};
+  const i64 number = of_last ? 0 : tile_of(tile.number() * kTile - (row + start) + kTile - 1);
+  return {start, end - start, number, tile_of(row + start)};
 }
 
 // The operations of this pattern use nothing of a row's RowContext but its length.
@@ -197,9 +210,10 @@ CSM_DEVICE void finish_rows(const Area& area, unsigned mask, int place, int leng
 }
 
 // Uses as many lanes for a row as the group pattern does for its length, since that decides the order of summation.
-template <int Lanes = 2>
+template <int Lanes = kSingle ? 4 : 2>
 CSM_DEVICE void finish_short(const Area& area, int place, int length) {
   constexpr int kAbove = Lanes == 2 ? 2 * kMaxVec : Lanes / 2 * kItems;
+  if constexpr (Lanes == 2) finish_rows<2, kMaxVec>(area, ballot(length > 0 && length <= kAbove), place, length);
   finish_rows<Lanes, kItems>(area, ballot(length > kAbove && length <= Lanes * kItems), place, length);
   if constexpr (Lanes < kWarp) finish_short<2 * Lanes>(area, place, length);
 }
@@ -212,6 +226,8 @@ class Lists {
     lengths_.store(warp() * kListed + k, length);
   }
   CSM_DEVICE void close(int count) const { counts_.store(warp(), count); }
+  // Whether there is one, of any warp: the same for all.
+  CSM_DEVICE bool any() const { return any_lane(counts_.load(thread_index() % kWarps) > 0); }
 
   // Visits every kWarps-th chunk of the listed rows, each warp different ones. `visit` is passed the chunk's number
   // among all chunks, the number of the row's first chunk, the chunk's first element in the row, the row's place and
@@ -238,34 +254,67 @@ class Lists {
   Shared<int> counts_ = Shared<int>(kListsAt + 2 * kBytes);
 };
 
+// Rows of up to kAlone elements, which the group pattern gives two lanes: a lane acts for both. The lanes of a warp
+// hold as many elements as its longest row asks for. In double a lane would spill.
+constexpr int kAlone = kSingle ? 2 * kItems : 0, kAloneStep = kItems / 2 > 2 * kMaxVec ? kItems / 2 : 2 * kMaxVec;
+template <int Items = kAloneStep>
+CSM_DEVICE void finish_alone(const Area& area, int place, int length) {
+  if constexpr (Items < kAlone) {
+    if (any_lane(length > Items)) return finish_alone<Items + kAloneStep>(area, place, length);
+  }
+  StagedTile<Op, 1, Items, 2> tile(0, length);
+  tile.load_elements(area, place);
+  const RowContext context = only_length(length);
+  const Node node = tile.reduce(context);
+  tile.store_results(area, place, Op::scale(node.m, node, context));
+}
+
+// The keys of rows that begin in a tile, less those of the tiles before, and behind them that of the next row. They lie
+// behind the staged elements: elements and rows together are at most 2 kTile.
+class Keys {
+ public:
+  CSM_DEVICE Keys(int place, int count) : count_(count), keys_(place * static_cast<int>(sizeof(Acc))) {}
+
+  // The whole block calls it. A warp reads whole sectors.
+  CSM_DEVICE void read(const Arguments& args, i64 first, int next) const {
+    constexpr int kOfSector = 32 / static_cast<int>(sizeof(Begin));
+    const char* const begins = begin_of(args, first);
+    for (int k = thread_index() - static_cast<int>(first) % kOfSector; k < count_; k += kWarps * kWarp) {
+      const int key = global_load(begins + k * static_cast<int>(sizeof(Begin)), k >= 0, Begin{0});
+      if (k >= 0) keys_.store(k, key);
+    }
+    if (thread_index() == 0) keys_.store(count_, next);
+  }
+  CSM_DEVICE int load(int k) const { return keys_.load(k); }
+
+ private:
+  int count_;
+  Shared<int> keys_;
+};
+
 // Rows that begin in a tile: their elements are [begin, end).
 CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lookup& tile, const Rows& rows, i64 end) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp;
-  const Area area(tile.end(false), end);
+  const i64 begin = tile.end(false), before = tile.number() * kTile;
+  const int count = static_cast<int>(rows.last - rows.first);
+  const Area area(begin, end);
+  const Keys keys(area.place(end), count);
   const SharedNodes nodes(kNodesAt, kNodes);
   const Lists longer;
+  keys.read(args, rows.first, static_cast<int>(rows.last + end - before));
   area.read(args, column);
   block_barrier();
-  // A warp takes neighbouring rows, 32 at a time from a sector on, and so reads where each begins once.
-  constexpr int kOfSector = 32 / static_cast<int>(sizeof(Begin));
-  const i64 base = rows.first / kOfSector * kOfSector, last = tile.rows().last;
-  const int groups = static_cast<int>((rows.last - base + kWarp - 1) / kWarp), each = (groups + kWarps - 1) / kWarps;
-  const auto start_of = [&](i64 row, bool wanted) {
-    const bool in_tile = wanted && row >= rows.first && row < last;
-    return tile.number() * kTile + global_load(begin_of(args, row), in_tile, Begin{0}) - row;
-  };
+  const int first_key = static_cast<int>(rows.first + begin - before), first_place = area.place(begin);
   int listed = 0;
-  i64 start = start_of(base + i64(warp * each) * kWarp + lane, warp * each < groups);
-  for (int group = warp * each; group < (warp + 1) * each && group < groups; ++group) {
-    const i64 row = base + i64(group) * kWarp + lane;
-    const bool goes_on = group + 1 < (warp + 1) * each && group + 1 < groups;
-    const i64 next = start_of(row + kWarp, goes_on || lane == 0);
-    const i64 right = shuffle(lane == 0 ? next : start, (lane + 1) % kWarp, kWarp);
-    const bool present = row >= rows.first && row < rows.last;
-    const int length = present ? static_cast<int>((row + 1 == last ? tile.end(true) : right) - start) : 0;
-    const int place = present ? area.place(start) : 0;
-    start = next;
-    finish_rows<2, kMaxVec>(area, ballot(length > 0 && length <= 2 * kMaxVec), place, length);
+  for (int group = warp * kWarp; group < count; group += kWarps * kWarp) {
+    const int k = group + lane;
+    const bool present = k < count;
+    const int key = keys.load(present ? k : 0), length = present ? keys.load(k + 1) - key - 1 : 0;
+    const int place = first_place + (key - first_key) - (present ? k : 0);
+    if constexpr (kAlone > 0) {
+      if (any_lane(length > 0 && length <= kAlone)) finish_alone(area, place, length <= kAlone ? length : 0);
+    }
+    if (!any_lane(length > kAlone)) continue;
     finish_short(area, place, length);
     for (unsigned rest = ballot(length > kChunk); rest; rest &= rest - 1) {
       const int from = shuffle(place, lowest_bit(rest), kWarp), n = shuffle(length, lowest_bit(rest), kWarp);
@@ -275,23 +324,25 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
   }
   if (lane == 0) longer.close(listed);
   block_barrier();
-  using Tile = StagedTile<Op, kWarp, kItems>;
-  longer.visit([&](int number, int, int first, int place, int length) {
-    Tile tile(first, length);
-    tile.load_elements(area, place + first);
-    const Node node = tile.reduce(only_length(length));
-    if (lane == 0) nodes.store(number, node);
-    tile.store_elements(area, place + first);
-  });
-  block_barrier();
-  longer.visit([&](int number, int first_number, int first, int place, int length) {
-    const int part = lane % kWarps;  // a staged row has at most kWarps chunks
-    const Node whole = fold_lanes(nodes.load(first_number + part, part * kChunk < length), kWarps);
-    Tile tile(first, length);
-    tile.load_elements(area, place + first);
-    tile.store_results(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
-  });
-  block_barrier();
+  if (longer.any()) {
+    using Tile = StagedTile<Op, kWarp, kItems>;
+    longer.visit([&](int number, int, int first, int place, int length) {
+      Tile tile(first, length);
+      tile.load_elements(area, place + first);
+      const Node node = tile.reduce(only_length(length));
+      if (lane == 0) nodes.store(number, node);
+      tile.store_elements(area, place + first);
+    });
+    block_barrier();
+    longer.visit([&](int number, int first_number, int first, int place, int length) {
+      const int part = lane % kWarps;  // a staged row has at most kWarps chunks
+      const Node whole = fold_lanes(nodes.load(first_number + part, part * kChunk < length), kWarps);
+      Tile tile(first, length);
+      tile.load_elements(area, place + first);
+      tile.store_results(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
+    });
+    block_barrier();
+  }
   area.write(args, column);
 }
 
@@ -368,11 +419,11 @@ CSM_DEVICE void check_offsets(const Arguments& args) {
     const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
     if ((present && !rises) || (row == layout.segments && at != layout.n)) found |= status::wrong;
     if (present && row > 0 && at - before > kTile) found |= status::longer;
-    global_store(begin_of(args, row), static_cast<Begin>((row + at) % kTile), row < layout.segments);
+    global_store(begin_of(args, row), static_cast<Begin>((row + at) & (kTile - 1)), row < layout.segments);
     // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp writes
     // them together, since a long row has many. The offset of the end stands for that of a row after the last tile.
-    const i64 low = row == 0 ? 0 : (row - 1 + before) / kTile + 1;
-    const i64 high = row == layout.segments ? tiles : (row + at) / kTile;
+    const i64 low = row == 0 ? 0 : tile_of(row - 1 + before) + 1;
+    const i64 high = row == layout.segments ? tiles : tile_of(row + at);
     for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
       const int source = lowest_bit(some);
       const i64 last = shuffle(high, source, kWarp);
@@ -406,21 +457,12 @@ CSM_DEVICE void run(const Arguments& args) {
   }
   const Layout& layout = args.layout;
   const Offsets offsets(args);
-  const Shared<int> shared_status(kLookupAt);
-  if (thread_index() < kWarp) {
-    const int found = read_status(args);
-    if (thread_index() == 0) shared_status.store(0, found);
-    if constexpr (kStage == 1) {
-      global_store(status_of(args, layout.checkers), static_cast<u8>(found), block_index() == 0 && thread_index() == 0);
-    }
-  }
-  block_barrier();
-  const int found = shared_status.load(0);
+  const int found = read_status(args);
   const bool longer = (found & status::longer) != 0;
   if (kStage > 1 && found != status::longer) return;
   const i64 units = tiles_of(layout) * layout.rows;
   for (i64 unit = block_index(); unit < units; unit += grid_blocks()) {
-    const i64 tile = unit / layout.rows, number = unit - tile * layout.rows;
+    const i64 tile = layout.rows == 1 ? unit : unit / layout.rows, number = unit - tile * layout.rows;
     const Row column = row_at(args, number);
     if (found & status::wrong) {
       if constexpr (kStage == 1) write_nan(args, column, tile);

@@ -3,13 +3,15 @@
 // Thread: holds kItems elements of a chunk.
 // Warp: has one chunk at a time.
 // Block: takes one piece of a row, in layout.rounds rounds (a power of two); a round is as many neighbouring chunks as
-// the block has warps. In launch 0 it reduces the piece and writes its node to the workspace. In launch 1 its warp 0
-// folds the nodes of the whole row, and then the block reads its piece again and writes the result. If there are only
-// values of a row to write, launch 1 instead has one warp fold each row and write them.
+// the block has warps. In launch 0 it reduces the piece and writes its node to the workspace. In launch 1 its warps
+// fold the nodes of the whole row, each its share of the groups of 32, and then the block reads its piece again and
+// writes the result. If there are only values of a row to write, launch 1 instead has one warp fold each row and write
+// them.
 //
-// Shared memory: as reduce_stretch needs (reduce/stretch.cuh). Workspace: a node for each piece of each row.
-// Barriers: those of reduce_stretch; in launch 1 one before the other warps read the row's node; in both one between
-// two pieces, so that the node is not overwritten before it has been read.
+// Shared memory: as reduce_stretch needs (reduce/stretch.cuh); in launch 1 the folded groups of 32 nodes and the row's
+// node. Workspace: a node for each piece of each row.
+// Barriers: those of reduce_stretch; in launch 1 those of fold_in_block; in both one between two pieces, so that the
+// node is not overwritten before it has been read.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -21,11 +23,11 @@ CSM_DEVICE void run(const Arguments& args) {
   const int warps = block_threads() / kWarp;
   const i64 piece_chunks = layout.rounds * warps;
   const i64 pieces = (layout.n + piece_chunks * kChunk - 1) / (piece_chunks * kChunk);
-  const SharedNodes nodes = nodes_of_stretch();
   const GlobalNodes workspace(args.workspace);
 
   if constexpr (kStage == 1 && kOutputs == 0) {
-    fold_rows(args, pieces, [&](i64 number, const Node& whole) {
+    const auto place = [&](i64 number, i64 piece) { return number * pieces + piece; };
+    fold_rows(args, pieces, place, [&](i64 number, const Node& whole) {
       const Row row = row_at(args, number);
       write_values<Op>(row, whole, row_context<Op>(args, row, number), thread_index() % kWarp == 0);
     });
@@ -37,16 +39,13 @@ CSM_DEVICE void run(const Arguments& args) {
     const RowContext context = row_context<Op>(args, row, number);
     const Stretch piece = {(unit - number * pieces) * piece_chunks * kChunk, layout.rounds};
     if constexpr (kStage == 0) {
+      const SharedNodes nodes = nodes_of_stretch();
       reduce_stretch(args, row, piece, context, nodes);
       if (thread_index() == 0) workspace.store(unit, nodes.load(2 * warps), true);
     } else {
-      if (thread_index() < kWarp) {
-        const Node whole =
-            fold_all(pieces, [&](i64 i, bool wanted) { return workspace.load(number * pieces + i, wanted); });
-        if (thread_index() == 0) nodes.store(2 * warps, whole);
-      }
-      block_barrier();
-      const Node whole = nodes.load(2 * warps);
+      const int count = static_cast<int>(pieces), groups = count > kWarp ? (count + kWarp - 1) / kWarp : 0;
+      const SharedNodes folded(Span::bytes(block_threads() * kItems), kWarp + 1);
+      const Node whole = fold_in_block(count, workspace.from(number * pieces), groups, folded);
       write_stretch(args, row, piece, whole, context);
       write_values<Op>(row, whole, context, piece.first == 0 && thread_index() == 0);
     }

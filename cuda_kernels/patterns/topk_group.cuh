@@ -57,8 +57,8 @@ CSM_DEVICE void run(const Arguments& args) {
     tile.read(args, row, row_context<Op>(args, row, number, present));
     const Node whole = tile.reduce(args);
     Picks picks;
-    if constexpr (kLanes == kWarp) pick_into(picks, tile, k);
-    else picks = pick_one_by_one(tile, k);
+    if constexpr (kSorts) picks = pick_sorted(tile);
+    else pick_into(picks, tile, k);
     if constexpr (kStaged<1>) {
       const StagedPicks staged(rows_at_once * k);
       const int first = thread_index() / kLanes * k;

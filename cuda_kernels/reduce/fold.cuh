@@ -85,6 +85,8 @@ class SharedNodes {
 class GlobalNodes {
  public:
   CSM_DEVICE explicit GlobalNodes(char* base) : base_(base) {}
+  // The nodes from the i-th on.
+  CSM_DEVICE GlobalNodes from(i64 i) const { return GlobalNodes(at(i, 0)); }
 
   CSM_DEVICE void store(i64 i, Node node, bool wanted) const {
     each_word(node, [&](int field, Acc word) { global_store(at(i, field), word, wanted); });
@@ -114,22 +116,30 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
   return fold.result();
 }
 
-// Every warp of a block returns the fold of nodes 0 … count − 1, at most 1024. The block has met at a barrier since
-// they were stored. If there are more than 32, the warps share the groups of 32, of which there are `groups`, else 0.
-// What they become is stored in `folded`, and then, by the first warp, the fold of those: merge() is many instructions,
-// so each merge is done once a block rather than once a warp.
-CSM_DEVICE Node fold_in_block(int count, const SharedNodes& nodes, int groups, const SharedNodes& folded) {
+// Every warp of a block returns the fold of nodes 0 … count − 1, at most 1024, in shared or global memory. The block
+// has met at a barrier since they were stored. If there are more than 32, the warps share the groups of 32, of which
+// there are `groups`, else 0. What they become is stored in `folded`, and then, by the first warp, the fold of those:
+// merge() is many instructions, so each merge is done once a block rather than once a warp.
+template <class Nodes>
+CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const SharedNodes& folded) {
   const int lane = thread_index() % kWarp, warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (int group = groups > 0 ? warp : 0;; group += warps) {  // one loop, and one copy of merge()
     const bool last = group >= groups, many = last && groups > 0;
     if (many) block_barrier();
     if (last && warp > 0) break;
-    SharedNodes from = nodes;
-    if (many) from = folded;
     const int first = last ? 0 : group * kWarp, end = many ? groups : count;
     const int width = last ? power_not_below(end) : kWarp;
     const int i = first + (lane & (width - 1));
-    const Node node = fold_lanes(from.load(i, i < end), width);
+    Node mine;
+    if constexpr (kSameType<Nodes, SharedNodes>) {
+      SharedNodes from = nodes;
+      if (many) from = folded;
+      mine = from.load(i, i < end);
+    } else {
+      mine = nodes.load(i, !many && i < end);
+      if (many) mine = folded.load(i, i < end);
+    }
+    const Node node = fold_lanes(mine, width);
     if (lane == 0) folded.store(last ? groups : group, node);
     if (last) break;
   }

@@ -67,14 +67,17 @@ template <bool kPowerOfTwo>
 CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) {
   if constexpr (kPowerOfTwo)
     return {sum.hi - start, sum.lo};  // exact: it is not larger, and a multiple of its last place
-  const DoubleWord rest = two_difference(sum.hi, start);
+  const DoubleWord rest = fast_two_sum(sum.hi, -start);
   return {rest.hi, rest.lo + sum.lo};
 }
 
-// The sum of two partial sums of a chunk, whose high words may be known to add up exactly.
-CSM_DEVICE DoubleWord add_parts(bool exact, DoubleWord a, DoubleWord b) {
+// The sum of two partial sums of a chunk, whose high words may be known to add up exactly, or not to be negative: the
+// smaller is then what the larger lacks of both, a comparison and a selection less.
+CSM_DEVICE DoubleWord add_parts(bool exact, bool positive, DoubleWord a, DoubleWord b) {
   if (exact) return {a.hi + b.hi, a.lo + b.lo};
-  return add(a, b);
+  if (!positive || !kSingle) return add(a, b);
+  const Acc sum = a.hi + b.hi;
+  return {sum, (a.lo + b.lo) + fast_error(maximum(a.hi, b.hi), minimum(a.hi, b.hi), sum)};
 }
 
 // A relative sum as the double word that it is.

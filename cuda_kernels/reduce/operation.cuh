@@ -54,6 +54,7 @@ struct RowContext : Values<kRowInputs> {
 //   begin         is called when the row inputs have been read
 //   enter         is called when an element has been read, and may change it
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
+//   may_pick      says whether any of `count` elements from element `first` on may supply some, of a given element
 //   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
 //   kParts        is the number of sums, the first ones, whose terms are 0 to ½ and do not sum to more than that; else
@@ -68,7 +69,9 @@ struct RowContext : Values<kRowInputs> {
 //   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale)
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
+//   complete      computes what of a scale map() alone needs, not map_usual()
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
+//   kMayBeInfinite  says whether that of +∞ is +∞ with kOthers, rather than NaN
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
   CSM_DEVICE static void begin(RowContext&) {}
@@ -79,7 +82,10 @@ struct OperationBase {
   static constexpr bool kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
   static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false;
-  static constexpr bool kHasUsual = false;
+  static constexpr bool kHasUsual = false, kMayBeInfinite = false;
+  template <class Scale>
+  CSM_DEVICE static void complete(Scale&) {}
+  CSM_DEVICE static bool may_pick(i64, int, const RowContext&) { return true; }
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -87,10 +93,10 @@ struct OperationBase {
 // Whether terms_of() takes pairs of numbers or −∞: a NaN or +∞ makes the chunk's sum NaN from the start.
 template <class Op>
 constexpr bool kOfNumbers = Op::kPairs && !kFastExp;
-// Where the sums of exponentials start that are relative to the reference of m: above their terms, or at NaN.
+// Where the sums of exponentials start that are relative to the reference of m: above their terms, or at +∞ or NaN.
 template <class Op>
 CSM_DEVICE Acc start_of_sums(Acc m) {
-  if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, -largest_number()), Acc(0), ExpC::kAbove);
+  if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, -largest_number()), Acc(0x1p-126), ExpC::kAbove);
   else return ExpC::kAbove;
 }
 
@@ -193,8 +199,9 @@ class Adder {
   CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
     if constexpr (Op::kOthers) largest_ = largest_exponential(m);
-    // For +∞ that is NaN, and so is the sum but for an operation that has infinite terms.
+    // For +∞ that is NaN, and so is the sum but for an operation that has an infinite one.
     start_ = Op::kOthers && largest_ == largest_ ? largest_ : above;
+    taken_off_ = Op::kMayBeInfinite && largest_ != largest_ ? Acc(0) : start_;
     if constexpr (kCountsOnes) start_ = kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
   }
 
@@ -215,24 +222,18 @@ class Adder {
 
   // Adds the number-th of `count` terms to the k-th sum: that of the element e. `ones` is the count of add_term().
   // Products and parts are added four at a time, as two pairs: what two roundings lose of them is lost. The rounding
-  // error of a pair's first product is added to the sum by itself. With kOthers what the terms lose is added likewise,
-  // since it may be all that there is of the others.
+  // error of a pair's first product is added to the sum by itself.
   struct Held {
     Acc pair[2];
   };
   CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Held& held, const Element& e, Acc term, int number,
                       int count) const {
     const bool part = k < Op::kParts, product = kSums - k <= Op::kProductSums;
-    const bool others = Op::kOthers && bounded(k);
-    if (!part && !product && !others) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
+    if (Op::kOthers && bounded(k)) return add_exponential(sum.hi, sum.lo, held.pair, term, number, count);
+    if (!part && !product) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
     const int place = number % 4;
     Acc& pair = held.pair[place / 2];
-    if (part || others) {
-      if (others) {
-        const Acc large = number == 0 ? start_ : sum.hi;
-        sum.hi = large + term;
-        term = fast_error(large, term, sum.hi);
-      }
+    if (part) {
       pair = place % 2 == 0 ? term : pair + term;
     } else {
       const Acc a = Op::factor(e, k, 0), b = Op::factor(e, k, 1);
@@ -246,36 +247,34 @@ class Adder {
     }
     if (place < 3 && number + 1 < count) return;
     const Acc four = place < 2 ? held.pair[0] : held.pair[0] + held.pair[1];
-    if (others) sum.lo = number < 4 ? four : sum.lo + four;
-    else if (part) add_term(k, sum, ones, four, number < 4, true, start_of(k));
+    if (part) add_term(k, sum, ones, four, number < 4, true, start_of(k));
     else if (number < 4) sum.hi = four;
     else sum = csm::add(sum, four);
   }
   // The same for two sums. With kPairs there is one sum of each element's place.
   struct PairSum {
-    Pair hi, lo;
+    Pair hi, lo, held[2];
   };
   CSM_DEVICE Acc shift() const { return reference_.shift.hi; }
   CSM_DEVICE Pair terms_of(Pair& elements) const { return Op::terms_of(elements, reference_); }
-  CSM_DEVICE void add(PairSum& sum, Pair terms, bool first) const {
+  CSM_DEVICE void add(PairSum& sum, Pair terms, int number, int count) const {
     if constexpr (bounded(0)) {
-      const Pair large = first ? Pair(start_) : sum.hi;
-      sum.hi = large + terms;
-      const Pair error = fast_error(large, terms, sum.hi);
-      sum.lo = first ? error : sum.lo + error;
+      add_exponential(sum.hi, sum.lo, sum.held, terms, number, count);
     } else {
       static_assert(!Op::kPairs || !(kCompensated || kCountsOnes), "sums of one word");
-      sum = {first ? terms : sum.hi + terms, Pair(Acc(0))};
+      sum = {number == 0 ? terms : sum.hi + terms, Pair(Acc(0))};
     }
   }
 
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
     if (k < Op::kParts) return less_start<true>(sum, start_of(k));
-    return bounded(k) ? less_start<!Op::kOthers>(sum, start_of(k)) : sum;
+    return bounded(k) ? less_start<!Op::kOthers>(sum, taken_off_) : sum;
   }
   // Whether the high words of the k-th sum's parts of a chunk are multiples of one power of two, and add up exactly.
   CSM_DEVICE static constexpr bool exact(int k) { return k < Op::kParts || (bounded(k) && !Op::kOthers); }
+  // Whether they are not negative.
+  CSM_DEVICE static constexpr bool positive(int k) { return bounded(k); }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
   // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
   // two, of which those of a chunk add up exactly.
@@ -291,9 +290,25 @@ class Adder {
 
  private:
   Reference reference_;
-  Acc above_, largest_, start_;
+  Acc above_, largest_, start_, taken_off_;
   // Where the k-th sum starts, if no term is larger. Parts sum to less than 2 from there: the places are the same.
   CSM_DEVICE Acc start_of(int k) const { return k < Op::kParts ? Acc(1.5) : start_; }
+  // Adds an exponential, or two to two sums. What terms lose is added up four at a time with kOthers, since it may be
+  // all that there is of the others.
+  template <class T>
+  CSM_DEVICE void add_exponential(T& hi, T& lo, T (&held)[2], T term, int number, int count) const {
+    const T large = number == 0 ? T(start_) : hi;
+    hi = large + term;
+    T lost = fast_error(large, term, hi);
+    if constexpr (Op::kOthers) {
+      const int place = number % 4;
+      T& pair = held[place / 2];
+      pair = place % 2 == 0 ? lost : pair + lost;
+      if (place < 3 && number + 1 < count) return;
+      lost = place < 2 ? held[0] : held[0] + held[1];
+    }
+    lo = number < (Op::kOthers ? 4 : 1) ? lost : lo + lost;
+  }
   CSM_DEVICE static constexpr bool bounded(int k) { return kCompensated && !kFastExp && k < Op::kBounded; }
 };
 

@@ -9,7 +9,7 @@
 // the place of the inputs.
 //
 // Barriers are the caller's: one between read() and the tiles, one between the last tile that reads and the first that
-// writes, one between the tiles and write(), and one before the next span.
+// writes unless results are kInPlace, one between the tiles and write(), and one before the next span.
 //
 // Where a span has room for whole chunks, pad() lets tiles access it without conditions, which would be an instruction
 // an element for each access.
@@ -18,6 +18,18 @@
 #include "reduce/row.cuh"
 
 namespace csm {
+
+// Whether the elements of each staged result are as large as those of the input whose place they take: a thread then
+// writes what it alone has read.
+template <int Input = 0, int Output = kFirstOutput>
+CSM_DEVICE constexpr bool in_place() {
+  if constexpr (Output == kFirstRowOutput) return true;
+  else if constexpr (!kStaged<Output>) return in_place<Input, Output + 1>();
+  else if constexpr (Input == kInputs) return false;
+  else if constexpr (!kStaged<Input>) return in_place<Input + 1, Output>();
+  else return sizeof(Type<Input>) == sizeof(Type<Output>) && in_place<Input + 1, Output + 1>();
+}
+constexpr bool kInPlace = in_place();
 
 // kHeld: the elements that a thread has room for. kOfWarp: each warp of the block has a span of its own. kApart: the
 // results have a place of their own, behind the inputs.
@@ -87,16 +99,22 @@ class SpanOf {
         using T = Type<Operand>;
         const Part<kSize<Operand>> part(*this);
         const Shared<Vector> at(at_[Operand] + part.first);
-        char* const to = from_[Operand] + part.first;
-        Vector got[kCopies<Operand>];
+        char* const to = common_base(from_[Operand] + part.first);
+        constexpr int kAtOnce = 4;  // 16 registers
 #pragma unroll
-        for (int k = 0; k < kCopies<Operand>; ++k) {
-          if (part.wanted(k)) got[k] = at.load(k * kWarp);
+        for (int first = 0; first < kCopies<Operand>; first += kAtOnce) {
+          const int last = first + kAtOnce < kCopies<Operand> ? first + kAtOnce : kCopies<Operand>;
+          Vector got[kAtOnce];
+#pragma unroll
+          for (int k = first; k < last; ++k) {
+            if (part.wanted(k)) got[k - first] = at.load(k * kWarp);
+          }
+#pragma unroll
+          for (int k = first; k < last; ++k) global_store(to + k * kStep, got[k - first], part.wanted(k));
         }
-#pragma unroll
-        for (int k = 0; k < kCopies<Operand>; ++k) global_store(to + k * kStep, got[k], part.wanted(k));
-        if (part.has_end) {
-          global_store(from_[Operand] + part.end, Shared<T>(at_[Operand] + part.end).load(0), true);
+        if (unlikely(part.has_ends)) {
+          const unsigned end = part.end();
+          if (end < part.bytes) global_store(from_[Operand] + end, Shared<T>(at_[Operand] + end).load(0), true);
         }
       }
       write<Operand + 1>();
@@ -118,8 +136,9 @@ class SpanOf {
         const char* const from = from_[Operand] + part.first;
 #pragma unroll
         for (int k = 0; k < kCopies<Operand>; ++k) start_copy(at + k * kStep, from + k * kStep, part.wanted(k));
-        if (part.has_end) {
-          Shared<T>(at_[Operand] + part.end).store(0, global_load(from_[Operand] + part.end, true, T{}));
+        if (unlikely(part.has_ends)) {
+          const unsigned end = part.end();
+          if (end < part.bytes) Shared<T>(at_[Operand] + end).store(0, global_load(from_[Operand] + end, true, T{}));
         }
       }
       read_from<Operand + 1>();
@@ -167,23 +186,31 @@ class SpanOf {
   struct Part {
     unsigned first;  // the byte of the first vector in the span
     int left;        // the bytes of whole sectors from there on
-    unsigned end;    // the byte of the element, if `has_end`
-    bool has_end;
+    unsigned bytes;  // of the span, of which so many are before the whole sectors, and in these
+    unsigned before, whole;
+    int thread;
+    bool has_ends;  // whether there are others: the span of a block's rows seldom has any
 
     CSM_DEVICE explicit Part(const SpanOf& span) {
       constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
-      const int lane = thread_index() % kWarp, thread = kOfWarp ? lane : thread_index(),
-                vector = ((thread - lane) * kCopied + lane) * kVector;
-      const unsigned bytes = static_cast<unsigned>(span.count_ * Size),
-                     gap = place_in<kSector>(0 - low_word(span.from_[kFirst]));
-      const unsigned before = gap < bytes ? gap : bytes, whole = (bytes - before) / kSector * kSector;
+      const int lane = thread_index() % kWarp;
+      thread = kOfWarp ? lane : thread_index();
+      const int vector = ((thread - lane) * kCopied + lane) * kVector;
+      bytes = static_cast<unsigned>(span.count_ * Size);
+      const unsigned gap = place_in<kSector>(0 - low_word(span.from_[kFirst]));
+      before = gap < bytes ? gap : bytes;
+      whole = (bytes - before) / kSector * kSector;
+      has_ends = whole != bytes;
       first = before + static_cast<unsigned>(vector);
       left = static_cast<int>(whole) - vector;
-      end = static_cast<unsigned>(thread * Size);
-      end += end < before ? 0 : whole;
-      has_end = thread < 2 * (kSector / Size) && end < bytes;
     }
     CSM_DEVICE bool wanted(int k) const { return k * kStep < left; }
+    // The byte of this thread's element at an end; none if it is behind the span.
+    CSM_DEVICE unsigned end() const {
+      if (thread >= 2 * (kSector / Size)) return bytes;
+      const unsigned byte = static_cast<unsigned>(thread * Size);
+      return byte < before ? byte : byte + whole;
+    }
   };
 };
 using Span = SpanOf<>;
@@ -192,8 +219,8 @@ using Span = SpanOf<>;
 template <class Span = csm::Span>
 CSM_DEVICE Span span_of_rows(const Arguments& args, i64 base, int rows_at_once) {
   const i64 left = args.layout.rows - base;
-  return Span(row_at(args, base), 0, (left < rows_at_once ? left : rows_at_once) * args.layout.n,
-              rows_at_once * static_cast<int>(args.layout.n));
+  const int n = static_cast<int>(args.layout.n), rows = left < rows_at_once ? static_cast<int>(left) : rows_at_once;
+  return Span(row_at(args, base), 0, rows * n, rows_at_once * n);
 }
 
 }  // namespace csm

@@ -10,9 +10,9 @@
 
 namespace csm {
 
-// Elements [begin, end) of the reduced dimension, at most Room − kMaxVec of them. The barriers between read(), the
-// tiles and write() are the caller's.
-template <int Room>
+// Elements [begin, end) of the reduced dimension, at most Room − kMaxVec of them, for a block of Threads. The barriers
+// between read(), the tiles and write() are the caller's.
+template <int Room, int Threads>
 class Staged {
   static_assert(kOutputs == 1, "the results replace the first input, so there is one output");
   static constexpr int kAcc = static_cast<int>(sizeof(Acc));
@@ -23,10 +23,15 @@ class Staged {
  public:
   static constexpr int kBytes = kInputs * Room * kAcc;
 
-  CSM_DEVICE Staged(i64 begin, i64 end) : begin_(begin), end_(end) {}
+  CSM_DEVICE Staged(i64 begin, i64 end) : begin_(begin), count_(static_cast<int>(end - begin)) {
+    const unsigned low = static_cast<unsigned>(begin), gap = (0 - low) % kWhole;
+    shift_ = static_cast<int>(low % kVec);
+    before_ = static_cast<int>(gap) < count_ ? static_cast<int>(gap) : count_;
+    whole_ = static_cast<int>(static_cast<unsigned>(count_ - before_) / kWhole * kWhole);
+  }
 
   // The place of element i in the arrays. That of element i + k is k more.
-  CSM_DEVICE int place(i64 i) const { return static_cast<int>(i - begin_) + static_cast<int>(begin_ % kVec); }
+  CSM_DEVICE int place(i64 i) const { return static_cast<int>(i - begin_) + shift_; }
   CSM_DEVICE Acc get(int input, int place) const { return Shared<Acc>(0).load(input * Room + place); }
   CSM_DEVICE void put(int input, int place, Acc value) const { Shared<Acc>(0).store(input * Room + place, value); }
 
@@ -34,23 +39,24 @@ class Staged {
   CSM_DEVICE void read(const Arguments& args, const Row& row) const { read_inputs(args, row); }
   CSM_DEVICE void write(const Arguments& args, const Row& row) const {
     using T = Type<kFirstOutput>;
-    const auto address = [&](i64 i) { return row.start[kFirstOutput] + element_offset<kFirstOutput>(args, i); };
-    for (i64 i = body() + thread_index() * kVec; i < body_end(); i += block_threads() * kVec) {
+    for (int i = thread_index() * kVec; i < whole_; i += Threads * kVec) {
       Acc from[kVec];
-      load_vector(0, place(i), from);
-      store<T>(address(i), true, from);
+      load_vector(0, shift_ + before_ + i, from);
+      store<T>(address<kFirstOutput>(args, row, before_, i), true, from);
     }
-    ragged([&](i64 i, bool wanted) {
-      const Acc from[1] = {wanted ? get(0, place(i)) : Acc(0)};
-      store<T>(address(i), wanted, from);
+    ragged([&](int i, bool wanted) {
+      const Acc from[1] = {wanted ? get(0, shift_ + i) : Acc(0)};
+      store<T>(address<kFirstOutput>(args, row, i, 0), wanted, from);
     });
   }
 
  private:
-  i64 begin_, end_;
+  i64 begin_;
+  int shift_, count_;  // the place of the first element; the number of all
+  // How many lie before the part that whole sectors of every operand cover, or whole vectors if those are narrow, and
+  // in that part.
+  int before_, whole_;
 
-  // [body, body_end) is the part that whole sectors of every operand cover, or whole vectors if those are narrow; empty
-  // if body_end is not the larger.
   template <int Operand = kFirstRowOutput - 1>
   CSM_DEVICE static constexpr int most_in_a_sector() {
     const int here = 32 / static_cast<int>(sizeof(Type<Operand>));
@@ -58,51 +64,56 @@ class Staged {
     else return here > most_in_a_sector<Operand - 1>() ? here : most_in_a_sector<Operand - 1>();
   }
   static constexpr int kWhole = kVec == kMaxVec ? most_in_a_sector<>() : kVec;
-  CSM_DEVICE i64 body() const { return (begin_ + kWhole - 1) / kWhole * kWhole; }
-  CSM_DEVICE i64 body_end() const { return end_ / kWhole * kWhole; }
+
+  // Of element first + i of the range.
+  template <int Operand>
+  CSM_DEVICE char* address(const Arguments& args, const Row& row, int first, int i) const {
+    char* const start = row.start[Operand];
+    if constexpr (kRowDims > 1) return start + element_offset<Operand>(args, begin_ + first + i);
+    else return start + element_offset<Operand>(args, begin_ + first) + i * static_cast<int>(sizeof(Type<Operand>));
+  }
 
   template <int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) const {
     if constexpr (Operand < kInputs) {
       using T = Type<Operand>;
-      const auto address = [&](i64 i) { return row.start[Operand] + element_offset<Operand>(args, i); };
-      const i64 step = block_threads() * kVec;
-      for (i64 first = body() + thread_index() * kVec; first < body_end(); first += kLoadsInFlight * step) {
+      constexpr int kStep = Threads * kVec;
+      for (int first = thread_index() * kVec; first < whole_; first += kLoadsInFlight * kStep) {
         Acc got[kLoadsInFlight][kVec];
 #pragma unroll
         for (int u = 0; u < kLoadsInFlight; ++u) {
-          const i64 i = first + u * step;
-          load<T, Neutral::zero>(address(i), i < body_end(), got[u]);
+          const int i = first + u * kStep;
+          load<T, Neutral::zero>(address<Operand>(args, row, before_, i), i < whole_, got[u]);
         }
 #pragma unroll
         for (int u = 0; u < kLoadsInFlight; ++u) {
-          if (first + u * step < body_end()) store_vector(Operand, place(first + u * step), got[u]);
+          const int i = first + u * kStep;
+          if (i < whole_) store_vector(Operand, shift_ + before_ + i, got[u]);
         }
       }
-      ragged([&](i64 i, bool wanted) {
+      ragged([&](int i, bool wanted) {
         Acc got[1];
-        load<T, Neutral::zero>(address(i), wanted, got);
-        if (wanted) put(Operand, place(i), got[0]);
+        load<T, Neutral::zero>(address<Operand>(args, row, i, 0), wanted, got);
+        if (wanted) put(Operand, shift_ + i, got[0]);
       });
       read_inputs<Operand + 1>(args, row);
     }
   }
 
-  // Visits the elements before the body and after it: at most one a thread.
+  // Visits the elements before that part and after it: at most one a thread.
   template <class Visit>
   CSM_DEVICE void ragged(Visit visit) const {
     if constexpr (kVec > 1) {
       const int t = thread_index();
       const bool front = t < kWhole;
-      const i64 i = front ? begin_ + t : body_end() + (t - kWhole);
-      visit(i, i < end_ && (front ? i < body() : t < 2 * kWhole && i >= body()));
+      visit(front ? t : before_ + whole_ + (t - kWhole), front ? t < before_ : before_ + whole_ + t < count_ + kWhole);
     }
   }
 
   CSM_DEVICE static void load_vector(int input, int place, Acc (&to)[kVec]) {
 #pragma unroll
     for (int p = 0; p < kVec; p += kPack) {
-      const Pack pack = Shared<Pack>(input * Room * kAcc).load((place + p) / kPack);
+      const Pack pack = Shared<Pack>((input * Room + place) * kAcc).load(p / kPack);
 #pragma unroll
       for (int i = 0; i < kPack; ++i) to[p + i] = pack.item[i];
     }
@@ -113,24 +124,24 @@ class Staged {
       Pack pack;
 #pragma unroll
       for (int i = 0; i < kPack; ++i) pack.item[i] = from[p + i];
-      Shared<Pack>(input * Room * kAcc).store((place + p) / kPack, pack);
+      Shared<Pack>((input * Room + place) * kAcc).store(p / kPack, pack);
     }
   }
 };
 
 // RowTile for a chunk of a staged row: it loads and stores elements in shared memory. `place` is that of the chunk's
 // first element.
-template <class Op, int kLanes, int kItems>
-class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
+template <class Op, int kLanes, int kItems, int kActsFor = 1>
+class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kActsFor> {
  public:
-  CSM_DEVICE StagedTile(i64 first, i64 n) : RowTile<Op, kLanes, kItems, 1>(first, n) {}
+  CSM_DEVICE StagedTile(i64 first, i64 n) : RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kActsFor>(first, n) {}
 
   template <class From>
   CSM_DEVICE void load_elements(const From& staged, int place) {
     place += thread_index() % kLanes;
 #pragma unroll
     for (int block = 0; block < kItems; block += kMaxVec) {
-      const bool any = this->reached(block);
+      const bool any = kLanes == 1 || this->reached(block);
 #pragma unroll
       for (int i = block; i < block + kMaxVec; ++i) {
 #pragma unroll
@@ -167,7 +178,7 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1> {
     place += thread_index() % kLanes;
 #pragma unroll
     for (int block = 0; block < kItems; block += kMaxVec) {
-      if (!this->reached(block)) continue;
+      if (kLanes > 1 && !this->reached(block)) continue;
 #pragma unroll
       for (int i = block; i < block + kMaxVec; ++i) {
         if (this->wanted(i)) visit(i, place + i * kLanes);

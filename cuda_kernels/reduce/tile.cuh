@@ -10,7 +10,8 @@
 //   then    over the log2 kMaxVec lowest bits: a binary tree, from bit 0 up;
 //   then    over the log2 kLanes bits between: likewise.
 //
-// kVec decides whether a bit of j is a bit of the item's number or of the lane's, and so only which thread adds.
+// kVec decides whether a bit of j is a bit of the item's number or of the lane's, and so only which thread adds. So it
+// is with kOrder, the lanes that the order is defined by, where fewer, kLanes, hold the row.
 #pragma once
 
 #include "reduce/row.cuh"
@@ -24,11 +25,12 @@ constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an 
 // elements; int where a row fits on the chip.
 //
 // kPadded: a staged chunk has room for all of its items, neutral ones beyond the row's end (Span::pad). Accesses to it
-// need no conditions.
+// need no conditions. Nor do those to the first kSure items, which a row has in all lanes, if it is read at all.
 template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64,
-          bool kPadded = false>
+          bool kPadded = false, int kOrder = kLanes, int kSure = 0>
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
+  static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
 
  public:
   // The chunk starts at element `first` of a row of n elements.
@@ -60,6 +62,16 @@ class RowTile {
     }
   }
 
+  // Makes all elements neutral, without reading.
+  CSM_DEVICE void clear() {
+    kept_ = 0;
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+#pragma unroll
+      for (int k = 0; k < kInputs; ++k) item_[i][k] = neutral<Op>(k);
+    }
+  }
+
   // Sets the elements without reading: this lane's i-th becomes get(i).
   template <class Get>
   CSM_DEVICE void fill(Get get) {
@@ -67,27 +79,46 @@ class RowTile {
     for (int i = 0; i < kItems; ++i) item_[i] = get(i);
   }
 
-  CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& whole) {
+  CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& row_scale) {
     if (!reached(0)) return;
-    const typename Op::Scale scale = ready(whole);
+    typename Op::Scale scale = ready(row_scale);
     const auto every = [](int) { return true; };
     const auto some = [&](int v) { return wanted(v); };
+    const bool whole_tile = all_padded() || full();
     if constexpr (Op::kHasUsual) {
-      bool usual = Op::are_usual(i64(index_) - (thread_index() % kLanes) * kVec, kChunk, scale);
+      // With an element that is given, a row cut short has the long map: its last tile, or its only one, which has it.
+      bool usual = Op::are_usual(start(), kChunk, scale) & (kPickRule != PickRule::given || whole_tile);
 #pragma unroll
       for (int i = 0; i < kItems; ++i) usual = usual & Op::is_usual(item_[i], scale);
-      if (!usual) return write_results<false>(args, row, scale, some);
+      if (!usual) {
+        Op::complete(scale);
+        return write_results<false>(args, row, scale, some);
+      }
     }
-    if (all_padded() || full()) write_results<Op::kHasUsual>(args, row, scale, every);
-    else write_results<Op::kHasUsual>(args, row, scale, some);
+    constexpr bool kUsual = Op::kHasUsual;
+    if constexpr (kSure > 0) {
+#pragma unroll
+      for (int block = 0; block < kItems; block += kMaxVec) {
+        if (whole(end_of(block))) write_results<kUsual>(args, row, scale, every, block, end_of(block));
+        else write_results<kUsual>(args, row, scale, some, block, end_of(block));
+      }
+    } else if (whole_tile) {
+      write_results<kUsual>(args, row, scale, every);
+    } else {
+      write_results<kUsual>(args, row, scale, some);
+    }
   }
 
   // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
   CSM_DEVICE Node reduce(const RowContext& context) {
     Node node = empty_node();
+    // All may be hidden. Lanes that share a warp with another row would have to wait for it; with a bias a kernel
+    // spills.
+    constexpr bool kMayHideAll = kCausal && kLanes == kWarp && !has(feature::biased);
+    if (kMayHideAll && start() >= context.visible) return node;
     node.m = maximum_of(context);
     node.picked = picked_of(context);
-    DoubleWord partial[kPartials][kMaxVec];
+    DoubleWord partial[kPartials][kLeaves];
     terms(node.m, context, partial, node.picked);
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
@@ -100,7 +131,7 @@ class RowTile {
   // Changes the elements as reduce() does, and returns the maximum; the compiler drops the sums.
   CSM_DEVICE DoubleWord prepare(const RowContext& context) {
     const DoubleWord m = maximum_of(context);
-    DoubleWord unused[kPartials][kMaxVec];
+    DoubleWord unused[kPartials][kLeaves];
     Values<kPicked> none = {};
     terms(m, context, unused, none);
     return m;
@@ -135,16 +166,23 @@ class RowTile {
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
+  CSM_DEVICE i64 start() const { return i64(index_) - (thread_index() % kLanes) * kVec; }
   CSM_DEVICE i64 index_of(int v) const { return i64(index_) + v * (kLanes * kVec); }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
   // none of them.
-  CSM_DEVICE bool wanted(int v) const { return v * (kLanes * kVec) < mine_; }
+  CSM_DEVICE bool wanted(int v) const { return v * kVec < kSure || v * (kLanes * kVec) < mine_; }
   // Whether access v is read: it is if its first element is not hidden.
   CSM_DEVICE bool seen(int v) const { return wanted(v) && (!kCausal || step_of(v * kVec) < seen_); }
   // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes. The lanes of a row agree.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
+  // Whether the row is known to have all items before `end`, of all lanes. It is seldom asked of a few items.
+  CSM_DEVICE bool whole(int end) const {
+    constexpr bool kAsks = kItems - kSure > 4;
+    return end <= kSure || (kAsks && end * kLanes <= left_);
+  }
+  CSM_DEVICE static constexpr int end_of(int block) { return block + kMaxVec < kItems ? block + kMaxVec : kItems; }
   // Whether the row has all items. Accesses are then without conditions.
   CSM_DEVICE bool full() const { return left_ >= kChunk; }
   // Whether results are stored without them in any case.
@@ -208,13 +246,13 @@ class RowTile {
       for (int block = 0; block < kItems; block += kMaxVec) {
         // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
         constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
-        const bool whole = kStaged<Operand> && (kNoConditions || (block + kMaxVec) * kLanes <= left_);
-        if (whole) {
+        const int end = end_of(block);
+        if (kStaged<Operand> && (kNoConditions || whole(end))) {
 #pragma unroll
-          for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, true, true);
+          for (int v = block / kVec; v < end / kVec; ++v) get(v, true, true);
         } else {
 #pragma unroll
-          for (int v = block / kVec; v < (block + kMaxVec) / kVec; ++v) get(v, wanted(v), seen(v));
+          for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v));
         }
       }
       read_inputs<Operand + 1>(args, row);
@@ -222,9 +260,10 @@ class RowTile {
   }
 
   template <bool kUsual, class Wanted>
-  CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted) {
+  CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted,
+                                int first = 0, int end = kItems) {
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
+    for (int v = first / kVec; v < end / kVec; ++v) {
       Values<kOutputs> result[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
@@ -294,6 +333,8 @@ class RowTile {
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
     if constexpr (kPickRule == PickRule::given && kPicked > 0) {
+      // A row with fewer lanes than a warp is one chunk.
+      if (kLanes == kWarp && !Op::may_pick(start(), kChunk, context)) return picked;
 #pragma unroll
       for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
       picked = sum_over_lanes(picked);
@@ -317,46 +358,49 @@ class RowTile {
     return picked;
   }
 
-  // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kMaxVec = p.
-  CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kMaxVec],
+  // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kLeaves = p.
+  CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kLeaves],
                         Values<kPicked>& picked) {
     const Adder<Op> adder(m, picked, start_of_sums<Op>(m.hi));
     if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
-    typename Adder<Op>::Held held[kPartials][kMaxVec];
+    typename Adder<Op>::Held held[kPartials][kLeaves];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
       const Element e = adder.terms(item_[i], place_of(i), context, term, picked);
-      const int number = i / kMaxVec, p = i % kMaxVec;
+      const int number = i / kLeaves, p = i % kLeaves;
 #pragma unroll
       for (int k = 0; k < kSums; ++k) {
-        adder.add(k, partial[k][p], partial[k][0].hi, held[k][p], e, term[k], number, kItems / kMaxVec);
+        adder.add(k, partial[k][p], partial[k][0].hi, held[k][p], e, term[k], number, (kItems - p - 1) / kLeaves + 1);
       }
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; ++i) partial[k][i] = adder.sum_of(k, partial[k][i]);
+      for (int i = 0; i < kLeaves; ++i) partial[k][i] = i < kItems ? adder.sum_of(k, partial[k][i]) : DoubleWord{};
     }
   }
 
   // The same for two elements at a time.
-  CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kMaxVec]) {
+  CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kLeaves]) {
+    static_assert(kItems % 2 == 0);
     if constexpr (kOfNumbers<Op>) {
       if (unlikely(adder.shift() != Acc(0))) {
 #pragma unroll
         for (int i = 0; i < kItems; ++i) item_[i][0] -= adder.shift();
       }
     }
-    typename Adder<Op>::PairSum sum[(kMaxVec + 1) / 2];
+    typename Adder<Op>::PairSum sum[(kLeaves + 1) / 2];
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
       Pair elements = pair_at(i);
-      adder.add(sum[i % kMaxVec / 2], adder.terms_of(elements), i < kMaxVec);
+      adder.add(sum[i % kLeaves / 2], adder.terms_of(elements), i / kLeaves, (kItems - i % kLeaves - 1) / kLeaves + 1);
       elements.get(item_[i][0], item_[i + 1][0]);
     }
 #pragma unroll
-    for (int i = 0; i < kMaxVec; i += 2) {
+    for (int i = 0; i < kLeaves; i += 2) {
+      partial[i] = partial[i + 1] = DoubleWord{};
+      if (i >= kItems) continue;
       sum[i / 2].hi.get(partial[i].hi, partial[i + 1].hi);
       sum[i / 2].lo.get(partial[i].lo, partial[i + 1].lo);
       partial[i] = adder.sum_of(0, partial[i]);
@@ -365,44 +409,59 @@ class RowTile {
   }
   CSM_DEVICE Pair pair_at(int i) const { return {item_[i][0], item_[i + 1][0]}; }
 
-  // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes. With kVec < kMaxVec
-  // some of the log2 kMaxVec lowest bits of j are bits of the lane's number, and as many of the bits between are bits
-  // of the item's. Each step of the second loop adds over such a lane bit. Both lanes would hold the same sums after
-  // it; so each keeps half of the items, and that item bit becomes this lane bit.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kMaxVec], int k) {
-    const bool exact = Adder<Op>::exact(k), low_word = has_low_word(k);
+  // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes, some of which may be
+  // parts of this one. With kVec < kLeaves some of the log2 kLeaves lowest bits of j are bits of the lane's number, and
+  // as many of the bits between are bits of the item's. Each step of the second loop adds over such a lane bit. Both
+  // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k) {
+    const bool exact = Adder<Op>::exact(k), positive = Adder<Op>::positive(k), low_word = has_low_word(k);
     const int lane = thread_index() % kLanes;
-    constexpr int kSwapped = kLanes < kMaxVec / kVec ? kLanes : kMaxVec / kVec;  // lanes that divide items among them
+    constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
-      for (int i = 0; i < kMaxVec; i += 2 * step) p[i] = add_parts(exact, p[i], p[i + step]);
+      for (int i = 0; i < kLeaves; i += 2 * step) {
+        if (i + step < kItems) p[i] = add_parts(exact, positive, p[i], p[i + step]);
+      }
     }
-    // The sums are now p[h · kVec], for h < count.
-    int count = kMaxVec / kVec;
+    // The sums are now p[h · kVec]. Before the parts of different lanes of the order are added, each is settled.
+    constexpr int kCount = kLeaves / kVec, kLeft = kCount / kSwapped;
+    const auto settle = [&](int added, int count) {
+#pragma unroll
+      for (int h = 0; h < kCount; ++h) {
+        if (added == kMaxVec && h < count) p[h * kVec] = Adder<Op>::of_lane(k, p[h * kVec]);
+      }
+    };
 #pragma unroll
     for (int bit = 1; bit < kSwapped; bit *= 2) {
-      count /= 2;
+      settle(kVec * bit, kCount / bit);
       const bool upper = lane & bit;
+      const int half = kCount / bit / 2;
 #pragma unroll
-      for (int h = 0; h < count; ++h) {
-        const DoubleWord low = p[h * kVec], high = p[(h + count) * kVec];
-        p[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+      for (int h = 0; h < kCount / 2; ++h) {
+        if (h >= half) continue;
+        const DoubleWord low = p[h * kVec], high = p[(h + half) * kVec];
+        p[h * kVec] =
+            add_parts(exact, positive, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
-    for (int step = 1; step < count; step *= 2) {
+    for (int step = 1; step < kLeft; step *= 2) {
+      settle(kVec * kSwapped * step, kLeft);
 #pragma unroll
-      for (int h = 0; h < count; h += 2 * step) p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
+      for (int h = 0; h < kLeft; h += 2 * step) {
+        if (kLanes > 1 || (h + step) * kVec < kItems)
+          p[h * kVec] = add_parts(exact, positive, p[h * kVec], p[(h + step) * kVec]);
+      }
     }
+    settle(kLeaves, 1);
     DoubleWord sum = p[0];
-    sum = Adder<Op>::of_lane(k, sum);
 #pragma unroll
     for (int bit = kSwapped; bit < kLanes; bit *= 2)
-      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
+      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
     for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
-      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
+      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

@@ -10,7 +10,7 @@ namespace csm {
 template <class Op>
 class KeyTile {
  public:
-  CSM_DEVICE KeyTile(i64 first, i64 n) : first_(first), left_(0) {
+  CSM_DEVICE KeyTile(i64 first, i64 n) : first_(first) {
     const i64 more = n - first;
     length_ = static_cast<int>(more < kChunk ? more : kChunk);
   }
@@ -18,9 +18,11 @@ class KeyTile {
   CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context) {
 #pragma unroll
     for (int v = 0; v < kItems / kVec; ++v) {
-      const int place = place_of(v * kVec);
+      const int place = lane_place() + step_of(v * kVec);
       const bool wanted = place < length_;
-      Vec<In, kVec> got = {};
+      Vec<In, kVec> got;
+#pragma unroll
+      for (int i = 0; i < kVec; ++i) got.item[i] = absent<In>();
       if constexpr (kStaged<0>) {
         const int start = row.staged[0] + static_cast<int>(first_ * static_cast<i64>(sizeof(In)));
         if (wanted) got = Shared<Vec<In, kVec>>(start).load(place / kVec);
@@ -28,8 +30,7 @@ class KeyTile {
         got = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, got);
       }
 #pragma unroll
-      for (int i = 0; i < kVec; ++i) key_[v * kVec + i] = key_of(got.item[i], v * kVec + i, context);
-      left_ |= wanted ? kVectorMask << (v * kVec) : 0u;
+      for (int i = 0; i < kVec; ++i) enter(v * kVec + i, got.item[i], context);
     }
   }
 
@@ -38,109 +39,164 @@ class KeyTile {
   CSM_DEVICE void fill(const RowContext& context, Get get) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      key_[i] = key_of(get(place_of(i)), i, context);
-      left_ |= place_of(i) < length_ ? 1u << i : 0u;
+      const In x = get(lane_place() + step_of(i));
+      enter(i, present(i) ? x : absent<In>(), context);
     }
   }
 
-  // The chunk's node, for operations with sums. Called before any element is taken.
+  // The chunk's node, for operations with sums.
   CSM_DEVICE Node reduce(const Arguments& args) const {
     if constexpr (kSums == 0) {
       return empty_node();
     } else {
       RowTile<Op> tile(0, length_);
-      tile.fill([&](int i) { return Element{left_ >> i & 1 ? value_of(key_[i]) : negative_infinity()}; });
+      tile.fill([&](int i) { return Element{kEndsLowest || present(i) ? widen(x_[i]) : negative_infinity()}; });
       return tile.reduce(row_context<Op>(args, Row{}, 0));
     }
   }
 
-  // The best of this lane's remaining elements.
-  CSM_DEVICE Local best() const {
-    Key key = 0;
-    int item = -1;
-    // Backwards, so that of equal keys the first element is kept.
+  // Whether this lane may have an element that is better than one with this key, before it in the row.
+  CSM_DEVICE bool may_exceed(Key floor) const {
+    if constexpr (kEndsLowest) {
+      Acc limit = floor == 0 ? negative_infinity() : value_of(floor);
+      // Comparisons of float take subnormals for 0.
+      if (kSingle && limit == Acc(0)) limit = Acc(-0x1p-126);
+      bool exceeds = limit == negative_infinity();
 #pragma unroll
-    for (int block = kItems - kMaxVec; block >= 0; block -= kMaxVec) {
-      if (block * kLanes >= length_) continue;  // beyond the row's end for all lanes
-#pragma unroll
-      for (int i = block + kMaxVec - 1; i >= block; --i) {
-        const bool better = (left_ >> i & 1) && key_[i] >= key;
-        key = better ? key_[i] : key;
-        item = better ? i : item;
-      }
+      for (int i = 0; i < kItems; ++i) exceeds = exceeds | !(widen(x_[i]) <= limit);
+      return exceeds;
     }
-    return item < 0 ? none<int>() : Local{key, place_of(item)};
+    return true;
   }
 
-  // Removes what best() has found.
-  CSM_DEVICE void take(Local found) { left_ &= ~(1u << (item_of(found.index) & 31)); }
-
-  // The same element, by its index in the row.
+  // An element of this lane. Its place is yet without the lane's: see in_chunk().
+  CSM_DEVICE Local item(int i) const {
+    const Local local = local_at(Order<Compared>::key(x_[i]), step_of(i));
+    return kEndsLowest || present(i) ? local : no_local();
+  }
+  // The same with its place in the chunk.
+  CSM_DEVICE Local in_chunk(Local item) const {
+    const int step = csm::place_of(item);
+    return step < kChunk ? local_at(key_of(item), lane_place() + step) : no_local();
+  }
+  // The same with its index in the row.
   CSM_DEVICE Candidate in_row(Local found) const {
-    return found.index < kChunk ? Candidate{found.key, first_ + found.index} : none<i64>();
+    const int place = csm::place_of(found);
+    return place < kChunk ? Candidate{key_of(found), first_ + place} : no_candidate();
   }
+
+  // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes.
+  CSM_DEVICE bool reached(int i) const { return i * kLanes < length_; }
 
  private:
-  static_assert(kItems <= 32, "left_ has a bit for each item");
-  static constexpr unsigned kVectorMask = (1u << kVec) - 1;
+  static_assert(kChunk < Packed::kPlaces, "a place is a word's low bits");
+  // Whether elements beyond the row's end are −∞, and so come after all of the row's: the best k are none of them.
+  static constexpr bool kEndsLowest = Lowest<In>::kStored && !has(feature::noisy);
 
-  Key key_[kItems];
+  Compared x_[kItems];
   i64 first_;
-  int length_;     // elements of the row from the chunk's start on, at most kChunk; 0 or less if there are none
-  unsigned left_;  // bit i is set if item i is an element of the row and has not been taken
+  int length_;  // elements of the row from the chunk's start on, at most kChunk; 0 or less if there are none
 
-  CSM_DEVICE Key key_of(In x, int item, const RowContext& context) const {
-    const Place place = {first_ + thread_index() % kLanes * kVec, item / kVec * (kLanes * kVec) + item % kVec};
-    return Order<Compared>::key(Op::compared(x, place, context));
+  template <class T>
+  CSM_DEVICE static T absent() {
+    if constexpr (Lowest<T>::kStored) return Lowest<T>::value();
+    else return T(0);
   }
-  CSM_DEVICE static int place_of(int item) {
-    return item / kVec * (kLanes * kVec) + thread_index() % kLanes * kVec + item % kVec;
+  CSM_DEVICE void enter(int i, In x, const RowContext& context) {
+    x_[i] = Op::compared(x, Place{first_ + lane_place(), step_of(i)}, context);
   }
-  CSM_DEVICE static int item_of(int place) { return place / (kLanes * kVec) * kVec + place % kVec; }
+  CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
+  CSM_DEVICE static int lane_place() { return thread_index() % kLanes * kVec; }
+  CSM_DEVICE bool present(int i) const { return lane_place() + step_of(i / kVec * kVec) < length_; }
 };
 
-// Takes the k best elements of a chunk that is a whole row, one after the other. For few lanes: after each, the lane
-// that had it searches its elements again.
+// Whether pick_sorted() takes the best of a short row: long lists, and float64, need too many registers.
+constexpr bool kSorts = kSingle && kLanes < kWarp && kPicks <= 8;
+
+// The best elements of a chunk that is a whole row, for few lanes: each lane sorts its own, kListed at a time, and
+// keeps the best of these; then the lanes merge their lists, until each of them has the row's.
 template <class Op>
-CSM_DEVICE Picks pick_one_by_one(KeyTile<Op>& tile, int k) {
-  Picks picks;
-  Local mine = tile.best();
-  for (int p = 0; p < k; ++p) {
-    const Local best = best_of_lanes(mine);
-    picks.set(p, tile.in_row(best));
-    if (mine.index == best.index) {
-      tile.take(mine);
-      mine = tile.best();
+CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
+  constexpr int kListed = kRowOutputs == 1 ? 1 : kPicks;
+  Local best[kListed];
+#pragma unroll
+  for (int start = 0; start < kItems; start += kListed) {
+    if (start > 0 && start % kMaxVec == 0 && !tile.reached(start)) continue;
+    Local next[kListed];
+#pragma unroll
+    for (int i = 0; i < kListed; ++i) next[i] = start + i < kItems ? tile.item(start + i) : no_local();
+    sort_in_lane(next);
+    if (start > 0) {
+      merge_in_lane(best, next);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kListed; ++i) best[i] = next[i];
     }
+  }
+#pragma unroll
+  for (int i = 0; i < kListed; ++i) best[i] = tile.in_chunk(best[i]);
+#pragma unroll
+  for (int mask = 1; mask < kLanes; mask *= 2) {
+    Local other[kListed];
+#pragma unroll
+    for (int i = 0; i < kListed; ++i) other[i] = exchange(best[i], mask);
+    merge_in_lane(best, other);
+  }
+  // A lane's own by halves: chosen one by one they would be an array in local memory, indexed by the lane.
+  Picks picks;
+#pragma unroll
+  for (int half = kListed / 2; half >= kSlots; half /= 2) {
+    const bool upper = thread_index() % kLanes * kSlots & half;
+#pragma unroll
+    for (int i = 0; i < half; ++i) best[i] = upper ? best[i + half] : best[i];
+  }
+  if (thread_index() % kLanes * kSlots < kListed) {
+#pragma unroll
+    for (int s = 0; s < kSlots && s < kListed; ++s) picks.slot(s) = tile.in_row(best[s]);
   }
   return picks;
 }
 
-// Merges a chunk into `picks`, of which the best k count. A whole warp calls it. In each round every lane offers its
-// best element, if it is better than the k-th of the list. The first chunk of a row takes a few rounds; a later one
+// The best element of a lane, and the best that comes after `bound`.
+CSM_DEVICE Local best_of(const Local (&item)[kItems]) {
+  Local best = item[0];
+#pragma unroll
+  for (int i = 1; i < kItems; ++i) best = chosen(best, item[i], true);
+  return best;
+}
+CSM_DEVICE Local next_after(Local bound, const Local (&item)[kItems]) {
+  Local best = no_local();
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) best = above(bound, item[i]) ? chosen(best, item[i], true) : best;
+  return best;
+}
+
+// Merges a chunk into `picks`, of which the best k count. All lanes of a warp call it. In each round every lane offers
+// its best element, if it is better than the k-th of the list. The first chunk of a row takes a few rounds; a later one
 // seldom takes any, since few elements are better than the k-th so far.
 template <class Op>
-CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k) {
-  static_assert(kLanes == kWarp || sizeof(Op) == 0, "a whole warp");
+CSM_DEVICE void pick_into(Picks& picks, const KeyTile<Op>& tile, int k) {
   Candidate floor = picks.get(k - 1);
-  Local mine = tile.best();
+  if (!any_lane(tile.may_exceed(floor.key))) return;
+  Local item[kItems];
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) item[i] = tile.item(i);
+  Local mine = best_of(item);
   for (;;) {
-    const bool offers = above(tile.in_row(mine), floor);
+    const Local offer = tile.in_chunk(mine);
+    const bool offers = above(tile.in_row(offer), floor);
     if (!any_lane(offers)) break;
-    const Local sorted = sorted_over_lanes(offers ? mine : none<int>());
+    const Local sorted = sorted_over_lanes(offers ? offer : no_local());
     Picks fresh;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      const int place = Picks::place_of(s), from = place % kLanes;
-      const Local found = {shuffle(sorted.key, from, kLanes), shuffle(sorted.index, from, kLanes)};
-      fresh.slot(s) = place < kLanes ? tile.in_row(found) : none<i64>();
+      const int place = Picks::place_of(s);
+      const Local found = from_lane(sorted, place % kLanes);
+      fresh.slot(s) = place < kLanes ? tile.in_row(found) : no_candidate();
     }
     picks.merge(fresh);
     floor = picks.get(k - 1);
-    if (offers) {
-      tile.take(mine);
-      mine = tile.best();
-    }
+    if (offers) mine = next_after(mine, item);
   }
 }
 

@@ -8,50 +8,51 @@
 
 namespace csm {
 
-// The key of a float, from its bits (sign and magnitude), and back; `infinity` is the bits of +∞.
+// The key of a float, which is no NaN, from its bits (sign and magnitude), and back.
 template <class Bits>
-CSM_DEVICE Bits key_of_bits(Bits bits, Bits infinity) {
-  constexpr Bits kSign = Bits(1) << (8 * sizeof(Bits) - 1);
-  const Bits size = bits & ~kSign;
-  const Bits ordered = bits != size && size != 0 ? ~bits : size | kSign;
-  return size > infinity ? ~Bits(0) : ordered;
+constexpr Bits kSignOf = Bits(1) << (8 * sizeof(Bits) - 1);
+template <class Bits>
+CSM_DEVICE Bits key_of_bits(Bits bits) {
+  return bits & kSignOf<Bits> ? Bits(0) - bits : bits | kSignOf<Bits>;
 }
 template <class Bits>
 CSM_DEVICE Bits bits_of_key(Bits key) {
-  constexpr Bits kSign = Bits(1) << (8 * sizeof(Bits) - 1);
-  return key & kSign ? key ^ kSign : ~key;
+  return key & kSignOf<Bits> ? key ^ kSignOf<Bits> : Bits(0) - key;
 }
 
-// The keys of a stored type. This one is for integers and bool.
+// The keys of a stored type. This one is for integers and bool. kFree is the number of a key's low bits that are 0.
 template <class T>
 struct Order {
   using Key = typename NthType<(sizeof(T) > 4), u32, u64>::type;
+  static constexpr int kFree = 0;
   static constexpr Key kFlip = T(-1) < T(0) ? Key(1) << (8 * sizeof(Key) - 1) : Key(0);
   CSM_DEVICE static Key key(T x) { return static_cast<Key>(x) ^ kFlip; }
-  CSM_DEVICE static T stored(Key key) { return static_cast<T>(key ^ kFlip); }
+  CSM_DEVICE static Acc number(Key key) { return widen(static_cast<T>(key ^ kFlip)); }
 };
-// 16-bit floats are in the upper half of the key, so that their sign is where float32 has it.
-template <class T, u32 Infinity>
-struct OrderOf16Bits {
-  using Key = u32;
-  CSM_DEVICE static Key key(T x) { return key_of_bits<u32>(u32(x.bits) << 16, Infinity); }
-  CSM_DEVICE static T stored(Key key) { return {static_cast<u16>(bits_of_key(key) >> 16)}; }
-};
-template <>
-struct Order<f16> : OrderOf16Bits<f16, 0x7c000000u> {};
-template <>
-struct Order<bf16> : OrderOf16Bits<bf16, 0x7f800000u> {};
 template <>
 struct Order<float> {
   using Key = u32;
-  CSM_DEVICE static Key key(float x) { return key_of_bits<u32>(float_to_bits(x), 0x7f800000u); }
-  CSM_DEVICE static float stored(Key key) { return bits_to_float(bits_of_key(key)); }
+  static constexpr int kFree = 0;
+  CSM_DEVICE static Key key(float x) { return key_of_bits<u32>(x == x ? float_to_bits(x) : 0x7fffe000u); }
+  CSM_DEVICE static Acc number(Key key) { return static_cast<Acc>(bits_to_float(bits_of_key(key))); }
+};
+// 16-bit floats have the keys of the same numbers as float32.
+template <>
+struct Order<f16> : Order<float> {
+  static constexpr int kFree = 13;
+  CSM_DEVICE static Key key(f16 x) { return Order<float>::key(half_to_float(x.bits)); }
+};
+template <>
+struct Order<bf16> : Order<float> {
+  static constexpr int kFree = 13;
+  CSM_DEVICE static Key key(bf16 x) { return Order<float>::key(bfloat_to_float(x.bits)); }
 };
 template <>
 struct Order<double> {
   using Key = u64;
-  CSM_DEVICE static Key key(double x) { return key_of_bits<u64>(double_to_bits(x), 0x7ff0000000000000ull); }
-  CSM_DEVICE static double stored(Key key) { return bits_to_double(bits_of_key(key)); }
+  static constexpr int kFree = 0;
+  CSM_DEVICE static Key key(double x) { return key_of_bits<u64>(x == x ? double_to_bits(x) : 0x7fffffffffffffffull); }
+  CSM_DEVICE static Acc number(Key key) { return static_cast<Acc>(bits_to_double(bits_of_key(key))); }
 };
 
 using In = Type<0>;
@@ -60,6 +61,6 @@ using Compared = NthType<has(feature::noisy), In, Acc>::type;
 using Key = Order<Compared>::Key;
 
 // The number that a key stands for.
-CSM_DEVICE Acc value_of(Key key) { return widen(Order<Compared>::stored(key)); }
+CSM_DEVICE Acc value_of(Key key) { return Order<Compared>::number(key); }
 
 }  // namespace csm

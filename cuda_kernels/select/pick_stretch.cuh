@@ -58,7 +58,7 @@ class GlobalPicks {
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       const int place = Picks::place_of(s);
-      const Candidate otherwise = none<i64>();
+      const Candidate otherwise = no_candidate();
       picks.slot(s).index = global_load(index_ + (list * k_ + place) * 8, place < k_, otherwise.index);
       picks.slot(s).key = global_load(key_ + (list * k_ + place) * kKeyBytes, place < k_, otherwise.key);
     }

@@ -17,42 +17,100 @@ struct Ranked {
   Key key;
   Index index;
 };
-using Local = Ranked<int>;
 using Candidate = Ranked<i64>;
 
-// No element. Every element is better.
-template <class Index>
-CSM_DEVICE Ranked<Index> none() {
-  constexpr Index kLast = sizeof(Index) == 4 ? static_cast<Index>(0x7fffffff) : static_cast<Index>(~0ull >> 1);
-  return {Key(0), kLast};
+// Both in one word, where one has room for both: of equal keys, the first place has the largest word.
+struct Packed {
+  using Word = NthType<(Order<Compared>::kFree > 0), u64, u32>::type;
+  static constexpr int kShift = sizeof(Word) > 4 ? 32 : 0;
+  static constexpr int kPlaces = 1 << 13;
+  Word word;
+};
+using Local = NthType<(sizeof(Key) > 4), Packed, Ranked<int>>::type;
+
+CSM_DEVICE void set_local(Packed& to, Key key, int place) {
+  to.word = Packed::Word(key) << Packed::kShift | static_cast<unsigned>(Packed::kPlaces - 1 - place);
 }
+CSM_DEVICE void set_local(Ranked<int>& to, Key key, int place) { to = {key, place}; }
+CSM_DEVICE Local local_at(Key key, int place) {
+  Local local;
+  set_local(local, key, place);
+  return local;
+}
+
+CSM_DEVICE int place_of(Packed a) { return Packed::kPlaces - 1 - static_cast<int>(a.word % Packed::kPlaces); }
+CSM_DEVICE int place_of(Ranked<int> a) { return a.index; }
+CSM_DEVICE Key key_of(Packed a) {
+  return static_cast<Key>((a.word & ~(Packed::Word(Packed::kPlaces) - 1)) >> Packed::kShift);
+}
+CSM_DEVICE Key key_of(Ranked<int> a) { return a.key; }
+
+// No element. Every element is better.
+CSM_DEVICE Candidate no_candidate() { return {Key(0), static_cast<i64>(~0ull >> 1)}; }
+CSM_DEVICE Local no_local() { return local_at(Key(0), Packed::kPlaces - 1); }
 
 template <class Index>
 CSM_DEVICE bool above(Ranked<Index> a, Ranked<Index> b) {
   return a.key > b.key || (a.key == b.key && a.index < b.index);
 }
-
-template <class Index>
-CSM_DEVICE Ranked<Index> exchange(Ranked<Index> a, int lane_mask) {
-  return {shuffle_xor(a.key, lane_mask, kLanes), shuffle_xor(a.index, lane_mask, kLanes)};
-}
+CSM_DEVICE bool above(Packed a, Packed b) { return a.word > b.word; }
 
 template <class Index>
 CSM_DEVICE Ranked<Index> from_lane(Ranked<Index> a, int lane) {
   return {shuffle(a.key, lane, kLanes), shuffle(a.index, lane, kLanes)};
 }
+CSM_DEVICE Packed from_lane(Packed a, int lane) { return {shuffle(a.word, lane, kLanes)}; }
+
+template <class Index>
+CSM_DEVICE Ranked<Index> exchange(Ranked<Index> a, int lane_mask) {
+  return {shuffle_xor(a.key, lane_mask, kLanes), shuffle_xor(a.index, lane_mask, kLanes)};
+}
+CSM_DEVICE Packed exchange(Packed a, int lane_mask) { return {shuffle_xor(a.word, lane_mask, kLanes)}; }
 
 // The better of two elements if `better`, else the other.
-template <class Index>
-CSM_DEVICE Ranked<Index> chosen(Ranked<Index> mine, Ranked<Index> other, bool better) {
+template <class Element>
+CSM_DEVICE Element chosen(Element mine, Element other, bool better) {
   return above(other, mine) == better ? other : mine;
 }
 
-// The best of one element a lane, returned in all lanes.
-CSM_DEVICE Local best_of_lanes(Local mine) {
+// Puts the better of two elements first.
+CSM_DEVICE void put_in_order(Local& a, Local& b) {
+  const Local first = a, second = b;
+  const bool swap = above(second, first);
+  a = swap ? second : first;
+  b = swap ? first : second;
+}
+
+// Sorts the elements of a lane, the best first: Batcher's odd-even merge sort.
+template <int kCount>
+CSM_DEVICE void sort_in_lane(Local (&a)[kCount]) {
 #pragma unroll
-  for (int mask = 1; mask < kLanes; mask *= 2) mine = chosen(mine, exchange(mine, mask), true);
-  return mine;
+  for (int size = 1; size < kCount; size *= 2) {
+#pragma unroll
+    for (int step = size; step >= 1; step /= 2) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        const int start = step % size, j = i + step;
+        const bool compared = i >= start && (i - start) / step % 2 == 0 && i / (2 * size) == j / (2 * size);
+        if (compared && j < kCount) put_in_order(a[i], a[j < kCount ? j : i]);
+      }
+    }
+  }
+}
+
+// Keeps the best of two lists, sorted. With the other list reversed, the better element of each pair of places is one
+// of the best of all; they form a bitonic sequence, which a bitonic merge sorts.
+template <int kCount>
+CSM_DEVICE void merge_in_lane(Local (&a)[kCount], const Local (&b)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) a[i] = chosen(a[i], b[kCount - 1 - i], true);
+#pragma unroll
+  for (int step = kCount / 2; step >= 1; step /= 2) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (!(i & step)) put_in_order(a[i], a[i | step]);
+    }
+  }
 }
 
 // One element a lane, sorted over the lanes, the best first: Batcher's bitonic sort.
@@ -76,19 +134,12 @@ class Picks {
  public:
   CSM_DEVICE Picks() {
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) at_[s] = none<i64>();
+    for (int s = 0; s < kSlots; ++s) at_[s] = no_candidate();
   }
 
   CSM_DEVICE static int place_of(int slot) { return thread_index() % kLanes * kSlots + slot; }
   CSM_DEVICE Candidate& slot(int s) { return at_[s]; }
   CSM_DEVICE const Candidate& slot(int s) const { return at_[s]; }
-
-  CSM_DEVICE void set(int place, Candidate candidate) {
-#pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      if (place_of(s) == place) at_[s] = candidate;
-    }
-  }
 
   // The element at a place, returned in all lanes.
   CSM_DEVICE Candidate get(int place) const {
@@ -102,8 +153,7 @@ class Picks {
     return found;
   }
 
-  // Keeps the best of both lists. With the other list reversed, the better element of each pair of places is one of the
-  // best of all; they form a bitonic sequence, which a bitonic merge sorts.
+  // Keeps the best of both lists, as merge_in_lane() does.
   CSM_DEVICE void merge(const Picks& other) {
     const int lane = thread_index() % kLanes;
     Candidate reversed[kSlots];

@@ -53,7 +53,7 @@ _FIRST_OPS = ("softmax", "softmax_vjp")
 # them has a plan of the wanted form, lengths between them are tried: where one form ends and the
 # next begins is for the planner to say.
 _ELEMENTS = 4096
-_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 9600, 37, 18, 9)
+_COLUMN_LENGTHS = (75, 150, 300, 600, 1200, 2400, 4800, 9600, 37, 18, 9, 5)
 _LENGTHS = (61, 128, 600, 1000, 1500, 2500, 4100, 5001, 9001, 17000, 33001, 50257, 70000, 131072)
 _LONG = (150001, 262144, 400000, 600001, 1 << 20)
 _REFINEMENTS = 4
@@ -215,7 +215,7 @@ def forms_of(op: str, dtype: str, quick: bool, most_blocks: int) -> Iterator[For
             tried = sizes if every else [sizes[turn % len(sizes)]]
             yield from (Form(pattern, blocks, launches=1) for blocks in tried)
             if every:
-                yield Form(pattern, launches=3)
+                yield from (Form(pattern, launches=count) for count in (2, 3))
         else:
             yield Form(pattern)
 
@@ -275,7 +275,8 @@ def candidates(form: Form, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]
         return
     if pattern == "column":
         for n in refined(_COLUMN_LENGTHS):
-            yield (max(2, least_rows), n, 37), 1
+            for columns in (37, 48):  # lines that begin anywhere, and at sectors
+                yield (max(2, least_rows), n, columns), 1
         return
     if pattern == "map":
         yield (5, 61, 61), -1

@@ -67,8 +67,8 @@ class Executed(Protocol):
 
     def by_name(self) -> Counter[str]: ...
 
-    def by_line(self) -> list[tuple[str, bool, int | None, int, int]]:
-        """Return name, guard, where it branches to, and how often, by threads and by warps."""
+    def by_line(self) -> list[tuple[str, int]]:
+        """Return the name of each, and how often warps did it."""
 
 
 @dataclasses.dataclass(eq=False)

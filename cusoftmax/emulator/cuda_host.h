@@ -137,6 +137,8 @@ CSM_DEVICE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, 
 CSM_DEVICE double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 CSM_DEVICE float reciprocal(float a) { return 1.0f / a; }
 CSM_DEVICE double reciprocal(double a) { return 1.0 / a; }
+CSM_DEVICE float minimum(float a, float b) { return b < a ? b : a; }
+CSM_DEVICE double minimum(double a, double b) { return b < a ? b : a; }
 CSM_DEVICE float maximum(float a, float b) { return b > a ? b : a; }
 CSM_DEVICE double maximum(double a, double b) { return b > a ? b : a; }
 CSM_DEVICE float larger_positive(float a, float b) {

@@ -188,7 +188,7 @@ def _matched(
             size = part @ _WEIGHTS
             for number, block in enumerate(ours):
                 apart = np.abs(part - block) @ _WEIGHTS
-                apart += 0.5 * np.abs(size - largest - predicated[number])
+                apart += 0.4 * np.abs(size - largest - predicated[number])
                 gain = size + block @ _WEIGHTS - 2 * apart
                 gain -= 0.1 * size * np.abs(place[: len(size)] - passed[number]) / whole
                 likely = np.flatnonzero(gain > 0)

@@ -8,27 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ExecutedLine:
-    """An instruction of PTX and how often threads executed it.
+    """An instruction of PTX and how often warps executed it.
 
     Attributes
     ----------
     name : str
-        Such as ``"ld.global.v4.f32"``.
-    guarded : bool
-        Whether it is executed only where a predicate holds.
-    target : int or None
-        Of a branch: the place of the instruction that it goes to.
-    times : int
-        How often, by all threads.
+        Such as ``"ld.global.v4.f32"``, or ``"block"`` before the instructions of a block.
     warps : int
-        How often by warps: as often as by the threads of the lane that executed it most.
+        How often: as often as the threads of the lane that executed it most.
     """
 
     name: str
-    guarded: bool
-    target: int | None
-    times: int
-    warps: int = 0
+    warps: int
 
 
 def totals_of(lines: Sequence[ExecutedLine]) -> Mapping[str, float]:

@@ -32,9 +32,7 @@ class Loop:
     """A loop: the block it starts with, its blocks, the loop around it and those inside it."""
 
     header: int
-    start: int  # the place of its first instruction
     blocks: set[int]
-    places: set[int] = field(default_factory=set)  # of its instructions
     parent: Loop | None = None
     children: list[Loop] = field(default_factory=list)
     opcodes: Counter[str] = field(default_factory=Counter)  # of all its blocks, with modifiers
@@ -216,7 +214,6 @@ class BlockGraph:
                 starts.update(to)
                 starts.add(i + 1)
         bounds = [*sorted(s for s in starts if s < len(code)), len(code)]
-        self.starts = bounds
         self.blocks = [tuple(code[a:b]) for a, b in pairwise(bounds)]
         number = {start: i for i, start in enumerate(bounds)}
         self.after = [
@@ -259,6 +256,9 @@ class BlockGraph:
                         times = _by_flow(block, near[block], far, near, found)
                         if times is not None:
                             found[block] = times
+                            break
+                        if near[block] and not any(found.get(other, 1.0) for other in near[block]):
+                            found[block] = 0.0
                             break
             if len(found) == known:
                 return found
@@ -344,7 +344,7 @@ class BlockGraph:
                 before.setdefault(to, []).append(block)
         found: dict[int, Loop] = {}
         for latch, header in back:
-            loop = found.setdefault(header, Loop(header, self.starts[header], {header}))
+            loop = found.setdefault(header, Loop(header, {header}))
             todo = [latch]
             while todo:
                 block = todo.pop()
@@ -355,7 +355,6 @@ class BlockGraph:
         for i, loop in enumerate(nested):
             for block in loop.blocks:
                 loop.opcodes.update(x.opcode for x in self.blocks[block])
-                loop.places.update(range(self.starts[block], self.starts[block + 1]))
             loop.parent = next((x for x in nested[i + 1 :] if loop.blocks <= x.blocks), None)
             if loop.parent:
                 loop.parent.children.append(loop)

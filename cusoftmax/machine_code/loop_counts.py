@@ -45,13 +45,15 @@ class _LaunchLoops:
         moves = loop.has("LDG") or loop.has("STG")
         if loop.depth == 0 and (moves or loop.has("LDS")):
             return self._units()
-        if self.pattern == "group" and loop.depth == 1 and loop.has("LDS") and loop.has("STS"):
+        if self.pattern == "group" and loop.depth == 1 and loop.has("LDS"):
             return self._rows_of_a_thread()
         if self.pattern == "column" and self.stage != 2 and self._is_staged():
             if loop.has("BAR") and loop.depth == 1:
-                return self.plan.rounds
+                return self.plan.passes
             if moves and not loop.has("BAR"):
                 return self._copies(loop)
+        if self.pattern == "column" and self.stage != 2 and self._folds_columns(loop):
+            return self._fold_columns(loop)
         if loop.has("SHFL.IDX") or loop.has("SHFL.BFLY"):
             folds = not loop.has("STG") and (not moves or self._folds_workspace())
             if folds:
@@ -61,7 +63,7 @@ class _LaunchLoops:
                 return self._padding()
             return 1.0  # results are stored in one round, but of terms far below the maximum
         if moves:
-            return self._stretch()
+            return self._stretch(loop)
         if self.pattern == "column" and loop.has("ST"):  # nodes to the other blocks
             return 1.0
         if loop.has("VOTE"):  # sm_75 waits for diverged lanes, and there are none
@@ -77,6 +79,10 @@ class _LaunchLoops:
     def _folds_workspace(self) -> bool:
         return (self.pattern, self.stage) in (("split", 1), ("column", 2))
 
+    def _folds_pieces(self) -> bool:
+        """Whether all warps of a block fold the nodes of a split row."""
+        return (self.pattern, self.stage) == ("split", 1) and not self._folds_rows()
+
     def _folds_rows(self) -> bool:
         """Whether each warp folds a row of its own, not the first warp for the whole block."""
         values_only = not KERNELS[self.plan.op].outputs
@@ -86,7 +92,7 @@ class _LaunchLoops:
         """Return how many rows, or pieces of work, a block does one after the other."""
         plan, launch, kernel = self.plan, self.launch, self.launch.kernel
         clusters = launch.grid / kernel.cluster
-        if self.pattern == "group":
+        if self.pattern in ("group", "topk_group"):
             at_once = launch.block // self.lanes * self._rows_of_a_thread()
             return max(1.0, plan.rows / (launch.grid * at_once))
         if self._folds_rows():
@@ -103,14 +109,20 @@ class _LaunchLoops:
     def _segments(self) -> int:
         """Return how many blocks or clusters share a row of the column pattern."""
         length = self.plan.chunk * (self.launch.block // self.lanes) * self.launch.kernel.cluster
-        return ceil_div(self.plan.n, length)
+        return ceil_div(self.plan.n, length * self.plan.rounds)
+
+    def _leaves(self) -> int:
+        """Return how many nodes of a row a block of the column pattern folds."""
+        if self.stage == 4:
+            return power_of_two(self._segments())
+        return self.launch.block // self.lanes * (self.plan.rounds if self.stage == 1 else 1)
 
     def _is_staged(self) -> bool:
         return self.launch.kernel["CSM_STAGED"] != "0"
 
     def _width(self) -> int:
         """Return how many rows side by side a block of the column pattern takes."""
-        passes = self.plan.rounds if self._is_staged() else 1
+        passes = self.plan.passes if self._is_staged() else 1
         return min(self.plan.problem.batch_shape[-1], passes * self.lanes * self.columns)
 
     def _copies(self, loop: Loop) -> float:
@@ -126,18 +138,23 @@ class _LaunchLoops:
             return ceil_div(width * itemsize, team * 16)
         return ceil_div(own, 4)  # the loads of so many lines' ends are in flight
 
-    def _stretch(self) -> float:
+    def _stretch(self, loop: Loop) -> float:
         """Return how many chunks a warp does in a loop."""
         if self.pattern == "stream":
             return ceil_div(self.chunks, int(self.warps))
         if self.pattern == "split":
+            return self.plan.rounds
+        if self.pattern == "column" and self.stage == 4 and not loop.has("STG"):  # loads nodes
+            nodes = power_of_two(self._segments()) * self.lanes * self.columns
+            return ceil_div(nodes, 4 * self.launch.block)
+        if self.pattern == "column":
             return self.plan.rounds
         if self.pattern == "block":  # the first chunk is outside the loop, in registers
             return max(0.0, self.chunks / (self.warps * self.launch.kernel.cluster) - 1)
         return 1.0
 
     def _rows_of_a_thread(self) -> int:
-        return int(self.launch.kernel["CSM_ROWS_EACH"])
+        return self.plan.rounds
 
     def _padding(self) -> float:
         """Return how many elements a thread puts behind the row where operands are staged."""
@@ -147,12 +164,10 @@ class _LaunchLoops:
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""
-        if self.pattern == "block":
+        if self.pattern == "block" or self._folds_pieces():
             return self._fold_in_block(loop)
         nodes, share = self._nodes()
         lanes = loop.per_round("SHFL.BFLY")
-        if self.pattern == "column" and self.stage != 2:
-            return self._fold_columns(loop)
         if (self.pattern, self.stage) in (("stream", 0), ("split", 0)):  # warp 0, for all warps
             return share * (log2(nodes) * self.words / lanes if lanes else 1.0)
         within = loop.parent is not None and self._is_tree(loop.parent)
@@ -185,28 +200,36 @@ class _LaunchLoops:
         return int(self.warps), 1 / self.warps
 
     def _fold_in_block(self, loop: Loop) -> float | None:
-        """Return the rounds of the block pattern's fold: over groups of 32 nodes, or over lanes.
+        """Return the rounds of a fold by all warps of a block: over groups of 32, or over lanes.
 
         In one loop, each warp folds its share of the groups and then, last, one of them what they
         became. A block that never has groups has no such loop.
         """
-        kernel = self.launch.kernel
-        groups = ceil_div(self.chunks, WARP) if self.chunks > WARP else 0
-        outer = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1"
+        kernel, nodes = self.launch.kernel, self._nodes()[0]
+        groups = ceil_div(nodes, WARP) if nodes > WARP else 0
+        outer = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1" or self._folds_pieces()
         rounds = (groups + 1) / self.warps if outer else 1.0
         if any(child.has("SHFL.BFLY") for child in loop.children):
             return rounds
-        steps = (groups * log2(WARP) + log2(power_of_two(groups or self.chunks))) / self.warps
+        steps = (groups * log2(WARP) + log2(power_of_two(groups or nodes))) / self.warps
         return steps / rounds * self.words / max(1, loop.per_round("SHFL.BFLY"))
 
-    def _fold_columns(self, loop: Loop) -> float | None:
-        """Return the rounds of the column pattern's fold: over strides, places or lanes."""
-        cluster = self.launch.kernel.cluster
-        # The larger of the two folds: over the blocks of a cluster, or within a block.
-        parts = max(cluster, self.launch.block // self.lanes)
-        if loop.has("BAR"):
-            return max(1.0, -(-log2(parts) // 5)) if parts > 1 else 0.0
-        if any(child.has("SHFL.BFLY") for child in loop.children):
-            places = parts * self.lanes * self.columns
-            return max(1.0, places / self.launch.block)
-        return log2(min(WARP, parts)) * self.words / max(1, loop.per_round("SHFL.BFLY"))
+    @staticmethod
+    def _folds_columns(loop: Loop) -> bool:
+        return loop.has("LDS") and loop.has("STS") and not (loop.has("LDG") or loop.has("STG"))
+
+    def _fold_columns(self, loop: Loop) -> float:
+        """Return the rounds of a loop of the column pattern's fold: over levels, or over pairs."""
+        levels = loop if loop.has("BAR") else loop.parent
+        # First over the walkers of a block, then over the blocks of a cluster.
+        before = False
+        if levels is not None and levels.parent is not None:
+            beside = levels.parent.children
+            before = any(x.has("BAR") and x.start < levels.start for x in beside)
+        parts = self.launch.kernel.cluster if before else self._leaves()
+        steps = max(1, int(log2(parts)))
+        if loop is levels:
+            return log2(parts)
+        nodes = parts * self.lanes * self.columns
+        warps = sum(ceil_div(nodes >> step, WARP) for step in range(1, steps + 1))
+        return warps / steps / self.warps

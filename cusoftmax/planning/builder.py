@@ -162,7 +162,13 @@ class PlanBuilder:
                 for o, size in self.along
             )
 
-        return self._widest(min(self.group, tuning.COLUMN_VECTOR // self.acc_words), fits)
+        operation = self.operation
+        of_rows = operation.row_inputs or operation.row_outputs
+        short = len(operation.outputs) == 1 and self.values <= 2 and not of_rows
+        simple = short and not (operation.features or "seed" in operation.options)
+        many = simple and self.acc == "float32"
+        most = tuning.COLUMN_VECTOR if many else tuning.COLUMN_VECTOR_FEW // self.acc_words
+        return self._widest(min(self.group, most), fits)
 
     def _steps(self, batch_strides: tuple[int, ...]) -> tuple[int, ...]:
         return batch_strides if self.problem.rows > 1 else ()
@@ -210,6 +216,7 @@ class PlanBuilder:
         rounds: int = 1,
         workspace: int = 0,
         checkers: int = 0,
+        passes: int = 1,
     ) -> Plan:
         problem = self.problem
         return Plan(
@@ -227,6 +234,7 @@ class PlanBuilder:
             rounds,
             why,
             checkers,
+            passes,
         )
 
 

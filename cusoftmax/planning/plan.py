@@ -97,7 +97,9 @@ class Plan:
         How often each input element is read from global memory.
     rounds : int
         In patterns that split rows: rounds that a block makes over its piece, a chunk for each warp
-        in each round.
+        in each round. Where short rows are staged: rows that a thread takes.
+    passes : int
+        Column pattern, where operands are staged: passes of a block over neighbouring rows.
     checkers : int
         Segment pattern: blocks that check the offsets.
     why : str
@@ -118,6 +120,7 @@ class Plan:
     rounds: int
     why: str
     checkers: int = 0
+    passes: int = 1
 
     @property
     def least_bytes(self) -> int:
@@ -154,7 +157,18 @@ def layout_words(operands: int, batch_dims: int, row_dims: int, options: int) ->
     ``machine/layout.cuh`` has them at these places.
     """
     lengths = dict.fromkeys(
-        ("n", "rows", "rounds", "batch_dims", "reduce_dims", "inner", "segments", "checkers"), 1
+        (
+            "n",
+            "rows",
+            "rounds",
+            "batch_dims",
+            "reduce_dims",
+            "inner",
+            "passes",
+            "segments",
+            "checkers",
+        ),
+        1,
     ) | {
         "inner_stride": operands,
         "batch_size": batch_dims,
@@ -231,6 +245,8 @@ def make_kernel(
     staged: int = 0,
     uncached: bool = False,
     rows_each: int = 1,
+    order_lanes: int = 0,
+    sure: int = 0,
     asserted: tuple[tuple[str, int], ...] = (),
 ) -> Kernel:
     """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
@@ -245,6 +261,10 @@ def make_kernel(
         Name of a file in ``cuda_kernels/patterns``.
     vector, group, lanes, items, cluster, stage, parks, rows_each
         As ``machine/config.cuh`` says.
+    order_lanes : int
+        Group pattern: lanes that the order of summation is defined by, if more than hold a row.
+    sure : int
+        Group pattern: the first items of a lane, which every row has in all lanes.
     threads : int
         Limits the registers of a thread: a multiprocessor must have room for this many threads.
     batch_dims : int, optional
@@ -316,6 +336,8 @@ def make_kernel(
         "CSM_LANES": lanes,
         "CSM_ITEMS": items,
         "CSM_ROWS_EACH": rows_each,
+        "CSM_ORDER_LANES": order_lanes or lanes,
+        "CSM_SURE_ITEMS": sure,
         "CSM_CLUSTER": cluster,
         "CSM_BATCH_DIMS": rows_by,
         "CSM_ROW_DIMS": row_dims,

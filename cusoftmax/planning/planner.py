@@ -26,6 +26,9 @@ from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
     SECTOR_BYTES,
     column_span_bytes,
+    in_place,
+    lanes_of_staged,
+    narrow_lanes,
     span_bytes,
     staged_columns,
     staged_operands,
@@ -78,28 +81,59 @@ def _group(builder: PlanBuilder) -> Plan:
     lanes, items = lanes_of(builder)
     threads = tuning.GROUP_THREADS
     staged = staged_operands(builder, lanes)
-    vector = staged_vector(builder) if staged else builder.row_vector
-    # Of rows that do not fill a thread's registers, each thread takes several.
-    short = lanes <= 2 and (items == builder.group or items < builder.items)
-    each = int(tuning.GROUP_ROWS) if staged and short else 1
+    if staged:
+        return _staged_group(builder, staged, lanes)
     kernel = builder.kernel(
         "group",
-        vector=vector,
+        vector=builder.row_vector,
         group=builder.group,
         lanes=lanes,
         items=items,
-        staged=staged,
-        uncached=builder.uncached and not staged,
-        rows_each=each,
-        **({"threads": _staged_group_warps(builder) * WARP} if staged else {}),
+        uncached=builder.uncached,
     )
-    of_block = threads // lanes * each
-    grid = min(ceil_div(rows, of_block), MAX_GRID)
-    shared = span_bytes(builder, staged, of_block * builder.problem.n, apart=each > 1)
+    grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
+    return _group_plan(builder, Launch(kernel, grid, threads, 0), builder.row_vector)
+
+
+def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
+    """Rows of the group pattern in shared memory, summed in the order of so many lanes.
+
+    There no access of a row has to be next to another, so as few lanes hold one as have registers
+    for it: what is done once a row, or once a lane, is done less often.
+    """
+    rows, n = builder.problem.rows, builder.problem.n
+    held = lanes_of_staged(builder, order)
+    threads = tuning.GROUP_THREADS
+    beside = threads // held.lanes  # rows that are next to each other in a span
+    apart = not in_place(builder, staged)
+    once = span_bytes(builder, staged, threads * held.items, apart=apart)
+    most = power_of_two_below(max(1, tuning.GROUP_BYTES // once))
+    each = most  # rows of a thread; fewer where there would be too few blocks
+    while each > 1 and rows < tuning.GROUP_BLOCKS * builder.device.sm_count * beside * each:
+        each //= 2
+    kernel = builder.kernel(
+        "group",
+        vector=held.vector,
+        group=builder.group,
+        lanes=held.lanes,
+        items=held.items,
+        order_lanes=order,
+        sure=held.sure,
+        staged=staged,
+        rows_each=most,
+        threads=_staged_group_warps(builder) * WARP,
+    )
+    grid = min(ceil_div(rows, beside * each), MAX_GRID)
+    shared = span_bytes(builder, staged, beside * each * n, apart=each > 1 and apart)
+    return _group_plan(builder, Launch(kernel, grid, threads, shared), held.vector, each)
+
+
+def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int = 1) -> Plan:
     return builder.plan(
         "group",
-        (Launch(kernel, grid, threads, shared),),
+        (launch,),
         vector=vector,
+        rounds=rounds,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
     )
 
@@ -284,14 +318,14 @@ def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     # values of rows to write, one warp for each row is enough.
     second = rows * pieces if builder.operation.outputs else ceil_div(rows, warps)
     vector = staged_vector(builder) if staged else builder.row_vector
-    shared = (2 * warps + 1) * builder.node_bytes
-    shared += span_bytes(builder, staged, warps * builder.chunk)
+    span = span_bytes(builder, staged, warps * builder.chunk)
+    places = (2 * warps + 1, WARP + 1)  # of nodes in shared memory
     launches = tuple(
         Launch(
             builder.chunk_kernel("split", vector=vector, staged=staged, stage=stage),
             min(grid, MAX_GRID),
             warps * WARP,
-            shared,
+            places[stage] * builder.node_bytes + span,
         )
         for stage, grid in enumerate((rows * pieces, second))
     )
@@ -347,8 +381,8 @@ def _segment(builder: PlanBuilder) -> Plan:
     looked_up = 8 + 6 * 8
     shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
     general = not builder.row_is_contiguous
-    wide = builder.acc == "float64" or builder.problem.operands[-1].dtype == "float32"
-    cap = tuning.SEGMENT_CAP_WARPS_FLOAT if wide else tuning.SEGMENT_CAP_WARPS
+    double = builder.acc == "float64"
+    cap = tuning.SEGMENT_CAP_WARPS_DOUBLE if double else tuning.SEGMENT_CAP_WARPS
     cap = tuning.GENERAL_WARPS if general else cap
 
     def launch(stage: int) -> Launch:
@@ -394,8 +428,10 @@ def _column(builder: PlanBuilder) -> Plan:
     vector = builder.column_vector(inner)
     leaves = power_of_two(ceil_div(problem.n, items))
     beside = _beside(builder, items, vector, leaves)
-    if beside.staged and vector > 1 and "scaled" in builder.operation.features:
-        vector = 1  # two columns a thread spill: their maximum is a double word
+    if beside.staged and vector > 1:
+        # Two columns a thread spill with a scale: their maximum is a double word.
+        scaled = "scaled" in builder.operation.features
+        vector = 1 if scaled else min(vector, tuning.COLUMN_VECTOR_FEW)
         beside = _beside(builder, items, vector, leaves)
     lanes, staged, most, most_blocks = beside.lanes, beside.staged, beside.most, beside.most_blocks
     columns = lanes * vector
@@ -403,21 +439,21 @@ def _column(builder: PlanBuilder) -> Plan:
     tiles = problem.rows // inner * ceil_div(inner, width)
     least = WARP // lanes
 
-    def launch(stage: int, walkers: int, cluster: int, grid: int) -> Launch:
+    def launch(stage: int, walkers: int, cluster: int, grid: int, parts: int = 0) -> Launch:
         kernel = builder.kernel(
             "column",
             vector=vector,
             group=vector,
             lanes=lanes,
             items=items,
-            threads=tuning.COLUMN_WARPS * WARP,
+            threads=_column_warps(builder, vector, rounds=stage in (1, 4) and not staged) * WARP,
             cluster=cluster,
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
             staged=0 if stage == 2 else staged,
         )
-        parts = {2: 0, 3: 1}.get(stage, walkers + (cluster if cluster > 1 else 0))
-        shared = parts * columns * builder.node_bytes
+        parts = parts or walkers + (cluster if cluster > 1 else 0)
+        shared = parts * columns * builder.node_bytes if stage != 2 else 0
         if stage != 2:
             lines = min(walkers * items, problem.n)
             shared += column_span_bytes(builder, staged, lines, width)
@@ -431,29 +467,51 @@ def _column(builder: PlanBuilder) -> Plan:
             (launch(0, walkers, cluster, tiles * cluster),),
             vector=vector,
             chunk=items,
-            rounds=beside.passes,
+            passes=beside.passes,
             why="the softmax axis is strided; a row fits in the registers of "
             f"{walkers * cluster} thread{'s' if walkers * cluster > 1 else ''} one below the other",
         )
     walkers = _long_walkers(beside)
-    pieces = ceil_div(problem.n, walkers * items)
+    nodes = walkers * columns * builder.node_bytes  # of a round
+    rounds = 1 if staged else _rounds(ceil_div(problem.n, walkers * items), nodes)
+    pieces = ceil_div(problem.n, walkers * items * rounds)
     warps = walkers * lanes // WARP
     writes = bool(builder.operation.outputs)
-    launches = (
-        launch(1, walkers, 1, tiles * pieces),
-        launch(2, walkers, 1, ceil_div(problem.rows, warps)),
-        *((launch(3, walkers, 1, tiles * pieces),) if writes else ()),
-    )
+    launches = [launch(1, walkers, 1, tiles * pieces, rounds * walkers)]
+    # Each block of the last launch folds the nodes of its rows itself, where these are few.
+    of_pieces = power_of_two(pieces) * columns * builder.node_bytes
+    folds = writes and not staged and of_pieces <= tuning.COLUMN_NODE_BYTES
+    if not folds:
+        launches.append(launch(2, walkers, 1, ceil_div(problem.rows, warps)))
+    if writes:
+        parts = power_of_two(pieces) if folds else 1
+        launches.append(launch(4 if folds else 3, walkers, 1, tiles * pieces, parts))
     return builder.plan(
         "column",
-        launches,
+        tuple(launches),
         vector=vector,
         chunk=items,
         reads=builder.passes,
-        rounds=beside.passes,
+        rounds=rounds,
+        passes=beside.passes,
         workspace=problem.rows * (pieces + (1 if writes else 0)) * builder.node_bytes,
         why=f"the softmax axis is strided and too long for the chip: {pieces} blocks share a row",
     )
+
+
+def _rounds(all_rounds: int, nodes: int) -> int:
+    """Return the rounds of a block over its piece of a column, which takes so many in all.
+
+    A power of two, so large that folding the nodes of all pieces takes less time than that. Each
+    round has so many bytes of `nodes` in shared memory.
+    """
+    rounds = 1
+    while (
+        all_rounds > rounds * rounds * tuning.COLUMN_PIECES
+        and 2 * rounds * nodes <= tuning.COLUMN_NODE_BYTES
+    ):
+        rounds *= 2
+    return rounds
 
 
 class _Beside(NamedTuple):
@@ -471,24 +529,23 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
     problem, device = builder.problem, builder.device
     inner = problem.batch_shape[-1]
 
-    def walkers(beside: _Beside, resident: int) -> _Beside:
+    def walkers(beside: _Beside, resident: int, *, large: bool = False) -> _Beside:
         """Limit the walkers so that so many blocks share a multiprocessor."""
         columns = beside.lanes * vector
         width = min(inner, beside.passes * columns)
-        portable, largest = _cluster_sizes(device, problem.rows // inner * ceil_div(inner, width))
-        most = tuning.COLUMN_WARPS * WARP // beside.lanes // resident
+        sizes = _cluster_sizes(device, problem.rows // inner * ceil_div(inner, width))
+        most = power_of_two_below(_column_warps(builder, vector) * WARP // beside.lanes // resident)
 
         def fits(most: int) -> bool:
             lines = min(most * items, problem.n)
             span = column_span_bytes(builder, beside.staged, lines, width)
             # A node for each walker and row, and in a cluster for each block.
-            nodes = (most + largest) * columns * builder.node_bytes
+            nodes = (most + sizes[large]) * columns * builder.node_bytes
             return _fits(device, span + nodes, resident)
 
         while most > 0 and not fits(most):
             most //= 2
-        most_blocks = largest if resident > 1 else portable
-        return beside._replace(most=most, most_blocks=most_blocks)
+        return beside._replace(most=most, most_blocks=sizes[large])
 
     def is_resident(beside: _Beside) -> bool:
         return beside.most * beside.lanes >= WARP and leaves <= beside.most * beside.most_blocks
@@ -496,7 +553,7 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
     direct = _Beside(min(WARP, power_of_two(ceil_div(inner, vector))), 1, 0, 0, 0)
     staged = staged_columns(builder, direct.lanes * vector)
     several = tuning.RESIDENT_BLOCKS
-    found = [walkers(direct, resident) for resident in (several, 1)]
+    found = []
     if staged:
         parts = tiles_side_by_side(builder)
         through = [
@@ -505,19 +562,38 @@ def _beside(builder: PlanBuilder, items: int, vector: int, leaves: int) -> _Besi
             )
             for lanes in _staged_lanes(inner, vector, direct.lanes, parts)
         ]
-        found[:0] = [walkers(beside, resident) for resident in (several, 1) for beside in through]
+        found = [walkers(beside, several, large=True) for beside in through]
+        found += [walkers(beside, 1) for beside in through]
+    lanes = narrow_lanes(builder, vector, direct.lanes)
+    for large in (False, True):
+        tries = [walkers(direct._replace(lanes=each), several, large=large) for each in lanes]
+        # One block, of lines as long as can be; or a cluster of as few blocks as can be.
+        found += [beside for beside in tries if leaves <= beside.most] + tries[::-1]
+    found.append(walkers(direct, 1))
     resident = [beside for beside in found if is_resident(beside)]
     if resident:
         return resident[0]
     # Rows are read twice, and each of their pieces has a node in memory: staged pieces are no
     # shorter than others.
-    pieces = [_long_walkers(beside) for beside in found]
-    return next(b for b, walkers in zip(found, pieces, strict=True) if walkers >= pieces[-1])
+    wide = walkers(direct, several)
+    long = [b for b in found if b.staged and _long_walkers(b) >= _long_walkers(wide)]
+    return long[0] if long else walkers(direct._replace(lanes=lanes[-1]), several)
+
+
+def _column_warps(builder: PlanBuilder, vector: int, *, rounds: bool = False) -> int:
+    """Return the most warps of a block, which limits the registers."""
+    dtypes = [o.dtype for o in builder.problem.operands]
+    exact = builder.operation.compensated(dtypes, builder.acc)
+    if rounds and builder.operation.row_inputs:
+        return tuning.COLUMN_WARPS_ROWS
+    many = rounds or (vector == tuning.COLUMN_VECTOR and exact)
+    return tuning.COLUMN_WARPS_FLOAT if many else tuning.COLUMN_WARPS
 
 
 def _long_walkers(beside: _Beside) -> int:
     """Return the walkers of a block where several share a row that is read twice."""
-    return min(beside.most, tuning.COLUMN_LONG_WARPS * WARP // beside.lanes)
+    warps = tuning.COLUMN_LONG_WARPS if beside.staged else tuning.COLUMN_BLOCK_WARPS
+    return min(beside.most, warps * WARP // beside.lanes)
 
 
 def _staged_lanes(inner: int, vector: int, direct: int, parts: int) -> list[int]:

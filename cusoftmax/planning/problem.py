@@ -36,7 +36,7 @@ class Operand:
     batch_strides, reduce_strides : tuple of int
         Bytes from one index to the next, for each entry of the problem's shapes.
     alignment : int
-        Largest power of two up to 16 that divides the address of the first element.
+        Largest power of two up to 32 that divides the address of the first element.
     """
 
     dtype: str
@@ -169,8 +169,8 @@ def _contiguous(size: int, views: Sequence[View]) -> tuple[tuple[int, ...], list
 
 
 def alignment(pointer: int) -> int:
-    """Return the largest power of two up to 16 that divides an address."""
-    return min(pointer & -pointer, 16) or 16
+    """Return the largest power of two up to 32, a sector, that divides an address."""
+    return min(pointer & -pointer, 32) or 32
 
 
 def k_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import gcd
+from typing import NamedTuple
 
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.planning import tuning
-from cusoftmax.planning.builder import PlanBuilder, ceil_div
+from cusoftmax.planning.builder import PlanBuilder, ceil_div, power_of_two, power_of_two_below
 from cusoftmax.planning.plan import WARP
 from cusoftmax.planning.problem import Operand
 
 SECTOR_BYTES = 32
 _VECTOR_BYTES = 16  # kVector in reduce/span.cuh
 _WIDER = 4
+_STEP = 4  # items of a lane that has a row alone: more binaries would be few items less
 
 
 def staged_operands(builder: PlanBuilder, lanes: int = WARP) -> int:
@@ -77,6 +79,25 @@ def staged_columns(builder: PlanBuilder, columns: int) -> int:
     return found if needed and len(batches) == 1 else 0
 
 
+def narrow_lanes(builder: PlanBuilder, vector: int, direct: int) -> list[int]:
+    """Return how few lanes may read rows side by side where these lie: lines of whole sectors.
+
+    The most lanes first. `direct` lanes of `vector` rows each would read as many as a warp can.
+    """
+    batch = builder.problem.batch_shape
+    stepping = list(stepping_operands(builder))
+    aligned = all(
+        step % SECTOR_BYTES == 0
+        for _, operand, _ in stepping
+        for step in (*operand.batch_strides[:-1], *operand.reduce_strides, operand.alignment)
+    ) and all(operand.batch_strides[-1] == size for _, operand, size in stepping)
+    least = min(size for _, _, size in stepping) * vector
+    lanes = [direct]
+    while aligned and batch and lanes[-1] * least > SECTOR_BYTES:
+        lanes.append(lanes[-1] // 2)
+    return lanes
+
+
 def tiles_side_by_side(builder: PlanBuilder) -> int:
     """Return into how many parts staged rows side by side may be cut.
 
@@ -131,6 +152,48 @@ def staged_vector(builder: PlanBuilder) -> int:
     Rows of all alignments but two share binaries: there would be as many more otherwise.
     """
     return _WIDER if builder.row_vector >= _WIDER else 1
+
+
+class StagedLanes(NamedTuple):
+    """How lanes hold a staged row of the group pattern."""
+
+    lanes: int
+    items: int  # of a lane
+    sure: int  # the first of them, which the shortest row of this binary has in all lanes
+    vector: int
+
+
+def lanes_of_staged(builder: PlanBuilder, order: int) -> StagedLanes:
+    """Return how lanes hold a staged row, at most `order` of them.
+
+    Few binaries serve all lengths: items come in steps, finer ones for the shortest rows.
+    """
+    n, values = builder.problem.n, builder.values
+    alone = tuning.GROUP_ALONE // values // _STEP * _STEP
+    if builder.operation.features:
+        alone = min(alone, builder.items)  # more may spill, and masks have a bit for each item
+    if n <= alone or order == 1:
+        vector = min(builder.row_vector, 2)
+        items = ceil_div(n, _STEP) * _STEP
+        return StagedLanes(1, items, items - _STEP, vector)
+    most = power_of_two_below(tuning.GROUP_WORDS // (values * builder.acc_words))
+    if builder.acc == "float64" or builder.operation.features:  # more would spill
+        most = 0
+    most = max(builder.items, min(most, WARP))
+    lanes = min(order, max(2, power_of_two(ceil_div(n, most))))
+    step = most // 4 if lanes == 2 else most // 2
+    items = ceil_div(ceil_div(n, lanes), step) * step
+    return StagedLanes(lanes, items, items - step, 1 if lanes == 2 else staged_vector(builder))
+
+
+def in_place(builder: PlanBuilder, staged: int) -> bool:
+    """Return whether staged results take the place of inputs of their size: ``kInPlace``."""
+    read = len(builder.operation.read)
+    sizes: tuple[list[int], list[int]] = ([], [])
+    for number, _, size in stepping_operands(builder):
+        if staged >> number & 1:
+            sizes[number >= read].append(size)
+    return sizes[0][: len(sizes[1])] == sizes[1]
 
 
 def stepping_operands(builder: PlanBuilder) -> Iterator[tuple[int, Operand, int]]:

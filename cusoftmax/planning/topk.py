@@ -61,7 +61,15 @@ def _group(builder: PlanBuilder) -> Plan:
         room = ceil_div(picks * size, _INDEX_BYTES) + picks
         shared = max(shared, room * _INDEX_BYTES)
     kernel = _kernel(
-        builder, "topk_group", vector=vector, staged=staged, lanes=lanes, items=items, slots=slots
+        builder,
+        "topk_group",
+        vector=vector,
+        staged=staged,
+        lanes=lanes,
+        items=items,
+        slots=slots,
+        # With float64 and its keys, a thread needs more than 128 registers.
+        threads=(tuning.TOPK_WARPS if builder.acc == "float64" else tuning.CAP_WARPS) * WARP,
     )
     grid = min(ceil_div(builder.problem.rows, threads // lanes), MAX_GRID)
     return builder.plan(

@@ -24,7 +24,11 @@ class Tuned(int):
 
 
 GROUP_THREADS = Tuned(128, None, "4 warps: a last, partly filled block wastes little")
-GROUP_ROWS = Tuned(4, None, "short staged rows: a quarter of a span's instructions for each")
+# Staged rows.
+GROUP_ALONE = Tuned(36, None, "values that a lane holds of a row which it has alone: no spills")
+GROUP_WORDS = Tuned(64, None, "words of a lane that shares a row; 32 values at most")
+GROUP_BYTES = Tuned(1 << 15, None, "of a block's span: five blocks, and its instructions are few")
+GROUP_BLOCKS = Tuned(4, None, "blocks for each multiprocessor, before a thread takes several rows")
 # Another value would change the bits of every longer row: the chunk is the unit of summation.
 WORDS_IN_REGISTERS = Tuned(
     32, None, "32 data registers of the 64 that a thread has when 1024 share a multiprocessor"
@@ -54,15 +58,23 @@ CAP_WARPS = Tuned(16, None, "128 registers a thread, where blocks are smaller: n
 STREAM_WARPS = Tuned(16, None, "one block's barrier overlaps with another's loads")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
 COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of its columns")
-COLUMN_VECTOR = Tuned(2, None, "columns a thread, one of float64: four spill on some architectures")
+COLUMN_VECTOR = Tuned(4, None, "columns a thread: half of the instructions of addresses of two")
+COLUMN_VECTOR_FEW = Tuned(2, None, "of operations with features or values of rows, one of float64")
 COLUMN_WARPS = Tuned(16, None, "512 threads of 128 registers fill a multiprocessor")
-COLUMN_LONG_WARPS = Tuned(8, None, "rows that do not fit on chip: smaller blocks, more of them")
+COLUMN_WARPS_FLOAT = Tuned(
+    12, None, "rounds, and four columns of two-word sums, spill at 128 registers"
+)
+COLUMN_WARPS_ROWS = Tuned(8, None, "rounds beside values that come with the rows spill at 168")
+COLUMN_BLOCK_WARPS = Tuned(4, None, "of rows read twice: small blocks, many of which are resident")
+COLUMN_LONG_WARPS = Tuned(8, None, "staged rows that do not fit: few pieces, each with a node")
+COLUMN_NODE_BYTES = Tuned(48 << 10, None, "of a block's rounds, or of its rows: four blocks fit")
+COLUMN_PIECES = Tuned(64, None, "of a column, for each round: blocks for every multiprocessor")
 SPLIT_PIECES = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
 CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
 CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after the other")
 CHECKERS = Tuned(256, None, "bytes that each block of the next launch reads: eight sectors")
 SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blocks at a time")
-SEGMENT_CAP_WARPS_FLOAT = Tuned(12, None, "sums of two words, and float64, spill at 128 registers")
+SEGMENT_CAP_WARPS_DOUBLE = Tuned(12, None, "float64 spills at 128 registers")
 # Whether elements pass through shared memory, in whole vectors and sectors.
 STAGED_PERCENT = Tuned(5, None, "sectors more than the least that a direct access may touch")
 STAGED_WARPS = Tuned(24, None, "80 registers: three blocks of a warp for each chunk of 8191")

@@ -157,7 +157,7 @@ def signature(
     key: list[Any] = [op, axis, dtype, keepdims, options]
     for a in inputs + outs:
         data = a.data
-        key += (type(a), a.shape, a.strides, a.dtype, data.ptr & 15, data.device_id)
+        key += (type(a), a.shape, a.strides, a.dtype, data.ptr & 31, data.device_id)
     return tuple(key)
 
 

@@ -47,6 +47,7 @@ def layout_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
         ("batch_dims", len(batch_shape)),
         ("reduce_dims", len(problem.reduce_shape)),
         ("inner", inner),
+        ("passes", plan.passes),
         ("segments", problem.segments),
         ("checkers", plan.checkers),
     ):

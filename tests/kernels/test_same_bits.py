@@ -51,7 +51,8 @@ def blocks_of(made: Plan, rows: Sequence[int]) -> list[int]:
     """Return the blocks that compute rows, for the patterns where a block has rows of its own."""
     step = made.launches[0]
     if made.pattern == "group":
-        return [row // (step.block // int(step.kernel["CSM_LANES"])) for row in rows]
+        of_block = step.block // int(step.kernel["CSM_LANES"]) * made.rounds
+        return [row // of_block for row in rows]
     assert made.pattern in ("block", "stream")
     return [row * step.kernel.cluster for row in rows]
 
@@ -206,7 +207,7 @@ def test_same_bits_in_any_column(op: str, dtype: str, n: int) -> None:
 def test_same_bits_in_any_column_and_order_of_threads(op: str, dtype: str, wanted: str) -> None:
     arch = "sm_80" if wanted == "column long" else "sm_90"
     width = 63
-    lengths = range(20, 4096, 20)
+    lengths = range(4, 4096, 4)
     n = next(n for n in lengths if kind(planned(op, dtype, (n, width), 0, arch)) == wanted)
     row = row_of(op, dtype, n)
     expected = column_bits(op, row, 1, "sm_90", 0)[0]
@@ -218,10 +219,13 @@ def test_same_bits_in_any_column_and_order_of_threads(op: str, dtype: str, wante
 
 @pytest.mark.parametrize("op", OPS)
 def test_same_bits_in_large_clusters_of_columns(op: str) -> None:
-    dtype, width = "float64", 17 * 32  # more than 132 blocks in clusters of eight
+    dtype, width = (
+        "float64",
+        17 * 4,
+    )  # more than 132 blocks in clusters of eight, of lines of a sector
     n = next(
         n
-        for n in range(20, 4096, 20)
+        for n in range(20, 8192, 20)
         if kind(planned(op, dtype, (n, width), 0, "sm_90")) == "column x16"
     )
     row = row_of(op, dtype, n)

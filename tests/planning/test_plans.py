@@ -157,9 +157,10 @@ def order_of_summation(made: Plan) -> tuple[object, ...]:
     """Return what the bits of a row depend on, apart from the source of the kernels."""
     kernel = made.launches[0].kernel
     family = "long" if made.pattern in ROW_PATTERNS_OF_MANY_CHUNKS else made.pattern
-    lanes = "" if family == "column" else kernel["CSM_LANES"]
+    lanes = "" if family == "column" else kernel["CSM_ORDER_LANES"]
     group = "" if family == "column" else kernel["CSM_GROUP"]
-    return (family, made.chunk, lanes, group, kernel["CSM_ITEMS"], kernel["CSM_ACC"])
+    items = "" if family == "group" else kernel["CSM_ITEMS"]  # they hold all of the row
+    return (family, made.chunk, lanes, group, items, kernel["CSM_ACC"])
 
 
 @repeatable

@@ -197,10 +197,10 @@ def test_empty(axis: Any, rows: int, n: int) -> None:
 
 
 def test_alignment() -> None:
-    assert [alignment(p) for p in (0, 1, 2, 4, 6, 8, 16, 24, 512)] == [16, 1, 2, 4, 2, 8, 16, 8, 16]
+    assert [alignment(p) for p in (0, 1, 2, 4, 6, 8, 16, 24, 512)] == [32, 1, 2, 4, 2, 8, 16, 8, 32]
     start = np.zeros(64, np.float16)
-    first = (-start.ctypes.data % 16) // 2
-    for shift, expected in ((0, 16), (1, 2), (2, 4), (4, 8), (8, 16)):
+    first = (-start.ctypes.data % 32) // 2
+    for shift, expected in ((0, 32), (1, 2), (2, 4), (4, 8), (8, 16)):
         assert folded(start[first + shift :], -1).operands[0].alignment == expected
 
 

@@ -81,7 +81,7 @@ def test_the_emulator_refuses_a_disagreement() -> None:
 def test_fields_follow_each_other() -> None:
     words = layout_words(operands=3, batch_dims=2, row_dims=4, options=0)
     assert words["n"] == 0
-    assert words["inner_stride"] == 8
-    assert words["batch_size"] == 8 + 3
-    assert words["option"] == 8 + 3 + 2 + 4 + 6 + 12
+    assert words["inner_stride"] == 9
+    assert words["batch_size"] == 9 + 3
+    assert words["option"] == 9 + 3 + 2 + 4 + 6 + 12
     assert words["end"] == words["option"] + 1  # an array of no options has one element

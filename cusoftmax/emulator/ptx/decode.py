@@ -196,20 +196,16 @@ class Executed:
                 total[name] += times
         return total
 
-    def by_line(self) -> list[tuple[str, bool, int | None, int, int]]:
-        """Return name, whether it has a guard, where it branches to, and how often, of each.
+    def by_line(self) -> list[tuple[str, int]]:
+        """Return the name of each, and how often warps did it: as often as the lane that did most.
 
-        How often by threads and by warps, which is how often by the lane that did it most.
+        Before those of a block comes ``"block"``, for the block itself.
         """
-        found: list[tuple[str, bool, int | None, int, int]] = []
-        records = self.decoded.code
-        for names, lanes in zip(self.decoded.blocks, self.entered, strict=True):
-            times, warps = int(lanes.sum()), int(lanes.max())
-            for name in ("block", *names):
-                record = records[len(found)]
-                target = int(record["value"]) if name.startswith("bra") else None
-                found.append((name, bool(record["flags"] & _GUARDED), target, times, warps))
-        return found
+        return [
+            (name, int(lanes.max()))
+            for names, lanes in zip(self.decoded.blocks, self.entered, strict=True)
+            for name in ("block", *names)
+        ]
 
 
 def decode(kernel: Kernel) -> Decoded:
