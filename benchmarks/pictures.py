@@ -159,7 +159,7 @@ def jacobian(file: Path) -> str:
         "softmax_jacobian on the emulator as `python -m benchmarks.pictures jacobian` drew it."
     )
     title = "Softmax's Jacobian: diag(y) less the outer product of y with itself"
-    with look.picture(file, 2.6, title, caption, ncols=len(TEMPERATURES), sharey=True) as (
+    with look.picture(file, 3.0, title, caption, ncols=len(TEMPERATURES), sharey=True) as (
         figure,
         (axes,),
     ):
@@ -190,8 +190,8 @@ def draw(name: str, folder: Path, measured: Path | None = None) -> str:
         return CURVES[name](table, file)
     if name == "jacobian":
         return jacobian(file)
-    example, drawn = patterns.PICTURES[name]
-    return drawn(example, file)
+    title, example, drawn = patterns.PICTURES[name]
+    return drawn(title, example, file)
 
 
 def main() -> int:

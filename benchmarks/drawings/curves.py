@@ -30,7 +30,7 @@ def error(data: Data, file: Path) -> str:
                 axis.plot(x, y, **look.series(who) | {"label": label})
         axis.axhline(BOUND, color="black", linewidth=1, linestyle=(0, (1, 1)))
         axis.annotate(
-            f"our bound: {BOUND} ulp", (x[-1], BOUND), (0, 3), ha="right",
+            f"our bound: {BOUND} ulp", (x[0], BOUND), (0, -4), va="top",
             textcoords="offset points",
         )  # fmt: skip
         axis.set_xscale("log")
@@ -69,10 +69,11 @@ def sectors(data: Data, file: Path) -> str:
                 axis.plot(places, values, label=when, linestyle="none", **looks[when],
                           markeredgecolor="black", markeredgewidth=0.6)  # fmt: skip
             for place, value in zip(places, found["before"][1], strict=True):
-                if value > 1.2:
+                if value > 1.1:
                     axis.annotate(f"{value:.1f}", (place, value), (0, 6), ha="center",
                                   textcoords="offset points", fontsize=8)  # fmt: skip
-            axis.axhline(MOST_SECTORS, color="black", linewidth=1, linestyle=(0, (1, 1)))
+            limit = f"limit of the tests: {MOST_SECTORS}"
+            axis.axhline(MOST_SECTORS, color="black", lw=1, ls=(0, (1, 1)), label=limit)
             style.log_axis(axis, (1.0, 2.0, 5.0))
             axis.set_ylim(0.9, 12)
             axis.set_xticks(places, [f"{n:.0f}" for n in lengths], rotation=60)
@@ -80,10 +81,6 @@ def sectors(data: Data, file: Path) -> str:
             axis.set_xlabel("elements of a row, N")
             axis.grid(axis="y", alpha=0.25)
         axes[0].set_ylabel("sectors over the least")
-        axes[1].annotate(
-            f"limit of the tests: {MOST_SECTORS}", (len(lengths) - 1, MOST_SECTORS), (8, 14),
-            ha="right", textcoords="offset points",
-        )  # fmt: skip
         style.legend(figure, axes)
     return caption
 
@@ -141,7 +138,12 @@ DOMINANT: dict[str, dict[str, Any]] = {  # by the names of `benchmarks.dominant`
     "cross_entropy, one-hot": {"color": "#E69F00", "marker": "v"},
     "PyTorch softmax": {"color": "#0072B2", "marker": "s", "linestyle": "-."},
     "PyTorch log_softmax": {"color": "#56B4E9", "marker": "^", "linestyle": ":"},
-    "SciPy's y, the formula": {"color": "black", "marker": "x", "linestyle": "--"},
+    "SciPy's y, the formula": {
+        "label": "the formula in NumPy",
+        "color": "black",
+        "marker": "x",
+        "linestyle": "--",
+    },
 }
 
 
@@ -160,7 +162,8 @@ def dominant(data: Data, file: Path) -> str:
             if gaps:
                 shown = [max(value, LEAST_DRAWN) for value in errors]
                 label = who if "linestyle" in looks else f"cusoftmax {who}"
-                axis.plot(gaps, shown, label=label, markersize=5, linewidth=1.2,
+                looks = {"label": label} | looks
+                axis.plot(gaps, shown, markersize=5, linewidth=1.2,
                           markevery=(number % 3, 3), **looks)  # fmt: skip
         axis.annotate("no digit is right", (80, 1.0), (0, 5), textcoords="offset points",
                       ha="right")  # fmt: skip
@@ -170,5 +173,5 @@ def dominant(data: Data, file: Path) -> str:
         axis.set_ylabel("relative error")
         axis.grid(alpha=0.25)
         handles, labels = axis.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return caption
