@@ -5,7 +5,7 @@
 Logits are ``[gap, 0, -1]``, the vector is one-hot at the first class, and the entry judged is that
 class's. On the emulator if there is no GPU. PyTorch and SciPy are compared where they are
 installed: SciPy's softmax with the formula ``y * (v - sum(y * v))``.
-What `benchmarks.pictures` draws.
+`benchmarks.pictures` draws it.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, object]
 
 SPREADS = (0.1, 0.3, 1, 3, 10, 30, 100, 300)
-ERROR_ROWS = (16, 4096)
+ACCURACY_SHAPE = (16, 4096)
 WIDTHS = (10, 33, 100, 127, 128, 1000, 1001, 4095, 8191, 50257)
 CHIPS, DTYPES = ("A100", "H100", "H200", "B200"), ("float16", "float32")
 LENGTHS = (32, 128, 512, 2048, 4096, 8192, 32768, 65536, 131072)
@@ -46,8 +46,8 @@ LOGITS = (2.0, 4.0, 2.0, 1.0)
 # ------------------------------------------------------------------------------------- the data
 
 
-def measure_error(
-    spreads: Sequence[float] = SPREADS, shape: tuple[int, int] = ERROR_ROWS
+def measure_accuracy(
+    spreads: Sequence[float] = SPREADS, shape: tuple[int, int] = ACCURACY_SHAPE
 ) -> Iterator[Row]:
     """Yield the worst error of each library's softmax at each spread of the logits."""
     rng = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def measure_dominant(gaps: Sequence[int] = GAPS) -> Iterator[Row]:
 
 
 MEASURED: dict[str, tuple[Callable[[], Iterable[Row]], tuple[str, ...]]] = {
-    "error": (measure_error, ("numpy", "scipy", "torch")),
+    "accuracy": (measure_accuracy, ("numpy", "scipy", "torch")),
     "sectors": (measure_sectors, ()),
     "predicted": (measure_predicted, ("nvidia-cuda-nvrtc", "triton", "liger-kernel")),
     "dominant": (measure_dominant, ("numpy", "scipy", "torch")),
@@ -167,7 +167,7 @@ def jacobian(file: Path) -> str:
     return caption
 
 
-CURVES = {"error": curves.error, "sectors": curves.sectors, "predicted": curves.predicted}
+CURVES = {"accuracy": curves.accuracy, "sectors": curves.sectors, "predicted": curves.predicted}
 CURVES |= {"dominant": curves.dominant}
 NAMES = (*CURVES, "jacobian", *patterns.PICTURES)
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.static import peer_cost
-from benchmarks.static.predictions import Case, Prediction, each_once, of_peer, ours
+from benchmarks.static.predictions import STAMP, Case, Prediction, each_once, of_peer, ours
 from benchmarks.suites.operations import DTYPES
 from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.machine_code import sass
@@ -27,7 +27,6 @@ OPS = ("softmax", "softmax_vjp", "log_softmax", "cross_entropy_grad")
 LENGTHS = (10, 33, 100, 128, 1000, 1001, 4096, 8191, 32000, 50257, 131072)
 CHIPS = ("A100", "H100", "H200", "B200", "GeForce RTX 5090")
 AIM = 0.95  # of a copy; what is below is listed with its reason
-STAMP = "predicted, not measured"
 
 
 def predict(cases: Sequence[Case]) -> dict[Case, Prediction]:

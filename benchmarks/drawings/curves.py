@@ -8,13 +8,13 @@ from typing import Any
 from benchmarks.drawings import look
 from benchmarks.drawings.data import Data
 from benchmarks.reporting import style
+from benchmarks.static.predictions import STAMP
 
 BOUND = 3  # ulp, of softmax in float32 (README: Numbers)
 MOST_SECTORS = 1.05
-STAMP = "predicted, not measured"
 
 
-def error(data: Data, file: Path) -> str:
+def accuracy(data: Data, file: Path) -> str:
     """Draw the worst error of softmax against the spread of the logits."""
     caption = (
         "Worst error of softmax in float32 over rows of normal logits, against extended precision; "
@@ -119,12 +119,12 @@ def predicted(data: Data, file: Path) -> str:
     return caption
 
 
-def _by_length(axis: Any, lengths: list[float], values: list[float], look: dict[str, Any]) -> None:
+def _by_length(axis: Any, lengths: list[float], values: list[float], looks: dict[str, Any]) -> None:
     """Draw a line over the powers of two, and open markers for other lengths, which lie close."""
     points = list(zip(lengths, values, strict=True))
     powers = [p for p in points if (int(p[0]) & (int(p[0]) - 1)) == 0]
     others = [p for p in points if p not in powers]
-    small = look | {"markersize": 3.5, "linewidth": 0.7 * look["linewidth"]}
+    small = looks | {"markersize": 3.5, "linewidth": 0.7 * looks["linewidth"]}
     axis.plot(*style.unzip(powers), **small)
     open_ones = small | {"linestyle": "none", "markerfacecolor": "white", "label": None}
     axis.plot(*style.unzip(others), **open_ones)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import cusoftmax as cs
-from benchmarks.static.accesses import KINDS, Notes, noted
+from benchmarks.measuring.accesses import KINDS, Notes, noted
 from cusoftmax import emulator
 from cusoftmax.planning.plan import WARP, Plan
 
