@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -172,6 +173,7 @@ def test_speed_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
 # ----------------------------------------------------------------------------------- who holds what
 
 
+@functools.cache
 def seen(name: str) -> Seen:
     return holders.see(patterns.PICTURES[name][1])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,13 +22,13 @@ COLOURS = "PuOr_r"  # from purple, below 0, to orange
 
 
 def heat_maps(
-    figure: Figure, axes: Sequence[Any], y: Array, jacobians: Array, temperatures: Sequence[float]
+    figure: FigureBase, axes: Sequence[Any], y: Array, jacobians: Array, temperatures: Sequence[float]
 ) -> None:
     """Draw the Jacobian at each temperature, with its numbers, in one range of colours.
 
     Parameters
     ----------
-    figure : Figure
+    figure : FigureBase
         What gets the bar of colours.
     axes : sequence of Axes
         One for each temperature.
@@ -76,7 +76,8 @@ def draw(
         What the logits were divided by.
     """
     figure = Figure(figsize=(7.6, 6.2), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.05))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1, 1.05))
+    above, below = parts
     axis = above.subplots()
     shares = {
         "softmax": y[list(temperatures).index(1.0)],
