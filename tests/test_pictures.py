@@ -43,7 +43,7 @@ def committed(name: str) -> data.Data:
 @pytest.mark.parametrize("name", pictures.NAMES)
 def test_every_picture_is_there_and_says_where_it_is_from(name: str) -> None:
     said = caption_of(FOLDER / f"{name}.png")
-    assert "python -m benchmarks.pictures" in said
+    assert f"`python -m benchmarks.pictures {name}" in said
     assert re.search(r"Data: .+\.$", said)
     if name in pictures.MEASURED:
         assert said.endswith(f"Data: {committed(name).source}.")
@@ -259,4 +259,4 @@ def test_boxes_are_named_where_they_have_room() -> None:
 def test_patterns_are_drawn(name: str, tmp_path: Path) -> None:
     caption = pictures.draw(name, tmp_path)
     assert caption == caption_of(tmp_path / f"{name}.png") == caption_of(FOLDER / f"{name}.png")
-    assert "the accesses of these launches on the emulator" in caption
+    assert "accesses of these launches on the emulator" in caption

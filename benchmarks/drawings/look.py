@@ -25,7 +25,7 @@ WIDTH, DPI = (
     200,
 )  # inches; shown at 700 pixels an inch has 100, and a screen may have twice those
 CAPTION_COLUMNS, CAPTION_SIZE, LINE = 118, 7.4, 0.135  # characters of a line, points, inches
-COLOURS = 64  # of a file, which is then a third as large
+COLOURS = 96  # of a file, which is then a third as large
 FONTS = {"font.size": 9, "axes.labelsize": 9, "legend.fontsize": 9, "axes.titlesize": 9.5}
 FONTS |= {"xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.handlelength": 3.2}
 LINES = {"cusoftmax": "-", "SciPy": "--", "PyTorch": "-.", "Triton": "--", "Liger": ":"}

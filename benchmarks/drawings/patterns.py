@@ -120,7 +120,7 @@ def group(title: str, example: Example, file: Path) -> str:
     """Draw short rows: lanes of a warp, each with whole vectors."""
     seen = see(example)
     rows, n = example.shape
-    caption = _caption("Boxes are accesses of one lane, with its number.", seen, example)
+    caption = _caption("Boxes are accesses of one lane, with its number.", seen, example, file)
     shape = {"nrows": 2, "gridspec_kw": {"height_ratios": (rows, 1)}}
     with look.picture(file, 2.6, title, caption, **shape) as (_, ((above,), (below,))):
         boxes(above, _lines(_named(seen.holders.thread), n), _lane, _last, size=7.5)
@@ -143,12 +143,12 @@ def long_row(title: str, example: Example, file: Path) -> str:
     words = "Boxes above are chunks of one warp; below, accesses of one lane, with its number."
     if example.k:
         words += f" Triangles are the {example.k} largest of each row."
-    caption = _caption(words, seen, example)
-    heights = (min(0.42, 4 / len(lines)) * len(lines) + 0.5, 0.23 * chunk // 128 + 0.4, 0.6)
+    caption = _caption(words, seen, example, file)
+    heights = (min(0.42, 4 / len(lines)) * len(lines) + 0.5, 0.23 * (chunk / 128) + 0.4, 0.6)
     shape = {"nrows": 3, "gridspec_kw": {"height_ratios": heights}}
     with look.picture(file, sum(heights) + 0.5, title, caption, **shape) as (_, grid):
         above, middle, below = grid[:, 0]
-        short = width // chunk > 8
+        short = max(width // chunk, len(lines)) > 8
         boxes(above, lines, lambda o: f"{o[1]}" if short else f"warp {o[1]}",
               _first if many else _last)  # fmt: skip
         names = [f"block {line[0][0]}" for line in lines]
@@ -158,7 +158,7 @@ def long_row(title: str, example: Example, file: Path) -> str:
             names = [f"round {number}" for number in range(len(lines))]
         _side(above, names)
         above.set_title(f"{'the rows' if shown > 1 else 'the row'}: which warp", loc="left")
-        above.set_xticks(range(0, width + 1, chunk * (2 if short else 1)))
+        above.set_xticks(range(0, width + 1, chunk * (1 + width // chunk // 9)))
         _chunk(middle, held, chunk)
         _lane_0(below, held, chunk)
         for row, indices in enumerate(seen.result[1][:shown] if example.k else ()):
@@ -180,9 +180,11 @@ def column(title: str, example: Example, file: Path) -> str:
     starts = [0, *(np.flatnonzero((np.diff(owners, axis=0) != 0).any((1, 2))) + 1)]
     blocks = len({*seen.holders.block})
     words = "Boxes are what one thread has, with its lane; tints are warps, or other blocks."
-    caption = _caption(words, seen, example)
+    caption = _caption(words, seen, example, file)
     with look.picture(file, 0.3 * len(starts) + 1.3, title, caption) as (_, ((axis,),)):
         boxes(axis, owners[starts], _lane, lambda o: 4 * o[0] + o[1] // WARP, height=1.0)
+        sides = np.flatnonzero(np.diff(owners[0, :, 0])) + 1
+        axis.vlines(sides, -0.5, len(starts) - 0.5, color="black", linewidth=3, zorder=6)
         axis.set_title(f"which lane; {blocks} blocks lie side by side", loc="left")
         _side(axis, [f"{a}–{b - 1}" for a, b in zip(starts, (*starts[1:], rows), strict=True)])
         axis.set_ylabel("rows of the array")
@@ -206,7 +208,7 @@ def staged(title: str, example: Example, file: Path) -> str:
     seen = see(example)
     _, n = example.shape
     words = "Boxes have the number of the thread; orange lines are where rows begin."
-    caption = _caption(words, seen, example)
+    caption = _caption(words, seen, example, file)
     with look.picture(file, 2.0, title, caption) as (_, ((axis,),)):
         _copied_and_held(axis, seen, 4 * n, range(0, 4 * n + 1, n))
         axis.set_xlabel("elements of the first four rows, which lie end to end")
@@ -221,7 +223,7 @@ def segment(title: str, example: Example, file: Path) -> str:
     width, size = 1024, 160
     lines = _lines(_named(seen.readers.block), width)
     words = "Orange lines are where segments begin; boxes are what one block or thread has."
-    caption = _caption(words, seen, example)
+    caption = _caption(words, seen, example, file)
     heights = (0.25 * len(lines) + 0.5, 1.3)
     shape = {"nrows": 2, "gridspec_kw": {"height_ratios": heights}}
     with look.picture(file, sum(heights) + 0.5, title, caption, **shape) as (_, grid):
@@ -237,12 +239,12 @@ def segment(title: str, example: Example, file: Path) -> str:
     return caption
 
 
-def _caption(words: str, seen: Seen, example: Example) -> str:
+def _caption(words: str, seen: Seen, example: Example, file: Path) -> str:
     shape = " × ".join(map(str, example.shape))
     call = f"{example.op} of {shape} {example.dtype} elements, axis {example.axis}"
     return (
-        f"{words} {call}, planned for {example.arch}: {seen.launched}. Data: the accesses of these "
-        "launches on the emulator, as `python -m benchmarks.pictures` drew it."
+        f"{words} Call: {call}, planned for {example.arch}: {seen.launched}. Data: accesses of "
+        f"these launches on the emulator, as `python -m benchmarks.pictures {file.stem}` drew it."
     )
 
 

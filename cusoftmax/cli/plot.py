@@ -22,7 +22,11 @@ COLOURS = "PuOr_r"  # from purple, below 0, to orange
 
 
 def heat_maps(
-    figure: FigureBase, axes: Sequence[Any], y: Array, jacobians: Array, temperatures: Sequence[float]
+    figure: FigureBase,
+    axes: Sequence[Any],
+    y: Array,
+    jacobians: Array,
+    temperatures: Sequence[float],
 ) -> None:
     """Draw the Jacobian at each temperature, with its numbers, in one range of colours.
 
