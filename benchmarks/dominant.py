@@ -1,10 +1,11 @@
 """The derivative of the class that dominates: relative error against the gap, beside the peers.
 
-    python -m benchmarks.dominant [--dtype float32|float64] [--picture FILE]
+    python -m benchmarks.dominant [--dtype float32|float64]
 
 Logits are ``[gap, 0, -1]``, the vector is one-hot at the first class, and the entry judged is that
-class's. On the emulator if there is no GPU. A picture needs Matplotlib; PyTorch and SciPy are
-compared where they are installed: SciPy's softmax with the formula ``y * (v - sum(y * v))``.
+class's. On the emulator if there is no GPU. PyTorch and SciPy are compared where they are
+installed: SciPy's softmax with the formula ``y * (v - sum(y * v))``.
+`benchmarks.pictures` draws it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Entry = Callable[[Array, Array], float]  # from logits and a vector
 
 TABLE_GAPS = (3, 6, 9, 12, 15, 20, 40, 80)
-PICTURE_GAPS = tuple(range(0, 82, 2))
-MARKS = ("o", "s", "^", "v", "D", "x", "+", "*")
 
 
 def _ours() -> dict[str, Entry]:
@@ -109,43 +108,26 @@ def errors(entry: Entry, name: str, dtype: str, gaps: tuple[int, ...]) -> Iterat
         yield float(abs(entry(x, v) - truth) / abs(truth))
 
 
-def draw(series: dict[str, list[float]], gaps: tuple[int, ...], file: str) -> None:
-    """Save a picture of relative error against gap, readable without colours."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for (name, values), mark in zip(series.items(), MARKS, strict=False):
-        shown = np.maximum(values, 1e-18)
-        line = ":" if "PyTorch" in name or "SciPy" in name else "-"
-        axes.plot(gaps, shown, line, marker=mark, markersize=4, markevery=3, color="black", lw=0.8)
-        axes.plot([], [], line, marker=mark, markersize=4, color="black", lw=0.8, label=name)
-    axes.set_yscale("log")
-    axes.set_xlabel("gap between the largest logit and the next")
-    axes.set_ylabel("relative error of the largest class's derivative")
-    axes.legend(fontsize="small")
-    figure.savefig(file, dpi=110)
+def entries() -> dict[str, Entry]:
+    """Return what is compared: our functions, and the peers' where they are installed."""
+    return _ours() | _peers()
 
 
 def main() -> None:
     let_any_character_print()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--picture", metavar="FILE", help="where to save the picture")
     args = parser.parse_args()
     with contextlib.nullcontext() if gpu_is_present() else emulator.activate():
-        entries = _ours() | _peers()
+        compared = entries()
         table = Table(title=f"relative error, {args.dtype}")
         table.add_column("gap", justify="right")
-        for name in entries:
+        for name in compared:
             table.add_column(name, justify="right")
-        columns = [[*errors(e, n, args.dtype, TABLE_GAPS)] for n, e in entries.items()]
+        columns = [[*errors(e, n, args.dtype, TABLE_GAPS)] for n, e in compared.items()]
         for gap, *values in zip(TABLE_GAPS, *columns, strict=True):
             table.add_row(str(gap), *(f"{value:.0e}" for value in values))
         Console(width=None if sys.stdout.isatty() else 160).print(table)  # a file has no width
-        if args.picture:
-            series = {n: [*errors(e, n, args.dtype, PICTURE_GAPS)] for n, e in entries.items()}
-            draw(series, PICTURE_GAPS, args.picture)
 
 
 if __name__ == "__main__":

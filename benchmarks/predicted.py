@@ -1,10 +1,9 @@
 """The speed that the cost model predicts: a fraction of a copy's, for each length and chip.
 
-    python -m benchmarks.predicted [--op softmax] [--dtype float16] [--chip H100] [--picture FILE]
+    python -m benchmarks.predicted [--op softmax] [--dtype float16] [--chip H100]
 
 Nothing here is measured, and no GPU is needed; docs/cost.md says how speed is predicted and what is
-left out. A picture shows softmax at every length of the suite `sweep`, beside Triton's and Liger's
-kernels where these are installed.
+left out. `python -m benchmarks.pictures predicted` draws softmax, beside Triton's and Liger's.
 """
 
 from __future__ import annotations
@@ -12,17 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.reporting.targets import power_of_two
 from benchmarks.static import peer_cost
-from benchmarks.static.predictions import Case, Prediction, each_once, of_peer, ours
-from benchmarks.suites.cells import FULL
+from benchmarks.static.predictions import STAMP, Case, Prediction, each_once, of_peer, ours
 from benchmarks.suites.operations import DTYPES
 from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.machine_code import sass
@@ -32,9 +27,6 @@ OPS = ("softmax", "softmax_vjp", "log_softmax", "cross_entropy_grad")
 LENGTHS = (10, 33, 100, 128, 1000, 1001, 4096, 8191, 32000, 50257, 131072)
 CHIPS = ("A100", "H100", "H200", "B200", "GeForce RTX 5090")
 AIM = 0.95  # of a copy; what is below is listed with its reason
-STAMP = "predicted, not measured"
-PICTURE_OP, PICTURE_DTYPES = "softmax", ("float16", "float32")
-PICTURE_LENGTHS = tuple(sorted((*FULL.first_lengths, *FULL.other_lengths)))
 
 
 def predict(cases: Sequence[Case]) -> dict[Case, Prediction]:
@@ -86,48 +78,6 @@ def peers_fractions(peer: str, cases: Sequence[Case]) -> tuple[list[tuple[int, f
     return points, list(dict.fromkeys(refused))
 
 
-def _plot(axis: Any, points: Sequence[tuple[int, float]], look: dict[str, Any]) -> None:
-    """Draw a line over the powers of two, and open markers for other lengths, which lie close."""
-    other = look | {"linestyle": "none", "markerfacecolor": "white", "label": None}
-    for power, as_drawn in ((True, look), (False, other)):
-        drawn = [(n, fraction) for n, fraction in points if power_of_two(n) is power]
-        axis.plot([n for n, _ in drawn], [fraction for _, fraction in drawn], **as_drawn)
-
-
-def draw(file: Path, chips: Sequence[str]) -> list[str]:
-    """Save the picture; return what it leaves out."""
-    from benchmarks.measuring.results import OURS
-    from benchmarks.reporting import style
-
-    figure, axes = style.panels(len(PICTURE_DTYPES) * len(chips), len(chips), (2.9, 2.7))
-    places = [(dtype, chip) for dtype in PICTURE_DTYPES for chip in chips]
-    cases = {p: [Case(PICTURE_OP, p[0], n, p[1]) for n in PICTURE_LENGTHS] for p in places}
-    found = predict([case for each in cases.values() for case in each])
-    left_out = [f"no peers: {missing}"] if (missing := peer_cost.missing()) else []
-    for axis, place in zip(axes, places, strict=True):
-        _plot(axis, [(case.n, found[case].fraction) for case in cases[place]], style.style(OURS))
-        for peer in () if missing else peer_cost.PEERS:
-            points, refused = peers_fractions(peer, cases[place])
-            _plot(axis, points, style.style(peer.lower()) | {"label": peer})
-            left_out += refused
-        axis.axhline(1.0, color=style.COPY_COLOUR, linestyle="--", linewidth=1, label="copy")
-        style.length_axis(axis)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.25)
-        axis.set_ylim(0, 1.08)
-        axis.set_title(f"{place[1]}, {place[0]}", loc="left", fontsize=9)
-        axis.text(
-            0.5, 0.06, STAMP, transform=axis.transAxes, ha="center", fontsize=8, color="#C00000"
-        )
-    style.outer_labels(axes, len(chips), "elements of a row, N", "fraction of a copy")
-    style.legend(figure, axes)
-    left_out = list(dict.fromkeys(left_out))
-    title = (f"{PICTURE_OP}, {STAMP}", "fraction of a copy's speed (open: N no power of two)")
-    figure.suptitle("\n".join([*title, *left_out[:3]]), fontsize=11)
-    figure.savefig(file, dpi=100)
-    return left_out
-
-
 def main() -> int:
     """Run the command line."""
     let_any_character_print()
@@ -136,7 +86,6 @@ def main() -> int:
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="default: all")
     parser.add_argument("--chip", action="append", help=f"default: {', '.join(CHIPS)}")
     parser.add_argument("--n", action="append", type=int, help="a length; default: eleven of them")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw this, and no tables")
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 200)
     reason = sass.missing()
@@ -144,10 +93,6 @@ def main() -> int:
         console.print(f"nothing can be compiled here: {reason}", markup=False)
         return 1
     chips = given.chip or CHIPS
-    if given.picture:
-        for line in draw(given.picture, chips):
-            console.print(f"left out: {line}", markup=False, soft_wrap=True)
-        return 0
     dtypes, lengths = given.dtype or DTYPES, given.n or LENGTHS
     for op in given.op or OPS:
         found = predict([Case(op, d, n, c) for d in dtypes for n in lengths for c in chips])

@@ -56,17 +56,6 @@ def test_the_table_gives_fractions_and_reasons() -> None:
     ]
 
 
-def test_the_picture_is_drawn_and_names_what_it_leaves_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = predicted.Prediction(0.5, "memory", 2, 1.0)
-    monkeypatch.setattr(predicted, "ours", lambda case: said)
-    monkeypatch.setattr(predicted.peer_cost, "missing", lambda: "they are not here")
-    file = tmp_path / "picture.png"
-    assert predicted.draw(file, ["A100", "H100"]) == ["no peers: they are not here"]
-    assert file.read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize(
     ("row_bytes", "access", "sectors"),
     [

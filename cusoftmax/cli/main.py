@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cusoftmax import __version__
 from cusoftmax.cli.arguments import axis_of, names_of, seed_of, shape_of, values
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="run a worked example, on a GPU if there is one")
     _machine_options(demo)
+    demo.add_argument("--plot", type=Path, metavar="FILE", help="draw it too; needs matplotlib")
     demo.set_defaults(run=_demo)
 
     check = commands.add_parser("check", help="compare every dtype, pattern and operation")
@@ -152,7 +154,12 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
 def _demo(arguments: argparse.Namespace) -> int:
     module = importlib.import_module("cusoftmax.cli.demo")
     status: int = module.demo(
-        _console(), arguments.device, arguments.arch, arguments.seed, arguments.emulator_code
+        _console(),
+        arguments.device,
+        arguments.arch,
+        arguments.seed,
+        arguments.emulator_code,
+        arguments.plot,
     )
     return status
 

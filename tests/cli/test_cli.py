@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cusoftmax
@@ -152,13 +154,48 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(capsys, "demo", "--device", "emulator")
     assert (status, err) == (0, "")
-    first, *_ = out.splitlines()
+    first, _, *lines = out.splitlines()
     assert "emulator" in first
+    assert [line.split()[0] for line in lines[:3]] == ["one", "logits", "softmax"]
+    assert out.isascii()  # no frames, no colours: a pipe gets plain text
+    assert "\x1b" not in out
     for words in ("0.1025", "0.7573", "0.0377", "0.2222", "0.4444", "0.1111", "0.1838"):
         assert words in out
-    assert "csm_softmax_block_f16_v8" in out
     assert "1,048,576" in out  # 64 x 4096 float16, read once and written once
     assert "not measured" in out
+
+
+def test_the_demo_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "demo.png"
+    status, out, err = run(capsys, "demo", "--device", "emulator", "--plot", str(file))
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == f"picture: {file}"
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_drawn_jacobians_have_their_numbers() -> None:
+    figures = pytest.importorskip("matplotlib.figure")
+    plot = importlib.import_module("cusoftmax.cli.plot")
+    figure = figures.Figure()
+    axes = figure.subplots(1, 2)
+    y = np.array([[0.25, 0.75], [0.5, 0.5]])
+    jacobians = np.array([np.diag(row) - np.outer(row, row) for row in y])
+    plot.heat_maps(figure, axes, y, jacobians, (1.0, 2.0))
+    words = [[text.get_text() for text in axis.texts] for axis in axes]
+    assert words == [["0.188", "−0.188", "−0.188", "0.188"], ["0.250", "−0.250", "−0.250", "0.250"]]
+    assert axes[1].get_title() == "temperature 2\ny = 0.50  0.50"
+
+
+def test_a_demo_that_cannot_be_drawn_says_so_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "cusoftmax.cli.plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    status, out, err = run(capsys, "demo", "--plot", str(tmp_path / "demo.png"))
+    assert (status, out) == (2, "")
+    assert "matplotlib is not installed" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

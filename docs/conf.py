@@ -1,0 +1,51 @@
+"""The documentation site: ``python -m sphinx -W -b html docs build/site``, with no network."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from sphinx.application import Sphinx
+
+import cusoftmax
+
+project = "cusoftmax"
+author = "the authors of cusoftmax"
+project_copyright = "the authors of cusoftmax"
+version = release = cusoftmax.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_parser"]
+myst_enable_extensions = ["deflist", "dollarmath"]
+myst_heading_anchors = 3  # links to headings, as GitHub makes them
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+exclude_patterns = ["build"]
+if find_spec("torch") is None:  # the module's operators are registered when it is imported
+    exclude_patterns.append("api/torch.md")
+nitpicky = True
+default_role = "autolink"  # what is in backticks is a link, if it is the name of anything here
+templates_path = ["_templates"]
+nitpick_ignore_regex = [("py:obj", r"numpy\..*")]  # whose pages are elsewhere
+
+autosummary_generate = True
+autodoc_mock_imports = ["cupy"]
+autodoc_typehints = "none"  # numpydoc's parameters say what they are
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "cusoftmax"
+html_show_sourcelink = False
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "navbar_end": ["theme-switcher"],
+}
+
+
+def _without_torch(app: Sphinx, name: str, source: list[str]) -> None:
+    if find_spec("torch") is None and name == "api/index":
+        source[0] = source[0].replace("\ntorch\n", "\n")
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", _without_torch)
