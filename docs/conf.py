@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
 
 import cusoftmax
 
@@ -34,11 +37,15 @@ numpydoc_xref_param_type = False
 html_theme = "pydata_sphinx_theme"
 html_title = "cusoftmax"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
     "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 7,
 }
 
 
@@ -47,5 +54,17 @@ def _without_torch(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = source[0].replace("\ntorch\n", "\n")
 
 
+def _inline_math(self: HTML5Translator, node: nodes.Element) -> None:
+    self.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _display_math(self: HTML5Translator, node: nodes.Element) -> None:
+    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", _without_torch)
+    # Browsers draw MathML themselves: no script, and nothing to fetch.
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))

@@ -37,22 +37,36 @@ if importlib.util.find_spec("torch"):
     }
 
 
-def to_numpy(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(to_numpy, value))
-    return (
-        emulator.asnumpy(value) if hasattr(value, "data") and hasattr(value.data, "ptr") else value
-    )
-
-
 def on_the_emulator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` with NumPy's arrays for CuPy's: copied to the device, and back if written."""
+
     def call(*args: Any, **kwargs: Any) -> Any:
-        moved = [emulator.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
-        named = {
-            name: emulator.asarray(a) if isinstance(a, np.ndarray) else a
-            for name, a in kwargs.items()
-        }
-        return to_numpy(function(*moved, **named))
+        given: list[tuple[np.ndarray[Any, Any], Any]] = []
+
+        def to_device(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(to_device, value))
+            if not isinstance(value, np.ndarray):
+                return value
+            if not any(host is value for host, _ in given):
+                given.append((value, emulator.asarray(value)))
+            return next(array for host, array in given if host is value)
+
+        def to_host(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(to_host, value))
+            if not (given and hasattr(value, "data") and hasattr(value.data, "ptr")):
+                return value
+            for host, array in given:
+                if array is value:
+                    return host
+            return emulator.asnumpy(value)
+
+        moved = {name: to_device(value) for name, value in kwargs.items()}
+        result = function(*map(to_device, args), **moved)
+        for host, array in given:
+            host[...] = emulator.asnumpy(array)
+        return to_host(result)
 
     return call
 
@@ -62,7 +76,7 @@ def stand_ins(name: str) -> dict[str, Any]:
     if "torch" in name:  # takes tensors of the CPU on the emulator
         import torch
 
-        return {"torch": torch, "ct": cusoftmax.torch}
+        return {"torch": torch, "ct": cusoftmax.torch, "cs": cusoftmax}
     ours = {
         n.rpartition(".")[2]: on_the_emulator(f) for n, f in FUNCTIONS.items() if n.count(".") == 1
     }
@@ -71,9 +85,11 @@ def stand_ins(name: str) -> dict[str, Any]:
         n: on_the_emulator(getattr(scipy, n)) for n in ("softmax", "log_softmax", "logsumexp")
     }
     special = SimpleNamespace(softmax=on_the_emulator(lambda x: scipy_special().softmax(x)))
+    package = SimpleNamespace(**ours, compat=patching)
     return {
         "cupy": np,
-        "cusoftmax": SimpleNamespace(**ours, compat=patching),
+        "cusoftmax": package,
+        "cs": package,
         "scipy": SimpleNamespace(**theirs, special=special),
     }
 
