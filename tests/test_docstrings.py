@@ -1,101 +1,15 @@
-"""Docstrings of public functions have examples, which show what they print.
-
-An example runs on the emulator: `cupy.asarray` gives an array of NumPy, of which a function of this
-package gets a copy on the device, and the results come back as NumPy's. Its repr is CuPy's.
-"""
+"""Docstrings of public functions have examples, which show what they print."""
 
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import inspect
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 
-import cusoftmax
 from cusoftmax import emulator
-from cusoftmax.compat import scipy
-
-FUNCTIONS = {
-    **{
-        f"cusoftmax.{name}": getattr(cusoftmax, name)
-        for name in cusoftmax.__all__
-        if callable(getattr(cusoftmax, name))
-    },
-    **{f"cusoftmax.compat.scipy.{name}": getattr(scipy, name) for name in scipy.__all__},
-}
-if importlib.util.find_spec("torch"):
-    import cusoftmax.torch
-
-    FUNCTIONS |= {
-        f"cusoftmax.torch.{name}": getattr(cusoftmax.torch, name)
-        for name in cusoftmax.torch.__all__
-    }
-
-
-def on_the_emulator(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` with NumPy's arrays for CuPy's: copied to the device, and back if written."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        given: list[tuple[np.ndarray[Any, Any], Any]] = []
-
-        def to_device(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(to_device, value))
-            if not isinstance(value, np.ndarray):
-                return value
-            if not any(host is value for host, _ in given):
-                given.append((value, emulator.asarray(value)))
-            return next(array for host, array in given if host is value)
-
-        def to_host(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(to_host, value))
-            if not (given and hasattr(value, "data") and hasattr(value.data, "ptr")):
-                return value
-            for host, array in given:
-                if array is value:
-                    return host
-            return emulator.asnumpy(value)
-
-        moved = {name: to_device(value) for name, value in kwargs.items()}
-        result = function(*map(to_device, args), **moved)
-        for host, array in given:
-            host[...] = emulator.asnumpy(array)
-        return to_host(result)
-
-    return call
-
-
-def stand_ins(name: str) -> dict[str, Any]:
-    """Return what an example's imports give: the package's functions, and CuPy as NumPy."""
-    if "torch" in name:  # takes tensors of the CPU on the emulator
-        import torch
-
-        return {"torch": torch, "ct": cusoftmax.torch, "cs": cusoftmax}
-    ours = {
-        n.rpartition(".")[2]: on_the_emulator(f) for n, f in FUNCTIONS.items() if n.count(".") == 1
-    }
-    patching = SimpleNamespace(scipy=SimpleNamespace(patch=scipy.patch))
-    theirs = {
-        n: on_the_emulator(getattr(scipy, n)) for n in ("softmax", "log_softmax", "logsumexp")
-    }
-    special = SimpleNamespace(softmax=on_the_emulator(lambda x: scipy_special().softmax(x)))
-    package = SimpleNamespace(**ours, compat=patching)
-    return {
-        "cupy": np,
-        "cusoftmax": package,
-        "cs": package,
-        "scipy": SimpleNamespace(**theirs, special=special),
-    }
-
-
-def scipy_special() -> Any:
-    return pytest.importorskip("scipy.special")
+from tests.written import FUNCTIONS, stand_ins
 
 
 def examples(name: str) -> list[doctest.Example]:

@@ -1,7 +1,7 @@
 """Every example of the pages in docs/ is run: what it prints is what the page shows.
 
 A page is read from top to bottom, as one session. Its functions run on the emulator, with NumPy's
-arrays in the place of CuPy's (`test_docstrings.stand_ins`).
+arrays in the place of CuPy's (`written.stand_ins`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cusoftmax import emulator
-from tests.test_docstrings import stand_ins
+from tests.written import stand_ins
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(?<!<!-- needs a GPU -->\n)^```python\n(.*?)^```$", re.M | re.S)
@@ -41,7 +41,7 @@ def run(page: str, text: str) -> None:
             if "cuda_driver" in block:  # it takes CuPy's place for the rest of a process
                 subprocess.run([sys.executable, "-c", block], check=True, cwd=ROOT)
                 continue
-            block = REPLACED.sub("\n", block)
+            block = REPLACED.sub("\n", block).replace(', device="cuda"', "")
             if ">>>" not in block:
                 exec(compile("\n" * line + block, page, "exec"), names)
                 continue
