@@ -21,7 +21,9 @@ from tests.written import stand_ins
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(?<!<!-- needs a GPU -->\n)^```python\n(.*?)^```$", re.M | re.S)
-PAGES = [page for page in sorted(ROOT.glob("docs/**/*.md")) if BLOCK.search(page.read_text("utf-8"))]
+PAGES = [
+    page for page in sorted(ROOT.glob("docs/**/*.md")) if BLOCK.search(page.read_text("utf-8"))
+]
 # What a page imports and the examples get in another form.
 REPLACED = re.compile(r"^(>>> )?import (cupy|cusoftmax as cs|torch|cusoftmax\.torch as ct)\n", re.M)
 
@@ -66,6 +68,8 @@ def test_every_page_of_the_guide_is_run() -> None:
 
 
 def test_an_example_that_is_wrong_is_noticed() -> None:
-    shown = "# Page\n\n```python\n>>> cs.softmax(cupy.asarray([0.0, 0.0]))\narray([0.5, 0.4])\n```\n"
+    shown = (
+        "# Page\n\n```python\n>>> cs.softmax(cupy.asarray([0.0, 0.0]))\narray([0.5, 0.4])\n```\n"
+    )
     with pytest.raises(AssertionError, match=r'File "page", line 4(.|\n)*array\(\[0.5, 0.5\]\)'):
         run("page", shown)

@@ -25,6 +25,10 @@ FUNCTIONS = {
         if callable(getattr(cusoftmax, name))
     },
     **{f"cusoftmax.compat.scipy.{name}": getattr(scipy, name) for name in scipy.__all__},
+    **{
+        f"cusoftmax.emulator.{name}": getattr(emulator, name)
+        for name in ("activate", "asarray", "asnumpy", "trace")
+    },
 }
 if importlib.util.find_spec("torch"):
     import cusoftmax.torch
@@ -36,7 +40,7 @@ if importlib.util.find_spec("torch"):
 
 
 def on_the_emulator(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` with NumPy's arrays for CuPy's: copied to the device, and back if written."""
+    """Return `function` for NumPy's arrays, which are copied to the device and back."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         given: list[tuple[np.ndarray[Any, Any], Any]] = []
@@ -75,6 +79,8 @@ def stand_ins(name: str) -> dict[str, Any]:
         import torch
 
         return {"torch": torch, "ct": cusoftmax.torch, "cs": cusoftmax}
+    if "emulator" in name:  # the functions themselves
+        return {"numpy": np, "emulator": emulator, "cusoftmax": cusoftmax}
     ours = {
         n.rpartition(".")[2]: on_the_emulator(f) for n, f in FUNCTIONS.items() if n.count(".") == 1
     }

@@ -49,7 +49,12 @@ class Softmax(torch.nn.Softmax):  # type: ignore[misc]
 
 
 class LogSoftmax(Softmax):
-    """`functional.log_softmax` along `dim`; the parameters are those of `Softmax`.
+    """`functional.log_softmax` along `dim`, as `torch.nn.LogSoftmax`, with this package's options.
+
+    Parameters
+    ----------
+    dim, scale, causal
+        As for `Softmax`.
 
     Examples
     --------
