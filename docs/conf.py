@@ -40,6 +40,7 @@ html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
+html_sidebars = {page: [] for page in ("index", "derivation", "patterns", "profile")}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
@@ -60,7 +61,7 @@ def _inline_math(self: HTML5Translator, node: nodes.Element) -> None:
 
 
 def _display_math(self: HTML5Translator, node: nodes.Element) -> None:
-    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    self.body.append(f'<div class="equation">{tex2mathml(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
 
 

@@ -39,7 +39,7 @@ def asarray(array: npt.ArrayLike, misalign: int = 0) -> Any:
     Returns
     -------
     cupy.ndarray
-        The copy, with the shape and dtype of `array`.
+        The copy, with the same shape and dtype.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def asnumpy(array: Any) -> npt.NDArray[Any]:
     Returns
     -------
     numpy.ndarray
-        The copy, with the shape and dtype of `array`.
+        The copy, with the same shape and dtype.
 
     Examples
     --------
