@@ -67,13 +67,12 @@ def elsewhere(name: str, text: str) -> bool:
     module = name.rpartition(".")[0]
     own = {n for p in said_of(name)["Parameters"] for n in p.name.split(", ")}
     found = {next(filter(None, groups)) for groups in ELSEWHERE.findall(text)}
-    known = {n.replace("functional.", "") for n in found if n.count(".") < 3}
     return bool(found) and all(
         n in own
         or n in FUNCTIONS
         or f"{module}.{n}" in FUNCTIONS
         or n.startswith(("torch.", "scipy."))
-        for n in known
+        for n in found
     )
 
 
