@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
 
 import cusoftmax
 
@@ -23,7 +26,8 @@ if find_spec("torch") is None:  # the module's operators are registered when it 
 nitpicky = True
 default_role = "autolink"  # what is in backticks is a link, if it is the name of anything here
 templates_path = ["_templates"]
-nitpick_ignore_regex = [("py:obj", r"numpy\..*")]  # whose pages are elsewhere
+# What can be imported and is not ours: numpy.argmax, or an argument with the name of a module.
+nitpick_ignore_regex = [("py:obj", r"(?!cusoftmax\b).*")]
 
 autosummary_generate = True
 autodoc_mock_imports = ["cupy"]
@@ -34,11 +38,16 @@ numpydoc_xref_param_type = False
 html_theme = "pydata_sphinx_theme"
 html_title = "cusoftmax"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_sidebars = {page: [] for page in ("index", "derivation", "patterns", "profile")}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
     "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 7,
 }
 
 
@@ -47,5 +56,17 @@ def _without_torch(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = source[0].replace("\ntorch\n", "\n")
 
 
+def _inline_math(self: HTML5Translator, node: nodes.Element) -> None:
+    self.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _display_math(self: HTML5Translator, node: nodes.Element) -> None:
+    self.body.append(f'<div class="equation">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", _without_torch)
+    # Browsers draw MathML themselves: no script, and nothing to fetch.
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))

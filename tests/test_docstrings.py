@@ -1,85 +1,21 @@
-"""Docstrings of public functions have examples, which show what they print.
-
-An example runs on the emulator: `cupy.asarray` gives an array of NumPy, of which a function of this
-package gets a copy on the device, and the results come back as NumPy's. Its repr is CuPy's.
-"""
+"""Docstrings of public functions say what users need, and their examples print what they show."""
 
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import inspect
-from collections.abc import Callable
+import re
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
+from numpydoc.docscrape import NumpyDocString
+from numpydoc.validate import validate
 
-import cusoftmax
 from cusoftmax import emulator
-from cusoftmax.compat import scipy
+from tests.written import FUNCTIONS, stand_ins
 
-FUNCTIONS = {
-    **{
-        f"cusoftmax.{name}": getattr(cusoftmax, name)
-        for name in cusoftmax.__all__
-        if callable(getattr(cusoftmax, name))
-    },
-    **{f"cusoftmax.compat.scipy.{name}": getattr(scipy, name) for name in scipy.__all__},
-}
-if importlib.util.find_spec("torch"):
-    import cusoftmax.torch
-
-    FUNCTIONS |= {
-        f"cusoftmax.torch.{name}": getattr(cusoftmax.torch, name)
-        for name in cusoftmax.torch.__all__
-    }
-
-
-def to_numpy(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(to_numpy, value))
-    return (
-        emulator.asnumpy(value) if hasattr(value, "data") and hasattr(value.data, "ptr") else value
-    )
-
-
-def on_the_emulator(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        moved = [emulator.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
-        named = {
-            name: emulator.asarray(a) if isinstance(a, np.ndarray) else a
-            for name, a in kwargs.items()
-        }
-        return to_numpy(function(*moved, **named))
-
-    return call
-
-
-def stand_ins(name: str) -> dict[str, Any]:
-    """Return what an example's imports give: the package's functions, and CuPy as NumPy."""
-    if "torch" in name:  # takes tensors of the CPU on the emulator
-        import torch
-
-        return {"torch": torch, "ct": cusoftmax.torch}
-    ours = {
-        n.rpartition(".")[2]: on_the_emulator(f) for n, f in FUNCTIONS.items() if n.count(".") == 1
-    }
-    patching = SimpleNamespace(scipy=SimpleNamespace(patch=scipy.patch))
-    theirs = {
-        n: on_the_emulator(getattr(scipy, n)) for n in ("softmax", "log_softmax", "logsumexp")
-    }
-    special = SimpleNamespace(softmax=on_the_emulator(lambda x: scipy_special().softmax(x)))
-    return {
-        "cupy": np,
-        "cusoftmax": SimpleNamespace(**ours, compat=patching),
-        "scipy": SimpleNamespace(**theirs, special=special),
-    }
-
-
-def scipy_special() -> Any:
-    return pytest.importorskip("scipy.special")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def examples(name: str) -> list[doctest.Example]:
@@ -108,3 +44,96 @@ def test_an_example_that_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(FUNCTIONS, "cusoftmax.wrong", wrong)
     with pytest.raises(AssertionError, match=r"array\(\[0.5, 0.5\]\)"):
         test_examples_print_what_they_show("cusoftmax.wrong")
+
+
+# ---- what a docstring must say
+
+# numpydoc's rules that are not kept: sections that not every function needs (ES01, SA01), types of
+# parameters that are described with others or by another function's words (PR04), results that have
+# names (RT02), and summaries that begin with the name log_softmax (SS02).
+LEFT_OUT = {"ES01", "SA01", "PR04", "RT02", "SS02"}
+WITHOUT_A_FORMULA = re.compile(r"(explain|warmup|patch)$|\.emulator\.|\.[A-Z]\w*$")
+DTYPE = re.compile(r"dtype|\b(b?float|u?int)\d+|\bbool\b|\bint(eger)?s?\b|\bfloats?\b|indices")
+ELSEWHERE = re.compile(r"\b[Aa]s(?: `?\w+`?)* (?:for|given to|in) `([\w.]+)`|\bAs `([\w.]+)`")
+HEADINGS = re.findall(r"^## (.+)$", (ROOT / "docs" / "derivation.md").read_text("utf-8"), re.M)
+
+
+def said_of(name: str) -> NumpyDocString:
+    return NumpyDocString(inspect.getdoc(FUNCTIONS[name]) or "")
+
+
+def elsewhere(name: str, text: str) -> bool:
+    """Whether `text` sends the reader to another function or argument that is documented."""
+    module = name.rpartition(".")[0]
+    own = {n for p in said_of(name)["Parameters"] for n in p.name.split(", ")}
+    found = {next(filter(None, groups)) for groups in ELSEWHERE.findall(text)}
+    return bool(found) and all(
+        n in own
+        or n in FUNCTIONS
+        or f"{module}.{n}" in FUNCTIONS
+        or n.startswith(("torch.", "scipy."))
+        for n in found
+    )
+
+
+def missing(name: str) -> list[str]:
+    """Return what the docstring of a public function does not say of its arrays and its result."""
+    doc, text = said_of(name), inspect.getdoc(FUNCTIONS[name]) or ""
+    wanting: list[str] = []
+    for parameter in [*doc["Parameters"], *doc["Returns"]]:
+        words = " ".join([parameter.name, parameter.type, *parameter.desc])
+        if not re.search(r"\barrays?\b|Tensor|ndarray", f"{parameter.name} {parameter.type}"):
+            continue
+        if not re.search(r"shape|dimension|\(\.\.\.", words) and not elsewhere(name, words):
+            wanting.append(f"shape of {parameter.name or 'the result'}")
+        if not DTYPE.search(words) and not elsewhere(name, words):
+            wanting.append(f"dtype of {parameter.name or 'the result'}")
+    if WITHOUT_A_FORMULA.search(name):
+        return wanting
+    if not doc["Raises"]:
+        wanting.append("errors")
+    for raised in doc["Raises"]:
+        if not raised.desc or not all(n.endswith("Error") for n in raised.type.split(", ")):
+            wanting.append(f"when {raised.type} is raised")
+    if not re.search(r"``[^`]*(=|exp|sum|softmax\()[^`]*``", text) and not elsewhere(name, text):
+        wanting.append("formula")
+    peer = re.search(r"`(torch|scipy|cusoftmax)\.[\w.]+`", text) if name.count(".") > 1 else None
+    named = re.findall(r"docs/derivation\.md: ([^.]+)\.", text)
+    if not peer and not (doc["References"] and named and set(named) <= set(HEADINGS)):
+        wanting.append("source: a paper, or a heading of docs/derivation.md")
+    return wanting
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_docstring_follows_numpydoc(name: str) -> None:
+    errors = validate(name)["errors"]
+    assert [error for error in errors if error[0] not in LEFT_OUT] == []
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_docstring_says_shapes_dtypes_errors_formula_and_source(name: str) -> None:
+    assert missing(name) == []
+
+
+def test_a_docstring_that_says_too_little_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def poor(x: object) -> None:
+        """Return something.
+
+        Parameters
+        ----------
+        x : array
+            The input.
+
+        Returns
+        -------
+        array
+            The result.
+        """
+
+    monkeypatch.setitem(FUNCTIONS, "cusoftmax.poor", poor)
+    assert [
+        words.partition(" of ")[0].partition(":")[0] for words in missing("cusoftmax.poor")
+    ] == [
+        *("shape", "dtype", "shape", "dtype"),
+        *("errors", "formula", "source"),
+    ]

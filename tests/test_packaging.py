@@ -50,7 +50,7 @@ def test_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
     info = f"cusoftmax-{cusoftmax.__version__}.dist-info"
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "Requires-Python: >=3.11" in metadata
-    for extra in ("cuda12", "cuda13", "emulator", "test"):
+    for extra in ("cuda12", "cuda13", "docs", "emulator", "test"):
         assert f"Provides-Extra: {extra}" in metadata
     needs = [
         line.split(": ")[1]
@@ -90,14 +90,16 @@ def test_readme_commands_are_lines_of_their_own() -> None:
     (tests,) = [line for line in lines if line.endswith("-m pytest -n auto")]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     known = set(extras["optional-dependencies"])
-    for line in (setup, tests):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (site,) = [line for line in text.splitlines() if line.endswith("-b html docs build/site")]
+    for line in (setup, tests, site):
         named = line.partition(".[")[2].partition("]")[0].split(",")
         assert set(named) <= known
 
 
 def test_documents_name_files_that_exist() -> None:
     folders = ("cuda_kernels/", "cusoftmax/", "tests/", "benchmarks/", "docs/", ".ci/")
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"]
     assert len(pages) > 8
     for page in pages:
         words = page.read_text(encoding="utf-8").replace("`", " ").replace("](", " ").split()

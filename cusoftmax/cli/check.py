@@ -2,7 +2,7 @@
 
 For each case the planner is asked for the smallest of some shapes whose plan has the pattern, and
 the number of blocks to a row, so every pattern really runs, in clusters of every size. The bounds
-are the package's numerical contract (README.md).
+are the package's numerical contract (docs/guide/numbers.md).
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ __all__ = ["log_softmax", "logsumexp", "patch", "softmax"]
 
 
 def softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
-    """Softmax over `axis`, by default over the whole array.
+    """Softmax over `axis`, by default over the whole array, as `scipy.special.softmax`.
+
+    ``y_i = exp(x_i) / sum_j exp(x_j)``.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
     Returns
     -------
     array
-        The result, with the shape of `x`.
+        The result, with the shape and dtype of `x`; float64 for integers and bool.
 
     Raises
     ------
@@ -68,6 +70,8 @@ def softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
 def log_softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
     """Logarithm of softmax over `axis`, by default over the whole array.
 
+    ``y_i = x_i - log sum_j exp(x_j)``, as `scipy.special.log_softmax`.
+
     Parameters
     ----------
     x : array
@@ -78,7 +82,7 @@ def log_softmax(x: ArrayT, axis: Axis = None) -> ArrayT:
     Returns
     -------
     array
-        The result, with the shape of `x`.
+        The result, with the shape and dtype of `x`; float64 for integers and bool.
 
     Raises
     ------
@@ -129,6 +133,8 @@ def logsumexp(
 ) -> ArrayT | tuple[ArrayT, ArrayT]:
     """``log(sum(b * exp(a)))`` over `axis`, by default over the whole array.
 
+    The meaning is that of `scipy.special.logsumexp`.
+
     Parameters
     ----------
     a : array
@@ -140,7 +146,8 @@ def logsumexp(
     Returns
     -------
     array, or a pair of them
-        The logarithm; with `return_sign` also the sign.
+        The logarithm, with the shape and dtype as in `cusoftmax.logsumexp`; with `return_sign` also
+        the sign.
 
     Raises
     ------

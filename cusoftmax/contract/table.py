@@ -1,7 +1,7 @@
 """The contract of every operation: how to draw inputs, the public call, the truth, and the bound.
 
 `cusoftmax check`, the tests and the benchmarks use this table, so an operation in it is tested
-everywhere. The bounds are the numerical contract (README.md: Numbers). Errors are in the unit of
+everywhere. The bounds are the numerical contract (docs/guide/numbers.md). Errors are in the unit of
 the bound:
 
 - ``"ulp"``: units in the last place of the result;

@@ -29,6 +29,21 @@ class EmulatorBackend:
     code : str
         What to run: ``"source"``, the kernels built by the host's compiler, or ``"ptx"``, what
         NVRTC makes of them for `arch`, on an interpreter.
+
+    Yields
+    ------
+    EmulatorBackend
+        What runs the kernels.
+
+    Examples
+    --------
+    >>> import numpy, cusoftmax
+    >>> from cusoftmax import emulator
+    >>> with emulator.activate():
+    ...     x = emulator.asarray(numpy.asarray([2.0, 4.0, 2.0, 1.0]))
+    ...     y = emulator.asnumpy(cusoftmax.softmax(x))
+    >>> y.round(4)
+    array([0.1025, 0.7573, 0.1025, 0.0377])
     """
 
     def __init__(self, arch: str = "sm_90", seed: int = 0, code: str = "source") -> None:
@@ -140,6 +155,21 @@ def activate(arch: str = "sm_90", seed: int = 0, code: str = "source") -> Iterat
     code : str
         What to run: ``"source"``, the kernels built by the host's compiler, or ``"ptx"``, what
         NVRTC makes of them for `arch`, on an interpreter.
+
+    Yields
+    ------
+    EmulatorBackend
+        What runs the kernels.
+
+    Examples
+    --------
+    >>> import numpy, cusoftmax
+    >>> from cusoftmax import emulator
+    >>> with emulator.activate():
+    ...     x = emulator.asarray(numpy.asarray([2.0, 4.0, 2.0, 1.0]))
+    ...     y = emulator.asnumpy(cusoftmax.softmax(x))
+    >>> y.round(4)
+    array([0.1025, 0.7573, 0.1025, 0.0377])
     """
     import cupy  # not where the emulator is imported: cuda_driver has to come before CuPy
 
@@ -205,6 +235,20 @@ def trace(accesses: bool = True) -> Iterator[_run.Report]:
     accesses : bool
         Whether to count sectors and bank conflicts too, which is slower, and for which each warp
         keeps its turn until a barrier.
+
+    Yields
+    ------
+    Report
+        The counts, which grow with each launch.
+
+    Examples
+    --------
+    >>> import numpy, cusoftmax
+    >>> from cusoftmax import emulator
+    >>> with emulator.activate(), emulator.trace() as report:
+    ...     y = cusoftmax.softmax(emulator.asarray(numpy.zeros((4, 1000), numpy.float32)))
+    >>> report.global_bytes_read, report.global_bytes_written
+    (16000, 16000)
     """
     report = _run.Report(accesses=accesses)
     _run.reports.append(report)

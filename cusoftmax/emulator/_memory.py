@@ -31,13 +31,21 @@ def asarray(array: npt.ArrayLike, misalign: int = 0) -> Any:
     Parameters
     ----------
     array : array_like
-        What to copy. C or Fortran order is kept; any other layout becomes C order.
+        What to copy, of any shape and dtype. C or Fortran order is kept; any other layout becomes C
+        order.
     misalign : int
         Bytes by which the first element lies past a 512-byte boundary.
 
     Returns
     -------
     cupy.ndarray
+        The copy, with the same shape and dtype.
+
+    Examples
+    --------
+    >>> from cusoftmax import emulator
+    >>> emulator.asarray([[1.0, 2.0]]).shape
+    (1, 2)
     """
     import cupy
 
@@ -76,5 +84,22 @@ def view_of(array: Any) -> npt.NDArray[Any]:
 
 
 def asnumpy(array: Any) -> npt.NDArray[Any]:
-    """Copy a ``cupy.ndarray`` on host memory, of any strides, to a NumPy array."""
+    """Copy a ``cupy.ndarray`` on host memory, of any strides, to a NumPy array.
+
+    Parameters
+    ----------
+    array : cupy.ndarray
+        What to copy, of any shape and dtype.
+
+    Returns
+    -------
+    numpy.ndarray
+        The copy, with the same shape and dtype.
+
+    Examples
+    --------
+    >>> from cusoftmax import emulator
+    >>> emulator.asnumpy(emulator.asarray([1.0, 2.0]))
+    array([1., 2.])
+    """
     return view_of(array).copy()

@@ -33,7 +33,7 @@ def explain(
     Parameters
     ----------
     op : str
-        Name of a function of this package: ``"softmax"``, ``"softmax_vjp"``, ``"logsumexp"``, …
+        Name of a function of this package, such as ``"softmax"`` or ``"logsumexp_vjp"``.
     shape : sequence of int
         Shape of the inputs.
     dtype : dtype or tuple of dtypes

@@ -32,8 +32,8 @@ def log_softmax(
 
     ``y_i = x_i - m - log sum_j exp(x_j - m)`` with ``m = max_j x_j``. Both terms are at most 0, so
     no digits cancel. The logarithm is computed as that of 1 plus the *other* terms, so that float32
-    and float64 results close to 0 are accurate too (Blanchard, Higham and Higham, IMA J. Numer.
-    Anal. 41, 2021); float16 and bfloat16 results are accurate to 2^-22 there.
+    and float64 results close to 0 are accurate too; float16 and bfloat16 results are accurate
+    to 2^-22 there.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def log_softmax(
     Returns
     -------
     array
-        The result, with the shape of `x`; `out` if it was given.
+        The result, with the shape of `x` and the dtype that `dtype` says; `out` if it was given.
 
     Raises
     ------
@@ -54,6 +54,12 @@ def log_softmax(
     -----
     A row that has a NaN or a +inf, or only -inf, is NaN. Other entries of -inf stay -inf. Elements
     hidden by `mask` or `causal` are -inf and do not affect the others.
+
+    References
+    ----------
+    P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA J. Numer. Anal. 41 (2021).
+    docs/derivation.md: The logarithm, on its way.
 
     Examples
     --------
@@ -80,8 +86,8 @@ def log_softmax_vjp(
 ) -> ArrayT:
     """Gradient of a loss with respect to log_softmax's input: the vector-Jacobian product.
 
-    ``dx = dy - exp(logy) * sum_j dy_j``: the transpose of ``d logy_i/dx_j = delta_ij - y_j``
-    ('Derivative of the Softmax Function', on the way to eq. 5), applied to `dy`.
+    ``dx = dy - exp(logy) * sum_j dy_j``: the transpose of ``d logy_i/dx_j = delta_ij - y_j``,
+    applied to `dy`.
 
     Parameters
     ----------
@@ -101,6 +107,11 @@ def log_softmax_vjp(
     ------
     TypeError, ValueError
         As `softmax_vjp`.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", on the way to eq. 5.
+    docs/derivation.md: The logarithm, on its way.
 
     Examples
     --------
@@ -148,6 +159,11 @@ def log_softmax_jvp(
     ------
     TypeError, ValueError
         As `softmax_vjp`.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", on the way to eq. 5.
+    docs/derivation.md: The logarithm, on its way.
 
     Examples
     --------
@@ -237,8 +253,8 @@ def logsumexp(
     keepdims : bool
         Whether these axes stay in the result, with size 1.
     b : array, optional
-        Weights of any sign, broadcast to the shape of `x` without a copy. An element of weight 0
-        does not take part, even if it is +inf or NaN.
+        Weights of any sign and accepted dtype, broadcast to the shape of `x` without a copy. An
+        element of weight 0 does not take part, even if it is +inf or NaN.
     return_sign : bool
         Whether to return the logarithm of the sum's absolute value, together with the sum's sign.
         If not, a negative sum gives NaN.
@@ -254,8 +270,8 @@ def logsumexp(
     Returns
     -------
     array, or a pair of them
-        The logarithm, with the shape of `x` without `axis`; with `return_sign` also the sign: 1,
-        -1, 0 or NaN.
+        The logarithm, with the shape of `x` without `axis` and the dtype that `dtype` says; with
+        `return_sign` also the sign: 1, -1, 0 or NaN.
 
     Raises
     ------
@@ -273,6 +289,12 @@ def logsumexp(
     The result is -inf for an empty sum and for one of only -inf; +inf if there is a +inf; NaN if
     there is a NaN. No option waits for the GPU. In float32 arithmetic, weights below 2^-126 are
     taken as 0.
+
+    References
+    ----------
+    P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA J. Numer. Anal. 41 (2021).
+    docs/derivation.md: The logarithm, on its way.
 
     Examples
     --------
@@ -348,20 +370,23 @@ def logsumexp_vjp(
     Parameters
     ----------
     x : array
-        The input of `logsumexp`.
+        As given to `logsumexp`.
     dy : array
         Gradient of the loss with respect to logsumexp's result. Same shape as that; its dtype may
         differ.
-    axis, keepdims, b, scale, mask, bias, causal
-        As given to `logsumexp`. Hidden elements have the gradient 0.
+    axis, keepdims, b
+        As given to `logsumexp`.
     out : array, optional
         Where to write the result: same shape as `x`, a float dtype, any strides. It may be `x`
         itself.
+    scale, mask, bias, causal
+        As given to `logsumexp`. Hidden elements have the gradient 0.
 
     Returns
     -------
     array
-        The gradient. Its dtype is that of `out` if given, else the wider of those of `x` and `b`.
+        The gradient, with the shape of `x`. Its dtype is that of `out` if given, else the wider of
+        those of `x` and `b`.
 
     Raises
     ------
@@ -374,6 +399,12 @@ def logsumexp_vjp(
     even for a `dy` that is infinite or NaN, as of a row that is hidden whole. Another row is NaN if
     its weighted sum is 0, or if an element with a weight is NaN or +inf. In float32 arithmetic the
     sum must lie between 2^-126 and 2^126 times the largest exponential.
+
+    References
+    ----------
+    P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", IMA J. Numer. Anal. 41 (2021).
+    docs/derivation.md: The logarithm, on its way.
 
     Examples
     --------

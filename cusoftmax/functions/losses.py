@@ -156,6 +156,11 @@ def cross_entropy(
 
     A row has the same bits in any batch, in place or not.
 
+    References
+    ----------
+    ``torch.nn.functional.cross_entropy`` of PyTorch 2.13, for the options that it has.
+    docs/derivation.md: Cross-entropy.
+
     Examples
     --------
     >>> import cupy, cusoftmax
@@ -197,12 +202,17 @@ def cross_entropy_vjp(
 ) -> ArrayT:
     """Gradient of a loss with respect to the logits, through `cross_entropy` without reduction.
 
+    ``dx_j = dloss * (softmax(x)_j - (j == t))`` for a target class ``t``, without other options.
+
     Parameters
     ----------
-    logits, target, axis, weight, ignore_index, label_smoothing, z_loss, softcap, check
+    logits, target
         As given to `cross_entropy`.
     dloss : array
-        Gradient with respect to the loss of each row; the shape of `logits` without `axis`.
+        Gradient with respect to the loss of each row; the shape of `logits` without `axis`, and any
+        accepted dtype.
+    axis, weight, ignore_index, label_smoothing, z_loss, softcap, check
+        As given to `cross_entropy`.
     out : array, optional
         Where to write the result: same shape as `logits`, a float dtype, any strides. It may be
         `logits` itself.
@@ -210,13 +220,17 @@ def cross_entropy_vjp(
     Returns
     -------
     array
-        The gradient, with the dtype of `logits`; `out` if it was given.
+        The gradient, with the shape and dtype of `logits`; `out` if it was given.
 
     Raises
     ------
     TypeError, ValueError
         As `cross_entropy`; ValueError also if the shape of `dloss` or `out` does not fit that of
         `logits`, or if `out` overlaps an input without being `logits` itself.
+
+    References
+    ----------
+    docs/derivation.md: Cross-entropy.
 
     Examples
     --------

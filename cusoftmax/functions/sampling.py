@@ -33,7 +33,7 @@ def gumbel_softmax(
 
     A smooth approximation of a draw from ``softmax(x)``. The largest element of a row is at index i
     with probability ``softmax(x)_i`` at any temperature. The lower the temperature, the closer the
-    row is to 1 at that index and 0 elsewhere (Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017).
+    row is to 1 at that index and 0 elsewhere.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def gumbel_softmax(
     Returns
     -------
     array
-        The result, with the shape of `x`; `out` if it was given.
+        The result, with the shape of `x` and the dtype that `dtype` says; `out` if it was given.
 
     Raises
     ------
@@ -63,8 +63,8 @@ def gumbel_softmax(
 
     See Also
     --------
-    sample : only the index of the largest element of each row.
-    softmax_vjp : the gradient of the result ``y`` with respect to `x` is
+    sample : Only the index of the largest element of each row.
+    softmax_vjp : The gradient of the result ``y`` with respect to `x` is
         ``softmax_vjp(y, dy, axis, scale=1 / temperature)``.
 
     Notes
@@ -80,6 +80,12 @@ def gumbel_softmax(
 
     A logit of -inf has probability 0. A row is NaN if it has a NaN or a +inf, or only -inf, or if
     an ``(x + g) / temperature`` overflows.
+
+    References
+    ----------
+    E. Jang, S. Gu and B. Poole, "Categorical reparameterization with Gumbel-softmax", ICLR 2017;
+    C. J. Maddison, A. Mnih and Y. W. Teh, "The concrete distribution", ICLR 2017.
+    docs/derivation.md: Noise, and draws.
 
     Examples
     --------
@@ -162,6 +168,11 @@ def sample(
 
     The noise of an element is made of 32 random bits (53 in float64 arithmetic), so probabilities
     are met to about 2**-32.
+
+    References
+    ----------
+    C. J. Maddison, D. Tarlow and T. Minka, "A* sampling", NIPS 2014.
+    docs/derivation.md: Noise, and draws.
 
     Examples
     --------

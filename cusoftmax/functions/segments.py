@@ -20,6 +20,7 @@ def segment_softmax(
 ) -> ArrayT:
     """Softmax of each of many segments of unequal length that lie end to end.
 
+    ``y_i = exp(x_i) / sum_j exp(x_j)``, the sum over the elements ``j`` of the segment of ``i``.
     Segment ``s`` is ``x[offsets[s]:offsets[s + 1]]``; it may hold the edges of a node in graph
     attention, or a sequence of a packed batch. The host never reads the offsets, so nothing waits
     for the GPU.
@@ -38,7 +39,7 @@ def segment_softmax(
     Returns
     -------
     array
-        The result, with the shape of `x`; `out` if it was given.
+        The result, with the shape of `x` and the dtype that `dtype` says; `out` if it was given.
 
     Raises
     ------
@@ -57,6 +58,10 @@ def segment_softmax(
     A segment has the same bits as `softmax` of it as a contiguous row, whatever its place and the
     other segments. Short segments are read once and long ones twice. Columns that lie side by side
     are read one after the other, so their accesses are not contiguous.
+
+    References
+    ----------
+    docs/derivation.md: The function.
 
     Examples
     --------
@@ -103,6 +108,10 @@ def segment_softmax_vjp(
     -----
     As in `segment_softmax`, the whole result is NaN if offsets do not rise from 0 to E. Each
     segment of `y` must sum to 1: see `softmax_vjp`.
+
+    References
+    ----------
+    docs/derivation.md: Its products with a vector.
 
     Examples
     --------

@@ -72,6 +72,10 @@ def topk_softmax(
     any case: NaN comes before +inf, as in `torch.topk` and `jax.lax.top_k`. An entry of -inf has
     the value 0, and is selected only if no other is left.
 
+    References
+    ----------
+    docs/derivation.md: The largest probabilities.
+
     Examples
     --------
     >>> import cupy, cusoftmax

@@ -31,8 +31,8 @@ def softmax(
 ) -> ArrayT:
     """Softmax along one or more axes, in one pass over memory wherever a row fits on chip.
 
-    ``y_i = exp(x_i) / sum_j exp(x_j)`` ('Derivative of the Softmax Function', eq. 1), computed as
-    ``exp(x_i - m) / sum_j exp(x_j - m)`` with ``m = max_j x_j``, so that nothing overflows.
+    ``y_i = exp(x_i) / sum_j exp(x_j)``, computed as ``exp(x_i - m) / sum_j exp(x_j - m)`` with
+    ``m = max_j x_j``, so that nothing overflows.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def softmax(
     mask : array of bool, optional
         True for elements that take part. It is broadcast to the shape of `x` without a copy.
     bias : array, optional
-        Added to the scaled logits. Any accepted dtype, which does not affect that of the result;
-        broadcast as `mask` is.
+        Added to the scaled logits, and broadcast to the shape of `x` as `mask` is. Any accepted
+        dtype, which does not affect that of the result.
     causal : bool
         Whether to hide later keys from each query: of the last two axes, with q rows of n elements,
         row i uses only its first i + 1 + n - q elements, and the last row all of them. `axis` must
@@ -64,7 +64,7 @@ def softmax(
     Returns
     -------
     array
-        The result, with the shape of `x`; `out` if it was given.
+        The result, with the shape of `x` and the dtype that `dtype` says; `out` if it was given.
 
     Raises
     ------
@@ -89,6 +89,10 @@ def softmax(
 
     An empty row gives an empty row, where SciPy raises an error. As in SciPy, an array without
     dimensions is one row of one element, for an `axis` of None, (), 0 or -1.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", eq. 1. docs/derivation.md: The function.
 
     Examples
     --------
@@ -116,9 +120,8 @@ def softmax_vjp(
     """Gradient of a loss with respect to softmax's input: the vector-Jacobian product.
 
     ``dx = J^T dy = y * (dy - sum_j y_j dy_j)``, the contraction of ``dy_i/dx_j = y_i (delta_ij -
-    y_j)`` ('Derivative of the Softmax Function', eq. 5) with `dy`. With a `scale` the result is
-    multiplied by it. The gradient with respect to a bias is the result without the scale, summed
-    over the axes along which the bias was broadcast.
+    y_j)`` with `dy`. With a `scale` the result is multiplied by it. The gradient with respect to a
+    bias is the result without the scale, summed over the axes along which the bias was broadcast.
 
     Parameters
     ----------
@@ -137,8 +140,9 @@ def softmax_vjp(
     Returns
     -------
     array
-        The gradient. Its dtype is that of `out` if given, else the wider of the inputs' dtypes:
-        float32 for float16 with bfloat16, and float64 if an input holds integers or bool.
+        The gradient, with the shape of `y`. Its dtype is that of `out` if given, else the wider of
+        the inputs' dtypes: float32 for float16 with bfloat16, and float64 if an input holds
+        integers or bool.
 
     Raises
     ------
@@ -156,6 +160,10 @@ def softmax_vjp(
     `y` must sum to 1, as a softmax does. Where one element of a float32 or float64 `y` is above one
     half, the sum takes it as 1 less the others: so the gradient is right also where that element is
     rounded to 1. For float16 and bfloat16 see `softmax_value_and_vjp`.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", eq. 5. docs/derivation.md: Its products with a vector.
 
     Examples
     --------
@@ -205,6 +213,10 @@ def softmax_jvp(
     TypeError, ValueError
         As `softmax_vjp`.
 
+    References
+    ----------
+    "Derivative of the Softmax Function", eq. 5. docs/derivation.md: Its products with a vector.
+
     Examples
     --------
     >>> import cupy, cusoftmax
@@ -224,9 +236,9 @@ def softmax_jacobian(
 ) -> ArrayT:
     """Jacobian of softmax over the last axis, ``diag(y) - y y^T``, written once.
 
-    ``J_ij = dy_i/dx_j = y_i (delta_ij - y_j)`` ('Derivative of the Softmax Function', eq. 5): on
-    the diagonal ``y_i (1 - y_i)``, off it ``-y_i y_j``. It is symmetric, and its rows and columns
-    sum to 0. To multiply it with a vector, use `softmax_vjp`, which needs no matrix.
+    ``J_ij = dy_i/dx_j = y_i (delta_ij - y_j)``: on the diagonal ``y_i (1 - y_i)``, off
+    it ``-y_i y_j``. It is symmetric, and its rows and columns sum to 0. To multiply it with a
+    vector, use `softmax_vjp`, which needs no matrix.
 
     Parameters
     ----------
@@ -240,7 +252,7 @@ def softmax_jacobian(
     Returns
     -------
     array, shape (..., n, n)
-        The matrix of each row; `out` if it was given.
+        The matrix of each row, in the dtype that `dtype` says; `out` if it was given.
 
     Raises
     ------
@@ -257,6 +269,10 @@ def softmax_jacobian(
     float64 the diagonal of a class with ``y_m`` above one half is ``y_m * sum_(j != m) y_j``, which
     keeps the digits that ``1 - y_m`` has lost: `y` must sum to 1. A first launch forms that sum,
     once for each row.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", eq. 5. docs/derivation.md: Its derivative.
 
     Examples
     --------
@@ -295,7 +311,7 @@ def softmax_vjp_vjp(
     axis: Axis = -1,
     out: tuple[AnyArray, AnyArray] | None = None,
 ) -> tuple[ArrayT, ArrayT]:
-    """Gradients of a loss with respect to both inputs of `softmax_vjp`: its own VJP.
+    """Both gradients of a loss with respect to the inputs of `softmax_vjp`: its own VJP.
 
     With ``dx = y * (dy - sum_j y_j dy_j)`` and `g` the gradient with respect to ``dx``:
     ``gy = g * (dy - sum_j y_j dy_j) - dy * sum_j y_j g_j`` and ``gdy = y * (g - sum_j y_j g_j)``,
@@ -304,7 +320,7 @@ def softmax_vjp_vjp(
     Parameters
     ----------
     y, dy : array
-        The inputs of `softmax_vjp`.
+        As given to `softmax_vjp`.
     g : array
         Gradient of the loss with respect to its result. Same shape; the dtypes may differ.
     axis : int, tuple of int or None
@@ -316,7 +332,8 @@ def softmax_vjp_vjp(
     Returns
     -------
     pair of arrays
-        The gradients with respect to `y` and to `dy`, in the widest of the inputs' dtypes.
+        The gradients with respect to `y` and to `dy`, with their shape, in the widest of the
+        inputs' dtypes.
 
     Raises
     ------
@@ -327,6 +344,10 @@ def softmax_vjp_vjp(
     -----
     The sums take `y` as `softmax_vjp` does. The gradient with respect to `y` is determined up to a
     constant along a row, since rows of `y` sum to 1; the next VJP, through softmax, removes it.
+
+    References
+    ----------
+    docs/derivation.md: Second order.
 
     Examples
     --------
@@ -356,7 +377,7 @@ def softmax_hvp(
     Parameters
     ----------
     y, dy : array
-        The inputs of `softmax_vjp`.
+        As given to `softmax_vjp`.
     v : array
         Tangent of softmax's input. Same shape; the dtypes may differ.
     axis, out
@@ -365,7 +386,7 @@ def softmax_hvp(
     Returns
     -------
     array
-        The product, in the widest of the inputs' dtypes.
+        The product, with the shape of `y`, in the widest of the inputs' dtypes.
 
     Raises
     ------
@@ -375,6 +396,10 @@ def softmax_hvp(
     Notes
     -----
     The sums take `y` as `softmax_vjp` does, which must sum to 1.
+
+    References
+    ----------
+    docs/derivation.md: Second order.
 
     Examples
     --------

@@ -55,13 +55,18 @@ def softmax_value_and_vjp(
     Returns
     -------
     y, dx : array
-        Elements that `mask` or `causal` hide are 0 in both, whatever `dy` is there.
+        With the shape of `x` and the dtype that `dtype` says. Elements that `mask` or `causal` hide
+        are 0 in both, whatever `dy` is there.
 
     Raises
     ------
     TypeError, ValueError
         As `softmax`; ValueError also if `x` and `dy` differ in shape or device, or the results
         overlap each other.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", eq. 1 and 5. docs/derivation.md: Confident rows.
 
     Examples
     --------
@@ -103,12 +108,16 @@ def softmax_value_and_jvp(
     Returns
     -------
     y, dyt : array
-        Elements that `mask` or `causal` hide are 0 in both.
+        As in `softmax_value_and_vjp`. Elements that `mask` or `causal` hide are 0 in both.
 
     Raises
     ------
     TypeError, ValueError
         As `softmax_value_and_vjp`.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", eq. 1 and 5. docs/derivation.md: Confident rows.
 
     Examples
     --------
@@ -150,12 +159,16 @@ def log_softmax_value_and_vjp(
     Returns
     -------
     logy, dx : array
-        Elements that `mask` or `causal` hide are -inf and 0.
+        As in `softmax_value_and_vjp`, but elements that `mask` or `causal` hide are -inf and 0.
 
     Raises
     ------
     TypeError, ValueError
         As `softmax_value_and_vjp`.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", on the way to eq. 5. docs/derivation.md: Confident rows.
 
     Examples
     --------
@@ -196,12 +209,16 @@ def log_softmax_value_and_jvp(
     Returns
     -------
     logy, dlogy : array
-        Elements that `mask` or `causal` hide are -inf and 0.
+        As in `softmax_value_and_vjp`, but elements that `mask` or `causal` hide are -inf and 0.
 
     Raises
     ------
     TypeError, ValueError
         As `softmax_value_and_vjp`.
+
+    References
+    ----------
+    "Derivative of the Softmax Function", on the way to eq. 5. docs/derivation.md: Confident rows.
 
     Examples
     --------

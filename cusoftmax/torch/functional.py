@@ -39,7 +39,8 @@ def softmax(
     Parameters
     ----------
     input : torch.Tensor
-        float16, bfloat16, float32 or float64, of any strides; with `dtype` also integers and bool.
+        Any shape and strides; float16, bfloat16, float32 or float64, with `dtype` also integers and
+        bool.
     dim : int or sequence of int
         The dimensions that are normalised together.
     dtype : torch.dtype, optional
@@ -52,7 +53,7 @@ def softmax(
     Returns
     -------
     torch.Tensor
-        The result, with the shape of `input`.
+        The result, with the shape of `input` and PyTorch's dtype for it.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def log_softmax(
     Returns
     -------
     torch.Tensor
-        The result, with the shape of `input`; -inf where an element is hidden.
+        The result, with the shape and dtype as in `softmax`; -inf where an element is hidden.
 
     Raises
     ------
@@ -134,7 +135,7 @@ def logsumexp(
     Returns
     -------
     torch.Tensor
-        The logarithm of each row's sum, -inf for a sum of nothing.
+        The logarithm of each row's sum, with PyTorch's shape and dtype; -inf for a sum of nothing.
 
     Raises
     ------
@@ -175,15 +176,19 @@ def cross_entropy(
     Parameters
     ----------
     input : torch.Tensor
-        Logits of shape ``(C,)``, ``(N, C)`` or ``(N, C, d1, ...)``.
+        Logits of shape ``(C,)``, ``(N, C)`` or ``(N, C, d1, ...)``; dtypes as for `softmax`.
     target : torch.Tensor
-        Integers, the class of each row, or floats, the probability of each class, which have
-        derivatives too.
+        Integers, the class of each row, with the shape of `input` without ``C``; or floats, the
+        probability of each class, with the shape of `input`, which have derivatives too.
     weight : torch.Tensor, optional
-        A weight for each class; without derivatives.
-    size_average, reduce
-        As in PyTorch, which has deprecated them.
-    ignore_index, reduction, label_smoothing
+        A weight for each class, of shape ``(C,)`` and a float dtype; without derivatives.
+    size_average : bool, optional
+        As in PyTorch, which has deprecated it.
+    ignore_index : int
+        As in PyTorch.
+    reduce : bool, optional
+        As in PyTorch, which has deprecated it.
+    reduction, label_smoothing
         As in PyTorch.
     z_loss, softcap
         As for `cusoftmax.cross_entropy`.
@@ -191,7 +196,7 @@ def cross_entropy(
     Returns
     -------
     torch.Tensor
-        The loss, or with ``reduction="none"`` that of each row.
+        The loss, or with ``reduction="none"`` that of each row, with PyTorch's shape and dtype.
 
     Raises
     ------
@@ -262,7 +267,7 @@ def gumbel_softmax(
     Returns
     -------
     torch.Tensor
-        The result, with the shape of `logits`.
+        The result, with the shape of `logits` and PyTorch's dtype for it.
 
     Raises
     ------
@@ -343,9 +348,11 @@ def topk_softmax(
 ) -> tuple[Tensor, Tensor]:
     """The `k` largest probabilities of each row and their indices, in one pass over the logits.
 
+    The formula is that of `cusoftmax.topk_softmax`.
+
     Parameters
     ----------
-    input, dtype
+    input : torch.Tensor
         As for `softmax`.
     k : int
         How many to select: from 1 to 64.
@@ -353,11 +360,14 @@ def topk_softmax(
         The dimension of the softmax.
     normalise : {"row", "topk"}
         Whether the values are those of `softmax`, or sum to 1.
+    dtype : torch.dtype, optional
+        As for `softmax`.
 
     Returns
     -------
     values, indices : torch.Tensor
-        In descending order along `dim`; the values have derivatives.
+        With the shape of `input`, but `k` elements along `dim`, in descending order. The values
+        have derivatives.
 
     Raises
     ------
@@ -403,7 +413,7 @@ def segment_softmax(input: Tensor, offsets: Tensor, dtype: torch.dtype | None = 
     Returns
     -------
     torch.Tensor
-        The result, with the shape of `input`; NaN if offsets do not rise from 0 to E.
+        The result, with shape and dtype as in `softmax`; NaN if offsets do not rise from 0 to E.
 
     Raises
     ------

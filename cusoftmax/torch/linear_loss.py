@@ -40,15 +40,15 @@ def linear_cross_entropy(
     Parameters
     ----------
     hidden : torch.Tensor, shape (..., H)
-        The input of the layer.
+        The input of the layer; dtypes as for `softmax`.
     weight : torch.Tensor, shape (C, H)
-        The layer's weights, as for `torch.nn.functional.linear`.
+        The layer's weights, in the dtype of `hidden`, as for `torch.nn.functional.linear`.
     target : torch.Tensor, shape (...) or (..., C)
         Integers, the class of each row, or floats, the probability of each class.
     bias : torch.Tensor, shape (C,), optional
-        The layer's bias.
+        The layer's bias, in the dtype of `hidden`.
     class_weight : torch.Tensor, shape (C,), optional
-        The `weight` of `cross_entropy`.
+        As `weight` for `cross_entropy`.
     ignore_index, reduction, label_smoothing, z_loss, softcap
         As for `cross_entropy`.
     chunk : int, optional
@@ -62,7 +62,8 @@ def linear_cross_entropy(
     Returns
     -------
     torch.Tensor
-        The loss, or with ``reduction="none"`` that of each row, of shape ``(...)``.
+        The loss, or with ``reduction="none"`` that of each row, of shape ``(...)``, with
+        the dtype as in `cross_entropy`.
 
     Raises
     ------

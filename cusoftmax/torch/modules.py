@@ -8,14 +8,14 @@ from cusoftmax.torch import functional
 
 
 class Softmax(torch.nn.Softmax):  # type: ignore[misc]
-    """`functional.softmax` along `dim`, as `torch.nn.Softmax`, with this package's options.
+    """`cusoftmax.torch.softmax` along `dim`, as `torch.nn.Softmax`, with this package's options.
 
     Parameters
     ----------
     dim : int
         The dimension that is normalised.
     scale, causal
-        As for `functional.softmax`. `mask` and `bias` are arguments of a call.
+        As for `cusoftmax.torch.softmax`. `mask` and `bias` are arguments of a call.
 
     Examples
     --------
@@ -49,7 +49,12 @@ class Softmax(torch.nn.Softmax):  # type: ignore[misc]
 
 
 class LogSoftmax(Softmax):
-    """`functional.log_softmax` along `dim`; the parameters are those of `Softmax`.
+    """`cusoftmax.torch.log_softmax` along `dim`, as `torch.nn.LogSoftmax`, with more options.
+
+    Parameters
+    ----------
+    dim, scale, causal
+        As for `Softmax`.
 
     Examples
     --------
@@ -63,12 +68,12 @@ class LogSoftmax(Softmax):
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):  # type: ignore[misc]
-    """`functional.cross_entropy`, as `torch.nn.CrossEntropyLoss`, with this package's options.
+    """`cusoftmax.torch.cross_entropy`, as `torch.nn.CrossEntropyLoss`, with this package's options.
 
     Parameters
     ----------
     weight, size_average, ignore_index, reduce, reduction, label_smoothing, z_loss, softcap
-        As for `functional.cross_entropy`.
+        As for `cusoftmax.torch.cross_entropy`.
 
     Examples
     --------
