@@ -9,9 +9,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cusoftmax.operations.operation import SELECTIONS, Operation
-from cusoftmax.operations.options import LOGIT_FEATURES, in_place, logits_name, of_a
-from cusoftmax.operations.variants import cross_entropy_variants, logit_variants, of_logits
+from cusoftmax.operations.operation import REDUCTIONS, SELECTIONS, Operation
+from cusoftmax.operations.options import (
+    LOGIT_FEATURES,
+    LOGIT_OPTIONS,
+    in_place,
+    logits_name,
+    of_a,
+    piece_of,
+)
+from cusoftmax.operations.variants import (
+    cross_entropy_variants,
+    logit_variants,
+    of_logits,
+    of_pieces,
+)
 
 _JACOBIAN = Operation(
     name="softmax_jacobian",
@@ -335,7 +347,14 @@ OPERATIONS |= {
         *(f"{op}_scaled_masked_causal" for op in _OF_RESULTS),
     )
 }
-KERNELS = OPERATIONS | PARTS
+# Of pieces of rows: their nodes, and their results, which the functions `partial` and `apply` give.
+_PIECES = {
+    operation.name: operation
+    for whole in (OPERATIONS | PARTS).values()
+    if whole.patterns == REDUCTIONS and not (whole.features and whole.options == LOGIT_OPTIONS)
+    for operation in (of_pieces(whole),)
+}
+KERNELS = OPERATIONS | PARTS | _PIECES
 
 # Calls that run another one's kernel, with other names for its operands. softmax_jvp is one: the
 # Jacobian is symmetric.
@@ -362,6 +381,16 @@ SAME_KERNEL |= {
     of_a(name): replace(operation, inputs=("a", *operation.inputs[1:]), public="logsumexp")
     for name, operation in OPERATIONS.items()
     if name in ("logsumexp", "logsumexp_sign", "logsumexp_b", "logsumexp_b_sign")
+}
+SAME_KERNEL |= {
+    piece_of(name): of_pieces(operation)
+    for name, operation in SAME_KERNEL.items()
+    if not operation.features
+}
+SAME_KERNEL |= {
+    piece_of(name, "apply"): replace(operation, public="apply")
+    for name in (*OPERATIONS, *PARTS, *SAME_KERNEL)
+    if (operation := (KERNELS | SAME_KERNEL).get(piece_of(name))) is not None
 }
 # cross_entropy in place: its gradient is written to what the user gave as the logits.
 SAME_KERNEL |= {
