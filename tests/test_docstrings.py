@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 import cusoftmax
+import cusoftmax.streaming
 from cusoftmax import emulator
 from cusoftmax.compat import scipy
 
+OF_NODES = ("partial", "combine", "apply")
 FUNCTIONS = {
     **{
         f"cusoftmax.{name}": getattr(cusoftmax, name)
@@ -27,6 +29,12 @@ FUNCTIONS = {
         if callable(getattr(cusoftmax, name))
     },
     **{f"cusoftmax.compat.scipy.{name}": getattr(scipy, name) for name in scipy.__all__},
+    **{f"cusoftmax.nodes.{name}": getattr(cusoftmax.nodes, name) for name in OF_NODES},
+    **{
+        f"cusoftmax.streaming.{name}": getattr(cusoftmax.streaming, name)
+        for name in cusoftmax.streaming.__all__
+        if inspect.isfunction(getattr(cusoftmax.streaming, name))
+    },
 }
 if importlib.util.find_spec("torch"):
     import cusoftmax.torch
@@ -71,9 +79,12 @@ def stand_ins(name: str) -> dict[str, Any]:
         n: on_the_emulator(getattr(scipy, n)) for n in ("softmax", "log_softmax", "logsumexp")
     }
     special = SimpleNamespace(softmax=on_the_emulator(lambda x: scipy_special().softmax(x)))
+    of_nodes = {n: on_the_emulator(getattr(cusoftmax.nodes, n)) for n in OF_NODES}
     return {
         "cupy": np,
-        "cusoftmax": SimpleNamespace(**ours, compat=patching),
+        "numpy": np,
+        "nodes": SimpleNamespace(**of_nodes),
+        "cusoftmax": SimpleNamespace(**ours, compat=patching, streaming=cusoftmax.streaming),
         "scipy": SimpleNamespace(**theirs, special=special),
     }
 

@@ -302,4 +302,4 @@ def of_piece(
     checked = Options.checked(caller, arithmetic, **chosen)
     result = "vjp" if op == "cross_entropy_vjp" else "grad" if grad else ""
     name, inputs, numbers = rows.call(checked, result, upstream, 1.0)
-    return piece_of(name, "" if caller == "partial" else caller), inputs, numbers, dtype
+    return piece_of(name, caller), inputs, numbers, dtype

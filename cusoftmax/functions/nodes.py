@@ -471,14 +471,13 @@ def _resolved(
     options: tuple[tuple[str, Any], ...],
 ) -> _Call:
     """Return the operation of pieces that a function's arguments name, and what it takes."""
-    function = "" if caller == "partial" else caller
     given = (x, *others, *(() if weight is None else (weight,)))
     if op not in _LOSSES:
-        operation = find(piece_of(op, function))
+        operation = find(piece_of(op, caller))
         _check_count(caller, op, operation.read, 1 + len(others))
         if not all(map(is_array, given)):
             raise NotCuPy(caller)
-        return _Call(piece_of(op, function), (x, *others), (), dtype)
+        return _Call(piece_of(op, caller), (x, *others), (), dtype)
     from cusoftmax.functions import _losses
 
     names = ("logits", "target", *(("dloss",) if op == "cross_entropy_vjp" else ()))

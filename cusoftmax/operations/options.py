@@ -52,9 +52,9 @@ def of_a(name: str) -> str:
 PIECE_OPTIONS = ("row_length", "first", "row_ends", "nodes")
 
 
-def piece_of(name: str, function: str = "") -> str:
-    """Return the name of an operation of pieces of rows; of its `function` "apply", if given."""
-    return f"{name}_{function or 'piece'}"
+def piece_of(name: str, function: str = "partial") -> str:
+    """Return the name of an operation of pieces of rows; its function is partial or apply."""
+    return f"{name}_{function}"
 
 
 # Numbers passed with a call that transforms the logits: the absolute value of the scale (1 if the

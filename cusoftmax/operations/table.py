@@ -347,14 +347,7 @@ OPERATIONS |= {
         *(f"{op}_scaled_masked_causal" for op in _OF_RESULTS),
     )
 }
-# Of pieces of rows: their nodes, and their results, which the functions `partial` and `apply` give.
-_PIECES = {
-    operation.name: operation
-    for whole in (OPERATIONS | PARTS).values()
-    if whole.patterns == REDUCTIONS and not (whole.features and whole.options == LOGIT_OPTIONS)
-    for operation in (of_pieces(whole),)
-}
-KERNELS = OPERATIONS | PARTS | _PIECES
+KERNELS = OPERATIONS | PARTS
 
 # Calls that run another one's kernel, with other names for its operands. softmax_jvp is one: the
 # Jacobian is symmetric.
@@ -382,19 +375,22 @@ SAME_KERNEL |= {
     for name, operation in OPERATIONS.items()
     if name in ("logsumexp", "logsumexp_sign", "logsumexp_b", "logsumexp_b_sign")
 }
-SAME_KERNEL |= {
-    piece_of(name): of_pieces(operation)
-    for name, operation in SAME_KERNEL.items()
-    if not operation.features
-}
-SAME_KERNEL |= {
-    piece_of(name, "apply"): replace(operation, public="apply")
-    for name in (*OPERATIONS, *PARTS, *SAME_KERNEL)
-    if (operation := (KERNELS | SAME_KERNEL).get(piece_of(name))) is not None
-}
 # cross_entropy in place: its gradient is written to what the user gave as the logits.
 SAME_KERNEL |= {
     in_place(name): replace(operation, outputs=("logits (inplace=True)",))
     for name, operation in PARTS.items()
     if operation.public == "cross_entropy" and operation.outputs
 }
+
+# Of pieces of rows, by the functions `partial` and `apply` that run them.
+_PIECES = {
+    name: of_pieces(whole)
+    for name, whole in (KERNELS | SAME_KERNEL).items()
+    if whole.patterns == REDUCTIONS and whole.options != LOGIT_OPTIONS
+}
+PIECES = {
+    piece_of(name, function): replace(piece, public=function)
+    for name, piece in _PIECES.items()
+    for function in ("partial", "apply")
+}
+KERNELS |= {piece.name: piece for name, piece in _PIECES.items() if name in KERNELS}

@@ -15,7 +15,6 @@ from cusoftmax.operations.options import (
     PIECE_OPTIONS,
     cross_entropy_name,
     logits_name,
-    piece_of,
 )
 
 
@@ -86,9 +85,8 @@ def of_pieces(operation: Operation) -> Operation:
     """Return an operation of pieces of rows, whose nodes lie in the order of the dimensions."""
     return replace(
         operation,
-        name=piece_of(operation.name),
+        name=f"{operation.name}_piece",
         source=operation.source or operation.name,
-        public="partial",
         patterns=(PIECE,),
         options=operation.options + PIECE_OPTIONS,
         ordered=True,

@@ -150,9 +150,7 @@ def partial_plan(problem: Problem, device: DeviceSpec, piece: Piece) -> Plan:
         tuple(launches),
         vector=builder.row_vector,
         rounds=rounds,
-        workspace=problem.rows * units * (builder.node_bytes + builder.acc_bytes)
-        if units > 1
-        else 0,
+        workspace=held if units > 1 else 0,
         why=f"elements {piece.first} to {piece.end} of rows of {piece.length}: a node for each "
         f"{rounds} of their chunks",
     )
