@@ -6,7 +6,7 @@ and Numba. They may be mixed and are not copied. Results are of the type of the 
 the array given as `out`. ``docs/arrays.md`` has the rules.
 """
 
-from cusoftmax.functions import nodes
+from cusoftmax.functions import nodes as nodes
 from cusoftmax.functions.explain import explain, warmup
 from cusoftmax.functions.logarithms import (
     log_softmax,
@@ -49,7 +49,6 @@ __all__ = [
     "log_softmax_vjp",
     "logsumexp",
     "logsumexp_vjp",
-    "nodes",
     "sample",
     "segment_softmax",
     "segment_softmax_vjp",
