@@ -214,8 +214,11 @@ def _chunks(builder: PlanBuilder, piece: Piece, stage: int, rounds: int) -> Laun
 
 
 def _rows(builder: PlanBuilder, stage: int) -> Launch:
-    """Return the launch of a stage in which warps or, in the last, threads have rows."""
-    kernel = builder.chunk_kernel("piece", vector=1, stage=stage)
-    threads = min(tuning.GROUP_THREADS, kernel.max_threads)
+    """Return the launch of a stage in which warps or, in the last, threads have rows.
+
+    Nodes of many words, two of which are merged, take more registers than elements do.
+    """
+    threads = tuning.GROUP_THREADS
+    kernel = builder.chunk_kernel("piece", vector=1, stage=stage, threads=threads)
     beside = threads if stage == 3 else threads // WARP
     return Launch(kernel, min(ceil_div(builder.problem.rows, beside), MAX_GRID), threads, 0)
