@@ -62,8 +62,10 @@ _DEFAULT_BYTES = 1 << 28
 class Interrupted(KeyboardInterrupt):
     """A call was interrupted; the blocks before `resume` are finished.
 
-    Attributes
+    Parameters
     ----------
+    message : str
+        What happened, and how to go on.
     resume : int
         To be given to the same call, which then goes on from there.
     """
@@ -76,8 +78,10 @@ class Interrupted(KeyboardInterrupt):
 class BlockError(RuntimeError):
     """A block could not be read or written; the blocks before `resume` are finished.
 
-    Attributes
+    Parameters
     ----------
+    message : str
+        What happened, and how to go on.
     resume : int
         To be given to the same call, which then goes on from there.
     """
@@ -98,6 +102,8 @@ def softmax(
     resume: int = 0,
 ) -> Any:
     """Softmax of an array of the host, in blocks: ``y_i = exp(x_i) / sum_j exp(x_j)``.
+
+    As `cusoftmax.softmax`, of what the device does not hold at once.
 
     Parameters
     ----------
@@ -122,7 +128,7 @@ def softmax(
     Returns
     -------
     array of the host
-        `out` or, if it was not given, an array of NumPy.
+        `out` or, if it was not given, an array of NumPy of the shape of `source` and of `dtype`.
 
     Raises
     ------
@@ -134,11 +140,12 @@ def softmax(
         `resume` is no block; if `axis` is out of range (`numpy.exceptions.AxisError`).
     BlockError
         If a block cannot be read or written: the message names it and its rows.
-    Interrupted
-        After Ctrl-C: the blocks that were on the device are finished first.
 
     Notes
     -----
+    After Ctrl-C, the blocks that are on the device are finished. `Interrupted`, which is a
+    KeyboardInterrupt, then says with which `resume` the same call goes on.
+
     Each row is read once if the device holds it twice, with its results, and else twice. Rows have
     the bits of `cusoftmax.softmax` of contiguous rows, whatever `device_bytes` and `axis` are.
 
@@ -165,6 +172,8 @@ def log_softmax(
 ) -> Any:
     """Logarithm of softmax of an array of the host: ``y_i = x_i - log(sum_j exp(x_j))``.
 
+    As `cusoftmax.log_softmax`, in blocks.
+
     Parameters
     ----------
     source, out, axis, dtype, device_bytes, progress, resume
@@ -173,12 +182,12 @@ def log_softmax(
     Returns
     -------
     array of the host
-        `out` or, if it was not given, an array of NumPy of the shape of `source`.
+        `out` or, if it was not given, an array of NumPy of the shape of `source` and of `dtype`.
 
     Raises
     ------
-    TypeError, ValueError, BlockError, Interrupted
-        As `softmax`.
+    TypeError, ValueError, BlockError
+        As in `softmax`.
 
     Examples
     --------
@@ -202,22 +211,27 @@ def logsumexp(
 ) -> Any:
     """Logarithm of a sum of exponentials of an array of the host: ``log(sum_j exp(x_j))``.
 
+    As `cusoftmax.logsumexp`, in blocks.
+
     Parameters
     ----------
-    source, axis, dtype, device_bytes, progress, resume
+    source : array of the host
         As in `softmax`.
     out : array of the host, optional
         What takes results by slices: the shape of `source` without the axis, and a float dtype.
+    axis, dtype, device_bytes, progress, resume
+        As in `softmax`.
 
     Returns
     -------
     array of the host
-        `out` or, if it was not given, an array of NumPy: a value for each row.
+        `out` or, if it was not given, an array of NumPy of `dtype`, of the shape of `source`
+        without the axis.
 
     Raises
     ------
-    TypeError, ValueError, BlockError, Interrupted
-        As `softmax`.
+    TypeError, ValueError, BlockError
+        As in `softmax`.
 
     Notes
     -----
@@ -245,10 +259,13 @@ def softmax_vjp(
 ) -> Any:
     """Gradient with respect to softmax's input: ``dx = y * (dy - sum_j y_j dy_j)``.
 
+    As `cusoftmax.softmax_vjp`, in blocks.
+
     Parameters
     ----------
     y, dy : array of the host
-        The result of softmax, and the gradient with respect to it, of one shape.
+        The result of softmax, and the gradient with respect to it, of one shape. Their dtypes are
+        those that `cusoftmax.softmax_vjp` accepts.
     out : array of the host, optional
         What takes results by slices: the same shape, and the dtype of the result. Not `y` or `dy`.
     axis, device_bytes, progress, resume
@@ -257,12 +274,13 @@ def softmax_vjp(
     Returns
     -------
     array of the host
-        `out` or, if it was not given, an array of NumPy, of the wider of the inputs' dtypes.
+        `out` or, if it was not given, an array of NumPy of their shape, and of the wider of their
+        dtypes.
 
     Raises
     ------
-    TypeError, ValueError, BlockError, Interrupted
-        As `softmax`.
+    TypeError, ValueError, BlockError
+        As in `softmax`.
 
     Examples
     --------
@@ -297,34 +315,39 @@ def cross_entropy(
 ) -> Any:
     """Loss of each row of logits, ``log(sum_j exp(x_j)) - x_t``, and the gradient of their sum.
 
+    As `cusoftmax.cross_entropy` without a reduction, in blocks.
+
     Parameters
     ----------
     logits : array of the host
-        With the classes along `axis`.
+        Any shape and accepted dtype, with the classes along `axis`.
     target : array of the host
         Integers, the class of each row, with the shape of `logits` without `axis`; or floats, the
         probability of each class, with the shape of `logits`.
     out : array of the host, or two, optional
         What takes the losses by slices; with `grad` a tuple, of what takes the losses and the
-        gradient. Both have the dtype of `logits`, or float64 for integers.
+        gradient. Of the shapes and the dtype of the results.
+    axis : int
+        The axis of the classes.
     ignore_index, label_smoothing, z_loss, softcap
         As in `cusoftmax.cross_entropy`.
     grad : bool
         Whether to return the gradient too.
-    axis, device_bytes, progress, resume
+    device_bytes, progress, resume
         As in `softmax`.
 
     Returns
     -------
     loss : array of the host
-        The loss of each row.
+        The loss of each row, with the shape of `logits` without the axis. Its dtype is that of
+        `logits`, or float64 for integers.
     dlogits : array of the host
-        With `grad`: the gradient, with the shape of `logits`.
+        With `grad`: the gradient, with the shape of `logits` and the dtype of the loss.
 
     Raises
     ------
-    TypeError, ValueError, BlockError, Interrupted
-        As `softmax`; and if an option is out of range.
+    TypeError, ValueError, BlockError
+        As in `softmax`; and if an option is out of range.
 
     Examples
     --------

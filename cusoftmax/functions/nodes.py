@@ -67,10 +67,12 @@ _LOSSES = ("cross_entropy", "cross_entropy_vjp")
 class Nodes:
     """What is known of a piece of each row, or of several neighbouring pieces: a few words.
 
-    Attributes
+    `partial` and `combine` make them.
+
+    Parameters
     ----------
     array : array
-        A node for each of the `subtrees` that the piece consists of, and each row. Its shape is
+        A node for each of the subtrees that the piece consists of, and each row. Its shape is
         ``(subtrees, *batch, words)``, where `batch` are the dimensions of `x` without the axis; it
         is contiguous, and float32 or float64, as the arithmetic is. What the words mean is not
         fixed. Whoever sends nodes sends this array.
@@ -86,6 +88,14 @@ class Nodes:
         The first element of the piece, its number of elements, and the length of whole rows.
     options : tuple
         The options of the loss, as pairs of name and value.
+
+    Examples
+    --------
+    >>> import cupy
+    >>> from cusoftmax import nodes
+    >>> made = nodes.partial(cupy.zeros((2, 1024)), "softmax", offset=1024, length=4096)
+    >>> made.offset, made.size, len(made), made.dtypes
+    (1024, 1024, 1, ('float64', 'float64'))
     """
 
     array: Any
@@ -184,7 +194,8 @@ def partial(
 ) -> Nodes:
     """Fold a piece of each row to its nodes, a few words a row.
 
-    For softmax, a node is ``m = max_j x_j`` and ``sum_j exp(x_j - m)`` over the piece's elements.
+    For `cusoftmax.softmax`, a node is ``m = max_j x_j`` and ``sum_j exp(x_j - m)`` over the piece's
+    elements.
 
     Parameters
     ----------
@@ -195,9 +206,10 @@ def partial(
     op : str
         The function whose result is wanted, one of `OPERATIONS`.
     *others : array
-        The other inputs of that function, in its order: pieces of the same elements where it takes
-        a value for each element, as ``dy`` of softmax_vjp; whole where it takes one value for each
-        row, as the integer ``target`` of cross_entropy, which counts from the row's first element.
+        The other inputs of that function, in its order and of its dtypes: pieces of the shape of
+        `x` where it takes a value for each element, as ``dy`` of softmax_vjp; whole where it takes
+        one value for each row, as the integer ``target`` of cross_entropy, which counts from the
+        row's first element.
     offset : int
         The index in its row of the piece's first element: a multiple of the chunk.
     length : int
@@ -291,8 +303,9 @@ def partial(
 def combine(nodes: Sequence[Nodes]) -> Nodes:
     """Fold the nodes of neighbouring pieces to those of their union.
 
-    Those of all pieces of the rows become a single node for each row. Any order of folding gives
-    the same bits: all at once, in turn, or as a tree.
+    Of two pieces of `cusoftmax.softmax` with maxima a and b it has ``m = max(a, b)`` and the sum
+    ``s_a exp(a - m) + s_b exp(b - m)``. Nodes of all pieces of the rows become a single one for
+    each row. Any order of folding gives the same bits: all at once, in turn, or as a tree.
 
     Parameters
     ----------
@@ -375,7 +388,8 @@ def apply(
 ) -> Any:
     """Write the results of a piece, given the node of each whole row.
 
-    For softmax, ``y_i = exp(x_i - m) / sum_j exp(x_j - m)``, where `nodes` has m and the sum.
+    For `cusoftmax.softmax`, ``y_i = exp(x_i - m) / sum_j exp(x_j - m)``, where `nodes` has m and
+    the sum.
 
     Parameters
     ----------
@@ -384,20 +398,21 @@ def apply(
         `partial` was given. It may be empty, and need not be a piece that was given there.
     nodes : Nodes
         What `combine` returned for all pieces of these rows.
-    *others, weight : array
-        As given to `partial`: the piece's part of what has a value for each element, all of what
-        has one for each row.
+    *others : array
+        As given to `partial`, of the same dtypes: pieces of the shape of `x`, or values of rows.
     offset : int
         The index in its row of the piece's first element.
+    weight : array, optional
+        As given to `partial`.
     out : array or tuple of arrays, optional
-        Where to write the results. It may be `x` itself.
+        Where to write the results, of their shapes and dtypes. It may be `x` itself.
 
     Returns
     -------
     array or tuple of arrays
-        What the function returns for these elements. Values of rows, such as a logsumexp or a loss,
-        are complete and the same for every piece. cross_entropy with ``grad=True`` returns loss and
-        gradient.
+        What the function returns for these elements, of its dtypes: results of the shape of `x`.
+        Values of rows, such as a logsumexp or a loss, have its shape without the axis and are the
+        same for every piece. cross_entropy with ``grad=True`` returns loss and gradient.
 
     Raises
     ------

@@ -180,12 +180,20 @@ def test_any_order_of_combining_has_the_same_bits(device: Any) -> None:
         assert_joins(device, in_pieces(device, "softmax", [x], cuts, combine), whole, n)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_order_of_threads_changes_no_bits(device: Any, seed: int) -> None:
+    n = 4 * 1024 + 9
+    x = logits((2, n), "float32")
+    with device.on(seed=seed):
+        whole = cs.softmax(device.asarray(x))
+        assert_joins(device, in_pieces(device, "softmax", [x], (0, 1024, 4096, n)), whole, n)
+
+
 def aligned_subtrees(first: int, end: int, length: int) -> int:
     """Return how many of the largest aligned subtrees cover chunks, by trying all."""
     beyond = range(end, 4 * length) if end == length else range(0)
     present = {*range(first, end), *beyond}
-    count = at = 0
-    at = first
+    count, at = 0, first
     while at < end:
         size = 1
         while at % (2 * size) == 0 and all(c in present for c in range(at, at + 2 * size)):

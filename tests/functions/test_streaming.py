@@ -104,6 +104,31 @@ def test_no_more_device_memory_than_allowed(
     assert device_bytes // 2 < whole <= device_bytes
 
 
+def test_a_block_is_read_while_the_last_one_is_computed(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real = copies.open_device()
+
+    class Noting:
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(real, name)
+
+            def call(*args: Any) -> Any:
+                done.append(name)
+                return method(*args)
+
+            return call
+
+    monkeypatch.setattr(copies, "open_device", Noting)
+    x = logits((ROWS, 400), "float32")
+    streaming.softmax(x, device_bytes=BYTES)
+    steps = [name for name in done if name in ("copy_in", "computing", "copy_out", "wait")]
+    blocks, each = steps.count("wait"), ["copy_in", "computing", "copy_out"]
+    assert blocks > 3
+    assert steps == [*each, *each, *["wait", *each] * (blocks - 2), "wait", "wait"]
+
+
 # ------------------------------------------------------------------------------------------- faults
 
 ROWS, BYTES = 12, 16_384  # of four rows in a block
