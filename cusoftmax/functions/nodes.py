@@ -26,6 +26,7 @@ from cusoftmax.operations.options import piece_of
 from cusoftmax.planning.checks import (
     Array,
     NotCuPy,
+    check_device,
     described,
     full_name,
     is_array,
@@ -63,7 +64,7 @@ OPERATIONS = (
 _LOSSES = ("cross_entropy", "cross_entropy_vjp")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Nodes:
     """What is known of a piece of each row, or of several neighbouring pieces: a few words.
 
@@ -363,14 +364,9 @@ def combine(nodes: Sequence[Nodes]) -> Nodes:
 
     loan = Loan(caller)
     arrays = [loan.array(f"nodes[{i}].array", each.array) for i, each in enumerate(some)]
-    for each, array in zip(some, arrays, strict=True):
-        shape = each.shape_of(each.offset, each.size)
-        if array.shape != shape or array.dtype != arrays[0].dtype or not _is_dense(array):
-            raise ValueError(
-                f"{caller}: nodes of {each.size} elements at offset {each.offset} have an array of "
-                f"shape {array.shape} and dtype {array.dtype}; it must be contiguous, of shape "
-                f"{shape}"
-            )
+    for i, (each, array) in enumerate(zip(some, arrays, strict=True)):
+        _check_array(caller, each, array)
+        check_device(caller, f"nodes[{i}].array", array, "nodes[0].array", arrays[0])
     places = [_piece(each, caller, each.offset, each.size) for each in some]
     joined = list(zip(arrays, places, strict=True))
     array, whole = pieces.combine(first.kernel, first.dtypes, joined)
@@ -442,11 +438,14 @@ def apply(
             f"{caller}: nodes are those of elements {nodes.offset} to {end} of rows of "
             f"{nodes.length}; combine those of all pieces first"
         )
-    gives_loss = nodes.op == "cross_entropy" and dict(nodes.options)["grad"] is True
+    gives_loss = nodes.op == "cross_entropy" and bool(dict(nodes.options)["grad"])
 
     def run(x: Any, others: tuple[Any, ...], weight: Any, node: Any, out: Any) -> Any:
         from cusoftmax.runtime import pieces
 
+        if not is_array(node):
+            raise NotCuPy(caller)
+        _check_array(caller, nodes, node)
         place = (nodes.axis, None, weight, offset, nodes.length, nodes.options)
         call = _resolved(caller, nodes.op, x, others, *place)
         if gives_loss and isinstance(out, tuple):
@@ -546,5 +545,17 @@ def _check_alike(caller: str, first: Nodes, other: Nodes) -> None:
         )
 
 
-def _is_dense(array: Array) -> bool:
-    return bool(array.flags.c_contiguous) or not prod(array.shape)
+def _check_array(caller: str, nodes: Nodes, array: Array) -> None:
+    """Refuse an array of nodes that is not as `partial` makes it."""
+    from cusoftmax.planning.pieces import node_dtype, node_words
+
+    piece = _piece(nodes, caller, nodes.offset, nodes.size)
+    shape = (piece.subtrees, *nodes.array.shape[1:-1], node_words(nodes.kernel, nodes.dtypes))
+    dtype = node_dtype(nodes.kernel, nodes.dtypes)
+    dense = bool(array.flags.c_contiguous) or not prod(array.shape)
+    if array.shape != shape or array.dtype != dtype or not dense:
+        order = "contiguous" if dense else "not contiguous"
+        raise ValueError(
+            f"{caller}: the array of nodes has shape {array.shape} and dtype {array.dtype}, and is "
+            f"{order}; give a contiguous one of shape {shape} and dtype {dtype}"
+        )

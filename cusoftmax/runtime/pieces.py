@@ -14,6 +14,7 @@ from cusoftmax.planning.checks import (
     ResultDtypes,
     as_dtype,
     as_outs,
+    check_device,
     is_array,
     resolve_axes,
 )
@@ -74,6 +75,7 @@ def combine(
 ) -> tuple[Array, Piece]:
     """Return the nodes of neighbouring pieces, which are in order and not empty, as one piece."""
     backend = active()
+    backend.check_place("combine", pieces[0][0])
     first, last = pieces[0][1], pieces[-1][1]
     whole = Piece(first.length, first.first, last.end, first.chunk)
     batch = pieces[0][0].shape[1:-1]
@@ -124,6 +126,7 @@ def apply(
             f"apply: {operation.inputs[0]} has shape {inputs[0].shape}, and the nodes are those of "
             f"rows in an array of {node.shape[1:-1]}; give the rows that were given to partial"
         )
+    check_device("apply", "nodes.array", node, operation.inputs[0], inputs[0])
     if outs:
         check_outs(op, inputs, outs, prepared.reaches)
     results = outs or tuple(allocator(r.shape, r.strides, r.dtype)() for r in prepared.results)

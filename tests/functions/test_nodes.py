@@ -441,6 +441,14 @@ def test_nodes_that_do_not_join(device: Any) -> None:
     with pytest.raises(ValueError, match="array has shape"):
         first.of(first.array, 1024, 3072)
     whole = part(0, 4096)
+    wide = device.asarray(np.zeros((1, 2, 8), np.float32))[..., ::2]
+    with pytest.raises(ValueError, match="and is not contiguous"):
+        nodes.apply(x, whole.of(wide, 0, 4096), offset=0)
+    double = device.asarray(np.zeros((1, 2, 4)))
+    with pytest.raises(ValueError, match="and dtype float64"):
+        nodes.combine([part(0, 2048), whole.of(double, 2048, 2048)])
+    with pytest.raises(TypeError, match=r"nodes.array is a numpy.ndarray"):
+        nodes.apply(x, whole.of(np.zeros((1, 2, 4), np.float32), 0, 4096), offset=0)
     with pytest.raises(ValueError, match="nodes are those of rows in an array of"):
         nodes.apply(x[:1], whole, offset=0)
     with pytest.raises(TypeError, match="nodes are those of float32"):
