@@ -7,6 +7,7 @@ emulator, and the results come back as NumPy's. Its repr is CuPy's.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 
 import cusoftmax
+import cusoftmax.streaming
 from cusoftmax import emulator
 from cusoftmax.compat import scipy
 
+OF_NODES = ("partial", "combine", "apply")
 FUNCTIONS = {
     **{
         f"cusoftmax.{name}": getattr(cusoftmax, name)
@@ -25,6 +28,12 @@ FUNCTIONS = {
         if callable(getattr(cusoftmax, name))
     },
     **{f"cusoftmax.compat.scipy.{name}": getattr(scipy, name) for name in scipy.__all__},
+    **{f"cusoftmax.nodes.{name}": getattr(cusoftmax.nodes, name) for name in OF_NODES},
+    **{
+        f"cusoftmax.streaming.{name}": getattr(cusoftmax.streaming, name)
+        for name in cusoftmax.streaming.__all__
+        if inspect.isfunction(getattr(cusoftmax.streaming, name))
+    },
     **{
         f"cusoftmax.emulator.{name}": getattr(emulator, name)
         for name in ("activate", "asarray", "asnumpy", "trace")
@@ -89,9 +98,12 @@ def stand_ins(name: str) -> dict[str, Any]:
         n: on_the_emulator(getattr(scipy, n)) for n in ("softmax", "log_softmax", "logsumexp")
     }
     special = SimpleNamespace(softmax=on_the_emulator(lambda x: scipy_special().softmax(x)))
-    package = SimpleNamespace(**ours, compat=patching)
+    of_nodes = {n: on_the_emulator(getattr(cusoftmax.nodes, n)) for n in OF_NODES}
+    package = SimpleNamespace(**ours, compat=patching, streaming=cusoftmax.streaming)
     return {
         "cupy": np,
+        "numpy": np,
+        "nodes": SimpleNamespace(**of_nodes),
         "cusoftmax": package,
         "cs": package,
         "scipy": SimpleNamespace(**theirs, special=special),

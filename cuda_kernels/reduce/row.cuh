@@ -65,12 +65,19 @@ CSM_DEVICE i64 visible_elements(const RowContext& context) {
   return visible > 0 ? visible : 0;
 }
 
+// Elements of the whole row: Layout::n, but of a piece of a row an option of the call.
+CSM_DEVICE i64 row_length(const Arguments& args) {
+  constexpr int kOption = option_named("row_length");
+  if constexpr (kOption >= 0) return args.layout.option[kOption];
+  else return args.layout.n;
+}
+
 template <class Op, class Inputs>
 CSM_DEVICE RowContext context_with(const Arguments& args, const Inputs& inputs, i64 number) {
   RowContext context = {};
   context.args = &args;
   context.row = number;
-  context.n = args.layout.n;
+  context.n = row_length(args);
   if constexpr (kCausal) context.visible = visible_elements(context);
   read_row_values(inputs, context);
   Op::begin(context);

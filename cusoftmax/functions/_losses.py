@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, output_dtype
-from cusoftmax.operations.options import cross_entropy_name, in_place
+from cusoftmax.operations.options import cross_entropy_name, in_place, piece_of
 from cusoftmax.planning.checks import (
     Array,
     NotCuPy,
@@ -32,6 +32,7 @@ from cusoftmax.planning.checks import (
     plain_count,
     resolve_axes,
 )
+from cusoftmax.planning.pieces import within
 from cusoftmax.runtime import arrays, backend, launch
 from cusoftmax.runtime.launch import accepting
 
@@ -83,8 +84,15 @@ class _Rows:
     """Checked logits and targets, and what follows from them."""
 
     def __init__(
-        self, op: str, logits: Array, target: Array, axis: Any, weight: Array | None
+        self,
+        op: str,
+        logits: Array,
+        target: Array,
+        axis: Any,
+        weight: Array | None,
+        piece: tuple[int, int] | None = None,
     ) -> None:
+        """Take rows or, with the offset and the length of rows in `piece`, a piece of them."""
         given = {"logits": logits, "target": target}
         if weight is not None:
             given["weight"] = weight
@@ -99,7 +107,9 @@ class _Rows:
         (kept,) = resolve_axes(op, axis, logits.ndim, several=False)
         self.axis = kept
         shape = logits.shape
-        self.shape, self.classes = shape[:kept] + shape[kept + 1 :], shape[kept]
+        self.shape = shape[:kept] + shape[kept + 1 :]
+        first, classes = (0, int(shape[kept])) if piece is None else piece
+        self.classes = classes
         self.soft = target.dtype.name in FLOATS
         if not self.soft:
             accepted_name(op, "target has dtype", target.dtype, (*INDICES, *FLOATS))
@@ -114,8 +124,9 @@ class _Rows:
                     f"{self.classes} classes, so give it shape ({self.classes},)"
                 )
             ones = (1,) * (logits.ndim - 1 - kept)
+            mine = weight[first : first + shape[kept]]
             self.along = arrays.broadcast(
-                op, "weight", weight.reshape(self.classes, *ones), "logits", logits
+                op, "weight", mine.reshape(shape[kept], *ones), "logits", logits
             )
 
     @property
@@ -135,6 +146,14 @@ class _Rows:
         inplace: bool = False,
     ) -> Any:
         """Launch the kernel over the logits, or add it to `steps`."""
+        name, inputs, numbers = self.call(options, result, upstream, factor)
+        name = in_place(name) if inplace else name
+        return launch.run(name, inputs, self.axis, dtype, out, False, numbers, steps)
+
+    def call(
+        self, options: Options, result: str, upstream: tuple[Array, ...], factor: float
+    ) -> tuple[str, tuple[Array, ...], tuple[float, ...]]:
+        """Return the variant of the operation, its inputs and its numbers."""
         weight = self.weight
         smooth = not self.soft and options.label_smoothing > 0
         name = cross_entropy_name(
@@ -150,9 +169,7 @@ class _Rows:
         inputs += [] if self.soft else [self.target]
         inputs += upstream
         inputs += [weight] if weight is not None and not self.soft else []
-        numbers = options.numbers(self.classes, self.stride, factor)
-        name = in_place(name) if inplace else name
-        return launch.run(name, tuple(inputs), self.axis, dtype, out, False, numbers, steps)
+        return name, tuple(inputs), options.numbers(self.classes, self.stride, factor)
 
     def check_classes(self, ignore_index: int) -> None:
         """Raise ValueError if a target is not a class; waits for the device."""
@@ -255,3 +272,34 @@ def cross_entropy_vjp(
         rows.check_classes(options.ignore_index)
     launch.run_all(steps)
     return gradient
+
+
+def of_piece(
+    caller: str,
+    op: str,
+    logits: Array,
+    target: Array,
+    upstream: tuple[Array, ...],
+    axis: Any,
+    weight: Array | None,
+    offset: Any,
+    length: Any,
+    options: tuple[tuple[str, Any], ...],
+) -> tuple[str, tuple[Array, ...], tuple[float, ...], Any]:
+    """Return the operation of a piece of rows, at an offset and of a length, and what it takes.
+
+    That is its inputs, its numbers, and the dtypes of its results. `caller` is partial or apply.
+    """
+    chosen = dict(options)
+    grad = plain_bool(caller, "grad", chosen.pop("grad"))
+    size = 0
+    if logits.ndim:
+        (along,) = resolve_axes(caller, axis, logits.ndim, several=False)
+        size = logits.shape[along]
+    rows = _Rows(caller, logits, target, axis, weight, within(caller, offset, size, length))
+    dtype = as_dtype(caller, output_dtype([rows.dtype]))
+    arithmetic = compute_dtype((*rows.counted, *(d.dtype.name for d in upstream)), dtype.name)
+    checked = Options.checked(caller, arithmetic, **chosen)
+    result = "vjp" if op == "cross_entropy_vjp" else "grad" if grad else ""
+    name, inputs, numbers = rows.call(checked, result, upstream, 1.0)
+    return piece_of(name, caller), inputs, numbers, dtype

@@ -17,10 +17,12 @@ def find(op: str, caller: str = "cusoftmax") -> Operation:
     """
     from dataclasses import replace
 
-    from cusoftmax.operations.table import KERNELS, OPERATIONS, SAME_KERNEL
+    from cusoftmax.operations.table import KERNELS, OPERATIONS, PIECES, SAME_KERNEL
 
     if op in KERNELS:
         return KERNELS[op]
+    if op in PIECES:
+        return PIECES[op]
     if op in SAME_KERNEL:
         operation = SAME_KERNEL[op]
         return replace(operation, public=operation.public or op)

@@ -47,6 +47,16 @@ def of_a(name: str) -> str:
     return f"{name}_of_a"
 
 
+# Numbers passed with a piece of rows: the length of the whole rows, the element at which the piece
+# starts, whether it ends with the row, and how many nodes are folded.
+PIECE_OPTIONS = ("row_length", "first", "row_ends", "nodes")
+
+
+def piece_of(name: str, function: str = "partial") -> str:
+    """Return the name of an operation of pieces of rows; its function is partial or apply."""
+    return f"{name}_{function}"
+
+
 # Numbers passed with a call that transforms the logits: the absolute value of the scale (1 if the
 # scale is 0) in two words, its sign, and the number of rows of a causal matrix.
 LOGIT_OPTIONS = ("scale", "scale_low", "sign", "queries")

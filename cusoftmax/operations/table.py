@@ -9,9 +9,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cusoftmax.operations.operation import SELECTIONS, Operation
-from cusoftmax.operations.options import LOGIT_FEATURES, in_place, logits_name, of_a
-from cusoftmax.operations.variants import cross_entropy_variants, logit_variants, of_logits
+from cusoftmax.operations.operation import REDUCTIONS, SELECTIONS, Operation
+from cusoftmax.operations.options import (
+    LOGIT_FEATURES,
+    LOGIT_OPTIONS,
+    in_place,
+    logits_name,
+    of_a,
+    piece_of,
+)
+from cusoftmax.operations.variants import (
+    cross_entropy_variants,
+    logit_variants,
+    of_logits,
+    of_pieces,
+)
 
 _JACOBIAN = Operation(
     name="softmax_jacobian",
@@ -369,3 +381,16 @@ SAME_KERNEL |= {
     for name, operation in PARTS.items()
     if operation.public == "cross_entropy" and operation.outputs
 }
+
+# Of pieces of rows, by the functions `partial` and `apply` that run them.
+_PIECES = {
+    name: of_pieces(whole)
+    for name, whole in (KERNELS | SAME_KERNEL).items()
+    if whole.patterns == REDUCTIONS and whole.options != LOGIT_OPTIONS
+}
+PIECES = {
+    piece_of(name, function): replace(piece, public=function)
+    for name, piece in _PIECES.items()
+    for function in ("partial", "apply")
+}
+KERNELS |= {piece.name: piece for name, piece in _PIECES.items() if name in KERNELS}

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import compress, product
 
-from cusoftmax.operations.operation import MASK, Operation
+from cusoftmax.operations.operation import MASK, PIECE, Operation
 from cusoftmax.operations.options import (
     CROSS_ENTROPY_OPTIONS,
     CROSS_ENTROPY_RESULTS,
     LOGIT_FEATURES,
     LOGIT_OPTIONS,
+    PIECE_OPTIONS,
     cross_entropy_name,
     logits_name,
 )
@@ -77,6 +78,18 @@ def of_logits(operation: Operation, features: tuple[str, ...], public: str) -> O
         ordered="causal" in features,
         sum_inputs=operation.sum_inputs and operation.sum_inputs + mask,
         map_inputs=operation.map_inputs and operation.map_inputs + mask,
+    )
+
+
+def of_pieces(operation: Operation) -> Operation:
+    """Return an operation of pieces of rows, whose nodes lie in the order of the dimensions."""
+    return replace(
+        operation,
+        name=f"{operation.name}_piece",
+        source=operation.source or operation.name,
+        patterns=(PIECE,),
+        options=operation.options + PIECE_OPTIONS,
+        ordered=True,
     )
 
 

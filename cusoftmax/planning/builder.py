@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from cusoftmax.operations.dtypes import ITEMSIZE, compute_dtype
-from cusoftmax.operations.operation import REDUCTIONS, Operation
+from cusoftmax.operations.operation import PIECE, REDUCTIONS, Operation
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning import tuning
 from cusoftmax.planning.device import DeviceSpec
@@ -93,7 +93,7 @@ class PlanBuilder:
 
     def _repeats(self, number: int, operand: Operand) -> bool:
         few = self.problem.n < 2 or number >= len(self.operation.inputs)
-        if few or not set(self.operation.patterns) <= set(REDUCTIONS):
+        if few or not set(self.operation.patterns) <= {*REDUCTIONS, PIECE}:
             return False
         return not any(operand.reduce_strides)
 

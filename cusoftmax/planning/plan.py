@@ -297,7 +297,7 @@ def make_kernel(
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",
             *tags,
             f"v{vector}",
-            *((f"l{lanes}i{items}",) if pattern in ("group", "map", "topk_group") else ()),
+            *((f"l{lanes}i{items}",) if pattern in ("group", "map", "piece", "topk_group") else ()),
             *((f"l{lanes}",) if pattern == "column" else ()),
             *((f"c{cluster}",) if cluster > 1 else ()),
             *((f"s{slots}",) if slots else ()),

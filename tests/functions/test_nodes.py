@@ -1,0 +1,470 @@
+"""Rows in pieces have the bits that they have whole: `cusoftmax.nodes`, of each function."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.exceptions import AxisError
+
+import cusoftmax as cs
+from cusoftmax import nodes
+from cusoftmax.operations.lookup import find
+from cusoftmax.operations.options import piece_of
+from cusoftmax.planning.pieces import Piece, chunk_of
+from tests.support import DTYPES, bits, dtype_of, exhaustive, logits
+
+# For each function: how many inputs have a value for each element, and a value for each row.
+OF_ELEMENTS = {
+    "softmax": (1, 0),
+    "log_softmax": (1, 0),
+    "logsumexp": (1, 0),
+    "softmax_vjp": (2, 0),
+    "softmax_jvp": (2, 0),
+    "softmax_hvp": (3, 0),
+    "softmax_vjp_vjp": (3, 0),
+    "log_softmax_vjp": (2, 0),
+    "log_softmax_jvp": (2, 0),
+    "logsumexp_vjp": (1, 1),
+    "softmax_value_and_vjp": (2, 0),
+    "softmax_value_and_jvp": (2, 0),
+    "log_softmax_value_and_vjp": (2, 0),
+    "log_softmax_value_and_jvp": (2, 0),
+}
+# The first input of these is a softmax, or its logarithm.
+OF_RESULTS = {"softmax_vjp", "softmax_jvp", "softmax_hvp", "softmax_vjp_vjp"}
+OF_LOGARITHMS = {"log_softmax_vjp", "log_softmax_jvp"}
+LENGTH = 5 * 1024 + 77
+CUTS = (0, 1024, 1024, 3072, LENGTH)  # the second piece is empty
+
+
+def inputs_of(op: str, dtype: str, rows: int, n: int) -> list[np.ndarray]:
+    elements, of_rows = OF_ELEMENTS[op]
+    drawn = [logits((rows, n), dtype, seed=i) for i in range(elements)]
+    if op in OF_RESULTS | OF_LOGARITHMS:
+        wide = drawn[0].astype(np.float64)
+        wide[:, 2] += 12  # one class dominates
+        y = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+        drawn[0] = (np.exp(y) if op in OF_RESULTS else y).astype(dtype_of(dtype))
+    return drawn + [logits((rows,), dtype, seed=7) for _ in range(of_rows)]
+
+
+def in_pieces(
+    device: Any,
+    op: str,
+    inputs: list[np.ndarray],
+    cuts: tuple[int, ...],
+    combine: Callable[[list[nodes.Nodes]], nodes.Nodes] = nodes.combine,
+    weight: Any = None,
+    **options: Any,
+) -> list[Any]:
+    """Return the results of each piece, all inputs of which are copied by themselves."""
+    length = inputs[0].shape[-1]
+
+    def piece(first: int, end: int) -> list[Any]:
+        along = [a[..., first:end] if a.shape == inputs[0].shape else a for a in inputs]
+        return [device.asarray(np.ascontiguousarray(a)) for a in along]
+
+    def partial(first: int, end: int) -> nodes.Nodes:
+        x, *others = piece(first, end)
+        place = {"offset": first, "length": length}
+        return nodes.partial(x, op, *others, **place, weight=weight, **options)
+
+    ranges = list(itertools.pairwise(cuts))
+    whole = combine([partial(*each) for each in ranges])
+    assert (len(whole), whole.offset, whole.size) == (1, 0, length)
+    results = []
+    for first, end in ranges:
+        x, *others = piece(first, end)
+        results.append(nodes.apply(x, whole, *others, offset=first, weight=weight))
+    return results
+
+
+def assert_joins(device: Any, results: list[Any], whole: Any, n: int) -> None:
+    """Assert that the results of pieces, put together, have the bits of those of whole rows."""
+    if isinstance(whole, tuple):
+        for i, each in enumerate(whole):
+            assert_joins(device, [r[i] for r in results], each, n)
+        return
+    expected = bits(device.asnumpy(whole))
+    found = [bits(device.asnumpy(r)) for r in results]
+    if expected.ndim == 2 and expected.shape[1] == n:
+        np.testing.assert_array_equal(np.concatenate(found, axis=1), expected)
+    else:
+        for each in found:  # a value for each row, from each piece
+            np.testing.assert_array_equal(each, expected)
+
+
+CASES = [
+    *((op, "float32") for op in OF_ELEMENTS),
+    *((op, dtype) for op in ("softmax", "logsumexp") for dtype in ("float16", "float64")),
+]
+OTHERS = [c for c in itertools.product(OF_ELEMENTS, DTYPES) if c not in CASES]
+
+
+@pytest.mark.parametrize(("op", "dtype"), [*CASES, *exhaustive(OTHERS)])
+def test_pieces_have_the_bits_of_whole_rows(device: Any, op: str, dtype: str) -> None:
+    inputs = inputs_of(op, dtype, 3, LENGTH)
+    whole = getattr(cs, op)(*map(device.asarray, inputs))
+    assert_joins(device, in_pieces(device, op, inputs, CUTS), whole, LENGTH)
+
+
+def test_every_function_is_tried() -> None:
+    assert {*OF_ELEMENTS, "cross_entropy", "cross_entropy_vjp"} == set(nodes.OPERATIONS)
+
+
+# Pieces of each kind: one, halves, single chunks, ranges that are no subtrees; rows of powers of
+# two of chunks, and others.
+@pytest.mark.parametrize(
+    ("n", "cuts"),
+    [
+        (4096, (0, 4096)),
+        (4096, (0, 2048, 4096)),
+        (4096, (0, 1024, 2048, 3072, 4096)),
+        (4100, (0, 4096, 4100)),
+        (7 * 1024 + 1, (0, 3072, 7168, 7169)),
+        (7 * 1024, (0, 1024, 6144, 7168)),
+        (40 * 1024 + 5, (0, 1024, 34 * 1024, 40 * 1024 + 5)),
+        (80 * 1024, (0, 32 * 1024, 80 * 1024)),
+        (33 * 1024, (0, 33 * 1024)),
+        (700, (0, 700)),
+        (700, (0, 0, 700, 700)),
+        (1, (0, 1)),
+        (1024, (0, 1024, 1024)),
+    ],
+)
+def test_pieces_of_every_kind(device: Any, n: int, cuts: tuple[int, ...]) -> None:
+    x = logits((2, n), "float32")
+    whole = cs.logsumexp(device.asarray(x)), cs.softmax(device.asarray(x))
+    for op, expected in zip(("logsumexp", "softmax"), whole, strict=True):
+        assert_joins(device, in_pieces(device, op, [x], cuts), expected, n)
+
+
+def test_long_pieces_make_a_node_of_several_chunks(device: Any) -> None:
+    n = 1500 * 1024 + 9
+    x = logits((1, n), "float32")
+    cuts = (0, 1024 * 1024, 1026 * 1024, n)
+    results = in_pieces(device, "logsumexp", [x], cuts)
+    assert_joins(device, results, cs.logsumexp(device.asarray(x)), n)
+    results = in_pieces(device, "logsumexp", [x], (0, n))
+    assert_joins(device, results, cs.logsumexp(device.asarray(x)), n)
+
+
+def test_any_order_of_combining_has_the_same_bits(device: Any) -> None:
+    n = 11 * 1024 + 3
+    x = logits((2, n), "float32", sigma=20.0)
+    cuts = (*range(0, n, 1024), n)
+    whole = cs.softmax(device.asarray(x))
+
+    def in_turn(made: list[nodes.Nodes]) -> nodes.Nodes:
+        result = made[0]
+        for each in made[1:]:
+            result = nodes.combine([each, result])
+        return result
+
+    def from_the_end(made: list[nodes.Nodes]) -> nodes.Nodes:
+        result = made[-1]
+        for each in made[-2::-1]:
+            result = nodes.combine([result, each])
+        return result
+
+    def by_threes(made: list[nodes.Nodes]) -> nodes.Nodes:
+        while len(made) > 1:
+            made = [nodes.combine(made[i : i + 3]) for i in range(0, len(made), 3)]
+        return made[0]
+
+    for combine in (in_turn, from_the_end, by_threes):
+        assert_joins(device, in_pieces(device, "softmax", [x], cuts, combine), whole, n)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_order_of_threads_changes_no_bits(device: Any, seed: int) -> None:
+    n = 4 * 1024 + 9
+    x = logits((2, n), "float32")
+    with device.on(seed=seed):
+        whole = cs.softmax(device.asarray(x))
+        assert_joins(device, in_pieces(device, "softmax", [x], (0, 1024, 4096, n)), whole, n)
+
+
+def aligned_subtrees(first: int, end: int, length: int) -> int:
+    """Return how many of the largest aligned subtrees cover chunks, by trying all."""
+    beyond = range(end, 4 * length) if end == length else range(0)
+    present = {*range(first, end), *beyond}
+    count, at = 0, first
+    while at < end:
+        size = 1
+        while at % (2 * size) == 0 and all(c in present for c in range(at, at + 2 * size)):
+            size *= 2
+            if size >= length:
+                break
+        at += size
+        count += 1
+    return count
+
+
+def test_number_of_subtrees() -> None:
+    for length in range(1, 20):
+        for first in range(length):
+            for end in range(first + 1, length + 1):
+                piece = Piece(1024 * length, 1024 * first, 1024 * end, 1024)
+                assert piece.subtrees == aligned_subtrees(first, end, length), piece
+
+
+def test_the_chunk_divides_1024() -> None:
+    for op, dtype in itertools.product(OF_ELEMENTS, DTYPES):
+        name = piece_of(op)
+        operation = find(name)
+        operands = len(operation.read + operation.written)
+        assert 1024 % chunk_of(name, (dtype,) * operands) == 0
+
+
+# ------------------------------------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        ("float32", {"grad": True}),
+        ("float16", {"grad": True}),
+        ("float32", {}),
+        ("float32", {"grad": True, "label_smoothing": 0.1, "z_loss": 0.01}),
+        *exhaustive(
+            [
+                ("float64", {"grad": True}),
+                ("bfloat16", {"grad": True}),
+                ("float32", {"grad": True, "softcap": 30.0}),
+            ]
+        ),
+    ],
+)
+def test_losses(device: Any, dtype: str, options: dict[str, Any]) -> None:
+    x = logits((5, LENGTH), dtype)
+    target = np.array([0, 3071, 3072, LENGTH - 1, -100])
+    given = [device.asarray(x), device.asarray(target)]
+    whole = cs.cross_entropy(*given, reduction="none", **options)
+    results = in_pieces(device, "cross_entropy", [x, target], CUTS, **options)
+    assert_joins(device, results, whole, LENGTH)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_of_classes(device: Any, smoothing: float) -> None:
+    x, target = logits((3, LENGTH), "float32"), np.array([5, 4000, LENGTH])  # the last is no class
+    weight = device.asarray(np.random.default_rng(0).random(LENGTH, np.float32))
+    options = {"weight": weight, "label_smoothing": smoothing, "grad": True}
+    given = device.asarray(x), device.asarray(target)
+    whole = cs.cross_entropy(*given, reduction="none", **options)
+    results = in_pieces(device, "cross_entropy", [x, target], CUTS, **options)
+    assert_joins(device, results, whole, LENGTH)
+
+
+def test_soft_targets(device: Any) -> None:
+    x = logits((2, LENGTH), "float32")
+    target = np.abs(logits((2, LENGTH), "float32", seed=3))
+    target /= target.sum(axis=1, keepdims=True)
+    whole = cs.cross_entropy(*map(device.asarray, (x, target)), reduction="none", grad=True)
+    results = in_pieces(device, "cross_entropy", [x, target], CUTS, grad=True)
+    assert_joins(device, results, whole, LENGTH)
+
+
+def test_vjp_of_losses(device: Any) -> None:
+    x, target = logits((2, LENGTH), "float32"), np.array([1, 5000])
+    dloss = np.array([2.0, -3.0], np.float32)
+    whole = cs.cross_entropy_vjp(*map(device.asarray, (x, target, dloss)))
+    results = in_pieces(device, "cross_entropy_vjp", [x, target, dloss], CUTS)
+    assert_joins(device, results, whole, LENGTH)
+
+
+# ----------------------------------------------------------------------------------- special values
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+def test_special_values(device: Any, op: str) -> None:
+    x = logits((7, LENGTH), "float32")
+    x[0, 2000] = np.nan
+    x[1, 4000] = np.inf
+    x[2, :3072] = -np.inf
+    x[3] = -np.inf
+    x[4, 1500] = 3e38  # all others vanish
+    x[5] = 0.0
+    x[6] = -3e38
+    whole = getattr(cs, op)(device.asarray(x))
+    assert_joins(device, in_pieces(device, op, [x], CUTS), whole, LENGTH)
+
+
+def test_one_class_dominates_in_any_piece(device: Any) -> None:
+    x, v = logits((4, LENGTH), "float32"), logits((4, LENGTH), "float32", seed=1)
+    for row, place in enumerate((0, 1024, 3071, LENGTH - 1)):
+        x[row, place] = 40.0
+    y = device.asnumpy(cs.softmax(device.asarray(x)))
+    whole = cs.softmax_vjp(device.asarray(y), device.asarray(v))
+    assert_joins(device, in_pieces(device, "softmax_vjp", [y, v], CUTS), whole, LENGTH)
+
+
+# ---------------------------------------------------------------------------------- arrays and rows
+
+
+def test_rows_in_several_dimensions_and_any_memory_order(device: Any) -> None:
+    n = 3 * 1024
+    x = logits((2, 3, n), "float32")
+    whole = device.asnumpy(cs.softmax(device.asarray(x)))
+    swapped = device.asarray(np.ascontiguousarray(x.transpose(1, 0, 2))).transpose(1, 0, 2)
+    given = device.asarray(x)
+    made = [
+        nodes.partial(given[..., :1024], "softmax", offset=0, length=n),
+        nodes.partial(swapped[..., 1024:], "softmax", offset=1024, length=n),
+    ]
+    row = nodes.combine(made)
+    for array in (given, swapped):
+        result = device.asnumpy(nodes.apply(array[..., 2048:], row, offset=2048))
+        np.testing.assert_array_equal(bits(result), bits(whole[..., 2048:]))
+
+
+def test_in_place_and_into_an_array(device: Any) -> None:
+    x = logits((3, 2048), "float32")
+    whole = device.asnumpy(cs.softmax(device.asarray(x)))
+    given, target = device.asarray(x), device.asarray(np.zeros_like(x))
+    made = nodes.partial(given, "softmax", offset=0, length=2048)
+    assert nodes.apply(given, made, offset=0, out=target) is target
+    assert nodes.apply(given, made, offset=0, out=given) is given
+    for result in (target, given):
+        np.testing.assert_array_equal(bits(device.asnumpy(result)), bits(whole))
+
+
+def test_a_row_of_no_dimensions_beside_it(device: Any) -> None:
+    x = logits((2048,), "float32")
+    made = nodes.partial(device.asarray(x[:1024]), "softmax", offset=0, length=2048)
+    rest = nodes.partial(device.asarray(x[1024:]), "softmax", offset=1024, length=2048)
+    assert made.array.shape == made.shape_of(0, 1024)
+    received = made.of(rest.array, 1024, 1024)
+    result = nodes.apply(device.asarray(x[1024:]), nodes.combine([received, made]), offset=1024)
+    whole = device.asnumpy(cs.softmax(device.asarray(x)))
+    np.testing.assert_array_equal(bits(device.asnumpy(result)), bits(whole[1024:]))
+
+
+def test_no_rows(device: Any) -> None:
+    x = device.asarray(np.zeros((0, 2048), np.float32))
+    made = [nodes.partial(x[:, i : i + 1024], "softmax", offset=i, length=2048) for i in (0, 1024)]
+    assert nodes.apply(x, nodes.combine(made), offset=0).shape == (0, 2048)
+
+
+# ------------------------------------------------------------------------------------------- errors
+
+
+def test_boundaries_within_a_chunk(device: Any) -> None:
+    x = device.asarray(np.zeros((1, 1000), np.float32))
+    with pytest.raises(ValueError, match=r"begins at element 1500 .* boundaries are 1024 and 2048"):
+        nodes.partial(x, "softmax", offset=1500, length=4096)
+    with pytest.raises(ValueError, match=r"ends at element 3048 .* boundaries are 2048 and 3072"):
+        nodes.partial(x, "softmax", offset=2048, length=4096)
+    with pytest.raises(ValueError, match=r"boundaries are 4096 and 4500"):
+        nodes.partial(x[:, :4], "softmax", offset=4100, length=4500)
+    with pytest.raises(ValueError, match="rows of 1024 elements are not divided"):
+        nodes.partial(x[:, :512], "softmax", offset=0, length=1024)
+    with pytest.raises(ValueError, match="is not within rows of length=900"):
+        nodes.partial(x, "softmax", offset=0, length=900)
+    with pytest.raises(ValueError, match="offset=-1024 is not within"):
+        nodes.partial(x, "softmax", offset=-1024, length=4096)
+
+
+def test_wrong_arguments(device: Any) -> None:
+    x = device.asarray(np.zeros((2, 2048), np.float32))
+    place: Any = {"offset": 0, "length": 2048}
+    target = device.asarray(np.zeros(2, np.int64))
+    for wrong, kind, message in (
+        (lambda: nodes.partial(x, "sofmax", **place), ValueError, "op='sofmax' is not known"),
+        (lambda: nodes.partial(x, 3, **place), TypeError, "op=3 is not accepted"),
+        (lambda: nodes.partial(x, "softmax", x, **place), TypeError, "2 arrays for softmax"),
+        (lambda: nodes.partial(x, "softmax_vjp", **place), TypeError, "takes y, dy"),
+        (lambda: nodes.partial(x, "softmax", grad=True, **place), TypeError, "has no grad="),
+        (lambda: nodes.partial(x, "softmax", weight=x, **place), TypeError, "has no weight="),
+        (lambda: nodes.partial(x, "softmax", axis=2, **place), AxisError, "axis 2"),
+        (lambda: nodes.partial(x, "softmax", axis=None, **place), TypeError, "axis=None"),
+        (lambda: nodes.partial(x.T, "softmax", axis=0, **place), None, ""),
+        (lambda: nodes.partial(x.T, "softmax", offset=0, length=2), ValueError, "not neighbours"),
+        (lambda: nodes.partial(x, "softmax", offset=0.0, length=2048), TypeError, "offset=0.0"),
+        (lambda: nodes.partial(x, "softmax", offset=0, length="4"), TypeError, "length='4'"),
+        (lambda: nodes.partial(np.zeros((2, 4)), "softmax", **place), TypeError, "numpy.ndarray"),
+        (lambda: nodes.partial(x, "softmax_vjp", x[:1], **place), ValueError, "dy has shape"),
+        (lambda: nodes.partial(x, "cross_entropy", **place), TypeError, "takes logits, target"),
+        (
+            lambda: nodes.partial(x, "cross_entropy", target, dtype="float64", **place),
+            TypeError,
+            "has no dtype=",
+        ),
+        (
+            lambda: nodes.partial(x, "cross_entropy", target, label_smoothing=2.0, **place),
+            ValueError,
+            "label_smoothing=2.0",
+        ),
+        (
+            lambda: nodes.partial(x, "cross_entropy", target[:1], **place),
+            ValueError,
+            "target has shape",
+        ),
+    ):
+        if kind is None:
+            wrong()
+            continue
+        with pytest.raises(kind, match=message):
+            wrong()
+
+
+def test_nodes_that_do_not_join(device: Any) -> None:
+    x = device.asarray(np.zeros((2, 4096), np.float32))
+
+    def part(first: int, end: int, op: str = "softmax", **kind: Any) -> nodes.Nodes:
+        return nodes.partial(x[:, first:end], op, offset=first, length=4096, **kind)
+
+    with pytest.raises(ValueError, match="elements 1024 to 2048 of the rows are missing"):
+        nodes.combine([part(2048, 4096), part(0, 1024)])
+    with pytest.raises(ValueError, match="elements 1024 to 2048 of the rows are in two pieces"):
+        nodes.combine([part(0, 2048), part(1024, 4096)])
+    with pytest.raises(ValueError, match="nodes of op='softmax' and of 'log_softmax'"):
+        nodes.combine([part(0, 2048), part(2048, 4096, "log_softmax")])
+    with pytest.raises(ValueError, match="nodes of dtypes="):
+        nodes.combine([part(0, 2048), part(2048, 4096, dtype="float64")])
+    with pytest.raises(ValueError, match="there are no nodes"):
+        nodes.combine([])
+    with pytest.raises(TypeError, match="give a list of Nodes"):
+        nodes.combine([part(0, 2048).array])
+    one = nodes.partial(x[:1, 2048:], "softmax", offset=2048, length=4096)
+    with pytest.raises(ValueError, match=r"arrays of \(2,\) and of \(1,\)"):
+        nodes.combine([part(0, 2048), one])
+    first = part(0, 2048)
+    with pytest.raises(ValueError, match=r"those of elements 0 to 2048 of rows of 4096"):
+        nodes.apply(x[:, :2048], first, offset=0)
+    with pytest.raises(TypeError, match="give the Nodes that combine returns"):
+        nodes.apply(x, first.array, offset=0)
+    with pytest.raises(ValueError, match="array has shape"):
+        first.of(first.array, 1024, 3072)
+    whole = part(0, 4096)
+    wide = device.asarray(np.zeros((1, 2, 8), np.float32))[..., ::2]
+    with pytest.raises(ValueError, match="and is not contiguous"):
+        nodes.apply(x, whole.of(wide, 0, 4096), offset=0)
+    double = device.asarray(np.zeros((1, 2, 4)))
+    with pytest.raises(ValueError, match="and dtype float64"):
+        nodes.combine([part(0, 2048), whole.of(double, 2048, 2048)])
+    with pytest.raises(TypeError, match=r"nodes.array is a numpy.ndarray"):
+        nodes.apply(x, whole.of(np.zeros((1, 2, 4), np.float32), 0, 4096), offset=0)
+    with pytest.raises(ValueError, match="nodes are those of rows in an array of"):
+        nodes.apply(x[:1], whole, offset=0)
+    with pytest.raises(TypeError, match="nodes are those of float32"):
+        nodes.apply(device.asarray(np.zeros((2, 4096), np.float16)), whole, offset=0)
+    with pytest.raises(ValueError, match=r"within a chunk of 1024"):
+        nodes.apply(x[:, :100], whole, offset=0)
+    with pytest.raises(ValueError, match="overlap"):
+        nodes.apply(x[:, :3072], whole, offset=0, out=x[:, 1024:])
+
+
+def test_nothing_is_launched_by_a_wrong_call(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = device.asarray(np.zeros((2, 4096), np.float32))
+
+    def launched(*_: Any) -> None:
+        raise AssertionError("a kernel was launched")
+
+    monkeypatch.setattr("cusoftmax.runtime.pieces._launch", launched)
+    with pytest.raises(ValueError, match="within a chunk"):
+        nodes.partial(x, "softmax", offset=5, length=8192)

@@ -1,0 +1,352 @@
+"""Arrays of the host in blocks: bits, memory, and what is left of a call that failed."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.exceptions import AxisError
+
+import cusoftmax as cs
+from cusoftmax import streaming
+from cusoftmax.runtime import copies
+from tests.support import bits, logits
+
+LONG = 40_000  # elements of a row that 100,000 bytes do not hold
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(bits(found), bits(expected))
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_three_buffer_sizes_have_the_same_bits(device: Any, op: str, dtype: str) -> None:
+    x = logits((2, LONG), dtype)
+    expected = device.asnumpy(getattr(cs, op)(device.asarray(x)))
+    for device_bytes in (None, 400_000, 100_000):
+        assert_same(getattr(streaming, op)(x, device_bytes=device_bytes), expected)
+
+
+@pytest.mark.parametrize("device_bytes", [None, 120_000])
+def test_losses_and_gradients(device: Any, device_bytes: int | None) -> None:
+    x, target = logits((3, LONG), "float32"), np.array([0, LONG - 1, -100])
+    expected = cs.cross_entropy(*map(device.asarray, (x, target)), reduction="none", grad=True)
+    found = streaming.cross_entropy(x, target, grad=True, device_bytes=device_bytes)
+    for each, whole in zip(found, expected, strict=True):
+        assert_same(each, device.asnumpy(whole))
+    loss = streaming.cross_entropy(x, target, device_bytes=device_bytes)
+    assert_same(loss, device.asnumpy(expected[0]))
+
+
+@pytest.mark.parametrize("device_bytes", [None, 140_000])
+def test_products_with_the_jacobian(device: Any, device_bytes: int | None) -> None:
+    y = device.asnumpy(cs.softmax(device.asarray(logits((2, LONG), "float32"))))
+    dy = logits((2, LONG), "float32", seed=1)
+    expected = device.asnumpy(cs.softmax_vjp(device.asarray(y), device.asarray(dy)))
+    assert_same(streaming.softmax_vjp(y, dy, device_bytes=device_bytes), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_any_axis_has_the_bits_of_contiguous_rows(device: Any, axis: int) -> None:
+    x = logits((5, 6, 70), "float32")
+    rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+    expected = device.asnumpy(cs.softmax(device.asarray(rows)))
+    for device_bytes in (None, 8_000):
+        out = np.empty_like(x)
+        assert streaming.softmax(x, out, axis=axis, device_bytes=device_bytes) is out
+        assert_same(np.moveaxis(out, axis, -1), expected)
+        sums = streaming.logsumexp(x, axis=axis, device_bytes=device_bytes)
+        assert_same(sums, device.asnumpy(cs.logsumexp(device.asarray(rows))))
+
+
+@pytest.mark.parametrize("shape", [(7,), (0, 5), (3, 0), (1, 1)])
+def test_small_shapes(device: Any, shape: tuple[int, ...]) -> None:
+    x = logits(shape, "float32")
+    assert_same(streaming.softmax(x), device.asnumpy(cs.softmax(device.asarray(x))))
+    sums = device.asnumpy(cs.logsumexp(device.asarray(x)))
+    assert_same(streaming.logsumexp(x), sums)
+
+
+def test_dtypes_of_results(device: Any) -> None:
+    x = logits((4, 50), "float16")
+    expected = device.asnumpy(cs.softmax(device.asarray(x), dtype="float32"))
+    assert_same(streaming.softmax(x, dtype="float32"), expected)
+    out = np.empty((4, 50), np.float32)
+    assert_same(streaming.softmax(x, out), expected)
+    whole = np.arange(200, dtype=np.int32).reshape(4, 50)
+    assert streaming.softmax(whole).dtype == np.float64
+
+
+@pytest.mark.parametrize("device_bytes", [100_000, 350_000])
+def test_no_more_device_memory_than_allowed(
+    device: Any, monkeypatch: pytest.MonkeyPatch, device_bytes: int
+) -> None:
+    taken = []
+    regions = copies.regions
+
+    def noted(sizes: list[int]) -> Any:
+        taken.append(sum(sizes))
+        return regions(sizes)
+
+    monkeypatch.setattr(copies, "regions", noted)
+    x = logits((3, LONG), "float32")
+    with device.on():
+        streaming.softmax(x, device_bytes=device_bytes)
+    (whole,) = taken
+    assert device_bytes // 2 < whole <= device_bytes
+
+
+def test_a_block_is_read_while_the_last_one_is_computed(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real = copies.open_device()
+
+    class Noting:
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(real, name)
+
+            def call(*args: Any) -> Any:
+                done.append(name)
+                return method(*args)
+
+            return call
+
+    monkeypatch.setattr(copies, "open_device", Noting)
+    x = logits((ROWS, 400), "float32")
+    streaming.softmax(x, device_bytes=BYTES)
+    steps = [name for name in done if name in ("copy_in", "computing", "copy_out", "wait")]
+    blocks, each = steps.count("wait"), ["copy_in", "computing", "copy_out"]
+    assert blocks > 3
+    assert steps == [*each, *each, *["wait", *each] * (blocks - 2), "wait", "wait"]
+
+
+# ------------------------------------------------------------------------------------------- faults
+
+ROWS, BYTES = 12, 16_384  # of four rows in a block
+
+
+class Source:
+    """An array that fails at a read."""
+
+    def __init__(self, array: np.ndarray, at: int, error: BaseException) -> None:
+        self.array, self.at, self.error = array, at, error
+        self.shape, self.dtype, self.reads = array.shape, array.dtype, 0
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        self.reads += 1
+        if self.reads == self.at:
+            raise self.error
+        return self.array[index]
+
+
+class Target:
+    """An array that fails at a write, after a part of it."""
+
+    def __init__(self, array: np.ndarray, at: int, error: BaseException) -> None:
+        self.array, self.at, self.error = array, at, error
+        self.shape, self.dtype, self.writes = array.shape, array.dtype, 0
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.array[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.writes += 1
+        if self.writes == self.at:
+            self.array[index][..., :3] = value[..., :3]
+            raise self.error
+        self.array[index] = value
+
+
+@pytest.fixture
+def rows(device: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of six blocks, and their softmax."""
+    x = logits((ROWS, 400), "float32")
+    return x, device.asnumpy(cs.softmax(device.asarray(x)))
+
+
+def test_a_source_that_fails_names_the_block(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    x, expected = rows
+    out = np.full_like(x, -1)
+    source = Source(x, 4, OSError(errno.EIO, "bad sector"))
+    with pytest.raises(streaming.BlockError, match=r"reading source of block 3 of \d+ ") as caught:
+        streaming.softmax(source, out, device_bytes=BYTES)
+    assert "bad sector" in str(caught.value) and isinstance(caught.value.__cause__, OSError)
+    assert caught.value.resume == 3
+    done = 3 * ROWS // blocks_of(source, x)
+    assert_same(out[:done], expected[:done])
+    assert (out[done:] == -1).all()
+    streaming.softmax(x, out, device_bytes=BYTES, resume=caught.value.resume)
+    assert_same(out, expected)
+
+
+def blocks_of(source: Source, x: np.ndarray) -> int:
+    """Return how many blocks the rows have, by the reads of a call that does not fail."""
+    source.reads, source.at = 0, -1
+    streaming.softmax(source, np.empty_like(x), device_bytes=BYTES)
+    return source.reads
+
+
+def test_a_full_disk_names_the_block(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    x, expected = rows
+    out = np.full_like(x, -1)
+    full = Target(out, 3, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(streaming.BlockError, match=r"writing out of block 2 .*No space") as caught:
+        streaming.softmax(x, full, device_bytes=BYTES)
+    assert caught.value.resume == 2
+    streaming.softmax(x, full, device_bytes=BYTES, resume=2)
+    assert_same(out, expected)
+
+
+def test_interrupted_where_it_reads(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    x, expected = rows
+    out = np.full_like(x, -1)
+    source = Source(x, 4, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match="interrupted after 3 of") as caught:
+        streaming.softmax(source, out, device_bytes=BYTES)
+    assert isinstance(caught.value, streaming.Interrupted)
+    done = 3 * ROWS // blocks_of(source, x)
+    assert_same(out[:done], expected[:done])  # those on the device, too
+    streaming.softmax(x, out, device_bytes=BYTES, resume=caught.value.resume)
+    assert_same(out, expected)
+
+
+def test_interrupted_where_it_writes(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    x, expected = rows
+    out = np.full_like(x, -1)
+    with pytest.raises(streaming.Interrupted) as caught:
+        streaming.softmax(x, Target(out, 2, KeyboardInterrupt()), device_bytes=BYTES)
+    done = caught.value.resume * ROWS // blocks_of(Source(x, -1, OSError()), x)
+    assert done > 0
+    assert_same(out[:done], expected[:done])  # the one that was half written, too
+    assert (out[done:] == -1).all()
+
+
+@pytest.mark.parametrize("at", range(1, 11))
+def test_interrupted_within_a_long_row(device: Any, at: int) -> None:
+    x = logits((2, LONG), "float32")
+    expected = device.asnumpy(cs.softmax(device.asarray(x)))
+    out = np.empty_like(x)
+    with pytest.raises(streaming.Interrupted) as caught:
+        streaming.softmax(Source(x, at, KeyboardInterrupt()), out, device_bytes=100_000)
+    streaming.softmax(x, out, device_bytes=100_000, resume=caught.value.resume)
+    assert_same(out, expected)
+
+
+def test_memmaps(device: Any, tmp_path: pathlib.Path) -> None:
+    x = logits((ROWS, 400), "float32")
+    x.tofile(tmp_path / "x")
+    source = np.memmap(tmp_path / "x", np.float32, "r", shape=x.shape)
+    out = np.memmap(tmp_path / "y", np.float32, "w+", shape=x.shape)
+    streaming.softmax(source, out, device_bytes=BYTES)
+    out.flush()
+    expected = device.asnumpy(cs.softmax(device.asarray(x)))
+    assert_same(np.fromfile(tmp_path / "y", np.float32).reshape(x.shape), expected)
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_a_truncated_memmap(device: Any, tmp_path: pathlib.Path, view: bool) -> None:
+    x = logits((ROWS, 4096), "float32")
+    x.tofile(tmp_path / "x")
+    whole = np.memmap(tmp_path / "x", np.float32, "r", shape=x.shape)
+    source = whole[2:] if view else whole
+    os.truncate(tmp_path / "x", 8 * 4096 * 4)
+    out = np.full(source.shape, -1, np.float32)
+    with pytest.raises(streaming.BlockError, match=r"131072 bytes, and \d+ are needed") as caught:
+        streaming.softmax(source, out, device_bytes=140_000)
+    done = int((out[:, 0] != -1).sum())
+    assert 0 < done <= 8
+    assert caught.value.resume > 0
+    expected = device.asnumpy(cs.softmax(device.asarray(x[2:] if view else x)))
+    assert_same(out[:done], expected[:done])
+
+
+# ------------------------------------------------------------------------------ progress and errors
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_on_a_terminal_alone(
+    device: Any, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(said, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", said)
+    streaming.softmax(logits((4, 50), "float32"))
+    assert ("softmax, blocks" in said.getvalue()) == terminal
+    said.truncate(0)
+    streaming.softmax(logits((4, 50), "float32"), progress=False)
+    assert not said.getvalue().strip("\0")
+
+
+def test_wrong_arguments(device: Any) -> None:
+    x = np.zeros((2, 50), np.float32)
+    on_device: Any = device.asarray(x)
+    for call, kind, message in (
+        (lambda: streaming.softmax(on_device), TypeError, "is on the device"),
+        (lambda: streaming.softmax([1.0]), TypeError, "source is a list"),
+        (lambda: streaming.softmax(x.astype(complex)), TypeError, "source has dtype complex128"),
+        (lambda: streaming.softmax(x, axis=2), AxisError, "axis 2"),
+        (lambda: streaming.softmax(x, np.empty((2, 5))), ValueError, r"out has shape \(2, 5\)"),
+        (lambda: streaming.softmax(x, np.empty((2, 50), int)), TypeError, "out has dtype int64"),
+        (lambda: streaming.softmax(x, x.copy(), dtype="float64"), TypeError, "out has dtype"),
+        (lambda: streaming.softmax(x, device_bytes=100), ValueError, "device_bytes=100 is too few"),
+        (lambda: streaming.softmax(x, device_bytes="1"), TypeError, "device_bytes='1'"),
+        (lambda: streaming.softmax(x, resume=9), ValueError, "resume=9, but there are 1 blocks"),
+        (lambda: streaming.softmax(x, progress=1), TypeError, "progress=1"),
+        (lambda: streaming.softmax(np.float32(1)), ValueError, "has no dimensions"),
+        (lambda: streaming.softmax_vjp(x, x[:1]), ValueError, "dy has shape"),
+        (lambda: streaming.cross_entropy(x, np.zeros(3, int)), ValueError, "target has shape"),
+        (
+            lambda: streaming.cross_entropy(x, np.zeros(2, int), label_smoothing=2),
+            ValueError,
+            "label_smoothing",
+        ),
+        (
+            lambda: streaming.cross_entropy(x, np.zeros(2, int), x, grad=True),
+            TypeError,
+            "give two",
+        ),
+    ):
+        with pytest.raises(kind, match=message):
+            call()
+
+
+def test_the_least_bytes_that_are_named_are_enough(device: Any) -> None:
+    x = logits((2, LONG), "float32")
+    with pytest.raises(ValueError, match="give ") as caught:
+        streaming.softmax(x, device_bytes=1)
+    least = int(str(caught.value).split("give ")[1].split()[0])
+    expected = device.asnumpy(cs.softmax(device.asarray(x)))
+    assert_same(streaming.softmax(x, device_bytes=least), expected)
+    with pytest.raises(ValueError, match="too few"):
+        streaming.softmax(x, device_bytes=least - 1)
+
+
+ON_THE_DRIVER = """
+from cusoftmax.emulator import cuda_driver
+machine = cuda_driver.install(arch="sm_90")
+import cupy, numpy as np, cusoftmax as cs
+from cusoftmax import streaming
+x = np.random.default_rng(0).normal(size=(6, 3000)).astype("float32")
+expected = cupy.asnumpy(cs.softmax(cupy.asarray(x)))
+for device_bytes in (110_000, 70_000, 60_000):
+    found = streaming.softmax(x, device_bytes=device_bytes)
+    assert found.tobytes() == expected.tobytes(), device_bytes
+print("same")
+"""
+
+
+def test_copies_on_three_streams() -> None:
+    """On the emulated driver nothing happens before it is waited for, so order is all by events."""
+    said = subprocess.run(
+        [sys.executable, "-c", ON_THE_DRIVER], capture_output=True, text=True, timeout=600
+    )
+    assert said.stdout == "same\n", said.stderr
