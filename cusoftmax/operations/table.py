@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cusoftmax.operations.operation import SELECTIONS, Operation
-from cusoftmax.operations.options import LOGIT_FEATURES, in_place, logits_name, of_a
+from cusoftmax.operations.options import LOGIT_FEATURES, ROUND_KEYS, in_place, logits_name, of_a
 from cusoftmax.operations.variants import cross_entropy_variants, logit_variants, of_logits
 
 _JACOBIAN = Operation(
@@ -76,7 +76,7 @@ _SAMPLE = Operation(
     outputs=(),
     row_outputs=("out",),
     selects=True,
-    options=("k", "seed", "of_logits", "of_noise"),
+    options=("k", *ROUND_KEYS, "of_logits", "of_noise"),
     formula="the i of the largest x_i / T + g_i, with g Gumbel noise",
     patterns=SELECTIONS,
     one_axis=True,
@@ -218,7 +218,7 @@ OPERATIONS = {
             relative=1,
             one_axis=True,
             ordered=True,
-            options=("seed", "per_temperature"),
+            options=(*ROUND_KEYS, "per_temperature"),
         ),
         _SAMPLE,
     )
