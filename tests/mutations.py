@@ -742,8 +742,8 @@ MUTATIONS = (
         BOUND,
         "numeric/gumbel.cuh",
         "Acc(159 *",
-        "Acc(156 *",
-        (Probe("topk_block", "sample", "float32", (300, 5000)),),
+        "Acc(150 *",
+        (Probe("topk_block", "sample", "float32", (60, 20000)),),
     ),
     Mutation(
         "offsets of 32 bits",
