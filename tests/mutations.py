@@ -717,8 +717,8 @@ MUTATIONS = (
         "philox: a round too few",
         BOUND,
         "numeric/philox.cuh",
-        "round < 10;",
-        "round < 9;",
+        "round < kRounds;",
+        "round < kRounds - 1;",
         (Probe("group", "gumbel_softmax", "float16", (70, 61)),),
     ),
     Mutation(
@@ -736,6 +736,14 @@ MUTATIONS = (
         "row_context<Op>(args, from, number)",
         "row_context<Op>(args, from, first_row)",
         (Probe("topk_column", "sample", "float32", (3000, 8), axis=0),),
+    ),
+    Mutation(
+        "sample: noise that may be the largest is not formed",
+        BOUND,
+        "numeric/gumbel.cuh",
+        "Acc(159 *",
+        "Acc(150 *",
+        (Probe("topk_block", "sample", "float32", (60, 20000)),),
     ),
     Mutation(
         "offsets of 32 bits",

@@ -188,6 +188,14 @@ CSM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); 
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
 CSM_DEVICE unsigned long long double_to_bits(double value) { return __double_as_longlong(value); }
 
+// The product of two words. Where it is written as one of 64 bits, the compiler forgets what its factors had, and adds
+// zeros.
+CSM_DEVICE unsigned long long wide_product(unsigned a, unsigned b) {
+  unsigned long long product;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
+  return product;
+}
+
 // Tells the compiler to move the code for a condition out of the way.
 CSM_DEVICE bool unlikely(bool condition) { return __builtin_expect(condition, 0); }
 

@@ -14,47 +14,82 @@ namespace csm {
 
 // ln(2^k·(1 + t)), with 1 + t in [√½, √2), to about one unit in the last place. In float ln(1 + t) = t + t²·q(t), with
 // a polynomial q by Lawson's weighted least squares: relative error 2^-27.8. In double 2 artanh z, z = t / (2 + t), by
-// the series of numeric/log.cuh.
-CSM_DEVICE Acc log_of_parts(Acc k, Acc t) {
-  Acc log;
+// the series of numeric/log.cuh. k comes in units of kExponentUnit.
+CSM_DEVICE Pair log_of_parts(Pair k, Pair t) {
+  Pair log;
   if constexpr (kSingle) {
     constexpr float kQ[] = {-0x1.fffff8p-2f, 0x1.55555p-2f,   -0x1.000426p-2f, 0x1.99a3f4p-3f, -0x1.54276cp-3f,
                             0x1.22718cp-3f,  -0x1.0f3764p-3f, 0x1.0848bep-3f,  -0x1.3830fcp-4f};
-    Acc q = kQ[8];
+    Pair q = Pair(Acc(kQ[8]));
 #pragma unroll
-    for (int i = 7; i >= 0; --i) q = fused(q, t, Acc(kQ[i]));
+    for (int i = 7; i >= 0; --i) q = fused(q, t, Pair(Acc(kQ[i])));
     log = fused(t * t, q, t);
   } else {
-    const Acc z = t * reciprocal(Acc(2) + t), square = z * z, series = artanh_series(square);
-    // 2z = t − tz, of which t is exact.
-    log = fused(z * square, series, fused(-t, z, t));
+    log = each(t, [](Acc one) {
+      const Acc z = one * reciprocal(Acc(2) + one), square = z * z, series = artanh_series(square);
+      // 2z = t − tz, of which t is exact.
+      return fused(z * square, series, fused(-one, z, one));
+    });
   }
-  return fused(k, ExpC::kLn2, fused(k, ExpC::kLn2Low, log));
+  constexpr Acc kHigh = ExpC::kLn2 * kExponentUnit, kLow = ExpC::kLn2Low * kExponentUnit;
+  return fused(k, Pair(kHigh), fused(k, Pair(kLow), log));
 }
 
-// g, from the smaller of u and 1 − u, and whether u is the larger.
-CSM_DEVICE Acc gumbel_of(Acc smaller, bool above_half) {
-  const Parts u = split_at_root_half(above_half ? Acc(1) - smaller : smaller);
-  // For u ≥ √½, `smaller` is 1 − u with digits that u has not.
-  const Acc exponential = -log_of_parts(u.exponent, u.exponent == Acc(0) ? -smaller : u.fraction - Acc(1));
-  const Parts e = split_at_root_half(exponential);
-  return -log_of_parts(e.exponent, e.fraction - Acc(1));
-}
+// A uniform number u: the smaller of u and 1 − u, and whether u is the larger.
+struct Uniform {
+  Acc smaller;
+  bool above_half;
 
-// The noise of element start + step of a row. As in RowWords, `step` is a compile-time constant after unrolling.
-CSM_DEVICE Acc gumbel(u64 seed, i64 row, i64 start, int step) {
+  // u = 2^exponent·(1 + fraction), for its logarithm.
+  CSM_DEVICE Parts parts() const {
+    const Parts u = split_at_root_half(above_half ? Acc(1) - smaller : smaller);
+    // For u ≥ √½, `smaller` is 1 − u with digits that u has not.
+    return {u.exponent, u.exponent == Acc(0) ? -smaller : u.fraction - Acc(1)};
+  }
+};
+
+// That of element start + step of a row. As in RowWords, `step` is a compile-time constant after unrolling.
+CSM_DEVICE Uniform uniform(const i64* keys, i64 row, i64 start, int step) {
   if constexpr (kSingle) {  // one word an element
-    const RowWords words(seed, row, start, step);
-    const u32 bits = words[words.index];
-    const bool above_half = bits >> 31;
-    return gumbel_of(fused(static_cast<float>(above_half ? ~bits : bits), 0x1p-32f, 0x1p-33f), above_half);
+    const RowWords words(keys, row, start, step);
+    const int bits = static_cast<int>(words[words.index]);
+    return {fused(static_cast<float>(bits ^ bits >> 31), 0x1p-32f, 0x1p-33f), bits < 0};
   } else {  // two words an element, the lower half first
-    const RowWords words(seed, row, 2 * start, 2 * step);
+    const RowWords words(keys, row, 2 * start, 2 * step);
     const u64 bits = (u64(words[words.index + 1]) << 32 | words[words.index]) >> 11;
     const bool above_half = bits >> 52;
     const u64 rest = above_half ? bits ^ 0x1fffffffffffffull : bits;
-    return gumbel_of((static_cast<double>(rest) + 0.5) * 0x1p-53, above_half);
+    return {(static_cast<double>(rest) + 0.5) * 0x1p-53, above_half};
   }
+}
+
+// −g of two uniform numbers.
+CSM_DEVICE Pair minus_gumbel(Uniform low, Uniform high) {
+  const Parts a = low.parts(), b = high.parts();
+  Acc first, second;  // ln u
+  log_of_parts({a.exponent, b.exponent}, {a.fraction, b.fraction}).get(first, second);
+  const Parts c = split_at_root_half(-first), d = split_at_root_half(-second);
+  return log_of_parts({c.exponent, d.exponent}, Pair(c.fraction, d.fraction) - Pair(Acc(1)));
+}
+
+// The noise of element start + step of a row; and −1 times that of this one and the next.
+CSM_DEVICE Acc gumbel(const i64* keys, i64 row, i64 start, int step) {
+  const Uniform u = uniform(keys, row, start, step);
+  Acc minus, same;
+  minus_gumbel(u, u).get(minus, same);
+  return -minus;
+}
+CSM_DEVICE Pair minus_gumbel_of_two(const i64* keys, i64 row, i64 start, int step) {
+  return minus_gumbel(uniform(keys, row, start, step), uniform(keys, row, start, step + 1));
+}
+
+// In float, a bound of `factor` times the noise as it is computed of a random word: g ≤ −ln(1 − u), since −ln u ≥ 1 −
+// u. The bits of a number are its binary logarithm, in units of its last place, or up to 0.0861 less. 2^-14 is more
+// than rounding takes off: 2^-17 of the noise's own, and 2^-15 here.
+CSM_DEVICE Acc gumbel_limit(u32 word, Acc factor) {
+  const float rest = static_cast<float>(~word);  // 2^32 (1 − u) less a half
+  const Acc bits = static_cast<Acc>(static_cast<int>(float_to_bits(rest)));
+  return fused(bits, Acc(-0x1.62e43p-24f) * factor, Acc(159 * 0x1.62e43p-1f + 0x1p-14f) * factor);
 }
 
 }  // namespace csm

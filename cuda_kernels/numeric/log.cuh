@@ -12,14 +12,16 @@
 
 namespace csm {
 
-// a = 2^exponent · fraction, the fraction in [√½, √2), for normal positive a.
+// a = 2^k · fraction, the fraction in [√½, √2), for normal positive a. k = exponent · kExponentUnit: in float the
+// exponent is as it lies in the bits, which saves shifts.
 struct Parts {
   Acc exponent, fraction;
 };
+constexpr Acc kExponentUnit = kSingle ? Acc(0x1p-23) : Acc(1);
 CSM_DEVICE Parts split_at_root_half(float a) {
   const int bits = static_cast<int>(float_to_bits(a));
-  const int k = (bits - 0x3f3504f3) >> 23;
-  return {static_cast<Acc>(k), static_cast<Acc>(bits_to_float(static_cast<unsigned>(bits - k * (1 << 23))))};
+  const int exponent = (bits - 0x3f3504f3) & ~0x7fffff;
+  return {static_cast<Acc>(exponent), static_cast<Acc>(bits_to_float(static_cast<unsigned>(bits - exponent)))};
 }
 CSM_DEVICE Parts split_at_root_half(double a) {
   const i64 bits = static_cast<i64>(double_to_bits(a));
@@ -48,7 +50,7 @@ CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
     }
   }
   const auto [exponent_of, fraction] = split_at_root_half(s.hi);
-  const Acc exponent = exponent_of - raised;
+  const Acc exponent = exponent_of * kExponentUnit - raised;
   // The low word, divided by the same power of two as the high one.
   const Acc low = kCompensated || kCountsOnes ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
   const Acc t = fraction - Acc(1);  // exact

@@ -11,20 +11,20 @@ struct RandomWords {
   u32 word[4];
 };
 
-// The four words of a counter; the key is the seed.
-CSM_DEVICE RandomWords philox(u64 seed, u64 high, u64 low) {
+// The four words of a counter. The host makes the keys of all rounds from the seed: options that follow one another,
+// which instructions read where the arguments of the launch are.
+constexpr int kRounds = 10;
+CSM_DEVICE RandomWords philox(const i64* keys, u64 high, u64 low) {
   u32 c0 = static_cast<u32>(low), c1 = static_cast<u32>(low >> 32);
   u32 c2 = static_cast<u32>(high), c3 = static_cast<u32>(high >> 32);
-  u32 k0 = static_cast<u32>(seed), k1 = static_cast<u32>(seed >> 32);
 #pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const u64 first = u64(0xd2511f53u) * c0, second = u64(0xcd9e8d57u) * c2;
-    c0 = static_cast<u32>(second >> 32) ^ c1 ^ k0;
+  for (int round = 0; round < kRounds; ++round) {
+    const u64 key = static_cast<u64>(keys[round]);
+    const u64 first = wide_product(0xd2511f53u, c0), second = wide_product(0xcd9e8d57u, c2);
+    c0 = static_cast<u32>(second >> 32) ^ c1 ^ static_cast<u32>(key);
     c1 = static_cast<u32>(second);
-    c2 = static_cast<u32>(first >> 32) ^ c3 ^ k1;
+    c2 = static_cast<u32>(first >> 32) ^ c3 ^ static_cast<u32>(key >> 32);
     c3 = static_cast<u32>(first);
-    k0 += 0x9e3779b9u;
-    k1 += 0xbb67ae85u;
   }
   return {{c0, c1, c2, c3}};
 }
@@ -35,9 +35,10 @@ CSM_DEVICE RandomWords philox(u64 seed, u64 high, u64 low) {
 struct RowWords {
   RandomWords of;
   int index;  // of the word that was asked for
-  CSM_DEVICE RowWords(u64 seed, i64 row, i64 start, int step) {
+  RowWords() = default;
+  CSM_DEVICE RowWords(const i64* keys, i64 row, i64 start, int step) {
     const int from = static_cast<int>(start & 3) + step;
-    of = philox(seed, static_cast<u64>(row), (static_cast<u64>(start) >> 2) + static_cast<u64>(from >> 2));
+    of = philox(keys, static_cast<u64>(row), (static_cast<u64>(start) >> 2) + static_cast<u64>(from >> 2));
     index = from & 3;
   }
   CSM_DEVICE u32 operator[](int i) const {

@@ -14,8 +14,13 @@ struct Op : Softmax {
 
   // −inf stays −inf, and its result is 0.
   CSM_DEVICE static void enter(Element& x, Place place, const RowContext& context) {
-    const Acc noise = gumbel(static_cast<u64>(context.option(kSeed)), context.row, place.start, place.step);
+    const Acc noise = gumbel(context.options(kSeed), context.row, place.start, place.step);
     x[0] = (x[0] + noise) * context.number(kPerTemperature);
+  }
+  static constexpr bool kEntersPairs = true;
+  CSM_DEVICE static Pair enter(Pair x, Place place, const RowContext& context) {
+    const Pair minus = minus_gumbel_of_two(context.options(kSeed), context.row, place.start, place.step);
+    return (x - minus) * Pair(context.number(kPerTemperature));
   }
 };
 

@@ -21,18 +21,27 @@ struct Op : OperationBase {
   template <class T>
   CSM_DEVICE static Compared compared(T x, Place place, const RowContext& context) {
     if constexpr (has(feature::noisy)) {
-      const Acc noise = gumbel(static_cast<u64>(context.option(kSeed)), context.row, place.start, place.step);
+      const Acc noise = gumbel(context.options(kSeed), context.row, place.start, place.step);
       return fused(context.number(kOfLogits), widen(x), context.number(kOfNoise) * noise);
     } else {
       return x;
     }
   }
 
-  // −1 where there is no distribution to draw from: the largest is NaN or +inf, or every element is −inf.
+  // In float: the random words of four elements; and of an element a limit that compared() is not above.
+  CSM_DEVICE static RowWords words(Place place, const RowContext& context) {
+    return RowWords(context.options(kSeed), context.row, place.start, place.step);
+  }
+  CSM_DEVICE static Acc limit(Acc x, u32 word, const RowContext& context) {
+    return fused(context.number(kOfLogits), x, gumbel_limit(word, context.number(kOfNoise)));
+  }
+
+  // −1 where there is no distribution to draw from: the largest is NaN or +inf, or every element is −inf, of which none
+  // may have been looked at.
   CSM_DEVICE static i64 index(const Candidate& best) {
     if constexpr (has(feature::noisy)) {
       const Acc z = value_of(best.key);
-      if (!(magnitude(z) < -negative_infinity())) return -1;
+      if (best.key == 0 || !(magnitude(z) < -negative_infinity())) return -1;
     }
     return best.index;
   }

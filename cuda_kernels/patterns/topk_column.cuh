@@ -65,7 +65,7 @@ CSM_DEVICE void run(const Arguments& args) {
       tile.fill(context, [&](int place) { return staged.load(warp * kPitch + place); });
       block_barrier();  // all of it has been read
       if constexpr (kSums > 0) fold.push(tile.reduce(args));
-      pick_into(picks, tile, k);
+      pick_into(picks, tile, k, context);
     }
     const Node node = fold.result();
     if (number < layout.rows) {

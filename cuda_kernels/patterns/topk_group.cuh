@@ -54,11 +54,12 @@ CSM_DEVICE void run(const Arguments& args) {
       span.set_places(row, thread_index() / kLanes * layout.n);
     }
     KeyTile<Op> tile(0, present ? layout.n : 0);
-    tile.read(args, row, row_context<Op>(args, row, number, present));
+    const RowContext context = row_context<Op>(args, row, number, present);
+    tile.read(args, row, context);
     const Node whole = tile.reduce(args);
     Picks picks;
     if constexpr (kSorts) picks = pick_sorted(tile);
-    else pick_into(picks, tile, k);
+    else pick_into(picks, tile, k, context);
     if constexpr (kStaged<1>) {
       const StagedPicks staged(rows_at_once * k);
       const int first = thread_index() / kLanes * k;

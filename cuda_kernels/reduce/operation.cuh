@@ -39,8 +39,9 @@ struct RowContext : Values<kRowInputs> {
   i64 integer[kRowInputs > 0 ? kRowInputs : 1];  // the row inputs again, as exact integers
   Values<kTables> looked_up;                     // what Op::begin has looked up in the tables
 
-  // An option of the call, as an integer and as an Acc.
+  // An option of the call, as an integer and as an Acc; and all from this one on.
   CSM_DEVICE i64 option(int k) const { return args->layout.option[k]; }
+  CSM_DEVICE const i64* options(int k) const { return args->layout.option + k; }
   CSM_DEVICE Acc number(int k) const { return args->layout.number(k); }
   // The value at a byte offset of a table; 0 if it is not wanted.
   template <int Table>
@@ -53,6 +54,7 @@ struct RowContext : Values<kRowInputs> {
 // Base of all operations. The members may be hidden by an operation's own:
 //   begin         is called when the row inputs have been read
 //   enter         is called when an element has been read, and may change it
+//   kEntersPairs  says whether enter(Pair, place, context) returns two neighbours of the first input as they enter
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
 //   may_pick      says whether any of `count` elements from element `first` on may supply some, of a given element
 //   hidden        is a result of a hidden element
@@ -79,7 +81,7 @@ struct OperationBase {
   CSM_DEVICE static void pick(const Element&, Place, const RowContext&, Values<kPicked>&) {}
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
-  static constexpr bool kHasLowKey = false;
+  static constexpr bool kEntersPairs = false, kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
   static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false;
   static constexpr bool kHasUsual = false, kMayBeInfinite = false;

@@ -51,7 +51,10 @@ class RowTile {
     for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
       if (!wanted(v)) continue;
 #pragma unroll
-      for (int i = v * kVec; i < (v + 1) * kVec; ++i) Op::enter(item_[i], place_of(i), context);
+      for (int i = v * kVec; i < (v + 1) * kVec; ++i) {
+        if constexpr (!Op::kEntersPairs || kVec == 1) Op::enter(item_[i], place_of(i), context);
+        else if (i % 2 == 0) Op::enter(pair_at(i), place_of(i), context).get(item_[i][0], item_[i + 1][0]);
+      }
     }
     if constexpr (kHides) {
       kept_ = 0;

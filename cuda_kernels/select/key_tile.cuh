@@ -2,10 +2,14 @@
 // best elements and moves them to a list (Picks); and the results of a row are written here. Used by all topk patterns.
 #pragma once
 
+#include "numeric/philox.cuh"
 #include "select/picks.cuh"
 #include "reduce/tile.cuh"
 
 namespace csm {
+
+// Whether noise is formed of few elements: those for which the bound of Op::limit is not below the best so far.
+constexpr bool kDraws = has(feature::noisy) && kSingle && kItems >= 8;
 
 template <class Op>
 class KeyTile {
@@ -85,6 +89,29 @@ class KeyTile {
     return place < kChunk ? Candidate{key_of(found), first_ + place} : no_candidate();
   }
 
+  // If it draws: the largest limit of this lane's elements, NaN if one is; and the element that has it, with its noise,
+  // which is not looked at again.
+  CSM_DEVICE Acc limit() const {
+    Acc most = limit_[0];
+#pragma unroll
+    for (int i = 1; i < kItems; ++i) most = maximum_or_nan(most, limit_[i]);
+    return most;
+  }
+  CSM_DEVICE Candidate take(Acc limit, const RowContext& context) {
+    int step = 0;
+    Acc x = negative_infinity();
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      const bool here = !(limit_[i] < limit) && limit_[i] != negative_infinity();
+      step = here ? step_of(i) : step;
+      x = here ? widen(x_[i]) : x;
+    }
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) limit_[i] = step == step_of(i) ? negative_infinity() : limit_[i];
+    const i64 index = first_ + lane_place() + step;
+    return {Order<Compared>::key(Op::compared(x, Place{index, 0}, context)), index};
+  }
+
   // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < length_; }
 
@@ -93,7 +120,9 @@ class KeyTile {
   // Whether elements beyond the row's end are −∞, and so come after all of the row's: the best k are none of them.
   static constexpr bool kEndsLowest = Lowest<In>::kStored && !has(feature::noisy);
 
-  Compared x_[kItems];
+  Compared x_[kItems];  // if it draws, without noise
+  Acc limit_[kDraws ? kItems : 1];
+  RowWords words_;
   i64 first_;
   int length_;  // elements of the row from the chunk's start on, at most kChunk; 0 or less if there are none
 
@@ -103,7 +132,16 @@ class KeyTile {
     else return T(0);
   }
   CSM_DEVICE void enter(int i, In x, const RowContext& context) {
-    x_[i] = Op::compared(x, Place{first_ + lane_place(), step_of(i)}, context);
+    const Place place = {first_ + lane_place(), step_of(i)};
+    if constexpr (kDraws) {
+      // Four neighbours share a counter. The compiler would not see it here.
+      constexpr bool kShares = kVec % 4 == 0;
+      if (!kShares || i % 4 == 0) words_ = Op::words(place, context);
+      x_[i] = widen(x);
+      limit_[i] = Op::limit(x_[i], words_[kShares ? i % 4 : words_.index], context);
+    } else {
+      x_[i] = Op::compared(x, place, context);
+    }
   }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE static int lane_place() { return thread_index() % kLanes * kVec; }
@@ -111,7 +149,7 @@ class KeyTile {
 };
 
 // Whether pick_sorted() takes the best of a short row: long lists, and float64, need too many registers.
-constexpr bool kSorts = kSingle && kLanes < kWarp && kPicks <= 8;
+constexpr bool kSorts = !kDraws && kSingle && kLanes < kWarp && kPicks <= 8;
 
 // The best elements of a chunk that is a whole row, for few lanes: each lane sorts its own, kListed at a time, and
 // keeps the best of these; then the lanes merge their lists, until each of them has the row's.
@@ -171,11 +209,30 @@ CSM_DEVICE Local next_after(Local bound, const Local (&item)[kItems]) {
   return best;
 }
 
+// Merges a chunk into `picks`, of which the best counts, here the same in all lanes of the row. In each round lanes
+// with an element that may be as good as the best so far form the noise of the likeliest. A row's first chunk takes two
+// or three rounds. Nothing is looked for beside an infinity or NaN.
+template <class Op>
+CSM_DEVICE void draw_into(Picks& picks, KeyTile<Op>& tile, const RowContext& context) {
+  Candidate& best = picks.slot(0);
+  for (;;) {
+    const Acc floor = best.key == 0 ? negative_infinity() : value_of(best.key), limit = tile.limit();
+    const bool offers = !(limit < floor) && limit != negative_infinity() && floor < -negative_infinity();
+    if (!any_lane(offers)) return;
+    Candidate found = no_candidate();
+    if (offers) found = tile.take(limit, context);
+#pragma unroll
+    for (int mask = 1; mask < kLanes; mask *= 2) found = chosen(found, exchange(found, mask), true);
+    best = chosen(best, found, true);
+  }
+}
+
 // Merges a chunk into `picks`, of which the best k count. All lanes of a warp call it. In each round every lane offers
 // its best element, if it is better than the k-th of the list. The first chunk of a row takes a few rounds; a later one
 // seldom takes any, since few elements are better than the k-th so far.
 template <class Op>
-CSM_DEVICE void pick_into(Picks& picks, const KeyTile<Op>& tile, int k) {
+CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k, const RowContext& context) {
+  if constexpr (kDraws) return draw_into(picks, tile, context);
   Candidate floor = picks.get(k - 1);
   if (!any_lane(tile.may_exceed(floor.key))) return;
   Local item[kItems];

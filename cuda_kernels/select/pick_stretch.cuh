@@ -113,7 +113,7 @@ CSM_DEVICE Node pick_stretch(const Arguments& args, Row row, i64 number, i64 fir
     KeyTile<Op> tile(start, layout.n);
     tile.read(args, row, context);
     if constexpr (kSums > 0) fold.push(tile.reduce(args));
-    pick_into(picks, tile, static_cast<int>(layout.option[kSelected]));
+    pick_into(picks, tile, static_cast<int>(layout.option[kSelected]), context);
   }
   if constexpr (kSums > 0) {
     const Node node = fold.result();

@@ -147,6 +147,7 @@ CSM_DEVICE float larger_positive(float a, float b) {
 CSM_DEVICE double larger_positive(double a, double b) { return maximum(a, b); }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
+CSM_DEVICE u64 wide_product(u32 a, u32 b) { return static_cast<u64>(a) * b; }
 CSM_DEVICE bool unlikely(bool condition) { return condition; }
 template <class T>
 CSM_DEVICE T at_least(T a, T least) {

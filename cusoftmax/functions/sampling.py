@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cusoftmax.operations.options import COLDEST
+from cusoftmax.operations.options import COLDEST, round_keys
 from cusoftmax.planning import checks
 from cusoftmax.planning.checks import is_array
 from cusoftmax.runtime import launch
@@ -97,7 +97,9 @@ def gumbel_softmax(
     key = _seed("gumbel_softmax", seed)
     t = checks.accepted_number("gumbel_softmax", "temperature", temperature)
     if t >= COLDEST:
-        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0 / t))
+        return launch.run(
+            "gumbel_softmax", (x,), axis, dtype, out, options=(*round_keys(key), 1.0 / t)
+        )
     return _coldest(x, axis, dtype, out, key)  # type: ignore[no-any-return]
 
 
@@ -105,9 +107,9 @@ def gumbel_softmax(
 def _coldest(x: Any, axis: Any, dtype: Any, out: Any, key: int) -> Any:
     """The limit of `gumbel_softmax`: 1 at the largest element of each row, 0 elsewhere."""
     if is_array(x) and not x.size:
-        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(key, 1.0))
+        return launch.run("gumbel_softmax", (x,), axis, dtype, out, options=(*round_keys(key), 1.0))
     steps: list[launch.Step] = []
-    numbers = (1, key, 1.0, 1.0)
+    numbers = (1, *round_keys(key), 1.0, 1.0)
     largest = launch.run("gumbel_argmax", (x,), axis, None, None, options=numbers, steps=steps)
     y = launch.run("one_hot", (x, largest), axis, dtype, out, steps=steps)
     launch.run_all(steps)
@@ -184,17 +186,19 @@ def sample(
     key = _seed("sample", seed)
     t = checks.accepted_number("sample", "temperature", temperature)
     if t < COLDEST:
-        return launch.run("sample_argmax", (x,), axis, None, out, options=(1, 0, 1.0, 0.0))
+        return launch.run(
+            "sample_argmax", (x,), axis, None, out, options=(1, *round_keys(0), 1.0, 0.0)
+        )
     factors = 1.0 / max(t, 1.0), min(t, 1.0)
-    return launch.run("sample", (x,), axis, None, out, options=(1, key, *factors))
+    return launch.run("sample", (x,), axis, None, out, options=(1, *round_keys(key), *factors))
 
 
 def _seed(op: str, seed: Any) -> int:
-    """Return a seed as the kernels read it: its 64 bits as a signed number."""
+    """Return a seed as a plain int."""
     number = checks.plain_count(op, "seed", seed)
     if not 0 <= number < 1 << 64:
         raise ValueError(
             f"{op}: seed={checks.described(number)} is not accepted; give a number from 0 to "
             f"2**64 - 1"
         )
-    return number - (number >> 63 << 64)
+    return number

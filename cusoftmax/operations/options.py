@@ -14,6 +14,21 @@ class LowWord(float):
 # flushed to zero, and logits would no longer matter.
 COLDEST, HOTTEST = 2.0**-100, 2.0**100
 
+# The keys of the rounds of the generator of noise (``numeric/philox.cuh``), the first of which is
+# the seed: two words of 32 bits, to each of which a constant is added from one round to the next.
+ROUND_KEYS = ("seed", *(f"seed_{k}" for k in range(1, 10)))
+_WORD = 2**32 - 1
+
+
+def round_keys(seed: int) -> tuple[int, ...]:
+    """Return the keys of the rounds, as `ROUND_KEYS` names them: 64 bits as signed numbers."""
+    keys = (
+        (seed + k * 0x9E3779B9 & _WORD) + ((seed >> 32) + k * 0xBB67AE85 & _WORD) * 2**32
+        for k in range(len(ROUND_KEYS))
+    )
+    return tuple(key - (key >> 63 << 64) for key in keys)
+
+
 CROSS_ENTROPY_OPTIONS = (
     "ignore_index",
     "stride",  # of the table of weights, in bytes

@@ -13,6 +13,7 @@ from cusoftmax.operations.operation import REDUCTIONS, SELECTIONS, Operation
 from cusoftmax.operations.options import (
     LOGIT_FEATURES,
     LOGIT_OPTIONS,
+    ROUND_KEYS,
     in_place,
     logits_name,
     of_a,
@@ -88,7 +89,7 @@ _SAMPLE = Operation(
     outputs=(),
     row_outputs=("out",),
     selects=True,
-    options=("k", "seed", "of_logits", "of_noise"),
+    options=("k", *ROUND_KEYS, "of_logits", "of_noise"),
     formula="the i of the largest x_i / T + g_i, with g Gumbel noise",
     patterns=SELECTIONS,
     one_axis=True,
@@ -230,7 +231,7 @@ OPERATIONS = {
             relative=1,
             one_axis=True,
             ordered=True,
-            options=("seed", "per_temperature"),
+            options=(*ROUND_KEYS, "per_temperature"),
         ),
         _SAMPLE,
     )

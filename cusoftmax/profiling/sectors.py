@@ -19,6 +19,7 @@ import numpy.typing as npt
 from cusoftmax.machine_code.executed import ExecutedLine
 from cusoftmax.operations.dtypes import FLOATS, ITEMSIZE
 from cusoftmax.operations.operation import MASK
+from cusoftmax.operations.options import ROUND_KEYS, round_keys
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.checks import as_dtype
@@ -36,6 +37,10 @@ def level2_bytes(plan: Plan) -> tuple[float, ...]:
     """Return the bytes of the sectors that each launch of a plan touches, read and written."""
     # The GPU matters only to the plan: equal launches of several are counted once.
     return _counted(replace(plan, device=DeviceSpec.known(90)))
+
+
+# Options of noise: a seed, and a temperature of 1.
+_NOISE = dict(zip(ROUND_KEYS, round_keys(1), strict=True)) | {"of_logits": 1.0, "of_noise": 1.0}
 
 
 @lru_cache(maxsize=4096)
@@ -98,10 +103,12 @@ def _blocks(plan: Plan, launch: Launch) -> range:
 
 
 def _layout(plan: Plan) -> Any:
-    """Return the launches' ``csm::Layout``; options that no access depends on are 0."""
-    words, options = layout_of(plan), plan.problem.options
-    if options:
-        words[-len(options) :] = encoded(options, plan.launches[0].kernel["CSM_ACC"])
+    """Return the launches' ``csm::Layout``; options that no access or loop depends on are 0."""
+    words, names = layout_of(plan), KERNELS[plan.op].options
+    if names:
+        given = _NOISE | dict(zip(names, plan.problem.options, strict=False))
+        options = [given.get(name, 0) for name in names]
+        words[-len(names) :] = encoded(options, plan.launches[0].kernel["CSM_ACC"])
     return as_struct(words)
 
 

@@ -139,9 +139,9 @@ def test_the_noise_at_the_ends() -> None:
         "words of one's choice",
         (),
         "numeric/gumbel.cuh",
-        "const u32 bits = words[words.index];",
+        "const int bits = static_cast<int>(words[words.index]);",
         f"constexpr u32 kEnds[] = {{{words}}};"
-        f" const u32 bits = kEnds[(start + step) % {len(ENDS)}];",
+        f" const int bits = static_cast<int>(kEnds[(start + step) % {len(ENDS)}]);",
         (),
     )
     with broken(NOISE), broken(chosen), emulator.activate():
