@@ -62,7 +62,7 @@ def test_the_tests_that_the_page_on_pytorch_names_exist() -> None:
 def test_examples_are_found() -> None:
     (first, binary), (second, _) = examples()
     assert first == "profile softmax 8192x32000 --dtype float16"
-    assert second == "profile softmax 4096x8192 --axis 0 --emulator --arch sm_90"
+    assert second == "profile softmax 40000x1024 --axis 0 --emulator --arch sm_90"
     assert COMPILED.search(binary)
 
 
