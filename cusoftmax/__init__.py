@@ -6,7 +6,6 @@ and Numba. They may be mixed and are not copied. Results are of the type of the 
 the array given as `out`. ``docs/arrays.md`` has the rules.
 """
 
-from cusoftmax.functions import nodes as nodes
 from cusoftmax.functions.explain import explain, warmup
 from cusoftmax.functions.logarithms import (
     log_softmax,

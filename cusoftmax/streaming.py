@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cusoftmax as cs
-from cusoftmax.functions import nodes
+from cusoftmax import nodes
 from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, output_dtype
 from cusoftmax.operations.options import cross_entropy_name, piece_of
 from cusoftmax.planning.checks import (

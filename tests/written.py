@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import cusoftmax
+import cusoftmax.nodes
 import cusoftmax.streaming
 from cusoftmax import emulator
 from cusoftmax.compat import scipy
