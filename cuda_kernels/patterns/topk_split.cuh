@@ -17,16 +17,16 @@ CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   // Both launches have blocks of the same size, and so count the same pieces.
-  const i64 piece_chunks = layout.rounds * warps;
-  const i64 pieces = (layout.n + piece_chunks * kChunk - 1) / (piece_chunks * kChunk);
+  const i64 length = layout.rounds * warps * kChunk;  // of a piece
+  const int pieces = static_cast<int>((layout.n + length - 1) / length);
   const GlobalPicks workspace(args.workspace, layout.rows * pieces, layout.option[kSelected]);
 
   if constexpr (kStage == 0) {
     for (i64 unit = block_index(); unit < layout.rows * pieces; unit += grid_blocks()) {
       const i64 number = unit / pieces;
       Picks picks;
-      const Node node =
-          pick_stretch<Op>(args, row_at(args, number), number, (unit - number * pieces) * piece_chunks * kChunk, picks);
+      const int piece = static_cast<int>(unit - number * pieces);
+      const Node node = pick_stretch<Op>(args, row_at(args, number), number, piece * length, picks);
       if (warp == 0) {
         workspace.store(unit, picks);
         if constexpr (kSums > 0) workspace.nodes().store(unit, node, thread_index() == 0);
