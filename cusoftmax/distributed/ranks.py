@@ -128,9 +128,9 @@ class Ranks:
                     f"communicator as {self.rank} of {self.count}; give one of the same ranks"
                 )
             own_size = plain_count(caller, "size", size)
-            if own_size < 0:
+            if not 0 <= own_size < 1 << 63:
                 raise ValueError(
-                    f"{caller}: size={described(own_size)} is negative; give 0 for none"
+                    f"{caller}: size={described(own_size)} is no size of a slice; give 0 for none"
                 )
             return own_size, "the slices of rows"
 
