@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import cusoftmax
+import cusoftmax.distributed
 import cusoftmax.streaming
 from cusoftmax import emulator
 from cusoftmax.compat import scipy
@@ -34,6 +35,11 @@ FUNCTIONS = {
         f"cusoftmax.streaming.{name}": getattr(cusoftmax.streaming, name)
         for name in cusoftmax.streaming.__all__
         if inspect.isfunction(getattr(cusoftmax.streaming, name))
+    },
+    **{
+        f"cusoftmax.distributed.{name}": getattr(cusoftmax.distributed, name)
+        for name in cusoftmax.distributed.__all__
+        if name != "RankError"
     },
 }
 if importlib.util.find_spec("torch"):
@@ -79,11 +85,17 @@ def stand_ins(name: str) -> dict[str, Any]:
         n: on_the_emulator(getattr(scipy, n)) for n in ("softmax", "log_softmax", "logsumexp")
     }
     special = SimpleNamespace(softmax=on_the_emulator(lambda x: scipy_special().softmax(x)))
+    of_ranks = {
+        n.rpartition(".")[2]: on_the_emulator(f)
+        for n, f in FUNCTIONS.items()
+        if n.startswith("cusoftmax.distributed.")
+    }
     of_nodes = {n: on_the_emulator(getattr(cusoftmax.nodes, n)) for n in OF_NODES}
     return {
         "cupy": np,
         "numpy": np,
         "nodes": SimpleNamespace(**of_nodes),
+        "distributed": SimpleNamespace(**of_ranks),
         "cusoftmax": SimpleNamespace(**ours, compat=patching, streaming=cusoftmax.streaming),
         "scipy": SimpleNamespace(**theirs, special=special),
     }

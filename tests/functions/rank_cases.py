@@ -15,8 +15,8 @@ import numpy as np
 from mpi4py import MPI
 
 import cusoftmax as cs
+from benchmarks.measuring.communicators import Counted
 from cusoftmax import distributed, emulator
-from tests.support import logits
 
 LENGTH = 6 * 1024 + 77
 SIZES = (1024, 0, 3072, LENGTH - 4096)  # uneven, and one rank has none
@@ -29,31 +29,14 @@ def digest(parts: list[np.ndarray]) -> str:
     return hashlib.sha256(joined.tobytes()).hexdigest()
 
 
-class Counted:
-    """A communicator that counts what its all-gathers bring to this rank."""
-
-    def __init__(self, communicator: Any) -> None:
-        self._communicator = communicator
-        self.calls: list[tuple[str, int]] = []
-
-    def Get_rank(self) -> int:
-        return int(self._communicator.Get_rank())
-
-    def Get_size(self) -> int:
-        return int(self._communicator.Get_size())
-
-    def Allgather(self, sent: Any, received: Any) -> None:
-        self._communicator.Allgather(sent, received)
-        self.calls.append(("Allgather", received.nbytes))
-
-    def Allgatherv(self, sent: Any, received: Any) -> None:
-        self._communicator.Allgatherv(sent, received)
-        self.calls.append(("Allgatherv", received[0].nbytes))
+def drawn(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
+    """Return logits; tests.support has them too, but takes longer to import than all else here."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
 def bits_of(ranks: distributed.Ranks, communicator: Any, dtype: str) -> dict[str, list[str]]:
     """Return for each function a digest of the ranks' results, and that of one device's."""
-    x, v = logits((3, LENGTH), dtype), logits((3, LENGTH), dtype, seed=1)
+    x, v = drawn((3, LENGTH), dtype), drawn((3, LENGTH), dtype, seed=1)
     target = np.array([5, 4095, -100])
 
     def part(array: np.ndarray) -> Any:
@@ -92,7 +75,7 @@ def bits_of(ranks: distributed.Ranks, communicator: Any, dtype: str) -> dict[str
 
 def failures(ranks: distributed.Ranks) -> dict[str, str]:
     """Return what this rank raises in each of the calls in which one goes wrong."""
-    x = emulator.asarray(logits((2, ranks.size), "float32"))
+    x = emulator.asarray(drawn((2, ranks.size), "float32"))
     last = ranks.rank == ranks.count - 1
     calls: dict[str, Callable[[], Any]] = {
         "shape": lambda: distributed.softmax(x[:1] if last else x, ranks),
