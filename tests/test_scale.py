@@ -40,9 +40,13 @@ def test_counted_bytes_on_the_page_are_those_of_the_formula() -> None:
     ],
 )
 def test_words_of_a_node(op: str, words: int, wide: int, options: dict[str, bool]) -> None:
-    for dtype, expected in (
-        ("float16", 4 * words), ("bfloat16", 4 * words), ("float32", 4 * wide), ("float64", 8 * wide)
-    ):  # fmt: skip
+    of_dtype = {
+        "float16": 4 * words,
+        "bfloat16": 4 * words,
+        "float32": 4 * wide,
+        "float64": 8 * wide,
+    }
+    for dtype, expected in of_dtype.items():
         assert distributed.gathered_bytes(op, 1, (4096,), dtype, **options) == expected
 
 

@@ -35,8 +35,9 @@ def softmax(
     Parameters
     ----------
     x : array
-        This rank's slice of each row: ``ranks.size`` elements along `axis`, which are neighbours in
-        memory, and as many rows on all ranks. The dtypes that `cusoftmax.softmax` accepts.
+        This rank's slice of each row: of any shape with ``ranks.size`` elements along `axis`, which
+        are neighbours in memory, and as many rows on all ranks. The dtypes that `cusoftmax.softmax`
+        accepts.
     ranks : Ranks
         The communicator and the slices.
     axis : int
@@ -45,12 +46,12 @@ def softmax(
         Dtype of the result, by default that of `out` or, without `out`, that of `x`, and float64
         for integers and bool.
     out : array, optional
-        Where to write the result: of the shape of `x`. It may be `x` itself.
+        Where to write the result: of the shape of `x`, and of a float dtype. It may be `x` itself.
 
     Returns
     -------
     array
-        This rank's slice of the result, of the shape of `x`.
+        This rank's slice of the result, of the shape of `x` and the dtype `dtype`.
 
     Raises
     ------
@@ -93,6 +94,8 @@ def log_softmax(
 ) -> ArrayT:
     """Logarithm of softmax of rows among ranks: ``y_i = x_i - log(sum_j exp(x_j))``.
 
+    The bits are those of `cusoftmax.log_softmax` on one device.
+
     Parameters
     ----------
     x, ranks, axis, dtype, out
@@ -101,7 +104,7 @@ def log_softmax(
     Returns
     -------
     array
-        This rank's slice of the result, of the shape of `x`.
+        This rank's slice of the result, of the shape of `x` and the dtype `dtype`.
 
     Raises
     ------
@@ -128,17 +131,20 @@ def logsumexp(
 ) -> ArrayT:
     """Logarithm of the sum of exponentials of rows among ranks: ``log(sum_j exp(x_j))``.
 
+    The bits are those of `cusoftmax.logsumexp` on one device.
+
     Parameters
     ----------
     x, ranks, axis, dtype
         As in `softmax`.
     out : array, optional
-        Where to write the result: of the shape of `x` without the axis.
+        Where to write the result: of the shape of `x` without the axis, and of a float dtype.
 
     Returns
     -------
     array
-        A value for each row, the same on all ranks: of the shape of `x` without the axis.
+        A value for each row, the same on all ranks: of the shape of `x` without the axis, and the
+        dtype `dtype`.
 
     Raises
     ------
@@ -161,15 +167,17 @@ def softmax_vjp(
 ) -> ArrayT:
     """Gradient with respect to softmax's input: ``dx_i = y_i * (dy_i - sum_j y_j dy_j)``.
 
+    The bits are those of `cusoftmax.softmax_vjp` on one device.
+
     Parameters
     ----------
     y, dy : array
         This rank's slices of the result of softmax and of the gradient with respect to it: of one
-        shape, with ``ranks.size`` elements along `axis`.
+        shape, with ``ranks.size`` elements along `axis`. Their dtypes may differ.
     ranks, axis
         As in `softmax`.
     out : array, optional
-        Where to write the result: of the shape of `y`. It may be `y` or `dy`.
+        Where to write the result: of the shape of `y`, and of a float dtype. It may be `y` or `dy`.
 
     Returns
     -------
@@ -198,18 +206,21 @@ def log_softmax_vjp(
 ) -> ArrayT:
     """Gradient with respect to log_softmax's input: ``dx_i = dy_i - exp(logy_i) * sum_j dy_j``.
 
+    The bits are those of `cusoftmax.log_softmax_vjp` on one device.
+
     Parameters
     ----------
     logy, dy : array
         This rank's slices of the result of log_softmax and of the gradient with respect to it: of
-        one shape, with ``ranks.size`` elements along `axis`.
+        one shape, with ``ranks.size`` elements along `axis`. Their dtypes may differ.
     ranks, axis, out
         As in `softmax_vjp`.
 
     Returns
     -------
     array
-        This rank's slice of the gradient, as of `softmax_vjp`.
+        This rank's slice of the gradient, of the shape of `logy`; by default of the widest dtype of
+        the inputs.
 
     Raises
     ------
@@ -232,13 +243,15 @@ def logsumexp_vjp(
 ) -> ArrayT:
     """Gradient with respect to logsumexp's input: ``dx_i = dy * exp(x_i) / sum_j exp(x_j)``.
 
+    The bits are those of `cusoftmax.logsumexp_vjp` on one device.
+
     Parameters
     ----------
     x : array
         As in `softmax`.
     dy : array
         The gradient with respect to each row's logsumexp, whole on all ranks: of the shape of `x`
-        without the axis.
+        without the axis. Its dtype may differ.
     ranks, axis, out
         As in `softmax`.
 
@@ -259,7 +272,7 @@ def logsumexp_vjp(
     >>> from cusoftmax import distributed
     >>> x, dy = cupy.asarray([[2.0, 4.0, 2.0, 1.0]]), cupy.asarray([10.0])
     >>> distributed.logsumexp_vjp(x, dy, distributed.Ranks(None, 4)).round(4)
-    array([[1.0246, 7.5708, 1.0246, 0.3769]])
+    array([[1.0249, 7.5731, 1.0249, 0.377 ]])
     """
     return _run("logsumexp_vjp", ranks, x, (dy,), axis, out)  # type: ignore[no-any-return]
 
@@ -285,7 +298,8 @@ def cross_entropy(
     Parameters
     ----------
     logits : array
-        This rank's slice of each row, as `x` of `softmax`.
+        This rank's slice of each row: of any shape with ``ranks.size`` elements along `axis`, which
+        are neighbours in memory, and of a dtype that `cusoftmax.cross_entropy` accepts.
     target : array
         Integers, the class of each row, which counts from the row's first element on rank 0: whole
         on all ranks, of the shape of `logits` without the axis. Or floats, the probabilities of
@@ -295,21 +309,24 @@ def cross_entropy(
     axis : int
         The axis of the classes.
     weight : array, optional
-        A weight for each class of all ranks, of shape ``(ranks.length,)``, whole on all ranks.
+        A weight for each class of all ranks, whole on all ranks, with shape ``(ranks.length,)`` and
+        a float dtype.
     ignore_index, label_smoothing, z_loss, softcap
         As in `cusoftmax.cross_entropy`.
     grad : bool
         Whether to return the gradient too.
     out : array or tuple of arrays, optional
-        Where to write the losses; with `grad` a tuple, of losses and gradient. The gradient may be
-        written over `logits`.
+        Where to write the losses; with `grad` a tuple, of losses and gradient: of the shapes and
+        the dtype of the results. The gradient may be written over `logits`.
 
     Returns
     -------
     loss : array
-        The loss of each row, the same on all ranks: of the shape of `logits` without the axis.
+        The loss of each row, the same on all ranks: of the shape of `logits` without the axis, and
+        the dtype of `logits`, or float64 for integers.
     dlogits : array
-        With `grad`: this rank's slice of the gradient, of the shape of `logits`.
+        With `grad`: this rank's slice of the gradient, of the shape of `logits` and the dtype of
+        the losses.
 
     Raises
     ------
@@ -357,15 +374,20 @@ def cross_entropy_vjp(
 ) -> ArrayT:
     """Gradient of a loss of `cross_entropy`'s: ``dx_i = dloss * (softmax(x)_i - (i == t))``.
 
+    The bits are those of `cusoftmax.cross_entropy_vjp` on one device.
+
     Parameters
     ----------
-    logits, target, ranks, axis, weight, ignore_index, label_smoothing, z_loss, softcap
+    logits, target
         As in `cross_entropy`.
     dloss : array
         The gradient with respect to the loss of each row, whole on all ranks: of the shape of
-        `logits` without the axis.
+        `logits` without the axis. Its dtype may differ.
+    ranks, axis, weight, ignore_index, label_smoothing, z_loss, softcap
+        As in `cross_entropy`.
     out : array, optional
-        Where to write the result: of the shape of `logits`. It may be `logits` itself.
+        Where to write the result: of the shape of `logits`, and of a float dtype. It may be
+        `logits` itself.
 
     Returns
     -------
@@ -384,7 +406,7 @@ def cross_entropy_vjp(
     >>> logits, target = cupy.asarray([[2.0, 4.0, 2.0, 1.0]]), cupy.asarray([1])
     >>> dloss, ranks = cupy.asarray([10.0]), distributed.Ranks(None, 4)
     >>> distributed.cross_entropy_vjp(logits, target, dloss, ranks).round(4)
-    array([[ 1.0246, -2.4292,  1.0246,  0.3769]])
+    array([[ 1.0249, -2.4269,  1.0249,  0.377 ]])
     """
     options = {
         "ignore_index": ignore_index,

@@ -203,8 +203,9 @@ def subtrees(
 def slices(length: int, ranks: int) -> tuple[int, ...]:
     """Divide rows among ranks: the sizes of slices that every function accepts.
 
-    Rank ``i`` has at most ``ceil(length / 1024 / ranks)`` blocks of 1024 elements. All but the last
-    slices are of that many; those of ranks for which none are left are empty.
+    ``size = ceil(length / (1024 * ranks)) * 1024``, until the last slice takes what is left; ranks
+    for which nothing is left have none. 1024 elements are a multiple of every chunk of
+    `cusoftmax.nodes`.
 
     Parameters
     ----------
@@ -260,8 +261,9 @@ def gathered_bytes(
 ) -> int:
     """Return the bytes of the nodes that every rank has after a call's all-gather.
 
-    ``rows * words * nodes * itemsize``: the words of a node, at most 13, the nodes of all slices of
-    a row, and 4 bytes, or 8 for float64. No communicator is needed.
+    ``bytes = rows * words * nodes * itemsize``: the words of a node, at most 13, the nodes of all
+    slices of a row, and 4 bytes, or 8 for float64. `cusoftmax.nodes` says what nodes are. No
+    communicator is needed.
 
     Parameters
     ----------
