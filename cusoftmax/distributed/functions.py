@@ -386,8 +386,7 @@ def cross_entropy_vjp(
     ranks, axis, weight, ignore_index, label_smoothing, z_loss, softcap
         As in `cross_entropy`.
     out : array, optional
-        Where to write the result: of the shape of `logits`, and of a float dtype. It may be
-        `logits` itself.
+        Where to write the result: of the shape and dtype of the result. It may be `logits` itself.
 
     Returns
     -------

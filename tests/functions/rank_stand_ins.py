@@ -7,7 +7,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import cupy
 import numpy as np
+
+from cusoftmax.planning.checks import is_array
+from cusoftmax.runtime.backend import active
 
 SECONDS = 60  # in which ranks have to meet; one that does not come is a hang
 
@@ -47,20 +51,31 @@ class Mpi:
         received.reshape(-1)[...] = np.concatenate([part.reshape(-1) for part in parts])
         self.calls.append(("Allgather", received.nbytes))
 
-    def Allgatherv(self, sent: np.ndarray, received: list[Any]) -> None:
+    def Allgatherv(self, sent: Any, received: list[Any]) -> None:
         array, counts = received
-        parts = self._meeting.all_of(self._rank, sent.copy())
+        on_device = is_array(sent)  # CUDA-aware MPI reads and writes it there
+        parts = self._meeting.all_of(self._rank, sent.get() if on_device else sent.copy())
         assert [len(part) for part in parts] == list(counts)
-        array[...] = np.concatenate(parts)
+        if on_device:
+            array.set(np.concatenate(parts))
+        else:
+            array[...] = np.concatenate(parts)
         self.calls.append(("Allgatherv", array.nbytes))
 
 
 def _gather_at(meeting: Meeting, rank: int, sent: int, received: int, count: int) -> None:
-    """Gather bytes at addresses, as NCCL does: as many from each rank."""
-    parts = meeting.all_of(rank, ctypes.string_at(sent, count))
-    assert len({len(part) for part in parts}) == 1  # NCCL would not notice
-    joined = b"".join(parts)
-    ctypes.memmove(received, joined, len(joined))
+    """Gather bytes at addresses of the device, as NCCL does: as many from each rank."""
+    if not active().on_host:
+        cupy.cuda.get_current_stream().synchronize()
+    parts = meeting.all_of(rank, (sent, count))
+    assert {size for _, size in parts} == {count}  # NCCL would not notice
+    for i, (address, size) in enumerate(parts):
+        to = received + i * size
+        if active().on_host:
+            ctypes.memmove(to, address, size)
+        else:
+            cupy.cuda.runtime.memcpy(to, address, size, cupy.cuda.runtime.memcpyDeviceToDevice)
+    meeting.all_of(rank, None)  # what was sent may be freed now
 
 
 class Nccl:
