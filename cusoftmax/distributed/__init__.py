@@ -2,8 +2,8 @@
 
 For vocabularies that are divided among GPUs. A call reads its slice on each rank, all ranks gather
 the nodes of all slices (`cusoftmax.nodes`), a few words a row, and each writes the results of its
-slice. They have the bits that they have on one device. `topk_softmax` and `sample` are not among the
-functions, since there are no nodes for them.
+slice. They have the bits that they have on one device. `topk_softmax` and `sample` are not among
+the functions, since there are no nodes for them.
 
 Communicators are those of mpi4py, and CuPy's of NCCL; neither is imported here.
 """
