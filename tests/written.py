@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import cusoftmax
+import cusoftmax.distributed
 import cusoftmax.nodes
 import cusoftmax.streaming
 from cusoftmax import emulator
@@ -34,6 +35,11 @@ FUNCTIONS = {
         f"cusoftmax.streaming.{name}": getattr(cusoftmax.streaming, name)
         for name in cusoftmax.streaming.__all__
         if inspect.isfunction(getattr(cusoftmax.streaming, name))
+    },
+    **{
+        f"cusoftmax.distributed.{name}": getattr(cusoftmax.distributed, name)
+        for name in cusoftmax.distributed.__all__
+        if name != "RankError"
     },
     **{
         f"cusoftmax.emulator.{name}": getattr(emulator, name)
@@ -99,12 +105,18 @@ def stand_ins(name: str) -> dict[str, Any]:
         n: on_the_emulator(getattr(scipy, n)) for n in ("softmax", "log_softmax", "logsumexp")
     }
     special = SimpleNamespace(softmax=on_the_emulator(lambda x: scipy_special().softmax(x)))
+    of_ranks = {
+        n.rpartition(".")[2]: on_the_emulator(f)
+        for n, f in FUNCTIONS.items()
+        if n.startswith("cusoftmax.distributed.")
+    }
     of_nodes = {n: on_the_emulator(getattr(cusoftmax.nodes, n)) for n in OF_NODES}
     package = SimpleNamespace(**ours, compat=patching, streaming=cusoftmax.streaming)
     return {
         "cupy": np,
         "numpy": np,
         "nodes": SimpleNamespace(**of_nodes),
+        "distributed": SimpleNamespace(**of_ranks),
         "cusoftmax": package,
         "cs": package,
         "scipy": SimpleNamespace(**theirs, special=special),
