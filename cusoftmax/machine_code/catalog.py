@@ -283,7 +283,7 @@ def _strided() -> Iterator[_Shapes]:
             if lengths[-1] <= 64:  # where a factor of 3 steps over a power of two
                 yield [((2, rows, n), (0, 2)) for n in lengths]
     for inner in _inner():
-        powers = [1 << k for k in range(_LONGER.bit_length())]
+        powers = [1 << k for k in range(_LONGER.bit_length() + 2)]  # several such dimensions
         for matrices in (1, 2, _MANY_MATRICES):
             yield [((2, matrices, n + (matrices < 3), inner), (0, 2)) for n in powers]
 
@@ -310,5 +310,5 @@ def _apart(problem: Problem) -> Problem:
 def _inner() -> set[int]:
     """Numbers of rows side by side: for each access width and each power of two of lanes."""
     return {
-        vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 129, 239)
+        vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 129, 239, 273)
     }

@@ -479,10 +479,12 @@ def _column(builder: PlanBuilder) -> Plan:
     writes = bool(builder.operation.outputs)
     launches = [launch(1, walkers, 1, tiles * pieces, rounds * walkers)]
     # Each block of the last launch folds the nodes of its rows itself, where their bytes are few
-    # beside those of its elements, or where blocks are so few that a launch would wait for memory.
+    # beside those of its elements, or where all is in the level 2 cache and a launch takes longer.
     of_pieces = power_of_two(pieces) * columns * builder.node_bytes
-    own = walkers * items * rounds * columns * sum(size for _, size in builder.along)
-    few = of_pieces <= own // 4 or tiles * pieces <= 4 * builder.device.sm_count
+    element = sum(size for _, size in builder.along)
+    most = pieces if rounds == 1 else max(pieces, tuning.COLUMN_PIECES * rounds)
+    few = 4 * most * builder.node_bytes <= walkers * items * rounds * element
+    few = few or problem.rows * problem.n * element <= builder.device.l2_bytes
     folds = writes and not staged and few and of_pieces <= tuning.COLUMN_NODE_BYTES
     if not folds:
         launches.append(launch(2, walkers, 1, ceil_div(problem.rows, warps)))
