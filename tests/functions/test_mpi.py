@@ -38,8 +38,13 @@ def found() -> list[dict[str, Any]]:
         options = ["--allow-run-as-root", *options]
     else:
         options = options[1:]  # MPICH has no such option
+    start = [command, *options, sys.executable]
+    alone = [*start, "-c", "from mpi4py import MPI; MPI.COMM_WORLD.Barrier()"]
+    tried = subprocess.run(alone, capture_output=True, text=True, timeout=SECONDS)
+    if tried.returncode:
+        pytest.skip(f"MPI itself starts no ranks here: {tried.stderr[-300:]}")
     done = subprocess.run(
-        [command, *options, sys.executable, "-m", "tests.functions.rank_cases"],
+        [*start, "-m", "tests.functions.rank_cases"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
