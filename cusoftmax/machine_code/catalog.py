@@ -309,6 +309,5 @@ def _apart(problem: Problem) -> Problem:
 
 def _inner() -> set[int]:
     """Numbers of rows side by side: for each access width and each power of two of lanes."""
-    return {
-        vector * lanes for vector in (1, 2, 4, 8) for lanes in (1, 2, 3, 5, 9, 17, 33, 129, 239, 273)
-    }
+    lanes = (1, 2, 3, 5, 9, 17, 33, 129, 239, 273)
+    return {vector * side_by_side for vector in (1, 2, 4, 8) for side_by_side in lanes}
