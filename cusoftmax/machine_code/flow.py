@@ -90,12 +90,15 @@ class Walk:
         Parameters
         ----------
         totals : mapping of str to float
-            By stem, such as ``"SHFL"``; those of all others under ``""``.
+            By stem, such as ``"SHFL"``; those of all others under ``""``, with which such count
+            that this way has none of.
         """
         made: defaultdict[str, float] = defaultdict(float)
         for line, weight in self.executed:
             made[line.stem if line.stem in totals else ""] += weight
-        factors = {stem: totals[stem] / weight if weight else 0.0 for stem, weight in made.items()}
+        wanted = {stem: total for stem, total in totals.items() if made[stem]}
+        wanted[""] = sum(totals.values()) - sum(n for stem, n in wanted.items() if stem)
+        factors = {stem: wanted.get(stem, 0.0) / (made[stem] or 1.0) for stem in made}
         path, beside = (
             [(x, n * factors[x.stem if x.stem in totals else ""]) for x, n in part]
             for part in (self.path, self.beside)
