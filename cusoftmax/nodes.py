@@ -273,8 +273,7 @@ def partial(
             raise TypeError(f"{caller}: {op} has no dtype=; its results have that of the logits")
     else:
         options = ()
-        wrong = [n for n, (value, default) in given.items() if value is not default]
-        wrong = [n for n in wrong if given[n][0] != given[n][1]]
+        wrong = [n for n, (value, default) in given.items() if value != default]
         wrong += ["weight"] if weight is not None else []
         if wrong:
             raise TypeError(f"{caller}: {op} has no {wrong[0]}=; leave it out")

@@ -454,6 +454,10 @@ class _Job:
     def writes_elements(self) -> bool:
         return any(target.along for target in self.targets)
 
+    def pieces_written(self, blocks: _Blocks) -> int:
+        """Return in how many pieces each block has results."""
+        return blocks.pieces if self.writes_elements else 1
+
     def slot_bytes(self, rows: int, elements: int) -> int:
         """Return the device memory of a block: what it has, its results, and its workspace."""
         sides = sum(side.bytes(rows, elements) for side in (*self.sources, *self.targets))
@@ -674,12 +678,11 @@ class _Pipeline:
     @property
     def total(self) -> int:
         """Blocks that have results."""
-        pieces = self._blocks.pieces if self._job.writes_elements else 1
-        return len(self._blocks) * pieces
+        return len(self._blocks) * self._job.pieces_written(self._blocks)
 
     def run(self, start: int) -> None:
         self.finished = start
-        pieces = self.total // max(1, len(self._blocks))
+        pieces = self._job.pieces_written(self._blocks)
         for number in range(start, self.total):
             block, piece = divmod(number, pieces)
             places = self._blocks[block]
@@ -795,7 +798,7 @@ class _Pipeline:
 
     def named(self, number: int) -> str:
         """Return a block's number and place, in words."""
-        per_row = self.total // max(1, len(self._blocks))
+        per_row = self._job.pieces_written(self._blocks)
         block, piece = divmod(number, per_row)
         where = ", ".join(f"{place.start}:{place.stop}" for place in self._blocks[block])
         words = f"block {number} of {self.total}"
@@ -847,8 +850,7 @@ def _run(job: _Job, device_bytes: Any, progress: Any, resume: Any) -> Any:
     if device_bytes is None:
         device_bytes = min(copies.free_bytes() // 2, _DEFAULT_BYTES)
     blocks = _divided(job, plain_count(op, "device_bytes", device_bytes))
-    pieces = blocks.pieces if job.writes_elements else 1
-    total = len(blocks) * pieces
+    total = len(blocks) * job.pieces_written(blocks)
     if not 0 <= resume <= total:
         raise ValueError(f"{op}: resume={described(resume)}, but there are {total} blocks")
     targets = tuple(side.array for side in job.targets)

@@ -29,21 +29,6 @@ class EmulatorBackend:
     code : str
         What to run: ``"source"``, the kernels built by the host's compiler, or ``"ptx"``, what
         NVRTC makes of them for `arch`, on an interpreter.
-
-    Yields
-    ------
-    EmulatorBackend
-        What runs the kernels.
-
-    Examples
-    --------
-    >>> import numpy, cusoftmax
-    >>> from cusoftmax import emulator
-    >>> with emulator.activate():
-    ...     x = emulator.asarray(numpy.asarray([2.0, 4.0, 2.0, 1.0]))
-    ...     y = emulator.asnumpy(cusoftmax.softmax(x))
-    >>> y.round(4)
-    array([0.1025, 0.7573, 0.1025, 0.0377])
     """
 
     def __init__(self, arch: str = "sm_90", seed: int = 0, code: str = "source") -> None:
