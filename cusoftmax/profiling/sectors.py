@@ -26,7 +26,7 @@ from cusoftmax.planning.checks import as_dtype
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Launch, Plan
 from cusoftmax.profiling.emulated import SECTOR
-from cusoftmax.runtime.layout import as_struct, encoded, layout_of
+from cusoftmax.runtime.layout import as_struct, layout_of
 
 _MOST = 1 << 18  # elements to run, if one row has no more: about a second
 _MOST_DRAWN = 1 << 20  # of an input
@@ -104,12 +104,10 @@ def _blocks(plan: Plan, launch: Launch) -> range:
 
 def _layout(plan: Plan) -> Any:
     """Return the launches' ``csm::Layout``; options that no access or loop depends on are 0."""
-    words, names = layout_of(plan), KERNELS[plan.op].options
-    if names:
-        given = _NOISE | dict(zip(names, plan.problem.options, strict=False))
-        options = [given.get(name, 0) for name in names]
-        words[-len(names) :] = encoded(options, plan.launches[0].kernel["CSM_ACC"])
-    return as_struct(words)
+    names = KERNELS[plan.op].options
+    given = _NOISE | dict(zip(names, plan.problem.options, strict=False))
+    options = [given.get(name, 0) for name in names]
+    return as_struct(layout_of(plan), options, plan.launches[0].kernel["CSM_ACC"])
 
 
 def _arrays(plan: Plan) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -15,7 +15,7 @@ from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import prepare
 from cusoftmax.planning.problem import Prepared, k_order
 from cusoftmax.runtime.backend import Backend
-from cusoftmax.runtime.layout import as_struct, encoded, layout_of
+from cusoftmax.runtime.layout import as_struct, layout_of
 
 
 class Call:
@@ -89,10 +89,7 @@ class Call:
 
         The memory of the last one may be in use by another thread's launch.
         """
-        numbers = self._numbers.copy()
-        if options:
-            numbers[-len(options) :] = encoded(options, self._acc)
-        struct = as_struct(numbers)
+        struct = as_struct(self._numbers, options, self._acc)
         return options, struct, self._by_value(struct)
 
 

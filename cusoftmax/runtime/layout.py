@@ -61,8 +61,16 @@ def layout_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
     return words
 
 
-def as_struct(words: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a copy of words as one NumPy value, which a launch passes unchanged."""
+def as_struct(
+    words: np.ndarray[Any, Any], options: Sequence[float] = (), acc: str = ""
+) -> np.ndarray[Any, Any]:
+    """Return a copy of words as one NumPy value, which a launch passes unchanged.
+
+    The last of them are the options of a call, which computes in `acc`.
+    """
+    words = words.copy()
+    if options:
+        words[-len(options) :] = encoded(options, acc)
     return np.asarray(words.view(f"V{words.nbytes}")[0])
 
 

@@ -35,7 +35,7 @@ from cusoftmax.runtime import arrays
 from cusoftmax.runtime.backend import Backend, active
 from cusoftmax.runtime.calls import allocator
 from cusoftmax.runtime.launch import check_outs
-from cusoftmax.runtime.layout import as_struct, encoded, layout_of
+from cusoftmax.runtime.layout import as_struct, layout_of
 
 
 def partial(
@@ -184,9 +184,7 @@ def _launch(
     options: tuple[float, ...],
 ) -> None:
     launch = plan.launches[number]
-    words = layout_of(plan)
-    words[-len(options) :] = encoded(options, launch.kernel["CSM_ACC"])
-    struct = as_struct(words)
+    struct = as_struct(layout_of(plan), options, launch.kernel["CSM_ACC"])
     kernel = backend.load(launch.kernel)
     layout = backend.by_value(struct)
     kernel((launch.grid,), (launch.block,), (*arguments, layout), launch.shared_bytes)
