@@ -137,7 +137,7 @@ class KeyTile {
       // Four neighbours share a counter. The compiler would not see it here.
       constexpr bool kShares = kVec % 4 == 0;
       if (!kShares || i % 4 == 0) words_ = Op::words(place, context);
-      x_[i] = widen(x);
+      x_[i] = narrow<Compared>(widen(x));  // here an Acc; NVRTC 13.0 wants a type of the case not taken too
       limit_[i] = Op::limit(x_[i], words_[kShares ? i % 4 : words_.index], context);
     } else {
       x_[i] = Op::compared(x, place, context);
