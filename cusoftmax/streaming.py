@@ -23,7 +23,8 @@ import numpy as np
 
 import cusoftmax as cs
 from cusoftmax import nodes
-from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, output_dtype
+from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, output_dtype
+from cusoftmax.operations.lookup import find
 from cusoftmax.operations.options import cross_entropy_name, piece_of
 from cusoftmax.planning.checks import (
     accepted_name,
@@ -304,6 +305,7 @@ def cross_entropy(
     out: Any = None,
     axis: int = -1,
     *,
+    weight: Any = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -329,6 +331,9 @@ def cross_entropy(
         gradient. Of the shapes and the dtype of the results.
     axis : int
         The axis of the classes.
+    weight : array of the host, optional
+        A weight for each class, with shape ``(C,)`` and a float dtype. The device has all of it,
+        however many of `device_bytes` that takes.
     ignore_index, label_smoothing, z_loss, softcap
         As in `cusoftmax.cross_entropy`.
     grad : bool
@@ -366,6 +371,10 @@ def cross_entropy(
     soft = second.dtype.name in FLOATS
     check_shape(op, "target", tuple(target.shape), "logits", shape, shape if soft else of_rows)
     second.along = soft
+    table = None
+    if weight is not None:
+        table = _checked(op, "weight", weight, tuple(FLOATS))
+        check_shape(op, "weight", tuple(weight.shape), "logits", shape, (shape[axis],))
     wide = as_dtype(op, output_dtype([first.dtype.name]))
     given = (None, None) if out is None else out if grad else (out,)
     if not isinstance(given, tuple) or (grad and len(given) != 2):
@@ -383,15 +392,17 @@ def cross_entropy(
     # The numbers are checked before a block is read.
     from cusoftmax.functions._losses import Options
 
-    Options.checked(op, wide.name, ignore_index, label_smoothing, z_loss, softcap)
+    counted = [side.dtype.name for side in (first, *([second] if soft else []), table) if side]
+    arithmetic = compute_dtype(counted, wide.name)
+    Options.checked(op, arithmetic, ignore_index, label_smoothing, z_loss, softcap)
     kernel = cross_entropy_name(
         soft=soft,
-        weight=False,
+        weight=table is not None,
         smooth=not soft and label_smoothing > 0,
         capped=softcap is not None,
         result="grad" if grad else "",
     )
-    job = _Job(op, kernel, shape, axis, [first, second], targets, options)
+    job = _Job(op, kernel, shape, axis, [first, second], targets, options, weight=table)
     return _run(job, device_bytes, progress, resume)
 
 
@@ -424,6 +435,7 @@ class _Job:
     targets: list[_Side]
     options: dict[str, Any] | None = None  # of the loss
     dtype: Any = None  # that is asked for
+    weight: _Side | None = None  # of the classes, which is on the device as a whole
 
     @staticmethod
     def of_one(op: str, source: Any, out: Any, axis: int, dtype: Any) -> _Job:
@@ -466,17 +478,28 @@ class _Job:
     def node_bytes(self, rows: int, elements: int) -> int:
         """Return the device memory of a node for each chunk, which no workspace exceeds."""
         op = piece_of(self.kernel)
+        sources = iter(self.sources)
+        read = [self.weight if n == "weight" else next(sources) for n in find(op).read]
         written = self.targets[::-1]  # a loss comes before the gradient here, after it there
-        dtypes = tuple(side.dtype.name for side in (*self.sources, *written))
+        dtypes = tuple(side.dtype.name for side in (*read, *written) if side)
         parts = -(-elements // chunk_of(op, dtypes)) + 1
         return copies.padded(
             rows * parts * node_words(op, dtypes) * node_dtype(op, dtypes).itemsize
         )
 
+    @property
+    def weight_bytes(self) -> int:
+        """The device memory of the weights."""
+        return self.weight.bytes(1, self.length) if self.weight else 0
+
+    def rows_bytes(self, rows: int) -> int:
+        """Return the device memory that blocks of whole rows take."""
+        return _SLOTS * self.slot_bytes(rows, self.length) + self.weight_bytes
+
     def piece_bytes(self, elements: int) -> int:
         """Return the device memory that pieces of a row take: the blocks, and their nodes."""
         nodes_of_two = 2 * (self.node_bytes(1, elements) + _NODES)
-        return _SLOTS * self.slot_bytes(1, elements) + nodes_of_two
+        return _SLOTS * self.slot_bytes(1, elements) + nodes_of_two + self.weight_bytes
 
     def whole(self, inputs: list[Any]) -> tuple[Any, ...]:
         """Return the results of whole rows on the device."""
@@ -484,12 +507,13 @@ class _Job:
             options = {"reduction": "none", **self.options}
         else:
             options = {} if self.dtype is None else {"dtype": self.dtype}
-        results = getattr(cs, self.function)(*inputs, **options)
+        inputs, table = self._apart(inputs)
+        results = getattr(cs, self.function)(*inputs, **options, **table)
         return results if isinstance(results, tuple) else (results,)
 
     def partial(self, inputs: list[Any], first: int) -> nodes.Nodes:
         """Return the nodes of a piece on the device."""
-        x, *others = inputs
+        (x, *others), table = self._apart(inputs)
         return nodes.partial(
             x,
             self.function,
@@ -498,13 +522,18 @@ class _Job:
             length=self.length,
             dtype=self.dtype,
             **(self.options or {}),
+            **table,
         )
 
     def apply(self, inputs: list[Any], whole: nodes.Nodes, first: int) -> tuple[Any, ...]:
         """Return the results of a piece on the device."""
-        x, *others = inputs
-        results = nodes.apply(x, whole, *others, offset=first)
+        (x, *others), table = self._apart(inputs)
+        results = nodes.apply(x, whole, *others, offset=first, **table)
         return results if isinstance(results, tuple) else (results,)
+
+    def _apart(self, inputs: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the inputs of a block, and the weights, which come last, as an argument."""
+        return (inputs[:-1], {"weight": inputs[-1]}) if self.weight else (inputs, {})
 
 
 def _checked(caller: str, name: str, array: Any, accepted: tuple[str, ...]) -> _Side:
@@ -607,15 +636,15 @@ def _divided(job: _Job, device_bytes: int) -> _Blocks:
             low, high = (middle, high) if fits(middle) else (low, middle - 1)
         return low
 
-    room, count = device_bytes // _SLOTS, max(1, prod(job.batch))
-    rows = most(count, lambda rows: job.slot_bytes(rows, job.length) <= room)
+    count = max(1, prod(job.batch))
+    rows = most(count, lambda rows: job.rows_bytes(rows) <= device_bytes)
     if rows:
         return _Blocks(job.batch, job.length, rows, max(1, job.length))
     elements = _LEAST
     while elements < job.length and job.piece_bytes(2 * elements) <= device_bytes:
         elements *= 2
     if job.piece_bytes(elements) > device_bytes:
-        least = min(job.piece_bytes(_LEAST), _SLOTS * job.slot_bytes(1, job.length))
+        least = min(job.piece_bytes(_LEAST), job.rows_bytes(1))
         raise ValueError(
             f"{job.function}: device_bytes={device_bytes} is too few; give {least} or more"
         )
@@ -668,9 +697,11 @@ class _Pipeline:
         if blocks.pieces > 1:
             parts += [job.node_bytes(1, blocks.elements) + _NODES] * 2
         self._device = copies.open_device()
-        regions = copies.regions(parts)
+        *regions, kept = copies.regions([*parts, job.weight_bytes])
         self._slots = [_Slot(region, self._device.pinned(size)) for region in regions[:_SLOTS]]
         self._nodes = regions[_SLOTS:]
+        self._kept = _Slot(kept, self._device.pinned(job.weight_bytes))
+        self._weight: list[Any] = []  # the array, once it is on the device
         self._pending: deque[_Pending] = deque()
         self._turn = 0
         self.finished = 0
@@ -682,6 +713,8 @@ class _Pipeline:
 
     def run(self, start: int) -> None:
         self.finished = start
+        if self._job.weight:
+            self._weight = [self._copied(self._kept, self._job.weight, (slice(None),), start)]
         pieces = self._job.pieces_written(self._blocks)
         for number in range(start, self.total):
             block, piece = divmod(number, pieces)
@@ -741,15 +774,13 @@ class _Pipeline:
         slot, device = self._slots[self._turn], self._device
         self._turn = (self._turn + 1) % _SLOTS
         slot.clear()
-        inputs = []
-        for side in self._job.sources:
-            index = self._index(side, places, first, end)
-            host = self._read(slot, side, index, number)
-            inputs.append(slot.region.array(host.shape, host.dtype))
-            device.copy_in(inputs[-1], host)
+        inputs = [
+            self._copied(slot, side, self._index(side, places, first, end), number)
+            for side in self._job.sources
+        ]
         device.follow(copies.COMPUTE, device.mark(copies.IN))
         with device.computing(), copies.allocating(slot.region):
-            made = compute(inputs)
+            made = compute(inputs + self._weight)
         done = device.mark(copies.COMPUTE)
         if not results:
             self._pending.append(_Pending(done))
@@ -768,13 +799,21 @@ class _Pipeline:
         axis = self._job.axis
         return (*places[:axis], slice(first, end), *places[axis:]) if side.along else places
 
+    def _copied(self, slot: _Slot, side: _Side, index: tuple[slice, ...], number: int) -> Any:
+        """Return an array on the device that is copied from a part of a source."""
+        host = self._read(slot, side, index, number)
+        array = slot.region.array(host.shape, host.dtype)
+        self._device.copy_in(array, host)
+        return array
+
     def _read(
         self, slot: _Slot, side: _Side, index: tuple[slice, ...], number: int
     ) -> np.ndarray[Any, Any]:
         try:
             _check_mapped(side.array, index)
             found = np.asarray(side.array[index])
-            found = np.moveaxis(found, self._job.axis, -1) if side.along else found
+            if side.along and side is not self._job.weight:
+                found = np.moveaxis(found, self._job.axis, -1)
             host = slot.host(found.shape, side.dtype)
             host[...] = found
         except Exception as error:

@@ -46,6 +46,41 @@ def test_losses_and_gradients(device: Any, device_bytes: int | None) -> None:
     assert_same(loss, device.asnumpy(expected[0]))
 
 
+@pytest.mark.parametrize("kind", ["class", "smooth", "probabilities", "float64"])
+@pytest.mark.parametrize("device_bytes", [None, 200_000])  # no row of 12,000 has room
+def test_weights_of_classes(device: Any, device_bytes: int | None, kind: str) -> None:
+    n = 12_000
+    x, target = logits((3, n), "float32"), np.array([0, n - 1, -100])
+    if kind == "probabilities":
+        target = np.abs(logits(x.shape, "float32", seed=1))
+    options = {"label_smoothing": 0.1} if kind == "smooth" else {}
+    weight = np.abs(logits((n,), "float64" if kind == "float64" else "float32", seed=2))
+    given = [device.asarray(x), device.asarray(target)]
+    whole = {"weight": device.asarray(weight), "reduction": "none", "grad": True, **options}
+    expected = cs.cross_entropy(*given, **whole)
+    found = streaming.cross_entropy(
+        x, target, weight=weight, grad=True, device_bytes=device_bytes, **options
+    )
+    for each, of_one in zip(found, expected, strict=True):
+        assert_same(each, device.asnumpy(of_one))
+    along_0 = streaming.cross_entropy(
+        x.T, target.T, axis=0, weight=weight, device_bytes=device_bytes, **options
+    )
+    assert_same(along_0, device.asnumpy(expected[0]))
+
+
+def test_options_are_judged_in_the_arithmetic_of_the_call(device: Any) -> None:
+    x = logits((2, 50), "float32")
+    wide = np.abs(logits((50,), "float64"))
+    target = np.array([1, 2])
+    with pytest.raises(ValueError, match="softcap"):
+        streaming.cross_entropy(x, target, softcap=1e200)
+    found = streaming.cross_entropy(x, target, weight=wide, softcap=1e200)
+    given = map(device.asarray, (x, target))
+    whole = {"weight": device.asarray(wide), "reduction": "none"}
+    assert_same(found, device.asnumpy(cs.cross_entropy(*given, softcap=1e200, **whole)))
+
+
 @pytest.mark.parametrize("device_bytes", [None, 140_000])
 def test_products_with_the_jacobian(device: Any, device_bytes: int | None) -> None:
     y = device.asnumpy(cs.softmax(device.asarray(logits((2, LONG), "float32"))))
@@ -100,8 +135,10 @@ def test_no_more_device_memory_than_allowed(
     x = logits((3, LONG), "float32")
     with device.on():
         streaming.softmax(x, device_bytes=device_bytes)
-    (whole,) = taken
-    assert device_bytes // 2 < whole <= device_bytes
+        target, kinds = np.array([0, 1, 2]), np.ones(LONG, np.float16)
+        streaming.cross_entropy(x, target, weight=kinds, device_bytes=device_bytes + 2 * LONG)
+    assert device_bytes // 2 < taken[0] <= device_bytes
+    assert device_bytes // 2 + 2 * LONG < taken[1] <= device_bytes + 2 * LONG
 
 
 def test_a_block_is_read_while_the_last_one_is_computed(
@@ -304,6 +341,16 @@ def test_wrong_arguments(device: Any) -> None:
         (lambda: streaming.softmax(np.float32(1)), ValueError, "has no dimensions"),
         (lambda: streaming.softmax_vjp(x, x[:1]), ValueError, "dy has shape"),
         (lambda: streaming.cross_entropy(x, np.zeros(3, int)), ValueError, "target has shape"),
+        (
+            lambda: streaming.cross_entropy(x, np.zeros(2, int), weight=x[0, :9]),
+            ValueError,
+            r"weight has shape \(9,\)",
+        ),
+        (
+            lambda: streaming.cross_entropy(x, np.zeros(2, int), weight=np.zeros(50, int)),
+            TypeError,
+            "weight has dtype int64",
+        ),
         (
             lambda: streaming.cross_entropy(x, np.zeros(2, int), label_smoothing=2),
             ValueError,
