@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from cusoftmax.planning.checks import described, plain_bool, plain_count
 from cusoftmax.runtime import copies
 from cusoftmax.streaming.blocks import NODES, SLOTS, Blocks, Slot
 from cusoftmax.streaming.job import Job, Side, divided
+from cusoftmax.streaming.mapped import check_read, check_write
 
 _DEFAULT_BYTES = 1 << 28
 
@@ -197,7 +196,7 @@ class Pipeline:
         self, slot: Slot, side: Side, index: tuple[slice, ...], number: int
     ) -> np.ndarray[Any, Any]:
         try:
-            _check_mapped(side.array, index)
+            check_read(side.array, index)
             found = np.asarray(side.array[index])
             if side.along and side is not self._job.weight:
                 found = np.moveaxis(found, self._job.axis, -1)
@@ -213,6 +212,7 @@ class Pipeline:
         self._device.wait(block.mark)
         for side, index, host in block.results:
             try:
+                check_write(side.array, index)
                 side.array[index] = np.moveaxis(host, -1, self._job.axis) if side.along else host
             except Exception as error:
                 assert block.number is not None
@@ -232,25 +232,6 @@ class Pipeline:
         if per_row > 1:
             words += f", elements {':'.join(map(str, self._piece(piece)))} of each"
         return words
-
-
-def _check_mapped(array: Any, index: tuple[slice, ...]) -> None:
-    """Refuse to read what a file no longer has, which would end the process."""
-    root = array
-    while isinstance(getattr(root, "base", None), np.memmap):
-        root = root.base
-    mapped = getattr(root, "base", None)
-    if not isinstance(root, np.memmap) or not isinstance(mapped, mmap.mmap) or not root.filename:
-        return
-    view = array[index]
-    if not view.size:
-        return
-    start = root.offset - root.offset % mmap.ALLOCATIONGRANULARITY
-    address = np.frombuffer(mapped, np.uint8, 1).ctypes.data
-    needed = start + np.lib.array_utils.byte_bounds(view)[1] - address
-    has = os.stat(root.filename).st_size
-    if needed > has:
-        raise EOFError(f"{root.filename} has {has} bytes, and {needed} are needed")
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -304,6 +306,126 @@ def test_a_truncated_memmap(device: Any, tmp_path: pathlib.Path, view: bool) -> 
     assert caught.value.resume > 0
     expected = device.asnumpy(cs.softmax(device.asarray(x[2:] if view else x)))
     assert_same(out[:done], expected[:done])
+
+
+def test_a_truncated_memmap_for_results(device: Any, tmp_path: pathlib.Path) -> None:
+    x = logits((ROWS, 4096), "float32")
+    out = np.memmap(tmp_path / "y", np.float32, "w+", shape=x.shape)
+    os.truncate(tmp_path / "y", 8 * 4096 * 4)
+    with pytest.raises(
+        streaming.BlockError, match=r"writing out .* has 131072 bytes, and"
+    ) as caught:
+        streaming.softmax(x, out, device_bytes=140_000)
+    assert caught.value.resume == 4
+    os.truncate(tmp_path / "y", x.nbytes)
+    streaming.softmax(x, out, device_bytes=140_000, resume=4)
+    assert_same(out, device.asnumpy(cs.softmax(device.asarray(x))))
+
+
+def test_memmaps_whose_files_have_no_names_any_more(device: Any, tmp_path: pathlib.Path) -> None:
+    x = logits((ROWS, 400), "float32")
+    x.tofile(tmp_path / "x")
+    source = np.memmap(tmp_path / "x", np.float32, "r", shape=x.shape)
+    out = np.memmap(tmp_path / "y", np.float32, "w+", shape=x.shape)
+    os.unlink(tmp_path / "x")
+    os.rename(tmp_path / "y", tmp_path / "z")
+    (tmp_path / "y").write_bytes(b"another file")
+    streaming.softmax(source, out, device_bytes=BYTES)
+    assert_same(out, device.asnumpy(cs.softmax(device.asarray(x))))
+    assert (tmp_path / "y").read_bytes() == b"another file"
+
+
+ON_A_FULL_DISK = """
+import os, sys
+import numpy as np
+import cusoftmax as cs
+from cusoftmax import streaming
+from cusoftmax.machine import machine
+x = np.random.default_rng(0).standard_normal((64, 4096), np.float32)
+with machine("emulator") as on:
+    expected = on.asnumpy(cs.softmax(on.asarray(x)))
+    open("filler", "wb").write(bytes(600_000))
+    out = np.memmap("y", np.float32, "w+", shape=x.shape)  # of 1 MiB, which the disk has not
+    try:
+        streaming.softmax(x, out, device_bytes=300_000)
+    except streaming.BlockError as error:
+        print(error)
+        os.unlink("filler")
+        streaming.softmax(x, out, device_bytes=300_000, resume=error.resume)
+        assert out.tobytes() == expected.tobytes()
+        print("the rest is written")
+"""
+
+
+def test_a_disk_that_is_full(tmp_path: pathlib.Path) -> None:
+    """Of real memory: to write where a file has none would end the process."""
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=1200k none '{tmp_path}' && cd '{tmp_path}'"
+    if subprocess.run([*alone, mount], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small disk")
+    done = subprocess.run(
+        [*alone, f'{mount} && "$0" -c "$1"', sys.executable, ON_A_FULL_DISK],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    error, last = done.stdout.splitlines()
+    assert re.search(
+        r"writing out of block \d+ of 16 .*: \[Errno 28\] No space left on device", error
+    )
+    assert last == "the rest is written"
+
+
+WITH_CTRL_C = """
+import sys, time
+import numpy as np
+import cusoftmax as cs
+from cusoftmax import streaming
+from cusoftmax.machine import machine
+x = np.random.default_rng(0).standard_normal((64, 4096), np.float32)
+class Slow:
+    shape, dtype, read = x.shape, x.dtype, 0
+    def __getitem__(self, index):
+        self.read += 1
+        if self.read > 3:
+            print("reading", flush=True)
+            time.sleep(0.2)
+        return x[index]
+out = np.full_like(x, -1)
+with machine("emulator") as on:
+    expected = on.asnumpy(cs.softmax(on.asarray(x)))
+    try:
+        streaming.softmax(Slow(), out, device_bytes=300_000)
+    except KeyboardInterrupt as error:
+        print(error)
+        done = 4 * error.resume  # of four rows in a block
+        assert out[:done].tobytes() == expected[:done].tobytes() and (out[done:] == -1).all()
+        streaming.softmax(x, out, device_bytes=300_000, resume=error.resume)
+        assert out.tobytes() == expected.tobytes()
+        print("the rest is written")
+"""
+
+
+def test_ctrl_c() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WITH_CTRL_C],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=600)
+    *_, message, last = [line for line in said.splitlines() if line != "reading"] or [errors]
+    assert re.fullmatch(
+        r"softmax: interrupted after (\d+) of 16 blocks, which are finished; resume=\1 goes on",
+        message,
+    )
+    assert last == "the rest is written", errors
 
 
 # ------------------------------------------------------------------------------ progress and errors
