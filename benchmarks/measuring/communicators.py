@@ -1,8 +1,28 @@
-"""A communicator that counts what its collective operations bring."""
+"""Ranks of MPI: what starts them, and a communicator that counts what its operations bring."""
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
+
+
+def start_of_ranks(count: int) -> list[str] | None:
+    """Return the command that starts so many ranks of what follows; None if MPI is not installed.
+
+    It is the one beside this Python, or on the path.
+    """
+    beside = Path(sys.executable).with_name("mpirun")
+    command = str(beside) if beside.exists() else shutil.which("mpirun")
+    if command is None or not importlib.util.find_spec("mpi4py"):
+        return None
+    said = subprocess.run([command, "--version"], capture_output=True, text=True).stdout
+    # MPICH has no such options, and needs none.
+    options = ["--allow-run-as-root", "--oversubscribe"] if "Open MPI" in said else []
+    return [command, *options, "-n", str(count)]
 
 
 class Counted:

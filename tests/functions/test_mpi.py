@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.measuring.communicators import start_of_ranks
 from cusoftmax import distributed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,24 +20,13 @@ RANKS = 4
 SIZES = (1024, 0, 3072, 2125)  # as tests/functions/rank_cases.py has them
 
 
-def mpirun() -> str | None:
-    """Return the command that starts ranks, beside this Python or on the path."""
-    beside = Path(sys.executable).with_name("mpirun")
-    return str(beside) if beside.exists() else shutil.which("mpirun")
-
-
 @pytest.fixture(scope="module")
 def found() -> list[dict[str, Any]]:
     """Return what each rank printed."""
-    command = mpirun()
-    if command is None or not importlib.util.find_spec("mpi4py"):
+    start = start_of_ranks(RANKS)
+    if start is None:
         pytest.skip("mpi4py and mpirun are not installed: the extra mpi has them")
-    options = ["--oversubscribe", "-n", str(RANKS)]
-    if "Open MPI" in subprocess.run([command, "--version"], capture_output=True, text=True).stdout:
-        options = ["--allow-run-as-root", *options]
-    else:
-        options = options[1:]  # MPICH has no such option
-    start = [command, *options, sys.executable]
+    start.append(sys.executable)
     alone = [*start, "-c", "from mpi4py import MPI; MPI.COMM_WORLD.Barrier()"]
     tried = subprocess.run(alone, capture_output=True, text=True, timeout=SECONDS)
     if tried.returncode:
