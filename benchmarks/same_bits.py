@@ -248,7 +248,7 @@ def by_ranks(cases: Sequence[Case]) -> dict[str, str]:
     if start is None or not cases:
         return {}
     names = [f"--rank={' '.join(case)}" for case in cases]
-    command = [*start, sys.executable, "-m", "benchmarks.same_bits", *names]
+    command = [*start, "-m", "benchmarks.same_bits", *names]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the ranks failed:\n{done.stdout}{done.stderr}")

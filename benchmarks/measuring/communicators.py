@@ -11,9 +11,9 @@ from typing import Any
 
 
 def start_of_ranks(count: int) -> list[str] | None:
-    """Return the command that starts so many ranks of what follows; None if MPI is not installed.
+    """Return the command that starts so many ranks of what Python is given; None without MPI.
 
-    It is the one beside this Python, or on the path.
+    It is the one beside this Python, or on the path. A rank that fails ends the others.
     """
     beside = Path(sys.executable).with_name("mpirun")
     command = str(beside) if beside.exists() else shutil.which("mpirun")
@@ -22,7 +22,7 @@ def start_of_ranks(count: int) -> list[str] | None:
     said = subprocess.run([command, "--version"], capture_output=True, text=True).stdout
     # MPICH has no such options, and needs none.
     options = ["--allow-run-as-root", "--oversubscribe"] if "Open MPI" in said else []
-    return [command, *options, "-n", str(count)]
+    return [command, *options, "-n", str(count), sys.executable, "-m", "mpi4py"]
 
 
 class Counted:

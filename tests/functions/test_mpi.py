@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,21 @@ SIZES = (1024, 0, 3072, 2125)  # as tests/functions/rank_cases.py has them
 
 
 @pytest.fixture(scope="module")
-def found() -> list[dict[str, Any]]:
-    """Return what each rank printed."""
-    start = start_of_ranks(RANKS)
-    if start is None:
+def start() -> list[str]:
+    """Return the command that starts the ranks."""
+    command = start_of_ranks(RANKS)
+    if command is None:
         pytest.skip("mpi4py and mpirun are not installed: the extra mpi has them")
-    start.append(sys.executable)
-    alone = [*start, "-c", "from mpi4py import MPI; MPI.COMM_WORLD.Barrier()"]
+    alone = [*command, "-c", "from mpi4py import MPI; MPI.COMM_WORLD.Barrier()"]
     tried = subprocess.run(alone, capture_output=True, text=True, timeout=SECONDS)
     if tried.returncode:
         pytest.skip(f"MPI itself starts no ranks here: {tried.stderr[-300:]}")
+    return command
+
+
+@pytest.fixture(scope="module")
+def found(start: list[str]) -> list[dict[str, Any]]:
+    """Return what each rank printed."""
     done = subprocess.run(
         [*start, "-m", "tests.functions.rank_cases"],
         cwd=ROOT,
@@ -73,6 +77,23 @@ def test_an_error_of_one_rank_is_one_of_all(
     assert said[-1].startswith(f"{own}: ")
     others = "RankError: " if case in ("failure", "size") else "ValueError: "
     assert all(each.startswith(others) for each in said[:-1])
+
+
+@pytest.mark.parametrize("fault", ["raise LookupError('lost')", "os.kill(os.getpid(), 9)"])
+def test_a_program_that_fails_between_calls_ends_on_all_ranks(start: list[str], fault: str) -> None:
+    """By mpi4py's own way to start a program, as docs/pieces.md says."""
+    program = f"""
+import os
+from cusoftmax import distributed
+from mpi4py import MPI
+if MPI.COMM_WORLD.Get_rank() == 2: {fault}
+distributed.Ranks(MPI.COMM_WORLD, 1024)
+"""
+    done = subprocess.run(
+        [*start, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode
+    assert ("LookupError: lost" if "Lookup" in fault else "Killed") in done.stdout + done.stderr
 
 
 def test_bytes_are_those_of_the_formula(found: list[dict[str, Any]]) -> None:
