@@ -53,6 +53,6 @@ def test_the_record_has_every_operation_and_says_that_all_agree() -> None:
     renew = (
         "renew it, with the extras dask and mpi: python -m benchmarks.same_bits > " + RECORD.name
     )
-    assert found == [(op, dtype) for op in nodes.OPERATIONS for dtype in FLOATS], renew
+    assert {*found} >= {(op, dtype) for op in nodes.OPERATIONS for dtype in FLOATS}, renew
     assert re.fullmatch(r"(\d+) of \1 have the bits of one device", last), renew
     assert not any("DIFFER" in line for line in lines), renew
