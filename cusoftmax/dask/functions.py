@@ -46,7 +46,7 @@ def softmax(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> da.A
     Returns
     -------
     dask.array.Array
-        Of the shape of `x` and with blocks of the same library.
+        Of the shape of `x` and the dtype asked for, with blocks of the same library.
 
     Raises
     ------
@@ -425,11 +425,13 @@ def cross_entropy_vjp(
 
     Parameters
     ----------
-    logits, target, axis, weight, ignore_index, label_smoothing, z_loss, softcap
+    logits, target
         As for `cross_entropy`.
     dloss : dask.array.Array
         Gradient with respect to the loss of each row: the shape of `logits` without `axis`, and any
         accepted dtype.
+    axis, weight, ignore_index, label_smoothing, z_loss, softcap
+        As for `cross_entropy`.
 
     Returns
     -------

@@ -154,13 +154,13 @@ class _Graph:
             keys: list[Any] = [(partial, *rows, i) for i in range(self.pieces)]
             level = 0
             while len(keys) > 1:
-                few = [keys[i : i + _TOGETHER] for i in range(0, len(keys), _TOGETHER)]
-                places = [(*rows, level, i) for i in range(len(few))]
-                tasks |= {
-                    place: (self._task.combine, some)
-                    for place, some in zip(places, few, strict=True)
-                }
-                keys = [(name, *place) for place in places]
+                groups = [keys[i : i + _TOGETHER] for i in range(0, len(keys), _TOGETHER)]
+                keys = []
+                for i, group in enumerate(groups):
+                    if len(group) > 1:
+                        tasks[*rows, level, i] = (self._task.combine, group)
+                        group = [(name, *rows, level, i)]
+                    keys += group
                 level += 1
             (node[rows],) = keys
         return self._layer("combine", tasks, {partial}), node
