@@ -102,8 +102,7 @@ def test_losses_and_gradients(device: Any, kind: str) -> None:
         np.abs(logits((LENGTH,), "float32", seed=4)) if kind in ("weighted", "smooth") else None
     )
     dloss = logits((ROWS,), "float32", seed=5)
-    one = map(device.asarray, (x, target, dloss))
-    dx, dt, dd = one
+    dx, dt, dd = map(device.asarray, (x, target, dloss))
     given = dict(options)
     if weight is not None:
         given["weight"] = device.asarray(weight)
@@ -263,7 +262,7 @@ def test_inputs_of_different_chunks(device: Any) -> None:
     assert_same(lazy.compute(), whole)
 
 
-# ------------------------------------------------------------------------------------ blocks of CuPy
+# ----------------------------------------------------------------------------------- blocks of CuPy
 
 
 def cupy_blocks(array: np.ndarray, chunks: Any) -> Any:

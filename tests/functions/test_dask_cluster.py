@@ -111,7 +111,8 @@ def test_a_block_that_kills_its_workers_is_named_and_other_results_are_kept(clie
     def kill(block: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    bad = da.from_array(x, chunks=SHAPE).map_blocks(kill, dtype="f4", name="reading")
+    # With a meta, or Dask would call it here to infer one.
+    bad = da.from_array(x, chunks=SHAPE).map_blocks(kill, meta=x[:0], name="reading")
     with pytest.raises(distributed.KilledWorker, match=r"'reading', 0, 0"):
         cd.softmax(bad).compute()
     assert_same(good.result(timeout=SECONDS), on_one_device("softmax", x))
