@@ -103,30 +103,15 @@ def _is_emulated() -> bool:
     return bool(active().on_host)
 
 
-def test_a_block_that_kills_its_workers_is_named_and_other_results_are_kept(client: Any) -> None:
-    x = logits(SHAPE, "float32")
-    good = client.compute(cd.softmax(da.from_array(x, chunks=(2, 1024))))
-    distributed.wait(good, timeout=SECONDS)
-
+def test_a_block_that_kills_its_workers_is_named(client: Any) -> None:
     def kill(block: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    x = logits(SHAPE, "float32")
     # With a meta, or Dask would call it here to infer one.
     bad = da.from_array(x, chunks=SHAPE).map_blocks(kill, meta=x[:0], name="reading")
-    with pytest.raises(distributed.KilledWorker, match=r"'reading', 0, 0"):
+    with pytest.raises(distributed.KilledWorker, match="cusoftmax-softmax-reading"):
         cd.softmax(bad).compute()
-    assert_same(good.result(timeout=SECONDS), on_one_device("softmax", x))
-
-
-def test_the_emulator_ends_with_the_plugin(client: Any) -> None:
-    client.wait_for_workers(2, timeout=SECONDS)
-    client.unregister_worker_plugin(workers.EmulatorPlugin.name)
-    assert not any(client.run(_is_emulated).values())
-    x = da.ones((2, 3))
-    with pytest.raises(RuntimeError, match="the emulator is not active in it"):
-        cd.softmax(x).compute()
-    client.register_plugin(workers.EmulatorPlugin())
-    assert cd.softmax(x).compute().shape == (2, 3)
 
 
 def test_the_plugin_refuses_what_is_not_known() -> None:
