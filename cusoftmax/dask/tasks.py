@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import cusoftmax as cs
-from cusoftmax.functions import nodes
+from cusoftmax import nodes
 from cusoftmax.planning.checks import Array, as_dtype, is_array
 from cusoftmax.runtime import arrays
 from cusoftmax.runtime.backend import active, gpu_is_present
