@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 from distributed import WorkerPlugin
@@ -48,8 +51,8 @@ class EmulatorPlugin(WorkerPlugin):  # type: ignore[misc]  # its base is Any whe
         emulator.EmulatorBackend(arch, seed, code)  # refuses what is not known before it is sent
         self._arch, self._seed, self._code = arch, seed, code
 
-    def setup(self, worker: Any) -> None:
-        """Activate the emulator in a worker.
+    async def setup(self, worker: Any) -> None:
+        """Activate the emulator in a worker, which answers others in the meantime.
 
         In a thread of its own, so that workers of one process may close in any order.
 
@@ -58,11 +61,11 @@ class EmulatorPlugin(WorkerPlugin):  # type: ignore[misc]  # its base is Any whe
         worker : distributed.Worker
             The worker.
         """
-        self._thread = ThreadPoolExecutor(1, self.name)
-        self._active = emulator.activate(self._arch, self._seed, self._code)
-        self._thread.submit(self._active.__enter__).result()
+        self._thread, self._active = ThreadPoolExecutor(1, self.name), ExitStack()
+        activation = emulator.activate(self._arch, self._seed, self._code)
+        await self._run(self._active.enter_context, activation)
 
-    def teardown(self, worker: Any) -> None:
+    async def teardown(self, worker: Any) -> None:
         """Leave the emulator.
 
         Parameters
@@ -70,5 +73,8 @@ class EmulatorPlugin(WorkerPlugin):  # type: ignore[misc]  # its base is Any whe
         worker : distributed.Worker
             The worker.
         """
-        self._thread.submit(self._active.__exit__, None, None, None).result()
+        await self._run(self._active.close)
         self._thread.shutdown()
+
+    async def _run(self, function: Callable[..., Any], *args: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
