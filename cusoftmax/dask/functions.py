@@ -62,7 +62,7 @@ def softmax(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> da.A
     -----
     Nothing is computed. Rows that lie in several chunks along `axis` take three layers of tasks:
     ``cusoftmax-softmax-partial`` makes the nodes of each chunk, a few words a row
-    (`cusoftmax.nodes`), ``-combine`` folds them in a tree, eight at a time, and
+    (``cusoftmax.nodes``), ``-combine`` folds them in a tree, eight at a time, and
     ``cusoftmax-softmax`` writes results. Rows that lie in one chunk take the last alone.
 
     Along `axis`, chunks begin at multiples of 1024, and rows of at most 1024 elements are one
