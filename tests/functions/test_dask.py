@@ -84,6 +84,8 @@ def test_one_digest_for_one_device_and_all_chunks(device: Any, op: str, dtype: s
     for chunks in CHUNKS.values():
         lazy = getattr(cd, op)(*(chunked(a, chunks) for a in inputs))
         assert (lazy.shape, lazy.dtype) == (whole.shape, whole.dtype)
+        meta = lazy._meta
+        assert (type(meta), meta.ndim, meta.dtype) == (np.ndarray, whole.ndim, whole.dtype)
         found = lazy.compute()
         assert digest(found) == digest(whole), chunks
         assert found.dtype == whole.dtype
@@ -137,6 +139,14 @@ def test_empty_arrays_and_single_rows(device: Any, shape: tuple[int, ...]) -> No
     for op in ("softmax", "logsumexp"):
         expected = device.asnumpy(getattr(cs, op)(device.asarray(x)))
         assert_same(getattr(cd, op)(da.from_array(x, chunks=1024)).compute(), expected)
+
+
+def test_chunks_of_nothing(device: Any) -> None:
+    x = logits((ROWS, LENGTH), "float32")
+    whole = device.asnumpy(cs.softmax(device.asarray(x)))
+    lazy = cd.softmax(da.from_array(x, chunks=((2, 0, 2), (1024, 0, 1024, 77))))
+    assert lazy.chunks == ((2, 0, 2), (1024, 0, 1024, 77))
+    assert_same(lazy.compute(), whole)
 
 
 def test_dtypes_of_results(device: Any) -> None:
@@ -195,8 +205,11 @@ def test_nothing_is_computed_before_it_is_asked_for() -> None:
 
     x = da.ones((4, 4096), chunks=(2, 1024)).map_blocks(read, dtype="f8", meta=np.empty((0, 0)))
     for op in FUNCTIONS:
-        if FUNCTIONS[op] == 1:
-            getattr(cd, op)(x)
+        other = x[:, 0] if op == "logsumexp_vjp" else x
+        getattr(cd, op)(*[x, other][: FUNCTIONS[op]])
+    for target in (x, x[:, 0].astype(int)):
+        cd.cross_entropy(x, target, weight=abs(x[0]), grad=True)
+        cd.cross_entropy_vjp(x, target, x[:, 0])
     with emulator.activate(), pytest.raises(AssertionError, match="a block was read"):
         cd.softmax(x).compute()
 
