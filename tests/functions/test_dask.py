@@ -267,6 +267,11 @@ def test_small_chunks_become_a_unit_of_one_row() -> None:
     assert cd.softmax(da.ones((8, 1000), chunks=(2, 100))).chunks == ((1,) * 8, (1000,))
 
 
+def test_rows_stay_together_where_new_chunks_are_no_longer() -> None:
+    y = cd.softmax(da.ones((8, 5000), chunks=(4, 1500)))
+    assert y.chunks == ((4, 4), (1024,) * 4 + (904,))
+
+
 def test_inputs_of_different_chunks(device: Any) -> None:
     y, dy = inputs_of("softmax_vjp", "float32")
     whole = device.asnumpy(cs.softmax_vjp(device.asarray(y), device.asarray(dy)))
