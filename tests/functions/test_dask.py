@@ -379,3 +379,30 @@ def test_the_package_and_the_functions_import_on_demand() -> None:
         "import cusoftmax.dask; assert 'distributed' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ON_THE_DRIVER = """
+from cusoftmax.emulator import cuda_driver
+cuda_driver.install(arch="sm_90")
+import cupy, dask.array as da, numpy as np, cusoftmax as cs, cusoftmax.dask as cd
+x = np.random.default_rng(0).normal(size=(1100, 2)).astype("float32")
+expected = cupy.asnumpy(cs.softmax(cupy.asarray(x.T.copy()))).T
+host = cd.softmax(da.from_array(x, chunks=(1024, 1)), axis=0)
+blocks = da.from_array(cupy.asarray(x), chunks=(1024, 2), asarray=False)
+device = cd.softmax(blocks, axis=0)
+assert type(host._meta) is np.ndarray and type(device._meta) is cupy.ndarray
+(above,), (below,) = device.to_delayed()
+above, below = above.compute(), below.compute()
+assert type(above) is type(below) is cupy.ndarray
+found = np.concatenate([above.get(), below.get()])
+assert host.compute().tobytes() == found.tobytes() == expected.tobytes()
+print("same")
+"""
+
+
+def test_blocks_of_numpy_are_copied_to_the_gpu_and_those_of_cupy_are_there() -> None:
+    """On the emulated driver, from two threads and by CuPy's own path."""
+    said = subprocess.run(
+        [sys.executable, "-c", ON_THE_DRIVER], capture_output=True, text=True, timeout=600
+    )
+    assert said.stdout == "same\n", said.stderr

@@ -29,12 +29,6 @@ workers: Any = pytest.importorskip("cusoftmax.dask.workers")
 
 SHAPE = (4, 2 * 1024 + 77)
 SECONDS = 120  # of a test, or of a cluster's start or end: far more than it takes
-CONFIG = {
-    # For so long, workers and clients go on asking one that was killed for its results.
-    "distributed.comm.timeouts.connect": 10,
-    "distributed.scheduler.allowed-failures": 1,
-    "distributed.scheduler.worker-ttl": None,  # a busy machine is no lost worker
-}
 
 
 @contextmanager
@@ -62,10 +56,10 @@ def limit() -> Iterator[None]:
 @pytest.fixture(scope="module", params=[1, 2], ids=["one thread", "two threads"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A client of two processes, with one thread or two each, and the emulator in them."""
-    with dask.config.set(CONFIG):
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
         with limited():
             cluster = distributed.LocalCluster(
-                n_workers=2, threads_per_worker=request.param, dashboard_address=None
+                n_workers=2, threads_per_worker=request.param, dashboard_address=":0"
             )
             client = distributed.Client(cluster)
             client.register_plugin(workers.EmulatorPlugin())
