@@ -30,7 +30,7 @@ templates_path = ["_templates"]
 nitpick_ignore_regex = [("py:obj", r"(?!cusoftmax\b).*")]
 
 autosummary_generate = True
-autodoc_mock_imports = ["cupy"]
+autodoc_mock_imports = ["cupy", "dask", "distributed"]
 autodoc_typehints = "none"  # numpydoc's parameters say what they are
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

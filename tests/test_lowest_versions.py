@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = next(place for place in Path(__file__).resolve().parents if (place / ".ci").is_dir())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-BOUND = re.compile(r"[\w.-]+>=(?P<least>\d+(\.\d+)*)(,<\d+)?")
+BOUND = re.compile(r"[\w.-]+(\[\w+\])?>=(?P<least>\d+(\.\d+)*)(,<\d+)?")
 
 
 def least(need: str) -> tuple[int, ...]:

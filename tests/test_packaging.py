@@ -50,7 +50,7 @@ def test_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
     info = f"cusoftmax-{cusoftmax.__version__}.dist-info"
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "Requires-Python: >=3.11" in metadata
-    for extra in ("cuda12", "cuda13", "docs", "emulator", "test"):
+    for extra in ("cuda12", "cuda13", "dask", "docs", "emulator", "test"):
         assert f"Provides-Extra: {extra}" in metadata
     needs = [
         line.split(": ")[1]

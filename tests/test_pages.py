@@ -40,8 +40,9 @@ def run(page: str, text: str) -> None:
     runner = doctest.DocTestRunner(verbose=False)
     with emulator.activate():
         for line, block in blocks(text):
-            if "cuda_driver" in block:  # it takes CuPy's place for the rest of a process
-                subprocess.run([sys.executable, "-c", block], check=True, cwd=ROOT)
+            # One takes CuPy's place for the rest of a process, the other starts processes.
+            if "cuda_driver" in block or "LocalCluster" in block:
+                subprocess.run([sys.executable, "-c", block], check=True, cwd=ROOT, timeout=300)
                 continue
             block = REPLACED.sub("\n", block).replace(', device="cuda"', "")
             if ">>>" not in block:
@@ -56,8 +57,9 @@ def run(page: str, text: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_examples_of_a_page_print_what_it_shows(page: Path) -> None:
     text = page.read_text("utf-8")
-    if "import torch" in text and not importlib.util.find_spec("torch"):
-        pytest.skip("PyTorch is not installed")
+    for module in ("torch", "dask.array"):
+        if f"import {module}" in text and not importlib.util.find_spec(module.partition(".")[0]):
+            pytest.skip(f"{module} is not installed")
     run(str(page.relative_to(ROOT)), text)
 
 

@@ -53,6 +53,14 @@ if importlib.util.find_spec("torch"):
         f"cusoftmax.torch.{name}": getattr(cusoftmax.torch, name)
         for name in cusoftmax.torch.__all__
     }
+if importlib.util.find_spec("dask"):
+    import dask.array
+
+    import cusoftmax.dask
+
+    FUNCTIONS |= {
+        f"cusoftmax.dask.{name}": getattr(cusoftmax.dask, name) for name in cusoftmax.dask.__all__
+    }
 
 
 def on_the_emulator(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,6 +103,8 @@ def stand_ins(name: str) -> dict[str, Any]:
         import torch
 
         return {"torch": torch, "ct": cusoftmax.torch, "cs": cusoftmax}
+    if "dask" in name:  # takes blocks of NumPy
+        return {"dask": dask, "cusoftmax": cusoftmax}
     if "emulator" in name:  # the functions themselves
         return {"numpy": np, "emulator": emulator, "cusoftmax": cusoftmax}
     ours = {
