@@ -277,6 +277,13 @@ def partial(
     >>> nodes.apply(x[:, 2048:], whole, offset=2048)[:, :2] * 4096
     array([[1., 1.],
            [1., 1.]])
+    >>> x[1, 3000] = 1.0
+    >>> halves = [nodes.partial(x[:, i : i + 2048], "topk_softmax", offset=i, length=4096, k=2)
+    ...           for i in (0, 2048)]
+    >>> values, indices = nodes.apply(x[:, :0], nodes.combine(halves), offset=0)
+    >>> indices
+    array([[   0,    1],
+           [3000,    0]])
     """
     caller = "partial"
     plain_choice(caller, "op", op, OPERATIONS)
@@ -415,7 +422,8 @@ def apply(
     ----------
     x : array
         The piece: elements `offset` to ``offset + x.shape[axis]`` of each row, of the dtype that
-        `partial` was given. It may be empty, and need not be a piece that was given there.
+        `partial` was given. It may be empty, and need not be a piece that was given there. Where
+        all results are values of rows, its elements are not read.
     nodes : Nodes
         What `combine` returned for all pieces of these rows.
     *others : array
@@ -432,7 +440,8 @@ def apply(
     array or tuple of arrays
         What the function returns for these elements, of its dtypes: results of the shape of `x`.
         Values of rows, such as a logsumexp or a loss, have its shape without the axis and are the
-        same for every piece. cross_entropy with ``grad=True`` returns loss and gradient.
+        same for every piece. So are values and indices of topk_softmax, with `k` along the axis.
+        cross_entropy with ``grad=True`` returns loss and gradient.
 
     Raises
     ------
