@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -359,8 +360,9 @@ def test_a_list_of_several_chunks(device: Any, most: int, monkeypatch: pytest.Mo
 
 
 def test_selections_of_special_values(device: Any) -> None:
+    n = 4 * 1024 + 3  # of which the last piece has fewer than are selected
     for dtype in ("float32", "float16"):
-        x = logits((8, LENGTH), dtype)
+        x = logits((8, n), dtype)
         x[0, [3071, 3072]] = np.nan
         x[1, [1, 4000]] = np.inf
         x[2, :3072] = -np.inf
@@ -368,9 +370,22 @@ def test_selections_of_special_values(device: Any) -> None:
         x[4], x[5] = 0.0, -0.0
         x[5, 1024:] = 0.0
         x[6] = -np.inf
-        x[6, [1023, LENGTH - 1]] = 1.0  # fewer numbers than are selected
-        x[7, 2000], x[7, 5000] = np.inf, np.nan
-        assert_selects(device, x, CUTS, ("most", "gates", "sample", "cold sample"))
+        x[6, [1023, n - 1]] = 1.0  # fewer numbers than are selected
+        x[7, 2000], x[7, 4097] = np.inf, np.nan
+        cuts = (0, 1024, 1024, 3072, 4096, n)
+        assert_selects(device, x, cuts, ("most", "gates", "sample", "cold sample"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_indices_of_more_than_32_bits(device: Any, dtype: str) -> None:
+    """A piece far from the row's start, taken for the whole row: no memory holds the rest."""
+    x, first = logits((2, 1024), dtype), 5 * 2**33
+    place: Any = {"offset": first, "length": first + 1024, "k": 3, "normalise": "topk"}
+    made = nodes.partial(device.asarray(x), "topk_softmax", **place)
+    whole = replace(made, offset=0, size=made.length)
+    _, indices = nodes.apply(device.asarray(x[:, :0]), whole, offset=0)
+    expected = first + np.argsort(-x, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(device.asnumpy(indices), expected)
 
 
 def test_selections_of_integers(device: Any) -> None:
