@@ -359,6 +359,21 @@ def test_a_list_of_several_chunks(device: Any, most: int, monkeypatch: pytest.Mo
         assert_selects(device, x, cuts, ("few", "gates", "sample"))
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_blocks_that_go_on_to_other_rows(
+    device: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("topk", "pieces"):
+        monkeypatch.setattr(f"cusoftmax.planning.{module}.MAX_GRID", 2)
+    n = 3 * 1024 + 13 + seed  # a plan that no other test has
+    x, cuts = tied(19, n, "float32"), (0, 1024, n)
+    with device.on(seed=seed):
+        assert_selects(device, x, cuts, ("few", "gates", "sample"))
+        assert_selects(device, x[:, : 40 + seed], (0, 40 + seed), ("few", "sample"))
+        whole = cs.softmax(device.asarray(x))
+        assert_joins(device, in_pieces(device, "softmax", [x], cuts), whole, n)
+
+
 def test_selections_of_special_values(device: Any) -> None:
     n = 4 * 1024 + 3  # of which the last piece has fewer than are selected
     for dtype in ("float32", "float16"):
