@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,8 @@ def lines(works: Sequence[Workload] = WORKLOADS) -> Iterator[str]:
         yield ""
 
 
-ROWS, SIZES = 5, (1024, 0, 3072, 2125)  # of what is counted: uneven, and one rank has none
+# Of what is counted: uneven slices, of which one is empty; and how many elements are selected.
+ROWS, SIZES, K = 5, (1024, 0, 3072, 2125), 2
 
 
 def counted(communicator: Any) -> list[str]:
@@ -154,16 +155,18 @@ def counted(communicator: Any) -> list[str]:
         ranks = distributed.Ranks(wrapped, sizes[wrapped.Get_rank()])
         x = emulator.asarray(np.zeros((ROWS, ranks.size), np.float32))
         target = emulator.asarray(np.zeros(ROWS, np.int64))
-        calls = {
+        calls: dict[str, Callable[[], Any]] = {
             "softmax": lambda: distributed.softmax(x, ranks),
             "softmax_vjp": lambda: distributed.softmax_vjp(x, x, ranks),
             "cross_entropy": lambda: distributed.cross_entropy(x, target, ranks, grad=True),
+            "topk_softmax": lambda: distributed.topk_softmax(x, K, ranks),
+            "sample": lambda: distributed.sample(x, ranks, seed=0),
         }
         for op, call in calls.items():
             wrapped.calls.clear()
             call()
             (_, agreed), (_, nodes) = wrapped.calls
-            formula = distributed.gathered_bytes(op, ROWS, sizes, "float32")
+            formula = distributed.gathered_bytes(op, ROWS, sizes, "float32", k=K)
             made.append(f"  {op:<13}  counted {nodes:5}  formula {formula:5}  to agree {agreed}")
     return made
 

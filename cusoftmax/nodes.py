@@ -19,14 +19,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cusoftmax.operations.lookup import find
 from cusoftmax.operations.options import piece_of
 from cusoftmax.planning.checks import (
     Array,
     NotCuPy,
+    check_choice,
     check_device,
+    check_selection,
     described,
     full_name,
     is_array,
@@ -60,8 +62,17 @@ OPERATIONS = (
     "log_softmax_value_and_jvp",
     "cross_entropy",
     "cross_entropy_vjp",
+    "topk_softmax",
+    "sample",
 )
 _LOSSES = ("cross_entropy", "cross_entropy_vjp")
+_OF_LOSSES = ("ignore_index", "label_smoothing", "z_loss", "softcap", "grad")
+# The functions that have options, and which of those of `partial` these are.
+_OPTIONS = {
+    **dict.fromkeys(_LOSSES, _OF_LOSSES),
+    "topk_softmax": ("k", "normalise"),
+    "sample": ("seed", "temperature"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +99,7 @@ class Nodes:
     offset, size, length : int
         The first element of the piece, its number of elements, and the length of whole rows.
     options : tuple
-        The options of the loss, as pairs of name and value.
+        The options of the function, as pairs of name and value.
 
     Examples
     --------
@@ -192,11 +203,16 @@ def partial(
     z_loss: float = 0.0,
     softcap: float | None = None,
     grad: bool = False,
+    k: int | None = None,
+    normalise: Literal["row", "topk"] = "row",
+    seed: int | None = None,
+    temperature: float = 1.0,
 ) -> Nodes:
     """Fold a piece of each row to its nodes, a few words a row.
 
     For `cusoftmax.softmax`, a node is ``m = max_j x_j`` and ``sum_j exp(x_j - m)`` over the piece's
-    elements.
+    elements. For `cusoftmax.topk_softmax` and `cusoftmax.sample` it has the piece's best elements
+    too, with their indices in the row.
 
     Parameters
     ----------
@@ -218,10 +234,16 @@ def partial(
     axis : int
         The axis of the rows.
     dtype : dtype, optional
-        Dtype of the results, by default that of the function. Not of losses.
+        Dtype of the results, by default that of the function. Not of losses, nor of samples.
     weight, ignore_index, label_smoothing, z_loss, softcap, grad
         As in `cross_entropy` without a reduction. `weight` has a value for each class of the whole
         row. For other functions they are not accepted.
+    k, normalise
+        As in `topk_softmax`, which `k` is required for: from 1 to 64, and at most `length`. A piece
+        may have fewer elements.
+    seed, temperature
+        As in `sample`, which `seed` is required for. The noise of an element follows from `seed`,
+        the number of its row and its index in the whole row.
 
     Returns
     -------
@@ -255,6 +277,13 @@ def partial(
     >>> nodes.apply(x[:, 2048:], whole, offset=2048)[:, :2] * 4096
     array([[1., 1.],
            [1., 1.]])
+    >>> x[1, 3000] = 1.0
+    >>> halves = [nodes.partial(x[:, i : i + 2048], "topk_softmax", offset=i, length=4096, k=2)
+    ...           for i in (0, 2048)]
+    >>> values, indices = nodes.apply(x[:, :0], nodes.combine(halves), offset=0)
+    >>> indices
+    array([[   0,    1],
+           [3000,    0]])
     """
     caller = "partial"
     plain_choice(caller, "op", op, OPERATIONS)
@@ -264,19 +293,22 @@ def partial(
         "z_loss": (z_loss, 0.0),
         "softcap": (softcap, None),
         "grad": (grad, False),
+        "k": (k, None),
+        "normalise": (normalise, "row"),
+        "seed": (seed, None),
+        "temperature": (temperature, 1.0),
     }
-    if op in _LOSSES:
-        if op == "cross_entropy_vjp" and grad is not False:
-            raise TypeError(f"{caller}: cross_entropy_vjp has no grad=; it gives the gradient")
-        options = tuple((name, value) for name, (value, _) in given.items())
-        if dtype is not None:
-            raise TypeError(f"{caller}: {op} has no dtype=; its results have that of the logits")
-    else:
-        options = ()
-        wrong = [n for n, (value, default) in given.items() if value != default]
-        wrong += ["weight"] if weight is not None else []
-        if wrong:
-            raise TypeError(f"{caller}: {op} has no {wrong[0]}=; leave it out")
+    names = _OPTIONS.get(op, ())
+    wrong = [n for n, (value, default) in given.items() if n not in names and value != default]
+    wrong += ["weight"] if weight is not None and op not in _LOSSES else []
+    if wrong:
+        raise TypeError(f"{caller}: {op} has no {wrong[0]}=; leave it out")
+    if op == "cross_entropy_vjp" and grad is not False:
+        raise TypeError(f"{caller}: cross_entropy_vjp has no grad=; it gives the gradient")
+    if dtype is not None and (op in _LOSSES or op == "sample"):
+        kind = "are int64" if op == "sample" else "have that of the logits"
+        raise TypeError(f"{caller}: {op} has no dtype=; its results {kind}")
+    options = tuple((name, given[name][0]) for name in names)
 
     def run(x: Any, others: tuple[Any, ...], weight: Any) -> Nodes:
         from cusoftmax.runtime import pieces
@@ -368,7 +400,7 @@ def combine(nodes: Sequence[Nodes]) -> Nodes:
         check_device(caller, f"nodes[{i}].array", array, "nodes[0].array", arrays[0])
     places = [_piece(each, caller, each.offset, each.size) for each in some]
     joined = list(zip(arrays, places, strict=True))
-    array, whole = pieces.combine(first.kernel, first.dtypes, joined)
+    array, whole = pieces.combine(first.kernel, first.dtypes, joined, selected(first))
     loan.returned(())
     return replace(first, array=array, offset=whole.first, size=whole.size)
 
@@ -390,7 +422,8 @@ def apply(
     ----------
     x : array
         The piece: elements `offset` to ``offset + x.shape[axis]`` of each row, of the dtype that
-        `partial` was given. It may be empty, and need not be a piece that was given there.
+        `partial` was given. It may be empty, and need not be a piece that was given there. Where
+        all results are values of rows, its elements are not read.
     nodes : Nodes
         What `combine` returned for all pieces of these rows.
     *others : array
@@ -407,7 +440,8 @@ def apply(
     array or tuple of arrays
         What the function returns for these elements, of its dtypes: results of the shape of `x`.
         Values of rows, such as a logsumexp or a loss, have its shape without the axis and are the
-        same for every piece. cross_entropy with ``grad=True`` returns loss and gradient.
+        same for every piece. So are values and indices of topk_softmax, with `k` along the axis.
+        cross_entropy with ``grad=True`` returns loss and gradient.
 
     Raises
     ------
@@ -486,11 +520,15 @@ def _resolved(
     """Return the operation of pieces that a function's arguments name, and what it takes."""
     given = (x, *others, *(() if weight is None else (weight,)))
     if op not in _LOSSES:
-        operation = find(piece_of(op, caller))
+        name: str = op
+        numbers: tuple[float, ...] = ()
+        if op in _OPTIONS:
+            name, numbers = _of_selection(caller, op, length, dict(options))
+        operation = find(piece_of(name, caller))
         _check_count(caller, op, operation.read, 1 + len(others))
         if not all(map(is_array, given)):
             raise NotCuPy(caller)
-        return _Call(piece_of(op, caller), (x, *others), (), dtype)
+        return _Call(piece_of(name, caller), (x, *others), numbers, dtype)
     from cusoftmax.functions import _losses
 
     names = ("logits", "target", *(("dloss",) if op == "cross_entropy_vjp" else ()))
@@ -500,6 +538,27 @@ def _resolved(
     target, upstream = others[0], others[1:]
     place = (axis, weight, offset, length)
     return _Call(*_losses.of_piece(caller, op, x, target, upstream, *place, options))
+
+
+def _of_selection(
+    caller: str, op: str, length: Any, options: dict[str, Any]
+) -> tuple[str, tuple[float, ...]]:
+    """Return the operation that selects elements of rows of a length, and its numbers."""
+    from cusoftmax.functions.sampling import draw_of
+    from cusoftmax.functions.selection import selection_of
+
+    shape = (plain_count(caller, "length", length),)
+    if op == "sample":
+        check_choice(caller, shape, (0,))
+        return draw_of(caller, **options)
+    name, numbers = selection_of(caller, **options)
+    check_selection(caller, *numbers, shape, (0,))
+    return name, numbers
+
+
+def selected(nodes: Nodes) -> int:
+    """Return how many elements of each row nodes have; 0 for functions that select none."""
+    return int(dict(nodes.options).get("k", nodes.op == "sample"))
 
 
 def _check_count(caller: str, op: str, names: tuple[str, ...], count: int) -> None:
@@ -549,7 +608,11 @@ def _check_array(caller: str, nodes: Nodes, array: Array) -> None:
     from cusoftmax.planning.pieces import node_dtype, node_words
 
     piece = _piece(nodes, caller, nodes.offset, nodes.size)
-    shape = (piece.subtrees, *nodes.array.shape[1:-1], node_words(nodes.kernel, nodes.dtypes))
+    shape = (
+        piece.subtrees,
+        *nodes.array.shape[1:-1],
+        node_words(nodes.kernel, nodes.dtypes, selected(nodes)),
+    )
     dtype = node_dtype(nodes.kernel, nodes.dtypes)
     dense = bool(array.flags.c_contiguous) or not prod(array.shape)
     if array.shape != shape or array.dtype != dtype or not dense:

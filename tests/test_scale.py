@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,10 @@ def test_the_page_shows_what_the_command_prints() -> None:
 
 def test_counted_bytes_on_the_page_are_those_of_the_formula() -> None:
     found = re.findall(r"^  (\w+) +counted +(\d+)  formula +(\d+)  to agree (\d+)$", PAGE, re.M)
-    assert [op for op, *_ in found] == ["softmax", "softmax_vjp", "cross_entropy"]
+    functions = ["softmax", "softmax_vjp", "cross_entropy", "topk_softmax", "sample"]
+    assert [op for op, *_ in found] == functions
     for op, counted, formula, agreed in found:
-        expected = distributed.gathered_bytes(op, scale.ROWS, scale.SIZES, "float32")
+        expected = distributed.gathered_bytes(op, scale.ROWS, scale.SIZES, "float32", k=scale.K)
         assert int(counted) == int(formula) == expected and int(agreed) == 16 * len(scale.SIZES)
 
 
@@ -37,13 +39,18 @@ def test_counted_bytes_on_the_page_are_those_of_the_formula() -> None:
         ("cross_entropy", 7, 7, {"smooth": True}),
         ("cross_entropy", 8, 8, {"soft": True}),
         ("cross_entropy", 9, 9, {"smooth": True, "weight": True}),
+        ("topk_softmax", 4 + 3 * 5, 4 + 2 * 5, {"k": 5}),
+        ("topk_softmax", 3 * 5, 2 * 5, {"k": 5, "normalise": "topk"}),
+        ("sample", 3, 2, {}),
     ],
 )
-def test_words_of_a_node(op: str, words: int, wide: int, options: dict[str, bool]) -> None:
+def test_words_of_a_node(op: str, words: int, wide: int, options: dict[str, Any]) -> None:
+    """Of float64, `wide`; of float32 too, but for selections, whose keys have its 32 bits."""
+    single = words if op in ("topk_softmax", "sample") else wide
     of_dtype = {
         "float16": 4 * words,
         "bfloat16": 4 * words,
-        "float32": 4 * wide,
+        "float32": 4 * single,
         "float64": 8 * wide,
     }
     for dtype, expected in of_dtype.items():

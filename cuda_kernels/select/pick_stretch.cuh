@@ -1,5 +1,5 @@
 // One block picks the best elements of a stretch of a row of many chunks, and computes its node, in one pass. And the
-// lists of several blocks are merged. Used by topk_block, topk_split and topk_column.
+// lists of several blocks are merged. Used by all topk patterns but topk_group.
 //
 // Each warp takes the same number of neighbouring chunks by itself, all of them one chunk at a time if the row is
 // staged; then the warps merge their lists and nodes through shared memory. The chunks of a warp are a power of two, so
@@ -86,6 +86,17 @@ CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {
   }
 }
 
+// The best of `count` lists, of which load(i) returns one to all lanes of a warp. Warp w takes every warps-th of them
+// from w on; the result is valid in warp 0. The whole block calls it. Shared memory: a list for each warp.
+template <class Load>
+CSM_DEVICE Picks merge_lists(i64 count, Load load) {
+  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
+  Picks picks;
+  for (i64 list = warp; list < count; list += warps) picks.merge(load(list));
+  merge_warps(picks, SharedPicks(0, warps));
+  return picks;
+}
+
 // Picks from the elements of a row from `first` on, layout.rounds chunks for each warp. The results, `picks` and the
 // returned node, are valid in warp 0. Shared memory: if the row is staged, a chunk for each warp; a list for each warp,
 // then a node for each warp.
@@ -128,17 +139,13 @@ CSM_DEVICE Node pick_stretch(const Arguments& args, Row row, i64 number, i64 fir
   return whole;
 }
 
-// One block a row: merges the row's `count` lists in the workspace, folds its nodes, and writes the results. Warp w
-// takes every warps-th list from w on. Shared memory: a list for each warp.
+// One block a row: merges the row's `count` lists in the workspace, folds its nodes, and writes the results.
 template <class Op>
 CSM_DEVICE void fold_lists(const Arguments& args, const GlobalPicks& workspace, i64 count) {
   const Layout& layout = args.layout;
-  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
-    Picks picks;
-    for (i64 list = warp; list < count; list += warps) picks.merge(workspace.load(number * count + list));
-    merge_warps(picks, SharedPicks(0, warps));
-    if (warp == 0) {
+    const Picks picks = merge_lists(count, [&](i64 list) { return workspace.load(number * count + list); });
+    if (thread_index() < kWarp) {
       Node whole = empty_node();
       if constexpr (kSums > 0) {
         whole = fold_all(count, [&](i64 i, bool wanted) { return workspace.nodes().load(number * count + i, wanted); });

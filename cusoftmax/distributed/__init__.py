@@ -2,8 +2,7 @@
 
 For vocabularies that are divided among GPUs. A call reads its slice on each rank, all ranks gather
 the nodes of all slices (``cusoftmax.nodes``), a few words a row, and each writes the results of its
-slice. They have the bits that they have on one device. `topk_softmax` and `sample` are not among
-the functions, since there are no nodes for them.
+slice, or of the rows. They have the bits that they have on one device.
 
 Communicators are those of mpi4py, and CuPy's of NCCL; neither is imported here.
 """
@@ -15,8 +14,10 @@ from cusoftmax.distributed.functions import (
     log_softmax_vjp,
     logsumexp,
     logsumexp_vjp,
+    sample,
     softmax,
     softmax_vjp,
+    topk_softmax,
 )
 from cusoftmax.distributed.ranks import RankError, Ranks, gathered_bytes, slices
 
@@ -30,7 +31,9 @@ __all__ = [
     "log_softmax_vjp",
     "logsumexp",
     "logsumexp_vjp",
+    "sample",
     "slices",
     "softmax",
     "softmax_vjp",
+    "topk_softmax",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -418,6 +418,118 @@ def cross_entropy_vjp(
     return result  # type: ignore[no-any-return]
 
 
+def topk_softmax(
+    x: ArrayT,
+    k: int,
+    ranks: Ranks,
+    axis: int = -1,
+    normalise: Literal["row", "topk"] = "row",
+    dtype: DTypeLike | None = None,
+    out: tuple[AnyArray, AnyArray] | None = None,
+) -> tuple[ArrayT, ArrayT]:
+    """The `k` largest probabilities of rows among ranks, and their indices in the whole rows.
+
+    ``y_i = exp(x_i) / sum_j exp(x_j)`` for the `k` largest ``x_i`` of all ranks. Every rank gets
+    all of them. Values and indices are those of `cusoftmax.topk_softmax` on one device.
+
+    Parameters
+    ----------
+    x : array
+        As in `softmax`.
+    k : int
+        How many to select: from 1 to 64, and at most ``ranks.length``. A slice may have fewer.
+    ranks, axis
+        As in `softmax`.
+    normalise : {"row", "topk"}
+        Whether the sum is over the classes of all ranks or over the `k` that are selected.
+    dtype : dtype, optional
+        Dtype of the values, by default that of ``out[0]`` or, without `out`, that of `x`, and
+        float64 for integers and bool.
+    out : pair of arrays, optional
+        Where to write values and indices: of the results' shape, of a float dtype and int64.
+
+    Returns
+    -------
+    values, indices : array
+        The same on all ranks, of the shape of `x` but with `k` elements along `axis`, in descending
+        order of the values. The int64 indices count from the row's first element on rank 0.
+
+    Raises
+    ------
+    TypeError, ValueError, RankError
+        As `softmax`; ValueError too if `k` or `normalise` is not one of those above.
+
+    Notes
+    -----
+    One all-gather of `gathered_bytes`: from each rank its best `k`, and nodes as in `softmax` with
+    ``normalise="row"``. The slice is read once; after the all-gather nothing of it is read.
+
+    Examples
+    --------
+    >>> import cupy
+    >>> from cusoftmax import distributed
+    >>> x = cupy.asarray([[2.0, 4.0, 2.0, 1.0]])
+    >>> values, indices = distributed.topk_softmax(x, 2, distributed.Ranks(None, 4))
+    >>> values.round(4), indices
+    (array([[0.7573, 0.1025]]), array([[1, 0]]))
+    """
+    options = {"k": k, "normalise": normalise}
+    result = _run("topk_softmax", ranks, x, (), axis, out, dtype, None, options)
+    return result  # type: ignore[no-any-return]
+
+
+def sample(
+    x: ArrayT,
+    ranks: Ranks,
+    axis: int = -1,
+    *,
+    seed: int,
+    temperature: float = 1.0,
+    out: AnyArray | None = None,
+) -> ArrayT:
+    """One draw from ``softmax(x / temperature)`` for each row, over the classes of all ranks.
+
+    It is the index of the largest ``x / temperature + g``, with Gumbel noise ``g`` that follows
+    from the seed, the row and the element's index in the whole row. So it is the draw of
+    `cusoftmax.sample` on one device, and every rank gets it.
+
+    Parameters
+    ----------
+    x, ranks, axis
+        As in `softmax`.
+    seed, temperature
+        As in `cusoftmax.sample`; the same on all ranks.
+    out : array, optional
+        Where to write the result: of the shape of `x` without the axis, and int64.
+
+    Returns
+    -------
+    array of int64
+        An index for each row, the same on all ranks, which counts from the row's first element on
+        rank 0: of the shape of `x` without the axis. -1 for a row without a distribution.
+
+    Raises
+    ------
+    TypeError, ValueError, RankError
+        As `softmax`; ValueError too if `seed` or `temperature` is out of range.
+
+    Notes
+    -----
+    One all-gather of `gathered_bytes`: a key and an index from each rank, for each row. The slice
+    is read once.
+
+    Examples
+    --------
+    >>> import cupy
+    >>> from cusoftmax import distributed
+    >>> x = cupy.asarray([[2.0, 4.0, 2.0, 1.0]] * 5)
+    >>> distributed.sample(x, distributed.Ranks(None, 4), seed=7)
+    array([3, 2, 0, 1, 1])
+    """
+    options = {"seed": seed, "temperature": temperature}
+    return _run("sample", ranks, x, (), axis, out, None, None, options)  # type: ignore[no-any-return]
+
+
 def _run(
     op: str,
     ranks: Ranks,
@@ -435,7 +547,9 @@ def _run(
 
     def own() -> tuple[tuple[nodes.Nodes, Gather], str]:
         _check_size(op, ranks, x, axis)
-        wanted = getattr(out, "dtype", None) if dtype is None and options is None else dtype
+        wanted = dtype
+        if dtype is None and (options is None or op == "topk_softmax"):
+            wanted = getattr(out[0] if isinstance(out, tuple) and out else out, "dtype", None)
         made = nodes.partial(
             x,
             op,
@@ -464,7 +578,8 @@ def _folded(made: nodes.Nodes, gather: Gather) -> nodes.Nodes:
 
     gathered = gather() if prod(made.array.shape[1:]) else made.array
     whole = checked_piece(made.kernel, made.dtypes, 0, made.length, made.length, made.op)
-    array, _ = pieces.combine(made.kernel, made.dtypes, [(gathered, whole)])
+    joined, k = [(gathered, whole)], nodes.selected(made)
+    array, _ = pieces.combine(made.kernel, made.dtypes, joined, k)
     return replace(made, array=array, offset=0, size=made.length)
 
 
@@ -494,7 +609,10 @@ def _check_out(caller: str, made: nodes.Nodes, x: Any, out: Any) -> None:
         return
     operation = find(made.kernel)
     dtypes = made.dtypes[len(operation.read) :]
-    batch = made.array.shape[1:-1]
+    batch: tuple[int, ...] = made.array.shape[1:-1]
+    if operation.selects_many:
+        along = made.axis % len(x.shape)
+        batch = (*batch[:along], nodes.selected(made), *batch[along:])
     fits = [
         (tuple(x.shape) if name in operation.outputs else batch, dtype)
         for name, dtype in zip(operation.written, dtypes, strict=True)

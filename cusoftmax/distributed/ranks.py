@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cusoftmax.distributed.communicators import Gather, Messages, Mpi, Nccl, transport_of
+from cusoftmax.functions.selection import selection_of
 from cusoftmax.nodes import OPERATIONS
 from cusoftmax.operations.dtypes import INPUTS
 from cusoftmax.operations.lookup import find
@@ -16,6 +17,7 @@ from cusoftmax.planning.checks import (
     Array,
     accepted_name,
     as_dtype,
+    check_selection,
     described,
     plain_bool,
     plain_choice,
@@ -257,13 +259,15 @@ def gathered_bytes(
     soft: bool = False,
     weight: bool = False,
     smooth: bool = False,
+    k: int | None = None,
+    normalise: Literal["row", "topk"] = "row",
     padded: bool = False,
 ) -> int:
     """Return the bytes of the nodes that every rank has after a call's all-gather.
 
-    ``bytes = rows * words * nodes * itemsize``: the words of a node, at most 13, the nodes of all
-    slices of a row, and 4 bytes, or 8 for float64. ``cusoftmax.nodes`` says what nodes are. No
-    communicator is needed.
+    ``bytes = rows * words * nodes * itemsize``: the words of a node, at most 13 and 3 for each
+    element that is selected, the nodes of all slices of a row, and 4 bytes, or 8 for float64.
+    ``cusoftmax.nodes`` says what nodes are. No communicator is needed.
 
     Parameters
     ----------
@@ -278,6 +282,8 @@ def gathered_bytes(
     soft, weight, smooth : bool
         Of cross_entropy: whether targets are probabilities, whether classes have weights, and
         whether labels are smoothed.
+    k, normalise
+        Of topk_softmax, which `k` is required for.
     padded : bool
         Whether each rank sends as many nodes as the one with the most, as with NCCL.
 
@@ -291,7 +297,8 @@ def gathered_bytes(
     TypeError
         If an argument is of the wrong kind, or `dtype` not one of inputs.
     ValueError
-        If `op` is not known, or a slice begins or ends within a chunk.
+        If `op` is not known, a slice begins or ends within a chunk, or `k` or `normalise` is not
+        one that `topk_softmax` accepts.
 
     Examples
     --------
@@ -313,10 +320,18 @@ def gathered_bytes(
         checked = {key: plain_bool(caller, key, value) for key, value in chosen.items()}
         result = "vjp" if op == "cross_entropy_vjp" else ""
         kernel = cross_entropy_name(capped=False, result=result, **checked)
+    selected = int(op == "sample")
+    if op == "topk_softmax":
+        kernel, (selected,) = selection_of(caller, k, normalise)
+        check_selection(caller, selected, (sum(slice_sizes),), (0,))
     kernel = piece_of(kernel)
     operation = find(kernel)
     operands = operation.read + operation.written
-    dtypes = tuple("int64" if each in operation.indices else name for each in operands)
+    dtypes = tuple(
+        operation.fixed_dtype(i) or ("int64" if each in operation.indices else name)
+        for i, each in enumerate(operands)
+    )
     counts = subtrees(kernel, dtypes, slice_sizes, caller)
     nodes = len(counts) * max(counts) if plain_bool(caller, "padded", padded) else sum(counts)
-    return rows * node_words(kernel, dtypes) * nodes * node_dtype(kernel, dtypes).itemsize
+    words = node_words(kernel, dtypes, selected)
+    return rows * words * nodes * node_dtype(kernel, dtypes).itemsize

@@ -183,14 +183,17 @@ def sample(
     >>> cusoftmax.sample(x, seed=7)
     array([3, 2, 0, 1, 1])
     """
-    key = _seed("sample", seed)
-    t = checks.accepted_number("sample", "temperature", temperature)
+    op, options = draw_of("sample", seed, temperature)
+    return launch.run(op, (x,), axis, None, out, options=options)
+
+
+def draw_of(caller: str, seed: Any, temperature: Any) -> tuple[str, tuple[float, ...]]:
+    """Return the operation that draws, and its options."""
+    key = _seed(caller, seed)
+    t = checks.accepted_number(caller, "temperature", temperature)
     if t < COLDEST:
-        return launch.run(
-            "sample_argmax", (x,), axis, None, out, options=(1, *round_keys(0), 1.0, 0.0)
-        )
-    factors = 1.0 / max(t, 1.0), min(t, 1.0)
-    return launch.run("sample", (x,), axis, None, out, options=(1, *round_keys(key), *factors))
+        return "sample_argmax", (1, *round_keys(0), 1.0, 0.0)
+    return "sample", (1, *round_keys(key), 1.0 / max(t, 1.0), min(t, 1.0))
 
 
 def _seed(op: str, seed: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cusoftmax.planning import checks
 from cusoftmax.runtime import launch
@@ -83,7 +83,12 @@ def topk_softmax(
     >>> values.round(4), indices
     (array([0.7573, 0.1025]), array([1, 0]))
     """
+    op, options = selection_of("topk_softmax", k, normalise)
+    return launch.run(op, (x,), axis, dtype, out, options=options)  # type: ignore[return-value]
+
+
+def selection_of(caller: str, k: Any, normalise: Any) -> tuple[str, tuple[int]]:
+    """Return the operation that selects `k` elements, and its options."""
     named = {"row": "topk_softmax", "topk": "topk_softmax_gates"}
-    op = named[checks.plain_choice("topk_softmax", "normalise", normalise, named)]
-    k = checks.plain_count("topk_softmax", "k", k)
-    return launch.run(op, (x,), axis, dtype, out, options=(k,))  # type: ignore[return-value]
+    op = named[checks.plain_choice(caller, "normalise", normalise, named)]
+    return op, (checks.plain_count(caller, "k", k),)

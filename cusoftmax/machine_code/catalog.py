@@ -13,10 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
-from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.operations.operation import PIECE, TOPK_PIECE
+from cusoftmax.operations.options import piece_of
+from cusoftmax.operations.table import OPERATIONS, PIECES
 from cusoftmax.planning.device import DeviceSpec
+from cusoftmax.planning.pieces import apply_plan, checked_piece, partial_plan
 from cusoftmax.planning.plan import Kernel
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
@@ -96,6 +99,32 @@ def _planned(device: DeviceSpec, op: str, dtype: str, layout: str) -> frozenset[
     return frozenset(found)
 
 
+def piece_kernels(arch: str | int, op: str, dtype: str) -> tuple[Kernel, ...]:
+    """Return the kernels of pieces of rows (``cusoftmax.nodes``) of an operation, by name.
+
+    Those of evenly spaced rows and of others. None for an operation that is not of pieces.
+    """
+    name, device = piece_of(op), DeviceSpec.known(arch)
+    if name not in PIECES:
+        return ()
+    found: set[Kernel] = set()
+    given, _, out = dtype.partition("->")
+    ks = _SELECTED if PIECES[name].selects_many else (None,)
+    lengths = {n for series in _lengths(_SHORT, 1) for n in series}
+    long = {8 * _SHORT + odd for odd in (0, 1, 2, 4, 8)}  # with accesses of every width
+    for n, k in product(sorted(lengths | long), ks):
+        if k is not None and k > n:
+            continue
+        even = problem_for(name, (3 * 20, n), given, -1, out or None, k=k)
+        dtypes = tuple(operand.dtype for operand in even.operands)
+        piece = checked_piece(name, dtypes, 0, n, n, name)
+        for problem in (even, _apart(even)):
+            plans = [partial_plan.__wrapped__(problem, device, piece)]
+            plans.append(apply_plan.__wrapped__(problem, device, piece))
+            found.update(launch.kernel for made in plans for launch in made.launches)
+    return tuple(sorted(found, key=lambda kernel: kernel.name))
+
+
 def problem_of(
     op: str,
     dtype: str,
@@ -160,6 +189,8 @@ def reads_elements(kernel: Kernel) -> bool:
         ("segment", "2"),
         ("topk_split", "1"),
         ("topk_column", "2"),
+        *((PIECE, stage) for stage in "13"),
+        *((TOPK_PIECE, stage) for stage in "12"),
     )
 
 
@@ -168,13 +199,15 @@ def writes_elements(kernel: Kernel) -> bool:
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
     outputs = int(kernel["CSM_ROLES"].split(",")[3])
     return outputs > 0 and at not in (
-        ("split", "0"), ("column", "1"), ("column", "2"), ("segment", "0"), ("segment", "2")
+        ("split", "0"), ("column", "1"), ("column", "2"), ("segment", "0"), ("segment", "2"),
+        *((PIECE, stage) for stage in "013"),
     )  # fmt: skip
 
 
 def uses_workspace(kernel: Kernel) -> bool:
     """Whether the launch reads or writes nodes in the workspace."""
-    return kernel["CSM_PATTERN"] in ("split", "segment", "topk_split") or kernel["CSM_STAGE"] != "0"
+    patterns = ("split", "segment", "topk_split", PIECE, TOPK_PIECE)
+    return kernel["CSM_PATTERN"] in patterns or kernel["CSM_STAGE"] != "0"
 
 
 def elements_held(kernel: Kernel) -> int:

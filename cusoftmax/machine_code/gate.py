@@ -28,6 +28,7 @@ from cusoftmax.machine_code.catalog import (
     DTYPES,
     elements_held,
     is_staged,
+    piece_kernels,
     planned_kernels,
     reads_elements,
     representative,
@@ -249,9 +250,9 @@ def passes(kernel: Kernel) -> list[list[int]]:
 
     first, second = places(operation.sum_inputs), places(operation.map_inputs)
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
-    if at in (("split", "0"), ("column", "1")):
+    if at in (("split", "0"), ("column", "1"), ("piece", "0")):
         return [first]
-    if at in (("split", "1"), ("column", "3")):
+    if at in (("split", "1"), ("column", "3"), ("piece", "2")):
         return [second]
     if at[0] == "stream":
         return [first, second] if operation.outputs else [first]
@@ -413,7 +414,12 @@ def compile_and_print(
     path = budget_path()
     budget = Budget.load(path) if path.is_file() else None
     jobs = [
-        (arch, planned_kernels(arch, [op], [dtype]) if full else selection(arch, op, dtype))
+        (
+            arch,
+            planned_kernels(arch, [op], [dtype]) + piece_kernels(arch, op, dtype)
+            if full
+            else selection(arch, op, dtype),
+        )
         for arch in archs
         for op in ops
         for dtype in dtypes

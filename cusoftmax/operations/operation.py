@@ -11,7 +11,7 @@ from cusoftmax.operations.dtypes import ITEMSIZE
 REDUCTIONS = ("group", "block", "stream", "split", "column")
 SELECTIONS = ("topk_group", "topk_block", "topk_split", "topk_column")
 PATTERNS = (*REDUCTIONS, "map", "segment", *SELECTIONS)
-PIECE = "piece"  # the pattern of pieces of rows, which no call of a whole row runs
+PIECE, TOPK_PIECE = "piece", "topk_piece"  # of pieces of rows, which no call of a whole row runs
 
 MASK = "mask"  # name of the bool input that says which elements of a row take part
 

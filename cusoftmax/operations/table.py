@@ -387,7 +387,7 @@ SAME_KERNEL |= {
 _PIECES = {
     name: of_pieces(whole)
     for name, whole in (KERNELS | SAME_KERNEL).items()
-    if whole.patterns == REDUCTIONS and whole.options != LOGIT_OPTIONS
+    if whole.patterns in (REDUCTIONS, SELECTIONS) and whole.options != LOGIT_OPTIONS
 }
 PIECES = {
     piece_of(name, function): replace(piece, public=function)

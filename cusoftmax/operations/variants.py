@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import compress, product
 
-from cusoftmax.operations.operation import MASK, PIECE, Operation
+from cusoftmax.operations.operation import MASK, PIECE, TOPK_PIECE, Operation
 from cusoftmax.operations.options import (
     CROSS_ENTROPY_OPTIONS,
     CROSS_ENTROPY_RESULTS,
@@ -87,7 +87,7 @@ def of_pieces(operation: Operation) -> Operation:
         operation,
         name=f"{operation.name}_piece",
         source=operation.source or operation.name,
-        patterns=(PIECE,),
+        patterns=(TOPK_PIECE if operation.selects else PIECE,),
         options=operation.options + PIECE_OPTIONS,
         ordered=True,
     )

@@ -19,6 +19,9 @@ WARP = 32
 MAX_GRID = 2**31 - 1
 MAX_DIMS = 32  # folded batch dimensions, and folded reduction dimensions, in a general layout
 
+# Patterns whose kernels have names with the lanes of a row.
+_OF_ANY_LANES = ("group", "map", "piece", "topk_group", "topk_piece")
+
 # The name of a dtype in C++, and in a kernel's name.
 TYPES = {
     "float16": ("csm::f16", "f16"),
@@ -297,7 +300,7 @@ def make_kernel(
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",
             *tags,
             f"v{vector}",
-            *((f"l{lanes}i{items}",) if pattern in ("group", "map", "piece", "topk_group") else ()),
+            *((f"l{lanes}i{items}",) if pattern in _OF_ANY_LANES else ()),
             *((f"l{lanes}",) if pattern == "column" else ()),
             *((f"c{cluster}",) if cluster > 1 else ()),
             *((f"s{slots}",) if slots else ()),

@@ -13,7 +13,7 @@ from typing import Any
 
 from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, ITEMSIZE, OFFSETS, output_dtype
 from cusoftmax.operations.lookup import find
-from cusoftmax.operations.operation import MASK, Operation
+from cusoftmax.operations.operation import MASK, TOPK_PIECE, Operation
 from cusoftmax.planning.checks import (
     Array,
     Axis,
@@ -97,11 +97,13 @@ def prepare(
     # The shape that the user gave, and what arrays of another one hold.
     given = (*shape[:-2], *shape[-1:]) if operation.repeated else shape
     holds = "a matrix for each row" if operation.repeated else "one value for each row"
+    whole = TOPK_PIECE not in operation.patterns  # else rows have other elements too
     if operation.selects_many:
-        check_selection(public, options[0], shape, axes)
+        if whole:
+            check_selection(public, options[0], shape, axes)
         holds = f"the {options[0]} selected values of each row"
         shapes = (shape, selected_shape(shape, axes, options))
-    elif operation.selects:
+    elif operation.selects and whole:
         check_choice(public, shape, axes)
 
     def expected(operand: int) -> tuple[int, ...]:

@@ -169,6 +169,40 @@ def _column(builder: PlanBuilder) -> Plan:
     )
 
 
+def lists_of_piece(builder: PlanBuilder) -> int:
+    """Return how many lists of candidates a piece of each row may have: one for each warp."""
+    warps = tuning.TOPK_BLOCKS * tuning.TOPK_WARPS * builder.device.sm_count
+    return max(1, warps // builder.problem.rows)
+
+
+def of_piece(builder: PlanBuilder, stage: int, units: int, *, short: bool) -> Launch:
+    """Return the launch of a stage of pieces of rows (``patterns/topk_piece.cuh``).
+
+    `units` of them share the warps of a block or, in stage 1, take a block each. Rows are `short`
+    if they have at most a chunk; the problem's are then whole.
+    """
+    lanes, items, slots = WARP, builder.items, _slots(builder)
+    if short:
+        lanes, items, slots = _lanes_and_slots(builder)
+    list_bytes = _list_bytes(builder, lanes * slots)
+    kernel = _kernel(
+        builder,
+        "topk_piece",
+        **({} if stage == 0 else {"vector": 1}),
+        lanes=lanes,
+        items=items,
+        slots=slots,
+        stage=stage,
+        threads=(tuning.TOPK_WARPS if builder.acc == "float64" else tuning.CAP_WARPS) * WARP,
+        asserted=(("CSM_LIST_BYTES", list_bytes),),
+    )
+    if stage == 1:
+        warps = tuning.TOPK_WARPS
+        return Launch(kernel, min(units, MAX_GRID), warps * WARP, warps * list_bytes)
+    threads = tuning.GROUP_THREADS
+    return Launch(kernel, min(ceil_div(units * lanes, threads), MAX_GRID), threads, 0)
+
+
 def _pieces(builder: PlanBuilder, all_rounds: int, tiles: int) -> tuple[int, int]:
     """Return the rounds that a block makes over its piece of a row, and the pieces of a row.
 

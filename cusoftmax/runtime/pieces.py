@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
+from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.lookup import find
+from cusoftmax.operations.options import PIECE_OPTIONS
 from cusoftmax.planning.checks import (
     Array,
     Axis,
@@ -30,7 +33,7 @@ from cusoftmax.planning.pieces import (
 )
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.prepare import prepare
-from cusoftmax.planning.problem import Prepared
+from cusoftmax.planning.problem import Prepared, Problem
 from cusoftmax.runtime import arrays
 from cusoftmax.runtime.backend import Backend, active
 from cusoftmax.runtime.calls import allocator
@@ -51,11 +54,15 @@ def partial(
 
     `op` is an operation of pieces, whose function is named in errors.
     """
-    backend, (prepared, piece) = active(), _checked(op, inputs, axis, dtype, (), offset, length)
+    k = options[:1] if find(op).selects else ()
+    backend, place = active(), (offset, length)
+    prepared, piece = _checked(op, inputs, axis, dtype, (), *place, k)
     problem = prepared.problem
     dtypes = tuple(o.dtype for o in problem.operands)
     plan = partial_plan(problem, backend.device, piece)
-    nodes = empty(op, dtypes, batch_of(inputs[0].shape, axis), piece.subtrees)
+    words, kind = node_words(op, dtypes, *map(int, k)), node_dtype(op, dtypes)
+    batch = batch_of(inputs[0].shape, axis)
+    nodes = arrays.empty((piece.subtrees, *batch, words), kind)
     if plan.launches:
         absent = (None,) * len(find(op).written)
         units = piece.units(plan.rounds)
@@ -63,7 +70,7 @@ def partial(
         if units == 1:
             _launch(backend, plan, 0, (*inputs, *absent, nodes), numbers)
         else:
-            made = empty(op, dtypes, (problem.rows,), units)
+            made = arrays.empty((units, problem.rows, words), kind)
             _launch(backend, plan, 0, (*inputs, *absent, made), numbers)
             others = (None,) * (len(inputs) - 1)
             _launch(backend, plan, 1, (made, *others, *absent, nodes), numbers)
@@ -71,21 +78,28 @@ def partial(
 
 
 def combine(
-    op: str, dtypes: tuple[str, ...], pieces: Sequence[tuple[Array, Piece]]
+    op: str, dtypes: tuple[str, ...], pieces: Sequence[tuple[Array, Piece]], k: int = 0
 ) -> tuple[Array, Piece]:
-    """Return the nodes of neighbouring pieces, which are in order and not empty, as one piece."""
+    """Return the nodes of neighbouring pieces, which are in order and not empty, as one piece.
+
+    `k` is the number of elements that the operation selects, if it does.
+    """
     backend = active()
     backend.check_place("combine", pieces[0][0])
     first, last = pieces[0][1], pieces[-1][1]
-    whole = Piece(first.length, first.first, last.end, first.chunk)
-    batch = pieces[0][0].shape[1:-1]
-    plan = combine_plan(op, dtypes, prod(batch), backend.device)
-    nodes = empty(op, dtypes, batch, whole.subtrees)
-    given = empty(op, dtypes, batch, sum(piece.subtrees for _, piece in pieces))
+    whole = replace(first, end=last.end)
+    model = pieces[0][0]
+    plan = combine_plan(op, dtypes, prod(model.shape[1:-1]), backend.device, k)
+    nodes = arrays.empty((whole.subtrees, *model.shape[1:]), model.dtype)
+    count = sum(piece.subtrees for _, piece in pieces)
+    given = arrays.empty((count, *model.shape[1:]), model.dtype)
     others = (None,) * (len(dtypes) - 1)
+    # Merging takes no other options than k, the first.
+    unused = len(find(op).options) - len(PIECE_OPTIONS)
+    options = (k, *(0,) * (unused - 1)) if k else ()
 
     def fold(array: Array, piece: Piece, into: Array) -> None:
-        numbers = piece.numbers(len(array))  # merging takes no other options
+        numbers = (*options, *piece.numbers(len(array)))
         _launch(backend, plan, 0, (array, *others, into), numbers)
 
     if plan.launches:
@@ -111,8 +125,13 @@ def apply(
     """Return the results of a piece, given the node of whole rows."""
     operation, backend = find(op), active()
     outs = () if outs is None else as_outs(op, outs)
-    kinds = None if outs else ResultDtypes(as_dtype("", d) for d in dtypes[len(inputs) :])
-    prepared, piece = _checked(op, inputs, axis, kinds, outs, offset, length)
+    k = options[:1] if operation.selects else ()
+    given = [
+        None if operation.fixed_dtype(i) else as_dtype("", d)
+        for i, d in enumerate(dtypes[len(inputs) :], len(inputs))
+    ]
+    kinds = None if outs else ResultDtypes(given)
+    prepared, piece = _checked(op, inputs, axis, kinds, outs, offset, length, k)
     names = operation.read + operation.written
     for name, operand, dtype in zip(names, prepared.problem.operands, dtypes, strict=True):
         if operand.dtype != dtype:
@@ -130,7 +149,10 @@ def apply(
     if outs:
         check_outs(op, inputs, outs, prepared.reaches)
     results = outs or tuple(allocator(r.shape, r.strides, r.dtype)() for r in prepared.results)
-    plan = apply_plan(prepared.problem, backend.device, piece)
+    problem = prepared.problem
+    if operation.selects:
+        problem = _of_rows(problem, length, [_step(r, inputs[0], axis) for r in results])
+    plan = apply_plan(problem, backend.device, piece)
     if plan.launches:
         numbers = (*options, *piece.numbers(1))
         _launch(backend, plan, 0, (*inputs, *results, node), numbers)
@@ -143,9 +165,21 @@ def batch_of(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
     return tuple(size for d, size in enumerate(shape) if d not in axes)
 
 
-def empty(op: str, dtypes: tuple[str, ...], batch: tuple[int, ...], subtrees: int) -> Array:
-    """Return memory for nodes of so many subtrees of each row."""
-    return arrays.empty((subtrees, *batch, node_words(op, dtypes)), node_dtype(op, dtypes))
+def _of_rows(problem: Problem, length: int, steps: list[int]) -> Problem:
+    """Return the problem of whole rows, none of whose elements are read.
+
+    Those selected are `steps` apart in each result.
+    """
+    along = (ITEMSIZE[problem.operands[0].dtype], *steps)
+    operands = [
+        replace(operand, reduce_strides=(step,))
+        for operand, step in zip(problem.operands, along, strict=True)
+    ]
+    return replace(problem, n=length, reduce_shape=(length,), operands=tuple(operands))
+
+
+def _step(result: Array, x: Array, axis: Axis) -> int:
+    return int(result.strides[axis]) if result.ndim == x.ndim else 0
 
 
 def _checked(
@@ -156,12 +190,13 @@ def _checked(
     outs: tuple[Array, ...],
     offset: Any,
     length: Any,
+    selected: tuple[float, ...],
 ) -> tuple[Prepared, Piece]:
     operation = find(op)
     caller = operation.function
     if not all(map(is_array, inputs + outs)):
         raise NotCuPy(caller)
-    prepared = prepare(op, inputs, axis, dtype, outs)
+    prepared = prepare(op, inputs, axis, dtype, outs, options=selected)
     problem = prepared.problem
     (along,) = resolve_axes(caller, axis, inputs[0].ndim, several=False)
     size = inputs[0].shape[along]

@@ -43,8 +43,10 @@ def bits_of(ranks: distributed.Ranks, communicator: Any, dtype: str) -> dict[str
         end = ranks.offset + ranks.size
         return emulator.asarray(np.ascontiguousarray(array[:, ranks.offset : end]))
 
+    tied = np.round(x)  # equal logits on all ranks
     mine, whole, classes = part(x), emulator.asarray(x), emulator.asarray(target)
     loss, dlogits = distributed.cross_entropy(mine, classes, ranks, **OPTIONS)
+    values, indices = distributed.topk_softmax(part(tied), 9, ranks)
     of_ranks = {
         "softmax": distributed.softmax(mine, ranks),
         "log_softmax": distributed.log_softmax(mine, ranks),
@@ -52,8 +54,12 @@ def bits_of(ranks: distributed.Ranks, communicator: Any, dtype: str) -> dict[str
         "softmax_vjp": distributed.softmax_vjp(part(v), mine, ranks),
         "loss": loss,
         "dlogits": dlogits,
+        "values": values,
+        "indices": indices,
+        "sample": distributed.sample(mine, ranks, seed=7),
     }
     loss, dlogits = cs.cross_entropy(whole, classes, reduction="none", **OPTIONS)
+    values, indices = cs.topk_softmax(emulator.asarray(tied), 9)
     of_one = {
         "softmax": cs.softmax(whole),
         "log_softmax": cs.log_softmax(whole),
@@ -61,12 +67,15 @@ def bits_of(ranks: distributed.Ranks, communicator: Any, dtype: str) -> dict[str
         "softmax_vjp": cs.softmax_vjp(emulator.asarray(v), whole),
         "loss": loss,
         "dlogits": dlogits,
+        "values": values,
+        "indices": indices,
+        "sample": cs.sample(whole, seed=7),
     }
     made = {}
     for name, result in of_ranks.items():
         own = emulator.asnumpy(result)
         parts = communicator.allgather(own)
-        if own.ndim == 1:  # values of rows, which all ranks have
+        if own.shape[-1] != ranks.size:  # values of rows, which all ranks have
             assert all(each.tobytes() == own.tobytes() for each in parts)
             parts = [own]
         made[name] = [digest(parts), digest([emulator.asnumpy(of_one[name])])]

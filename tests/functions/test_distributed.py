@@ -24,6 +24,7 @@ LENGTH = 6 * 1024 + 77
 SIZES = (1024, 0, 3072, LENGTH - 4096)  # uneven, and one rank has none
 STARTS = tuple(itertools.accumulate(SIZES, initial=0))
 COMMUNICATORS = ("mpi", "aware", "nccl", "cupyx")
+K = 40  # of topk_softmax
 
 
 def communicators(kind: str, count: int) -> list[Any]:
@@ -72,6 +73,7 @@ def cases(dtype: str) -> dict[str, tuple[Call, Callable[[Callable[[np.ndarray], 
     y = np.exp(x.astype(np.float64) - np.log(np.exp(x.astype(np.float64)).sum(1, keepdims=True)))
     y, logy = y.astype(x.dtype), np.log(y).astype(x.dtype)
     target = np.array([5, 4095, -100])
+    tied = np.round(x.astype(np.float32)).astype(x.dtype)  # equal logits on all ranks
     options: dict[str, Any] = {"label_smoothing": 0.1, "z_loss": 0.01}
     d = distributed
     return {
@@ -104,6 +106,14 @@ def cases(dtype: str) -> dict[str, tuple[Call, Callable[[Callable[[np.ndarray], 
             lambda r, part, whole: d.cross_entropy_vjp(part(x), whole(target), whole(rows), r),
             lambda whole: cs.cross_entropy_vjp(whole(x), whole(target), whole(rows)),
         ),
+        "topk_softmax": (
+            lambda r, part, _: d.topk_softmax(part(tied), K, r),
+            lambda whole: cs.topk_softmax(whole(tied), K),
+        ),
+        "sample": (
+            lambda r, part, _: d.sample(part(x), r, seed=5, temperature=2.0),
+            lambda whole: cs.sample(whole(x), seed=5, temperature=2.0),
+        ),
     }
 
 
@@ -117,6 +127,8 @@ FUNCTIONS = tuple(cases("float32"))
         *(("softmax", "float16", kind) for kind in COMMUNICATORS),
         ("cross_entropy", "bfloat16", "nccl"),
         ("logsumexp", "float64", "nccl"),
+        ("topk_softmax", "float64", "nccl"),
+        ("sample", "float16", "nccl"),
         *exhaustive([(op, d, k) for op in FUNCTIONS for d in ("float16", "float64") for k in
                      COMMUNICATORS]),
     ],
@@ -202,6 +214,35 @@ def test_gradient_over_the_logits_and_weights_of_classes(device: Any) -> None:
     assert_joins(device, on_ranks(4, part), whole)
 
 
+@pytest.mark.parametrize("length", [9, LENGTH])
+def test_selections_are_the_same_on_all_ranks(device: Any, length: int) -> None:
+    """Rows along another axis, of few elements or of slices with fewer than are selected."""
+    x, k = logits((2, length, 3), "float32"), min(length, 60)
+    sizes = (0, 0, length) if length <= 1024 else (0, length - 77, 77)
+    given, start = communicators("mpi", 3), tuple(itertools.accumulate(sizes, initial=0))
+    values, indices = cs.topk_softmax(
+        device.asarray(x.transpose(0, 2, 1).copy()), k, dtype="float64"
+    )
+    drawn = cs.sample(device.asarray(x.transpose(0, 2, 1).copy()), seed=1)
+
+    def part(rank: int) -> Any:
+        ranks = ranks_of("mpi", given[rank], sizes[rank])
+        mine = device.asarray(x[:, start[rank] : start[rank + 1]].transpose(0, 2, 1).copy())
+        mine = mine.transpose(0, 2, 1)
+        out = tuple(device.asarray(np.zeros((2, k, 3), kind)) for kind in (np.float64, np.int64))
+        assert distributed.topk_softmax(mine, k, ranks, axis=1, out=out) == out
+        gates, chosen = distributed.topk_softmax(mine, 3, ranks, 1, "topk")
+        assert gates.shape == chosen.shape == (2, 3, 3)
+        np.testing.assert_allclose(device.asnumpy(gates).sum(axis=1), 1, rtol=1e-6)
+        return *(a.transpose(0, 2, 1) for a in out), distributed.sample(mine, ranks, 1, seed=1)
+
+    for found in on_ranks(3, part):
+        if isinstance(found, BaseException):
+            raise found
+        for a, b in zip(found, (values, indices, drawn), strict=True):
+            np.testing.assert_array_equal(bits(device.asnumpy(a)), bits(device.asnumpy(b)))
+
+
 def test_dtype_of_the_result(device: Any) -> None:
     x = logits((2, LENGTH), "float16")
     given = communicators("mpi", 4)
@@ -242,10 +283,9 @@ def test_bytes_are_those_of_the_formula(device: Any, op: str, kind: str) -> None
         of_rank(ranks, lambda a: slice_of(device, a, rank), device.asarray)
         return given[rank].calls
 
-    smooth = op == "cross_entropy"  # as `cases` has it
-    expected = distributed.gathered_bytes(
-        op, 3, SIZES, "float32", smooth=smooth, padded=kind != "mpi"
-    )
+    # As `cases` has them.
+    options: Any = {"cross_entropy": {"smooth": True}, "topk_softmax": {"k": K}}.get(op, {})
+    expected = distributed.gathered_bytes(op, 3, SIZES, "float32", padded=kind != "mpi", **options)
     of_kind = {
         "mpi": [("Allgather", 4 * 16), ("Allgatherv", expected)],
         "nccl": [(expected, 1, 0)],  # bytes, ncclUint8, the null stream
@@ -300,6 +340,9 @@ def test_gathered_bytes_of_wrong_arguments() -> None:
     ):  # fmt: skip
         with pytest.raises(error, match=r"gathered_bytes: "):
             distributed.gathered_bytes(*good[:place], value, *good[place + 1 :])
+    for k, error in ((None, TypeError), (65, ValueError), (0, ValueError)):
+        with pytest.raises(error, match=rf"gathered_bytes: k={k}"):
+            distributed.gathered_bytes("topk_softmax", *good[1:], k=k)
 
 
 # ------------------------------------------------------------------------------------------- errors
@@ -341,6 +384,10 @@ def outcomes(
         (lambda r, x: distributed.softmax(x, r, -1, "float16", x), TypeError, "out has dtype"),
         (lambda r, x: distributed.softmax(x, r, dtype="int8"), TypeError, "int8"),
         (lambda r, x: distributed.softmax_vjp(x, x[:1], r), ValueError, "dy has shape"),
+        (lambda r, x: distributed.topk_softmax(x, 65, r), ValueError, "k=65"),
+        (lambda r, x: distributed.topk_softmax(x, 2, r, out=(x, x)), ValueError, "out has shape"),
+        (lambda r, x: distributed.sample(x, r, seed=-1), ValueError, "seed=-1"),
+        (lambda r, x: distributed.sample(x, r, seed=0, out=x), ValueError, "give it shape"),
     ],
 )
 def test_a_rank_that_fails_gives_all_an_error(
@@ -405,6 +452,13 @@ def test_options_that_differ(device: Any) -> None:
 
     for error in outcomes(device, call):
         with pytest.raises(ValueError, match=r"z_loss=0.25.* on rank 0, .*z_loss=0.5.* on rank 1"):
+            raise error
+
+    def drawn(rank: int, ranks: distributed.Ranks, x: Any) -> Any:
+        return distributed.sample(x, ranks, seed=7 if rank == 1 else 9)
+
+    for error in outcomes(device, drawn):
+        with pytest.raises(ValueError, match=r"seed=9.* on rank 0, .*seed=7.* on rank 1"):
             raise error
 
 

@@ -53,7 +53,7 @@ def found(start: list[str]) -> list[dict[str, Any]]:
 def test_results_have_the_bits_of_one_device(found: list[dict[str, Any]], dtype: str) -> None:
     """By way of the host (float32), and with MPI that reads the arrays themselves (float16)."""
     for rank in found:
-        assert len(rank[dtype]) == 6
+        assert len(rank[dtype]) == 9
         for op, (of_ranks, of_one) in rank[dtype].items():
             assert of_ranks == of_one, (rank["rank"], op)
         assert rank[dtype] == found[0][dtype]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,8 @@ def test_pieces_have_the_bits_of_whole_rows(device: Any, op: str, dtype: str) ->
 
 
 def test_every_function_is_tried() -> None:
-    assert {*OF_ELEMENTS, "cross_entropy", "cross_entropy_vjp"} == set(nodes.OPERATIONS)
+    others = {"cross_entropy", "cross_entropy_vjp", "topk_softmax", "sample"}
+    assert {*OF_ELEMENTS, *others} == set(nodes.OPERATIONS)
 
 
 # Pieces of each kind: one, halves, single chunks, ranges that are no subtrees; rows of powers of
@@ -275,6 +277,270 @@ def test_vjp_of_losses(device: Any) -> None:
     whole = cs.cross_entropy_vjp(*map(device.asarray, (x, target, dloss)))
     results = in_pieces(device, "cross_entropy_vjp", [x, target, dloss], CUTS)
     assert_joins(device, results, whole, LENGTH)
+
+
+# --------------------------------------------------------------------------------------- selections
+
+SELECTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "one": ("topk_softmax", {"k": 1}),
+    "few": ("topk_softmax", {"k": 8}),
+    "most": ("topk_softmax", {"k": 64}),
+    "gates": ("topk_softmax", {"k": 6, "normalise": "topk"}),
+    "many gates": ("topk_softmax", {"k": 33, "normalise": "topk"}),
+    "sample": ("sample", {"seed": 2**40 + 7}),
+    "hot sample": ("sample", {"seed": 1, "temperature": 3.0}),
+    "cold sample": ("sample", {"seed": 1, "temperature": 0.0}),
+}
+
+
+def assert_selects(
+    device: Any, x: np.ndarray, cuts: tuple[int, ...], kinds: Any = tuple(SELECTIONS), **how: Any
+) -> None:
+    """Assert that each piece gives the values and indices of whole rows, of some `SELECTIONS`."""
+    for kind in kinds:
+        op, given = SELECTIONS[kind]
+        options = given | ({"k": min(given["k"], x.shape[-1])} if "k" in given else {})
+        whole = getattr(cs, op)(device.asarray(x), **options)
+        expected = whole if isinstance(whole, tuple) else (whole,)
+        for result in in_pieces(device, op, [x], cuts, **how, **options):
+            found = result if isinstance(result, tuple) else (result,)
+            for a, b in zip(found, expected, strict=True):
+                a, b = device.asnumpy(a), device.asnumpy(b)
+                np.testing.assert_array_equal(bits(a), bits(b), err_msg=f"{kind} {x.shape} {cuts}")
+
+
+def tied(rows: int, n: int, dtype: str) -> np.ndarray:
+    """Return logits, of which every second row has few values, and equal ones in every piece."""
+    x = logits((rows, n), dtype)
+    x[1::2] = np.round(x[1::2].astype(np.float32)).astype(x.dtype)
+    return x
+
+
+SELECTED = [
+    *((kind, "float32") for kind in SELECTIONS),
+    *itertools.product(("few", "sample"), ("float16", "float64")),
+]
+OTHER_SELECTIONS = [c for c in itertools.product(SELECTIONS, DTYPES) if c not in SELECTED]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [*SELECTED, *exhaustive(OTHER_SELECTIONS)])
+def test_selections(device: Any, kind: str, dtype: str) -> None:
+    assert_selects(device, tied(3, LENGTH, dtype), CUTS, [kind])
+
+
+@pytest.mark.parametrize(
+    ("n", "cuts"),
+    [
+        (4096, (0, 4096)),
+        (4096, (0, 2048, 4096)),
+        (4100, (0, 4096, 4100)),  # the last piece has fewer elements than are selected
+        (7 * 1024 + 1, (0, 3072, 7168, 7169)),
+        (7 * 1024, (0, 1024, 6144, 7168)),
+        (7 * 1024, tuple(range(0, 7169, 1024))),
+        (9 * 1024, (0, 2048, 3072, 7168, 9216)),
+        (700, (0, 700)),
+        (40, (0, 0, 40, 40)),
+        (3, (0, 3)),
+        (1, (0, 1, 1)),
+    ],
+)
+def test_selections_from_pieces_of_every_kind(device: Any, n: int, cuts: tuple[int, ...]) -> None:
+    kinds = ("few", "most", "many gates", "sample")
+    assert_selects(device, tied(2, n, "float32"), cuts, kinds)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_list_of_several_chunks(device: Any, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of many rows, whose warps have more than a chunk each."""
+    monkeypatch.setattr("cusoftmax.planning.pieces.lists_of_piece", lambda _: most)
+    n = (20 + most) * 1024 + 5  # a plan that no other test has
+    x = tied(2, n, "float32")
+    for cuts in ((0, 4096, n), (0, 3072, n - 5, n)):
+        assert_selects(device, x, cuts, ("few", "gates", "sample"))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_blocks_that_go_on_to_other_rows(
+    device: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("topk", "pieces"):
+        monkeypatch.setattr(f"cusoftmax.planning.{module}.MAX_GRID", 2)
+    n = 3 * 1024 + 13 + seed  # a plan that no other test has
+    x, cuts = tied(19, n, "float32"), (0, 1024, n)
+    with device.on(seed=seed):
+        assert_selects(device, x, cuts, ("few", "gates", "sample"))
+        assert_selects(device, x[:, : 40 + seed], (0, 40 + seed), ("few", "sample"))
+        whole = cs.softmax(device.asarray(x))
+        assert_joins(device, in_pieces(device, "softmax", [x], cuts), whole, n)
+
+
+def test_selections_of_special_values(device: Any) -> None:
+    n = 4 * 1024 + 3  # of which the last piece has fewer than are selected
+    for dtype in ("float32", "float16"):
+        x = logits((8, n), dtype)
+        x[0, [3071, 3072]] = np.nan
+        x[1, [1, 4000]] = np.inf
+        x[2, :3072] = -np.inf
+        x[3] = -np.inf
+        x[4], x[5] = 0.0, -0.0
+        x[5, 1024:] = 0.0
+        x[6] = -np.inf
+        x[6, [1023, n - 1]] = 1.0  # fewer numbers than are selected
+        x[7, 2000], x[7, 4097] = np.inf, np.nan
+        cuts = (0, 1024, 1024, 3072, 4096, n)
+        assert_selects(device, x, cuts, ("most", "gates", "sample", "cold sample"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_indices_of_more_than_32_bits(device: Any, dtype: str) -> None:
+    """A piece far from the row's start, taken for the whole row: no memory holds the rest."""
+    x, first = logits((2, 1024), dtype), 5 * 2**33
+    place: Any = {"offset": first, "length": first + 1024, "k": 3, "normalise": "topk"}
+    made = nodes.partial(device.asarray(x), "topk_softmax", **place)
+    whole = replace(made, offset=0, size=made.length)
+    _, indices = nodes.apply(device.asarray(x[:, :0]), whole, offset=0)
+    expected = first + np.argsort(-x, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(device.asnumpy(indices), expected)
+
+
+def test_selections_of_integers(device: Any) -> None:
+    rng = np.random.default_rng(0)
+    for dtype in ("int64", "int16"):
+        high = np.iinfo(dtype).max  # beyond 2**53, logits differ that are equal as float64
+        x = rng.integers(high - 900, high, (2, LENGTH), dtype)
+        assert_selects(device, x, CUTS, ("few", "gates", "cold sample"))
+
+
+def test_selections_in_any_order_of_combining(device: Any) -> None:
+    n = 5 * 1024 + 3
+    x, cuts = tied(2, n, "float32"), (*range(0, n, 1024), n)
+
+    def from_the_end(made: list[nodes.Nodes]) -> nodes.Nodes:
+        result = made[-1]
+        for each in made[-2::-1]:
+            result = nodes.combine([result, each])
+        return result
+
+    def by_twos(made: list[nodes.Nodes]) -> nodes.Nodes:
+        while len(made) > 1:
+            made = [nodes.combine(made[i : i + 2]) for i in range(0, len(made), 2)]
+        return made[0]
+
+    for combine in (from_the_end, by_twos):
+        assert_selects(device, x, cuts, ("few", "gates", "sample"), combine=combine)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_order_of_threads_changes_no_selection(device: Any, seed: int) -> None:
+    with device.on(seed=seed):
+        assert_selects(device, tied(2, 4 * 1024 + 9, "float32"), (0, 1024, 4096, 4105))
+
+
+def test_selections_of_several_dimensions_and_into_arrays(device: Any) -> None:
+    n, k = 3 * 1024, 5
+    x = logits((2, 3, n), "float32")
+    values, indices = (device.asnumpy(a) for a in cs.topk_softmax(device.asarray(x), k))
+    drawn = device.asnumpy(cs.sample(device.asarray(x), seed=3))
+    swapped = device.asarray(np.ascontiguousarray(x.transpose(1, 0, 2))).transpose(2, 1, 0)
+    made = [
+        nodes.partial(swapped[i : i + 1024], "topk_softmax", offset=i, length=n, axis=0, k=k)
+        for i in (0, 1024, 2048)
+    ]
+    whole = nodes.combine(made)
+    out = (
+        device.asarray(np.zeros((3, k, 2), np.float32)).transpose(1, 2, 0),
+        device.asarray(np.zeros((2 * k, 2, 3), np.int64))[::2],
+    )
+    for first, end in ((0, 1024), (5, 5), (2048, 2049)):  # nothing of the piece is read
+        place = {"offset": n if first == 2048 else 0}
+        piece = swapped[first:end] if first != 2048 else swapped[:0]
+        assert nodes.apply(piece, whole, out=out, **place) is not None
+        for found, expected in zip(out, (values, indices), strict=True):
+            moved = device.asnumpy(found).transpose(1, 2, 0)
+            np.testing.assert_array_equal(bits(moved), bits(expected))
+    made = [
+        nodes.partial(swapped[i : i + 1024], "sample", offset=i, length=n, axis=0, seed=3)
+        for i in (0, 1024, 2048)
+    ]
+    result = nodes.apply(swapped[:0], nodes.combine(made), offset=0)
+    np.testing.assert_array_equal(device.asnumpy(result), drawn)
+
+
+def test_dtype_of_selected_values(device: Any) -> None:
+    x = logits((2, 2048), "float16")
+    place: Any = {"offset": 0, "length": 2048, "k": 3}
+    made = nodes.partial(device.asarray(x), "topk_softmax", dtype="float32", **place)
+    values, indices = nodes.apply(device.asarray(x), made, offset=0)
+    expected = cs.topk_softmax(device.asarray(x), 3, dtype="float32")
+    assert (values.dtype, indices.dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(device.asnumpy(values), device.asnumpy(expected[0]))
+
+
+def test_words_of_selections(device: Any) -> None:
+    """A key and an index of 64 bits for each element, and without sums one node for any piece."""
+    for kind, dtype, words, subtrees in (
+        ("few", "float32", 4 + 3 * 8, 2), ("few", "float64", 4 + 2 * 8, 2),
+        ("gates", "float16", 3 * 6, 1), ("sample", "float32", 3, 1),
+    ):  # fmt: skip
+        op, options = SELECTIONS[kind]
+        x = device.asarray(logits((2, 3072), dtype))
+        made = nodes.partial(x, op, offset=1024, length=5000, **options)
+        assert made.array.shape == (subtrees, 2, words) == made.shape_of(1024, 3072)
+        assert nodes.partial(x[:, :0], op, offset=0, length=5000, **options).array.size == 0
+
+
+def test_no_rows_to_select_from(device: Any) -> None:
+    x = device.asarray(np.zeros((0, 2048), np.float32))
+    for op, options, shapes in (
+        ("topk_softmax", {"k": 3}, ((0, 3), (0, 3))),
+        ("sample", {"seed": 0}, ((0,),)),
+    ):
+        made = [
+            nodes.partial(x[:, i : i + 1024], op, offset=i, length=2048, **options)
+            for i in (0, 1024)
+        ]
+        found = nodes.apply(x, nodes.combine(made), offset=0)
+        assert tuple(a.shape for a in (found if op == "topk_softmax" else (found,))) == shapes
+
+
+def test_wrong_selections(device: Any) -> None:
+    x = device.asarray(np.zeros((2, 2048), np.float32))
+
+    def part(op: str, first: int = 0, **options: Any) -> nodes.Nodes:
+        return nodes.partial(x[:, first:], op, **({"offset": first, "length": 2048} | options))
+
+    def few(**options: Any) -> nodes.Nodes:
+        return nodes.partial(x[:, :2], "topk_softmax", offset=0, length=2, **options)
+
+    seed = {"seed": 1}
+    for wrong, kind, message in (
+        (lambda: part("topk_softmax"), TypeError, "partial: k=None is not accepted"),
+        (lambda: part("topk_softmax", k=65), ValueError, "partial: k=65 is not accepted"),
+        (lambda: part("topk_softmax", k=0), ValueError, "partial: k=0 is not accepted"),
+        (lambda: part("topk_softmax", k=2.0), TypeError, "k=2.0"),
+        (lambda: few(k=3), ValueError, "k=3, but a row has only 2 elements"),
+        (lambda: few(k=1, normalise="rows"), ValueError, "normalise='rows'"),
+        (lambda: part("topk_softmax", k=1, seed=1), TypeError, "topk_softmax has no seed="),
+        (lambda: part("softmax", k=1), TypeError, "softmax has no k="),
+        (lambda: part("sample"), TypeError, "partial: seed=None is not accepted"),
+        (lambda: part("sample", seed=-1), ValueError, "partial: seed=-1 is not accepted"),
+        (lambda: part("sample", temperature=-1.0, **seed), ValueError, "temperature=-1.0"),
+        (lambda: part("sample", dtype="float32", **seed), TypeError, "sample has no dtype="),
+        (lambda: part("sample", weight=x, **seed), TypeError, "sample has no weight="),
+        (lambda: nodes.partial(x[:, :0], "sample", offset=0, length=0, **seed), ValueError,
+         "row no element"),
+        (lambda: nodes.combine([part("topk_softmax", k=1), part("topk_softmax", 1024, k=2)]),
+         ValueError, "nodes of options="),
+        (lambda: part("topk_softmax", k=1, axis=2), AxisError, "axis 2"),
+        (lambda: nodes.partial(x, "sample", x, offset=0, length=2048, **seed), TypeError,
+         "2 arrays for sample"),
+        (lambda: nodes.partial(x.T, "sample", offset=0, length=2, **seed), ValueError,
+         "not neighbours"),
+        (lambda: nodes.apply(x, part("topk_softmax", k=2), offset=0, out=x), TypeError, "out"),
+        (lambda: nodes.apply(x, part("sample", **seed), offset=0, out=x), TypeError, "int64"),
+    ):  # fmt: skip
+        with pytest.raises(kind, match=message):
+            wrong()
 
 
 # ----------------------------------------------------------------------------------- special values
