@@ -196,6 +196,12 @@ CSM_DEVICE unsigned long long wide_product(unsigned a, unsigned b) {
   return product;
 }
 
+// The same number, which the compiler would compute again wherever it is used.
+CSM_DEVICE int computed_once(int value) {
+  asm("" : "+r"(value));
+  return value;
+}
+
 // Tells the compiler to move the code for a condition out of the way.
 CSM_DEVICE bool unlikely(bool condition) { return __builtin_expect(condition, 0); }
 

@@ -129,6 +129,7 @@ CSM_DEVICE void finish_copies(CSM_WHERE) { machine->complete_copies(line, file);
 CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
+CSM_DEVICE int computed_once(int value) { return value; }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
 CSM_DEVICE double bits_to_double(u64 bits) { return same_bits<double>(bits); }
 CSM_DEVICE u64 double_to_bits(double value) { return same_bits<u64>(value); }
