@@ -185,6 +185,31 @@ CSM_DEVICE int leading_zeros(unsigned bits) { return __clz(static_cast<int>(bits
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
 CSM_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 CSM_DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); }
+// The bits of a number, of which +0 has those of −0 too, and any NaN 0x7fffffff: those of its sum with 0.
+CSM_DEVICE unsigned number_bits(float value) {
+  float sum;
+  asm("add.rn.f32 %0, %1, 0f00000000;" : "=f"(sum) : "f"(value));
+  return __float_as_uint(sum);
+}
+// The bits of `word`, one up, and behind them the sign of a − b, which is + for NaN and where both are equal, but for
+// a = −0 and b = 0.
+CSM_DEVICE unsigned shift_in_sign(unsigned word, float a, float b) {
+  float difference;
+  asm("sub.rn.f32 %0, %1, %2;" : "=f"(difference) : "f"(a), "f"(b));
+  return __funnelshift_l(__float_as_uint(difference), word, 1);
+}
+CSM_DEVICE int set_bits(unsigned bits) { return __popc(bits); }
+// The larger and the smaller of two numbers, subnormal ones too; of a number and NaN the number.
+CSM_DEVICE float larger_number(float a, float b) {
+  float result;
+  asm("max.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+CSM_DEVICE float smaller_number(float a, float b) {
+  float result;
+  asm("min.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
 CSM_DEVICE unsigned long long double_to_bits(double value) { return __double_as_longlong(value); }
 
@@ -194,6 +219,12 @@ CSM_DEVICE unsigned long long wide_product(unsigned a, unsigned b) {
   unsigned long long product;
   asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
   return product;
+}
+
+// The same number, which the compiler would compute again wherever it is used.
+CSM_DEVICE int computed_once(int value) {
+  asm("" : "+r"(value));
+  return value;
 }
 
 // Tells the compiler to move the code for a condition out of the way.

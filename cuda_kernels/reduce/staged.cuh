@@ -134,7 +134,9 @@ class Staged {
 template <class Op, int kLanes, int kItems, int kActsFor = 1>
 class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kActsFor> {
  public:
-  CSM_DEVICE StagedTile(i64 first, i64 n) : RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kActsFor>(first, n) {}
+  CSM_DEVICE StagedTile(i64 first, i64 n) : RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kActsFor>(first, n) {
+    this->mine_ = computed_once(this->mine_);  // each access has a condition
+  }
 
   template <class From>
   CSM_DEVICE void load_elements(const From& staged, int place) {

@@ -36,6 +36,7 @@ class KeyTile {
 #pragma unroll
       for (int i = 0; i < kVec; ++i) enter(v * kVec + i, got.item[i], context);
     }
+    if constexpr (kDraws) set_limits(context);
   }
 
   // Sets the elements without reading: the one at each place of the chunk becomes get(place).
@@ -46,6 +47,7 @@ class KeyTile {
       const In x = get(lane_place() + step_of(i));
       enter(i, present(i) ? x : absent<In>(), context);
     }
+    if constexpr (kDraws) set_limits(context);
   }
 
   // The chunk's node, for operations with sums.
@@ -73,16 +75,28 @@ class KeyTile {
     return true;
   }
 
+  // An element of this lane as a number, and one at a place in the chunk, which is read again.
+  CSM_DEVICE Number number(int i) const { return {widen(x_[i])}; }
+  CSM_DEVICE Local read_again(const Arguments& args, const Row& row, int place) const {
+    const bool wanted = place < length_;
+    In x = absent<In>();
+    if constexpr (kStaged<0>) {
+      if (wanted) x = Shared<In>(row.staged[0]).load(static_cast<int>(first_) + place);
+    } else {
+      x = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, x);
+    }
+    return local_at(Order<In>::key(x), place);
+  }
+  // The place in the chunk of item i of a lane.
+  CSM_DEVICE static int place_of(int lane, int i) { return lane * kVec + step_of(i); }
+
   // An element of this lane. Its place is yet without the lane's: see in_chunk().
   CSM_DEVICE Local item(int i) const {
     const Local local = local_at(Order<Compared>::key(x_[i]), step_of(i));
     return kEndsLowest || present(i) ? local : no_local();
   }
   // The same with its place in the chunk.
-  CSM_DEVICE Local in_chunk(Local item) const {
-    const int step = csm::place_of(item);
-    return step < kChunk ? local_at(key_of(item), lane_place() + step) : no_local();
-  }
+  CSM_DEVICE Local in_chunk(Local item) const { return moved(item, lane_place()); }
   // The same with its index in the row.
   CSM_DEVICE Candidate in_row(Local found) const {
     const int place = csm::place_of(found);
@@ -122,7 +136,6 @@ class KeyTile {
 
   Compared x_[kItems];  // if it draws, without noise
   Acc limit_[kDraws ? kItems : 1];
-  RowWords words_;
   i64 first_;
   int length_;  // elements of the row from the chunk's start on, at most kChunk; 0 or less if there are none
 
@@ -132,15 +145,47 @@ class KeyTile {
     else return T(0);
   }
   CSM_DEVICE void enter(int i, In x, const RowContext& context) {
-    const Place place = {first_ + lane_place(), step_of(i)};
     if constexpr (kDraws) {
-      // Four neighbours share a counter. The compiler would not see it here.
-      constexpr bool kShares = kVec % 4 == 0;
-      if (!kShares || i % 4 == 0) words_ = Op::words(place, context);
       x_[i] = narrow<Compared>(widen(x));  // here an Acc; NVRTC 13.0 wants a type of the case not taken too
-      limit_[i] = Op::limit(x_[i], words_[kShares ? i % 4 : words_.index], context);
     } else {
-      x_[i] = Op::compared(x, place, context);
+      x_[i] = Op::compared(x, {first_ + lane_place(), step_of(i)}, context);
+    }
+  }
+  // Four neighbours share a counter. Where they are in several lanes, each of these forms the words of one item, or
+  // two, of all: those that others need are exchanged.
+  CSM_DEVICE void set_limits(const RowContext& context) {
+    constexpr int kSharing = kVec < 4 ? 4 / kVec : 1, kOfLane = 4 / kSharing;
+    constexpr bool kExchanges = kLanes >= kSharing;
+    const int sharer = thread_index() % kSharing;
+    const i64 start = first_ + (lane_place() & ~3) + sharer * (kLanes * kVec);
+#pragma unroll
+    for (int i = 0; i < kItems; i += 4) {
+      u32 word[4];
+      if constexpr (kExchanges) {
+        const RandomWords words = Op::words({start, step_of(i)}, context).of;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) word[k] = words.word[k];
+#pragma unroll
+        for (int mask = 1; mask < kSharing; mask *= 2) {
+          const bool upper = sharer & mask;
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            const int other = k ^ mask * kOfLane;
+            if (other < k) continue;
+            const u32 given = shuffle_xor(upper ? word[k] : word[other], mask, kLanes);
+            if (upper) word[k] = given;
+            else word[other] = given;
+          }
+        }
+      } else {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const RowWords words = Op::words({first_ + lane_place(), step_of(i + k)}, context);
+          word[k] = words[words.index];
+        }
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) limit_[i + k] = Op::limit(x_[i + k], word[k], context);
     }
   }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
@@ -173,25 +218,79 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
   }
 #pragma unroll
   for (int i = 0; i < kListed; ++i) best[i] = tile.in_chunk(best[i]);
+  Picks picks;
+  if constexpr (kListed == kPicks) {
+    merge_over_lanes(best);
 #pragma unroll
-  for (int mask = 1; mask < kLanes; mask *= 2) {
-    Local other[kListed];
+    for (int s = 0; s < kSlots; ++s) picks.slot(s) = tile.in_row(best[s]);
+  } else {
 #pragma unroll
-    for (int i = 0; i < kListed; ++i) other[i] = exchange(best[i], mask);
-    merge_in_lane(best, other);
+    for (int mask = 1; mask < kLanes; mask *= 2) best[0] = chosen(best[0], exchange(best[0], mask), true);
+    if (thread_index() % kLanes == 0) picks.slot(0) = tile.in_row(best[0]);
   }
-  // A lane's own by halves: chosen one by one they would be an array in local memory, indexed by the lane.
+  return picks;
+}
+
+// The same where a key leaves no room for a place in a word of 32 bits. Only numbers are sorted, in two instructions
+// where a word of 64 bits takes six. All elements that are not below the last of the best are those that are picked,
+// unless some equal it; each lane reads as many of them again as it has slots, and these are sorted.
+constexpr bool kSortsNumbers = kSorts && kRowOutputs > 1 && sizeof(Local) > 4 && kItems >= 16 && kItems % kPicks == 0;
+template <class Op>
+CSM_DEVICE Picks pick_above_last(const KeyTile<Op>& tile, const Arguments& args, const Row& row) {
+  const int lane = thread_index() % kLanes;
+  Number best[kPicks];
+#pragma unroll
+  for (int start = 0; start < kItems; start += kPicks) {
+    if (start > 0 && start % kMaxVec == 0 && !tile.reached(start)) continue;
+    Number next[kPicks];
+    // NaN, which is best of all, is as large as a number can be.
+#pragma unroll
+    for (int i = 0; i < kPicks; ++i) next[i] = chosen(tile.number(start + i), {-negative_infinity()}, false);
+    sort_in_lane(next);
+    if (start > 0) {
+      merge_in_lane(best, next);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPicks; ++i) best[i] = next[i];
+    }
+  }
+  merge_over_lanes(best);
+  const float last = shuffle(best[kSlots - 1].value, kLanes - 1, kLanes);
+  const float least = float_to_bits(last) << 1 == 0 ? -0.0f : last;  // both zeros are equal
+  unsigned below = 0;
+#pragma unroll
+  for (int i = kItems - 1; i >= 0; --i) below = shift_in_sign(below, tile.number(i).value, least);
+  const unsigned mine = ~below & (~0u >> (32 - kItems));
+  int count = set_bits(mine);
+#pragma unroll
+  for (int mask = 1; mask < kLanes; mask *= 2) count += shuffle_xor(count, mask, kLanes);
+  if (any_lane(count != kPicks)) return pick_sorted(tile);
+
+  // Counted lane by lane, the picks of this lane's slots are those from `rest` on.
+  int rest[kSlots], number[kSlots], owner[kSlots];
+  unsigned among[kSlots];
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) rest[s] = lane * kSlots + s;
+#pragma unroll
+  for (int other = 0; other < kLanes; ++other) {
+    const unsigned theirs = shuffle(mine, other, kLanes);
+    const int more = set_bits(theirs);
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      if (rest[s] >= 0) number[s] = rest[s], owner[s] = other, among[s] = theirs;
+      rest[s] -= more;
+    }
+  }
+  Local found[kSlots];
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    for (; number[s] > 0; --number[s]) among[s] &= among[s] - 1;
+    found[s] = tile.read_again(args, row, tile.place_of(owner[s], lowest_bit(among[s])));
+  }
+  sort_over_lanes(found);
   Picks picks;
 #pragma unroll
-  for (int half = kListed / 2; half >= kSlots; half /= 2) {
-    const bool upper = thread_index() % kLanes * kSlots & half;
-#pragma unroll
-    for (int i = 0; i < half; ++i) best[i] = upper ? best[i + half] : best[i];
-  }
-  if (thread_index() % kLanes * kSlots < kListed) {
-#pragma unroll
-    for (int s = 0; s < kSlots && s < kListed; ++s) picks.slot(s) = tile.in_row(best[s]);
-  }
+  for (int s = 0; s < kSlots; ++s) picks.slot(s) = tile.in_row(found[s]);
   return picks;
 }
 
@@ -243,12 +342,13 @@ CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k, const RowConte
     const Local offer = tile.in_chunk(mine);
     const bool offers = above(tile.in_row(offer), floor);
     if (!any_lane(offers)) break;
-    const Local sorted = sorted_over_lanes(offers ? offer : no_local());
+    Local sorted[1] = {offers ? offer : no_local()};
+    sort_over_lanes(sorted);
     Picks fresh;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       const int place = Picks::place_of(s);
-      const Local found = from_lane(sorted, place % kLanes);
+      const Local found = from_lane(sorted[0], place % kLanes);
       fresh.slot(s) = place < kLanes ? tile.in_row(found) : no_candidate();
     }
     picks.merge(fresh);

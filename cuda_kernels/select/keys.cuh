@@ -8,19 +8,20 @@
 
 namespace csm {
 
-// The key of a float, which is no NaN, from its bits (sign and magnitude), and back.
+// The key of a float from its bits (sign and magnitude), of which 0 and NaN have one pattern each; and back.
 template <class Bits>
 constexpr Bits kSignOf = Bits(1) << (8 * sizeof(Bits) - 1);
 template <class Bits>
 CSM_DEVICE Bits key_of_bits(Bits bits) {
-  return bits & kSignOf<Bits> ? Bits(0) - bits : bits | kSignOf<Bits>;
+  return bits & kSignOf<Bits> ? ~bits : bits ^ kSignOf<Bits>;
 }
 template <class Bits>
 CSM_DEVICE Bits bits_of_key(Bits key) {
-  return key & kSignOf<Bits> ? key ^ kSignOf<Bits> : Bits(0) - key;
+  return key & kSignOf<Bits> ? key ^ kSignOf<Bits> : ~key;
 }
 
-// The keys of a stored type. This one is for integers and bool. kFree is the number of a key's low bits that are 0.
+// The keys of a stored type. This one is for integers and bool. kFree is the number of a key's low bits that tell
+// nothing.
 template <class T>
 struct Order {
   using Key = typename NthType<(sizeof(T) > 4), u32, u64>::type;
@@ -33,25 +34,34 @@ template <>
 struct Order<float> {
   using Key = u32;
   static constexpr int kFree = 0;
-  CSM_DEVICE static Key key(float x) { return key_of_bits<u32>(x == x ? float_to_bits(x) : 0x7fffe000u); }
+  CSM_DEVICE static Key key(float x) {
+    const u32 bits = number_bits(x);
+    return bits ^ (static_cast<u32>(static_cast<int>(bits) >> 31) | kSignOf<u32>);
+  }
   CSM_DEVICE static Acc number(Key key) { return static_cast<Acc>(bits_to_float(bits_of_key(key))); }
 };
 // 16-bit floats have the keys of the same numbers as float32.
-template <>
-struct Order<f16> : Order<float> {
+struct NarrowOrder : Order<float> {
   static constexpr int kFree = 13;
+  CSM_DEVICE static Acc number(Key key) {
+    return static_cast<Acc>(bits_to_float(bits_of_key(key) & ~((1u << kFree) - 1)));
+  }
+};
+template <>
+struct Order<f16> : NarrowOrder {
   CSM_DEVICE static Key key(f16 x) { return Order<float>::key(half_to_float(x.bits)); }
 };
 template <>
-struct Order<bf16> : Order<float> {
-  static constexpr int kFree = 13;
+struct Order<bf16> : NarrowOrder {
   CSM_DEVICE static Key key(bf16 x) { return Order<float>::key(bfloat_to_float(x.bits)); }
 };
 template <>
 struct Order<double> {
   using Key = u64;
   static constexpr int kFree = 0;
-  CSM_DEVICE static Key key(double x) { return key_of_bits<u64>(x == x ? double_to_bits(x) : 0x7fffffffffffffffull); }
+  CSM_DEVICE static Key key(double x) {
+    return key_of_bits<u64>(x == x ? x == 0.0 ? u64(0) : double_to_bits(x) : 0x7fffffffffffffffull);
+  }
   CSM_DEVICE static Acc number(Key key) { return static_cast<Acc>(bits_to_double(bits_of_key(key))); }
 };
 

@@ -29,7 +29,8 @@ struct Packed {
 using Local = NthType<(sizeof(Key) > 4), Packed, Ranked<int>>::type;
 
 CSM_DEVICE void set_local(Packed& to, Key key, int place) {
-  to.word = Packed::Word(key) << Packed::kShift | static_cast<unsigned>(Packed::kPlaces - 1 - place);
+  const Packed::Word shifted = Packed::Word(key) << Packed::kShift;
+  to.word = (shifted & ~(Packed::Word(Packed::kPlaces) - 1)) | static_cast<unsigned>(Packed::kPlaces - 1 - place);
 }
 CSM_DEVICE void set_local(Ranked<int>& to, Key key, int place) { to = {key, place}; }
 CSM_DEVICE Local local_at(Key key, int place) {
@@ -44,6 +45,9 @@ CSM_DEVICE Key key_of(Packed a) {
   return static_cast<Key>((a.word & ~(Packed::Word(Packed::kPlaces) - 1)) >> Packed::kShift);
 }
 CSM_DEVICE Key key_of(Ranked<int> a) { return a.key; }
+// Adds to the place of an element, which has none of these bits.
+CSM_DEVICE Packed moved(Packed a, int by) { return {a.word & ~static_cast<Packed::Word>(by)}; }
+CSM_DEVICE Ranked<int> moved(Ranked<int> a, int by) { return {a.key, a.index | by}; }
 
 // No element. Every element is better.
 CSM_DEVICE Candidate no_candidate() { return {Key(0), static_cast<i64>(~0ull >> 1)}; }
@@ -81,9 +85,23 @@ CSM_DEVICE void put_in_order(Local& a, Local& b) {
   b = swap ? first : second;
 }
 
+// A number alone, for the same lists: to put two in order takes two instructions. NaN is not better than a number.
+struct Number {
+  float value;
+};
+CSM_DEVICE Number exchange(Number a, int lane_mask) { return {shuffle_xor(a.value, lane_mask, kLanes)}; }
+CSM_DEVICE Number chosen(Number mine, Number other, bool better) {
+  return {better ? larger_number(mine.value, other.value) : smaller_number(mine.value, other.value)};
+}
+CSM_DEVICE void put_in_order(Number& a, Number& b) {
+  const Number first = a, second = b;
+  a = chosen(first, second, true);
+  b = chosen(first, second, false);
+}
+
 // Sorts the elements of a lane, the best first: Batcher's odd-even merge sort.
-template <int kCount>
-CSM_DEVICE void sort_in_lane(Local (&a)[kCount]) {
+template <class Element, int kCount>
+CSM_DEVICE void sort_in_lane(Element (&a)[kCount]) {
 #pragma unroll
   for (int size = 1; size < kCount; size *= 2) {
 #pragma unroll
@@ -100,8 +118,8 @@ CSM_DEVICE void sort_in_lane(Local (&a)[kCount]) {
 
 // Keeps the best of two lists, sorted. With the other list reversed, the better element of each pair of places is one
 // of the best of all; they form a bitonic sequence, which a bitonic merge sorts.
-template <int kCount>
-CSM_DEVICE void merge_in_lane(Local (&a)[kCount], const Local (&b)[kCount]) {
+template <class Element, int kCount>
+CSM_DEVICE void merge_in_lane(Element (&a)[kCount], const Element (&b)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) a[i] = chosen(a[i], b[kCount - 1 - i], true);
 #pragma unroll
@@ -113,17 +131,67 @@ CSM_DEVICE void merge_in_lane(Local (&a)[kCount], const Local (&b)[kCount]) {
   }
 }
 
-// One element a lane, sorted over the lanes, the best first: Batcher's bitonic sort.
-CSM_DEVICE Local sorted_over_lanes(Local mine) {
+// Merges the sorted lists of all lanes into one, of which each lane keeps its part: kCount / kLanes places, those of
+// lane 0 first. Two lists of several lanes each, the second with its parts in reverse, meet as in merge_in_lane(); but
+// of the pairs of places, and of what is compared then, each lane has its share.
+template <class Element, int kCount>
+CSM_DEVICE void merge_over_lanes(Element (&a)[kCount]) {
   const int lane = thread_index() % kLanes;
 #pragma unroll
-  for (int size = 2; size <= kLanes; size *= 2) {
+  for (int mask = kLanes / 2; mask >= 1; mask /= 2) {
+    const int kept = kCount * mask / kLanes;
+    const bool reverse = lane & mask / 2;  // for the next merge
+    Element other[kCount];
+    const auto keep_first = [&](int bit) {
 #pragma unroll
-    for (int mask = size / 2; mask >= 1; mask /= 2) {
-      mine = chosen(mine, exchange(mine, mask), ((lane & mask) == 0) == ((lane & size) == 0));
+      for (int i = 0; i < kCount; ++i) {
+        if (i < kept) a[i] = chosen(a[i], other[i], ((lane & bit) == 0) != reverse);
+      }
+    };
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (i < kept) a[i] = chosen(a[i], exchange(a[2 * kept - 1 - i], mask), true);
+    }
+#pragma unroll
+    for (int bit = kLanes / 2; bit > mask; bit /= 2) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        if (i < kept) other[i] = exchange(a[i], bit);
+      }
+      keep_first(bit);
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (i < kept) other[i] = exchange(a[kept - 1 - i], mask);
+    }
+    keep_first(mask);
+#pragma unroll
+    for (int step = kCount / 2; step >= 1; step /= 2) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        if (i + step < kept && !(i & step)) put_in_order(a[i], a[i | step]);
+      }
     }
   }
-  return mine;
+}
+
+// kCount elements a lane, sorted over the lanes, the best first: Batcher's bitonic sort.
+template <int kCount>
+CSM_DEVICE void sort_over_lanes(Local (&a)[kCount]) {
+  const int first = thread_index() % kLanes * kCount;
+#pragma unroll
+  for (int size = 2; size <= kLanes * kCount; size *= 2) {
+#pragma unroll
+    for (int step = size / 2; step >= 1; step /= 2) {
+      Local other[kCount];
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) other[i] = step < kCount ? a[i ^ step] : exchange(a[i], step / kCount);
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        a[i] = chosen(a[i], other[i], ((first + i & step) == 0) == ((first + i & size) == 0));
+      }
+    }
+  }
 }
 
 // A sorted list of kPicks places, the best element first. Place p is slot p % kSlots of lane p / kSlots. Empty places

@@ -255,6 +255,27 @@ def test_special_values(device: Any, n: int, dtype: str, normalise: str) -> None
             np.testing.assert_array_equal(got, [1, 0, 0])
 
 
+@pytest.mark.parametrize("normalise", NORMALISE)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_equals_the_last_pick_of_a_short_row(device: Any, dtype: str, normalise: str) -> None:
+    kind, rng = dtype_of(dtype), np.random.default_rng(0)
+    for n in (61, 128, 200, 256):
+        x = rng.standard_normal((11, n))
+        x[1] = np.where(x[1] > 0, 0.0, -0.0)
+        x[2] = np.where(x[2] > 1, x[2], np.where(rng.random(n) > 0.5, 0.0, -0.0))
+        x[3] = rng.integers(-2, 3, n)
+        x[4, 7:] = -inf
+        x[5, 8:] = -inf
+        x[6, ::6] = nan
+        x[7, ::9], x[7, [3, 8, 30]] = inf, [nan, -nan, nan]
+        x[8, 5:45:5] = inf
+        x[9, 5:50:5], x[9, 60] = inf, nan
+        given = x.astype(kind)
+        given[10] = rng.integers(0, 20, n).astype(f"u{kind.itemsize}").view(kind)  # subnormal
+        for k in (3, 8):
+            check(device, given, k, normalise=normalise)
+
+
 @pytest.mark.parametrize("case", ["topk_split", "topk_column", "topk_column of segments"])
 def test_special_values_in_long_rows(device: Any, case: str) -> None:
     shape, axis = SELECTIONS[case]
