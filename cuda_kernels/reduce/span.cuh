@@ -75,20 +75,10 @@ class SpanOf {
   }
 
   // Puts neutral elements behind the inputs, up to the room. At any time before the barrier that follows read().
-  template <class Op, int Operand = 0>
+  template <class Op>
   CSM_DEVICE void pad(int room) const {
-    if constexpr (Operand < kInputs) {
-      using T = Type<Operand>;
-      if constexpr (kStaged<Operand> && kHasNeutral<T, neutral_of<Op>(Operand)>) {
-        T neutral = {};
-        if constexpr (neutral_of<Op>(Operand) == Neutral::lowest) neutral = Lowest<T>::value();
 #pragma unroll 1
-        for (int i = count_ + thread_index(); i < room; i += block_threads()) {
-          Shared<T>(at_[Operand]).store(i, neutral);
-        }
-      }
-      pad<Op, Operand + 1>(room);
-    }
+    for (int i = count_ + thread_index(); i < room; i += block_threads()) pad_one<Op>(i);
   }
 
   // Copies the results back.
@@ -112,7 +102,7 @@ class SpanOf {
 #pragma unroll
           for (int k = first; k < last; ++k) global_store(to + k * kStep, got[k - first], part.wanted(k));
         }
-        if (unlikely(part.has_ends)) {
+        if (unlikely(part.may_have_end)) {
           const unsigned end = part.end();
           if (end < part.bytes) global_store(from_[Operand] + end, Shared<T>(at_[Operand] + end).load(0), true);
         }
@@ -122,6 +112,19 @@ class SpanOf {
   }
 
  private:
+  template <class Op, int Operand = 0>
+  CSM_DEVICE void pad_one(int i) const {
+    if constexpr (Operand < kInputs) {
+      using T = Type<Operand>;
+      if constexpr (kStaged<Operand> && kHasNeutral<T, neutral_of<Op>(Operand)>) {
+        T neutral = {};
+        if constexpr (neutral_of<Op>(Operand) == Neutral::lowest) neutral = Lowest<T>::value();
+        Shared<T>(at_[Operand]).store(i, neutral);
+      }
+      pad_one<Op, Operand + 1>(i);
+    }
+  }
+
   char* from_[kOperands];  // where the span starts in global memory
   int at_[kOperands];      // and in shared memory, in bytes
   int count_;
@@ -133,10 +136,14 @@ class SpanOf {
         using T = Type<Operand>;
         const Part<kSize<Operand>> part(*this);
         const int at = at_[Operand] + part.first;
-        const char* const from = from_[Operand] + part.first;
+        // Distances from the middle: an instruction has 12 bits for them.
+        constexpr int kMiddle = kCopies<Operand> / 2 * kStep;
+        const char* const middle = common_base(from_[Operand] + (part.first + static_cast<unsigned>(kMiddle)));
 #pragma unroll
-        for (int k = 0; k < kCopies<Operand>; ++k) start_copy(at + k * kStep, from + k * kStep, part.wanted(k));
-        if (unlikely(part.has_ends)) {
+        for (int k = 0; k < kCopies<Operand>; ++k) {
+          start_copy(at + k * kStep, middle + (k * kStep - kMiddle), part.wanted(k));
+        }
+        if (unlikely(part.may_have_end)) {
           const unsigned end = part.end();
           if (end < part.bytes) Shared<T>(at_[Operand] + end).store(0, global_load(from_[Operand] + end, true, T{}));
         }
@@ -189,7 +196,7 @@ class SpanOf {
     unsigned bytes;  // of the span, of which so many are before the whole sectors, and in these
     unsigned before, whole;
     int thread;
-    bool has_ends;  // whether there are others: the span of a block's rows seldom has any
+    bool may_have_end;  // whether there are others, and this thread is one of those that copy them
 
     CSM_DEVICE explicit Part(const SpanOf& span) {
       constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
@@ -200,14 +207,13 @@ class SpanOf {
       const unsigned gap = place_in<kSector>(0 - low_word(span.from_[kFirst]));
       before = gap < bytes ? gap : bytes;
       whole = (bytes - before) / kSector * kSector;
-      has_ends = whole != bytes;
+      may_have_end = whole != bytes && thread < 2 * (kSector / Size);
       first = before + static_cast<unsigned>(vector);
       left = static_cast<int>(whole) - vector;
     }
     CSM_DEVICE bool wanted(int k) const { return k * kStep < left; }
     // The byte of this thread's element at an end; none if it is behind the span.
     CSM_DEVICE unsigned end() const {
-      if (thread >= 2 * (kSector / Size)) return bytes;
       const unsigned byte = static_cast<unsigned>(thread * Size);
       return byte < before ? byte : byte + whole;
     }
