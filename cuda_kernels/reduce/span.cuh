@@ -5,11 +5,15 @@
 // single element at either end. Warp: accesses whole sectors, from the first in the span on, so that only a sector that
 // two blocks share is accessed twice. Block: all its threads copy.
 //
+// With kBulk one thread copies the whole sectors of a block's span, each operand's by one bulk copy, and the first warp
+// the single elements (the first two warps, of bytes).
+//
 // Elements keep their stored type and their place modulo 16 bytes; a tile finds them at Row::staged. The results take
 // the place of the inputs.
 //
 // Barriers are the caller's: one between read() and the tiles, one between the last tile that reads and the first that
-// writes unless results are kInPlace, one between the tiles and write(), and one before the next span.
+// writes unless results are kInPlace, one between the tiles and write(), which is results_barrier(), and one before the next
+// span.
 //
 // Where a span has room for whole chunks, pad() lets tiles access it without conditions, which would be an instruction
 // an element for each access.
