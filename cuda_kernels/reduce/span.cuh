@@ -12,8 +12,8 @@
 // the place of the inputs.
 //
 // Barriers are the caller's: one between read() and the tiles, one between the last tile that reads and the first that
-// writes unless results are kInPlace, one between the tiles and write(), which is results_barrier(), and one before the next
-// span.
+// writes unless results are kInPlace, one between the tiles and write(), which is results_barrier(), and one before the
+// next span.
 //
 // Where a span has room for whole chunks, pad() lets tiles access it without conditions, which would be an instruction
 // an element for each access.
