@@ -84,6 +84,7 @@ _SHORT = Probe("group", "softmax", "float32", (70, 61))
 _HALF = Probe("group", "softmax", "float16", (64, 1000))
 _TALL = Probe("group", "softmax", "float32", (1, 1024), rows="tall")
 _BLOCK = Probe("block", "softmax", "float32", (3, 5000), arch="sm_80")
+_BULK = replace(_BLOCK, shape=(3, 5001), arch="sm_90")
 _CLUSTER = Probe("block x8", "softmax", "float32", (2, 40000))
 _PARKED = Probe("block parked", "softmax_vjp", "float64", (2, 12000), arch="sm_80")
 _LONE = Probe("block x8 parked", "softmax_vjp", "float64", (9, 80000), only=(0,))
@@ -180,7 +181,7 @@ MUTATIONS = (
         "block: results leave before all of them are there",
         RACE,
         "patterns/block.cuh",
-        """        block_barrier();
+        """        Span::results_barrier();
         span_of(chunk).write();""",
         "        span_of(chunk).write();",
         (replace(_BLOCK, shape=(3, 5001)),),
@@ -200,6 +201,38 @@ MUTATIONS = (
         "    finish_copies();\n",
         "",
         (replace(_BLOCK, shape=(3, 5001)),),
+    ),
+    Mutation(
+        "span: bulk copies are not waited for",
+        (*RACE, "bulk copies not finished"),
+        "reduce/span.cuh",
+        "      if (first) finish_bulk_reads(kBarrier);\n",
+        "",
+        (_BULK,),
+    ),
+    Mutation(
+        "span: bulk copies of results are not waited for",
+        ("bulk copies not finished",),
+        "reduce/span.cuh",
+        "      if (first) finish_bulk_writes();\n",
+        "",
+        (_BULK,),
+    ),
+    Mutation(
+        "span: bulk copies take what is not published",
+        ("bulk copy of what is not published",),
+        "reduce/span.cuh",
+        "    if constexpr (kInBulk) publish_to_bulk_copies();\n",
+        "",
+        (_BULK,),
+    ),
+    Mutation(
+        "span: a sector too few in bulk copies",
+        (*RACE, "bulk copy of another size"),
+        "reduce/span.cuh",
+        "bytes += part_of<operand.number>().whole;",
+        "bytes += part_of<operand.number>().whole - 32;",
+        (_BULK,),
     ),
     Mutation(
         "span: an element too few behind a row",

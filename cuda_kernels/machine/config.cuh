@@ -152,6 +152,8 @@ constexpr bool kRepeated = (CSM_REPEATED >> Operand & 1) != 0;
 template <int Operand>
 constexpr bool kStaged = (CSM_STAGED >> Operand & 1) != 0;
 constexpr bool kStages = CSM_STAGED != 0;
+// Whether a block's span is copied by bulk copies.
+constexpr bool kBulk = CSM_BULK;
 
 // Whether results are so large that no cache keeps them, and each element is read once.
 constexpr bool kUncached = CSM_UNCACHED;

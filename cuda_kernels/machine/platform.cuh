@@ -180,6 +180,65 @@ CSM_DEVICE void finish_copies() {
 #endif
 }
 
+// Bulk copies (sm_90): whole runs between global memory and dynamic shared memory, from and to multiples of 16 bytes,
+// that one thread starts and waits for. They access memory through a proxy of their own, the async proxy, which sees
+// what other instructions wrote only behind a fence.
+//
+// Reads: the barrier, 8 bytes of shared memory that nothing else uses until they are finished, counts the bytes. The
+// fence orders them after its initialization, and after what any thread has done to the memory that they overwrite
+// before a block barrier. What they have written this thread sees once they are finished, others after a barrier
+// besides: that they are complete is a fence of itself.
+CSM_DEVICE void publish_to_bulk_copies() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+CSM_DEVICE unsigned shared_address(int offset) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + offset;
+}
+CSM_DEVICE void begin_bulk_reads(int barrier, unsigned bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
+  publish_to_bulk_copies();
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
+#endif
+}
+CSM_DEVICE void start_bulk_read(int to, const void* from, unsigned bytes, int barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
+#endif
+}
+CSM_DEVICE void finish_bulk_reads(int barrier) {
+#if __CUDA_ARCH__ >= 900
+  unsigned done;
+  do {
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done)
+                 : "r"(shared_address(barrier))
+                 : "memory");
+  } while (!done);
+  asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+#endif
+}
+// Writes: of what threads published and then reached a block barrier. Its shared memory may be overwritten once they
+// are finished; global memory has it when the kernel ends.
+CSM_DEVICE void start_bulk_write(void* to, int from, unsigned bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(__cvta_generic_to_global(to)),
+               "r"(shared_address(from)), "r"(bytes)
+               : "memory");
+#endif
+}
+CSM_DEVICE void finish_bulk_writes() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.commit_group; cp.async.bulk.wait_group.read 0;" ::: "memory");
+#endif
+}
+
 // Bits.
 CSM_DEVICE int leading_zeros(unsigned bits) { return __clz(static_cast<int>(bits)); }
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }

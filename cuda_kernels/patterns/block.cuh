@@ -81,7 +81,7 @@ CSM_DEVICE void run(const Arguments& args) {
       if constexpr (kStages) span_of(chunk).set_places(row, (warp - chunk) * kChunk);
       tile.write(args, row, Op::scale(m, whole, context));
       if constexpr (kStages) {
-        block_barrier();
+        Span::results_barrier();
         span_of(chunk).write();
       }
     };

@@ -43,7 +43,7 @@ CSM_DEVICE void run(const Arguments& args) {
       write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
     }
     if constexpr (kStages) {
-      block_barrier();
+      Span::results_barrier();
       span.write();
     }
   }

@@ -5,11 +5,15 @@
 // single element at either end. Warp: accesses whole sectors, from the first in the span on, so that only a sector that
 // two blocks share is accessed twice. Block: all its threads copy.
 //
+// With kBulk one thread copies the whole sectors of a block's span, each operand's by one bulk copy, and the first warp
+// the single elements (the first two warps, of bytes).
+//
 // Elements keep their stored type and their place modulo 16 bytes; a tile finds them at Row::staged. The results take
 // the place of the inputs.
 //
 // Barriers are the caller's: one between read() and the tiles, one between the last tile that reads and the first that
-// writes unless results are kInPlace, one between the tiles and write(), and one before the next span.
+// writes unless results are kInPlace, one between the tiles and write(), which is results_barrier(), and one before the
+// next span.
 //
 // Where a span has room for whole chunks, pad() lets tiles access it without conditions, which would be an instruction
 // an element for each access.
@@ -39,6 +43,9 @@ class SpanOf {
     unsigned word[4];
   };
   static constexpr int kVector = static_cast<int>(sizeof(Vector)), kSector = 32;  // bytes
+  // Whether bulk copies copy, and the bytes before the span, of the barrier that counts what they have read.
+  static constexpr bool kInBulk = kBulk && !kOfWarp;
+  static constexpr int kAhead = kInBulk ? kVector : 0, kBarrier = 0;
   static constexpr int kStep = kWarp * kVector;
   template <int Operand>
   static constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
@@ -50,7 +57,7 @@ class SpanOf {
   // Bytes of shared memory for a span of up to `room` elements. The host computes them too.
   CSM_DEVICE static int bytes(int room) {
     const int read = area<kInputs>(room), written = area<kFirstRowOutput, kFirstOutput>(room);
-    return kApart ? read + written : read > written ? read : written;
+    return kAhead + (kApart ? read + written : read > written ? read : written);
   }
 
   // `count` elements from element `first` of a row on; they may reach into the next rows. At most `room`, and at most
@@ -68,80 +75,154 @@ class SpanOf {
     }
   }
 
-  // Copies the inputs to shared memory. All vectors of all inputs are in flight at once.
+  // Copies the inputs to shared memory. All of all inputs are in flight at once.
   CSM_DEVICE void read() const {
-    read_from<0>();
-    finish_copies();
+    if constexpr (!kInBulk) {
+      each_staged<0, kInputs>([&](auto operand) { read_vectors<operand.number>(); });
+      each_staged<0, kInputs>([&](auto operand) { read_end<operand.number>(); });
+      finish_copies();
+    } else if (thread_index() < threads_at_ends<0>()) {
+      const bool first = thread_index() == 0;
+      if (first) {
+        unsigned bytes = 0;
+        each_staged<0, kInputs>([&](auto operand) { bytes += part_of<operand.number>().whole; });
+        begin_bulk_reads(kBarrier, bytes);
+        each_staged<0, kInputs>([&](auto operand) {
+          const auto part = part_of<operand.number>();
+          const char* const from = from_[operand.number] + part.before;
+          if (part.whole != 0) start_bulk_read(at_[operand.number] + part.before, from, part.whole, kBarrier);
+        });
+      }
+      each_staged<0, kInputs>([&](auto operand) { read_end<operand.number>(); });
+      if (first) finish_bulk_reads(kBarrier);
+    }
   }
 
   // Puts neutral elements behind the inputs, up to the room. At any time before the barrier that follows read().
-  template <class Op, int Operand = 0>
+  template <class Op>
   CSM_DEVICE void pad(int room) const {
+#pragma unroll 1
+    for (int i = count_ + thread_index(); i < room; i += block_threads()) pad_one<Op>(i);
+  }
+
+  // The barrier between the tiles and write().
+  CSM_DEVICE static void results_barrier() {
+    if constexpr (kInBulk) publish_to_bulk_copies();
+    block_barrier();
+  }
+
+  // Copies the results back.
+  CSM_DEVICE void write() const {
+    if constexpr (!kInBulk) {
+      each_staged<kFirstOutput, kFirstRowOutput>([&](auto operand) { write_vectors<operand.number>(); });
+      each_staged<kFirstOutput, kFirstRowOutput>([&](auto operand) { write_end<operand.number>(); });
+    } else if (thread_index() < threads_at_ends<0>()) {
+      const bool first = thread_index() == 0;
+      if (first) {
+        each_staged<kFirstOutput, kFirstRowOutput>([&](auto operand) {
+          const auto part = part_of<operand.number>();
+          char* const to = from_[operand.number] + part.before;
+          if (part.whole != 0) start_bulk_write(to, at_[operand.number] + part.before, part.whole);
+        });
+      }
+      each_staged<kFirstOutput, kFirstRowOutput>([&](auto operand) { write_end<operand.number>(); });
+      if (first) finish_bulk_writes();
+    }
+  }
+
+ private:
+  template <class Op, int Operand = 0>
+  CSM_DEVICE void pad_one(int i) const {
     if constexpr (Operand < kInputs) {
       using T = Type<Operand>;
       if constexpr (kStaged<Operand> && kHasNeutral<T, neutral_of<Op>(Operand)>) {
         T neutral = {};
         if constexpr (neutral_of<Op>(Operand) == Neutral::lowest) neutral = Lowest<T>::value();
-#pragma unroll 1
-        for (int i = count_ + thread_index(); i < room; i += block_threads()) {
-          Shared<T>(at_[Operand]).store(i, neutral);
-        }
+        Shared<T>(at_[Operand]).store(i, neutral);
       }
-      pad<Op, Operand + 1>(room);
+      pad_one<Op, Operand + 1>(i);
     }
   }
 
-  // Copies the results back.
-  template <int Operand = kFirstOutput>
-  CSM_DEVICE void write() const {
-    if constexpr (Operand < kFirstRowOutput) {
-      if constexpr (kStaged<Operand>) {
-        using T = Type<Operand>;
-        const Part<kSize<Operand>> part(*this);
-        const Shared<Vector> at(at_[Operand] + part.first);
-        char* const to = common_base(from_[Operand] + part.first);
-        constexpr int kAtOnce = 4;  // 16 registers
-#pragma unroll
-        for (int first = 0; first < kCopies<Operand>; first += kAtOnce) {
-          const int last = first + kAtOnce < kCopies<Operand> ? first + kAtOnce : kCopies<Operand>;
-          Vector got[kAtOnce];
-#pragma unroll
-          for (int k = first; k < last; ++k) {
-            if (part.wanted(k)) got[k - first] = at.load(k * kWarp);
-          }
-#pragma unroll
-          for (int k = first; k < last; ++k) global_store(to + k * kStep, got[k - first], part.wanted(k));
-        }
-        if (unlikely(part.has_ends)) {
-          const unsigned end = part.end();
-          if (end < part.bytes) global_store(from_[Operand] + end, Shared<T>(at_[Operand] + end).load(0), true);
-        }
-      }
-      write<Operand + 1>();
-    }
-  }
-
- private:
   char* from_[kOperands];  // where the span starts in global memory
   int at_[kOperands];      // and in shared memory, in bytes
   int count_;
 
+  // Calls visit(Number<k>{}) for each staged operand k from kFrom on, below kEnd.
+  template <int kOperand>
+  struct Number {
+    static constexpr int number = kOperand;
+  };
+  template <int kFrom, int kEnd, class Visit>
+  CSM_DEVICE static void each_staged(Visit visit) {
+    if constexpr (kFrom < kEnd) {
+      if constexpr (kStaged<kFrom>) visit(Number<kFrom>{});
+      each_staged<kFrom + 1, kEnd>(visit);
+    }
+  }
   template <int Operand>
-  CSM_DEVICE void read_from() const {
-    if constexpr (Operand < kInputs) {
-      if constexpr (kStaged<Operand>) {
-        using T = Type<Operand>;
-        const Part<kSize<Operand>> part(*this);
-        const int at = at_[Operand] + part.first;
-        const char* const from = from_[Operand] + part.first;
+  CSM_DEVICE auto part_of() const {
+    return Part<kSize<Operand>>(*this);
+  }
+
+  template <int Operand>
+  CSM_DEVICE void read_vectors() const {
+    const auto part = part_of<Operand>();
+    const int at = at_[Operand] + part.first;
+    // Distances from the middle: an instruction has 12 bits for them.
+    constexpr int kMiddle = kCopies<Operand> / 2 * kStep;
+    const char* const middle = common_base(from_[Operand] + (part.first + static_cast<unsigned>(kMiddle)));
 #pragma unroll
-        for (int k = 0; k < kCopies<Operand>; ++k) start_copy(at + k * kStep, from + k * kStep, part.wanted(k));
-        if (unlikely(part.has_ends)) {
-          const unsigned end = part.end();
-          if (end < part.bytes) Shared<T>(at_[Operand] + end).store(0, global_load(from_[Operand] + end, true, T{}));
-        }
+    for (int k = 0; k < kCopies<Operand>; ++k) {
+      start_copy(at + k * kStep, middle + (k * kStep - kMiddle), part.wanted(k));
+    }
+  }
+  template <int Operand>
+  CSM_DEVICE void write_vectors() const {
+    const auto part = part_of<Operand>();
+    const Shared<Vector> at(at_[Operand] + part.first);
+    char* const to = common_base(from_[Operand] + part.first);
+    constexpr int kAtOnce = 4;  // 16 registers
+#pragma unroll
+    for (int first = 0; first < kCopies<Operand>; first += kAtOnce) {
+      const int last = first + kAtOnce < kCopies<Operand> ? first + kAtOnce : kCopies<Operand>;
+      Vector got[kAtOnce];
+#pragma unroll
+      for (int k = first; k < last; ++k) {
+        if (part.wanted(k)) got[k - first] = at.load(k * kWarp);
       }
-      read_from<Operand + 1>();
+#pragma unroll
+      for (int k = first; k < last; ++k) global_store(to + k * kStep, got[k - first], part.wanted(k));
+    }
+  }
+  // The threads that may have an element at an end of the span: the first ones.
+  template <int Operand>
+  CSM_DEVICE static constexpr int threads_at_ends() {
+    if constexpr (Operand == kFirstRowOutput) {
+      return 0;
+    } else {
+      constexpr int kOthers = threads_at_ends<Operand + 1>();
+      constexpr int kOwn = kStaged<Operand> ? 2 * (kSector / kSize<Operand>) : 0;
+      return kOwn > kOthers ? kOwn : kOthers;
+    }
+  }
+  // Copies this thread's element at an end.
+  template <int Operand>
+  CSM_DEVICE void read_end() const {
+    using T = Type<Operand>;
+    const auto part = part_of<Operand>();
+    if (unlikely(part.may_have_end)) {
+      const unsigned end = part.end();
+      if (end < part.bytes) Shared<T>(at_[Operand] + end).store(0, global_load(from_[Operand] + end, true, T{}));
+    }
+  }
+  template <int Operand>
+  CSM_DEVICE void write_end() const {
+    using T = Type<Operand>;
+    const auto part = part_of<Operand>();
+    if (unlikely(part.may_have_end)) {
+      const unsigned end = part.end();
+      if (end < part.bytes) global_store(from_[Operand] + end, Shared<T>(at_[Operand] + end).load(0), true);
     }
   }
 
@@ -150,7 +231,7 @@ class SpanOf {
   CSM_DEVICE static int area(int room) {
     if constexpr (Operand >= End) return 0;
     else
-      return (kStaged<Operand> ? (room * kSize<Operand> + 2 * kVector - 1) / kVector * kVector : 0) +
+      return (kStaged<Operand> ? (room * kSize<Operand> + 2u * kVector - 1) / kVector * kVector : 0) +
              area<End, Operand + 1>(room);
   }
 
@@ -160,8 +241,8 @@ class SpanOf {
       if constexpr (kStaged<Operand>) {
         constexpr int kFirst = kApart || Operand < kInputs ? 0 : kFirstOutput;
         from_[Operand] = row.start[Operand] + first * kSize<Operand>;
-        at_[Operand] = (kOfWarp ? thread_index() / kWarp * bytes(room) : 0) + area<Operand, kFirst>(room) +
-                       place_in<kVector>(low_word(from_[Operand]));
+        at_[Operand] = kAhead + (kOfWarp ? thread_index() / kWarp * bytes(room) : 0) + area<Operand, kFirst>(room) +
+                       place_in<kVector>(low_word(from_[first_of<kSize<Operand>>()]));
       }
       lay_out<Operand + 1>(row, first, room);
     }
@@ -189,7 +270,7 @@ class SpanOf {
     unsigned bytes;  // of the span, of which so many are before the whole sectors, and in these
     unsigned before, whole;
     int thread;
-    bool has_ends;  // whether there are others: the span of a block's rows seldom has any
+    bool may_have_end;  // whether there are others, and this thread is one of those that copy them
 
     CSM_DEVICE explicit Part(const SpanOf& span) {
       constexpr int kFirst = first_of<Size>(), kCopied = kCopies<kFirst>;
@@ -200,14 +281,13 @@ class SpanOf {
       const unsigned gap = place_in<kSector>(0 - low_word(span.from_[kFirst]));
       before = gap < bytes ? gap : bytes;
       whole = (bytes - before) / kSector * kSector;
-      has_ends = whole != bytes;
+      may_have_end = whole != bytes && thread < 2 * (kSector / Size);
       first = before + static_cast<unsigned>(vector);
       left = static_cast<int>(whole) - vector;
     }
     CSM_DEVICE bool wanted(int k) const { return k * kStep < left; }
     // The byte of this thread's element at an end; none if it is behind the span.
     CSM_DEVICE unsigned end() const {
-      if (thread >= 2 * (kSector / Size)) return bytes;
       const unsigned byte = static_cast<unsigned>(thread * Size);
       return byte < before ? byte : byte + whole;
     }

@@ -80,7 +80,7 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
     if constexpr (kStages) block_barrier();
     tile.write(args, row, Op::scale(m, whole, context));
     if constexpr (kStages) {
-      block_barrier();
+      Span::results_barrier();
       span_of_round(args, row, first).write();
     }
   }

@@ -14,6 +14,8 @@ namespace csm {
 
 inline const char* verb(Touch touch) { return touch == Touch::read ? "read" : "write"; }
 
+constexpr int kWidest = 16;  // bytes of an instruction's access, of one lane
+
 // ---- global memory ----
 
 // Fails an access that no array allows, with the array that it was probably meant for: one that contains it but has
@@ -51,7 +53,7 @@ inline void check_global_access(const void* address, int bytes, Touch touch, boo
   const bool reads = touch == Touch::read;
   (reads ? rt.report.global_bytes_read : rt.report.global_bytes_written) += bytes;
   i64& widest = reads ? rt.report.widest_read : rt.report.widest_written;
-  if (bytes > widest) widest = bytes;
+  if (bytes > widest) widest = bytes < kWidest ? bytes : kWidest;
   if (at & static_cast<u64>(bytes - 1)) {
     fail(t, "misaligned %s of %d bytes at address ...%03llx (%s)", verb(touch), bytes, at & 0xfffull,
          where(site_of(line, file)).text);
@@ -175,6 +177,86 @@ inline void complete_copies(int line, const char* file) {
     }
   }
   t->copies = 0;
+}
+
+// ---- bulk copies ----
+
+inline void publish() {
+  Thread* t = self();
+  t->published = stamp(t->block->barriers, t->warp->arrivals, t->id);
+}
+
+inline void begin_bulk(i64 offset, void* global, i64 bytes, Touch touch, i64 barrier, int line, const char* file) {
+  Thread* t = self();
+  const char* const place = where(site_of(line, file)).text;
+  char* const at = static_cast<char*>(global);
+  if (t->bulks == kMostBulks) fail(t, "more than %d bulk copies at once (%s)", kMostBulks, place);
+  if (bytes <= 0 || (bytes | offset | static_cast<i64>(reinterpret_cast<u64>(at))) % 16) {
+    fail(t, "misaligned bulk copy of %lld bytes (%s)", bytes, place);
+  }
+  if (touch == Touch::read && (barrier < 0 || barrier != t->barrier)) {
+    fail(t, "a bulk copy with a barrier that this thread has not initialized (%s)", place);
+  }
+  for (i64 i = 0; i < bytes;) {  // a sector is touched once
+    const int piece = reinterpret_cast<u64>(at + i) % 32 || bytes - i < 32 ? 16 : 32;
+    check_global_access(at + i, piece, touch, true, line, file);
+    i += piece;
+  }
+  t->bulk[t->bulks++] = Bulk{offset, at, bytes, touch};
+  t->bulk_site = site_of(line, file);
+}
+
+// Does the copies that have been started; returns how many bytes they had.
+inline i64 complete_bulk(Touch touch, int line, const char* file) {
+  Thread* t = self();
+  i64 done = 0;
+  int left = 0;
+  for (int i = 0; i < t->bulks; ++i) {
+    const Bulk bulk = t->bulk[i];
+    if (bulk.touch != touch) {
+      t->bulk[left++] = bulk;
+      continue;
+    }
+    const bool reads = touch == Touch::read;
+    for (i64 k = 0; k < bulk.bytes; k += kWidest) {
+      const i64 at = bulk.offset + k;
+      void* here = check_shared_access(at, kWidest, reads ? Touch::write : Touch::read, t->block->rank, line, file);
+      for (i64 byte = at; !reads && byte < at + kWidest; byte += t->block->shared.granule()) {
+        const Stamp written = t->block->shared.cell(byte).write;
+        const Thread* writer = &rt.thread[stamp_thread(written)];
+        if (written > writer->published) {
+          fail(t, "a bulk copy of byte %lld of shared memory, which %s has not published (%s)", byte, who(writer).text,
+               where(site_of(line, file)).text);
+        }
+      }
+      memcpy(reads ? here : bulk.global + k, reads ? bulk.global + k : here, kWidest);
+    }
+    done += bulk.bytes;
+  }
+  t->bulks = left;
+  return done;
+}
+inline void complete_bulk_writes(int line, const char* file) { complete_bulk(Touch::write, line, file); }
+
+// What a thread does to its barrier. No other may use it.
+inline void bulk_barrier(BulkBarrier what, i64 barrier, i64 bytes, int line, const char* file) {
+  Thread* t = self();
+  const bool starts = what == BulkBarrier::init;
+  if (t->barrier != (starts ? -1 : barrier)) {
+    fail(t, "a barrier for bulk copies that is %s (%s)", starts ? "not the thread's only one" : "not initialized",
+         where(site_of(line, file)).text);
+  }
+  check_shared_access(barrier, 8, Touch::write, t->block->rank, line, file);
+  if (starts || what == BulkBarrier::inval) {
+    t->barrier = starts ? barrier : -1;
+    t->bulk_site = site_of(line, file);
+    t->expected = 0;
+  } else if (what == BulkBarrier::expect) {
+    t->expected += bytes;
+  } else if (const i64 copied = complete_bulk(Touch::read, line, file); copied != t->expected) {
+    fail(t, "a wait for %lld bytes of bulk copies that have %lld (%s)", t->expected, copied,
+         where(site_of(line, file)).text);
+  }
 }
 
 }  // namespace csm

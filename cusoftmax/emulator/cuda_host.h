@@ -126,6 +126,23 @@ CSM_DEVICE void start_copy(int to, const void* from, bool wanted, CSM_WHERE) {
 }
 CSM_DEVICE void finish_copies(CSM_WHERE) { machine->complete_copies(line, file); }
 
+CSM_DEVICE void publish_to_bulk_copies() { machine->publish(); }
+CSM_DEVICE void begin_bulk_reads(int barrier, unsigned bytes, CSM_WHERE) {
+  machine->bulk_barrier(BulkBarrier::init, barrier, 0, line, file);
+  machine->bulk_barrier(BulkBarrier::expect, barrier, bytes, line, file);
+}
+CSM_DEVICE void start_bulk_read(int to, const void* from, unsigned bytes, int barrier, CSM_WHERE) {
+  machine->begin_bulk(to, const_cast<void*>(from), bytes, Touch::read, barrier, line, file);
+}
+CSM_DEVICE void finish_bulk_reads(int barrier, CSM_WHERE) {
+  machine->bulk_barrier(BulkBarrier::wait, barrier, 0, line, file);
+  machine->bulk_barrier(BulkBarrier::inval, barrier, 0, line, file);
+}
+CSM_DEVICE void start_bulk_write(void* to, int from, unsigned bytes, CSM_WHERE) {
+  machine->begin_bulk(from, to, bytes, Touch::write, -1, line, file);
+}
+CSM_DEVICE void finish_bulk_writes(CSM_WHERE) { machine->complete_bulk_writes(line, file); }
+
 CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }

@@ -24,6 +24,7 @@ struct ThreadView {
 };
 
 enum class Touch { read, write };
+enum class BulkBarrier { init, expect, wait, inval };
 enum class Collective { shuffle_xor, shuffle, vote, block_barrier, cluster_arrive, cluster_wait };
 
 struct Machine {
@@ -41,6 +42,14 @@ struct Machine {
   // complete_copies: on a GPU it may be as late, and may be earlier.
   void (*begin_copy)(i64 offset, const void* from, int bytes, bool wanted, int line, const char* file);
   void (*complete_copies)(int line, const char* file);
+  // Bulk copies: of any multiple of 16 bytes between global memory and byte `offset` of shared memory. `touch` says
+  // what is done to global memory. Those that read happen when the thread waits at the barrier at byte `barrier` of
+  // shared memory, which has to expect as many bytes; those that write, when it calls complete_bulk_writes. They see
+  // what each thread has published since it wrote it.
+  void (*bulk_barrier)(BulkBarrier what, i64 barrier, i64 bytes, int line, const char* file);
+  void (*begin_bulk)(i64 offset, void* global, i64 bytes, Touch touch, i64 barrier, int line, const char* file);
+  void (*complete_bulk_writes)(int line, const char* file);
+  void (*publish)();
   // A shuffle: the value that lane `lane`, or this lane ^ `lane`, passes. Values of 4 bytes travel as 8 bytes. A vote:
   // a bit for each lane, set where `value` is not 0.
   u64 (*exchange)(Collective kind, u64 value, int lane, int width, int line, const char* file);

@@ -25,9 +25,22 @@ bool prepare(const Launch& launch) {
   rt.random = scramble(launch.seed + 1) | 1;
   rt.blocks = launch.cluster;
   rt.warps = launch.cluster * ((launch.block + kWarp - 1) / kWarp);
-  rt.machine = Machine{nullptr,         launch.seed,     check_global_access, check_shared_access,
-                       begin_copy,      complete_copies, exchange_values,     reach_barrier,
-                       may_switch_warp, fail_here,       approximate_exp2,    near_reciprocal};
+  rt.machine = Machine{nullptr,
+                       launch.seed,
+                       check_global_access,
+                       check_shared_access,
+                       begin_copy,
+                       complete_copies,
+                       bulk_barrier,
+                       begin_bulk,
+                       complete_bulk_writes,
+                       publish,
+                       exchange_values,
+                       reach_barrier,
+                       may_switch_warp,
+                       fail_here,
+                       approximate_exp2,
+                       near_reciprocal};
   if (launch.block < 1 || launch.block > kMaxBlockThreads || launch.grid < 1 || launch.cluster < 1 ||
       launch.cluster > kMaxClusterBlocks || launch.grid % launch.cluster) {
     fail_outside(nullptr, "cannot launch %lld blocks of %d threads in clusters of %d", launch.grid, launch.block,

@@ -223,6 +223,9 @@ inline void thread_main() {
     fail(t, "divergent %s: returned while thread %d of the same warp waits at %s (%s)", name_of(meeting.kind),
          meeting.first->index, name_of(meeting.kind), where(meeting.site).text);
   }
+  if (t->bulks || t->barrier >= 0) {
+    fail(t, "the thread returns before its bulk copies have finished (%s)", where(t->bulk_site).text);
+  }
   if (rt.stacks.overrun(t->id)) fail(t, "stack overrun: more than %zu KiB", kStackBytes / 1024);
   Thread* next = t->next;
   t->next = nullptr;
@@ -294,7 +297,9 @@ inline void set_up_cluster(i64 cluster) {
       t.block_index = cluster * rt.blocks + b;
       t.grid_blocks = rt.launch.grid;
       t.lane = i % kWarp;
-      t.copies = 0;
+      t.copies = t.bulks = 0;
+      t.barrier = -1;
+      t.published = 0;
       t.id = b * threads + i;
       t.warp = &block.warp[i / kWarp];
       t.block = &block;

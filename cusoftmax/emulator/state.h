@@ -25,6 +25,15 @@ struct Copy {
 };
 constexpr int kMostCopies = 64;
 
+// A bulk copy between shared and global memory that a thread has started; `touch` is of global memory.
+struct Bulk {
+  i64 offset;
+  char* global;
+  i64 bytes;
+  Touch touch;
+};
+constexpr int kMostBulks = 16;
+
 struct Thread : ThreadView {
   int lane;
   int id;        // in the cluster
@@ -33,6 +42,11 @@ struct Thread : ThreadView {
   Block* block;
   int copies;  // of `copy`, not finished
   Copy copy[kMostCopies];
+  int bulks;  // of `bulk`, not finished
+  Bulk bulk[kMostBulks];
+  u32 bulk_site;          // where it last started one, or set up its barrier
+  i64 barrier, expected;  // its barrier for bulk copies that read, or -1, and how many bytes that expects
+  Stamp published;        // when it last made what it wrote visible to bulk copies
   Fiber fiber;
 };
 

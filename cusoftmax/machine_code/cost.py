@@ -319,7 +319,7 @@ def kernel_cost(
     for instruction, weight in found.executed:
         classes[kind_of(instruction).name] += weight
     scale = grid * warps * WARP / elements
-    loading = in_flight(found)
+    loading = in_flight(found, shared_bytes // threads)
     return KernelCost(
         name,
         code.registers,

@@ -27,6 +27,8 @@ _Array = npt.NDArray[np.float64]
 _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
     "load": (("ld.global",), ("LDG",), 8),
     "copy": (("cp.async.cg",), ("LDGSTS",), 8),
+    "bulk copy": (("cp.async.bulk.shared", "cp.async.bulk.global"), ("UBLKCP",), 8),
+    "bulk barrier": (("mbarrier.", "cp.async.bulk.wait"), ("SYNCS", "UTMACMDFLUSH"), 8),
     "store": (("st.global",), ("STG",), 8),
     "shared load": (("ld.shared",), ("LDS",), 4),
     "shared store": (("st.shared",), ("STS", "ST"), 4),

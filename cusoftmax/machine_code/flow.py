@@ -264,7 +264,21 @@ class BlockGraph:
                             found[block] = 0.0
                             break
             if len(found) == known:
-                return found
+                return {**self._by_inner(found), **found}
+
+    def _by_inner(self, found: Mapping[int, float]) -> dict[int, float]:
+        """Return how often blocks are entered, as often as the one entered most that they lead to.
+
+        Of those that no other way leads to: a condition around others, that is often all that such
+        a block has.
+        """
+        before, _ = self._neighbours
+        always = _always_before(before, [0])
+        return {
+            block: max(times)
+            for block in before
+            if (times := [found[inner] for inner in found if always[inner] >> block & 1])
+        }
 
     def all_loops(self) -> list[Loop]:
         """Return all loops, each before those inside it."""

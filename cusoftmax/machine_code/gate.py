@@ -211,6 +211,7 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
         int(count) for count in kernel["CSM_ROLES"].split(",")
     )
     repeated, staged = int(kernel["CSM_REPEATED"]), int(kernel["CSM_STAGED"])
+    bulk = kernel["CSM_BULK"] != "0"
 
     def accesses(operand: int) -> Counter[int]:
         size = sizes[operand]
@@ -218,8 +219,9 @@ def planned_accesses(kernel: Kernel) -> tuple[dict[int, int], dict[int, int]]:
             ends = ceil_div(_ENDS_BYTES // size, WARP)
             read = operand < inputs
             return Counter({STAGED_BYTES: 1, size: ends * (_LINES_IN_FLIGHT if read else 1)})
-        if staged >> operand & 1:  # whole vectors, and an element at an end
-            return Counter({STAGED_BYTES: ceil_div(times * vector * size, STAGED_BYTES), size: 1})
+        if staged >> operand & 1:  # whole vectors, or one bulk copy, and an element at an end
+            vectors = 1 if bulk else ceil_div(times * vector * size, STAGED_BYTES)
+            return Counter({STAGED_BYTES: vectors, size: 1})
         once = bool(repeated >> operand & 1)
         return Counter({size: 1} if once else {vector * size: times})
 

@@ -35,6 +35,7 @@ LIMITERS = {
 }
 
 _BARRIERS = ("BAR", "UCGABAR_WAIT")
+_BULK_READ = "UBLKCP.S"  # to shared memory
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ def needed_in_flight(chip: Chip, device: DeviceSpec) -> float:
     return chip.copy_bandwidth * chip.latency / chip.clock / device.sm_count
 
 
-def in_flight(found: Walk) -> int:
+def in_flight(found: Walk, bulk: int = 0) -> int:
     """Return the most bytes that a thread loads at once on its path.
 
     Instructions start in order: a load is in flight until an instruction needs its result, and that
     instruction waits for earlier loads too. Copies to shared memory are in flight until a barrier
-    waits for them.
+    waits for them. `bulk` is a thread's share of what bulk copies load.
     """
     waiting: list[tuple[frozenset[str], int]] = []
     copied = most = 0
@@ -93,7 +94,9 @@ def in_flight(found: Walk) -> int:
             waiting.append((frozenset(written), access_bytes(instruction.opcode)))
         elif instruction.stem == "LDGSTS":
             copied += access_bytes(instruction.opcode)
-        elif instruction.stem == "DEPBAR":
+        elif instruction.opcode.startswith(_BULK_READ):
+            copied = bulk
+        elif instruction.stem in ("DEPBAR", "BAR"):
             copied = 0
         most = max(most, copied + sum(size for _, size in waiting))
     return most
@@ -118,10 +121,10 @@ def lone_warp_cycles(found: Walk, memory: int) -> float:
             continue
         written, read = registers_of(instruction)
         start = max([now, *(ready.get(name, 0.0) for name in read)])
-        if instruction.stem == "DEPBAR":
+        if instruction.stem in ("DEPBAR", "BAR"):  # the thread that waits for a bulk copy is there
             start = max(start, copied)
         takes = memory if instruction.stem == "LDG" else latency(instruction)
-        if instruction.stem == "LDGSTS":
+        if instruction.stem == "LDGSTS" or instruction.opcode.startswith(_BULK_READ):
             copied = start + memory
         for name in written:
             ready[name] = start + takes

@@ -66,6 +66,8 @@ class _LaunchLoops:
             return self._stretch(loop)
         if self.pattern == "column" and loop.has("ST"):  # nodes to the other blocks
             return 1.0
+        if loop.has("UBLKCP") or loop.has("SYNCS"):  # one thread of a block copies, and waits
+            return 1 / self.warps
         if loop.has("VOTE"):  # sm_75 waits for diverged lanes, and there are none
             return 1.0
         one_dimension = self.launch.kernel["CSM_BATCH_DIMS"] == "1"

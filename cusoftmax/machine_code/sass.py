@@ -25,6 +25,8 @@ from cusoftmax.machine_code.opcodes import INSTRUCTION_BYTES, Instruction, acces
 from cusoftmax.planning.plan import Kernel
 from cusoftmax.runtime import nvrtc
 
+BULK_BYTES = 16  # what a bulk copy counts as: an access of its unit
+
 
 class ToolError(RuntimeError):
     """A kernel or one of NVIDIA's tools cannot be used: the message says which and why."""
@@ -46,7 +48,8 @@ class Compiled:
     spill_loads, spill_stores : int
         Instructions that read or write local memory.
     loads, stores : dict of int to int
-        Global memory instructions by the bytes that a thread accesses; workspace included.
+        Global memory instructions by the bytes that a thread accesses; workspace included. Bulk
+        copies count as `BULK_BYTES`.
     generic : int
         Memory instructions with generic addresses: writes to other blocks of the cluster.
     exponentials, shuffles, barriers : int
@@ -234,10 +237,12 @@ def _read(
     stems = [instruction.stem for instruction in found]
     counts = Counter(stems)
 
-    def accesses(stem: str) -> dict[int, int]:
+    def accesses(stem: str, bulk: str) -> dict[int, int]:
         copies = stem + "STS"  # LDGSTS: from global to shared memory
-        widths = (access_bytes(x.opcode) for x in found if x.stem in (stem, copies))
-        return dict(sorted(Counter(widths).items()))
+        widths = Counter(access_bytes(x.opcode) for x in found if x.stem in (stem, copies))
+        if whole := sum(x.opcode.startswith(bulk) for x in found):
+            widths[BULK_BYTES] += whole
+        return dict(sorted(widths.items()))
 
     path = [instruction.stem for instruction, _ in walk(found, lambda _: 1.0, base).path]
     nops = (len([*run]) for stem, run in groupby(path) if stem == "NOP")
@@ -253,8 +258,8 @@ def _read(
         shared=usage["SHARED"],
         spill_loads=counts["LDL"],
         spill_stores=counts["STL"],
-        loads=accesses("LDG"),
-        stores=accesses("STG"),
+        loads=accesses("LDG", "UBLKCP.S"),
+        stores=accesses("STG", "UBLKCP.G"),
         generic=counts["LD"] + counts["ST"],
         exponentials=sum(x.opcode.startswith("MUFU.EX2") for x in found),
         shuffles=counts["SHFL"],

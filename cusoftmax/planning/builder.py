@@ -14,6 +14,7 @@ from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import WARP, Kernel, Launch, Plan, make_kernel
 from cusoftmax.planning.problem import Operand, Problem
 
+_SPAN_PATTERNS = {"group", "block", "stream", "split"}  # that stage the span of a whole block
 ACCESS_BYTES = 16  # the widest global access of a thread
 
 
@@ -119,6 +120,11 @@ class PlanBuilder:
         return results > cache > 0
 
     @property
+    def bulk(self) -> bool:
+        """Whether the spans of blocks are copied by bulk copies."""
+        return self.device.arch >= tuning.BULK_ARCH
+
+    @property
     def row_is_contiguous(self) -> bool:
         return self.problem.n == 1 or all(o.reduce_strides[-1] == size for o, size in self.stepping)
 
@@ -192,6 +198,7 @@ class PlanBuilder:
             items=items,
             **({"threads": min(self.max_warps, tuning.CAP_WARPS) * WARP} | kind),
             repeated=0 if pattern == "column" else self.repeated,
+            bulk=self.bulk and pattern in _SPAN_PATTERNS and kind.get("staged", 0) != 0,
         )
 
     def chunk_kernel(self, pattern: str, **kind: Any) -> Kernel:

@@ -247,6 +247,7 @@ def make_kernel(
     repeated: int = 0,
     staged: int = 0,
     uncached: bool = False,
+    bulk: bool = False,
     rows_each: int = 1,
     order_lanes: int = 0,
     sure: int = 0,
@@ -282,6 +283,8 @@ def make_kernel(
         A bit for each operand; set for those whose elements pass through shared memory.
     uncached : bool
         Whether accesses tell the caches not to keep what they read and write.
+    bulk : bool
+        Whether what is staged is copied by bulk copies.
     asserted : tuple of pairs
         Options with numbers that the pattern computes too: the compiler asserts that they agree.
     """
@@ -310,6 +313,7 @@ def make_kernel(
             # Staged float64 has as many registers as it needs, which differs by architecture.
             *((f"t{threads}",) if staged and acc == "float64" and threads <= 8 * WARP else ()),
             *(("uncached",) if uncached else ()),
+            *(("bulk",) if bulk else ()),
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),
         )
     )
@@ -347,6 +351,7 @@ def make_kernel(
         "CSM_REPEATED": repeated,
         "CSM_STAGED": staged,
         "CSM_UNCACHED": int(uncached),
+        "CSM_BULK": int(bulk),
         "CSM_STAGE": stage or 0,
         "CSM_PARKS": int(parks),
         "CSM_SLOTS": slots,

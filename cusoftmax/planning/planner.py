@@ -106,7 +106,7 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
     threads = tuning.GROUP_THREADS
     beside = threads // held.lanes  # rows that are next to each other in a span
     apart = not in_place(builder, staged)
-    once = span_bytes(builder, staged, threads * held.items, apart=apart)
+    once = span_bytes(builder, staged, threads * held.items, apart=apart, bulk=builder.bulk)
     most = power_of_two_below(max(1, tuning.GROUP_BYTES // once))
     each = most  # rows of a thread; fewer where there would be too few blocks
     while each > 1 and rows < tuning.GROUP_BLOCKS * builder.device.sm_count * beside * each:
@@ -124,7 +124,9 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
         threads=_staged_group_warps(builder) * WARP,
     )
     grid = min(ceil_div(rows, beside * each), MAX_GRID)
-    shared = span_bytes(builder, staged, beside * each * n, apart=each > 1 and apart)
+    shared = span_bytes(
+        builder, staged, beside * each * n, apart=each > 1 and apart, bulk=builder.bulk
+    )
     return _group_plan(builder, Launch(kernel, grid, threads, shared), held.vector, each)
 
 
@@ -189,7 +191,7 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
         even = ceil_div(each, ceil_div(each, full))  # warps with as many chunks each
         for warps in (even, full):
             shared = _block_shared(builder, chunks, cluster, warps)
-            shared += span_bytes(builder, staged, warps * builder.chunk)
+            shared += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
             if _fits(builder.device, shared, resident):
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
     return None
@@ -288,7 +290,7 @@ def _stream(builder: PlanBuilder, staged: int) -> Plan:
 
     def shared(warps: int) -> int:
         nodes = (2 * warps + 1) * builder.node_bytes
-        return nodes + span_bytes(builder, staged, warps * builder.chunk)
+        return nodes + span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
 
     while shared(warps) > builder.device.shared_per_block:
         warps //= 2
@@ -318,7 +320,7 @@ def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     # values of rows to write, one warp for each row is enough.
     second = rows * pieces if builder.operation.outputs else ceil_div(rows, warps)
     vector = staged_vector(builder) if staged else builder.row_vector
-    span = span_bytes(builder, staged, warps * builder.chunk)
+    span = span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
     places = (2 * warps + 1, WARP + 1)  # of nodes in shared memory
     launches = tuple(
         Launch(

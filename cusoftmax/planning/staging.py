@@ -203,10 +203,12 @@ def stepping_operands(builder: PlanBuilder) -> Iterator[tuple[int, Operand, int]
             yield number, operand, ITEMSIZE[operand.dtype]
 
 
-def span_bytes(builder: PlanBuilder, staged: int, room: int, *, apart: bool = False) -> int:
+def span_bytes(
+    builder: PlanBuilder, staged: int, room: int, *, apart: bool = False, bulk: bool = False
+) -> int:
     """Return the shared memory of a span of up to `room` elements: ``SpanOf::bytes``.
 
-    `apart` says that results have a place of their own.
+    `apart` says that results have a place of their own, `bulk` that bulk copies make it.
     """
     read = len(builder.operation.read)
     areas = [0, 0]
@@ -215,7 +217,8 @@ def span_bytes(builder: PlanBuilder, staged: int, room: int, *, apart: bool = Fa
             areas[number >= read] += (
                 ceil_div(room * size + _VECTOR_BYTES, _VECTOR_BYTES) * _VECTOR_BYTES
             )
-    return sum(areas) if apart else max(areas)
+    barrier = _VECTOR_BYTES if bulk and staged else 0
+    return barrier + (sum(areas) if apart else max(areas))
 
 
 def excess_sectors(row: int, pitch: int, lanes: int, access: int) -> float:

@@ -86,6 +86,13 @@ CLUSTER = ".explicitcluster\n.reqnctapercluster 2, 1, 1"
 ARRIVE, WAIT = "barrier.cluster.arrive.release.aligned;", "barrier.cluster.wait.acquire.aligned;"
 REMOTE = "mapa.shared::cluster.u32 %r3, %r2, {}; st.shared::cluster.b32 [%r3], %r1;"
 SHARED = {"shared_bytes": 256}
+ONE_THREAD = {"block": 1, **SHARED}
+BULK_READ = (
+    "ld.param.u64 %rd1, [p0]; mov.u32 %r1, 0; mov.u32 %r2, 128;"
+    " mbarrier.init.shared::cta.b64 [%r2], 1;"
+    " mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], 16;"
+    " cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r1], [%rd1], 16, [%r2];"
+)
 PAIR = {"grid": 2, "directives": CLUSTER, **SHARED}
 # Of each: the instructions, how they are launched, and what is said after kernel, block and thread.
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -254,6 +261,35 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         "ld.param.u64 %rd1, [p0]; mov.u32 %r1, 256; cp.async.cg.shared.global [%r1], [%rd1], 16;"
         " cp.async.wait_all; ret;",
         SHARED, "shared write of 16 bytes out of bounds",
+    ),
+    "bulk_read_not_waited_for": (
+        f"{BULK_READ} ret;", ONE_THREAD, "returns before its bulk copies have finished",
+    ),
+    "bulk_barrier_left": (
+        f"{BULK_READ} mbarrier.try_wait.parity.shared::cta.b64 %p1, [%r2], 0; ret;",
+        ONE_THREAD, "returns before its bulk copies have finished",
+    ),
+    "bulk_barrier_of_two": (
+        "mov.u32 %r2, 128; mbarrier.init.shared::cta.b64 [%r2], 2; ret;",
+        ONE_THREAD, "a barrier for other than one arrival",
+    ),
+    "bulk_barrier_twice": (
+        f"{BULK_READ} mbarrier.init.shared::cta.b64 [%r2], 1; ret;",
+        ONE_THREAD, "a barrier for bulk copies that is not the thread's only one",
+    ),
+    "bulk_barrier_unknown": (
+        "mov.u32 %r2, 128; mbarrier.inval.shared::cta.b64 [%r2]; ret;",
+        ONE_THREAD, "a barrier for bulk copies that is not initialized",
+    ),
+    "bulk_second_phase": (
+        f"{BULK_READ} mbarrier.try_wait.parity.shared::cta.b64 %p1, [%r2], 1; ret;",
+        ONE_THREAD, "a wait for other than a barrier's first phase",
+    ),
+    "bulk_write_in_no_group": (
+        "ld.param.u64 %rd1, [p0]; mov.u32 %r1, 0; st.shared.u32 [%r1], %r1;"
+        " cp.async.bulk.global.shared::cta.bulk_group [%rd1], [%r1], 16;"
+        " cp.async.bulk.wait_group.read 0; ret;",
+        ONE_THREAD, "a wait that is not for all bulk copies",
     ),
     "race_of_lanes": (
         "mov.u32 %r1, %tid.x; st.shared.u32 [sh], %r1; ret;", SHARED, "race at byte 0",

@@ -139,6 +139,21 @@ PROGRAMS = {
         " xor.b32 %r5, %r2, 124; ld.shared.u32 %r9, [%r5];",
         (LANES ^ 31) * 3 + 5,
     ),
+    "bulk copies": (
+        "mul.lo.u32 %r2, %r1, 4; mad.lo.u32 %r3, %r1, 3, 5; st.global.u32 [%rd3], %r3; bar.sync 0;"
+        " setp.ne.u32 %p1, %r1, 0; @%p1 bra READ; mov.b32 %r6, 128;"
+        " mbarrier.init.shared::cta.b64 [%r6], 1; fence.proxy.async.shared::cta;"
+        " mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r6], 128;"
+        " cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+        " [%r2], [%rd3], 128, [%r6]; WAIT: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r6], 0;"
+        " @!%p2 bra WAIT; mbarrier.inval.shared::cta.b64 [%r6];"
+        " READ: bar.sync 0; ld.shared.u32 %r4, [%r2]; add.u32 %r4, %r4, 7;"
+        " st.shared.u32 [%r2], %r4; fence.proxy.async.shared::cta; bar.sync 0; @%p1 bra DONE;"
+        " cp.async.bulk.global.shared::cta.bulk_group [%rd3], [%r2], 128;"
+        " cp.async.bulk.commit_group; cp.async.bulk.wait_group.read 0;"
+        " DONE: bar.sync 0; ld.global.u32 %r9, [%rd3];",
+        LANES * 3 + 12,
+    ),
     "signs of narrow loads": (
         "mul.lo.u32 %r2, %r1, 4; mov.b32 %r3, -3; st.shared.u32 [%r2], %r3;"
         " ld.shared.s8 %rs1, [%r2]; ld.shared.u8 %rs2, [%r2]; ld.shared.s16 %r4, [%r2];"

@@ -107,6 +107,74 @@ CSM_DEVICE void copy_past_end(const float* x, float* y, float*) {
   finish_copies();
   global_store(y + global_thread(), 1.0f, true);
 }
+// Bulk copies, by the first thread of a block.
+template <class Copies>
+CSM_DEVICE void by_one_thread(float* y, Copies copies) {
+  Shared<float>(0).store(thread_index(), 1.0f);
+  publish_to_bulk_copies();
+  block_barrier();
+  if (thread_index() == 0) copies();
+  block_barrier();
+  global_store(y + global_thread(), 1.0f, true);
+}
+CSM_DEVICE void bulk_read_not_finished(const float* x, float* y, float*) {
+  by_one_thread(y, [&] {
+    begin_bulk_reads(128, 64);
+    start_bulk_read(0, x, 64, 128);
+  });
+}
+CSM_DEVICE void bulk_read_of_other_size(const float* x, float* y, float*) {
+  by_one_thread(y, [&] {
+    begin_bulk_reads(128, 48);
+    start_bulk_read(0, x, 64, 128);
+    finish_bulk_reads(128);
+  });
+}
+CSM_DEVICE void bulk_read_without_barrier(const float* x, float* y, float*) {
+  by_one_thread(y, [&] { start_bulk_read(0, x, 64, 128); });
+}
+CSM_DEVICE void bulk_read_race(const float* x, float* y, float*) {
+  if (thread_index() == 0) {
+    begin_bulk_reads(128, 64);
+    start_bulk_read(0, x, 64, 128);
+    finish_bulk_reads(128);
+  }
+  global_store(y + global_thread(), Shared<float>(0).load(thread_index() % 16), true);
+}
+CSM_DEVICE void bulk_read_past_end(const float* x, float* y, float*) {
+  by_one_thread(y, [&] {
+    begin_bulk_reads(128, 32);
+    start_bulk_read(0, x + 2 * block_threads() - 4, 32, 128);
+    finish_bulk_reads(128);
+  });
+}
+CSM_DEVICE void bulk_misaligned(const float* x, float* y, float*) {
+  by_one_thread(y, [&] {
+    begin_bulk_reads(128, 64);
+    start_bulk_read(0, x + 1, 64, 128);
+    finish_bulk_reads(128);
+  });
+}
+CSM_DEVICE void bulk_write_not_finished(const float*, float* y, float*) {
+  Shared<float>(0).store(thread_index(), 1.0f);
+  publish_to_bulk_copies();
+  block_barrier();
+  if (thread_index() == 0) start_bulk_write(y + global_thread(), 0, 4 * block_threads());
+}
+CSM_DEVICE void bulk_write_twice(const float*, float* y, float*) {
+  by_one_thread(y, [&] {
+    start_bulk_write(y, 0, 64);
+    finish_bulk_writes();
+  });
+}
+CSM_DEVICE void bulk_write_not_published(const float*, float* y, float*) {
+  Shared<float>(0).store(thread_index(), 1.0f);
+  block_barrier();
+  if (thread_index() == 0) {
+    start_bulk_write(y + global_thread(), 0, 4 * block_threads());
+    finish_bulk_writes();
+  }
+}
 
 // ---- collectives ----
 CSM_DEVICE void barrier_in_branch(const float*, float* y, float*) {

@@ -64,6 +64,8 @@ def test_bytes_in_flight_end_where_a_result_is_needed() -> None:
     assert limits.in_flight(walk(code, once)) == 16 + 16 + 8
     serial = sass("LDG.E R4, [R2.64]\nFADD R1, R1, R4\nLDG.E R5, [R2.64]\nFADD R1, R1, R5\nEXIT")
     assert limits.in_flight(walk(serial, once)) == 4
+    bulk = sass("UBLKCP.S.G [UR8], [UR6], UR10\nBAR.SYNC 0x0\nLDG.E R4, [R2.64]\nEXIT")
+    assert limits.in_flight(walk(bulk, once), 128) == 128
 
 
 def test_a_lone_warp_waits_for_what_it_needs() -> None:
@@ -73,6 +75,8 @@ def test_a_lone_warp_waits_for_what_it_needs() -> None:
     assert limits.lone_warp_cycles(free, 500) == 4
     loads = walk(sass("LDG.E R1, [R4.64]\nLDG.E R2, [R6.64]\nFADD R3, R1, R2\nEXIT"), once)
     assert limits.lone_warp_cycles(loads, 500) == 501 + 1 + 1  # the second starts a cycle later
+    bulk = walk(sass("UBLKCP.S.G [UR8], [UR6], UR10\nBAR.SYNC 0x0\nFADD R1, R1, R2\nEXIT"), once)
+    assert limits.lone_warp_cycles(bulk, 500) == 500 + 1 + 1 + 1
 
 
 def test_littles_law() -> None:

@@ -74,6 +74,34 @@ def test_each_way_counts_as_often_as_it_is_taken() -> None:
     assert sum(weight for _, weight in found.path) == 2 + 5 * 7 / 8 + 1 + 2
 
 
+def test_a_condition_around_a_part_counts_as_often_as_the_part() -> None:
+    code = sass(
+        """
+        FADD R4, R4, R5
+        @P0 BRA 0x80
+        ISETP P1, R1, R2      # 1: the first warp of eight
+        @P1 BRA 0x60
+        LDG.E R6, [R2.64]     # 2
+        FMUL R6, R6, R6
+        ISETP P2, R1, R2      # 3
+        @P2 BRA 0x80
+        STG.E [R2.64], R4     # 4
+        EXIT
+        """
+    )
+    lines = [
+        ExecutedLine("block", 8),
+        ExecutedLine("add.ftz.f32", 8),
+        ExecutedLine("block", 1),
+        ExecutedLine("ld.global.f32", 1),
+        ExecutedLine("mul.ftz.f32", 1),
+        ExecutedLine("block", 8),
+        ExecutedLine("st.global.f32", 8),
+    ]
+    entered = blocks_entered(BlockGraph(code, 0), lines)
+    assert entered == {0: 1.0, 1: 1 / 8, 2: 1 / 8, 4: 1.0}
+
+
 def test_without_a_run_the_longest_way_counts() -> None:
     found = walk(TWO_WAYS, once)
     assert not found.beside and sum(weight for _, weight in found.path) == 2 + 5 + 1 + 2 + 2

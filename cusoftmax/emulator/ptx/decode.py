@@ -62,6 +62,15 @@ _MACHINE = {
     "bra.uni": "bra",
     "cp.async.cg.shared.global": "start_copy",
     "cp.async.wait_all": "finish_copies",
+    "fence.proxy.async.shared::cta": "fence_async",
+    "mbarrier.init.shared::cta.b64": "mbarrier_init",
+    "mbarrier.arrive.expect_tx.shared::cta.b64": "mbarrier_expect",
+    "mbarrier.try_wait.parity.shared::cta.b64": "mbarrier_wait",
+    "mbarrier.inval.shared::cta.b64": "mbarrier_inval",
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes": "bulk_read",
+    "cp.async.bulk.global.shared::cta.bulk_group": "bulk_write",
+    "cp.async.bulk.commit_group": "bulk_commit",
+    "cp.async.bulk.wait_group.read": "bulk_finish",
     "bar.sync": "bar_sync",
     "barrier.sync": "bar_sync",
     "bar.warp.sync": "bar_warp_sync",
@@ -353,6 +362,8 @@ def _machine(instruction: Instruction) -> _Step | None:
         return _Step(instruction, code, (), (), target=str(operands[0]))
     if kind == "start_copy":
         return _copy(instruction, code)
+    if kind.startswith(("mbarrier", "bulk")):
+        return _bulk(instruction, code, kind)
     flat = tuple(word for operand in operands for word in _names(operand))
     expected = {"shfl": (5, 6), "vote": (3,), "bar": (1,)}.get(kind.split("_")[0], (0,))
     if len(flat) not in expected:
@@ -374,6 +385,41 @@ def _copy(instruction: Instruction, code: int) -> _Step:
                 raise PtxError(f"{instruction.name} with an offset")
             return _Step(instruction, code, (), (to.base, source.base), 16)
     raise _unknown(instruction)
+
+
+# Of bulk copies: which operands are addresses, and how many there are.
+_BULK = {
+    "mbarrier_init": ((0,), 2),
+    "mbarrier_expect": ((1,), 3),
+    "mbarrier_wait": ((1,), 3),
+    "mbarrier_inval": ((0,), 1),
+    "bulk_read": ((0, 1, 3), 4),
+    "bulk_write": ((0, 1), 3),
+    "bulk_commit": ((), 0),
+    "bulk_finish": ((), 1),
+}
+
+
+def _bulk(instruction: Instruction, code: int, kind: str) -> _Step:
+    addresses, count = _BULK[kind]
+    operands = instruction.operands
+    if len(operands) != count:
+        raise _unknown(instruction)
+    words = []
+    for number, operand in enumerate(operands):
+        if isinstance(operand, Address) != (number in addresses) or isinstance(operand, tuple) != (
+            number in addresses
+        ):
+            raise _unknown(instruction)
+        if isinstance(operand, Address) and operand.offset:
+            raise PtxError(f"{instruction.name} with an offset")
+        words.append(operand.base if isinstance(operand, Address) else str(operand))
+    if kind == "mbarrier_expect":
+        if words[0] != "_":
+            raise PtxError(f"{instruction.name} whose result is used")
+        words = words[1:]
+    results = 1 if kind == "mbarrier_wait" else 0
+    return _Step(instruction, code, (*words[:results],), (*words[results:],))
 
 
 def _computation(instruction: Instruction) -> _Step:

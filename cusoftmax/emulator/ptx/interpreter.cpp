@@ -75,7 +75,9 @@ struct Name {
   of(block) of(bra) of(ret) of(trap) of(pack) of(unpack) of(load_param) of(load_global) of(store_global)      \
       of(load_shared) of(store_shared) of(load_generic) of(store_generic) of(store_cluster) of(start_copy)    \
           of(finish_copies) of(shfl_bfly) of(shfl_idx) of(vote_ballot) of(vote_any) of(vote_all) of(bar_sync) \
-              of(bar_warp_sync) of(cluster_arrive) of(cluster_wait)
+              of(bar_warp_sync) of(cluster_arrive) of(cluster_wait) of(fence_async) of(mbarrier_init)         \
+                  of(mbarrier_expect) of(mbarrier_wait) of(mbarrier_inval) of(bulk_read) of(bulk_write)       \
+                      of(bulk_commit) of(bulk_finish)
 enum Code : u16 {
 #define CSM_ENUM(name) k_##name,
   CSM_SPECIAL(CSM_ENUM) kComputed
@@ -86,6 +88,7 @@ struct Thread {
   const Program& program;
   u64 slot[kMostSlots];
   bool has_value[kMostTracked];
+  bool uncommitted = false;  // whether a bulk copy has been started since the last group was made
 
   explicit Thread(const Program& program) : program(program) {
     for (int i = 0; i < program.tracked_count; ++i) has_value[i] = false;
@@ -192,6 +195,16 @@ struct Thread {
   u32 votes(const Instruction* at, u64 value, u32 members) {
     if (members != 0xffffffffu) fail(at, "a vote of some lanes only");
     return static_cast<u32>(machine->exchange(Collective::vote, value, 0, 32, line(at), program.name));
+  }
+  void begin_bulk(const Instruction* at, u64 offset, u64 global, u64 bytes, Touch touch, i64 barrier) {
+    machine->may_switch();
+    program.idle = 0;
+    machine->begin_bulk(static_cast<i64>(offset), reinterpret_cast<void*>(global), static_cast<u32>(bytes), touch,
+                        barrier, line(at), program.name);
+  }
+  void bulk_barrier(const Instruction* at, BulkBarrier what, u64 barrier, u64 bytes) {
+    machine->may_switch();
+    machine->bulk_barrier(what, static_cast<i64>(barrier), static_cast<u32>(bytes), line(at), program.name);
   }
   void barrier(const Instruction* at, Collective kind) { machine->barrier(kind, line(at), program.name); }
 };
@@ -309,8 +322,31 @@ void run(const Program& program) {
         break;
       case k_bar_warp_sync: t.votes(at, 0, static_cast<u32>(slot[x[0]])); break;
       case k_cluster_arrive: t.barrier(at, Collective::cluster_arrive); break;
-      case k_cluster_wait:
-        t.barrier(at, Collective::cluster_wait);
+      case k_cluster_wait: t.barrier(at, Collective::cluster_wait); break;
+      case k_fence_async: machine->publish(); break;
+      case k_mbarrier_init:
+        if (slot[x[1]] != 1) t.fail(at, "a barrier for other than one arrival");
+        t.bulk_barrier(at, BulkBarrier::init, slot[x[0]], 0);
+        break;
+      case k_mbarrier_expect: t.bulk_barrier(at, BulkBarrier::expect, slot[x[0]], slot[x[1]]); break;
+      case k_mbarrier_wait:
+        if (slot[x[2]] != 0) t.fail(at, "a wait for other than a barrier's first phase");
+        t.bulk_barrier(at, BulkBarrier::wait, slot[x[1]], 0);
+        slot[x[0]] = 1;
+        break;
+      case k_mbarrier_inval: t.bulk_barrier(at, BulkBarrier::inval, slot[x[0]], 0); break;
+      case k_bulk_read:
+        t.begin_bulk(at, slot[x[0]], slot[x[1]], slot[x[2]], Touch::read, static_cast<i64>(slot[x[3]]));
+        break;
+      case k_bulk_write:
+        t.begin_bulk(at, slot[x[1]], slot[x[0]], slot[x[2]], Touch::write, -1);
+        t.uncommitted = true;
+        break;
+      case k_bulk_commit: t.uncommitted = false; break;
+      case k_bulk_finish:
+        if (t.uncommitted || slot[x[0]] != 0) t.fail(at, "a wait that is not for all bulk copies");
+        machine->may_switch();
+        machine->complete_bulk_writes(t.line(at), program.name);
         break;
 // The others: one case each, in the order of kNames.
 #define CSM_CASE(D, result)               \
