@@ -195,7 +195,7 @@ def _matched(
                 apart = np.abs(part - block) @ _WEIGHTS
                 apart += 0.4 * np.abs(size - largest - predicated[number])
                 gain = size + block @ _WEIGHTS - 2 * apart
-                gain -= 0.1 * size * np.abs(place[: len(size)] - passed[number])
+                gain -= 0.5 * size * np.abs(place[: len(size)] - passed[number])
                 likely = np.flatnonzero(gain > 0)
                 pairs.extend((float(gain[i]), number, (*chosen[i : i + joined],)) for i in likely)
     pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))
