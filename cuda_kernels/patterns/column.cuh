@@ -18,8 +18,8 @@
 // its part of these to shared memory at once (reduce/column_span.cuh), and makes a pass for each kColumns of them.
 //
 // Shared memory: that part of the rows, and their row inputs; a node for each walker and row of a pass; in a cluster
-// also a node for each block and row; in stage 3 a node for each row, in stage 4 for each piece too. Workspace: a node
-// for each piece of each row, then a node for each row.
+// also a node for each block and row; in stage 3 a node for each row, in stage 4 for every fourth piece too. Workspace:
+// a node for each piece of each row, then a node for each row.
 //
 // Barriers, for each pass: one after the leaves are stored, one after each level of the fold, and one before shared
 // memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
@@ -265,31 +265,40 @@ CSM_DEVICE i64 pieces_of(const Layout& layout) {
   return (layout.n + length - 1) / length;
 }
 
+// The workspace: the nodes of all pieces, and where there are elements to write, of all rows.
+CSM_DEVICE GlobalNodes nodes_of_pieces(const Arguments& args, i64 pieces) {
+  return GlobalNodes::by_word(args.workspace, args.layout.rows * (pieces + (kOutputs > 0)));
+}
+
 // Where the workspace has the nodes of a piece of the rows side by side.
 CSM_DEVICE i64 place_of_piece(const Layout& layout, i64 pieces, i64 outer, i64 piece) {
   return (outer * pieces + piece) * layout.inner;
 }
 
-// Stage 4: loads the nodes of the pieces of kColumns rows from `first` of those side by side on, and empty ones up to
-// `parts`.
+// Stage 4: a thread loads the nodes of so many neighbouring pieces of a row at once, and folds them in registers.
+constexpr int kTogether = kFastExp ? 8 : 4;  // merge() is many instructions
+static_assert(kTogether == CSM_PIECES_TOGETHER, "the host counts other nodes in shared memory");
+
+// Stage 4: loads the nodes of the pieces of kColumns rows from `first` of those side by side on, and stores the nodes
+// of `parts` subtrees of kTogether pieces, the last ones of which may be empty.
 CSM_DEVICE void load_pieces(const Layout& layout, const SharedNodes& nodes, const GlobalNodes& workspace, i64 outer,
                             i64 first, i64 pieces, int parts) {
-  constexpr int kInFlight = 4;  // nodes of which a thread issues loads before it stores one
 #pragma unroll 1
-  for (int i = thread_index(); i < parts * kColumns; i += kInFlight * block_threads()) {
-    Node node[kInFlight];
+  for (int i = thread_index(); i < parts * kColumns; i += block_threads()) {
+    const int column = i % kColumns, part = i / kColumns;
+    Node node[kTogether];
 #pragma unroll
-    for (int k = 0; k < kInFlight; ++k) {
-      const int place = i + k * block_threads(), column = place % kColumns, piece = place / kColumns;
+    for (int k = 0; k < kTogether; ++k) {
+      const int piece = part * kTogether + k;
       node[k] = workspace.load(place_of_piece(layout, pieces, outer, piece) + first + column,
                                first + column < layout.inner && piece < pieces);
     }
 #pragma unroll
-    for (int k = 0; k < kInFlight; ++k) {
-      const int place = i + k * block_threads();
-      const int column = place % kColumns % kVec * kLanes + place % kColumns / kVec;  // a thread's are kLanes apart
-      if (place < parts * kColumns) nodes.store(node_at(place / kColumns, column), node[k]);
+    for (int apart = 1; apart < kTogether; apart *= 2) {
+#pragma unroll
+      for (int k = 0; k < kTogether; k += 2 * apart) node[k] = merge(node[k], node[k + apart]);
     }
+    nodes.store(node_at(part, column % kVec * kLanes + column / kVec), node[0]);  // a thread's are kLanes apart
   }
 }
 
@@ -327,7 +336,7 @@ CSM_DEVICE void walk(const Arguments& args) {
   const int rounds = kStage == 0 || kStages ? 1 : static_cast<int>(layout.rounds);
   const i64 tiles = (layout.inner + wide - 1) / wide, pieces = kStage == 0 ? 1 : pieces_of(layout);
   const int length = walkers * kItems;
-  const GlobalNodes workspace(args.workspace);
+  const GlobalNodes workspace = nodes_of_pieces(args, pieces);
 
   Unit unit(block_index() / kCluster, tiles, pieces);
   for (bool is_first_unit = true; unit.outer * layout.inner < layout.rows; is_first_unit = false) {
@@ -343,7 +352,8 @@ CSM_DEVICE void walk(const Arguments& args) {
                           static_cast<int>(layout.n < length ? layout.n : length), static_cast<int>(wide));
     const StagedRowInputs row_inputs(kStages ? span.bytes() : 0, static_cast<int>(wide));
     const int nodes_at = kStages ? span.bytes() + row_inputs.bytes() : 0;
-    const int parts = kStage == 3 ? 1 : kStage == 4 ? power_not_below(static_cast<int>(pieces)) : rounds * walkers;
+    const int subtrees = static_cast<int>((pieces + kTogether - 1) / kTogether);
+    const int parts = kStage == 3 ? 1 : kStage == 4 ? power_not_below(subtrees) : rounds * walkers;
     const SharedNodes nodes(nodes_at, parts * kColumns);
     const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kColumns,
                                 kCluster * kColumns);
@@ -486,12 +496,12 @@ CSM_DEVICE void walk(const Arguments& args) {
 CSM_DEVICE void fold_pieces(const Arguments& args) {
   const Layout& layout = args.layout;
   const i64 pieces = pieces_of(layout);
-  const GlobalNodes workspace(args.workspace);
+  const GlobalNodes workspace = nodes_of_pieces(args, pieces);
   const auto place = [&](i64 number, i64 piece) {
     const i64 outer = number / layout.inner;
     return place_of_piece(layout, pieces, outer, piece) + number - outer * layout.inner;
   };
-  fold_rows(args, pieces, place, [&](i64 number, const Node& whole) {
+  fold_rows(args, workspace, pieces, place, [&](i64 number, const Node& whole) {
     const bool first = thread_index() % kWarp == 0;
     if constexpr (kOutputs > 0) return workspace.store(layout.rows * pieces + number, whole, first);
     const i64 outer = number / layout.inner;

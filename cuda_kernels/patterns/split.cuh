@@ -21,23 +21,26 @@ namespace csm {
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   const int warps = block_threads() / kWarp;
-  const i64 piece_chunks = layout.rounds * warps;
-  const i64 pieces = (layout.n + piece_chunks * kChunk - 1) / (piece_chunks * kChunk);
-  const GlobalNodes workspace(args.workspace);
+  const unsigned piece_chunks = static_cast<unsigned>(layout.rounds) * warps;  // a power of two
+  const i64 chunks = (layout.n + kChunk - 1) / kChunk;
+  // Units are fewer than 2^31: a division of 64 bits takes as long as a quarter of a load from memory.
+  const unsigned pieces = static_cast<unsigned>((chunks + piece_chunks - 1) >> (31 - leading_zeros(piece_chunks)));
+  const unsigned units = static_cast<unsigned>(layout.rows) * pieces, step = static_cast<unsigned>(grid_blocks());
+  const GlobalNodes workspace = GlobalNodes::by_word(args.workspace, units);
 
   if constexpr (kStage == 1 && kOutputs == 0) {
     const auto place = [&](i64 number, i64 piece) { return number * pieces + piece; };
-    fold_rows(args, pieces, place, [&](i64 number, const Node& whole) {
+    fold_rows(args, workspace, pieces, place, [&](i64 number, const Node& whole) {
       const Row row = row_at(args, number);
       write_values<Op>(row, whole, row_context<Op>(args, row, number), thread_index() % kWarp == 0);
     });
     return;
   }
-  for (i64 unit = block_index(); unit < layout.rows * pieces; unit += grid_blocks()) {
-    const i64 number = unit / pieces;
+  for (unsigned unit = static_cast<unsigned>(block_index()); unit < units; unit += step) {
+    const unsigned number = unit / pieces;
     const Row row = row_at(args, number);
     const RowContext context = row_context<Op>(args, row, number);
-    const Stretch piece = {(unit - number * pieces) * piece_chunks * kChunk, layout.rounds};
+    const Stretch piece = {i64(unit - number * pieces) * piece_chunks * kChunk, layout.rounds};
     if constexpr (kStage == 0) {
       const SharedNodes nodes = nodes_of_stretch();
       reduce_stretch(args, row, piece, context, nodes);
@@ -45,11 +48,11 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       const int count = static_cast<int>(pieces), groups = count > kWarp ? (count + kWarp - 1) / kWarp : 0;
       const SharedNodes folded(Span::bytes(block_threads() * kItems), kWarp + 1);
-      const Node whole = fold_in_block(count, workspace.from(number * pieces), groups, folded);
+      const Node whole = fold_in_block(count, workspace.from(i64(number) * pieces), groups, folded);
       write_stretch(args, row, piece, whole, context);
       write_values<Op>(row, whole, context, piece.first == 0 && thread_index() == 0);
     }
-    if (unit + grid_blocks() < layout.rows * pieces) block_barrier();  // every warp has read the node
+    if (unit + step < units) block_barrier();  // every warp has read the node
   }
 }
 

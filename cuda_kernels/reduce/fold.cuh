@@ -84,9 +84,12 @@ class SharedNodes {
 // Nodes in global memory: the workspace between two launches.
 class GlobalNodes {
  public:
-  CSM_DEVICE explicit GlobalNodes(char* base) : base_(base) {}
+  CSM_DEVICE explicit GlobalNodes(char* base, i64 node_words = kNodeWords, i64 word_pitch = 1)
+      : base_(base), node_words_(node_words), word_pitch_(word_pitch) {}
+  // `count` nodes, as one array for each word of a node: neighbouring lanes touch each sector once.
+  CSM_DEVICE static GlobalNodes by_word(char* base, i64 count) { return GlobalNodes(base, 1, count); }
   // The nodes from the i-th on.
-  CSM_DEVICE GlobalNodes from(i64 i) const { return GlobalNodes(at(i, 0)); }
+  CSM_DEVICE GlobalNodes from(i64 i) const { return GlobalNodes(at(i, 0), node_words_, word_pitch_); }
 
   CSM_DEVICE void store(i64 i, Node node, bool wanted) const {
     each_word(node, [&](int field, Acc word) { global_store(at(i, field), word, wanted); });
@@ -99,8 +102,9 @@ class GlobalNodes {
 
  private:
   char* base_;
+  i64 node_words_, word_pitch_;  // from a node to the next, and from a word of it to the next
   CSM_DEVICE char* at(i64 i, int field) const {
-    return base_ + (i * kNodeWords + field) * static_cast<i64>(sizeof(Acc));
+    return base_ + (i * node_words_ + field * word_pitch_) * static_cast<i64>(sizeof(Acc));
   }
 };
 

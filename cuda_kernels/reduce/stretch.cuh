@@ -89,9 +89,8 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
 // One warp a row: folds the row's `count` nodes in the workspace, the i-th of which is at place(row number, i), and
 // calls finish(row number, node).
 template <class Place, class Finish>
-CSM_DEVICE void fold_rows(const Arguments& args, i64 count, Place place, Finish finish) {
+CSM_DEVICE void fold_rows(const Arguments& args, const GlobalNodes& workspace, i64 count, Place place, Finish finish) {
   const i64 warps = block_threads() / kWarp;
-  const GlobalNodes workspace(args.workspace);
   for (i64 number = block_index() * warps + thread_index() / kWarp; number < args.layout.rows;
        number += grid_blocks() * warps) {
     finish(number, fold_all(count, [&](i64 i, bool wanted) { return workspace.load(place(number, i), wanted); }));

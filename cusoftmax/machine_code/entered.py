@@ -117,6 +117,13 @@ def _rows(counts: Iterable[Sequence[float]]) -> _Array:
     return np.array([*counts], dtype=float).reshape(-1, len(_KINDS))
 
 
+def _places(rows: _Array) -> _Array:
+    """Return which part of a code lies before each of its blocks."""
+    sizes = rows @ _WEIGHTS
+    found: _Array = (np.cumsum(sizes) - sizes) / max(float(sizes.sum()), 1.0)
+    return found
+
+
 def _of_ptx(lines: Sequence[ExecutedLine]) -> tuple[_Array, list[int]]:
     """Return what each block of PTX has that has anything, and how often warps entered it."""
     found: list[tuple[Counter[str], int]] = []
@@ -173,9 +180,7 @@ def _matched(
     headers : sequence of int or None
         Which group the first block of the loop around each is in: none is entered more often.
     """
-    places = np.cumsum(theirs @ _WEIGHTS) - theirs @ _WEIGHTS
-    passed = np.cumsum(ours @ _WEIGHTS) - ours @ _WEIGHTS
-    whole = max(float((theirs @ _WEIGHTS).sum()), 1.0)
+    places, passed = _places(theirs), _places(ours)
     pairs: list[tuple[float, int, tuple[int, ...]]] = []
     # Neighbours, and neighbours but for blocks that no warp entered.
     for chosen in (range(len(theirs)), [i for i, n in enumerate(times) if n]):
@@ -192,7 +197,7 @@ def _matched(
                 apart = np.abs(part - block) @ _WEIGHTS
                 apart += 0.4 * np.abs(size - largest - predicated[number])
                 gain = size + block @ _WEIGHTS - 2 * apart
-                gain -= 0.1 * size * np.abs(place[: len(size)] - passed[number]) / whole
+                gain -= 0.5 * size * np.abs(place[: len(size)] - passed[number])
                 likely = np.flatnonzero(gain > 0)
                 pairs.extend((float(gain[i]), number, (*chosen[i : i + joined],)) for i in likely)
     pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))

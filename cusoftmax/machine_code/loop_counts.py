@@ -116,7 +116,8 @@ class _LaunchLoops:
     def _leaves(self) -> int:
         """Return how many nodes of a row a block of the column pattern folds."""
         if self.stage == 4:
-            return power_of_two(self._segments())
+            together = int(self.launch.kernel["CSM_PIECES_TOGETHER"])
+            return power_of_two(ceil_div(self._segments(), together))
         return self.launch.block // self.lanes * (self.plan.rounds if self.stage == 1 else 1)
 
     def _is_staged(self) -> bool:
@@ -147,8 +148,7 @@ class _LaunchLoops:
         if self.pattern == "split":
             return self.plan.rounds
         if self.pattern == "column" and self.stage == 4 and not loop.has("STG"):  # loads nodes
-            nodes = power_of_two(self._segments()) * self.lanes * self.columns
-            return ceil_div(nodes, 4 * self.launch.block)
+            return ceil_div(self._leaves() * self.lanes * self.columns, self.launch.block)
         if self.pattern == "column":
             return self.plan.rounds
         if self.pattern == "block":  # the first chunk is outside the loop, in registers

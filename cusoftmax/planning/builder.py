@@ -52,6 +52,7 @@ class PlanBuilder:
         self.acc = computes_in(problem)
         self.acc_bytes = ITEMSIZE[self.acc]
         self.acc_words = self.acc_bytes // 4
+        self.fast_exp = ITEMSIZE[out] < self.acc_bytes == 4  # results of 16 bits: a merge is short
         # The operands with a value for each element, and the sizes of those.
         along = [(i, o) for i, o in enumerate(problem.operands) if self.operation.along_rows(i)]
         self.along = [(o, ITEMSIZE[o.dtype]) for _, o in along]

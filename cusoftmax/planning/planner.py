@@ -151,12 +151,23 @@ def _long(builder: PlanBuilder) -> Plan:
     rows, device = builder.problem.rows, builder.device
     chunks = ceil_div(builder.problem.n, builder.chunk)
     staged = staged_operands(builder)
+    if _many_values(builder) and chunks * tuning.RESIDENT_BLOCKS > builder.max_warps:
+        return _stream(builder, staged)
     resident = (staged and _block(builder, chunks, staged)) or _block(builder, chunks)
     blocks = rows * (resident.cluster if resident else 1)
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
         return _split(builder, blocks, staged)
     return resident or _stream(builder, staged)
+
+
+def _many_values(builder: PlanBuilder) -> bool:
+    """Whether only values of rows are written, of so many that small blocks fill the GPU.
+
+    No element is then needed twice, and a block that streams loads while others compute.
+    """
+    rows = tuning.STREAM_VALUES_BLOCKS * builder.device.sm_count
+    return not builder.operation.outputs and builder.problem.rows >= rows
 
 
 def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
@@ -286,7 +297,8 @@ def _block_plan(
 
 def _stream(builder: PlanBuilder, staged: int) -> Plan:
     # A power of two, so that a block folds a subtree.
-    warps = power_of_two_below(min(tuning.STREAM_WARPS, builder.max_warps))
+    most = tuning.STREAM_VALUES_WARPS if _many_values(builder) else tuning.STREAM_WARPS
+    warps = power_of_two_below(min(most, builder.max_warps))
 
     def shared(warps: int) -> int:
         nodes = (2 * warps + 1) * builder.node_bytes
@@ -311,7 +323,10 @@ def _stream(builder: PlanBuilder, staged: int) -> Plan:
 
 
 def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
-    warps, rows = tuning.SPLIT_WARPS, builder.problem.rows
+    rows = builder.problem.rows
+    few = ceil_div(builder.problem.n, tuning.SPLIT_WARPS_FLOAT * builder.chunk) <= tuning.SPLIT_FEW
+    small = few and not builder.fast_exp
+    warps = tuning.SPLIT_WARPS_FLOAT if small else tuning.SPLIT_WARPS
     # Every block folds all nodes of its row, so their number is limited however long the row.
     all_rounds = ceil_div(builder.problem.n, warps * builder.chunk)
     rounds = power_of_two(ceil_div(all_rounds, tuning.SPLIT_PIECES))
@@ -440,6 +455,7 @@ def _column(builder: PlanBuilder) -> Plan:
     width = min(inner, beside.passes * columns)
     tiles = problem.rows // inner * ceil_div(inner, width)
     least = WARP // lanes
+    together = tuning.COLUMN_TOGETHER_FAST if builder.fast_exp else tuning.COLUMN_TOGETHER
 
     def launch(stage: int, walkers: int, cluster: int, grid: int, parts: int = 0) -> Launch:
         kernel = builder.kernel(
@@ -453,6 +469,7 @@ def _column(builder: PlanBuilder) -> Plan:
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
             staged=0 if stage == 2 else staged,
+            asserted=(("CSM_PIECES_TOGETHER", together),),
         )
         parts = parts or walkers + (cluster if cluster > 1 else 0)
         shared = parts * columns * builder.node_bytes if stage != 2 else 0
@@ -491,7 +508,7 @@ def _column(builder: PlanBuilder) -> Plan:
     if not folds:
         launches.append(launch(2, walkers, 1, ceil_div(problem.rows, warps)))
     if writes:
-        parts = power_of_two(pieces) if folds else 1
+        parts = power_of_two(ceil_div(pieces, together)) if folds else 1
         launches.append(launch(4 if folds else 3, walkers, 1, tiles * pieces, parts))
     return builder.plan(
         "column",

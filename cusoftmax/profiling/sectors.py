@@ -39,8 +39,11 @@ def level2_bytes(plan: Plan) -> tuple[float, ...]:
     return _counted(replace(plan, device=DeviceSpec.known(90)))
 
 
-# Options of noise: a seed, and a temperature of 1.
-_NOISE = dict(zip(ROUND_KEYS, round_keys(1), strict=True)) | {"of_logits": 1.0, "of_noise": 1.0}
+# Options that loops, branches or divisions depend on: a seed, a temperature of 1, logits as they
+# are, and one row of queries, which hides nothing.
+_OPTIONS: dict[str, float] = dict(zip(ROUND_KEYS, round_keys(1), strict=True))
+_OPTIONS |= dict.fromkeys(("of_logits", "of_noise", "per_temperature"), 1.0)
+_OPTIONS |= {"scale": 1.0, "sign": 1.0, "queries": 1}
 
 
 @lru_cache(maxsize=4096)
@@ -103,9 +106,9 @@ def _blocks(plan: Plan, launch: Launch) -> range:
 
 
 def _layout(plan: Plan) -> Any:
-    """Return the launches' ``csm::Layout``; options that no access or loop depends on are 0."""
+    """Return the launches' ``csm::Layout``; other options than `_OPTIONS` are 0."""
     names = KERNELS[plan.op].options
-    given = _NOISE | dict(zip(names, plan.problem.options, strict=False))
+    given = _OPTIONS | dict(zip(names, plan.problem.options, strict=False))
     options = [given.get(name, 0) for name in names]
     return as_struct(layout_of(plan), options, plan.launches[0].kernel["CSM_ACC"])
 

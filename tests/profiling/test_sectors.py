@@ -31,6 +31,7 @@ def over_least(plan: Plan) -> float:
         ("softmax_vjp", "float32", (5000, 8192), -1, 90, "block"),
         ("log_softmax", "float64", (600, 65536), -1, 90, "block"),
         ("softmax", "float32", (64, 4096), 0, 80, "column"),
+        ("softmax_causal", "float16", (8192, 8192), -1, 90, "block"),  # of which nothing is hidden
     ],
 )
 def test_aligned_rows_touch_no_sector_twice(
