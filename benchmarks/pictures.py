@@ -135,7 +135,6 @@ MEASURED: dict[str, tuple[Callable[[], Iterable[Row]], tuple[str, ...]]] = {
     "accuracy": (measure_accuracy, ("numpy", "scipy", "torch")),
     "sectors": (measure_sectors, ()),
     "predicted": (measure_predicted, ("nvidia-cuda-nvrtc", "triton", "liger-kernel")),
-    "family": (measure_family, ("nvidia-cuda-nvrtc",)),
     "dominant": (measure_dominant, ("numpy", "scipy", "torch")),
 }
 
@@ -190,7 +189,7 @@ def jacobian(file: Path) -> str:
 
 
 CURVES = {"accuracy": curves.accuracy, "sectors": curves.sectors, "predicted": curves.predicted}
-CURVES |= {"family": curves.family, "dominant": curves.dominant}
+CURVES |= {"dominant": curves.dominant}
 NAMES = (*CURVES, "jacobian", *patterns.PICTURES)
 
 

@@ -110,16 +110,6 @@ def test_a_picture_is_drawn_anew_as_it_was(tmp_path: Path) -> None:
             ],
             "Predicted, not measured: .*No other library was compiled",
         ),
-        (
-            "family",
-            [
-                {"call": "one row", "rows": 1, "n": 10, "dtype": dtype, "chip": chip, "aim": 0.95}
-                | {"fraction": 0.5, "instructions": 9.1, "blocks": 2, "limiter": "latency"}
-                for dtype in ("float16", "float32")
-                for chip in ("H100", "B200")
-            ],
-            "Predicted, not measured: .*Black bars: what each call aims at",
-        ),
         ("dominant", [{"who": "softmax_vjp", "gap": 1, "relative_error": 1e-7}], "largest class"),
     ],
 )

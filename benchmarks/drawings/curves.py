@@ -120,9 +120,9 @@ def predicted(data: Data, file: Path) -> str:
 
 
 DTYPE_LOOKS: dict[str, dict[str, Any]] = {  # filled, open, and a cross: also in black and white
-    "float16": {"marker": "o", "color": "#0072B2", "markersize": 5.5},
-    "bfloat16": {"marker": "x", "color": "black", "markersize": 4.5, "markeredgewidth": 1.1},
-    "float32": {"marker": "s", "color": "#D55E00", "markersize": 5, "markerfacecolor": "white"},
+    "float16": {"marker": "o", "color": "#0072B2", "markersize": 4.5},
+    "bfloat16": {"marker": "x", "color": "black", "markersize": 4, "markeredgewidth": 1.1},
+    "float32": {"marker": "s", "color": "#D55E00", "markersize": 4, "markerfacecolor": "white"},
 }
 
 
@@ -143,12 +143,12 @@ def family(data: Data, file: Path) -> str:
             of_chip = [row for row in data.rows if row["chip"] == chip]
             aims = {row["call"]: float(row["aim"]) for row in of_chip}
             axis.plot([aims[call] for call in calls], range(len(calls)), label="aim", marker="|",
-                      color="black", linestyle="none", markersize=13, markeredgewidth=1.6,
+                      color="black", linestyle="none", markersize=16, markeredgewidth=1.6,
                       zorder=2)  # fmt: skip
-            for dtype, looks in DTYPE_LOOKS.items():
+            for line, (dtype, looks) in enumerate(DTYPE_LOOKS.items()):
                 found = [row for row in of_chip if row["dtype"] == dtype]
                 axis.plot([float(row["fraction"]) for row in found],
-                          [calls.index(row["call"]) for row in found],
+                          [calls.index(row["call"]) + 0.24 * (line - 1) for row in found],
                           label=dtype, linestyle="none", zorder=3, **looks)  # fmt: skip
             axis.set_title(chip, loc="left")
             axis.set_xlim(0, 1.07)
@@ -156,7 +156,7 @@ def family(data: Data, file: Path) -> str:
             axis.set_yticks(range(len(calls)), [f"{call}\n{sizes[call]}" for call in calls])
             axis.tick_params(axis="y", labelsize=7.2)
             axis.set_ylim(len(calls) - 0.3, -0.7)
-            axis.set_xlabel(f"of a copy\n{STAMP}", fontsize=7.5)
+            axis.set_xlabel(f"of a copy\n{STAMP}", fontsize=6.8)
             axis.grid(alpha=0.3)
         style.legend(figure, axes)
     return caption
