@@ -99,9 +99,9 @@ def test_commands_print_in_ascii(name: str) -> None:
     assert done.stdout.endswith("32 x 7 of sigma 1\n"), done.stderr
 
 
-@pytest.mark.parametrize("name", ["run", "sanitize"])
-def test_lists_are_printed_in_ascii(name: str) -> None:
-    done = started(name, "--list", env=ASCII)
+@pytest.mark.parametrize("command", ["run --list", "sanitize --list --dtypes float16"])
+def test_lists_are_printed_in_ascii(command: str) -> None:
+    done = started(*command.split(), env=ASCII)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d ?x ?\d", done.stdout)
 
