@@ -26,6 +26,21 @@ def version() -> str:
         raise CompilerError(f"NVRTC is not usable: {error}") from error
 
 
+@cache
+def build() -> str:
+    """Return what NVRTC writes of itself into PTX: its release, and which build of it this is."""
+    version()  # raises if there is no NVRTC
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram("", "nothing.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, ())
+        ptx: str = nvrtc.getPTX(program).decode()
+    finally:
+        nvrtc.destroyProgram(program)
+    return "\n".join(line for line in ptx.splitlines() if line.startswith("//"))
+
+
 def compile_cubin(kernel: Kernel, arch: int) -> bytes:
     """Return the binary that CuPy loads on a GPU of this architecture, such as 90."""
     binary: bytes = _compile(kernel, f"sm_{arch}", (), "getCUBIN")

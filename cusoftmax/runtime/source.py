@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +43,42 @@ def digest() -> str:
         sha.update(path.relative_to(kernel_root()).as_posix().encode() + b"\0")
         sha.update(path.read_bytes() + b"\0")
     return sha.hexdigest()[:16]
+
+
+def included(kernel: Kernel) -> list[Path]:
+    """Return the files that a kernel is compiled from: the unit, and what they include.
+
+    Under whatever condition they do: a file too many is no harm.
+    """
+    macros, root = dict(kernel.macros), kernel_root()
+    found = [root / UNIT]
+    for path in found:  # which grows
+        for name in _includes(path):
+            named = root / re.sub(r"CSM_\w+", lambda macro: macros[macro[0]], name)
+            if named not in found and named.is_file():  # the emulator's is elsewhere
+                found.append(named)
+    return sorted(found)
+
+
+@cache
+def _includes(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    names = re.findall(r'^\s*#\s*include\s+(?:"(.+)"|CSM_HEADER\((.+)\))', text, re.M)
+    return [quoted or header for quoted, header in names]
+
+
+@cache
+def _digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def identity(kernel: Kernel, target: str) -> str:
+    """Return a digest of all that a compiler is given for a kernel: its files, and the options."""
+    root = kernel_root()
+    parts = [f"{path.relative_to(root).as_posix()} {_digest_of(path)}" for path in included(kernel)]
+    where = (f"-I{root}", f"-DCSM_DIGEST=0x{digest()}")  # where the files are, and all of them
+    parts += [option for option in all_options(kernel, target) if option not in where]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def definitions(kernel: Kernel) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ last bit of the dot product shows in the result, even after rounding to 16 bits.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,17 @@ import pytest
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.emulator._memory import view_of
-from cusoftmax.planning.plan import Plan
-from tests.support import DTYPES, OPS, SWEPT_DTYPES, bits, dtype_of, kind, planned
+from tests.support import (
+    DTYPES,
+    OPS,
+    SWEPT_DTYPES,
+    WHOLE,
+    bits,
+    blocks_of,
+    dtype_of,
+    kind,
+    planned,
+)
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 BATCHES = (1, 2, 63, 1000)
@@ -31,7 +39,6 @@ SEEDS = range(10)
 LENGTHS = (61, 126, 600, 1020, 4008, 5000, 14002, 20002, 40000, 70001)
 CLUSTERS = {"block x2", "block x4", "block x8"}
 ROW_KINDS = {"group", "block", "block parked", *CLUSTERS, "stream", "split"}
-WHOLE = 1 << 19  # elements; of larger batches only the blocks of the compared rows are run
 
 
 def row_of(op: str, dtype: str, n: int) -> tuple[np.ndarray, ...]:
@@ -45,16 +52,6 @@ def row_of(op: str, dtype: str, n: int) -> tuple[np.ndarray, ...]:
 
 def positions(rows: int) -> list[int]:
     return sorted({0, min(5, rows - 1), rows - 1})
-
-
-def blocks_of(made: Plan, rows: Sequence[int]) -> list[int]:
-    """Return the blocks that compute rows, for the patterns where a block has rows of its own."""
-    step = made.launches[0]
-    if made.pattern == "group":
-        of_block = step.block // int(step.kernel["CSM_LANES"]) * made.rounds
-        return [row // of_block for row in rows]
-    assert made.pattern in ("block", "stream")
-    return [row * step.kernel.cluster for row in rows]
 
 
 def in_batch(op: str, row: tuple[np.ndarray, ...], rows: int, arch: str, seed: int = 0) -> Any:

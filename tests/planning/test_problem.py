@@ -251,24 +251,27 @@ def test_folding_visits_every_element_of_every_row_once(data: st.DataObject) -> 
         views.append(View(shape, strides, dtype))
     problem = fold(OPERATIONS["softmax"], views, axes)
     batch = [d for d in range(ndim) if d not in axes]
-    got, expected = set(), set()
-    inner = [*np.ndindex(problem.reduce_shape)]
-    for outer in np.ndindex(problem.batch_shape):
-        row = []
-        for index in inner:
-            row.append(
-                tuple(
-                    int(np.dot(outer, o.batch_strides) + np.dot(index, o.reduce_strides))
-                    for o in problem.operands
-                )
+
+    def rows(outer: Any, inner: Any, strides: list[tuple[tuple[int, ...], ...]]) -> set[Any]:
+        """Return the offsets in each operand of every element of every row."""
+        starts, steps = (
+            np.stack(
+                [np.tensordot(each, np.indices(sizes), 1).ravel() for each in by_operand], axis=-1
             )
-        got.add(tuple(sorted(row)))
-    for outer in np.ndindex(*[shape[d] for d in batch]):
-        row = []
-        for index in np.ndindex(*[shape[d] for d in axes]):
-            where = dict(zip(batch, outer, strict=True)) | dict(zip(axes, index, strict=True))
-            row.append(tuple(sum(where[d] * v.strides[d] for d in where) for v in views))
-        expected.add(tuple(sorted(row)))
+            for sizes, by_operand in zip((outer, inner), zip(*strides, strict=True), strict=True)
+        )
+        return {tuple(sorted(map(tuple, (start + steps).tolist()))) for start in starts}
+
+    got = rows(
+        problem.batch_shape,
+        problem.reduce_shape,
+        [(o.batch_strides, o.reduce_strides) for o in problem.operands],
+    )
+    expected = rows(
+        tuple(shape[d] for d in batch),
+        tuple(shape[d] for d in axes),
+        [tuple(tuple(v.strides[d] for d in dims) for dims in (batch, axes)) for v in views],
+    )
     assert got == expected
     assert problem.rows * problem.n == np.prod(shape, dtype=int)
     assert problem.rows == np.prod(problem.batch_shape)
