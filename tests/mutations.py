@@ -691,14 +691,6 @@ MUTATIONS = (
         (Probe("topk_group", "topk_softmax", "float32", (70, 61)),),
     ),
     Mutation(
-        "topk: what equals the last pick is not asked for",
-        BOUND,
-        "select/key_tile.cuh",
-        "if (any_lane(count != kPicks)) return pick_sorted(tile);",
-        "",
-        (Probe("topk_group", "topk_softmax", "float32", (70, 61)),),
-    ),
-    Mutation(
         "topk: a split row's second list left out",
         BOUND,
         "select/pick_stretch.cuh",
