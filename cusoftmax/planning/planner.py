@@ -125,7 +125,7 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
     )
     grid = min(ceil_div(rows, beside * each), MAX_GRID)
     shared = span_bytes(
-        builder, staged, beside * each * n, apart=each > 1 and apart, bulk=builder.bulk
+        builder, staged, beside * each * n, apart=most > 1 and apart, bulk=builder.bulk
     )
     return _group_plan(builder, Launch(kernel, grid, threads, shared), held.vector, each)
 
@@ -325,7 +325,7 @@ def _stream(builder: PlanBuilder, staged: int) -> Plan:
 def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     rows = builder.problem.rows
     few = ceil_div(builder.problem.n, tuning.SPLIT_WARPS_FLOAT * builder.chunk) <= tuning.SPLIT_FEW
-    small = few and not builder.fast_exp
+    small = few and builder.acc == "float32" and not builder.fast_exp
     warps = tuning.SPLIT_WARPS_FLOAT if small else tuning.SPLIT_WARPS
     # Every block folds all nodes of its row, so their number is limited however long the row.
     all_rounds = ceil_div(builder.problem.n, warps * builder.chunk)

@@ -14,6 +14,7 @@ from cusoftmax import reference
 from cusoftmax.operations.dtypes import INPUTS, INTEGERS, output_dtype
 from tests.support import (
     DTYPES,
+    assert_kept,
     check_softmax,
     check_vjp,
     dtype_of,
@@ -21,6 +22,7 @@ from tests.support import (
     logits,
     plan_of,
     run,
+    run_softmax,
     softmax_error,
 )
 
@@ -138,3 +140,30 @@ def test_narrow_results_are_correctly_rounded(device: Any, dtype: str, sigma: in
         total += error.size
         right += int((error <= 0.5).sum())
     assert right >= 0.999 * total, f"{right / total:.4%}"
+
+
+@pytest.mark.parametrize(
+    ("given", "out", "shape"),
+    [("float16", "float32", (9000, 17)), ("float32", "float16", (4500, 15))],
+)
+def test_few_short_rows_whose_results_are_apart(
+    device: Any, given: str, out: str, shape: tuple[int, int]
+) -> None:
+    """Results that have memory of their own beside the rows, with one row a thread for its blocks.
+
+    So few rows that a thread has one, of a kernel that is compiled for several.
+    """
+    x = logits(shape, given)
+    launch = plan_of(device, "softmax", device.asarray(x), dtype=out).launches[0]
+    if device.spec.arch >= 90:
+        assert int(launch.kernel["CSM_ROWS_EACH"]) > 1
+    run_softmax(device, x, dtype=out)
+
+
+def test_few_short_rows_with_two_results(device: Any) -> None:
+    x = logits((9000, 17), "float16")
+    same = device.asarray(logits((1, 17), "float16", seed=1))
+    dy = pytest.importorskip("cupy").broadcast_to(same, x.shape)
+    y, dx = map(device.asnumpy, cs.softmax_value_and_vjp(device.asarray(x), dy))
+    check_softmax(y, x)
+    assert_kept("softmax_value_and_vjp", (x, device.asnumpy(dy)), -1, (y, dx))
