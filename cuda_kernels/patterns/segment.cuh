@@ -108,15 +108,18 @@ CSM_DEVICE int status_of_warp(int mine) {
 }
 CSM_DEVICE int read_status(const Arguments& args) {
   const int checkers = static_cast<int>(args.layout.checkers), lane = thread_index() % kWarp;
-  if constexpr (kStage > 1) return global_load(status_of(args, checkers), true, u8{0});
   const Shared<int> shared_status(kLookupAt);
   if (thread_index() < kWarp) {
     int found = 0;
-    for (int i = lane; i - lane < checkers; i += kWarp) {
-      found |= global_load(status_of(args, i), i < checkers, u8{0});
+    if constexpr (kStage == 1) {
+      for (int i = lane; i - lane < checkers; i += kWarp) {
+        found |= global_load(status_of(args, i), i < checkers, u8{0});
+      }
+      found = status_of_warp(found);
+      global_store(status_of(args, checkers), static_cast<u8>(found), block_index() == 0 && lane == 0);
+    } else {
+      found = global_load(status_of(args, checkers), lane == 0, u8{0});
     }
-    found = status_of_warp(found);
-    global_store(status_of(args, checkers), static_cast<u8>(found), block_index() == 0 && lane == 0);
     if (lane == 0) shared_status.store(0, found);
   }
   block_barrier();
