@@ -58,7 +58,7 @@ CSM_DEVICE void run(const Arguments& args) {
     tile.read(args, row, context);
     const Node whole = tile.reduce(args);
     Picks picks;
-    if constexpr (kSortsNumbers) picks = pick_above_last(tile, args, row);
+    if constexpr (kSortsNumbers) picks = pick_above_last(tile);
     else if constexpr (kSorts) picks = pick_sorted(tile);
     else pick_into(picks, tile, k, context);
     if constexpr (kStaged<1>) {

@@ -75,20 +75,23 @@ class KeyTile {
     return true;
   }
 
-  // An element of this lane as a number, and one at a place in the chunk, which is read again.
+  // An element of this lane as a number; and with its key and its place in the chunk, where lanes want different ones.
+  // Registers cannot be indexed at run time: one half of them is selected after the other.
   CSM_DEVICE Number number(int i) const { return {widen(x_[i])}; }
-  CSM_DEVICE Local read_again(const Arguments& args, const Row& row, int place) const {
-    const bool wanted = place < length_;
-    In x = absent<In>();
-    if constexpr (kStaged<0>) {
-      if (wanted) x = Shared<In>(row.staged[0]).load(static_cast<int>(first_) + place);
-    } else {
-      x = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, x);
+  CSM_DEVICE Local own(int i) const {
+    static_assert((kItems & (kItems - 1)) == 0 && kItems <= 32, "halves; a bit for each in a word");
+    In x[kItems];
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) x[j] = x_[j];
+#pragma unroll
+    for (int half = kItems / 2; half >= 1; half /= 2) {
+#pragma unroll
+      for (int j = 0; j < kItems; ++j) {
+        if (j < half) x[j] = i & half ? x[j + half] : x[j];
+      }
     }
-    return local_at(Order<In>::key(x), place);
+    return local_at(Order<In>::key(x[0]), lane_place() + step_of(i));
   }
-  // The place in the chunk of item i of a lane.
-  CSM_DEVICE static int place_of(int lane, int i) { return lane * kVec + step_of(i); }
 
   // An element of this lane. Its place is yet without the lane's: see in_chunk().
   CSM_DEVICE Local item(int i) const {
@@ -233,10 +236,10 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
 
 // The same where a key leaves no room for a place in a word of 32 bits. Only numbers are sorted, in two instructions
 // where a word of 64 bits takes six. All elements that are not below the last of the best are those that are picked,
-// unless some equal it; each lane reads as many of them again as it has slots, and these are sorted.
+// unless some equal it; each lane gets as many of them as it has slots, and these are sorted.
 constexpr bool kSortsNumbers = kSorts && kRowOutputs > 1 && sizeof(Local) > 4 && kItems >= 16 && kItems % kPicks == 0;
 template <class Op>
-CSM_DEVICE Picks pick_above_last(const KeyTile<Op>& tile, const Arguments& args, const Row& row) {
+CSM_DEVICE Picks pick_above_last(const KeyTile<Op>& tile) {
   const int lane = thread_index() % kLanes;
   Number best[kPicks];
 #pragma unroll
@@ -260,32 +263,35 @@ CSM_DEVICE Picks pick_above_last(const KeyTile<Op>& tile, const Arguments& args,
   unsigned below = 0;
 #pragma unroll
   for (int i = kItems - 1; i >= 0; --i) below = shift_in_sign(below, tile.number(i).value, least);
-  const unsigned mine = ~below & (~0u >> (32 - kItems));
+  unsigned mine = ~below & (~0u >> (32 - kItems));
   int count = set_bits(mine);
 #pragma unroll
   for (int mask = 1; mask < kLanes; mask *= 2) count += shuffle_xor(count, mask, kLanes);
   if (any_lane(count != kPicks)) return pick_sorted(tile);
 
-  // Counted lane by lane, the picks of this lane's slots are those from `rest` on.
+  // Counted lane by lane, the picks of this lane's slots are those from `rest` on. A lane gives its picks in turn.
   int rest[kSlots], number[kSlots], owner[kSlots];
-  unsigned among[kSlots];
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) rest[s] = lane * kSlots + s;
 #pragma unroll
   for (int other = 0; other < kLanes; ++other) {
-    const unsigned theirs = shuffle(mine, other, kLanes);
-    const int more = set_bits(theirs);
+    const int more = shuffle(set_bits(mine), other, kLanes);
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      if (rest[s] >= 0) number[s] = rest[s], owner[s] = other, among[s] = theirs;
+      if (rest[s] >= 0) number[s] = rest[s], owner[s] = other;
       rest[s] -= more;
     }
   }
   Local found[kSlots];
 #pragma unroll
-  for (int s = 0; s < kSlots; ++s) {
-    for (; number[s] > 0; --number[s]) among[s] &= among[s] - 1;
-    found[s] = tile.read_again(args, row, tile.place_of(owner[s], lowest_bit(among[s])));
+  for (int s = 0; s < kSlots; ++s) found[s] = no_local();
+  for (int turn = 0; any_lane(mine != 0); ++turn, mine &= mine - 1) {
+    const Local given = tile.own(lowest_bit(mine));
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      const Local theirs = from_lane(given, owner[s]);
+      if (number[s] == turn) found[s] = theirs;
+    }
   }
   sort_over_lanes(found);
   Picks picks;

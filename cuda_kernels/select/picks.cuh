@@ -71,10 +71,17 @@ CSM_DEVICE Ranked<Index> exchange(Ranked<Index> a, int lane_mask) {
 }
 CSM_DEVICE Packed exchange(Packed a, int lane_mask) { return {shuffle_xor(a.word, lane_mask, kLanes)}; }
 
+// One of two elements, member by member: what the compiler copies of Ranked as a whole has bytes that nobody sets.
+template <class Index>
+CSM_DEVICE Ranked<Index> either(bool first, Ranked<Index> a, Ranked<Index> b) {
+  return {first ? a.key : b.key, first ? a.index : b.index};
+}
+CSM_DEVICE Packed either(bool first, Packed a, Packed b) { return {first ? a.word : b.word}; }
+
 // The better of two elements if `better`, else the other.
 template <class Element>
 CSM_DEVICE Element chosen(Element mine, Element other, bool better) {
-  return above(other, mine) == better ? other : mine;
+  return either(above(other, mine) == better, other, mine);
 }
 
 // Puts the better of two elements first.
