@@ -65,7 +65,13 @@ def blocks_entered(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Mapping[
     if matching.apart > MOST_APART:
         return {}
     warps = max(lines[0].warps, 1)
-    return graph.completed({block: n / warps for block, n in matching.times.items()})
+    found = graph.completed({block: n / warps for block, n in matching.times.items()})
+    around = {
+        block: times
+        for block, times in graph.by_inner(found).items()
+        if not any(_of_code(graph.blocks[block]))
+    }
+    return {**around, **found}
 
 
 @dataclass(frozen=True)

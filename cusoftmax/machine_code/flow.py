@@ -264,9 +264,9 @@ class BlockGraph:
                             found[block] = 0.0
                             break
             if len(found) == known:
-                return {**self._by_inner(found), **found}
+                return found
 
-    def _by_inner(self, found: Mapping[int, float]) -> dict[int, float]:
+    def by_inner(self, found: Mapping[int, float]) -> dict[int, float]:
         """Return how often blocks are entered, as often as the one entered most that they lead to.
 
         Of those that no other way leads to: a condition around others, that is often all that such
