@@ -41,6 +41,8 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
     "single": ((), ("FADD", "FMUL", "FFMA"), 1),
     "maximum": ((), ("FMNMX", "FMNMX3"), 1),
 }
+_BULK = {stem for kind in ("bulk copy", "bulk barrier") for stem in _KINDS[kind][1]}
+_BARRIER = [*_KINDS].index("barrier")
 _WEIGHTS = np.array([weight for _, _, weight in _KINDS.values()])
 _ARITHMETIC = {"add", "sub", "mul", "fma"}
 _TYPES = {"f32": "single", "f32x2": "pair", "f64": "double"}
@@ -66,9 +68,15 @@ def blocks_entered(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Mapping[
         return {}
     warps = max(lines[0].warps, 1)
     found = graph.completed({block: n / warps for block, n in matching.times.items()})
+    # What is around the copies that one thread starts is that thread's, if it has nothing else.
+    copies = {
+        block: times
+        for block, times in found.items()
+        if any(x.stem in _BULK for x in graph.blocks[block])
+    }
     around = {
         block: times
-        for block, times in graph.by_inner(found).items()
+        for block, times in graph.by_inner(copies).items()
         if not any(_of_code(graph.blocks[block]))
     }
     return {**around, **found}
@@ -216,7 +224,10 @@ def _matched(
         entered = max(times[i] for i in blocks)
         if entered > said.get(headers[number], entered):
             continue
-        if groups[number] is None or said.setdefault(groups[number], entered) == entered:
+        # Of a barrier alone that PTX jumps over, machine code has a predicate.
+        over = entered == 0 and ours[number].sum() == ours[number, _BARRIER]
+        group = None if over else groups[number]
+        if group is None or said.setdefault(group, entered) == entered:
             found[number] = blocks
             taken.update(blocks)
     return found

@@ -32,11 +32,7 @@ def test_what_a_selection_executes(op: str, dtype: str, shape: tuple[int, ...], 
         assert launch.executed and launch.unknown_loops == 0
         assert launch.instructions == pytest.approx(sum(x.warps for x in made) * scale)
         shuffles = sum(x.warps for x in made if x.name.startswith("shfl"))
-        counted, ran_shuffles = launch.per_element.get("shuffle", 0.0), shuffles * scale
-        if op == "sample":  # the way through its code is that of a chunk with no candidate: votes
-            assert 0 < counted < ran_shuffles < 0.01 * launch.instructions
-        else:
-            assert counted >= 0.999 * ran_shuffles  # and votes
+        assert launch.per_element.get("shuffle", 0.0) >= 0.999 * shuffles * scale  # and votes
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

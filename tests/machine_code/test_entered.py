@@ -74,14 +74,14 @@ def test_each_way_counts_as_often_as_it_is_taken() -> None:
     assert sum(weight for _, weight in found.path) == 2 + 5 * 7 / 8 + 1 + 2
 
 
-def test_a_condition_around_a_part_counts_as_often_as_the_part() -> None:
+def test_a_condition_around_bulk_copies_counts_as_often_as_they_do() -> None:
     code = sass(
         """
         FADD R4, R4, R5
         @P0 BRA 0x80
         ISETP P1, R1, R2      # 1: the first warp of eight
         @P1 BRA 0x60
-        LDG.E R6, [R2.64]     # 2
+        UBLKCP.S.G [UR4], [UR6], UR8  # 2
         FMUL R6, R6, R6
         ISETP P2, R1, R2      # 3
         @P2 BRA 0x80
@@ -93,7 +93,7 @@ def test_a_condition_around_a_part_counts_as_often_as_the_part() -> None:
         ExecutedLine("block", 8),
         ExecutedLine("add.ftz.f32", 8),
         ExecutedLine("block", 1),
-        ExecutedLine("ld.global.f32", 1),
+        ExecutedLine("cp.async.bulk.shared::cluster.global", 1),
         ExecutedLine("mul.ftz.f32", 1),
         ExecutedLine("block", 8),
         ExecutedLine("st.global.f32", 8),
