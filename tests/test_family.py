@@ -17,7 +17,7 @@ def test_each_call_is_planned_as_its_name_says() -> None:
     assert patterns["segment_softmax"] == "segment"
     assert patterns["softmax, one row"] == "split"
     assert patterns["topk_softmax, k = 8 of 128"] == "topk_group"
-    assert patterns["logsumexp"] == "block"
+    assert patterns["logsumexp"] == "stream"
     for call in family.CALLS:
         plan = call.on("A100", "float32").plan
         assert (plan.n, plan.rows) == (call.n, call.rows)

@@ -284,7 +284,7 @@ PICTURES: dict[str, tuple[str, Example, Drawn]] = {
     ),
     "pattern_staged": (
         "Staged rows: copied as one span, then held row by row",
-        Example("softmax", (40000, 33), "float16", blocks=(0,)),
+        Example("softmax", (40000, 33), "float16", "sm_80", blocks=(0,)),
         staged,
     ),
     "pattern_topk": (

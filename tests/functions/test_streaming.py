@@ -420,7 +420,9 @@ def test_ctrl_c() -> None:
         assert process.stdout.readline() == "reading\n"
         process.send_signal(signal.SIGINT)
         said, errors = process.communicate(timeout=600)
-    *_, message, last = [line for line in said.splitlines() if line != "reading"] or [errors]
+    lines = [line for line in said.splitlines() if line != "reading"]
+    assert len(lines) == 2, said + errors
+    message, last = lines
     assert re.fullmatch(
         r"softmax: interrupted after (\d+) of 16 blocks, which are finished; resume=\1 goes on",
         message,
