@@ -318,6 +318,7 @@ def gathered_bytes(
     if op in ("cross_entropy", "cross_entropy_vjp"):
         chosen = {"soft": soft, "weight": weight, "smooth": smooth}
         checked = {key: plain_bool(caller, key, value) for key, value in chosen.items()}
+        checked["smooth"] &= not checked["soft"]  # of probabilities that takes no other kernel
         result = "vjp" if op == "cross_entropy_vjp" else ""
         kernel = cross_entropy_name(capped=False, result=result, **checked)
     selected = int(op == "sample")

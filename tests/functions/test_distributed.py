@@ -332,6 +332,17 @@ def test_slices() -> None:
             distributed.slices(*wrong)  # type: ignore[arg-type]
 
 
+def test_gathered_bytes_of_smoothed_probabilities() -> None:
+    for weight in (False, True):
+        plain, smoothed = (
+            distributed.gathered_bytes(
+                "cross_entropy", 2, (1024, 5), "float32", soft=True, weight=weight, smooth=smooth
+            )
+            for smooth in (False, True)
+        )
+        assert plain == smoothed > 0
+
+
 def test_gathered_bytes_of_wrong_arguments() -> None:
     good: list[Any] = ["softmax", 2, (1024, 5), "float32"]
     for place, value, error in (
