@@ -379,7 +379,8 @@ def test_a_disk_that_is_full(tmp_path: pathlib.Path) -> None:
 
 
 WITH_CTRL_C = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs of a shell ignore
 import numpy as np
 import cusoftmax as cs
 from cusoftmax import streaming
