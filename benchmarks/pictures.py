@@ -21,7 +21,6 @@ import numpy as np
 
 import cusoftmax as cs
 from benchmarks import dominant as dominant_class
-from benchmarks import family as calls
 from benchmarks import predicted as model
 from benchmarks import traffic
 from benchmarks.drawings import curves, data, look, patterns
@@ -99,26 +98,6 @@ def measure_predicted(
             for n, fraction in points:
                 yield {"who": who, "dtype": dtype, "chip": chip, "n": n} | {
                     "fraction": f"{fraction:.4f}"
-                }
-
-
-def measure_family(
-    of: Sequence[calls.Call] = calls.CALLS, dtypes: Sequence[str] = calls.DTYPES
-) -> Iterator[Row]:
-    """Yield what is predicted of each call of the family, and what it aims at."""
-    found = calls.predict(calls.cases(of, dtypes))
-    for call in of:
-        for dtype in dtypes:
-            for chip in calls.CHIPS:
-                p = found[call.on(chip, dtype)]
-                yield {"call": call.what, "rows": call.rows, "n": call.n} | {
-                    "dtype": dtype,
-                    "chip": chip,
-                    "fraction": f"{p.fraction:.4f}",
-                    "aim": call.aim_on(chip),
-                    "instructions": f"{p.instructions:.1f}",
-                    "blocks": p.blocks,
-                    "limiter": p.limiter,
                 }
 
 
