@@ -12,6 +12,7 @@ from tests.torch.torch_cases import CASES, SECOND, close, place
 
 torch = pytest.importorskip("torch", reason="needs PyTorch, which is no dependency")
 
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import cusoftmax.torch as ct
@@ -158,7 +159,7 @@ def test_exported_and_compiled_for_any_number_of_classes(device: Any, name: str)
         sized(5, 4),
         dynamic_shapes=(({0: rows}, {0: classes}, {0: rows}),),
     ).module()
-    counted = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counted = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(LOSSES[name], fullgraph=True, backend=counted, dynamic=True)
     for shape in ((5, 4), (6, 7), (9, 8), (11, 13)):
         given = sized(*shape)
