@@ -13,6 +13,7 @@ KIB, MIB = 1 << 10, 1 << 20
 # H200, B200, B300. Thor and DGX Spark have no more (documentation of NVIDIA Warp, 1.15).
 PORTABLE_CLUSTER = 8
 _LARGE_CLUSTER = {90: 16, 100: 16, 103: 16}
+_MANY_DOUBLE_UNITS = (80, 90, 100)  # a float64 unit for two of float32; others: for 32 or 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class DeviceSpec:
     def max_cluster(self) -> int:
         """Most blocks in a cluster; a kernel has to ask for more than `PORTABLE_CLUSTER`."""
         return _LARGE_CLUSTER.get(self.arch, PORTABLE_CLUSTER) if self.clusters else 1
+
+    @property
+    def many_double_units(self) -> bool:
+        """Whether float64 is half as fast as float32, and not a 32nd or less."""
+        return self.arch in _MANY_DOUBLE_UNITS
 
     @property
     def reserved_shared(self) -> int:

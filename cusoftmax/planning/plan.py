@@ -312,6 +312,7 @@ def make_kernel(
             *((f"staged{staged}",) if staged else ()),
             # Staged float64 has as many registers as it needs, which differs by architecture.
             *((f"t{threads}",) if staged and acc == "float64" and threads <= 8 * WARP else ()),
+            *((f"t{threads}",) if pattern == "stream" and threads > 16 * WARP else ()),
             *(("uncached",) if uncached else ()),
             *(("bulk",) if bulk else ()),
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),

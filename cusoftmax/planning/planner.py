@@ -34,6 +34,7 @@ from cusoftmax.planning.staging import (
     staged_operands,
     staged_vector,
     staged_warps,
+    stepping_operands,
     tiles_side_by_side,
 )
 
@@ -158,6 +159,10 @@ def _long(builder: PlanBuilder) -> Plan:
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
         return _split(builder, blocks, staged)
+    lone = not resident or not _share(device, resident.launches[0])
+    percent = tuning.STREAM_KEPT_PERCENT if resident else tuning.STREAM_PERCENT
+    if lone and _cache_holds(builder, 1, percent):
+        return _stream(builder, 0, cached=True)
     return resident or _stream(builder, staged)
 
 
@@ -168,6 +173,31 @@ def _many_values(builder: PlanBuilder) -> bool:
     """
     rows = tuning.STREAM_VALUES_BLOCKS * builder.device.sm_count
     return not builder.operation.outputs and builder.problem.rows >= rows
+
+
+def _share(device: DeviceSpec, launch: Launch) -> bool:
+    """Whether several blocks share a multiprocessor."""
+    several = tuning.RESIDENT_BLOCKS
+    registers = several * launch.block <= launch.kernel.max_threads
+    return registers and _fits(device, launch.shared_bytes, several)
+
+
+def _cache_holds(builder: PlanBuilder, resident: int, percent: int) -> bool:
+    """Whether the rows being read take at most such a part of the level 2 cache.
+
+    Blocks fill the GPU, so many of them each multiprocessor, and read their row again. Nothing is
+    read again if only values are written; and noise, or exponentials of float64 where few units
+    have that, take longer to form again than elements to come.
+    """
+    problem, device, operation = builder.problem, builder.device, builder.operation
+    slow = builder.acc == "float64" and not device.many_double_units
+    again = operation.outputs and "seed" not in operation.options and not slow
+    if not again or problem.rows <= device.sm_count:
+        return False
+    inputs = len(operation.inputs)
+    element = sum(size for number, _, size in stepping_operands(builder) if number < inputs)
+    read = resident * device.sm_count * problem.n * element
+    return 100 * read <= percent * device.l2_bytes
 
 
 def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
@@ -295,7 +325,7 @@ def _block_plan(
     )
 
 
-def _stream(builder: PlanBuilder, staged: int) -> Plan:
+def _stream(builder: PlanBuilder, staged: int, *, cached: bool = False) -> Plan:
     # A power of two, so that a block folds a subtree.
     most = tuning.STREAM_VALUES_WARPS if _many_values(builder) else tuning.STREAM_WARPS
     warps = power_of_two_below(min(most, builder.max_warps))
@@ -310,16 +340,31 @@ def _stream(builder: PlanBuilder, staged: int) -> Plan:
     # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
     cap = warps if staged and builder.acc == "float64" else tuning.CAP_WARPS
     threads = min(builder.max_warps, cap) * WARP
+    if cached and _has_registers_to_spare(builder):
+        most = tuning.STREAM_CACHED_WARPS
+        threads = most * WARP
+        if not _cache_holds(builder, most // warps, tuning.STREAM_CACHED_PERCENT):
+            warps = min(most, power_of_two(ceil_div(builder.problem.n, builder.chunk)))
     kernel = builder.chunk_kernel("stream", vector=vector, staged=staged, threads=threads)
     return builder.plan(
         "stream",
         (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared(warps)),),
         vector=vector,
         reads=builder.passes,
-        why="the row is longer than on-chip memory: one pass to reduce, one to write"
+        why="one pass to reduce, one to write, which finds the row in the level 2 cache"
+        if cached
+        else "the row is longer than on-chip memory: one pass to reduce, one to write"
         if builder.operation.outputs
         else "a long row is passed over once, and only its values are written",
     )
+
+
+def _has_registers_to_spare(builder: PlanBuilder) -> bool:
+    """Whether a thread that streams needs no more than 64: by compiling all operations."""
+    if builder.operation.features or (not builder.fast_exp and builder.values > 2):
+        return False
+    most = tuning.BLOCK_WARPS if builder.fast_exp else tuning.BLOCK_WARPS_FLOAT
+    return builder.max_warps >= most
 
 
 def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:

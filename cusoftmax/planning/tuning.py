@@ -56,6 +56,13 @@ PARK_WARPS_LOSS_DOUBLE = Tuned(12, None, "two plain sums in float64, not read in
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
 CAP_WARPS = Tuned(16, None, "128 registers a thread, where blocks are smaller: no spills")
 STREAM_WARPS = Tuned(16, None, "one block's barrier overlaps with another's loads")
+# Rows that are read again from the level 2 cache: so much of it for one row a multiprocessor.
+STREAM_PERCENT = Tuned(125, None, "half of the cache then has two of five when they are read again")
+STREAM_KEPT_PERCENT = Tuned(
+    70, None, "of rows that a block could keep, alone: half has five of seven"
+)
+STREAM_CACHED_WARPS = Tuned(32, None, "of a block that is alone: fewer rows in the cache")
+STREAM_CACHED_PERCENT = Tuned(55, None, "for two rows a multiprocessor: half has nine of ten")
 STREAM_VALUES_WARPS = Tuned(4, None, "one pass: five to eight blocks share a multiprocessor")
 STREAM_VALUES_BLOCKS = Tuned(4, None, "rows for each multiprocessor, before blocks are so small")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
