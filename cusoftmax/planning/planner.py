@@ -361,7 +361,8 @@ def _stream(builder: PlanBuilder, staged: int, *, cached: bool = False) -> Plan:
 
 def _has_registers_to_spare(builder: PlanBuilder) -> bool:
     """Whether a thread that streams needs no more than 64: by compiling all operations."""
-    if builder.operation.features or (not builder.fast_exp and builder.values > 2):
+    many = not builder.fast_exp and builder.values > 2
+    if many or builder.operation.features or len(builder.problem.batch_shape) > 1:
         return False
     most = tuning.BLOCK_WARPS if builder.fast_exp else tuning.BLOCK_WARPS_FLOAT
     return builder.max_warps >= most
