@@ -23,6 +23,14 @@ CSM_DEVICE SharedNodes nodes_of_stretch() {
   return SharedNodes(Span::bytes(block_threads() * kItems), 2 * (block_threads() / kWarp) + 1);
 }
 
+using StretchTile = RowTile<Op, kLanes, kItems, kVec, i64, kStages>;
+// With kParks, where the warp's chunk of the last round is kept: behind those nodes.
+CSM_DEVICE Shared<Acc> parked_in_stretch() {
+  const int words =
+      kNodeWords * (2 * (block_threads() / kWarp) + 1) + thread_index() / kWarp * StretchTile::kParkedWords;
+  return Shared<Acc>(words * static_cast<int>(sizeof(Acc)));
+}
+
 // The span of a round that starts at element `first`. read_round() begins with a barrier if the last span may still be
 // in use.
 CSM_DEVICE Span span_of_round(const Arguments& args, const Row& row, i64 first) {
@@ -49,10 +57,10 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
   for (i64 round = 0; round < stretch.rounds; ++round) {
     const int buffer = static_cast<int>(round & 1) * warps;
     read_round(args, row, stretch.first + round * warps * kChunk, round == 0);
-    RowTile<Op, kLanes, kItems, kVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
-                                                         args.layout.n);
+    StretchTile tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
+    if (kParks && round == stretch.rounds - 1) tile.park(parked_in_stretch());
     if (lane == 0) nodes.store(buffer + warp, node);
     block_barrier();
     // Warp 0 reads this buffer before the next barrier; it is filled again after that one.
@@ -70,13 +78,20 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
 CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, const Node& whole,
                               const RowContext& context) {
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
-  for (i64 round = stretch.rounds - 1; round >= 0; --round) {
+  for (i64 left = stretch.rounds; left > 0; --left) {
+    const bool parked = kParks && left == 1;  // the last round
+    const i64 round = parked ? stretch.rounds - 1 : left - 1 - kParks;
     const i64 first = stretch.first + round * warps * kChunk;
     read_round(args, row, first, true);
-    RowTile<Op, kLanes, kItems, kVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
-                                                         args.layout.n);
-    tile.read(args, row, context);
-    const DoubleWord m = tile.prepare(context);
+    StretchTile tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
+    DoubleWord m;
+    if (parked) {
+      tile.unpark(parked_in_stretch());
+      m = nodes_of_stretch().load(static_cast<int>(round & 1) * warps + warp).m;
+    } else {
+      tile.read(args, row, context);
+      m = tile.prepare(context);
+    }
     if constexpr (kStages) block_barrier();
     tile.write(args, row, Op::scale(m, whole, context));
     if constexpr (kStages) {

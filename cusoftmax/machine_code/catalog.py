@@ -221,7 +221,8 @@ def elements_held(kernel: Kernel) -> int:
     if kernel["CSM_PATTERN"] == "topk_column":
         return min(int(kernel["CSM_ITEMS"]), 16)  # in a loop
     columns = int(kernel["CSM_VEC"]) if kernel["CSM_PATTERN"] == "column" else 1
-    return int(kernel["CSM_ITEMS"]) * columns * (2 if kernel["CSM_PARKS"] == "1" else 1)
+    two = (kernel["CSM_PATTERN"], kernel["CSM_PARKS"]) == ("block", "1")
+    return int(kernel["CSM_ITEMS"]) * columns * (2 if two else 1)
 
 
 @cache

@@ -339,6 +339,14 @@ def kernel_cost(
     )
 
 
+def _kept(plan: Plan, launch: Launch) -> float:
+    """Return the part of a row that a block which streams has on the chip after its first pass."""
+    if launch.kernel["CSM_PARKS"] == "0":
+        return 0.0
+    of_round = plan.chunk * (launch.block // WARP)
+    return (plan.n - (ceil_div(plan.n, of_round) - 1) * of_round) / plan.n
+
+
 def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
     """Return the bytes that a launch reads from and writes to memory.
 
@@ -353,7 +361,7 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
     if plan.pattern == "stream":
         between = resident * read / plan.rows
         missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0
-        return read + read * missed + output
+        return read + read * missed * (1 - _kept(plan, launch)) + output
     again = read if read > cache and plan.reads > 1 else 0
     if plan.pattern == "split":
         return read if stage == 0 else again + output

@@ -345,10 +345,21 @@ def _stream(builder: PlanBuilder, staged: int, *, cached: bool = False) -> Plan:
         threads = most * WARP
         if not _cache_holds(builder, most // warps, tuning.STREAM_CACHED_PERCENT):
             warps = min(most, power_of_two(ceil_div(builder.problem.n, builder.chunk)))
-    kernel = builder.chunk_kernel("stream", vector=vector, staged=staged, threads=threads)
+    parked = warps * builder.parked_words * builder.acc_bytes
+    room = _fits(builder.device, shared(warps) + parked, threads // WARP // warps)
+    parks = cached and room and _parks_last_round(builder)
+    kernel = builder.chunk_kernel(
+        "stream",
+        vector=vector,
+        threads=threads,
+        parks=parks,
+        staged=staged,
+        asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
+    )
+    used = shared(warps) + parks * parked
     return builder.plan(
         "stream",
-        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared(warps)),),
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, used),),
         vector=vector,
         reads=builder.passes,
         why="one pass to reduce, one to write, which finds the row in the level 2 cache"
@@ -357,6 +368,11 @@ def _stream(builder: PlanBuilder, staged: int, *, cached: bool = False) -> Plan:
         if builder.operation.outputs
         else "a long row is passed over once, and only its values are written",
     )
+
+
+def _parks_last_round(builder: PlanBuilder) -> bool:
+    """Whether it pays to keep a block's last round: exponentials that take long to form again."""
+    return bool(builder.operation.relative) and builder.values == 1 and not builder.fast_exp
 
 
 def _has_registers_to_spare(builder: PlanBuilder) -> bool:

@@ -12,8 +12,10 @@ import pytest
 
 from cusoftmax.machine_code import cost, limits
 from cusoftmax.machine_code.chips import REGISTERS, Chip
+from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.operation import REDUCTIONS
 from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.planning import tuning
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Launch, Plan
 from tests.machine_code.cost_support import need_tools, plan_of
@@ -71,6 +73,22 @@ def test_two_blocks_of_long_rows_are_resident(arch: int, op: str) -> None:
 @pytest.mark.parametrize("op", HELD)
 def test_two_blocks_are_resident_without_large_clusters(op: str) -> None:
     assert not alone(op, 120, dict.fromkeys(LONGEST, LONGEST_WITHOUT_LARGE_CLUSTERS))
+
+
+@pytest.mark.parametrize("op", ["softmax", "softmax_vjp", "log_softmax", "cross_entropy_grad"])
+def test_where_two_blocks_do_not_fit_rows_are_read_again_from_the_cache(op: str) -> None:
+    """Without clusters a block that keeps a row has no multiprocessor to itself, if it can be."""
+    device = DeviceSpec.known(80)
+    for dtype, n in product(LONGEST, LENGTHS):
+        plan = plan_of(op, dtype, (ROWS, n), -1, 80)
+        (launch,) = plan.launches
+        blocks = resident(plan, launch, allowed_registers(launch))
+        read = device.sm_count * n * ITEMSIZE[dtype] * OPERATIONS[op].register_inputs
+        if plan.pattern == "block":
+            assert blocks >= 2, (dtype, n)
+        elif 100 * read <= tuning.STREAM_KEPT_PERCENT * device.l2_bytes:
+            moved = cost.memory_bytes(plan, launch, blocks * device.sm_count)
+            assert moved <= 1.2 * plan.least_bytes, (dtype, n)
 
 
 def test_large_clusters_only_serve_to_let_blocks_share() -> None:
