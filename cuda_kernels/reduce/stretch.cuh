@@ -87,7 +87,7 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
     DoubleWord m;
     if (parked) {
       tile.unpark(parked_in_stretch());
-      m = nodes_of_stretch().load(static_cast<int>(round & 1) * warps + warp).m;
+      m = nodes_of_stretch().load(round & 1 ? warps + warp : warp).m;
     } else {
       tile.read(args, row, context);
       m = tile.prepare(context);
