@@ -188,9 +188,19 @@ def test_a_lone_block_computes_while_memory_waits() -> None:
 
 def test_a_block_that_fills_a_multiprocessor_is_not_predicted_to_copy() -> None:
     need_tools()
-    full = cost.cost(plan_of("softmax", "float64", (4096, 16384), -1, 80))
+    full = cost.cost(plan_of("softmax", "float16", (4096, 49152), -1, 86))
     assert full.slowest.occupancy.blocks == 1 and full.slowest.limiter == "phases"
-    assert full.fraction_of_copy < 0.7
+    assert full.fraction_of_copy < 0.9
+
+
+def test_what_a_block_keeps_is_not_read_again() -> None:
+    plan = plan_of("softmax", "float32", (4096, 1 << 16), -1, 80)
+    (launch,) = plan.launches
+    rounds = plan.n // (plan.chunk * launch.block // 32)
+    assert rounds == 2 and launch.kernel["CSM_PARKS"] == "1"
+    row = plan.n * 4
+    missed = 1 - plan.device.l2_bytes / 2 / (108 * row)
+    assert cost.memory_bytes(plan, launch, 108) == pytest.approx(4096 * row * (2 + missed / 2))
 
 
 def test_spills_that_no_cache_holds_are_memory_traffic() -> None:

@@ -159,7 +159,8 @@ def test_of_two_ways_the_longer_one_counts() -> None:
         # The same of 3 words, by 7 warps of each of 8 blocks.
         ("softmax", "float32", (4096, 100000), -1, 90, "SHFL", 15 * 98 / 56 + 15 * 4 / 7 + 6 / 7),
         # 59 chunks for 20 warps: 39 are parked, over 20 warps, of 8 accesses each.
-        ("softmax", "float32", (4096, 60000), -1, 80, "STG", 8 * (1 + 39 / 20)),
+        ("softmax", "float32", (100, 60000), -1, 80, "STG", 8 * (1 + 39 / 20)),
+        ("softmax", "float32", (4096, 60000), -1, 80, "STG", 8 * 2),  # 2 rounds of 32 warps
         ("softmax", "float16", (512, 1 << 20), -1, 80, "STG", 4 * 64),  # 64 rounds of 16 warps
         ("softmax", "float16", (512, 1 << 20), -1, 80, "LDG", 2 * 4 * 64),
         # Staged: 32 results, an element at the row's end, three words of a node twice, and padding.
