@@ -350,7 +350,7 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
 
     Data read twice comes from the level 2 cache the second time, if half of the cache holds all
     that was read in between: the rows of all resident blocks (stream), or the whole input (a later
-    launch).
+    launch). Segments are taken to be shorter than a tile: the launches for longer ones find none.
     """
     count = len(KERNELS[plan.op].read)
     read, output = sum(plan.operand_bytes[:count]), sum(plan.operand_bytes[count:])
@@ -360,6 +360,11 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
         between = resident * read / plan.rows
         missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0
         return read + read * missed + output
+    if plan.pattern == "segment":  # offsets are read once, and leave 16 bits for each segment
+        offsets, places = plan.operand_bytes[count - 1], 2 * plan.problem.segments
+        return (offsets + places, read - offsets + places + output, 0, 0)[stage]
+    if plan.pattern == "topk_split":
+        return plan.workspace_bytes + (output if stage else read)
     again = read if read > cache and plan.reads > 1 else 0
     if plan.pattern == "split":
         return read if stage == 0 else again + output
