@@ -13,7 +13,6 @@ from benchmarks import instructions
 from benchmarks.static import predictions
 from benchmarks.static.predictions import Case, cost_of
 from cusoftmax.machine_code.cost import cost
-from cusoftmax.runtime import nvrtc, source
 from tests.machine_code.cost_support import need_tools
 
 CASE = Case("softmax", "float16", 4096, "H100")
@@ -90,9 +89,24 @@ def test_what_was_found_is_kept_until_what_it_follows_from_changes(
     for file in (tmp_path / "predicted").iterdir():
         file.write_bytes(file.read_bytes()[:-40])  # a run was killed
     assert cost_of(CASE) == found and len(ran) == 3
-    monkeypatch.setattr(source, "identity", lambda kernel, target: "another source")
+    monkeypatch.setattr(predictions, "_instructions", lambda kernel, arch: "other instructions")
     assert cost_of(CASE) == found and len(ran) == 4
-    monkeypatch.setattr(nvrtc, "build", lambda: "another compiler")
-    assert cost_of(CASE) == found and len(ran) == 5
     monkeypatch.setattr(predictions, "_model", lambda: "another model")
-    assert cost_of(CASE) == found and len(ran) == 6
+    assert cost_of(CASE) == found and len(ran) == 5
+
+
+def test_a_kernels_instructions_do_not_depend_on_where_they_are_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_tools()
+    (launch,) = CASE.plan.launches
+    text = predictions.ptx.compiled(launch.kernel, 90)
+    later = text.replace("\t.loc\t1 ", "\t.loc\t1 1").replace('"/', '"/elsewhere/')
+    told = predictions._instructions.__wrapped__
+    monkeypatch.setattr(predictions.ptx, "compiled", lambda kernel, arch: given)
+    given = text
+    found = told(launch.kernel, 90)
+    given = later
+    assert later != text and told(launch.kernel, 90) == found
+    given = text.replace("ld.global", "ld.global.nc", 1)
+    assert given != text and told(launch.kernel, 90) != found

@@ -1,14 +1,15 @@
 """The predicted speed of problems on the chips of the cost model's table, ours and the peers'.
 
-What is found of ours is kept in the cache of this package, under a digest of the plan, the sources
-of its kernels, the compiler and the model: a run that was interrupted goes on where it was, and
-after a change of kernels only what they are in is computed anew.
+What is found of ours is kept in the cache of this package, under a digest of the plan, the PTX of
+its kernels and the model: a run that was interrupted goes on where it was, and after a change of
+sources only what that changes is computed anew.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,17 +18,16 @@ from hashlib import sha256
 from pathlib import Path
 
 from benchmarks.static import peer_cost
-from cusoftmax.emulator import _build, _cache
+from cusoftmax.emulator import _build, _cache, ptx
 from cusoftmax.machine_code.chips import Chip
 from cusoftmax.machine_code.cost import Cost, KernelCost, codes, cost
 from cusoftmax.machine_code.limits import Occupancy
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.device import DeviceSpec
-from cusoftmax.planning.plan import Plan
+from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
 from cusoftmax.profiling.sectors import executed_lines, level2_bytes
-from cusoftmax.runtime import nvrtc, source
 
 STAMP = "predicted, not measured"  # stands by every one that is shown
 _MODEL = "chips cost entered executed flow limits loop_counts opcodes sass"
@@ -135,12 +135,19 @@ def cost_of(case: Case) -> Cost:
 def _file(case: Case) -> Path:
     """Return where a prediction is kept: its name is a digest of all that it follows from."""
     chosen = case.plan
-    parts = [repr(chosen), repr(Chip.named(case.chip)), nvrtc.build(), _model()]
-    parts += [source.identity(x.kernel, f"sm_{chosen.device.arch}") for x in chosen.launches]
+    parts = [repr(chosen), repr(Chip.named(case.chip)), _model()]
+    parts += [_instructions(launch.kernel, chosen.device.arch) for launch in chosen.launches]
+    name = sha256("\0".join(parts).encode()).hexdigest()[:32]
     folder = _cache.cache_folder().parent / "predicted"
     folder.mkdir(mode=0o700, exist_ok=True)
-    name = sha256("\0".join(parts).encode()).hexdigest()[:32]
     return folder / f"{name}.json"
+
+
+@cache
+def _instructions(kernel: Kernel, arch: int) -> str:
+    """Return a digest of a kernel's PTX, which names its compiler, without the lines it is from."""
+    instructions = ptx.compiled(kernel, arch).partition("\n\t.file")[0]
+    return sha256(re.sub(r"\n\t\.loc.*", "", instructions).encode()).hexdigest()
 
 
 @cache
