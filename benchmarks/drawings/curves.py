@@ -151,7 +151,7 @@ def family(data: Data, file: Path) -> str:
                           [calls.index(row["call"]) + 0.24 * (line - 1) for row in found],
                           label=dtype, linestyle="none", zorder=3, **looks)  # fmt: skip
             axis.set_title(chip, loc="left")
-            axis.set_xlim(0, 1.07)
+            axis.set_xlim(-0.05, 1.07)
             axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axis.set_yticks(range(len(calls)), [f"{call}\n{sizes[call]}" for call in calls])
             axis.tick_params(axis="y", labelsize=7.2)
