@@ -356,15 +356,15 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
     read, output = sum(plan.operand_bytes[:count]), sum(plan.operand_bytes[count:])
     cache = plan.device.l2_bytes / 2
     stage = int(launch.kernel["CSM_STAGE"])
-    if plan.pattern == "stream":
-        between = resident * read / plan.rows
-        missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0
-        return read + read * missed + output
     if plan.pattern == "segment":  # offsets are read once, and leave 16 bits for each segment
         offsets, places = plan.operand_bytes[count - 1], 2 * plan.problem.segments
         return (offsets + places, read - offsets + places + output, 0, 0)[stage]
     if plan.pattern == "topk_split":
         return plan.workspace_bytes + (output if stage else read)
+    if plan.pattern == "stream":
+        between = resident * read / plan.rows
+        missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0
+        return read + read * missed + output
     again = read if read > cache and plan.reads > 1 else 0
     if plan.pattern == "split":
         return read if stage == 0 else again + output
