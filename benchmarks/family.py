@@ -6,35 +6,25 @@ For each call: instructions an element (on sm_90; the executed ones where elemen
 segments searched), blocks resident on a multiprocessor, and the fraction of a copy's speed on four
 chips. Nothing here is measured, and no GPU is needed; docs/cost.md says how speed is predicted.
 
-A kernel takes seconds to compile, and all of them half an hour. What is found is kept in the cache
-of this package as long as its files are the same, so an interrupted run goes on where it was.
+`python -m benchmarks.pictures family` draws the fractions.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import json
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.predicted import STAMP
-from benchmarks.static.predictions import Case, cost_of
+from benchmarks.static.predictions import STAMP, Case, costs
 from cusoftmax.cli.output import let_any_character_print
-from cusoftmax.emulator._cache import cache_folder
 from cusoftmax.machine_code import sass
+from cusoftmax.machine_code.cost import Cost
 from cusoftmax.machine_code.limits import LIMITERS
-from cusoftmax.runtime import nvrtc, source
 
 CHIPS = ("A100", "H100", "H200", "B200")
 DTYPES = ("float16", "bfloat16", "float32")
@@ -82,77 +72,7 @@ CALLS = (
 )
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """What the model says of a call: of its launches together, or of the slowest one.
-
-    Attributes
-    ----------
-    fraction : float
-        Speed divided by that of a copy.
-    instructions : float
-        An element.
-    executed : bool
-        Whether these are of PTX, as executed.
-    blocks : int
-        Resident on a multiprocessor, of the slowest launch.
-    limiter : str
-        What limits that launch, in words.
-    """
-
-    fraction: float
-    instructions: float
-    executed: bool
-    blocks: int
-    limiter: str
-
-
-def _predicted(case: Case) -> Predicted:
-    found = cost_of(case)
-    return Predicted(
-        found.fraction_of_copy,
-        found.instructions,
-        any(launch.executed for launch in found.launches),
-        found.slowest.occupancy.blocks,
-        LIMITERS[found.slowest.limiter].partition(":")[0],
-    )
-
-
-def predict(cases: Iterable[Case]) -> dict[Case, Predicted]:
-    """Predict each case, or read what an earlier run found of it with the same files."""
-    every = list(dict.fromkeys(cases))
-    file = _kept_in()
-    known: dict[str, Predicted] = {}
-    if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # the last line of a run that was killed
-                case, found = json.loads(line)
-                known[case] = Predicted(**found)
-    todo = [case for case in every if repr(case) not in known]
-    with ThreadPoolExecutor(os.cpu_count()) as pool, file.open("a", encoding="utf-8") as out:
-        for case, now in zip(todo, pool.map(_predicted, todo), strict=True):
-            known[repr(case)] = now
-            out.write("\n" + json.dumps([repr(case), asdict(now)]))  # whatever the last line is
-            out.flush()
-    return {case: known[repr(case)] for case in every}
-
-
-@cache
-def _kept_in() -> Path:
-    """Return the file of what was found with these files; those of others are removed."""
-    sha = hashlib.sha256(nvrtc.version().encode())
-    for root, names in ((Path(sass.__file__).parents[1], "*.py"), (source.kernel_root(), "*.cu*")):
-        for path in sorted(root.rglob(names)):
-            sha.update(path.read_bytes() + b"\0")
-    folder = cache_folder().parent / "predicted"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    file = folder / f"{sha.hexdigest()[:16]}.jsonl"
-    for other in {*folder.glob("*.jsonl")} - {file}:
-        other.unlink(missing_ok=True)
-    return file
-
-
-def table(calls: Sequence[Call], dtypes: Sequence[str], found: dict[Case, Predicted]) -> Table:
+def table(calls: Sequence[Call], dtypes: Sequence[str], found: dict[Case, Cost]) -> Table:
     """Return a row for each call and dtype; what is below its aim has an exclamation mark."""
     made = Table(
         title=f"fraction of a copy, {STAMP} (!: below its aim)",
@@ -167,22 +87,23 @@ def table(calls: Sequence[Call], dtypes: Sequence[str], found: dict[Case, Predic
         for dtype in dtypes:
             of = {chip: found[call.on(chip, dtype)] for chip in CHIPS}
             counted = of[_COUNTED]
+            executed = any(launch.executed for launch in counted.launches)
             made.add_row(
                 call.what,
                 f"{call.rows:,} × {call.n:,}",
                 dtype,
-                f"{counted.instructions:.1f}{'*' * counted.executed}",
-                str(counted.blocks),
+                f"{counted.instructions:.1f}{'*' * executed}",
+                str(counted.slowest.occupancy.blocks),
                 *(_fraction(call, chip, of[chip]) for chip in CHIPS),
-                counted.limiter,
+                LIMITERS[counted.slowest.limiter].partition(":")[0],
             )
     made.caption = f"instructions, blocks and limiter: {_COUNTED}; *: of PTX, as executed"
     return made
 
 
-def _fraction(call: Call, chip: str, found: Predicted) -> str:
-    below = found.fraction < call.aim_on(chip)
-    return f"{found.fraction:.2f}{'!' if below else ' '}"
+def _fraction(call: Call, chip: str, found: Cost) -> str:
+    below = found.fraction_of_copy < call.aim_on(chip)
+    return f"{found.fraction_of_copy:.2f}{'!' if below else ' '}"
 
 
 def cases(calls: Sequence[Call], dtypes: Sequence[str]) -> Iterator[Case]:
@@ -206,7 +127,7 @@ def main() -> int:
         return 1
     calls = [call for call in CALLS if given.only in call.what]
     dtypes = given.dtype or DTYPES
-    console.print(table(calls, dtypes, predict(cases(calls, dtypes))))
+    console.print(table(calls, dtypes, costs(cases(calls, dtypes))))
     return 0
 
 

@@ -20,7 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.static.predictions import Case, cost_of, each_once
+from benchmarks.static.predictions import Case, costs
 from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
@@ -73,15 +73,15 @@ def instruction_table() -> Table:
     for heading in ("at most", "now", ""):
         table.add_column(heading, justify="right")
     cases = {t: Case(t.op, t.dtype, SQUARE, t.chip, rows=SQUARE) for t in TARGETS}
-    costs = each_once(cases.values(), cost_of)
+    found = costs(cases.values())
     for target, case in cases.items():
-        now, chip = costs[case].instructions, Chip.named(target.chip)
+        now, chip = found[case].instructions, Chip.named(target.chip)
         met = "met" if now <= target.instructions else f"{now - target.instructions:.1f} more"
         table.add_row(
             target.op,
             target.dtype,
             f"sm_{chip.arch}",
-            costs[case].slowest.name,
+            found[case].slowest.name,
             f"{target.instructions:g}",
             f"{now:.1f}",
             met,
@@ -136,7 +136,7 @@ def main() -> int:
         for n in given.n or ISSUE_LENGTHS
         for chip in MOST_ISSUE
     ]
-    shares = each_once(cases, lambda case: issue_share(cost_of(case)))
+    shares = {case: issue_share(cost) for case, cost in costs(cases).items()}
     for table in issue_tables(shares):
         console.print(table)
     missed = {case: share for case, share in shares.items() if share > MOST_ISSUE[case.chip]}

@@ -21,9 +21,11 @@ import numpy as np
 
 import cusoftmax as cs
 from benchmarks import dominant as dominant_class
+from benchmarks import family as calls
 from benchmarks import predicted as model
 from benchmarks import traffic
 from benchmarks.drawings import curves, data, look, patterns
+from benchmarks.static.predictions import costs
 from cusoftmax import emulator
 from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.contract.table import CONTRACTS
@@ -101,6 +103,26 @@ def measure_predicted(
                 }
 
 
+def measure_family(
+    of: Sequence[calls.Call] = calls.CALLS, dtypes: Sequence[str] = calls.DTYPES
+) -> Iterator[Row]:
+    """Yield what is predicted of each call of the family, and what it aims at."""
+    found = costs(calls.cases(of, dtypes))
+    for call in of:
+        for dtype in dtypes:
+            for chip in calls.CHIPS:
+                cost = found[call.on(chip, dtype)]
+                yield {"call": call.what, "rows": call.rows, "n": call.n} | {
+                    "dtype": dtype,
+                    "chip": chip,
+                    "fraction": f"{cost.fraction_of_copy:.4f}",
+                    "aim": call.aim_on(chip),
+                    "instructions": f"{cost.instructions:.1f}",
+                    "blocks": cost.slowest.occupancy.blocks,
+                    "limiter": cost.slowest.limiter,
+                }
+
+
 def measure_dominant(gaps: Sequence[int] = GAPS) -> Iterator[Row]:
     """Yield the relative error of the derivative of the largest class at each gap."""
     with emulator.activate():
@@ -114,6 +136,7 @@ MEASURED: dict[str, tuple[Callable[[], Iterable[Row]], tuple[str, ...]]] = {
     "accuracy": (measure_accuracy, ("numpy", "scipy", "torch")),
     "sectors": (measure_sectors, ()),
     "predicted": (measure_predicted, ("nvidia-cuda-nvrtc", "triton", "liger-kernel")),
+    "family": (measure_family, ("nvidia-cuda-nvrtc",)),
     "dominant": (measure_dominant, ("numpy", "scipy", "torch")),
 }
 
@@ -168,7 +191,7 @@ def jacobian(file: Path) -> str:
 
 
 CURVES = {"accuracy": curves.accuracy, "sectors": curves.sectors, "predicted": curves.predicted}
-CURVES |= {"dominant": curves.dominant}
+CURVES |= {"family": curves.family, "dominant": curves.dominant}
 NAMES = (*CURVES, "jacobian", *patterns.PICTURES)
 
 

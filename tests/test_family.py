@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.machine_code.cost_support import need_tools
@@ -31,35 +29,10 @@ def test_what_is_below_its_aim_is_marked() -> None:
         family.Call("short of it", "softmax", 64, 128, aim=2.0, aim_b200=2.0),
     ]
     cases = family.cases(calls, ["float16"])
-    table = family.table(calls, ["float16"], family.predict(cases))
+    table = family.table(calls, ["float16"], family.costs(cases))
     *_, instructions, _blocks, a100, h100, h200, b200, _limiter = (
         [*column.cells] for column in table.columns
     )
     assert [cell.endswith("*") for cell in instructions] == [True, False]
     for fractions in (a100, h100, h200, b200):
         assert [cell.endswith("!") for cell in fractions] == [False, True]
-
-
-def test_what_was_found_is_kept_until_a_file_changes(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    need_tools()
-    cases = [family.Call("", "softmax", 64, n).on("H100", "float16") for n in (128, 256)]
-    found = family.Predicted(0.5, 10.0, False, 4, "memory bandwidth")
-    run: list[object] = []
-    monkeypatch.setattr(family, "_predicted", lambda case: run.append(case) or found)
-    monkeypatch.setenv("CUSOFTMAX_CACHE_DIR", str(tmp_path))
-    family._kept_in.cache_clear()
-    try:
-        assert family.predict(cases[:1]) == {cases[0]: found}
-        with family._kept_in().open("a") as file:
-            file.write('\n["Case(op=')  # a run was killed
-        assert family.predict(cases) == dict.fromkeys(cases, found)
-        assert family.predict(cases) == dict.fromkeys(cases, found) and run == cases
-        kept = family._kept_in()
-        monkeypatch.setattr(family.nvrtc, "version", lambda: "another")
-        family._kept_in.cache_clear()
-        assert family.predict(cases[:1]) == {cases[0]: found} and run == [*cases, cases[0]]
-        assert not kept.exists()
-    finally:
-        family._kept_in.cache_clear()

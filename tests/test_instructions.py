@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from benchmarks import instructions
-from benchmarks.static.predictions import Case, cost_of, each_once
+from benchmarks.static import predictions
+from benchmarks.static.predictions import Case, cost_of
+from cusoftmax.machine_code.cost import cost
 from tests.machine_code.cost_support import need_tools
 
 CASE = Case("softmax", "float16", 4096, "H100")
@@ -45,11 +52,61 @@ def test_what_misses_is_listed(
     assert "1 of 2 within their target" in shown
 
 
-def test_a_kernel_is_compiled_once_for_all_chips(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    monkeypatch.setattr(
-        "benchmarks.static.predictions.compiled", lambda plan: made.append(plan.launches[0].kernel)
-    )
-    cases = [Case("softmax", "float16", n, chip) for n in (4095, 4096) for chip in ("H100", "H200")]
-    assert each_once(cases, lambda case: case.n) == {case: case.n for case in cases}
-    assert len(made) == len(set(made)) == 2
+def test_cases_that_share_kernels_follow_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_tools()
+    threads: dict[object, set[int]] = {}
+    together: list[int] = []
+
+    def ask(case: Case) -> int:
+        kernel = case.plan.launches[0].kernel, case.plan.device.arch
+        threads.setdefault(kernel, set()).add(threading.get_ident())
+        time.sleep(0.02)  # for other threads to begin
+        return case.n
+
+    monkeypatch.setattr(predictions, "_model", lambda: "another model")
+    monkeypatch.setattr(predictions, "cost_of", ask)
+    monkeypatch.setattr(predictions, "codes", lambda kernels, arch: together.append(arch))
+    monkeypatch.setattr(predictions, "_TOGETHER", 1)
+    chips = ("H100", "A100", "H200")
+    cases = [Case("softmax", "float16", n, chip) for chip in chips for n in (4095, 4096)]
+    assert predictions.costs(cases) == {case: case.n for case in cases}
+    assert [len(found) for found in threads.values()] == [1, 1, 1, 1]
+    assert sorted(together) == [80, 80, 90, 90]
+
+
+def test_what_was_found_is_kept_until_what_it_follows_from_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    need_tools()
+    ran: list[object] = []
+    monkeypatch.setenv("CUSOFTMAX_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(predictions, "level2_bytes", lambda plan: (1e9,))
+    monkeypatch.setattr(predictions, "executed_lines", lambda plan: ())
+    monkeypatch.setattr(predictions, "cost", lambda *given: ran.append(given[0]) or cost(*given))
+    found = cost_of(CASE)
+    assert cost_of(CASE) == found and len(ran) == 1
+    assert cost_of(replace(CASE, chip="H200")) != found and len(ran) == 2
+    for file in (tmp_path / "predicted").iterdir():
+        file.write_bytes(file.read_bytes()[:-40])  # a run was killed
+    assert cost_of(CASE) == found and len(ran) == 3
+    monkeypatch.setattr(predictions, "_instructions", lambda kernel, arch: "other instructions")
+    assert cost_of(CASE) == found and len(ran) == 4
+    monkeypatch.setattr(predictions, "_model", lambda: "another model")
+    assert cost_of(CASE) == found and len(ran) == 5
+
+
+def test_a_kernels_instructions_do_not_depend_on_where_they_are_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_tools()
+    (launch,) = CASE.plan.launches
+    text = predictions.ptx.compiled(launch.kernel, 90)
+    later = text.replace("\t.loc\t1 ", "\t.loc\t1 1").replace('"/', '"/elsewhere/')
+    told = predictions._instructions.__wrapped__
+    monkeypatch.setattr(predictions.ptx, "compiled", lambda kernel, arch: given)
+    given = text
+    found = told(launch.kernel, 90)
+    given = later
+    assert later != text and told(launch.kernel, 90) == found
+    given = text.replace("ld.global", "ld.global.nc", 1)
+    assert given != text and told(launch.kernel, 90) != found

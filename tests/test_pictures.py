@@ -110,6 +110,16 @@ def test_a_picture_is_drawn_anew_as_it_was(tmp_path: Path) -> None:
             ],
             "Predicted, not measured: .*No other library was compiled",
         ),
+        (
+            "family",
+            [
+                {"call": call, "rows": 8, "n": 33, "dtype": "float32", "chip": chip, "aim": 0.9}
+                | {"fraction": 0.8}
+                for call in ("softmax_hvp", "sample")
+                for chip in ("A100", "B200")
+            ],
+            "Predicted, not measured: .*what each call aims at",
+        ),
         ("dominant", [{"who": "softmax_vjp", "gap": 1, "relative_error": 1e-7}], "largest class"),
     ],
 )
@@ -166,6 +176,16 @@ def test_speed_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [*pictures.measure_predicted((4096,), ("H100",))]
     assert [(row["who"], row["dtype"], row["n"]) for row in rows] == [
         ("cusoftmax", dtype, 4096) for dtype in pictures.DTYPES
+    ]
+    assert all(0.5 < float(str(row["fraction"])) <= 1 for row in rows)
+
+
+def test_the_family_is_predicted() -> None:
+    need_tools()
+    call = pictures.calls.Call("softmax", "softmax", 1 << 20, 128)
+    rows = [*pictures.measure_family([call], ["float16"])]
+    assert [(row["call"], row["rows"], row["chip"], row["aim"]) for row in rows] == [
+        ("softmax", 1 << 20, chip, 0.85 if chip == "B200" else 0.95) for chip in pictures.CHIPS
     ]
     assert all(0.5 < float(str(row["fraction"])) <= 1 for row in rows)
 

@@ -119,6 +119,49 @@ def predicted(data: Data, file: Path) -> str:
     return caption
 
 
+DTYPE_LOOKS: dict[str, dict[str, Any]] = {  # filled, open, and a cross: also in black and white
+    "float16": {"marker": "o", "color": "#0072B2", "markersize": 4.5},
+    "bfloat16": {"marker": "x", "color": "black", "markersize": 4, "markeredgewidth": 1.1},
+    "float32": {"marker": "s", "color": "#D55E00", "markersize": 4, "markerfacecolor": "white"},
+}
+
+
+def family(data: Data, file: Path) -> str:
+    """Draw the speed that the cost model predicts for each call of the family, on each chip."""
+    chips = list(dict.fromkeys(row["chip"] for row in data.rows))
+    calls = list(dict.fromkeys(row["call"] for row in data.rows))
+    sizes = {row["call"]: f"{int(row['rows']):,} × {int(row['n']):,}" for row in data.rows}
+    caption = (
+        f"{STAMP.capitalize()}: speed as a fraction of a copy's, from machine code and the chips' "
+        "data sheets (docs/cost.md), with rows × elements of a row. Black bars: what each call "
+        f"aims at. Data: {data.source}."
+    )
+    title = f"The family: fraction of a copy's speed, {STAMP}"
+    grid = {"ncols": len(chips), "sharex": True, "sharey": True}
+    with look.picture(file, 0.31 * len(calls) + 0.95, title, caption, **grid) as (figure, (axes,)):
+        for axis, chip in zip(axes, chips, strict=True):
+            of_chip = [row for row in data.rows if row["chip"] == chip]
+            aims = {row["call"]: float(row["aim"]) for row in of_chip}
+            axis.plot([aims[call] for call in calls], range(len(calls)), label="aim", marker="|",
+                      color="black", linestyle="none", markersize=16, markeredgewidth=1.6,
+                      zorder=2)  # fmt: skip
+            for line, (dtype, looks) in enumerate(DTYPE_LOOKS.items()):
+                found = [row for row in of_chip if row["dtype"] == dtype]
+                axis.plot([float(row["fraction"]) for row in found],
+                          [calls.index(row["call"]) + 0.24 * (line - 1) for row in found],
+                          label=dtype, linestyle="none", zorder=3, **looks)  # fmt: skip
+            axis.set_title(chip, loc="left")
+            axis.set_xlim(-0.05, 1.07)
+            axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+            axis.set_yticks(range(len(calls)), [f"{call}\n{sizes[call]}" for call in calls])
+            axis.tick_params(axis="y", labelsize=7.2)
+            axis.set_ylim(len(calls) - 0.3, -0.7)
+            axis.set_xlabel(f"of a copy\n{STAMP}", fontsize=6.8)
+            axis.grid(alpha=0.3)
+        style.legend(figure, axes)
+    return caption
+
+
 def _by_length(axis: Any, lengths: list[float], values: list[float], looks: dict[str, Any]) -> None:
     """Draw a line over the powers of two, and open markers for other lengths, which lie close."""
     points = list(zip(lengths, values, strict=True))

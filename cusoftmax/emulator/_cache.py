@@ -1,4 +1,4 @@
-"""The folder of built libraries and PTX: each is checked before it is used, and what is old goes.
+"""The folder of what was built: each file is checked before it is used, and what is old goes.
 
 A library ends with the SHA-256 of what comes before, which the loader does not read. So one that
 was cut short or changed is recognised before it is loaded, which could be a bus error.
@@ -120,7 +120,7 @@ def tidy(folder: pathlib.Path) -> None:
         if entry.name.startswith("tmp"):
             if age > ABANDONED:
                 _remove(entry)
-        elif entry.name.endswith((".so", ".ptx")):
+        elif entry.name.endswith((".so", ".ptx", ".json")):
             if age > UNUSED:
                 _remove(entry)
             else:

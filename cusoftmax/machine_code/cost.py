@@ -10,9 +10,9 @@ leaves out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
@@ -209,18 +209,24 @@ def read_code(binaries: Sequence[bytes], arch: int) -> list[Code]:
 
 def compiled(plan: Plan) -> list[Code]:
     """Compile and read a plan's kernels, in the order of the launches."""
-    return _compiled(tuple(launch.kernel for launch in plan.launches), plan.device.arch)
+    return codes([launch.kernel for launch in plan.launches], plan.device.arch)
 
 
-@lru_cache(maxsize=1024)
-def _compiled(kernels: tuple[Kernel, ...], arch: int) -> list[Code]:
+_CODES: dict[tuple[Kernel, int], Code] = {}
+
+
+def codes(kernels: Iterable[Kernel], arch: int) -> list[Code]:
+    """Compile and read kernels: many together are faster."""
+    every = list(kernels)
+    new = [kernel for kernel in dict.fromkeys(every) if (kernel, arch) not in _CODES]
     binaries = []
-    for kernel in kernels:
+    for kernel in new:
         binary = sass.compile_or_error(kernel, arch)
         if isinstance(binary, str):
             raise sass.ToolError(f"{kernel.name}: {binary}")
         binaries.append(binary)
-    return read_code(binaries, arch)
+    _CODES.update(zip(((kernel, arch) for kernel in new), read_code(binaries, arch), strict=True))
+    return [_CODES[kernel, arch] for kernel in every]
 
 
 def depends_on_data(launch: Launch) -> bool:
@@ -352,12 +358,17 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
 
     Data read twice comes from the level 2 cache the second time, if half of the cache holds all
     that was read in between: the rows of all resident blocks (stream), or the whole input (a later
-    launch).
+    launch). Segments are taken to be shorter than a tile: the launches for longer ones find none.
     """
     count = len(KERNELS[plan.op].read)
     read, output = sum(plan.operand_bytes[:count]), sum(plan.operand_bytes[count:])
     cache = plan.device.l2_bytes / 2
     stage = int(launch.kernel["CSM_STAGE"])
+    if plan.pattern == "segment":  # offsets are read once, and leave 16 bits for each segment
+        offsets, places = plan.operand_bytes[count - 1], 2 * plan.problem.segments
+        return (offsets + places, read - offsets + places + output, 0, 0)[stage]
+    if plan.pattern == "topk_split":
+        return plan.workspace_bytes + (output if stage else read)
     if plan.pattern == "stream":
         between = resident * read / plan.rows
         missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0

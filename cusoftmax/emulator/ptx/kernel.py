@@ -32,8 +32,8 @@ def compiled(kernel: Kernel, arch: int) -> str:
 
     Its instructions are those that CuPy would load; lines with ``.loc`` are added.
     """
-    made_of = (*source.all_options(kernel, f"compute_{arch}"), nvrtc.version(), source.code())
-    name = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:32]
+    made_of = source.identity(kernel, f"compute_{arch}") + nvrtc.build()
+    name = hashlib.sha256(made_of.encode()).hexdigest()[:32]
     path = _cache.cache_folder() / f"{kernel.name[:80]}-{name}.ptx"
     kept = _cache.sealed(path)
     if kept is None:
