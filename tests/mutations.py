@@ -286,7 +286,7 @@ MUTATIONS = (
         "segment: barrier between two units dropped",
         RACE,
         "patterns/segment.cuh",
-        "if (unit + grid_blocks() < units) block_barrier();",
+        "if (unit != block_index()) block_barrier();",
         "",
         (Probe("segment", "segment_softmax", "float32", (30000, 1), axis=0, grid=3),),
     ),

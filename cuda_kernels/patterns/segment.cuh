@@ -19,7 +19,7 @@
 //   stage 2   the nodes of kFold pieces of a row are folded into one, by the block that has the first of these pieces;
 //   stage 3   the pieces are staged again and written.
 //
-// Stages 2 and 3 are launched only if a row may be longer than a tile, and look at nothing else if none is.
+// Stages 2 and 3 are launched only if a row may be longer than a tile, and do nothing if none is.
 //
 // Warp: takes 32 neighbouring rows at a time. Those of up to 2 kItems elements have a lane each, which adds in the
 // order of the group pattern's two lanes; those of up to a chunk (kChunk elements) have 4 to 32 lanes, as there,
@@ -106,24 +106,15 @@ CSM_DEVICE int status_of_warp(int mine) {
   return (ballot((mine & status::wrong) != 0) ? status::wrong : 0) |
          (ballot((mine & status::longer) != 0) ? status::longer : 0);
 }
+// The first warp calls it.
 CSM_DEVICE int read_status(const Arguments& args) {
   const int checkers = static_cast<int>(args.layout.checkers), lane = thread_index() % kWarp;
-  const Shared<int> shared_status(kLookupAt);
-  if (thread_index() < kWarp) {
-    int found = 0;
-    if constexpr (kStage == 1) {
-      for (int i = lane; i - lane < checkers; i += kWarp) {
-        found |= global_load(status_of(args, i), i < checkers, u8{0});
-      }
-      found = status_of_warp(found);
-      global_store(status_of(args, checkers), static_cast<u8>(found), block_index() == 0 && lane == 0);
-    } else {
-      found = global_load(status_of(args, checkers), lane == 0, u8{0});
-    }
-    if (lane == 0) shared_status.store(0, found);
-  }
-  block_barrier();
-  return shared_status.load(0);
+  if constexpr (kStage > 1) return shuffle(int{global_load(status_of(args, checkers), lane == 0, u8{0})}, 0, kWarp);
+  int found = 0;
+  for (int i = lane; i - lane < checkers; i += kWarp) found |= global_load(status_of(args, i), i < checkers, u8{0});
+  found = status_of_warp(found);
+  global_store(status_of(args, checkers), static_cast<u8>(found), block_index() == 0 && lane == 0);
+  return found;
 }
 
 // The rows [first, last) begin in a tile.
@@ -132,20 +123,33 @@ struct Rows {
 };
 
 // What is looked up of a tile: its rows, and where the first and the last of them begin, and end where the one before
-// does and the last does. One warp reads these numbers, for all.
+// does and the last does; and what the offsets are. One warp reads these numbers, for all.
 class Lookup {
  public:
   CSM_DEVICE explicit Lookup(i64 tile) : tile_(tile) {}
 
-  // The first warp calls it; a barrier follows. The starts are needed only if a row is longer than a tile.
-  CSM_DEVICE void find(const Arguments& args, const Offsets& offsets, bool longer) const {
+  // The first warp calls it; a barrier follows. In stage 1, the statuses and the tile's rows are on their way together.
+  // The starts are needed only if a row is longer than a tile, and so is everything in later stages.
+  CSM_DEVICE void find(const Arguments& args, const Offsets& offsets) const {
     const int lane = thread_index() % kWarp;
-    const i64 read = global_load(first_row_of(args, tile_) + lane * sizeof(i64), lane < kStarts, i64(0));
+    const auto first_rows = [&] {
+      return global_load(first_row_of(args, tile_) + lane * sizeof(i64), lane < kStarts, i64(0));
+    };
+    i64 read = 0;
+    if constexpr (kStage == 1) read = first_rows();
+    const int found = read_status(args);
+    if (lane == 0) status_.store(0, found);
+    if constexpr (kStage > 1) {
+      if (found != status::longer) return;
+      read = first_rows();
+    }
     const i64 row = shuffle(read, lane == kStarts ? 0 : 2, kWarp) - 1;
-    const i64 start = offsets.at(row, longer && lane >= kStarts && lane < kLookedUp && row >= 0);
+    const bool wanted = found == status::longer && lane >= kStarts && lane < kLookedUp && row >= 0;
+    const i64 start = offsets.at(row, wanted);
     if (lane < kLookedUp) numbers_.store(lane, lane < kStarts ? read : start);
   }
 
+  CSM_DEVICE int status() const { return status_.load(0); }
   CSM_DEVICE i64 number() const { return tile_; }
   CSM_DEVICE Rows rows() const { return {numbers_.load(0), numbers_.load(2)}; }
   // The offsets of the row before the first (of the last row, if `of_last`) and of the one after it.
@@ -154,6 +158,7 @@ class Lookup {
 
  private:
   static constexpr int kStarts = 4;  // behind two of FirstRow
+  Shared<int> status_ = Shared<int>(kLookupAt);
   Shared<i64> numbers_ = Shared<i64>(kLookupAt + 2 * kWord);
   i64 tile_;
 };
@@ -457,20 +462,21 @@ CSM_DEVICE void run(const Arguments& args) {
   }
   const Layout& layout = args.layout;
   const Offsets offsets(args);
-  const int found = read_status(args);
-  const bool longer = (found & status::longer) != 0;
-  if (kStage > 1 && found != status::longer) return;
   const i64 units = tiles_of(layout) * layout.rows;
   for (i64 unit = block_index(); unit < units; unit += grid_blocks()) {
     const i64 tile = layout.rows == 1 ? unit : unit / layout.rows, number = unit - tile * layout.rows;
+    const Lookup looked_up(tile);
+    if (unit != block_index()) block_barrier();  // the previous tile's shared memory is free
+    if (thread_index() < kWarp) looked_up.find(args, offsets);
+    block_barrier();
+    const int found = looked_up.status();
+    const bool longer = found == status::longer;
+    if (kStage > 1 && !longer) return;
     const Row column = row_at(args, number);
     if (found & status::wrong) {
       if constexpr (kStage == 1) write_nan(args, column, tile);
       continue;
     }
-    const Lookup looked_up(tile);
-    if (thread_index() < kWarp) looked_up.find(args, offsets, longer);
-    block_barrier();
     if constexpr (kStage == 1) {
       Rows whole = looked_up.rows();
       const bool in_pieces = longer && piece_of(looked_up, true).exists();
@@ -488,7 +494,6 @@ CSM_DEVICE void run(const Arguments& args) {
       if constexpr (kStage == 2) fold_pieces(args, piece, number);
       if constexpr (kStage == 3) write_piece(args, column, piece, number);
     }
-    if (unit + grid_blocks() < units) block_barrier();  // before shared memory is used for the next tile
   }
 }
 

@@ -461,7 +461,9 @@ def _segment(builder: PlanBuilder) -> Plan:
     shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
     general = not builder.row_is_contiguous
     double = builder.acc == "float64"
-    cap = tuning.SEGMENT_CAP_WARPS_DOUBLE if double else tuning.SEGMENT_CAP_WARPS
+    many = builder.values == 1 and builder.device.arch >= tuning.SEGMENT_MANY_ARCH
+    cap = tuning.SEGMENT_CAP_WARPS_MANY if many else tuning.SEGMENT_CAP_WARPS
+    cap = tuning.SEGMENT_CAP_WARPS_DOUBLE if double else cap
     cap = tuning.GENERAL_WARPS if general else cap
 
     def launch(stage: int) -> Launch:

@@ -89,6 +89,8 @@ CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
 CHECKED = Tuned(4, None, "offsets that each of their threads looks at, one after the other")
 CHECKERS = Tuned(256, None, "bytes that each block of the next launch reads: eight sectors")
 SEGMENT_CAP_WARPS = Tuned(16, None, "128 registers a thread: no spills; four blocks at a time")
+SEGMENT_CAP_WARPS_MANY = Tuned(20, None, "five blocks; with a second input 96 registers spill")
+SEGMENT_MANY_ARCH = Tuned(90, None, "before, 96 registers spill with one input too")
 SEGMENT_CAP_WARPS_DOUBLE = Tuned(12, None, "float64 spills at 128 registers")
 # Whether elements pass through shared memory, in whole vectors and sectors.
 STAGED_PERCENT = Tuned(5, None, "sectors more than the least that a direct access may touch")
