@@ -106,15 +106,21 @@ CSM_DEVICE int status_of_warp(int mine) {
   return (ballot((mine & status::wrong) != 0) ? status::wrong : 0) |
          (ballot((mine & status::longer) != 0) ? status::longer : 0);
 }
-// The first warp calls it.
-CSM_DEVICE int read_status(const Arguments& args) {
+// What all blocks of stage 0 have found. The first warp calls it, in stage 1.
+CSM_DEVICE int read_statuses(const Arguments& args) {
   const int checkers = static_cast<int>(args.layout.checkers), lane = thread_index() % kWarp;
-  if constexpr (kStage > 1) return shuffle(int{global_load(status_of(args, checkers), lane == 0, u8{0})}, 0, kWarp);
   int found = 0;
   for (int i = lane; i - lane < checkers; i += kWarp) found |= global_load(status_of(args, i), i < checkers, u8{0});
   found = status_of_warp(found);
   global_store(status_of(args, checkers), static_cast<u8>(found), block_index() == 0 && lane == 0);
   return found;
+}
+// What stage 1 wrote of it, which one thread of a block reads.
+CSM_DEVICE int read_status(const Arguments& args) {
+  const Shared<int> found(kLookupAt);
+  if (thread_index() == 0) found.store(0, global_load(status_of(args, args.layout.checkers), true, u8{0}));
+  block_barrier();
+  return found.load(0);
 }
 
 // The rows [first, last) begin in a tile.
@@ -129,19 +135,14 @@ class Lookup {
   CSM_DEVICE explicit Lookup(i64 tile) : tile_(tile) {}
 
   // The first warp calls it; a barrier follows. In stage 1, the statuses and the tile's rows are on their way together.
-  // The starts are needed only if a row is longer than a tile, and so is everything in later stages.
+  // The starts are needed only if a row is longer than a tile, as later stages know.
   CSM_DEVICE void find(const Arguments& args, const Offsets& offsets) const {
     const int lane = thread_index() % kWarp;
-    const auto first_rows = [&] {
-      return global_load(first_row_of(args, tile_) + lane * sizeof(i64), lane < kStarts, i64(0));
-    };
-    i64 read = 0;
-    if constexpr (kStage == 1) read = first_rows();
-    const int found = read_status(args);
-    if (lane == 0) status_.store(0, found);
-    if constexpr (kStage > 1) {
-      if (found != status::longer) return;
-      read = first_rows();
+    const i64 read = global_load(first_row_of(args, tile_) + lane * sizeof(i64), lane < kStarts, i64(0));
+    int found = status::longer;
+    if constexpr (kStage == 1) {
+      found = read_statuses(args);
+      if (lane == 0) status_.store(0, found);
     }
     const i64 row = shuffle(read, lane == kStarts ? 0 : 2, kWarp) - 1;
     const bool wanted = found == status::longer && lane >= kStarts && lane < kLookedUp && row >= 0;
@@ -149,7 +150,7 @@ class Lookup {
     if (lane < kLookedUp) numbers_.store(lane, lane < kStarts ? read : start);
   }
 
-  CSM_DEVICE int status() const { return status_.load(0); }
+  CSM_DEVICE int status() const { return kStage == 1 ? status_.load(0) : status::longer; }
   CSM_DEVICE i64 number() const { return tile_; }
   CSM_DEVICE Rows rows() const { return {numbers_.load(0), numbers_.load(2)}; }
   // The offsets of the row before the first (of the last row, if `of_last`) and of the one after it.
@@ -460,6 +461,7 @@ CSM_DEVICE void run(const Arguments& args) {
     check_offsets(args);
     return;
   }
+  if (kStage > 1 && read_status(args) != status::longer) return;
   const Layout& layout = args.layout;
   const Offsets offsets(args);
   const i64 units = tiles_of(layout) * layout.rows;
@@ -471,7 +473,6 @@ CSM_DEVICE void run(const Arguments& args) {
     block_barrier();
     const int found = looked_up.status();
     const bool longer = found == status::longer;
-    if (kStage > 1 && !longer) return;
     const Row column = row_at(args, number);
     if (found & status::wrong) {
       if constexpr (kStage == 1) write_nan(args, column, tile);
