@@ -65,13 +65,14 @@ OPERATIONS = (
     "topk_softmax",
     "sample",
 )
+_ROWS = 1 << 62  # more than there are
 _LOSSES = ("cross_entropy", "cross_entropy_vjp")
 _OF_LOSSES = ("ignore_index", "label_smoothing", "z_loss", "softcap", "grad")
 # The functions that have options, and which of those of `partial` these are.
 _OPTIONS = {
     **dict.fromkeys(_LOSSES, _OF_LOSSES),
     "topk_softmax": ("k", "normalise"),
-    "sample": ("seed", "temperature"),
+    "sample": ("seed", "temperature", "first_row"),
 }
 
 
@@ -207,6 +208,7 @@ def partial(
     normalise: Literal["row", "topk"] = "row",
     seed: int | None = None,
     temperature: float = 1.0,
+    first_row: int = 0,
 ) -> Nodes:
     """Fold a piece of each row to its nodes, a few words a row.
 
@@ -244,6 +246,9 @@ def partial(
     seed, temperature
         As in `sample`, which `seed` is required for. The noise of an element follows from `seed`,
         the number of its row and its index in the whole row.
+    first_row : int
+        For sample: the number of the first row of `x`, where the rows before it are elsewhere. The
+        others follow in C order.
 
     Returns
     -------
@@ -297,6 +302,7 @@ def partial(
         "normalise": (normalise, "row"),
         "seed": (seed, None),
         "temperature": (temperature, 1.0),
+        "first_row": (first_row, 0),
     }
     names = _OPTIONS.get(op, ())
     wrong = [n for n, (value, default) in given.items() if n not in names and value != default]
@@ -550,7 +556,14 @@ def _of_selection(
     shape = (plain_count(caller, "length", length),)
     if op == "sample":
         check_choice(caller, shape, (0,))
-        return draw_of(caller, **options)
+        first_row = plain_count(caller, "first_row", options.pop("first_row"))
+        if not 0 <= first_row < _ROWS:
+            raise ValueError(
+                f"{caller}: first_row={described(first_row)} is no number of a row; give one from "
+                f"0 to 2**62 - 1"
+            )
+        name, numbers = draw_of(caller, **options)
+        return name, (*numbers, first_row)
     name, numbers = selection_of(caller, **options)
     check_selection(caller, *numbers, shape, (0,))
     return name, numbers

@@ -466,6 +466,20 @@ def test_selections_of_several_dimensions_and_into_arrays(device: Any) -> None:
     np.testing.assert_array_equal(device.asnumpy(result), drawn)
 
 
+def test_draws_of_rows_that_lie_in_several_arrays(device: Any) -> None:
+    """Noise follows from a row's number among all of them: `first_row`."""
+    x = np.round(logits((3, 2, 1100), "float32"))
+    for n in (1100, 40):  # a warp has one row, or several
+        rows = np.ascontiguousarray(x[..., :n])
+        drawn = device.asnumpy(cs.sample(device.asarray(rows), seed=3))
+        for first in (1, 2):
+            part = device.asarray(rows[first:])
+            place: Any = {"offset": 0, "length": n, "seed": 3, "first_row": 2 * first}
+            made = nodes.partial(part, "sample", **place)
+            result = device.asnumpy(nodes.apply(part, made, offset=0))
+            np.testing.assert_array_equal(result, drawn[first:])
+
+
 def test_dtype_of_selected_values(device: Any) -> None:
     x = logits((2, 2048), "float16")
     place: Any = {"offset": 0, "length": 2048, "k": 3}
@@ -525,6 +539,8 @@ def test_wrong_selections(device: Any) -> None:
         (lambda: part("sample"), TypeError, "partial: seed=None is not accepted"),
         (lambda: part("sample", seed=-1), ValueError, "partial: seed=-1 is not accepted"),
         (lambda: part("sample", temperature=-1.0, **seed), ValueError, "temperature=-1.0"),
+        (lambda: part("sample", first_row=-1, **seed), ValueError, "partial: first_row=-1"),
+        (lambda: part("topk_softmax", k=1, first_row=2), TypeError, "has no first_row="),
         (lambda: part("sample", dtype="float32", **seed), TypeError, "sample has no dtype="),
         (lambda: part("sample", weight=x, **seed), TypeError, "sample has no weight="),
         (lambda: nodes.partial(x[:, :0], "sample", offset=0, length=0, **seed), ValueError,
