@@ -62,7 +62,7 @@ def softmax(
         If `out` has another shape, `device_bytes` is too few for a piece of 1024 elements, or
         `resume` is no block; if `axis` is out of range (`numpy.exceptions.AxisError`).
     BlockError
-        If a block cannot be read or written: the message names it and its rows.
+        If a block cannot be read, computed or written: the message names it and its rows.
 
     Notes
     -----

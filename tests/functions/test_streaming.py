@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -243,6 +244,56 @@ def test_a_full_disk_names_the_block(rows: tuple[np.ndarray, np.ndarray]) -> Non
     assert caught.value.resume == 2
     streaming.softmax(x, full, device_bytes=BYTES, resume=2)
     assert_same(out, expected)
+
+
+def test_a_launch_that_fails_names_the_block(
+    rows: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, expected = rows
+    out, calls, softmax = np.full_like(x, -1), itertools.count(1), cs.softmax
+
+    def failing(*given: Any, **options: Any) -> Any:
+        if next(calls) == 4:
+            raise RuntimeError("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES")
+        return softmax(*given, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cs, "softmax", failing)
+        message = r"softmax: computing block 3 of \d+ \(rows .*RuntimeError: CUDA_ERROR_LAUNCH"
+        with pytest.raises(streaming.BlockError, match=message) as caught:
+            streaming.softmax(x, out, device_bytes=BYTES)
+    assert caught.value.resume == 3  # those before were on the device, and are finished
+    done = 3 * ROWS // blocks_of(Source(x, -1, OSError()), x)
+    assert_same(out[:done], expected[:done])
+    assert (out[done:] == -1).all()
+    streaming.softmax(x, out, device_bytes=BYTES, resume=3)
+    assert_same(out, expected)
+
+
+@pytest.mark.parametrize("length", [400, LONG])
+def test_a_kernel_that_fails_later_names_the_block(
+    emulated: Any, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU says so to who waits for it, and again to whoever asks it for more."""
+    x = logits((ROWS if length < LONG else 2, length), "float32")
+    out, marks = np.full_like(x, -1), itertools.count(1)
+
+    def mark(_: Any, place: str) -> int:
+        return next(marks)
+
+    def wait(_: Any, mark: int) -> None:
+        if mark > 11:
+            raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    with monkeypatch.context() as patched:
+        for name, method in (("mark", mark), ("wait", wait), ("close", lambda _: wait(_, 99))):
+            patched.setattr(copies._Emulated, name, method)
+        with pytest.raises(streaming.BlockError, match=r"computing block .*ILLEGAL") as caught:
+            streaming.softmax(x, out, device_bytes=BYTES if length < LONG else 100_000)
+    resume = caught.value.resume
+    assert f"computing block {resume} of" in str(caught.value)
+    streaming.softmax(x, out, device_bytes=BYTES if length < LONG else 100_000, resume=resume)
+    assert_same(out, emulated.asnumpy(cs.softmax(emulated.asarray(x))))
 
 
 def test_interrupted_where_it_reads(rows: tuple[np.ndarray, np.ndarray]) -> None:
