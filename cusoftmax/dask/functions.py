@@ -813,7 +813,8 @@ def _run(
         check_choice(op, shape, (axis,))
     of_rows = SELECTED if operation.selects_many else ROW
     gives = (ELEMENT,) * len(operation.outputs) + (of_rows,) * len(operation.row_outputs)
-    counted = [d for i, d in enumerate(dtypes) if operation.affects_output_dtype(i)]
+    of_elements = enumerate(dtypes[: len(operation.inputs)])
+    counted = [d for i, d in of_elements if operation.affects_output_dtype(i)]
     wanted = output_dtype(counted)
     if dtype is not None:
         wanted = float_name(op, "dtype=", as_dtype(op, dtype))

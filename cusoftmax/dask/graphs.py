@@ -37,7 +37,8 @@ def _aligned(task: Task, inputs: Sequence[Any]) -> list[Any]:
     pairs = [(array, of.get(takes)) for array, takes in zip(inputs, task.takes, strict=True)]
     known = [part for array, index in pairs if index is not None for part in (array, index)]
     common, _ = da.unify_chunks(*known, warn=False)
-    chunks = divided(tuple(tuple(common[d]) for d in dims), task.axis)
+    # Nothing is one chunk: Dask does not rechunk it to several.
+    chunks = divided(tuple(tuple(common[d]) if sum(common[d]) else (0,) for d in dims), task.axis)
     aligned = []
     for array, index in pairs:
         wanted = ((sum(array.shape),),) if index is None else tuple(chunks[d] for d in index)

@@ -186,6 +186,8 @@ def test_chunks_of_nothing(device: Any) -> None:
     lazy = cd.softmax(da.from_array(x, chunks=((2, 0, 2), (1024, 0, 1024, 77))))
     assert lazy.chunks == ((2, 0, 2), (1024, 0, 1024, 77))
     assert_same(lazy.compute(), whole)
+    y, dy = (da.ones((0, 1100), chunks=c) for c in (((0, 0), (0, 1100)), ((0,), (1100,))))
+    assert cd.softmax_vjp(y, dy).compute().shape == cd.softmax(y).compute().shape == (0, 1100)
 
 
 def test_dtypes_of_results(device: Any) -> None:
@@ -195,6 +197,8 @@ def test_dtypes_of_results(device: Any) -> None:
     assert cd.softmax(x, dtype="bfloat16").compute().dtype == dtype_of("bfloat16")
     mixed = cd.softmax_vjp(x.astype("float16"), x.astype("float32"))
     assert mixed.dtype == mixed.compute().dtype == "float32"
+    of_x = cd.logsumexp_vjp(x.astype("float16"), x[:, 0].astype("float32"))
+    assert of_x.dtype == of_x.compute().dtype == "float16"
     assert cd.cross_entropy(x, x[:, 0], grad=True)[1].dtype == "float64"
     assert [a.dtype for a in cd.topk_softmax(x, 2, dtype="float16")] == ["float16", "int64"]
     narrow = cd.softmax_value_and_vjp(x.astype("float16"), x.astype("float32"), dtype="float16")
