@@ -29,12 +29,16 @@ from cusoftmax.streaming.blocks import LEAST, NODES, SLOTS, Blocks
 
 @dataclass
 class Side:
-    """A source or a target: an array of the host, with a value for each element or each row."""
+    """A source or a target: an array of the host, with a value for each element or each row.
+
+    A target that the caller did not give is lost when the call fails.
+    """
 
     name: str
     array: Any
     dtype: np.dtype[Any]
     along: bool = True
+    given: bool = True
 
     def bytes(self, rows: int, elements: int) -> int:
         """Return the device memory of a block."""
@@ -185,7 +189,7 @@ def target_of(
 ) -> Side:
     """Return where results go, an array of NumPy if none is given."""
     if array is None:
-        return Side(name, np.empty(shape, dtype), dtype, along)
+        return Side(name, np.empty(shape, dtype), dtype, along, given=False)
     side = checked(caller, name, array, tuple(FLOATS))
     if not hasattr(array, "__setitem__"):
         raise TypeError(f"{caller}: {name} is a {full_name(type(array))}, which cannot be written")

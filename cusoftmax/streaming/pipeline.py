@@ -18,7 +18,7 @@ from cusoftmax.planning.checks import described, plain_bool, plain_count
 from cusoftmax.runtime import copies
 from cusoftmax.streaming.blocks import NODES, SLOTS, Blocks, Slot
 from cusoftmax.streaming.job import Job, Side, divided
-from cusoftmax.streaming.mapped import check_read, check_write
+from cusoftmax.streaming.mapped import check_read, check_write, share_memory
 
 _DEFAULT_BYTES = 1 << 28
 
@@ -229,6 +229,12 @@ class Pipeline:
             self.finished = block.number + 1
             self._show(self.finished)
 
+    def left(self) -> tuple[int, str]:
+        """Return with which `resume` the same call goes on, and say so."""
+        if all(target.given for target in self._job.targets):
+            return self.finished, f"finished, and resume={self.finished} goes on"
+        return 0, "lost, as no out was given"
+
     def named(self, number: int) -> str:
         """Return a block's number and place, in words."""
         per_row = self._job.pieces_written(self._blocks)
@@ -268,10 +274,28 @@ def run(job: Job, device_bytes: Any, progress: Any, resume: Any) -> Any:
     if not 0 <= resume <= total:
         raise ValueError(f"{op}: resume={described(resume)}, but there are {total} blocks")
     targets = tuple(side.array for side in job.targets)
+    _check_targets(job, resume)
     if total:
         with _shown(op, total, resume, progress) as show:
             _moved(Pipeline(job, blocks, show), op, resume)
     return targets if len(targets) > 1 else targets[0]
+
+
+def _check_targets(job: Job, resume: int) -> None:
+    """Refuse results that take the place of inputs or of each other, and to go on in new ones."""
+    for i, target in enumerate(job.targets):
+        if resume and not target.given:
+            raise ValueError(
+                f"{job.function}: resume={resume} goes on in the results of the call that failed, "
+                f"and {target.name} is not given; give what that call was given"
+            )
+        weight = [job.weight] if job.weight else []
+        for side in (*job.sources, *weight, *job.targets[:i]):
+            if share_memory(target.array, side.array):
+                raise ValueError(
+                    f"{job.function}: {target.name} shares memory with {side.name}; give it memory "
+                    f"of its own"
+                )
 
 
 def _moved(pipeline: Pipeline, op: str, resume: int) -> None:
@@ -286,19 +310,17 @@ def _moved(pipeline: Pipeline, op: str, resume: int) -> None:
         except KeyboardInterrupt:
             pipeline.finish_all()
             done = f"{op}: interrupted after {pipeline.finished} of {pipeline.total} blocks"
-            raise Interrupted(
-                f"{done}, which are finished; resume={pipeline.finished} goes on",
-                pipeline.finished,
-            ) from None
+            resume, how = pipeline.left()
+            raise Interrupted(f"{done}, which are {how}", resume) from None
     except Failed as failed:
         cause = failed.__cause__
         with suppress(Exception):  # of a device that says its error again
             pipeline.close()
+        resume, how = pipeline.left()
         raise BlockError(
             f"{op}: {failed.doing} {pipeline.named(failed.number)} failed: "
-            f"{type(cause).__name__}: {cause}; blocks before {pipeline.finished} are finished, and "
-            f"resume={pipeline.finished} goes on",
-            pipeline.finished,
+            f"{type(cause).__name__}: {cause}; blocks before {pipeline.finished} are {how}",
+            resume,
         ) from cause
     except BaseException:
         pipeline.close()

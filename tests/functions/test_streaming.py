@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import itertools
@@ -476,7 +477,7 @@ def test_ctrl_c() -> None:
     assert len(lines) == 2, said + errors
     message, last = lines
     assert re.fullmatch(
-        r"softmax: interrupted after (\d+) of 16 blocks, which are finished; resume=\1 goes on",
+        r"softmax: interrupted after (\d+) of 16 blocks, which are finished, and resume=\1 goes on",
         message,
     )
     assert last == "the rest is written", errors
@@ -500,7 +501,7 @@ def test_progress_on_a_terminal_alone(
 
 
 def test_wrong_arguments(device: Any) -> None:
-    x = np.zeros((2, 50), np.float32)
+    x, y = np.zeros((2, 50), np.float32), np.ones((2, 50), np.float32)
     on_device: Any = device.asarray(x)
     for call, kind, message in (
         (lambda: streaming.softmax(on_device), TypeError, "is on the device"),
@@ -513,6 +514,21 @@ def test_wrong_arguments(device: Any) -> None:
         (lambda: streaming.softmax(x, device_bytes=100), ValueError, "device_bytes=100 is too few"),
         (lambda: streaming.softmax(x, device_bytes="1"), TypeError, "device_bytes='1'"),
         (lambda: streaming.softmax(x, resume=9), ValueError, "resume=9, but there are 1 blocks"),
+        (
+            lambda: streaming.softmax(x, resume=1),
+            ValueError,
+            "resume=1 goes on .* out is not given",
+        ),
+        (lambda: streaming.softmax(x, x), ValueError, "out shares memory with source; give"),
+        (lambda: streaming.softmax(x[:1], x[1:].copy()[::-1]), None, ""),
+        (lambda: streaming.softmax(x[:, :40], x[:, 5:45]), ValueError, "out shares memory"),
+        (lambda: streaming.softmax(x[:, :20], x[:, 20:40]), None, ""),
+        (lambda: streaming.softmax_vjp(y, x, x), ValueError, "out shares memory with dy"),
+        (
+            lambda: streaming.cross_entropy(y, np.zeros(2, int), (x[:, 0], x), grad=True),
+            ValueError,
+            r"out\[1\] shares memory with out\[0\]",
+        ),
         (lambda: streaming.softmax(x, progress=1), TypeError, "progress=1"),
         (lambda: streaming.softmax(np.float32(1)), ValueError, "has no dimensions"),
         (lambda: streaming.softmax_vjp(x, x[:1]), ValueError, "dy has shape"),
@@ -538,8 +554,27 @@ def test_wrong_arguments(device: Any) -> None:
             "give two",
         ),
     ):
-        with pytest.raises(kind, match=message):
+        with pytest.raises(kind, match=message) if kind else contextlib.nullcontext():
             call()
+
+
+def test_a_file_that_is_source_and_target(device: Any, tmp_path: pathlib.Path) -> None:
+    x, path = logits((ROWS, 400), "float32"), tmp_path / "x.bin"
+    x.tofile(path)
+    source = np.memmap(path, np.float32, "r", shape=x.shape)
+    with pytest.raises(ValueError, match="softmax: out shares memory with source"):
+        streaming.softmax(source[1:], np.memmap(path, np.float32, "r+", shape=(ROWS - 1, 400)))
+    half = np.memmap(path, np.float32, "r+", x.nbytes // 2, shape=(ROWS // 2, 400))
+    streaming.softmax(source[: ROWS // 2], half)  # the parts that are used are apart
+    assert_same(half, device.asnumpy(cs.softmax(device.asarray(x[: ROWS // 2]))))
+
+
+def test_results_that_are_lost(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    for error in (OSError("bad"), KeyboardInterrupt()):
+        with pytest.raises((streaming.BlockError, streaming.Interrupted)) as caught:
+            streaming.softmax(Source(rows[0], 4, error), device_bytes=BYTES)
+        assert "lost, as no out was given" in str(caught.value)
+        assert caught.value.resume == 0
 
 
 def test_the_least_bytes_that_are_named_are_enough(device: Any) -> None:
