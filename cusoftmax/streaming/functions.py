@@ -62,7 +62,8 @@ def softmax(
         of the wrong kind.
     ValueError
         If `out` has another shape or shares memory with an input, `device_bytes` is too few for a
-        piece of 1024 elements, `resume` is no block or there is no `out` to go on in; if `axis` is out of range (`numpy.exceptions.AxisError`).
+        piece of 1024 elements, `resume` is no block or there is no `out` to go on in; if `axis` is
+        out of range (`numpy.exceptions.AxisError`).
     BlockError
         If a block cannot be read, computed or written: the message names it and its rows.
 

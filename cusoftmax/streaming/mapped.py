@@ -45,8 +45,9 @@ def share_memory(array: Any, other: Any) -> bool:
         return True
     if not isinstance(array, np.ndarray) or not isinstance(other, np.ndarray):
         return False
+    most: Any = 10_000  # steps; its type is said to be -1 or 0
     try:
-        if np.shares_memory(array, other, max_work=10_000):
+        if np.shares_memory(array, other, max_work=most):
             return True
     except np.exceptions.TooHardError:
         return True

@@ -92,8 +92,8 @@ def assert_joins(device: Any, results: list[Any], whole: Any, n: int) -> None:
         return
     expected = bits(device.asnumpy(whole))
     found = [bits(device.asnumpy(r)) for r in results]
-    if expected.ndim == 2 and expected.shape[1] == n:
-        np.testing.assert_array_equal(np.concatenate(found, axis=1), expected)
+    if expected.ndim > 1 and expected.shape[-1] == n:
+        np.testing.assert_array_equal(np.concatenate(found, axis=-1), expected)
     else:
         for each in found:  # a value for each row, from each piece
             np.testing.assert_array_equal(each, expected)
@@ -277,6 +277,80 @@ def test_vjp_of_losses(device: Any) -> None:
     whole = cs.cross_entropy_vjp(*map(device.asarray, (x, target, dloss)))
     results = in_pieces(device, "cross_entropy_vjp", [x, target, dloss], CUTS)
     assert_joins(device, results, whole, LENGTH)
+
+
+# ------------------------------------------------------------------------------------------- logits
+
+# Of each function that takes them; each in some case by itself, and all together.
+LOGITS = [
+    ("softmax", ("scale",)), ("softmax", ("mask",)), ("log_softmax", ("bias",)),
+    ("logsumexp", ("causal",)), ("softmax_vjp", ("scale", "mask", "causal")),
+    ("softmax_jvp", ("mask",)), ("log_softmax_vjp", ("mask", "scale")),
+    ("log_softmax_jvp", ("scale",)), ("logsumexp_vjp", ("scale", "bias", "mask")),
+    ("softmax_value_and_vjp", ("scale", "bias", "mask", "causal")),
+    ("softmax_value_and_jvp", ("bias",)), ("log_softmax_value_and_vjp", ("mask",)),
+    ("log_softmax_value_and_jvp", ("scale", "bias", "mask", "causal")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "names"), LOGITS)
+def test_logits_that_are_scaled_biased_or_hidden(device: Any, op: str, names: Any) -> None:
+    n = 2100
+    x, *others = (a.reshape(2, 2, *a.shape[1:]) for a in inputs_of(op, "float32", 4, n))
+    more = {
+        "bias": logits((2, 1, n), "float16", seed=5),
+        "mask": np.random.default_rng(0).random((2, n)) < 0.6,
+    }
+    more = {name: array for name, array in more.items() if name in names}
+    options = {"scale": -1.7, "causal": True}
+    options = {name: value for name, value in options.items() if name in names}
+    given = {name: device.asarray(array) for name, array in more.items()}
+    whole = getattr(cs, op)(device.asarray(x), *map(device.asarray, others), **given, **options)
+    pieces, made = [], []
+    for first, end in ((0, 1024), (1024, n)):
+
+        def cut(array: np.ndarray, part: slice = slice(first, end)) -> Any:
+            along = array.shape[-1] == n
+            return device.asarray(np.ascontiguousarray(array[..., part]) if along else array)
+
+        arrays = {name: cut(array) for name, array in more.items()}
+        pieces.append((cut(x), [cut(other) for other in others], arrays))
+        place: Any = {"offset": first, "length": n}
+        made.append(nodes.partial(pieces[-1][0], op, *pieces[-1][1], **place, **arrays, **options))
+    node = nodes.combine(made)
+    results = [
+        nodes.apply(piece, node, *rest, offset=1024 * i, **arrays)
+        for i, (piece, rest, arrays) in enumerate(pieces)
+    ]
+    assert_joins(device, results, whole, n)
+    with pytest.raises(ValueError, match="give weight, mask and bias where they were given"):
+        nodes.apply(device.asarray(x), nodes.partial(
+            device.asarray(x), op, *map(device.asarray, others), offset=0, length=n,
+        ), *map(device.asarray, others), offset=0, mask=device.asarray(x > 0))  # fmt: skip
+
+
+def test_wrong_options_of_logits(device: Any) -> None:
+    x = device.asarray(np.zeros((2, 2048), np.float32))
+    place: Any = {"offset": 0, "length": 2048}
+    mask = device.asarray(np.ones((2, 2048), bool))
+    for call, kind, message in (
+        (lambda: nodes.partial(x, "softmax_vjp", x, bias=x, **place), TypeError, "has no bias="),
+        (lambda: nodes.partial(x, "softmax_hvp", x, x, mask=mask, **place), TypeError, "no mask="),
+        (lambda: nodes.partial(x, "sample", seed=1, scale=2.0, **place), TypeError, "no scale="),
+        (lambda: nodes.partial(x, "topk_softmax", k=1, causal=True, **place), TypeError, "causal="),
+        (lambda: nodes.partial(x, "softmax", mask=x, **place), TypeError, "mask has dtype float32"),
+        (lambda: nodes.partial(x, "softmax", mask=mask[:, :9], **place), ValueError, "broadcast"),
+        (lambda: nodes.partial(x, "softmax", scale="a", **place), TypeError, "partial: scale='a'"),
+        (lambda: nodes.partial(x, "softmax", scale=np.inf, **place), ValueError, "scale=inf"),
+        (lambda: nodes.partial(x.T, "softmax", axis=0, causal=True, **place), ValueError,
+         "partial: causal=True with axis=0"),
+        (lambda: nodes.combine([
+            nodes.partial(x[:, :1024], "softmax", offset=0, length=2048, scale=2.0),
+            nodes.partial(x[:, 1024:], "softmax", offset=1024, length=2048, scale=3.0),
+        ]), ValueError, "options="),
+    ):  # fmt: skip
+        with pytest.raises(kind, match=message):
+            call()
 
 
 # --------------------------------------------------------------------------------------- selections
