@@ -101,6 +101,7 @@ class _Graph:
         merged = HighLevelGraph.merge(*(array.dask for array in inputs))
         self._layers, self._needs = dict(merged.layers), dict(merged.dependencies)
         self._sources = {array.name for array in inputs}
+        self._starts = [(0, *accumulate(sizes)) for sizes in self._kept(self._chunks)]
         self._rows = list(product(*(range(len(sizes)) for sizes in self._kept(self._chunks))))
 
     @property
@@ -212,8 +213,8 @@ class _Graph:
         """Return the task of a block, which knows where its rows are if they are to be numbered."""
         if not self._task.draws:
             return self._task
-        sizes = zip(self._kept(self._chunks), rows, strict=True)
-        return replace(self._task, starts=tuple(sum(each[:i]) for each, i in sizes))
+        starts = tuple(of[i] for of, i in zip(self._starts, rows, strict=True))
+        return replace(self._task, starts=starts)
 
     def _kept(self, of_dimensions: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return what is of other dimensions than that of the rows."""

@@ -281,19 +281,21 @@ def test_vjp_of_losses(device: Any) -> None:
 
 # ------------------------------------------------------------------------------------------- logits
 
-# Of each function that takes them; each in some case by itself, and all together.
+# Each by itself and all together, of functions with every order of inputs; and of the others.
 LOGITS = [
-    ("softmax", ("scale",)), ("softmax", ("mask",)), ("log_softmax", ("bias",)),
-    ("logsumexp", ("causal",)), ("softmax_vjp", ("scale", "mask", "causal")),
-    ("softmax_jvp", ("mask",)), ("log_softmax_vjp", ("mask", "scale")),
-    ("log_softmax_jvp", ("scale",)), ("logsumexp_vjp", ("scale", "bias", "mask")),
-    ("softmax_value_and_vjp", ("scale", "bias", "mask", "causal")),
-    ("softmax_value_and_jvp", ("bias",)), ("log_softmax_value_and_vjp", ("mask",)),
-    ("log_softmax_value_and_jvp", ("scale", "bias", "mask", "causal")),
-]  # fmt: skip
+    ("softmax", ("scale",)),
+    ("softmax_vjp", ("mask",)),
+    ("logsumexp_vjp", ("scale", "bias", "mask")),
+    ("softmax_value_and_jvp", ("scale", "bias", "mask", "causal")),
+]
+OTHER_LOGITS = [
+    *(("softmax", (name,)) for name in ("bias", "mask", "causal")),
+    *((op, ("scale", "mask", "causal")) for op in nodes._OF_RESULTS),
+    *((op, ("scale", "bias", "mask", "causal")) for op in nodes._OF_LOGITS),
+]
 
 
-@pytest.mark.parametrize(("op", "names"), LOGITS)
+@pytest.mark.parametrize(("op", "names"), [*LOGITS, *exhaustive(OTHER_LOGITS)])
 def test_logits_that_are_scaled_biased_or_hidden(device: Any, op: str, names: Any) -> None:
     n = 2100
     x, *others = (a.reshape(2, 2, *a.shape[1:]) for a in inputs_of(op, "float32", 4, n))
