@@ -128,6 +128,12 @@ class Task:
 
     def _lent(self, place: _Place, blocks: tuple[Any, ...]) -> tuple[list[Array], dict[str, Array]]:
         """Return blocks on the device, their rows along the last axis, and the weight by name."""
+        for block, dtype in zip(blocks, self.dtypes, strict=True):
+            if block.dtype.name != dtype:
+                raise TypeError(
+                    f"{self.op}: a block has dtype {block.dtype}, and its array of Dask {dtype}; "
+                    f"give map_blocks, or whatever made it, the dtype that blocks will have"
+                )
         lent = [
             place.lent(np.moveaxis(block, self.axis, -1) if takes == ELEMENT else block)
             for takes, block in zip(self.takes, blocks, strict=True)

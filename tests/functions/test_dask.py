@@ -434,6 +434,14 @@ def test_without_a_gpu_or_the_emulator_a_task_says_what_to_do() -> None:
         cd.softmax(da.ones((3, 3))).compute()
 
 
+@pytest.mark.parametrize("length", [1024, 3])
+def test_blocks_of_another_dtype_than_was_said(emulated: Any, length: int) -> None:
+    x = da.ones((2, 2 * length), "f4", chunks=(1, length))
+    wrong = x.map_blocks(lambda block: block.astype("f8"), dtype="f4", meta=np.empty((0, 0), "f4"))
+    with pytest.raises(TypeError, match="softmax: a block has dtype float64, and"):
+        cd.softmax(wrong).compute()
+
+
 def test_tasks_can_be_sent() -> None:
     graph = dict(cd.softmax(da.ones((2, 2048), chunks=(1, 1024))).dask)
     assert len(pickle.dumps(list(graph.values()))) < 20_000

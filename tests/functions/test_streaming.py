@@ -507,6 +507,8 @@ def test_wrong_arguments(device: Any) -> None:
         (lambda: streaming.softmax(on_device), TypeError, "is on the device"),
         (lambda: streaming.softmax([1.0]), TypeError, "source is a list"),
         (lambda: streaming.softmax(x.astype(complex)), TypeError, "source has dtype complex128"),
+        (lambda: streaming.softmax(np.ma.masked_array(x, x == 0)), TypeError, "source is a masked"),
+        (lambda: streaming.softmax(x, np.broadcast_to(y, y.shape)), TypeError, "cannot be written"),
         (lambda: streaming.softmax(x, axis=2), AxisError, "axis 2"),
         (lambda: streaming.softmax(x, np.empty((2, 5))), ValueError, r"out has shape \(2, 5\)"),
         (lambda: streaming.softmax(x, np.empty((2, 50), int)), TypeError, "out has dtype int64"),
