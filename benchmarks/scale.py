@@ -49,15 +49,23 @@ class Workload:
     length: int
     dtype: str
     passes: int
+    k: int | None = None  # elements that are selected in a row
 
     def __str__(self) -> str:
-        return f"{self.op} of {self.rows} rows of {self.length} classes, {self.dtype}"
+        selected = f", k = {self.k}," if self.k else ""
+        return f"{self.op}{selected} of {self.rows} rows of {self.length} classes, {self.dtype}"
+
+    def gathered(self, sizes: Sequence[int], *, padded: bool) -> int:
+        """Return the bytes of a call's all-gather."""
+        rows, dtype = self.rows, self.dtype
+        return distributed.gathered_bytes(self.op, rows, sizes, dtype, k=self.k, padded=padded)
 
 
 # A vocabulary at the rows of training and of decoding, and as many classes as 1024 GPUs can have.
 WORKLOADS = (
     Workload("cross_entropy", 8192, 131072, "float16", 3),
     Workload("softmax", 64, 131072, "float16", 3),
+    Workload("topk_softmax", 64, 131072, "float16", 1, k=50),
     Workload("cross_entropy", 1024, 1 << 20, "float16", 3),
 )
 
@@ -104,7 +112,7 @@ def predict(work: Workload, gpus: int) -> Prediction:
     """Predict a call on so many GPUs, with NCCL."""
     sizes = distributed.slices(work.length, gpus)
     slice_bytes = work.rows * max(sizes) * ITEMSIZE[work.dtype]
-    gathered = distributed.gathered_bytes(work.op, work.rows, sizes, work.dtype, padded=True)
+    gathered = work.gathered(sizes, padded=True)
     memory = (work.passes * slice_bytes + gathered) / CHIP.copy_bandwidth
     launches = (LAUNCHES if gpus > 1 else LAUNCHES - 2) * LAUNCH  # alone, there is nothing to fold
     return Prediction(gpus, slice_bytes, gathered, memory, launches, gather_seconds(gpus, gathered))
@@ -112,7 +120,7 @@ def predict(work: Workload, gpus: int) -> Prediction:
 
 def crossing(work: Workload) -> float:
     """Return from how many GPUs on the nodes' bytes take longer than the slice, latencies aside."""
-    one = distributed.gathered_bytes(work.op, work.rows, (work.length,), work.dtype)
+    one = work.gathered((work.length,), padded=False)
     whole = work.passes * work.rows * work.length * ITEMSIZE[work.dtype]
     return float((whole / CHIP.copy_bandwidth / (one / INFINIBAND)) ** 0.5)
 

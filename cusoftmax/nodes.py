@@ -65,13 +65,24 @@ OPERATIONS = (
     "topk_softmax",
     "sample",
 )
+_ROWS = 1 << 62  # more than there are
 _LOSSES = ("cross_entropy", "cross_entropy_vjp")
 _OF_LOSSES = ("ignore_index", "label_smoothing", "z_loss", "softcap", "grad")
+_OF_RESULTS = ("softmax_vjp", "softmax_jvp", "log_softmax_vjp", "log_softmax_jvp")
+_OF_LOGITS = tuple(op for op in OPERATIONS if "_value_and_" in op)
+_OF_LOGITS += ("softmax", "log_softmax", "logsumexp", "logsumexp_vjp")
 # The functions that have options, and which of those of `partial` these are.
 _OPTIONS = {
     **dict.fromkeys(_LOSSES, _OF_LOSSES),
     "topk_softmax": ("k", "normalise"),
-    "sample": ("seed", "temperature"),
+    "sample": ("seed", "temperature", "first_row"),
+    **dict.fromkeys((*_OF_LOGITS, *_OF_RESULTS), ("scale", "causal")),
+}
+# And which of them have arrays beside their inputs.
+_ARRAYS = {
+    **dict.fromkeys(_LOSSES, ("weight",)),
+    **dict.fromkeys(_OF_LOGITS, ("bias", "mask")),
+    **dict.fromkeys(_OF_RESULTS, ("mask",)),
 }
 
 
@@ -207,6 +218,11 @@ def partial(
     normalise: Literal["row", "topk"] = "row",
     seed: int | None = None,
     temperature: float = 1.0,
+    first_row: int = 0,
+    scale: float | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
+    causal: bool = False,
 ) -> Nodes:
     """Fold a piece of each row to its nodes, a few words a row.
 
@@ -244,6 +260,12 @@ def partial(
     seed, temperature
         As in `sample`, which `seed` is required for. The noise of an element follows from `seed`,
         the number of its row and its index in the whole row.
+    first_row : int
+        For sample: the number of the first row of `x`, where the rows before it are elsewhere. The
+        others follow in C order.
+    scale, mask, bias, causal
+        As in the function `op`, where it has them. `mask` and `bias` are pieces too: of the shape
+        of `x`, or one that broadcasts to it.
 
     Returns
     -------
@@ -297,10 +319,14 @@ def partial(
         "normalise": (normalise, "row"),
         "seed": (seed, None),
         "temperature": (temperature, 1.0),
+        "first_row": (first_row, 0),
+        "scale": (scale, None),
+        "causal": (causal, False),
     }
+    more = _more(weight=weight, bias=bias, mask=mask)
     names = _OPTIONS.get(op, ())
     wrong = [n for n, (value, default) in given.items() if n not in names and value != default]
-    wrong += ["weight"] if weight is not None and op not in _LOSSES else []
+    wrong += [n for n in more if n not in _ARRAYS.get(op, ())]
     if wrong:
         raise TypeError(f"{caller}: {op} has no {wrong[0]}=; leave it out")
     if op == "cross_entropy_vjp" and grad is not False:
@@ -308,12 +334,14 @@ def partial(
     if dtype is not None and (op in _LOSSES or op == "sample"):
         kind = "are int64" if op == "sample" else "have that of the logits"
         raise TypeError(f"{caller}: {op} has no dtype=; its results {kind}")
+    if "causal" in names:
+        names = tuple(n for n in names if given[n][0] != given[n][1])
     options = tuple((name, given[name][0]) for name in names)
 
-    def run(x: Any, others: tuple[Any, ...], weight: Any) -> Nodes:
+    def run(x: Any, others: tuple[Any, ...], more: dict[str, Any]) -> Nodes:
         from cusoftmax.runtime import pieces
 
-        call = _resolved(caller, op, x, others, axis, dtype, weight, offset, length, options)
+        call = _resolved(caller, op, x, others, axis, dtype, more, offset, length, options)
         array, piece, dtypes = pieces.partial(
             call.op, call.inputs, axis, call.dtype, offset, length, call.numbers
         )
@@ -321,13 +349,13 @@ def partial(
         return Nodes(array, op, call.op, dtypes, *place, options)
 
     try:
-        return run(x, others, weight)
+        return run(x, others, more)
     except NotCuPy:
         pass
     from cusoftmax.runtime.foreign import Loan
 
     loan = Loan(caller)
-    made = run(*_lent(loan, op, x, others, weight))
+    made = run(*_lent(loan, op, x, others, more))
     loan.returned(())  # the streams of the arrays' libraries wait
     return made
 
@@ -411,6 +439,8 @@ def apply(
     *others: AnyArray,
     offset: int,
     weight: AnyArray | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
     out: AnyArray | tuple[AnyArray, ...] | None = None,
 ) -> Any:
     """Write the results of a piece, given the node of each whole row.
@@ -430,8 +460,8 @@ def apply(
         As given to `partial`, of the same dtypes: pieces of the shape of `x`, or values of rows.
     offset : int
         The index in its row of the piece's first element.
-    weight : array, optional
-        As given to `partial`.
+    weight, mask, bias : array, optional
+        As given to `partial`, `mask` and `bias` those of this piece.
     out : array or tuple of arrays, optional
         Where to write the results, of their shapes and dtypes. It may be `x` itself.
 
@@ -472,15 +502,21 @@ def apply(
             f"{nodes.length}; combine those of all pieces first"
         )
     gives_loss = nodes.op == "cross_entropy" and bool(dict(nodes.options)["grad"])
+    given = _more(weight=weight, bias=bias, mask=mask)
 
-    def run(x: Any, others: tuple[Any, ...], weight: Any, node: Any, out: Any) -> Any:
+    def run(x: Any, others: tuple[Any, ...], more: dict[str, Any], node: Any, out: Any) -> Any:
         from cusoftmax.runtime import pieces
 
         if not is_array(node):
             raise NotCuPy(caller)
         _check_array(caller, nodes, node)
-        place = (nodes.axis, None, weight, offset, nodes.length, nodes.options)
+        place = (nodes.axis, None, more, offset, nodes.length, nodes.options)
         call = _resolved(caller, nodes.op, x, others, *place)
+        if find(call.op).name != find(nodes.kernel).name:
+            raise ValueError(
+                f"{caller}: the nodes are those of {nodes.kernel}, and this is {call.op}; give "
+                f"weight, mask and bias where they were given to partial, and nowhere else"
+            )
         if gives_loss and isinstance(out, tuple):
             out = out[::-1]
         results = pieces.apply(
@@ -490,19 +526,24 @@ def apply(
         return results[::-1] if gives_loss else results
 
     try:
-        return run(x, others, weight, nodes.array, out)
+        return run(x, others, given, nodes.array, out)
     except NotCuPy:
         pass
     from cusoftmax.runtime.foreign import Loan
 
     loan = Loan(caller)
-    x, others, weight = _lent(loan, nodes.op, x, others, weight)
+    x, others, given = _lent(loan, nodes.op, x, others, given)
     node = loan.array("nodes.array", nodes.array)
     if isinstance(out, tuple):
         out = tuple(loan.result(f"out[{i}]", each) for i, each in enumerate(out))
     elif out is not None:
         out = loan.result("out", out)
-    return loan.returned(run(x, others, weight, node, out))
+    return loan.returned(run(x, others, given, node, out))
+
+
+def _more(**arrays: Any) -> dict[str, Any]:
+    """Return the arrays beside a function's inputs that are given."""
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _resolved(
@@ -512,23 +553,33 @@ def _resolved(
     others: tuple[Any, ...],
     axis: Any,
     dtype: Any,
-    weight: Any,
+    more: dict[str, Any],
     offset: Any,
     length: Any,
     options: tuple[tuple[str, Any], ...],
 ) -> _Call:
     """Return the operation of pieces that a function's arguments name, and what it takes."""
-    given = (x, *others, *(() if weight is None else (weight,)))
+    given = (x, *others, *more.values())
     if op not in _LOSSES:
         name: str = op
         numbers: tuple[float, ...] = ()
-        if op in _OPTIONS:
+        if op in ("topk_softmax", "sample"):
             name, numbers = _of_selection(caller, op, length, dict(options))
         operation = find(piece_of(name, caller))
         _check_count(caller, op, operation.read, 1 + len(others))
         if not all(map(is_array, given)):
             raise NotCuPy(caller)
-        return _Call(piece_of(name, caller), (x, *others), numbers, dtype)
+        inputs = (x, *others)
+        if op in _ARRAYS and (more or options):
+            from cusoftmax.functions._logits import variant
+
+            chosen = {"scale": None, "causal": False, "bias": None, "mask": None} | dict(options)
+            name, added, numbers = variant(
+                caller, op, operation.inputs[0], x, axis, **(chosen | more)
+            )
+            count = len(operation.inputs)
+            inputs = (*inputs[:count], *added, *inputs[count:])
+        return _Call(piece_of(name, caller), inputs, numbers, dtype)
     from cusoftmax.functions import _losses
 
     names = ("logits", "target", *(("dloss",) if op == "cross_entropy_vjp" else ()))
@@ -536,7 +587,7 @@ def _resolved(
     if not all(map(is_array, given)):
         raise NotCuPy(caller)
     target, upstream = others[0], others[1:]
-    place = (axis, weight, offset, length)
+    place = (axis, more.get("weight"), offset, length)
     return _Call(*_losses.of_piece(caller, op, x, target, upstream, *place, options))
 
 
@@ -550,7 +601,14 @@ def _of_selection(
     shape = (plain_count(caller, "length", length),)
     if op == "sample":
         check_choice(caller, shape, (0,))
-        return draw_of(caller, **options)
+        first_row = plain_count(caller, "first_row", options.pop("first_row"))
+        if not 0 <= first_row < _ROWS:
+            raise ValueError(
+                f"{caller}: first_row={described(first_row)} is no number of a row; give one from "
+                f"0 to 2**62 - 1"
+            )
+        name, numbers = draw_of(caller, **options)
+        return name, (*numbers, first_row)
     name, numbers = selection_of(caller, **options)
     check_selection(caller, *numbers, shape, (0,))
     return name, numbers
@@ -569,14 +627,14 @@ def _check_count(caller: str, op: str, names: tuple[str, ...], count: int) -> No
 
 
 def _lent(
-    loan: Any, op: str, x: Any, others: tuple[Any, ...], weight: Any
-) -> tuple[Any, tuple[Any, ...], Any]:
+    loan: Any, op: str, x: Any, others: tuple[Any, ...], more: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     names = find(piece_of(op)).read
     if op in _LOSSES:
         names = ("logits", "target", "dloss")
     first = loan.array(names[0], x)
     rest = tuple(loan.array(n, each) for n, each in zip(names[1:], others, strict=False))
-    return first, rest, None if weight is None else loan.array("weight", weight)
+    return first, rest, {name: loan.array(name, array) for name, array in more.items()}
 
 
 def _piece(nodes: Nodes, caller: str, offset: Any, size: int) -> Piece:

@@ -70,11 +70,16 @@ class PieceLists {
   }
 };
 
+// The option that says which number the first row has, of operations that depend on it; else −1.
+constexpr int kFirstRow = option_named("first_row");
+
 CSM_DEVICE void pick_from_piece(const Arguments& args) {
   const i64 rounds = args.layout.rounds, first = args.layout.option[kFirstElement], end = end_of_piece(args);
   const int k = static_cast<int>(args.layout.option[kSelected]);
   const PieceLists lists(args.workspace, args.layout);
-  each_chunk(args, rounds, [&](i64 number, bool present, const Row& row, const RowContext& context, i64 unit) {
+  each_chunk(args, rounds, [&](i64 number, bool present, const Row& row, const RowContext& here, i64 unit) {
+    RowContext context = here;
+    if constexpr (kFirstRow >= 0) context.row += args.layout.option[kFirstRow];
     Picks picks;
     const Subtree found = subtree_of(rounds, first + unit * rounds * kChunk, end, [&](i64 at) {
       KeyTile<Op> tile(at, present ? end : at);

@@ -58,9 +58,12 @@ CSM_DEVICE void each_chunk(const Arguments& args, i64 rounds, Visit visit) {
   const Layout& layout = args.layout;
   const i64 length = rounds * kChunk, units = (layout.n + length - 1) / length, side_by_side = block_threads() / kLanes;
   const i64 first = args.layout.option[kFirstElement];
-  for (i64 base = block_index() * side_by_side; base < layout.rows * units; base += grid_blocks() * side_by_side) {
-    const i64 mine = base + thread_index() / kLanes;
-    const bool present = mine < layout.rows * units;
+  constexpr bool kOne = kLanes == kWarp;  // a warp has one unit: no lane is without, and registers are saved
+  const int within = thread_index() / kLanes;
+  for (i64 base = block_index() * side_by_side + (kOne ? within : 0); base < layout.rows * units;
+       base += grid_blocks() * side_by_side) {
+    const i64 mine = base + (kOne ? 0 : within);
+    const bool present = kOne || mine < layout.rows * units;
     const i64 number = present ? mine / units : 0, unit = present ? mine - number * units : 0;
     Row row = row_at(args, number);
     const RowContext context = row_context<Op>(args, row, number, present);

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dask.array as da
 import numpy as np
 
 from cusoftmax.dask.graphs import build
-from cusoftmax.dask.tasks import CLASS, ELEMENT, ROW, Task
+from cusoftmax.dask.tasks import CLASS, ELEMENT, ROW, SELECTED, Task
 from cusoftmax.functions._losses import Options
+from cusoftmax.functions.sampling import draw_of
+from cusoftmax.functions.selection import selection_of
 from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, output_dtype
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.checks import (
     accepted_name,
     as_dtype,
+    check_choice,
+    check_selection,
     check_shape,
     float_name,
     full_name,
@@ -26,6 +30,8 @@ from cusoftmax.planning.checks import (
 from cusoftmax.runtime import arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import DTypeLike
 
 
@@ -335,6 +341,332 @@ def logsumexp_vjp(x: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
     return _run("logsumexp_vjp", {"x": x, "dy": dy}, axis)
 
 
+def softmax_hvp(y: da.Array, dy: da.Array, v: da.Array, axis: int = -1) -> da.Array:
+    """Product of a vector with the Hessian of ``x -> sum_i dy_i softmax(x)_i``.
+
+    As `cusoftmax.softmax_hvp`, for rows along one axis, of any chunks.
+
+    Parameters
+    ----------
+    y : dask.array.Array, shape (..., n, ...)
+        The result of `softmax`, of an accepted dtype.
+    dy, v : dask.array.Array
+        The gradient with respect to it, and the change of softmax's input, of the shape of `y`.
+        Chunks and dtypes may differ.
+    axis : int
+        The axis of the rows.
+
+    Returns
+    -------
+    dask.array.Array
+        Of the shape of `y`, and of the widest of the inputs' dtypes.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As by `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import dask.array, cusoftmax.dask
+    >>> y, e = dask.array.from_array([[0.25, 0.75]]), dask.array.from_array([[1.0, 0.0]])
+    >>> cusoftmax.dask.softmax_hvp(y, e, e).compute()
+    array([[ 0.09375, -0.09375]])
+    """
+    return _run("softmax_hvp", {"y": y, "dy": dy, "v": v}, axis)
+
+
+def softmax_vjp_vjp(
+    y: da.Array, dy: da.Array, g: da.Array, axis: int = -1
+) -> tuple[da.Array, da.Array]:
+    """Both gradients of a loss with respect to the inputs of `softmax_vjp`.
+
+    As `cusoftmax.softmax_vjp_vjp`, for rows along one axis, of any chunks.
+
+    Parameters
+    ----------
+    y, dy : dask.array.Array, shape (..., n, ...)
+        As given to `softmax_vjp`.
+    g : dask.array.Array
+        The gradient with respect to its result, of the shape of `y`. Chunks and dtypes may differ.
+    axis : int
+        The axis of the rows.
+
+    Returns
+    -------
+    gy, gdy : dask.array.Array
+        The gradients with respect to `y` and to `dy`: of the shape of `y`, and of the widest of the
+        inputs' dtypes.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As by `softmax_vjp`.
+
+    Notes
+    -----
+    To compute both at once, ``dask.compute(gy, gdy)``: a task makes a block of each.
+
+    Examples
+    --------
+    >>> import dask.array, cusoftmax.dask
+    >>> y, e = dask.array.from_array([[0.25, 0.75]]), dask.array.from_array([[1.0, 0.0]])
+    >>> gy, gdy = cusoftmax.dask.softmax_vjp_vjp(y, e, e)
+    >>> gdy.compute()
+    array([[ 0.1875, -0.1875]])
+    """
+    return _run("softmax_vjp_vjp", {"y": y, "dy": dy, "g": g}, axis)  # type: ignore[no-any-return]
+
+
+def softmax_value_and_vjp(
+    x: da.Array, dy: da.Array, axis: int = -1, dtype: DTypeLike | None = None
+) -> tuple[da.Array, da.Array]:
+    """Softmax, and the gradient with respect to its input: ``dx = y * (dy - sum_j y_j dy_j)``.
+
+    As `cusoftmax.softmax_value_and_vjp`, for rows along one axis, of any chunks.
+
+    Parameters
+    ----------
+    x : dask.array.Array, shape (..., n, ...)
+        Logits, as for `softmax`.
+    dy : dask.array.Array
+        The gradient with respect to the result of softmax, of the shape of `x`. Chunks and dtypes
+        may differ.
+    axis : int
+        The axis of the rows.
+    dtype : dtype, optional
+        Float dtype of both results, by default the wider of the inputs'.
+
+    Returns
+    -------
+    y, dx : dask.array.Array
+        Of the shape of `x` and the dtype asked for.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As by `softmax_vjp`.
+
+    Notes
+    -----
+    To compute both at once, ``dask.compute(y, dx)``: a task makes a block of each.
+
+    Examples
+    --------
+    >>> import dask.array, cusoftmax.dask
+    >>> x, dy = dask.array.from_array([[0.0, 0.0]]), dask.array.from_array([[1.0, 0.0]])
+    >>> y, dx = cusoftmax.dask.softmax_value_and_vjp(x, dy)
+    >>> dx.compute()
+    array([[ 0.25, -0.25]])
+    """
+    return _run("softmax_value_and_vjp", {"x": x, "dy": dy}, axis, dtype)  # type: ignore[no-any-return]
+
+
+def softmax_value_and_jvp(
+    x: da.Array, xt: da.Array, axis: int = -1, dtype: DTypeLike | None = None
+) -> tuple[da.Array, da.Array]:
+    """Softmax, and its change along one of its input: ``dyt = y * (xt - sum_j y_j xt_j)``.
+
+    As `cusoftmax.softmax_value_and_jvp`, for rows along one axis, of any chunks.
+
+    Parameters
+    ----------
+    x : dask.array.Array, shape (..., n, ...)
+        Logits, as for `softmax`.
+    xt : dask.array.Array
+        The change of `x`, of its shape. Chunks and dtypes may differ.
+    axis, dtype
+        As for `softmax_value_and_vjp`.
+
+    Returns
+    -------
+    y, dyt : dask.array.Array
+        Of the shape of `x` and the dtype asked for.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As by `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import dask.array, cusoftmax.dask
+    >>> x, xt = dask.array.from_array([[0.0, 0.0]]), dask.array.from_array([[1.0, 0.0]])
+    >>> y, dyt = cusoftmax.dask.softmax_value_and_jvp(x, xt)
+    >>> dyt.compute()
+    array([[ 0.25, -0.25]])
+    """
+    return _run("softmax_value_and_jvp", {"x": x, "xt": xt}, axis, dtype)  # type: ignore[no-any-return]
+
+
+def log_softmax_value_and_vjp(
+    x: da.Array, dy: da.Array, axis: int = -1, dtype: DTypeLike | None = None
+) -> tuple[da.Array, da.Array]:
+    """log_softmax, and the gradient with respect to its input: ``dy - exp(logy) * sum_j dy_j``.
+
+    As `cusoftmax.log_softmax_value_and_vjp`, for rows along one axis, of any chunks.
+
+    Parameters
+    ----------
+    x : dask.array.Array, shape (..., n, ...)
+        Logits, as for `softmax`.
+    dy : dask.array.Array
+        The gradient with respect to the result of log_softmax, of the shape of `x`. Chunks and
+        dtypes may differ.
+    axis, dtype
+        As for `softmax_value_and_vjp`.
+
+    Returns
+    -------
+    logy, dx : dask.array.Array
+        Of the shape of `x` and the dtype asked for.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As by `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import dask.array, cusoftmax.dask
+    >>> x, dy = dask.array.from_array([[0.0, 0.0]]), dask.array.from_array([[1.0, 0.0]])
+    >>> logy, dx = cusoftmax.dask.log_softmax_value_and_vjp(x, dy)
+    >>> dx.compute()
+    array([[ 0.5, -0.5]])
+    """
+    return _run("log_softmax_value_and_vjp", {"x": x, "dy": dy}, axis, dtype)  # type: ignore[no-any-return]
+
+
+def log_softmax_value_and_jvp(
+    x: da.Array, xt: da.Array, axis: int = -1, dtype: DTypeLike | None = None
+) -> tuple[da.Array, da.Array]:
+    """log_softmax, and its change along one of its input: ``xt - sum_j exp(logy_j) xt_j``.
+
+    As `cusoftmax.log_softmax_value_and_jvp`, for rows along one axis, of any chunks.
+
+    Parameters
+    ----------
+    x : dask.array.Array, shape (..., n, ...)
+        Logits, as for `softmax`.
+    xt : dask.array.Array
+        The change of `x`, of its shape. Chunks and dtypes may differ.
+    axis, dtype
+        As for `softmax_value_and_vjp`.
+
+    Returns
+    -------
+    logy, dlogy : dask.array.Array
+        Of the shape of `x` and the dtype asked for.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As by `softmax_vjp`.
+
+    Examples
+    --------
+    >>> import dask.array, cusoftmax.dask
+    >>> x, xt = dask.array.from_array([[0.0, 0.0]]), dask.array.from_array([[1.0, 0.0]])
+    >>> logy, dlogy = cusoftmax.dask.log_softmax_value_and_jvp(x, xt)
+    >>> dlogy.compute()
+    array([[ 0.5, -0.5]])
+    """
+    return _run("log_softmax_value_and_jvp", {"x": x, "xt": xt}, axis, dtype)  # type: ignore[no-any-return]
+
+
+def topk_softmax(
+    x: da.Array,
+    k: int,
+    axis: int = -1,
+    normalise: Literal["row", "topk"] = "row",
+    dtype: DTypeLike | None = None,
+) -> tuple[da.Array, da.Array]:
+    """The `k` largest probabilities of each row and their indices.
+
+    As `cusoftmax.topk_softmax`, of any chunks.
+
+    Parameters
+    ----------
+    x : dask.array.Array, shape (..., n, ...)
+        As for `softmax`.
+    k : int
+        How many to select: from 1 to 64, and at most the length of a row. A chunk may have fewer.
+    axis : int
+        The axis of the rows.
+    normalise : {"row", "topk"}
+        Whether probabilities are those of `softmax`, or sum to 1 over the `k`.
+    dtype : dtype, optional
+        Float dtype of the values, by default that of `x`, and float64 for integers and bool.
+
+    Returns
+    -------
+    values, indices : dask.array.Array
+        The shape of `x`, but with `k` elements along `axis`, which are one chunk, in descending
+        order of the values. The int64 indices are those in the whole row.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As by `softmax`; ValueError too if `k` or `normalise` is not one of those above.
+
+    Notes
+    -----
+    Each chunk is read once, whatever the chunks are, and is not needed any more after that. To
+    compute both results at once, ``dask.compute(values, indices)``.
+
+    Examples
+    --------
+    >>> import dask, dask.array, cusoftmax.dask
+    >>> x = dask.array.from_array([[2.0, 4.0, 2.0, 1.0]], chunks=2)
+    >>> values, indices = dask.compute(*cusoftmax.dask.topk_softmax(x, 2))
+    >>> values.round(4), indices
+    (array([[0.7573, 0.1025]]), array([[1, 0]]))
+    """
+    options = (("k", k), ("normalise", normalise))
+    return _run("topk_softmax", {"x": x}, axis, dtype, options)  # type: ignore[no-any-return]
+
+
+def sample(x: da.Array, axis: int = -1, *, seed: int, temperature: float = 1.0) -> da.Array:
+    """One draw from ``softmax(x / temperature)`` for each row.
+
+    As `cusoftmax.sample`, of any chunks: the noise of an element follows from the seed, the number
+    of its row in the whole array and its index in the row.
+
+    Parameters
+    ----------
+    x : dask.array.Array, shape (..., n, ...)
+        Logits, as for `softmax`, of rows that have an element.
+    axis : int
+        The axis of the categories.
+    seed, temperature
+        As for `cusoftmax.sample`. The same seed gives the same draws, also after a worker was lost.
+
+    Returns
+    -------
+    dask.array.Array
+        An int64 index for each row, with the shape of `x` without `axis`; -1 for a row without a
+        distribution.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As by `softmax`; ValueError too if `seed` or `temperature` is out of range, or rows have no
+        element.
+
+    Notes
+    -----
+    Each chunk is read once, whatever the chunks are, and is not needed any more after that.
+
+    Examples
+    --------
+    >>> import dask.array, cusoftmax.dask
+    >>> x = dask.array.from_array([[2.0, 4.0, 2.0, 1.0]] * 5, chunks=(2, 2))
+    >>> cusoftmax.dask.sample(x, seed=7).compute()
+    array([3, 2, 0, 1, 1])
+    """
+    return _run("sample", {"x": x}, axis, None, (("seed", seed), ("temperature", temperature)))
+
+
 def cross_entropy(
     logits: da.Array,
     target: da.Array,
@@ -460,21 +792,37 @@ def cross_entropy_vjp(
 # ------------------------------------------------------------------------------------------- checks
 
 
-def _run(op: str, inputs: dict[str, Any], axis: Any, dtype: Any = None) -> Any:
-    """Return the result of a function that is no loss."""
+def _run(
+    op: str,
+    inputs: dict[str, Any],
+    axis: Any,
+    dtype: Any = None,
+    options: tuple[tuple[str, Any], ...] = (),
+) -> Any:
+    """Return the results of a function that is no loss."""
     operation = find(op)
     dtypes = _dtypes(op, inputs, dict.fromkeys(inputs, INPUTS))
     takes = tuple(ELEMENT if operation.along_rows(i) else ROW for i in range(len(inputs)))
     axis, length = _checked_shapes(op, inputs, takes, axis)
-    gives = ELEMENT if operation.outputs else ROW
-    counted = [d for i, d in enumerate(dtypes) if operation.affects_output_dtype(i)]
-    result = output_dtype(counted)
-    options: tuple[tuple[str, Any], ...] = ()
+    shape = next(iter(inputs.values())).shape
+    if op == "topk_softmax":
+        _, (k,) = selection_of(op, *dict(options).values())
+        check_selection(op, k, shape, (axis,))
+    elif op == "sample":
+        draw_of(op, *dict(options).values())
+        check_choice(op, shape, (axis,))
+    of_rows = SELECTED if operation.selects_many else ROW
+    gives = (ELEMENT,) * len(operation.outputs) + (of_rows,) * len(operation.row_outputs)
+    of_elements = enumerate(dtypes[: len(operation.inputs)])
+    counted = [d for i, d in of_elements if operation.affects_output_dtype(i)]
+    wanted = output_dtype(counted)
     if dtype is not None:
-        result = float_name(op, "dtype=", as_dtype(op, dtype))
-        options = (("dtype", result),)
-    task = Task(op, axis, length, takes, dtypes, (gives,), options)
-    return _built(task, inputs, result)
+        wanted = float_name(op, "dtype=", as_dtype(op, dtype))
+        options += (("dtype", wanted),)
+    first = len(operation.read)
+    results = [operation.fixed_dtype(first + i) or wanted for i in range(len(gives))]
+    batch = shape[:axis] + shape[axis + 1 :] if op == "sample" else ()
+    return _built(Task(op, axis, length, takes, dtypes, gives, options, batch), inputs, results)
 
 
 def _loss(
@@ -503,15 +851,15 @@ def _loss(
     if op == "cross_entropy":
         gives = (ROW, ELEMENT) if grad else (ROW,)
         options += (("grad", grad),)
-    return _built(Task(op, axis, length, takes, dtypes, gives, options), inputs, result)
+    task = Task(op, axis, length, takes, dtypes, gives, options)
+    return _built(task, inputs, [result] * len(gives))
 
 
-def _built(task: Task, inputs: dict[str, Any], dtype: str) -> Any:
-    """Return the arrays of results, of one dtype."""
-    first, ndims = next(iter(inputs.values())), {ELEMENT: 0, ROW: 1}
-    kind, metas = as_dtype(task.op, dtype), []
-    for gives in task.gives:
-        empty = (0,) * (first.ndim - ndims[gives])
+def _built(task: Task, inputs: dict[str, Any], dtypes: Sequence[str]) -> Any:
+    """Return the arrays of results, of these dtypes."""
+    first, metas = next(iter(inputs.values())), []
+    for gives, dtype in zip(task.gives, dtypes, strict=True):
+        kind, empty = as_dtype(task.op, dtype), (0,) * (first.ndim - (gives == ROW))
         metas.append(arrays.empty(empty, kind) if is_array(first._meta) else np.empty(empty, kind))
     made = build(task, list(inputs.values()), metas)
     return made if len(made) > 1 else made[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, product
 from math import prod
 from operator import getitem
@@ -12,7 +13,7 @@ import dask.array as da
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from cusoftmax.dask.tasks import ELEMENT, ROW, Task
+from cusoftmax.dask.tasks import ELEMENT, ROW, SELECTED, Task
 
 UNIT = 1024  # elements: pieces of rows begin at its multiples, whatever the dtypes are
 _TOGETHER = 8  # nodes that one task combines
@@ -36,7 +37,8 @@ def _aligned(task: Task, inputs: Sequence[Any]) -> list[Any]:
     pairs = [(array, of.get(takes)) for array, takes in zip(inputs, task.takes, strict=True)]
     known = [part for array, index in pairs if index is not None for part in (array, index)]
     common, _ = da.unify_chunks(*known, warn=False)
-    chunks = divided(tuple(tuple(common[d]) for d in dims), task.axis)
+    # Nothing is one chunk: Dask does not rechunk it to several.
+    chunks = divided(tuple(tuple(common[d]) if sum(common[d]) else (0,) for d in dims), task.axis)
     aligned = []
     for array, index in pairs:
         wanted = ((sum(array.shape),),) if index is None else tuple(chunks[d] for d in index)
@@ -81,7 +83,12 @@ def _parts(size: int, step: int) -> tuple[int, ...]:
 # ------------------------------------------------------------------------------------------- graphs
 
 Place = tuple[int, ...]  # of a block in each dimension, or in each but that of the rows
-_WORDS = {ROW: "loss", ELEMENT: "gradient"}  # where there are two results
+# What the results are called, where there are two.
+_WORDS = {
+    "cross_entropy": ("loss", "gradient"),
+    "softmax_vjp_vjp": ("gy", "gdy"),
+    "topk_softmax": ("values", "indices"),
+}
 
 
 class _Graph:
@@ -94,6 +101,7 @@ class _Graph:
         merged = HighLevelGraph.merge(*(array.dask for array in inputs))
         self._layers, self._needs = dict(merged.layers), dict(merged.dependencies)
         self._sources = {array.name for array in inputs}
+        self._starts = [(0, *accumulate(sizes)) for sizes in self._kept(self._chunks)]
         self._rows = list(product(*(range(len(sizes)) for sizes in self._kept(self._chunks))))
 
     @property
@@ -103,22 +111,10 @@ class _Graph:
 
     def of_rows(self, metas: Sequence[Any]) -> tuple[Any, ...]:
         """Return the results of rows that lie in one chunk each."""
-        task, gives = self._task, self._task.gives
-        places = {ROW: {rows: rows for rows in self._rows}}
-        places[ELEMENT] = {rows: self._at(rows, 0) for rows in self._rows}
-        tasks = {rows: (task.rows, *self._blocks(rows, 0)) for rows in self._rows}
-        if len(gives) == 1:
-            placed = {places[gives[0]][rows]: made for rows, made in tasks.items()}
-            return (self._array("", gives[0], placed, self._sources, metas[0]),)
-        both = self._layer("", tasks, self._sources)
-        return tuple(
-            self._array(
-                *(_WORDS[kind], kind),
-                {places[kind][rows]: (getitem, (both, *rows), i) for rows in self._rows},
-                *({both}, metas[i]),
-            )
-            for i, kind in enumerate(gives)
-        )
+        tasks = {
+            self._at(rows, 0): (self._of(rows).rows, *self._blocks(rows, 0)) for rows in self._rows
+        }
+        return tuple(self._results(range(len(metas)), tasks, self._sources, metas))
 
     def of_pieces(self, metas: Sequence[Any]) -> tuple[Any, ...]:
         """Return the results of rows that lie in several chunks."""
@@ -127,7 +123,10 @@ class _Graph:
         each = list(product(self._rows, range(self.pieces)))
         partial = self._layer(
             "partial",
-            {(*rows, i): (task.partial, starts[i], *self._blocks(rows, i)) for rows, i in each},
+            {
+                (*rows, i): (self._of(rows).partial, starts[i], *self._blocks(rows, i))
+                for rows, i in each
+            },
             self._sources,
         )
         combine, node = self._tree(partial)
@@ -136,14 +135,33 @@ class _Graph:
             for rows, i in each
         }
         of_rows = {
-            rows: (task.values, node[rows], *self._blocks(rows, None)) for rows in self._rows
+            self._at(rows, 0): (task.values, node[rows], *self._blocks(rows, None))
+            for rows in self._rows
         }
-        tasks = {ELEMENT: of_elements, ROW: of_rows}
-        needs = {combine, *self._sources}
-        return tuple(
-            self._array(_WORDS[kind] if len(gives) > 1 else "", kind, tasks[kind], needs, meta)
-            for kind, meta in zip(gives, metas, strict=True)
-        )
+        needs, found = {combine, *self._sources}, dict[int, Any]()
+        for tasks, elements in ((of_elements, True), (of_rows, False)):
+            some = [i for i, kind in enumerate(gives) if (kind == ELEMENT) == elements]
+            found |= zip(some, self._results(some, tasks, needs, metas), strict=True)
+        return tuple(found[i] for i in range(len(gives)))
+
+    def _results(
+        self, some: Sequence[int], tasks: Mapping[Place, Any], needs: set[str], metas: Sequence[Any]
+    ) -> Iterator[Any]:
+        """Yield some of the results, of which each task makes one or, if there are more, a tuple.
+
+        Tasks are those of blocks; where results are those of rows, of the first block in each row.
+        """
+        gives = self._task.gives
+        words = _WORDS.get(self._task.op, ("value", self._task.op.rpartition("_")[2]))
+        if len(some) > 1:
+            both = self._layer("", tasks, needs)
+            needs = {both}
+        for number, i in enumerate(some):
+            made: dict[Place, Any] = {}
+            for at, task in tasks.items():
+                place = self._kept(at) if gives[i] == ROW else at
+                made[place] = task if len(some) == 1 else (getitem, (both, *at), number)
+            yield self._array(words[i] if len(gives) > 1 else "", gives[i], made, needs, metas[i])
 
     def _tree(self, partial: str) -> tuple[str, dict[Place, Any]]:
         """Combine the nodes of a layer; return the new one, and the keys of whole rows' nodes."""
@@ -181,11 +199,22 @@ class _Graph:
         self, word: str, kind: str, tasks: Mapping[Place, Any], needs: set[str], meta: Any
     ) -> Any:
         """Return the array of a result, whose layer it adds."""
-        chunks = self._chunks if kind == ELEMENT else self._kept(self._chunks)
+        axis, chunks = self._task.axis, self._chunks
+        if kind == ROW:
+            chunks = self._kept(chunks)
+        elif kind == SELECTED:
+            chunks = (*chunks[:axis], (self._task.selected,), *chunks[axis + 1 :])
         name = self._named(word)
         layer = {(name, *place): task for place, task in tasks.items()}
         graph = HighLevelGraph({**self._layers, name: layer}, {**self._needs, name: needs})
         return da.Array(graph, name, chunks, meta=meta)
+
+    def _of(self, rows: Place) -> Task:
+        """Return the task of a block, which knows where its rows are if they are to be numbered."""
+        if not self._task.draws:
+            return self._task
+        starts = tuple(of[i] for of, i in zip(self._starts, rows, strict=True))
+        return replace(self._task, starts=starts)
 
     def _kept(self, of_dimensions: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return what is of other dimensions than that of the rows."""

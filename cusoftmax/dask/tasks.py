@@ -9,7 +9,9 @@ same for all blocks, whatever their layout.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,11 @@ import numpy as np
 import cusoftmax as cs
 from cusoftmax import nodes
 from cusoftmax.planning.checks import Array, as_dtype, is_array
-from cusoftmax.runtime import arrays
+from cusoftmax.runtime import arrays, copies
 from cusoftmax.runtime.backend import active, gpu_is_present
 
-ELEMENT, ROW, CLASS = "element", "row", "class"  # what an array has a value for
+# What an array has a value for; of results also: each of a few elements that are selected in a row.
+ELEMENT, ROW, CLASS, SELECTED = "element", "row", "class", "selected"
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,12 @@ class Task:
     dtypes : tuple of str
         Their dtypes.
     gives : tuple of str
-        `ELEMENT` or `ROW` for each result.
+        `ELEMENT`, `ROW` or `SELECTED` for each result.
     options : tuple of pairs
         What is passed by name.
+    batch, starts : tuple of int
+        Of a function to which it matters which rows of all a block has: the sizes of the array in
+        its dimensions but `axis`, and where the block begins there.
     """
 
     op: str
@@ -50,26 +56,46 @@ class Task:
     dtypes: tuple[str, ...]
     gives: tuple[str, ...]
     options: tuple[tuple[str, Any], ...] = ()
+    batch: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+
+    @property
+    def draws(self) -> bool:
+        """Whether a row's result depends on its number."""
+        return self.op == "sample"
+
+    @property
+    def selected(self) -> int:
+        """How many elements of a row are selected."""
+        return int(dict(self.options)["k"])
 
     def rows(self, *blocks: Any) -> Any:
         """Return the results of whole rows."""
+        if self.draws:  # `cusoftmax.sample` takes its rows to be all there are
+            return self.values(self.partial(0, *blocks))
         place = _Place(self.op, blocks[0])
         inputs, weight = self._lent(place, blocks)
         options = dict(self.options) | weight
         if self.op == "cross_entropy":
             options["reduction"] = "none"
-        made = getattr(cs, self.op)(*inputs, axis=-1, **options)
-        if len(self.gives) == 1:
-            return self._back(place, made, self.gives[0])
-        return tuple(self._back(place, *each) for each in zip(made, self.gives, strict=True))
+        return self._back(place, getattr(cs, self.op)(*inputs, axis=-1, **options), self.gives)
 
     def partial(self, offset: int, *blocks: Any) -> nodes.Nodes:
         """Return the nodes of a piece of each row."""
         place = _Place(self.op, blocks[0])
         (x, *others), weight = self._lent(place, blocks)
         options = dict(self.options) | weight
-        made = nodes.partial(x, self.op, *others, offset=offset, length=self.length, **options)
-        return replace(made, array=place.back(made.array))
+        options |= {"offset": offset, "length": self.length}
+        if not self.draws:
+            made = nodes.partial(x, self.op, *others, **options)
+            return replace(made, array=place.back(made.array))
+        runs = [
+            nodes.partial(x[where], self.op, first_row=first, **options)
+            for where, first in self._runs(x.shape[:-1])
+        ]
+        array = copies.stacked([run.array for run in runs])
+        shape = (*array.shape[1:2], *x.shape[:-1], *array.shape[-1:])
+        return replace(runs[0], array=place.back(array.reshape(shape)))
 
     def combine(self, made: list[nodes.Nodes]) -> nodes.Nodes:
         """Return the nodes of neighbouring pieces as those of one."""
@@ -78,15 +104,15 @@ class Task:
         return replace(joined, array=place.back(joined.array))
 
     def apply(self, offset: int, whole: nodes.Nodes, *blocks: Any) -> Any:
-        """Return the result of a piece that has a value for each element."""
+        """Return the results of a piece that have a value for each element."""
         place = _Place(self.op, blocks[0])
         (x, *others), weight = self._lent(place, blocks)
         node = replace(whole, array=place.lent(whole.array))
         made = nodes.apply(x, node, *others, offset=offset, **weight)
-        return self._back(place, made[1] if isinstance(made, tuple) else made, ELEMENT)
+        return self._back(place, *self._some(made, of_elements=True))
 
     def values(self, whole: nodes.Nodes, *blocks: Any) -> Any:
-        """Return the result that has a value for each row; `blocks` have none for each element."""
+        """Return the results that rows have; `blocks` have no values for each element."""
         place = _Place(self.op, whole.array)
         node = replace(whole, array=place.lent(whole.array))
         given, batch = iter(blocks), whole.array.shape[1:-1]
@@ -98,10 +124,16 @@ class Task:
                 inputs.append(place.lent(next(given)))
         weight = {"weight": inputs.pop()} if CLASS in self.takes else {}
         made = nodes.apply(inputs[0], node, *inputs[1:], offset=0, **weight)
-        return place.back(made[0] if isinstance(made, tuple) else made)
+        return self._back(place, *self._some(made, of_elements=False))
 
     def _lent(self, place: _Place, blocks: tuple[Any, ...]) -> tuple[list[Array], dict[str, Array]]:
         """Return blocks on the device, their rows along the last axis, and the weight by name."""
+        for block, dtype in zip(blocks, self.dtypes, strict=True):
+            if block.dtype.name != dtype:
+                raise TypeError(
+                    f"{self.op}: a block has dtype {block.dtype}, and its array of Dask {dtype}; "
+                    f"give map_blocks, or whatever made it, the dtype that blocks will have"
+                )
         lent = [
             place.lent(np.moveaxis(block, self.axis, -1) if takes == ELEMENT else block)
             for takes, block in zip(self.takes, blocks, strict=True)
@@ -109,9 +141,29 @@ class Task:
         weight = {"weight": lent.pop()} if CLASS in self.takes else {}
         return lent, weight
 
-    def _back(self, place: _Place, array: Array, gives: str) -> Any:
-        made = place.back(array)
-        return np.moveaxis(made, -1, self.axis) if gives == ELEMENT else made
+    def _runs(self, sizes: tuple[int, ...]) -> Iterator[tuple[Any, int]]:
+        """Yield the parts of a block whose rows follow one another, and their first numbers."""
+        cut = max((d for d, size in enumerate(sizes) if size != self.batch[d]), default=0)
+        if not cut or not prod(sizes):
+            yield ..., sum(self.starts[:1]) * prod(self.batch[1:])
+            return
+        for outer in np.ndindex(sizes[:cut]):
+            place = [*map(sum, zip(self.starts, outer, strict=False)), *self.starts[cut:]]
+            yield outer, int(np.ravel_multi_index(place, self.batch))
+
+    def _some(self, made: Any, *, of_elements: bool) -> tuple[Any, tuple[str, ...]]:
+        """Return those results that have a value for each element, or those that do not."""
+        chosen = [i for i, gives in enumerate(self.gives) if (gives == ELEMENT) == of_elements]
+        if isinstance(made, tuple):
+            made = tuple(made[i] for i in chosen) if len(chosen) > 1 else made[chosen[0]]
+        return made, tuple(self.gives[i] for i in chosen)
+
+    def _back(self, place: _Place, made: Any, gives: tuple[str, ...]) -> Any:
+        """Return a result, or a tuple of them, as the blocks are."""
+        if isinstance(made, tuple):
+            return tuple(self._back(place, *each) for each in zip(made, zip(gives), strict=True))
+        array = place.back(made)
+        return array if gives[0] == ROW else np.moveaxis(array, -1, self.axis)
 
 
 class _Place:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cusoftmax.planning.checks import Array, described
-from cusoftmax.runtime import arrays
+from cusoftmax.runtime import arrays, copies
 from cusoftmax.runtime.backend import active, to_host
 
 _UINT8 = 1  # ncclUint8 of nccl.h; CuPy has the name only where it finds the library
@@ -107,7 +107,7 @@ class Nccl:
         sent, shape = array, array.shape[1:]
         if len(array) < most:
             sent = arrays.empty((most, *shape), array.dtype)
-            _copy(sent[: len(array)], array)
+            copies.copy(sent[: len(array)], array)
         received = arrays.empty((self.size, most, *shape), array.dtype)
         joined = received.reshape(-1, *shape) if min(counts) == most else None
         made = arrays.empty((sum(counts), *shape), array.dtype) if joined is None else joined
@@ -117,7 +117,7 @@ class Nccl:
             if joined is None:
                 places = pairwise(np.cumsum([0, *counts]).tolist())
                 for (start, end), each in zip(places, received, strict=True):
-                    _copy(made[start:end], each[: end - start])
+                    copies.copy(made[start:end], each[: end - start])
             return made
 
         return gather
@@ -166,13 +166,3 @@ def _fill(array: Array, host: np.ndarray[Any, Any]) -> None:
         active().shared(array)[...] = host
     else:
         array.set(host)
-
-
-def _copy(to: Array, array: Array) -> None:
-    """Copy between contiguous arrays of one dtype, by the copy engine and not by a kernel."""
-    if not array.size:
-        return
-    if active().on_host:
-        active().shared(to)[...] = active().shared(array)
-    else:
-        to.data.copy_from_device_async(array.data, array.nbytes)

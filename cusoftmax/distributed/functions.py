@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+from numpy.exceptions import AxisError
 
 from cusoftmax import nodes
 from cusoftmax.distributed.communicators import Gather
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from cusoftmax.functions._types import AnyArray, ArrayT
+
+_Result = TypeVar("_Result")
 
 
 def softmax(
@@ -565,11 +570,26 @@ def _run(
         gather = ranks.prepared(made.kernel, made.dtypes, made.array)
         return (made, gather), _said(made, ranks)
 
-    made, gather = ranks.agreed(op, own)
+    made, gather = ranks.agreed(op, lambda: _named(op, own))
     whole = made
     if ranks.count > 1:
         whole = _folded(made, gather)
-    return nodes.apply(x, whole, *others, offset=ranks.offset, weight=weight, out=out)
+    place = {"offset": ranks.offset, "weight": weight, "out": out}
+    return _named(op, lambda: nodes.apply(x, whole, *others, **place))
+
+
+def _named(op: str, call: Callable[[], _Result]) -> _Result:
+    """Return what a call does; its errors name the user's function in place of one of `nodes`."""
+    try:
+        return call()
+    except (TypeError, ValueError) as error:
+        failed = error
+    if type(failed) not in (TypeError, ValueError, AxisError):
+        raise failed
+    words = [
+        re.sub(r"^(partial|apply)(?=:|$)", op, a) if isinstance(a, str) else a for a in failed.args
+    ]
+    raise type(failed)(*words).with_traceback(failed.__traceback__)
 
 
 def _folded(made: nodes.Nodes, gather: Gather) -> nodes.Nodes:
@@ -621,7 +641,8 @@ def _check_out(caller: str, made: nodes.Nodes, x: Any, out: Any) -> None:
         fits.reverse()  # the loss comes first
     given = out if isinstance(out, tuple) else (out,)
     if len(given) != len(fits):
-        raise TypeError(f"{caller}: out has {len(given)} arrays; give {len(fits)}")
+        count = f"{len(given)} array{'s' * (len(given) != 1)}"
+        raise TypeError(f"{caller}: out has {count}; give {len(fits)}")
     for each, (shape, dtype) in zip(given, fits, strict=True):
         if not hasattr(each, "shape") or not hasattr(each, "dtype"):
             raise TypeError(f"{caller}: out is a {full_name(type(each))}; give an array")

@@ -42,28 +42,15 @@ def run(
     """Run `op` of transformed logits; its inputs are `elements`, then `rows` (one value a row)."""
     operation = find(op)
     public, first = operation.function, operation.inputs[0]
-    features = []
-    number = 1.0 if scale is None else accepted_number(public, "scale", scale)
-    if number != 1.0:
-        features.append("scaled")
-    added = []
-    queries = 1
     try:
-        for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
-            if array is not None:
-                features.append(feature)
-                added.append(arrays.broadcast(public, name, array, first, elements[0]))
-        if plain_bool(public, "causal", causal):
-            features.append("causal")
-            queries = _queries(public, first, elements[0], axis)
+        name, added, options = variant(
+            public, op, first, elements[0], axis, scale=scale, bias=bias, mask=mask, causal=causal
+        )
     except NotCuPy:
         pass
     else:
-        size = abs(number) or 1.0
-        sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
-        options = (size, LowWord(size), sign, queries) if features else ()
         inputs = (*elements, *added, *rows)
-        return launch.run(logits_name(op, features), inputs, axis, dtype, out, keepdims, options)  # type: ignore[no-any-return]
+        return launch.run(name, inputs, axis, dtype, out, keepdims, options)  # type: ignore[no-any-return]
     from cusoftmax.runtime.foreign import Loan  # needed for arrays of other libraries only
 
     loan = Loan(public)
@@ -79,6 +66,44 @@ def run(
     )
     returned: A = loan.returned(result)
     return returned
+
+
+def variant(
+    caller: str,
+    op: str,
+    first: str,
+    model: Array,
+    axis: Axis,
+    *,
+    scale: Any,
+    bias: Array | None,
+    mask: Array | None,
+    causal: Any,
+) -> tuple[str, list[Array], tuple[float, ...]]:
+    """Return the variant of `op` that the options name, its further inputs, and its numbers.
+
+    `model` is the array of logits, or of a result of softmax, called `first`.
+    """
+    features: list[str] = []
+    number = 1.0 if scale is None else accepted_number(caller, "scale", scale)
+    if number != 1.0:
+        features.append("scaled")
+    added: list[Array] = []
+    queries = 1
+    for name, array, feature in (("bias", bias, "biased"), ("mask", mask, "masked")):
+        if array is not None:
+            features.append(feature)
+            added.append(arrays.broadcast(caller, name, array, first, model))
+    if plain_bool(caller, "causal", causal):
+        features.append("causal")
+        queries = _queries(caller, first, model, axis)
+    size = abs(number) or 1.0
+    sign = 0.0 if number == 0 else 1.0 if number > 0 else -1.0
+    return (
+        logits_name(op, features),
+        added,
+        (size, LowWord(size), sign, queries) if features else (),
+    )
 
 
 def _queries(op: str, name: str, array: Array, axis: Axis) -> int:

@@ -65,6 +65,8 @@ def of_a(name: str) -> str:
 # Numbers passed with a piece of rows: the length of the whole rows, the element at which the piece
 # starts, whether it ends with the row, and how many nodes are folded.
 PIECE_OPTIONS = ("row_length", "first", "row_ends", "nodes")
+# Before these, where elements are drawn: the number of the first row, as noise depends on numbers.
+FIRST_ROW = "first_row"
 
 
 def piece_of(name: str, function: str = "partial") -> str:

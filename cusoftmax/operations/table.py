@@ -12,7 +12,6 @@ from dataclasses import replace
 from cusoftmax.operations.operation import REDUCTIONS, SELECTIONS, Operation
 from cusoftmax.operations.options import (
     LOGIT_FEATURES,
-    LOGIT_OPTIONS,
     ROUND_KEYS,
     in_place,
     logits_name,
@@ -387,7 +386,7 @@ SAME_KERNEL |= {
 _PIECES = {
     name: of_pieces(whole)
     for name, whole in (KERNELS | SAME_KERNEL).items()
-    if whole.patterns in (REDUCTIONS, SELECTIONS) and whole.options != LOGIT_OPTIONS
+    if whole.patterns in (REDUCTIONS, SELECTIONS)
 }
 PIECES = {
     piece_of(name, function): replace(piece, public=function)

@@ -10,6 +10,7 @@ from cusoftmax.operations.operation import MASK, PIECE, TOPK_PIECE, Operation
 from cusoftmax.operations.options import (
     CROSS_ENTROPY_OPTIONS,
     CROSS_ENTROPY_RESULTS,
+    FIRST_ROW,
     LOGIT_FEATURES,
     LOGIT_OPTIONS,
     PIECE_OPTIONS,
@@ -83,12 +84,13 @@ def of_logits(operation: Operation, features: tuple[str, ...], public: str) -> O
 
 def of_pieces(operation: Operation) -> Operation:
     """Return an operation of pieces of rows, whose nodes lie in the order of the dimensions."""
+    draws = operation.selects and "seed" in operation.options
     return replace(
         operation,
         name=f"{operation.name}_piece",
         source=operation.source or operation.name,
         patterns=(TOPK_PIECE if operation.selects else PIECE,),
-        options=operation.options + PIECE_OPTIONS,
+        options=operation.options + (FIRST_ROW,) * draws + PIECE_OPTIONS,
         ordered=True,
     )
 

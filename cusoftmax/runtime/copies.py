@@ -7,7 +7,7 @@ is a stream, and marks are events. On the emulator everything is done when it is
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any, Protocol
@@ -25,6 +25,26 @@ _ALIGNMENT = 512  # of CuPy's allocators
 def padded(nbytes: int) -> int:
     """Return the bytes that an allocation of `nbytes` takes in a `Region`."""
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def copy(to: Array, array: Array) -> None:
+    """Copy between contiguous arrays of one dtype, by the copy engine and not by a kernel."""
+    if not array.size:
+        return
+    if active().on_host:
+        active().shared(to)[...] = active().shared(array)
+    else:
+        to.data.copy_from_device_async(array.data, array.nbytes)
+
+
+def stacked(parts: Sequence[Array]) -> Array:
+    """Return contiguous arrays of one shape and dtype as one, along a new first dimension."""
+    if len(parts) == 1:
+        return parts[0][None]
+    made = arrays.empty((len(parts), *parts[0].shape), parts[0].dtype)
+    for i, part in enumerate(parts):
+        copy(made[i], part)
+    return made
 
 
 class Region:

@@ -196,6 +196,8 @@ def _checked(
     caller = operation.function
     if not all(map(is_array, inputs + outs)):
         raise NotCuPy(caller)
+    if not inputs[0].ndim:
+        raise ValueError(f"{caller}: {operation.read[0]} has no dimensions; give it at least one")
     prepared = prepare(op, inputs, axis, dtype, outs, options=selected)
     problem = prepared.problem
     (along,) = resolve_axes(caller, axis, inputs[0].ndim, several=False)
@@ -203,9 +205,15 @@ def _checked(
     dtypes = tuple(o.dtype for o in problem.operands)
     piece = checked_piece(op, dtypes, offset, size, length, caller)
     if problem.rows and size and not is_contiguous(problem):
+        names = operation.read + operation.written
+        apart = next(
+            name
+            for i, (name, o) in enumerate(zip(names, problem.operands, strict=True))
+            if operation.along_rows(i) and o.reduce_strides[-1] != ITEMSIZE[o.dtype]
+        )
         raise ValueError(
-            f"{caller}: the elements of a row are not neighbours in memory along axis={axis}, so "
-            f"their sums have another order; give arrays whose rows are contiguous"
+            f"{caller}: the elements of a row of {apart} are not neighbours in memory along "
+            f"axis={axis}, so their sums have another order; give arrays whose rows are contiguous"
         )
     active().check_place(caller, inputs[0])
     return prepared, piece

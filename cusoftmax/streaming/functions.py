@@ -34,7 +34,8 @@ def softmax(
         What has a shape, a dtype that `cusoftmax.softmax` accepts, and gives NumPy arrays for
         slices.
     out : array of the host, optional
-        What takes results by slices: the shape of `source`, and a float dtype. Not `source` itself.
+        What takes results by slices: the shape of `source`, and a float dtype. It
+        shares no memory with `source`.
     axis : int
         The axis of the rows.
     dtype : dtype, optional
@@ -46,7 +47,8 @@ def softmax(
     progress : bool
         Whether to show the progress on standard error, if that is a terminal.
     resume : int
-        What an `Interrupted` or a `BlockError` of the same call says, with the same arguments.
+        What an `Interrupted` or a `BlockError` of the same call says, with the same arguments, of
+        which `out` is one.
 
     Returns
     -------
@@ -59,10 +61,11 @@ def softmax(
         If an array is none of the host or has a dtype that is not accepted, or another argument is
         of the wrong kind.
     ValueError
-        If `out` has another shape, `device_bytes` is too few for a piece of 1024 elements, or
-        `resume` is no block; if `axis` is out of range (`numpy.exceptions.AxisError`).
+        If `out` has another shape or shares memory with an input, `device_bytes` is too few for a
+        piece of 1024 elements, `resume` is no block or there is no `out` to go on in; if `axis` is
+        out of range (`numpy.exceptions.AxisError`).
     BlockError
-        If a block cannot be read or written: the message names it and its rows.
+        If a block cannot be read, computed or written: the message names it and its rows.
 
     Notes
     -----
@@ -190,7 +193,8 @@ def softmax_vjp(
         The result of softmax, and the gradient with respect to it, of one shape. Their dtypes are
         those that `cusoftmax.softmax_vjp` accepts.
     out : array of the host, optional
-        What takes results by slices: the same shape, and the dtype of the result. Not `y` or `dy`.
+        What takes results by slices: the same shape, and the dtype of the result. It shares
+        no memory with `y` or `dy`.
     axis, device_bytes, progress, resume
         As in `softmax`.
 

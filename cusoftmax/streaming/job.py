@@ -29,12 +29,16 @@ from cusoftmax.streaming.blocks import LEAST, NODES, SLOTS, Blocks
 
 @dataclass
 class Side:
-    """A source or a target: an array of the host, with a value for each element or each row."""
+    """A source or a target: an array of the host, with a value for each element or each row.
+
+    A target that the caller did not give is lost when the call fails.
+    """
 
     name: str
     array: Any
     dtype: np.dtype[Any]
     along: bool = True
+    given: bool = True
 
     def bytes(self, rows: int, elements: int) -> int:
         """Return the device memory of a block."""
@@ -166,6 +170,11 @@ def checked(caller: str, name: str, array: Any, accepted: tuple[str, ...]) -> Si
             f"{caller}: {name} is a {full_name(type(array))}; give an array of the host that has a "
             f"shape, a dtype and slices"
         )
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{caller}: {name} is a masked array, whose mask would be ignored; give what "
+            f"{name}.filled returns: with -inf, hidden logits take no part"
+        )
     dtype = as_dtype(caller, array.dtype)
     accepted_name(caller, f"{name} has dtype", dtype, accepted)
     return Side(name, array, dtype)
@@ -185,9 +194,10 @@ def target_of(
 ) -> Side:
     """Return where results go, an array of NumPy if none is given."""
     if array is None:
-        return Side(name, np.empty(shape, dtype), dtype, along)
+        return Side(name, np.empty(shape, dtype), dtype, along, given=False)
     side = checked(caller, name, array, tuple(FLOATS))
-    if not hasattr(array, "__setitem__"):
+    writeable = getattr(getattr(array, "flags", None), "writeable", True)
+    if not hasattr(array, "__setitem__") or not writeable:
         raise TypeError(f"{caller}: {name} is a {full_name(type(array))}, which cannot be written")
     if tuple(array.shape) != shape:
         raise ValueError(f"{caller}: {name} has shape {tuple(array.shape)}; give it shape {shape}")

@@ -1,7 +1,7 @@
 """Parts of `numpy.memmap`: what would end the process, where other files raise an OSError.
 
 A part whose file became shorter, or for which a full disk has no room, is a signal (SIGBUS) to
-whoever reads or writes it.
+whoever reads or writes it. And whether two arrays share memory, be it by a file that both map.
 """
 
 from __future__ import annotations
@@ -39,8 +39,42 @@ def check_write(array: Any, index: tuple[slice, ...]) -> None:
         os.close(file)
 
 
+def share_memory(array: Any, other: Any) -> bool:
+    """Whether two arrays of the host have elements in the same memory, as far as can be known."""
+    if array is other:
+        return True
+    if not isinstance(array, np.ndarray) or not isinstance(other, np.ndarray):
+        return False
+    most: Any = 10_000  # steps; its type is said to be -1 or 0
+    try:
+        if np.shares_memory(array, other, max_work=most):
+            return True
+    except np.exceptions.TooHardError:
+        return True
+    one, two = _place(array), _place(other)
+    if one is None or two is None:
+        return False
+    try:
+        same = os.path.samefile(one[0].filename, two[0].filename)
+    except OSError:  # a file that has no name any more
+        return False
+    return same and max(one[1], two[1]) < min(one[2], two[2])
+
+
 def _checked(array: Any, index: tuple[slice, ...]) -> tuple[Any, int, int, int] | None:
-    """Return the memmap that an array is a view of, a part's place in its file, and its size."""
+    """Return the memmap of a part, its place in the file, and the file's size."""
+    found = _place(array, index)
+    if found is None:
+        return None
+    root, first, last = found
+    size = root.base.size()
+    if last > size:
+        raise EOFError(f"{root.filename} has {size} bytes, and {last} are needed")
+    return root, first, last, size
+
+
+def _place(array: Any, index: tuple[slice, ...] = ()) -> tuple[Any, int, int] | None:
+    """Return the memmap that an array is a view of, and a part's place in its file."""
     root = array
     while isinstance(getattr(root, "base", None), np.memmap):
         root = root.base
@@ -53,7 +87,4 @@ def _checked(array: Any, index: tuple[slice, ...]) -> tuple[Any, int, int, int] 
     first, last = np.lib.array_utils.byte_bounds(view)
     moved = root.offset - root.offset % mmap.ALLOCATIONGRANULARITY
     moved -= np.frombuffer(mapped, np.uint8, 1).ctypes.data
-    size = mapped.size()
-    if moved + last > size:
-        raise EOFError(f"{root.filename} has {size} bytes, and {moved + last} are needed")
-    return root, moved + first, moved + last, size
+    return root, moved + first, moved + last

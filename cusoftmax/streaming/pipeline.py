@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -18,7 +18,7 @@ from cusoftmax.planning.checks import described, plain_bool, plain_count
 from cusoftmax.runtime import copies
 from cusoftmax.streaming.blocks import NODES, SLOTS, Blocks, Slot
 from cusoftmax.streaming.job import Job, Side, divided
-from cusoftmax.streaming.mapped import check_read, check_write
+from cusoftmax.streaming.mapped import check_read, check_write, share_memory
 
 _DEFAULT_BYTES = 1 << 28
 
@@ -40,7 +40,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class BlockError(RuntimeError):
-    """A block could not be read or written; the blocks before `resume` are finished.
+    """A block could not be read, computed or written; the blocks before `resume` are finished.
 
     Parameters
     ----------
@@ -65,11 +65,20 @@ class Pending:
 
 
 class Failed(Exception):
-    """A block could not be read or written."""
+    """A block could not be read, computed or written."""
 
     def __init__(self, doing: str, number: int) -> None:
         super().__init__(doing)
         self.doing, self.number = doing, number
+
+
+@contextmanager
+def _failing(doing: str, number: int) -> Iterator[None]:
+    """Let an error say what was being done with which block."""
+    try:
+        yield
+    except Exception as error:
+        raise Failed(doing, number) from error
 
 
 class Pipeline:
@@ -164,20 +173,21 @@ class Pipeline:
             self._copied(slot, side, self._index(side, places, first, end), number)
             for side in self._job.sources
         ]
-        device.follow(copies.COMPUTE, device.mark(copies.IN))
-        with device.computing(), copies.allocating(slot.region):
-            made = compute(inputs + self._weight)
-        done = device.mark(copies.COMPUTE)
-        if not results:
-            self._pending.append(Pending(done))
-            return
-        device.follow(copies.OUT, done)
         outgoing = []
-        for side, array in zip(self._job.targets, made, strict=True):
-            host = slot.host(array.shape, side.dtype)
-            device.copy_out(host, array)
-            outgoing.append((side, self._index(side, places, first, end), host))
-        self._pending.append(Pending(device.mark(copies.OUT), number, tuple(outgoing)))
+        with _failing("computing", number):
+            device.follow(copies.COMPUTE, device.mark(copies.IN))
+            with device.computing(), copies.allocating(slot.region):
+                made = compute(inputs + self._weight)
+            done = device.mark(copies.COMPUTE)
+            if not results:
+                self._pending.append(Pending(done))
+                return
+            device.follow(copies.OUT, done)
+            for side, array in zip(self._job.targets, made, strict=True):
+                host = slot.host(array.shape, side.dtype)
+                device.copy_out(host, array)
+                outgoing.append((side, self._index(side, places, first, end), host))
+            self._pending.append(Pending(device.mark(copies.OUT), number, tuple(outgoing)))
 
     def _index(
         self, side: Side, places: tuple[slice, ...], first: int, end: int
@@ -195,32 +205,35 @@ class Pipeline:
     def _read(
         self, slot: Slot, side: Side, index: tuple[slice, ...], number: int
     ) -> np.ndarray[Any, Any]:
-        try:
+        with _failing(f"reading {side.name} of", number):
             check_read(side.array, index)
             found = np.asarray(side.array[index])
             if side.along and side is not self._job.weight:
                 found = np.moveaxis(found, self._job.axis, -1)
             host = slot.host(found.shape, side.dtype)
             host[...] = found
-        except Exception as error:
-            raise Failed(f"reading {side.name}", number) from error
         return host
 
     def _finish(self) -> None:
         """Write the results of the oldest block on the device."""
         block = self._pending[0]
-        self._device.wait(block.mark)
+        number = self.finished if block.number is None else block.number
+        with _failing("computing", number):
+            self._device.wait(block.mark)
         for side, index, host in block.results:
-            try:
+            with _failing(f"writing {side.name} of", number):
                 check_write(side.array, index)
                 side.array[index] = np.moveaxis(host, -1, self._job.axis) if side.along else host
-            except Exception as error:
-                assert block.number is not None
-                raise Failed(f"writing {side.name}", block.number) from error
         self._pending.popleft()
         if block.number is not None:
             self.finished = block.number + 1
             self._show(self.finished)
+
+    def left(self) -> tuple[int, str]:
+        """Return with which `resume` the same call goes on, and say so."""
+        if all(target.given for target in self._job.targets):
+            return self.finished, f"finished, and resume={self.finished} goes on"
+        return 0, "lost, as no out was given"
 
     def named(self, number: int) -> str:
         """Return a block's number and place, in words."""
@@ -261,10 +274,28 @@ def run(job: Job, device_bytes: Any, progress: Any, resume: Any) -> Any:
     if not 0 <= resume <= total:
         raise ValueError(f"{op}: resume={described(resume)}, but there are {total} blocks")
     targets = tuple(side.array for side in job.targets)
+    _check_targets(job, resume)
     if total:
         with _shown(op, total, resume, progress) as show:
             _moved(Pipeline(job, blocks, show), op, resume)
     return targets if len(targets) > 1 else targets[0]
+
+
+def _check_targets(job: Job, resume: int) -> None:
+    """Refuse results that take the place of inputs or of each other, and to go on in new ones."""
+    for i, target in enumerate(job.targets):
+        if resume and not target.given:
+            raise ValueError(
+                f"{job.function}: resume={resume} goes on in the results of the call that failed, "
+                f"and {target.name} is not given; give what that call was given"
+            )
+        weight = [job.weight] if job.weight else []
+        for side in (*job.sources, *weight, *job.targets[:i]):
+            if share_memory(target.array, side.array):
+                raise ValueError(
+                    f"{job.function}: {target.name} shares memory with {side.name}; give it memory "
+                    f"of its own"
+                )
 
 
 def _moved(pipeline: Pipeline, op: str, resume: int) -> None:
@@ -273,23 +304,25 @@ def _moved(pipeline: Pipeline, op: str, resume: int) -> None:
         try:
             pipeline.run(resume)
         except Failed as failed:
-            if failed.doing.startswith("reading"):
-                pipeline.finish_all()
+            if not failed.doing.startswith("writing"):
+                pipeline.finish_all()  # where an earlier block fails, that is what is said
             raise
         except KeyboardInterrupt:
             pipeline.finish_all()
             done = f"{op}: interrupted after {pipeline.finished} of {pipeline.total} blocks"
-            raise Interrupted(
-                f"{done}, which are finished; resume={pipeline.finished} goes on",
-                pipeline.finished,
-            ) from None
+            resume, how = pipeline.left()
+            raise Interrupted(f"{done}, which are {how}", resume) from None
     except Failed as failed:
         cause = failed.__cause__
+        with suppress(Exception):  # of a device that says its error again
+            pipeline.close()
+        resume, how = pipeline.left()
         raise BlockError(
-            f"{op}: {failed.doing} of {pipeline.named(failed.number)} failed: "
-            f"{type(cause).__name__}: {cause}; blocks before {pipeline.finished} are finished, and "
-            f"resume={pipeline.finished} goes on",
-            pipeline.finished,
+            f"{op}: {failed.doing} {pipeline.named(failed.number)} failed: "
+            f"{type(cause).__name__}: {cause}; blocks before {pipeline.finished} are {how}",
+            resume,
         ) from cause
-    finally:
+    except BaseException:
         pipeline.close()
+        raise
+    pipeline.close()

@@ -42,7 +42,16 @@ FUNCTIONS = {
     "log_softmax_vjp": 2,
     "log_softmax_jvp": 2,
     "logsumexp_vjp": 2,
+    "softmax_hvp": 3,
+    "softmax_vjp_vjp": 3,
+    "softmax_value_and_vjp": 2,
+    "softmax_value_and_jvp": 2,
+    "log_softmax_value_and_vjp": 2,
+    "log_softmax_value_and_jvp": 2,
+    "topk_softmax": 1,
+    "sample": 1,
 }
+OPTIONS: dict[str, dict[str, Any]] = {"topk_softmax": {"k": 9}, "sample": {"seed": 2**40 + 3}}
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +62,14 @@ def threads() -> Iterator[None]:
 
 def inputs_of(op: str, dtype: str, shape: tuple[int, ...] = (ROWS, LENGTH)) -> list[np.ndarray]:
     x = logits(shape, dtype)
-    if op.startswith("log_softmax_"):
+    if op in ("log_softmax_vjp", "log_softmax_jvp"):
         x = (x.astype("f8") - 20).astype(x.dtype)
     other = logits(shape[:-1] if op == "logsumexp_vjp" else shape, dtype, seed=1)
-    return [x, other][: FUNCTIONS[op]]
+    return [x, other, logits(shape, dtype, seed=2)][: FUNCTIONS[op]]
+
+
+def several(results: Any) -> tuple[Any, ...]:
+    return results if isinstance(results, tuple) else (results,)
 
 
 def chunked(array: np.ndarray, chunks: Any) -> Any:
@@ -79,16 +92,41 @@ OTHERS = [(op, dtype) for op in FUNCTIONS for dtype in DTYPES if (op, dtype) not
 
 @pytest.mark.parametrize(("op", "dtype"), [*CASES, *exhaustive(OTHERS)])
 def test_one_digest_for_one_device_and_all_chunks(device: Any, op: str, dtype: str) -> None:
-    inputs = inputs_of(op, dtype)
-    whole = device.asnumpy(getattr(cs, op)(*map(device.asarray, inputs)))
+    inputs, options = inputs_of(op, dtype), OPTIONS.get(op, {})
+    whole = [
+        device.asnumpy(each)
+        for each in several(getattr(cs, op)(*map(device.asarray, inputs), **options))
+    ]
     for chunks in CHUNKS.values():
-        lazy = getattr(cd, op)(*(chunked(a, chunks) for a in inputs))
-        assert (lazy.shape, lazy.dtype) == (whole.shape, whole.dtype)
-        meta = lazy._meta
-        assert (type(meta), meta.ndim, meta.dtype) == (np.ndarray, whole.ndim, whole.dtype)
-        found = lazy.compute()
-        assert digest(found) == digest(whole), chunks
-        assert found.dtype == whole.dtype
+        lazy = several(getattr(cd, op)(*(chunked(a, chunks) for a in inputs), **options))
+        found = dask.compute(*lazy)
+        for expected, array, made in zip(whole, lazy, found, strict=True):
+            assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
+            meta = array._meta
+            assert (type(meta), meta.ndim) == (np.ndarray, expected.ndim)
+            assert made.dtype == meta.dtype == expected.dtype
+        assert digest(*found) == digest(*whole), chunks
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_draws_of_rows_in_several_dimensions(device: Any, axis: int) -> None:
+    """The number of a row is that in the whole array, wherever chunks divide its dimensions."""
+    shape = [3, 4, 5]
+    shape[axis] = 1100
+    x = np.round(logits(tuple(shape), "float32"))
+    rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+    drawn = device.asnumpy(cs.sample(device.asarray(rows), seed=1))
+    best = [device.asnumpy(a) for a in cs.topk_softmax(device.asarray(rows), 5)]
+    for cut in ((3, 4, 5), (2, 2, 2), (1, 4, 3), ((0, 3), (1, 0, 3), 5)):
+        for along in (1100, 1024):
+            chunks = [*cut]
+            chunks[axis] = along
+            lazy = da.from_array(x, chunks=da.core.normalize_chunks(chunks, x.shape))
+            assert_same(cd.sample(lazy, axis, seed=1).compute(), drawn)
+    values, indices = cd.topk_softmax(lazy, 5, axis)
+    assert values.chunks[axis] == indices.chunks[axis] == (5,)
+    for found, expected in zip(dask.compute(values, indices), best, strict=True):
+        assert_same(found, np.moveaxis(expected, -1, axis))
 
 
 @pytest.mark.parametrize("kind", ["class", "probabilities", "weighted", "smooth"])
@@ -136,9 +174,10 @@ def test_any_axis_has_the_bits_of_contiguous_rows(device: Any, axis: int) -> Non
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5), (0, 3000), (1,), (3000,)])
 def test_empty_arrays_and_single_rows(device: Any, shape: tuple[int, ...]) -> None:
     x = logits(shape, "float32")
-    for op in ("softmax", "logsumexp"):
-        expected = device.asnumpy(getattr(cs, op)(device.asarray(x)))
-        assert_same(getattr(cd, op)(da.from_array(x, chunks=1024)).compute(), expected)
+    for op in ("softmax", "logsumexp", *(["sample"] if shape[-1] else [])):
+        options = OPTIONS.get(op, {})
+        expected = device.asnumpy(getattr(cs, op)(device.asarray(x), **options))
+        assert_same(getattr(cd, op)(da.from_array(x, chunks=1024), **options).compute(), expected)
 
 
 def test_chunks_of_nothing(device: Any) -> None:
@@ -147,6 +186,8 @@ def test_chunks_of_nothing(device: Any) -> None:
     lazy = cd.softmax(da.from_array(x, chunks=((2, 0, 2), (1024, 0, 1024, 77))))
     assert lazy.chunks == ((2, 0, 2), (1024, 0, 1024, 77))
     assert_same(lazy.compute(), whole)
+    y, dy = (da.ones((0, 1100), chunks=c) for c in (((0, 0), (0, 1100)), ((0,), (1100,))))
+    assert cd.softmax_vjp(y, dy).compute().shape == cd.softmax(y).compute().shape == (0, 1100)
 
 
 def test_dtypes_of_results(device: Any) -> None:
@@ -156,7 +197,12 @@ def test_dtypes_of_results(device: Any) -> None:
     assert cd.softmax(x, dtype="bfloat16").compute().dtype == dtype_of("bfloat16")
     mixed = cd.softmax_vjp(x.astype("float16"), x.astype("float32"))
     assert mixed.dtype == mixed.compute().dtype == "float32"
+    of_x = cd.logsumexp_vjp(x.astype("float16"), x[:, 0].astype("float32"))
+    assert of_x.dtype == of_x.compute().dtype == "float16"
     assert cd.cross_entropy(x, x[:, 0], grad=True)[1].dtype == "float64"
+    assert [a.dtype for a in cd.topk_softmax(x, 2, dtype="float16")] == ["float16", "int64"]
+    narrow = cd.softmax_value_and_vjp(x.astype("float16"), x.astype("float32"), dtype="float16")
+    assert [a.dtype for a in (*narrow, *dask.compute(*narrow))] == ["float16"] * 4
 
 
 # -------------------------------------------------------------------------------- graphs and chunks
@@ -179,6 +225,16 @@ def test_names_of_layers() -> None:
         loss, grad = cd.cross_entropy(lazy, target, grad=True)
         assert layers(loss)[-1] == "cusoftmax-cross-entropy-loss"
         assert layers(grad)[-1] == "cusoftmax-cross-entropy-gradient"
+    both = "cusoftmax-softmax-value-and-vjp"
+    for array in (x, y):
+        value, vjp = cd.softmax_value_and_vjp(array, array)
+        assert layers(value)[-2:] == [both, f"{both}-value"]
+        assert layers(vjp)[-2:] == [both, f"{both}-vjp"]
+        values, indices = cd.topk_softmax(array, 3)
+        shared, names = "cusoftmax-topk-softmax", (layers(values), layers(indices))
+        assert [each[-2:] for each in names] == [
+            [shared, f"{shared}-{word}"] for word in ("values", "indices")
+        ]
 
 
 def test_the_dashboard_shows_readable_names() -> None:
@@ -206,7 +262,7 @@ def test_nothing_is_computed_before_it_is_asked_for() -> None:
     x = da.ones((4, 4096), chunks=(2, 1024)).map_blocks(read, dtype="f8", meta=np.empty((0, 0)))
     for op in FUNCTIONS:
         other = x[:, 0] if op == "logsumexp_vjp" else x
-        getattr(cd, op)(*[x, other][: FUNCTIONS[op]])
+        getattr(cd, op)(*[x, other, x][: FUNCTIONS[op]], **OPTIONS.get(op, {}))
     for target in (x, x[:, 0].astype(int)):
         cd.cross_entropy(x, target, weight=abs(x[0]), grad=True)
         cd.cross_entropy_vjp(x, target, x[:, 0])
@@ -298,6 +354,8 @@ def test_blocks_of_cupy_stay_on_the_device(emulated: Any, chunks: Any) -> None:
     loss, grad = cs.cross_entropy(dx, dt, reduction="none", grad=True)
     pairs = [(cd.softmax(lx), cs.softmax(dx)), (cd.logsumexp(lx), cs.logsumexp(dx))]
     pairs += zip(cd.cross_entropy(lx, lt, grad=True), (loss, grad), strict=True)
+    pairs += zip(cd.topk_softmax(lx, 3), cs.topk_softmax(dx, 3), strict=True)
+    pairs.append((cd.sample(lx, seed=1), cs.sample(dx, seed=1)))
     for lazy, whole in pairs:
         assert is_array(lazy._meta)
         (blocks,) = dask.compute(lazy.to_delayed().tolist())
@@ -342,6 +400,14 @@ def test_rows_of_cupy_that_are_not_side_by_side(emulated: Any) -> None:
         (ValueError, "label_smoothing=2", lambda x: cd.cross_entropy(x, x, label_smoothing=2)),
         (TypeError, "grad=1", lambda x: cd.cross_entropy(x, x, grad=1)),
         (ValueError, "dloss has shape", lambda x: cd.cross_entropy_vjp(x, x, x)),
+        (ValueError, "topk_softmax: k=7, but a row has only 6", lambda x: cd.topk_softmax(x, 7)),
+        (ValueError, "k=0 is not", lambda x: cd.topk_softmax(x, 0)),
+        (TypeError, "k=2.5", lambda x: cd.topk_softmax(x, 2.5)),
+        (ValueError, "normalise='no'", lambda x: cd.topk_softmax(x, 2, normalise="no")),
+        (ValueError, "sample: seed=-1", lambda x: cd.sample(x, seed=-1)),
+        (ValueError, "temperature=-1", lambda x: cd.sample(x, seed=1, temperature=-1)),
+        (ValueError, "row no element", lambda x: cd.sample(x[:, :0], seed=1)),
+        (ValueError, "compute_chunk_sizes", lambda x: cd.topk_softmax(x[x[:, 0] > 0], 2)),
     ],
 )  # fmt: skip
 def test_errors_come_before_any_work(error: type[Exception], words: str, call: Any) -> None:
@@ -366,6 +432,14 @@ def test_without_a_gpu_or_the_emulator_a_task_says_what_to_do() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(RuntimeError, match=r"register the plugin .*EmulatorPlugin"):
         cd.softmax(da.ones((3, 3))).compute()
+
+
+@pytest.mark.parametrize("length", [1024, 3])
+def test_blocks_of_another_dtype_than_was_said(emulated: Any, length: int) -> None:
+    x = da.ones((2, 2 * length), "f4", chunks=(1, length))
+    wrong = x.map_blocks(lambda block: block.astype("f8"), dtype="f4", meta=np.empty((0, 0), "f4"))
+    with pytest.raises(TypeError, match="softmax: a block has dtype float64, and"):
+        cd.softmax(wrong).compute()
 
 
 def test_tasks_can_be_sent() -> None:

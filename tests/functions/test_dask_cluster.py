@@ -95,11 +95,14 @@ def assert_same(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("chunks", [(4, 1024), (1, SHAPE[1]), (2, 1500)])
 def test_bits_of_one_device(client: Any, chunks: tuple[int, int]) -> None:
     x, target = logits(SHAPE, "float32"), np.array([0, 2000, 5, -100])
-    lazy = da.from_array(x, chunks=chunks), da.from_array(target, chunks=chunks[:1])
-    loss, grad = cd.cross_entropy(*lazy, grad=True)
-    found = client.gather(client.compute([cd.softmax(lazy[0]), loss, grad]))
-    expected = on_one_device("cross_entropy", x, target, reduction="none", grad=True)
-    for each, whole in zip(found, [on_one_device("softmax", x), *expected], strict=True):
+    lx, lt = da.from_array(x, chunks=chunks), da.from_array(target, chunks=chunks[:1])
+    lazy = [cd.softmax(lx), *cd.cross_entropy(lx, lt, grad=True)]
+    lazy += [*cd.topk_softmax(lx, 3), cd.sample(lx, seed=1)]
+    found = client.gather(client.compute(lazy))
+    expected = [on_one_device("softmax", x)]
+    expected += on_one_device("cross_entropy", x, target, reduction="none", grad=True)
+    expected += [*on_one_device("topk_softmax", x, k=3), on_one_device("sample", x, seed=1)]
+    for each, whole in zip(found, expected, strict=True):
         assert_same(each, whole)
 
 

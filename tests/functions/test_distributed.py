@@ -416,6 +416,31 @@ def test_a_rank_that_fails_gives_all_an_error(
         assert error.__name__ in str(found[rank])
 
 
+def test_errors_name_the_function_that_was_called(device: Any) -> None:
+    ranks = distributed.Ranks(None, 4)
+    x, none = (device.asarray(np.zeros(shape, np.float32)) for shape in ((2, 4), ()))
+    for call, kind, message in (
+        (lambda: distributed.softmax(x, ranks, axis=7), AxisError, "softmax: axis 7 is out of"),
+        (lambda: distributed.softmax("x", ranks), TypeError, "softmax: x is a str"),
+        (lambda: distributed.logsumexp(x, ranks, dtype="int8"), TypeError, "logsumexp: dtype=int8"),
+        (lambda: distributed.softmax_vjp(x, x[:1], ranks), ValueError, "softmax_vjp: dy has shape"),
+        (lambda: distributed.sample(x, ranks, seed=-1), ValueError, "sample: seed=-1"),
+        (lambda: distributed.topk_softmax(x, 9, ranks), ValueError, "topk_softmax: k=9"),
+        (lambda: distributed.softmax(x, ranks, out=x[:, ::-1]), ValueError,
+         "softmax: the elements of a row of out are"),
+        (lambda: distributed.softmax(none, ranks), ValueError, "softmax: x has no dimensions"),
+    ):  # fmt: skip
+        with pytest.raises(kind, match=f"^{message}"):
+            call()
+
+    def wrong(rank: int, ranks: distributed.Ranks, x: Any) -> Any:
+        return distributed.softmax(x, ranks, axis=7 if rank == 2 else -1)
+
+    found = outcomes(device, wrong)
+    assert isinstance(found[2], AxisError) and str(found[2]).startswith("softmax: axis 7")
+    assert "on any rank: AxisError: softmax: axis 7 is out of bounds" in str(found[0])
+
+
 def test_a_rank_that_is_interrupted_or_has_no_memory_gives_all_an_error(
     device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,8 +92,8 @@ def assert_joins(device: Any, results: list[Any], whole: Any, n: int) -> None:
         return
     expected = bits(device.asnumpy(whole))
     found = [bits(device.asnumpy(r)) for r in results]
-    if expected.ndim == 2 and expected.shape[1] == n:
-        np.testing.assert_array_equal(np.concatenate(found, axis=1), expected)
+    if expected.ndim > 1 and expected.shape[-1] == n:
+        np.testing.assert_array_equal(np.concatenate(found, axis=-1), expected)
     else:
         for each in found:  # a value for each row, from each piece
             np.testing.assert_array_equal(each, expected)
@@ -277,6 +277,82 @@ def test_vjp_of_losses(device: Any) -> None:
     whole = cs.cross_entropy_vjp(*map(device.asarray, (x, target, dloss)))
     results = in_pieces(device, "cross_entropy_vjp", [x, target, dloss], CUTS)
     assert_joins(device, results, whole, LENGTH)
+
+
+# ------------------------------------------------------------------------------------------- logits
+
+# Each by itself and all together, of functions with every order of inputs; and of the others.
+LOGITS = [
+    ("softmax", ("scale",)),
+    ("softmax_vjp", ("mask",)),
+    ("logsumexp_vjp", ("scale", "bias", "mask")),
+    ("softmax_value_and_jvp", ("scale", "bias", "mask", "causal")),
+]
+OTHER_LOGITS = [
+    *(("softmax", (name,)) for name in ("bias", "mask", "causal")),
+    *((op, ("scale", "mask", "causal")) for op in nodes._OF_RESULTS),
+    *((op, ("scale", "bias", "mask", "causal")) for op in nodes._OF_LOGITS),
+]
+
+
+@pytest.mark.parametrize(("op", "names"), [*LOGITS, *exhaustive(OTHER_LOGITS)])
+def test_logits_that_are_scaled_biased_or_hidden(device: Any, op: str, names: Any) -> None:
+    n = 2100
+    x, *others = (a.reshape(2, 2, *a.shape[1:]) for a in inputs_of(op, "float32", 4, n))
+    more = {
+        "bias": logits((2, 1, n), "float16", seed=5),
+        "mask": np.random.default_rng(0).random((2, n)) < 0.6,
+    }
+    more = {name: array for name, array in more.items() if name in names}
+    options = {"scale": -1.7, "causal": True}
+    options = {name: value for name, value in options.items() if name in names}
+    given = {name: device.asarray(array) for name, array in more.items()}
+    whole = getattr(cs, op)(device.asarray(x), *map(device.asarray, others), **given, **options)
+    pieces, made = [], []
+    for first, end in ((0, 1024), (1024, n)):
+
+        def cut(array: np.ndarray, part: slice = slice(first, end)) -> Any:
+            along = array.shape[-1] == n
+            return device.asarray(np.ascontiguousarray(array[..., part]) if along else array)
+
+        arrays = {name: cut(array) for name, array in more.items()}
+        pieces.append((cut(x), [cut(other) for other in others], arrays))
+        place: Any = {"offset": first, "length": n}
+        made.append(nodes.partial(pieces[-1][0], op, *pieces[-1][1], **place, **arrays, **options))
+    node = nodes.combine(made)
+    results = [
+        nodes.apply(piece, node, *rest, offset=1024 * i, **arrays)
+        for i, (piece, rest, arrays) in enumerate(pieces)
+    ]
+    assert_joins(device, results, whole, n)
+    with pytest.raises(ValueError, match="give weight, mask and bias where they were given"):
+        nodes.apply(device.asarray(x), nodes.partial(
+            device.asarray(x), op, *map(device.asarray, others), offset=0, length=n,
+        ), *map(device.asarray, others), offset=0, mask=device.asarray(x > 0))  # fmt: skip
+
+
+def test_wrong_options_of_logits(device: Any) -> None:
+    x = device.asarray(np.zeros((2, 2048), np.float32))
+    place: Any = {"offset": 0, "length": 2048}
+    mask = device.asarray(np.ones((2, 2048), bool))
+    for call, kind, message in (
+        (lambda: nodes.partial(x, "softmax_vjp", x, bias=x, **place), TypeError, "has no bias="),
+        (lambda: nodes.partial(x, "softmax_hvp", x, x, mask=mask, **place), TypeError, "no mask="),
+        (lambda: nodes.partial(x, "sample", seed=1, scale=2.0, **place), TypeError, "no scale="),
+        (lambda: nodes.partial(x, "topk_softmax", k=1, causal=True, **place), TypeError, "causal="),
+        (lambda: nodes.partial(x, "softmax", mask=x, **place), TypeError, "mask has dtype float32"),
+        (lambda: nodes.partial(x, "softmax", mask=mask[:, :9], **place), ValueError, "broadcast"),
+        (lambda: nodes.partial(x, "softmax", scale="a", **place), TypeError, "partial: scale='a'"),
+        (lambda: nodes.partial(x, "softmax", scale=np.inf, **place), ValueError, "scale=inf"),
+        (lambda: nodes.partial(x.T, "softmax", axis=0, causal=True, **place), ValueError,
+         "partial: causal=True with axis=0"),
+        (lambda: nodes.combine([
+            nodes.partial(x[:, :1024], "softmax", offset=0, length=2048, scale=2.0),
+            nodes.partial(x[:, 1024:], "softmax", offset=1024, length=2048, scale=3.0),
+        ]), ValueError, "options="),
+    ):  # fmt: skip
+        with pytest.raises(kind, match=message):
+            call()
 
 
 # --------------------------------------------------------------------------------------- selections
@@ -466,6 +542,20 @@ def test_selections_of_several_dimensions_and_into_arrays(device: Any) -> None:
     np.testing.assert_array_equal(device.asnumpy(result), drawn)
 
 
+def test_draws_of_rows_that_lie_in_several_arrays(device: Any) -> None:
+    """Noise follows from a row's number among all of them: `first_row`."""
+    x = np.round(logits((3, 2, 1100), "float32"))
+    for n in (1100, 40):  # a warp has one row, or several
+        rows = np.ascontiguousarray(x[..., :n])
+        drawn = device.asnumpy(cs.sample(device.asarray(rows), seed=3))
+        for first in (1, 2):
+            part = device.asarray(rows[first:])
+            place: Any = {"offset": 0, "length": n, "seed": 3, "first_row": 2 * first}
+            made = nodes.partial(part, "sample", **place)
+            result = device.asnumpy(nodes.apply(part, made, offset=0))
+            np.testing.assert_array_equal(result, drawn[first:])
+
+
 def test_dtype_of_selected_values(device: Any) -> None:
     x = logits((2, 2048), "float16")
     place: Any = {"offset": 0, "length": 2048, "k": 3}
@@ -525,6 +615,8 @@ def test_wrong_selections(device: Any) -> None:
         (lambda: part("sample"), TypeError, "partial: seed=None is not accepted"),
         (lambda: part("sample", seed=-1), ValueError, "partial: seed=-1 is not accepted"),
         (lambda: part("sample", temperature=-1.0, **seed), ValueError, "temperature=-1.0"),
+        (lambda: part("sample", first_row=-1, **seed), ValueError, "partial: first_row=-1"),
+        (lambda: part("topk_softmax", k=1, first_row=2), TypeError, "has no first_row="),
         (lambda: part("sample", dtype="float32", **seed), TypeError, "sample has no dtype="),
         (lambda: part("sample", weight=x, **seed), TypeError, "sample has no weight="),
         (lambda: nodes.partial(x[:, :0], "sample", offset=0, length=0, **seed), ValueError,

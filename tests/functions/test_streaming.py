@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -245,6 +247,56 @@ def test_a_full_disk_names_the_block(rows: tuple[np.ndarray, np.ndarray]) -> Non
     assert_same(out, expected)
 
 
+def test_a_launch_that_fails_names_the_block(
+    rows: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, expected = rows
+    out, calls, softmax = np.full_like(x, -1), itertools.count(1), cs.softmax
+
+    def failing(*given: Any, **options: Any) -> Any:
+        if next(calls) == 4:
+            raise RuntimeError("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES")
+        return softmax(*given, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cs, "softmax", failing)
+        message = r"softmax: computing block 3 of \d+ \(rows .*RuntimeError: CUDA_ERROR_LAUNCH"
+        with pytest.raises(streaming.BlockError, match=message) as caught:
+            streaming.softmax(x, out, device_bytes=BYTES)
+    assert caught.value.resume == 3  # those before were on the device, and are finished
+    done = 3 * ROWS // blocks_of(Source(x, -1, OSError()), x)
+    assert_same(out[:done], expected[:done])
+    assert (out[done:] == -1).all()
+    streaming.softmax(x, out, device_bytes=BYTES, resume=3)
+    assert_same(out, expected)
+
+
+@pytest.mark.parametrize("length", [400, LONG])
+def test_a_kernel_that_fails_later_names_the_block(
+    emulated: Any, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU says so to who waits for it, and again to whoever asks it for more."""
+    x = logits((ROWS if length < LONG else 2, length), "float32")
+    out, marks = np.full_like(x, -1), itertools.count(1)
+
+    def mark(_: Any, place: str) -> int:
+        return next(marks)
+
+    def wait(_: Any, mark: int) -> None:
+        if mark > 11:
+            raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    with monkeypatch.context() as patched:
+        for name, method in (("mark", mark), ("wait", wait), ("close", lambda _: wait(_, 99))):
+            patched.setattr(copies._Emulated, name, method)
+        with pytest.raises(streaming.BlockError, match=r"computing block .*ILLEGAL") as caught:
+            streaming.softmax(x, out, device_bytes=BYTES if length < LONG else 100_000)
+    resume = caught.value.resume
+    assert f"computing block {resume} of" in str(caught.value)
+    streaming.softmax(x, out, device_bytes=BYTES if length < LONG else 100_000, resume=resume)
+    assert_same(out, emulated.asnumpy(cs.softmax(emulated.asarray(x))))
+
+
 def test_interrupted_where_it_reads(rows: tuple[np.ndarray, np.ndarray]) -> None:
     x, expected = rows
     out = np.full_like(x, -1)
@@ -425,7 +477,7 @@ def test_ctrl_c() -> None:
     assert len(lines) == 2, said + errors
     message, last = lines
     assert re.fullmatch(
-        r"softmax: interrupted after (\d+) of 16 blocks, which are finished; resume=\1 goes on",
+        r"softmax: interrupted after (\d+) of 16 blocks, which are finished, and resume=\1 goes on",
         message,
     )
     assert last == "the rest is written", errors
@@ -449,12 +501,14 @@ def test_progress_on_a_terminal_alone(
 
 
 def test_wrong_arguments(device: Any) -> None:
-    x = np.zeros((2, 50), np.float32)
+    x, y = np.zeros((2, 50), np.float32), np.ones((2, 50), np.float32)
     on_device: Any = device.asarray(x)
     for call, kind, message in (
         (lambda: streaming.softmax(on_device), TypeError, "is on the device"),
         (lambda: streaming.softmax([1.0]), TypeError, "source is a list"),
         (lambda: streaming.softmax(x.astype(complex)), TypeError, "source has dtype complex128"),
+        (lambda: streaming.softmax(np.ma.masked_array(x, x == 0)), TypeError, "source is a masked"),
+        (lambda: streaming.softmax(x, np.broadcast_to(y, y.shape)), TypeError, "cannot be written"),
         (lambda: streaming.softmax(x, axis=2), AxisError, "axis 2"),
         (lambda: streaming.softmax(x, np.empty((2, 5))), ValueError, r"out has shape \(2, 5\)"),
         (lambda: streaming.softmax(x, np.empty((2, 50), int)), TypeError, "out has dtype int64"),
@@ -462,6 +516,21 @@ def test_wrong_arguments(device: Any) -> None:
         (lambda: streaming.softmax(x, device_bytes=100), ValueError, "device_bytes=100 is too few"),
         (lambda: streaming.softmax(x, device_bytes="1"), TypeError, "device_bytes='1'"),
         (lambda: streaming.softmax(x, resume=9), ValueError, "resume=9, but there are 1 blocks"),
+        (
+            lambda: streaming.softmax(x, resume=1),
+            ValueError,
+            "resume=1 goes on .* out is not given",
+        ),
+        (lambda: streaming.softmax(x, x), ValueError, "out shares memory with source; give"),
+        (lambda: streaming.softmax(x[:1], x[1:].copy()[::-1]), None, ""),
+        (lambda: streaming.softmax(x[:, :40], x[:, 5:45]), ValueError, "out shares memory"),
+        (lambda: streaming.softmax(x[:, :20], x[:, 20:40]), None, ""),
+        (lambda: streaming.softmax_vjp(y, x, x), ValueError, "out shares memory with dy"),
+        (
+            lambda: streaming.cross_entropy(y, np.zeros(2, int), (x[:, 0], x), grad=True),
+            ValueError,
+            r"out\[1\] shares memory with out\[0\]",
+        ),
         (lambda: streaming.softmax(x, progress=1), TypeError, "progress=1"),
         (lambda: streaming.softmax(np.float32(1)), ValueError, "has no dimensions"),
         (lambda: streaming.softmax_vjp(x, x[:1]), ValueError, "dy has shape"),
@@ -487,8 +556,27 @@ def test_wrong_arguments(device: Any) -> None:
             "give two",
         ),
     ):
-        with pytest.raises(kind, match=message):
+        with pytest.raises(kind, match=message) if kind else contextlib.nullcontext():
             call()
+
+
+def test_a_file_that_is_source_and_target(device: Any, tmp_path: pathlib.Path) -> None:
+    x, path = logits((ROWS, 400), "float32"), tmp_path / "x.bin"
+    x.tofile(path)
+    source = np.memmap(path, np.float32, "r", shape=x.shape)
+    with pytest.raises(ValueError, match="softmax: out shares memory with source"):
+        streaming.softmax(source[1:], np.memmap(path, np.float32, "r+", shape=(ROWS - 1, 400)))
+    half = np.memmap(path, np.float32, "r+", x.nbytes // 2, shape=(ROWS // 2, 400))
+    streaming.softmax(source[: ROWS // 2], half)  # the parts that are used are apart
+    assert_same(half, device.asnumpy(cs.softmax(device.asarray(x[: ROWS // 2]))))
+
+
+def test_results_that_are_lost(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    for error in (OSError("bad"), KeyboardInterrupt()):
+        with pytest.raises((streaming.BlockError, streaming.Interrupted)) as caught:
+            streaming.softmax(Source(rows[0], 4, error), device_bytes=BYTES)
+        assert "lost, as no out was given" in str(caught.value)
+        assert caught.value.resume == 0
 
 
 def test_the_least_bytes_that_are_named_are_enough(device: Any) -> None:

@@ -20,6 +20,7 @@ OTHERS = [
     ("softmax", "float16"), ("softmax_vjp_vjp", "float64"), ("log_softmax", "bfloat16"),
     ("log_softmax_jvp", "float32"), ("logsumexp", "float32"), ("topk_softmax", "float16"),
     ("topk_softmax_gates", "float32"), ("sample", "float64"),
+    ("softmax_value_and_vjp_scaled_biased_masked_causal", "float32"),
 ]  # fmt: skip
 
 
