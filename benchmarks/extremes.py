@@ -27,9 +27,12 @@ from cusoftmax.operations.table import OPERATIONS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-OPS = ("softmax", "log_softmax", "logsumexp", "cross_entropy", "cross_entropy_grad", "softmax_vjp")
-OPS += ("log_softmax_vjp", "log_softmax_jvp", "logsumexp_vjp", "softmax_vjp_vjp", "softmax_hvp")
-OPS += ("softmax_value_and_vjp", "log_softmax_value_and_vjp", "log_softmax_value_and_jvp")
+OPS = (
+    *("softmax", "log_softmax", "logsumexp", "cross_entropy", "cross_entropy_grad"),
+    *("softmax_vjp", "log_softmax_vjp", "log_softmax_jvp", "logsumexp_vjp"),
+    *("softmax_vjp_vjp", "softmax_hvp"),
+    *("softmax_value_and_vjp", "log_softmax_value_and_vjp", "log_softmax_value_and_jvp"),
+)
 LENGTHS = (8, 40, 1024)
 KEPT, CHILDREN = 32, 8  # rows that are kept, and new ones of each
 VECTORS = 2  # dy, v and the like; an operation has at most so many

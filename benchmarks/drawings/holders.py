@@ -23,7 +23,8 @@ from cusoftmax.planning.prepare import problem_for
 Array = np.ndarray[Any, np.dtype[Any]]
 # Of one access: the block, its thread, the first element and how many neighbours it is of.
 Access = tuple[int, int, int, int]
-READS, WRITES = ("global read", "copy"), ("global write",)
+READS: tuple[str, ...] = ("global read", "copy")
+WRITES: tuple[str, ...] = ("global write",)
 
 
 @dataclass(frozen=True)
