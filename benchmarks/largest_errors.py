@@ -34,7 +34,7 @@ OPS = (
     *("softmax_value_and_vjp", "log_softmax_value_and_vjp", "log_softmax_value_and_jvp"),
 )
 LENGTHS = (8, 40, 300)
-STARTS = 3  # of the search, each from other rows
+STARTS = 4  # of the search, each from other rows
 KEPT, CHILDREN = 32, 8  # rows that are kept, and new ones of each
 VECTORS = 2  # dy, v and the like; an operation has at most so many
 
