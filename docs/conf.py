@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 
 from docutils import nodes
@@ -53,7 +54,22 @@ html_theme_options = {
 
 def _without_torch(app: Sphinx, name: str, source: list[str]) -> None:
     if find_spec("torch") is None and name == "api/index":
-        source[0] = source[0].replace("\ntorch\n", "\n")
+        lines = source[0].splitlines(keepends=True)
+        source[0] = "".join(line for line in lines if "torch" not in line)
+
+
+def _linked(
+    app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]
+) -> None:
+    """Make a link of the heading of the derivation that a docstring names."""
+
+    def link(found: re.Match[str]) -> str:
+        heading = " ".join(found[1].split())
+        anchor = re.sub(r"\W+", "-", heading.lower())
+        return f"`Derivation: {heading} <../../derivation.html#{anchor}>`__."
+
+    text = re.sub(r"docs/derivation\.md:\s([^.]+)\.", link, "\n".join(lines))
+    lines[:] = text.split("\n")
 
 
 def _inline_math(self: HTML5Translator, node: nodes.Element) -> None:
@@ -68,5 +84,6 @@ def _display_math(self: HTML5Translator, node: nodes.Element) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", _without_torch)
+    app.connect("autodoc-process-docstring", _linked)
     # Browsers draw MathML themselves: no script, and nothing to fetch.
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))

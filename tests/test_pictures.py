@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -210,7 +211,8 @@ def test_every_pattern_is_the_one_that_runs_and_holds_every_element(name: str) -
     word = name.removeprefix("pattern_")
     pattern = {"cluster": "block", "staged": "group", "topk": "topk_block"}.get(word, word)
     assert found.plan.pattern == pattern
-    assert f"csm_{example.op}_{pattern}" in found.launched
+    others = "others_" if word == "map" else ""  # 1 - y, which a first launch has summed
+    assert f"csm_{example.op}_{others}{pattern}" in found.launched
     assert ("_c" in found.launched.partition(f"_{pattern}")[2]) == (word == "cluster")
     here = slice(None)
     if example.blocks:  # the first rows, or all that the first block has
@@ -263,6 +265,25 @@ def test_a_short_segment_is_held_by_one_lane_and_a_long_one_by_blocks() -> None:
         assert (len({block for block, _ in here}) > 1) == (length == max(lengths))
 
 
+def test_pieces_become_the_subtrees_that_they_consist_of() -> None:
+    found = seen("pattern_piece")
+    levels = [array[:, 0, -1].tolist() for array in found.result]
+    assert levels == [[2, 0], [0, 1, 2], [2]]  # 5, 7 and 4 chunks, from chunks 0, 5 and 12 on
+    edges = patterns.PICTURES["pattern_piece"][1].edges
+    for start, end in itertools.pairwise(edges):
+        of_chunks = found.holders.warp[start:end].reshape(-1, found.plan.chunk)
+        assert (of_chunks == of_chunks[:, :1]).all()
+
+
+def test_the_elements_of_a_map_are_written_by_two_lanes_a_row() -> None:
+    found = seen("pattern_map")
+    for row in range(16):
+        assert parts(found.holders, slice(16 * row, 16 * (row + 1))) == {
+            (0, 2 * row),
+            (0, 2 * row + 1),
+        }
+
+
 def test_boxes_are_named_where_they_have_room() -> None:
     figures = pytest.importorskip("matplotlib.figure")
     axis = figures.Figure().subplots()
@@ -275,7 +296,9 @@ def test_boxes_are_named_where_they_have_room() -> None:
     assert len(axis.texts) == 3
 
 
-@pytest.mark.parametrize("name", ["pattern_group", "pattern_staged", "pattern_topk"])
+@pytest.mark.parametrize(
+    "name", ["pattern_group", "pattern_staged", "pattern_topk", "pattern_piece", "pattern_map"]
+)
 def test_patterns_are_drawn(name: str, tmp_path: Path) -> None:
     caption = pictures.draw(name, tmp_path)
     assert caption == caption_of(tmp_path / f"{name}.png") == caption_of(FOLDER / f"{name}.png")

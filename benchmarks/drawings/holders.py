@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 import cusoftmax as cs
 from benchmarks.measuring.accesses import KINDS, Notes, noted
-from cusoftmax import emulator
+from cusoftmax import emulator, nodes
+from cusoftmax.operations.options import piece_of
+from cusoftmax.planning import pieces
+from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import WARP, Plan
+from cusoftmax.planning.prepare import problem_for
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # Of one access: the block, its thread, the first element and how many neighbours it is of.
 Access = tuple[int, int, int, int]
+READS: tuple[str, ...] = ("global read", "copy")
+WRITES: tuple[str, ...] = ("global write",)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Example:
         Of topk_softmax.
     lengths : tuple of int
         Of the segments of segment_softmax.
+    edges : tuple of int
+        Of the pieces of a row, whose nodes are made one after the other.
     blocks : tuple of int
         The blocks to run; all by default.
     """
@@ -43,6 +52,7 @@ class Example:
     axis: int = -1
     k: int = 0
     lengths: tuple[int, ...] = ()
+    edges: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
 
 
@@ -75,15 +85,16 @@ class Seen:
     Attributes
     ----------
     plan : Plan
-        What was planned for the shape.
+        What was planned for the shape, or for the first piece.
     launched : str
         The kernels, their blocks and threads, in words.
     readers : Holders
-        Who first reads an element of the input in global memory, or copies it from there.
+        Who first reads an element of the input in global memory, or copies it from there. Of
+        softmax_jacobian, which adds nothing up: who writes an element of the result.
     holders : Holders
         Who first reads it where it then lies: in shared memory if it was put there, else as above.
     result : tuple of numpy.ndarray
-        What the call returned.
+        What the call returned; of pieces the arrays of their nodes.
     """
 
     plan: Plan
@@ -100,52 +111,74 @@ def see(example: Example) -> Seen:
     some = emulator.only_blocks(example.blocks) if example.blocks else nullcontext()
     with emulator.activate(example.arch), noted() as found, emulator.trace(False) as report, some:
         given = emulator.asarray(x)
-        if example.lengths:
+        looked, kinds = given, READS
+        if example.edges:
+            result = tuple(
+                nodes.partial(
+                    given[:, start:end], example.op, offset=start, length=example.shape[-1]
+                ).array
+                for start, end in pairwise(example.edges)
+            )
+        elif example.op == "softmax_jacobian":  # the shape is that of the matrix
+            result = (cs.softmax_jacobian(given[0]),)
+            looked, kinds = result[0], WRITES
+        elif example.lengths:
             offsets = emulator.asarray(np.cumsum((0, *example.lengths)))
             result = (cs.segment_softmax(given, offsets),)
         elif example.k:
             result = cs.topk_softmax(given, example.k, axis=example.axis)
         else:
             result = (getattr(cs, example.op)(given, axis=example.axis),)
-        plan = cs.explain(
-            example.op, shape=example.shape, dtype=example.dtype, axis=example.axis,
-            arch=example.arch,
-        )  # fmt: skip
-        first = int(given.data.ptr)
-        nobody = Holders(*(np.full(x.size, -1) for _ in range(3)))
+        first, array = int(looked.data.ptr), emulator.asnumpy(looked)
+        nobody = Holders(*(np.full(array.size, -1) for _ in range(3)))
         readers = holders = nobody
         for notes in found.launches:
-            read = _first(_reads(notes, first, x), x.size)
+            some_of = _accesses_of(notes, first, array, kinds)
+            read = _first(_accesses(notes, first, array, some_of), array.size)
             readers = readers.before(read)
-            holders = holders.before(_first(_held(notes, first, x), x.size).before(read))
+            held = _first(_held(notes, first, array, some_of), array.size)
+            holders = holders.before(held.before(read))
         kernels = [f"{k.kernel} on {k.grid} × {k.block} threads" for k in report.kernels]
         more = f" and {len(kernels) - 2} more" if len(kernels) > 2 else ""
         launched = ", ".join(kernels[:2]) + more
-        return Seen(plan, launched, readers, holders, tuple(map(emulator.asnumpy, result)))
+        return Seen(
+            _plan(example), launched, readers, holders, tuple(map(emulator.asnumpy, result))
+        )
 
 
-def _of_input(notes: Notes, first: int, x: Array) -> Array:
-    """Return which accesses read the input from global memory."""
-    reads = np.isin(notes["kind"], (KINDS.index("global read"), KINDS.index("copy")))
+def _plan(example: Example) -> Plan:
+    if example.edges:
+        op, size, n = piece_of(example.op), example.edges[1], example.shape[-1]
+        problem = problem_for(op, (*example.shape[:-1], size), example.dtype)
+        chunk = pieces.chunk_of(op, (example.dtype,) * 2)
+        device = DeviceSpec.known(example.arch)
+        return pieces.partial_plan(problem, device, pieces.Piece(n, 0, size, chunk))
+    return cs.explain(
+        example.op, shape=example.shape, dtype=example.dtype, axis=example.axis, arch=example.arch
+    )
+
+
+def _accesses_of(notes: Notes, first: int, x: Array, kinds: Sequence[str]) -> Array:
+    """Return which accesses are of an array in global memory, and of some kinds."""
+    some = np.isin(notes["kind"], [KINDS.index(kind) for kind in kinds])
     within = (notes["address"] >= first) & (notes["address"] < first + x.nbytes)
-    return np.asarray(reads & within)
+    return np.asarray(some & within)
 
 
-def _reads(notes: Notes, first: int, x: Array) -> Iterator[Access]:
-    """Yield the reads of the input in global memory."""
-    for note in notes[_of_input(notes, first, x)]:
+def _accesses(notes: Notes, first: int, x: Array, some: Array) -> Iterator[Access]:
+    for note in notes[some]:
         start = (int(note["address"]) - first) // x.itemsize
         yield int(note["block"]), int(note["thread"]), start, int(note["bytes"]) // x.itemsize
 
 
-def _held(notes: Notes, first: int, x: Array) -> Iterator[Access]:
+def _held(notes: Notes, first: int, x: Array, some: Array) -> Iterator[Access]:
     """Yield the reads of elements in shared memory, where a copy or a thread had put them.
 
     A thread stores what it has read in the order in which it read it.
     """
     place: dict[tuple[int, int], int] = {}  # the element at a byte of a block's shared memory
     loaded: dict[tuple[int, int], list[tuple[int, int]]] = {}  # by a thread, and not yet stored
-    for note, of_input in zip(notes, _of_input(notes, first, x), strict=True):
+    for note, of_input in zip(notes, some, strict=True):
         kind, block, thread = KINDS[note["kind"]], int(note["block"]), int(note["thread"])
         offset, count = int(note["offset"]), int(note["bytes"]) // x.itemsize
         start = (int(note["address"]) - first) // x.itemsize

@@ -239,6 +239,58 @@ def segment(title: str, example: Example, file: Path) -> str:
     return caption
 
 
+def matrix(title: str, example: Example, file: Path) -> str:
+    """Draw the Jacobian of a row: which lane writes what."""
+    seen = see(example)
+    n, _ = example.shape
+    words = "Boxes are accesses of one lane, with its number; triangles are the diagonal."
+    caption = _caption(words, seen, example, file)
+    with look.picture(file, 3.4, title, caption) as (_, ((axis,),)):
+        boxes(axis, _lines(_named(seen.holders.thread), n), _lane, _last, size=7.5)
+        place = np.arange(n)
+        axis.plot(place + 0.5, place, "v", color=MARK, markeredgecolor="black", markersize=5)
+        axis.set_title("the matrix of one row: which lane of warp 0 writes it", loc="left")
+        _side(axis, [f"row {row}" for row in place])
+        axis.set_xticks(range(0, n + 1, 4))
+    return caption
+
+
+def piece(title: str, example: Example, file: Path) -> str:
+    """Draw a row in pieces: the warps that have its chunks, and the subtrees of the nodes."""
+    seen = see(example)
+    n, chunk = example.shape[-1], seen.plan.chunk
+    words = "Orange lines are where pieces begin; each box of the last line has one node."
+    caption = _caption(words, seen, example, file)
+    starts = [*example.edges]
+    subtrees = np.empty(n, int)
+    for number, array in enumerate(seen.result):  # a node ends with the level of its subtree
+        place = example.edges[number]
+        for level in array[:, 0, -1].astype(int):
+            subtrees[place : place + (chunk << level)] = place // chunk
+            place += chunk << level
+            starts.append(place)
+    places = np.arange(n)
+    pieces = np.searchsorted(example.edges, places, side="right") - 1
+    lines = [_named(0 * places, pieces, pieces)]
+    lines += [_named(0 * places + 1, seen.holders.warp, places // chunk)]
+    lines += [_named(0 * places + 2, subtrees, subtrees)]
+
+    def label(owner: Owner) -> str:
+        what, number, _ = owner
+        if what == 2:
+            size = min(start for start in starts if start > number * chunk) // chunk - number
+            return "1" if size == 1 else f"{size} chunks"
+        return f"{('piece', 'warp')[what]} {number}"
+
+    with look.picture(file, 1.7, title, caption) as (_, ((axis,),)):
+        boxes(axis, np.stack(lines), label, _last, size=7.0)
+        axis.vlines(example.edges[1:-1], -0.5, 2.5, color=MARK, linewidth=2.5, zorder=6)
+        _side(axis, ["the row", "chunks", "nodes"])
+        axis.set_xticks(range(0, n + 1, 2 * chunk))
+        axis.set_xlabel("elements of the row")
+    return caption
+
+
 def _caption(words: str, seen: Seen, example: Example, file: Path) -> str:
     shape = " × ".join(map(str, example.shape))
     call = f"{example.op} of {shape} {example.dtype} elements, axis {example.axis}"
@@ -296,5 +348,15 @@ PICTURES: dict[str, tuple[str, Example, Drawn]] = {
         "Segment: blocks take equal tiles, lanes the segments in them",
         Example("segment_softmax", (sum(_MIXED),), "float32", axis=0, lengths=_MIXED),
         segment,
+    ),
+    "pattern_piece": (
+        "Piece: a part of a row becomes nodes, one for each of its largest subtrees",
+        Example("softmax", (1, 16384), "float32", edges=(0, 5120, 12288, 16384)),
+        piece,
+    ),
+    "pattern_map": (
+        "Map: each element is computed by itself, here those of a Jacobian",
+        Example("softmax_jacobian", (16, 16), "float32"),
+        matrix,
     ),
 }

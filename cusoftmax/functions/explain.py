@@ -63,6 +63,12 @@ def explain(
         If `op`, `arch` or `order` is not known, a size is negative, or `axis` is out of range or
         repeated.
 
+    Notes
+    -----
+    The plan is that of the kernels which do the work. The small launches that some calls have
+    beside them are left out: those of a mean or a sum of losses, and that of `softmax_jacobian` in
+    float32 and float64, which adds up each row without its largest element first.
+
     Examples
     --------
     >>> import cusoftmax

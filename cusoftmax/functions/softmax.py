@@ -29,7 +29,7 @@ def softmax(
     bias: AnyArray | None = None,
     causal: bool = False,
 ) -> ArrayT:
-    """Softmax along one or more axes, in one pass over memory wherever a row fits on chip.
+    """Softmax along one or more axes, of rows of any length and layout.
 
     ``y_i = exp(x_i) / sum_j exp(x_j)``, computed as ``exp(x_i - m) / sum_j exp(x_j - m)`` with
     ``m = max_j x_j``, so that nothing overflows.

@@ -148,7 +148,8 @@ def _tool(name: str) -> str:
                 return str(path)
     path_found = shutil.which(name)
     if path_found is None:
-        raise ToolError(f"{name} is absent: pip install nvidia-cuda-{name}")
+        both = "nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
+        raise ToolError(f"{name} is absent: pip install {both}")
     return path_found
 
 

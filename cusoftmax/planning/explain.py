@@ -88,10 +88,9 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
         if staged
         else f"{with_noun(plan.vector, 'element')} at a time, {widths} bytes",
     )
-    yield (
-        "sum",
-        f"in {_dtype(plan)}, chunks of {with_noun(plan.chunk, 'element')}, one order for all",
-    )
+    if plan.pattern != "map":
+        chunks = with_noun(plan.chunk, "element")
+        yield "sum", f"in {_dtype(plan)}, chunks of {chunks}, one order for all"
     yield "layout", f"no copy; {_layout(plan)}"
     if plan.workspace_bytes:
         yield "workspace", f"{plan.workspace_bytes:,} bytes, for the length of the call"

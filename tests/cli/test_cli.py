@@ -118,8 +118,11 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         "csm_softmax_block_f16_v8",
         "16 bytes",
         "1.00 x",
+        "one order for all",
     ):
         assert words in out
+    _, out, _ = run(capsys, "explain", "softmax_jacobian", "40x20")
+    assert "each element by itself" in out and "one order for all" not in out  # of no sum
     _, out, _ = run(capsys, "explain", "softmax_jvp", "2x3x4", "--axis", "none")
     assert "1 row of 24 elements" in out
     _, out, _ = run(capsys, "explain", "softmax", "2x3x4", "--axis=-2,-1", "--out-dtype", "float16")
