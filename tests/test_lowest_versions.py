@@ -37,11 +37,26 @@ def test_cupy_is_one_that_passes_none_as_a_null_pointer() -> None:
 
 def test_ci_checks_with_the_lowest_and_with_the_newest() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    newest, lowest = script.split("the wheel, elsewhere")[1].split("lowest() {")
-    assert "bin/cusoftmax check --quick" in newest and "bin/cusoftmax check --quick" in lowest
-    assert "--resolution lowest-direct" in lowest
-    for part in ("pyproject.toml", "--extra $extra", "--extra emulator", "--no-deps"):
-        assert part in lowest
+    functions = {
+        name: script.split(f"\n{name}() {{\n")[1].split("\n}\n")[0]
+        for name in ("install_wheel", "newest", "lowest")
+    }
+    for checked in ("newest", "lowest"):
+        assert "bin/cusoftmax check --quick" in functions[checked]
+    for part in (
+        "--resolution lowest-direct",
+        "for extra in cuda13 cuda12",
+        "pyproject.toml",
+        "--extra $extra",
+        "--extra emulator",
+        "--no-deps",
+    ):
+        assert part in functions["install_wheel"]
     # The kernels as either CUDA's lowest compiler makes them: the source's emulator needs no NVRTC.
-    assert "--emulator-code ptx" in lowest
-    assert "\nlowest cuda13 >" in lowest and "\nlowest cuda12 >" in lowest
+    assert "--emulator-code ptx" in functions["lowest"]
+    for name, job in (
+        ("cuda13", "lowest cuda13"),
+        ("cuda12", "lowest cuda12"),
+        ("elsewhere", "newest"),
+    ):
+        assert f"\nbeside {name} {job}\n" in script and f"\nawait {name}\n" in script

@@ -78,6 +78,7 @@ def _planned(device: DeviceSpec, op: str, dtype: str, layout: str) -> frozenset[
     # Without the planner's cache, which is smaller than this number of problems.
     make = plan.__wrapped__
 
+    @cache  # series of one matrix's columns come once for each number of matrices
     def kernels(shape: tuple[int, ...], axis: _Axis, k: int | None) -> frozenset[Kernel]:
         problem = problem_of(op, dtype, shape, axis, k)
         if layout == "batched" and not OPERATIONS[op].segmented:
