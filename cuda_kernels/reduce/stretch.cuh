@@ -49,7 +49,7 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
   for (i64 round = 0; round < stretch.rounds; ++round) {
     const int buffer = static_cast<int>(round & 1) * warps;
     read_round(args, row, stretch.first + round * warps * kChunk, round == 0);
-    RowTile<Op, kLanes, kItems, kVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
+    RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
                                                          args.layout.n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
@@ -73,7 +73,7 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
   for (i64 round = stretch.rounds - 1; round >= 0; --round) {
     const i64 first = stretch.first + round * warps * kChunk;
     read_round(args, row, first, true);
-    RowTile<Op, kLanes, kItems, kVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
+    RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
                                                          args.layout.n);
     tile.read(args, row, context);
     const DoubleWord m = tile.prepare(context);
