@@ -50,7 +50,7 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
     const int buffer = static_cast<int>(round & 1) * warps;
     read_round(args, row, stretch.first + round * warps * kChunk, round == 0);
     RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
-                                                         args.layout.n);
+                                                               args.layout.n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
     if (lane == 0) nodes.store(buffer + warp, node);
@@ -74,7 +74,7 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
     const i64 first = stretch.first + round * warps * kChunk;
     read_round(args, row, first, true);
     RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages> tile(stretch.first + (round * warps + warp) * kChunk,
-                                                         args.layout.n);
+                                                               args.layout.n);
     tile.read(args, row, context);
     const DoubleWord m = tile.prepare(context);
     if constexpr (kStages) block_barrier();

@@ -25,11 +25,13 @@ template <int Operand = 0>
 CSM_DEVICE constexpr bool all_staged() {
   if constexpr (Operand == kFirstRowOutput) return true;
   else if constexpr (Operand >= kInputs && Operand < kFirstOutput) return all_staged<Operand + 1>();
-  else return (kStaged<Operand> || kRepeated<Operand>)&&all_staged<Operand + 1>();
+  else return (kStaged<Operand> || kRepeated<Operand>) && all_staged<Operand + 1>();
 }
 // The kVec of staged chunks: a lane has two neighbours though each is accessed by itself, since fewer partial sums are
-// then exchanged between lanes. With more, the addresses of more would take as many instructions, or banks conflict.
-constexpr int kStagedVec = kStages && kVec == 1 && kMaxVec > 1 && all_staged() ? 2 : kVec;
+// then exchanged between lanes. With more, the addresses of more would take as many instructions, or banks conflict;
+// so they do with the few elements of a lane that parks chunks in double.
+constexpr bool kTwoNeighbours = kStages && kVec == 1 && kMaxVec > 1 && all_staged() && (kSingle || !kParks);
+constexpr int kStagedVec = kTwoNeighbours ? 2 : kVec;
 
 // The segment pattern chooses lanes, items and access width itself, by the length of each row. Fewer items give a row
 // the same bits if they hold all of it, since items beyond the row's end add nothing. `Index` holds numbers of
@@ -42,15 +44,15 @@ template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
-  // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other order,
-  // so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes by 16.
+  // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
+  // order, so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes
+  // by 16.
   static constexpr bool kOneByOne = kPadded && kVec > csm::kVec, kSwaps = kOneByOne && kMaxVec <= 4;
 
  public:
   // The chunk starts at element `first` of a row of n elements.
   CSM_DEVICE RowTile(Index first, Index n)
-      : index_(first + (thread_index() % kLanes) * kVec),
-        swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
+      : index_(first + (thread_index() % kLanes) * kVec), swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
     const Index left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
     mine_ = left_ - (thread_index() % kLanes) * kVec;
@@ -267,7 +269,8 @@ class RowTile {
           for (int i = 0; i < kVec; ++i) {
             Acc one[1];
             const int item = v * kVec + i;
-            load<Type<Operand>, neutral_of<Op>(Operand)>(place_of_item<Operand>(row, item), kNoConditions || has(item), one);
+            load<Type<Operand>, neutral_of<Op>(Operand)>(place_of_item<Operand>(row, item), kNoConditions || has(item),
+                                                         one);
             got[i] = one[0];
           }
         } else if constexpr (kStaged<Operand>) {
