@@ -154,6 +154,9 @@ constexpr bool kStaged = (CSM_STAGED >> Operand & 1) != 0;
 constexpr bool kStages = CSM_STAGED != 0;
 // Whether a block's span is copied by bulk copies.
 constexpr bool kBulk = CSM_BULK;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+static_assert(!kBulk, "bulk copies need sm_90");
+#endif
 
 // Whether results are so large that no cache keeps them, and each element is read once.
 constexpr bool kUncached = CSM_UNCACHED;

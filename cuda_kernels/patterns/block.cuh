@@ -31,7 +31,7 @@ namespace csm {
 constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kRegisterInputs * kItems * sizeof(Acc) >= 128;
 
 CSM_DEVICE void run(const Arguments& args) {
-  using Tile = RowTile<Op, kLanes, kItems, kVec, int, kStages>;
+  using Tile = RowTile<Op, kLanes, kItems, kStagedVec, int, kStages>;
   const Layout& layout = args.layout;
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;

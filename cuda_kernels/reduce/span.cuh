@@ -57,7 +57,7 @@ class SpanOf {
   // Bytes of shared memory for a span of up to `room` elements. The host computes them too.
   CSM_DEVICE static int bytes(int room) {
     const int read = area<kInputs>(room), written = area<kFirstRowOutput, kFirstOutput>(room);
-    return kAhead + (kApart ? read + written : read > written ? read : written);
+    return kAhead + (kApart ? read + written : kInPlace || read > written ? read : written);
   }
 
   // `count` elements from element `first` of a row on; they may reach into the next rows. At most `room`, and at most

@@ -23,7 +23,7 @@ CSM_DEVICE SharedNodes nodes_of_stretch() {
   return SharedNodes(Span::bytes(block_threads() * kItems), 2 * (block_threads() / kWarp) + 1);
 }
 
-using StretchTile = RowTile<Op, kLanes, kItems, kVec, i64, kStages>;
+using StretchTile = RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages>;
 // With kParks, where the warp's chunk of the last round is kept: behind those nodes.
 CSM_DEVICE Shared<Acc> parked_in_stretch() {
   const int words =

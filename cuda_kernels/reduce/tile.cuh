@@ -11,7 +11,8 @@
 //   then    over the log2 kLanes bits between: likewise.
 //
 // kVec decides whether a bit of j is a bit of the item's number or of the lane's, and so only which thread adds. So it
-// is with kOrder, the lanes that the order is defined by, where fewer, kLanes, hold the row.
+// is with kOrder, the lanes that the order is defined by, where fewer, kLanes, hold the row. A lane whose neighbouring
+// items have changed places adds the same two numbers.
 #pragma once
 
 #include "reduce/row.cuh"
@@ -19,6 +20,18 @@
 namespace csm {
 
 constexpr int kPartials = kSums > 0 ? kSums : 1;  // the size of arrays with an entry for each sum
+
+template <int Operand = 0>
+CSM_DEVICE constexpr bool all_staged() {
+  if constexpr (Operand == kFirstRowOutput) return true;
+  else if constexpr (Operand >= kInputs && Operand < kFirstOutput) return all_staged<Operand + 1>();
+  else return (kStaged<Operand> || kRepeated<Operand>) && all_staged<Operand + 1>();
+}
+// The kVec of staged chunks: a lane has two neighbours though each is accessed by itself, since fewer partial sums are
+// then exchanged between lanes. With more, the addresses of more would take as many instructions, or banks conflict;
+// so they do with the few elements of a lane that parks chunks in double.
+constexpr bool kTwoNeighbours = kStages && kVec == 1 && kMaxVec > 1 && all_staged() && (kSingle || !kParks);
+constexpr int kStagedVec = kTwoNeighbours ? 2 : kVec;
 
 // The segment pattern chooses lanes, items and access width itself, by the length of each row. Fewer items give a row
 // the same bits if they hold all of it, since items beyond the row's end add nothing. `Index` holds numbers of
@@ -31,10 +44,15 @@ template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec
 class RowTile {
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
+  // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
+  // order, so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes
+  // by 16.
+  static constexpr bool kOneByOne = kPadded && kVec > csm::kVec, kSwaps = kOneByOne && kMaxVec <= 4;
 
  public:
   // The chunk starts at element `first` of a row of n elements.
-  CSM_DEVICE RowTile(Index first, Index n) : index_(first + (thread_index() % kLanes) * kVec) {
+  CSM_DEVICE RowTile(Index first, Index n)
+      : index_(first + (thread_index() % kLanes) * kVec), swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
     const Index left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
     mine_ = left_ - (thread_index() % kLanes) * kVec;
@@ -49,10 +67,11 @@ class RowTile {
     read_inputs(args, row);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
-      if (!wanted(v)) continue;
+      if (!kOneByOne && !wanted(v)) continue;
 #pragma unroll
       for (int i = v * kVec; i < (v + 1) * kVec; ++i) {
-        if constexpr (!Op::kEntersPairs || kVec == 1) Op::enter(item_[i], place_of(i), context);
+        if (kOneByOne && !has(i)) continue;
+        if constexpr (!Op::kEntersPairs || kVec == 1 || kOneByOne) Op::enter(item_[i], place_of(i), context);
         else if (i % 2 == 0) Op::enter(pair_at(i), place_of(i), context).get(item_[i][0], item_[i + 1][0]);
       }
     }
@@ -165,6 +184,7 @@ class RowTile {
   Index index_;    // this lane's first element in the row
   int left_;       // elements of the row from the chunk's start on, at most kChunk; 0 or less if it ends before
   int mine_;       // the same from index_ on
+  int swapped_;    // 1 if neighbouring items have changed places, else 0
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
@@ -172,7 +192,10 @@ class RowTile {
   CSM_DEVICE i64 start() const { return i64(index_) - (thread_index() % kLanes) * kVec; }
   CSM_DEVICE i64 index_of(int v) const { return i64(index_) + v * (kLanes * kVec); }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
-  CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i)}; }
+  CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i) + shift_of(i)}; }
+  CSM_DEVICE int shift_of(int i) const { return i % 2 == 0 ? swapped_ : -swapped_; }
+  // Whether the row has item i.
+  CSM_DEVICE bool has(int i) const { return place_of(i).step < mine_; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
   // none of them.
   CSM_DEVICE bool wanted(int v) const { return v * kVec < kSure || v * (kLanes * kVec) < mine_; }
@@ -209,6 +232,12 @@ class RowTile {
     constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
     return row.staged[Operand] + static_cast<int>(index_ * kSize) + v * (kLanes * kVec * kSize);
   }
+  // And where one of them is.
+  template <int Operand>
+  CSM_DEVICE int place_of_item(const Row& row, int i) const {
+    constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
+    return row.staged[Operand] + (static_cast<int>(index_) + shift_of(i)) * kSize + step_of(i) * kSize;
+  }
   // And where those of any other are in global memory.
   template <int Operand>
   CSM_DEVICE char* address_of(const Arguments& args, const Row& row, int v) const {
@@ -225,13 +254,25 @@ class RowTile {
   template <int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) {
     if constexpr (Operand < kInputs) {
+      // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
+      constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
       Acc same[1];
       if constexpr (kRepeated<Operand>) load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand], seen(0), same);
       const auto get = [&](int v, bool wanted, bool seen) {
         Acc got[kVec];
         if constexpr (kRepeated<Operand>) {
 #pragma unroll
-          for (int i = 0; i < kVec; ++i) got[i] = wanted ? same[0] : neutral<Op>(Operand);
+          for (int i = 0; i < kVec; ++i)
+            got[i] = (kOneByOne ? has(v * kVec + i) : wanted) ? same[0] : neutral<Op>(Operand);
+        } else if constexpr (kStaged<Operand> && kOneByOne) {
+#pragma unroll
+          for (int i = 0; i < kVec; ++i) {
+            Acc one[1];
+            const int item = v * kVec + i;
+            load<Type<Operand>, neutral_of<Op>(Operand)>(place_of_item<Operand>(row, item), kNoConditions || has(item),
+                                                         one);
+            got[i] = one[0];
+          }
         } else if constexpr (kStaged<Operand>) {
           load<Type<Operand>, neutral_of<Op>(Operand)>(place_in<Operand>(row, v), wanted, got);
         } else {
@@ -247,8 +288,6 @@ class RowTile {
       }
 #pragma unroll
       for (int block = 0; block < kItems; block += kMaxVec) {
-        // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
-        constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
         const int end = end_of(block);
         if (kStaged<Operand> && (kNoConditions || whole(end))) {
 #pragma unroll
@@ -288,7 +327,13 @@ class RowTile {
       Acc give[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
-      if constexpr (kStaged<kOperand>) {
+      if constexpr (kStaged<kOperand> && kOneByOne) {
+#pragma unroll
+        for (int i = 0; i < kVec; ++i) {
+          const Acc one[1] = {give[i]};
+          store<Type<kOperand>>(place_of_item<kOperand>(row, v * kVec + i), true, one);
+        }
+      } else if constexpr (kStaged<kOperand>) {
         store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || wanted, give);
       } else {
         store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);

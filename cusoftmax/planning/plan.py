@@ -298,6 +298,11 @@ def make_kernel(
     layout = layout_words(len(dtypes), rows_by, row_dims, len(operation.options))
     chosen = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
     tags = [TYPES[d][1] for d in (chosen[:1] if len(set(chosen)) == 1 else chosen)]
+    # Staged float64 has as many registers as it needs, which differs by architecture; blocks whose
+    # spans are copied in bulk are of two sizes, and so are those that stream.
+    several_sizes = bulk and pattern == "block"
+    several_sizes |= staged != 0 and acc == "float64" and threads <= 8 * WARP
+    several_sizes |= pattern == "stream" and threads > 16 * WARP
     name = "_".join(
         (
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",
@@ -310,9 +315,7 @@ def make_kernel(
             *(("park",) if parks else ()),
             *((f"r{repeated}",) if repeated else ()),
             *((f"staged{staged}",) if staged else ()),
-            # Staged float64 has as many registers as it needs, which differs by architecture.
-            *((f"t{threads}",) if staged and acc == "float64" and threads <= 8 * WARP else ()),
-            *((f"t{threads}",) if pattern == "stream" and threads > 16 * WARP else ()),
+            *((f"t{threads}",) if several_sizes else ()),
             *(("uncached",) if uncached else ()),
             *(("bulk",) if bulk else ()),
             *(("nd",) if row_dims > 1 else ("bd",) if several else ()),

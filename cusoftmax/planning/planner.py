@@ -210,7 +210,10 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
-    unparked = staged_warps(builder) if staged else builder.max_warps
+    usual = unparked = staged_warps(builder) if staged else builder.max_warps
+    if staged and builder.bulk and not builder.operation.features:
+        bulk = tuning.BULK_WARPS if builder.fast_exp else tuning.BULK_WARPS_FLOAT
+        unparked = max(usual, min(builder.max_warps, bulk))
     portable, largest = _cluster_sizes(builder.device, builder.problem.rows)
     several = tuning.RESIDENT_BLOCKS
     may = bool(builder.operation.outputs)  # otherwise no element is needed again
@@ -227,13 +230,15 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
         parks = each > unparked // resident
         if parks and not may_park:
             continue
-        most = min(unparked, _park_warps(builder, staged)) if parks else unparked
+        most = min(usual, _park_warps(builder, staged)) if parks else unparked
         full = min(each, most // resident)
         even = ceil_div(each, ceil_div(each, full))  # warps with as many chunks each
         for warps in (even, full):
             shared = _block_shared(builder, chunks, cluster, warps)
             shared += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
             if _fits(builder.device, shared, resident):
+                if cluster == 1 and resident * warps <= usual:  # its threads have more registers
+                    most = min(most, usual)
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
     return None
 

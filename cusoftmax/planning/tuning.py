@@ -103,6 +103,8 @@ STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registe
 STAGED_PARK_WARPS_DOUBLE = Tuned(8, None, "float64 with parked chunks spills at 168 registers")
 STAGED_BYTES = Tuned(1 << 18, None, "of an array: less passes in the time of a few barriers")
 BULK_ARCH = Tuned(90, None, "one thread copies: 1 to 4 instructions an element less; never: 999")
+BULK_WARPS = Tuned(32, None, "then, with 16-bit results: no addresses of copies take registers")
+BULK_WARPS_FLOAT = Tuned(16, None, "the same of others: more spare no blocks up to 131072")
 # Caches are told not to keep larger results if this is not 0: try 50.
 UNCACHED_PERCENT = Tuned(0, None, "of the level 2 cache; as many instructions, so a GPU must say")
 # With few long rows, more blocks than rows are needed to use the whole GPU.

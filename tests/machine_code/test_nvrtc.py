@@ -113,3 +113,13 @@ def test_an_unknown_architecture_is_refused(compile: object) -> None:
     usable()
     with pytest.raises(nvrtc.CompilerError, match=r"does not compile for (sm|compute)_12345"):
         compile(softmax_kernel(), 12345)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("arch", "refused"), [(89, True), (90, False)])
+def test_bulk_copies_are_refused_before_sm_90(arch: int, refused: bool) -> None:
+    problem = problem_of("softmax", "float32", (4096, 1001), -1)
+    kernel = plan(problem, DeviceSpec.known(90)).launches[0].kernel
+    assert kernel["CSM_BULK"] == "1"
+    made = sass.compile_or_error(kernel, arch)
+    assert ("bulk copies need sm_90" in str(made)) == refused
+    assert isinstance(made, str) == refused
