@@ -70,7 +70,7 @@ class RowTile {
       if (!kOneByOne && !wanted(v)) continue;
 #pragma unroll
       for (int i = v * kVec; i < (v + 1) * kVec; ++i) {
-        if (kOneByOne && !has(i)) continue;
+        if (kOneByOne && !holds(i)) continue;
         if constexpr (!Op::kEntersPairs || kVec == 1 || kOneByOne) Op::enter(item_[i], place_of(i), context);
         else if (i % 2 == 0) Op::enter(pair_at(i), place_of(i), context).get(item_[i][0], item_[i + 1][0]);
       }
@@ -195,7 +195,7 @@ class RowTile {
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i) + shift_of(i)}; }
   CSM_DEVICE int shift_of(int i) const { return i % 2 == 0 ? swapped_ : -swapped_; }
   // Whether the row has item i.
-  CSM_DEVICE bool has(int i) const { return place_of(i).step < mine_; }
+  CSM_DEVICE bool holds(int i) const { return place_of(i).step < mine_; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
   // none of them.
   CSM_DEVICE bool wanted(int v) const { return v * kVec < kSure || v * (kLanes * kVec) < mine_; }
@@ -263,14 +263,14 @@ class RowTile {
         if constexpr (kRepeated<Operand>) {
 #pragma unroll
           for (int i = 0; i < kVec; ++i)
-            got[i] = (kOneByOne ? has(v * kVec + i) : wanted) ? same[0] : neutral<Op>(Operand);
+            got[i] = (kOneByOne ? holds(v * kVec + i) : wanted) ? same[0] : neutral<Op>(Operand);
         } else if constexpr (kStaged<Operand> && kOneByOne) {
 #pragma unroll
           for (int i = 0; i < kVec; ++i) {
             Acc one[1];
             const int item = v * kVec + i;
-            load<Type<Operand>, neutral_of<Op>(Operand)>(place_of_item<Operand>(row, item), kNoConditions || has(item),
-                                                         one);
+            load<Type<Operand>, neutral_of<Op>(Operand)>(place_of_item<Operand>(row, item),
+                                                         kNoConditions || holds(item), one);
             got[i] = one[0];
           }
         } else if constexpr (kStaged<Operand>) {

@@ -147,7 +147,7 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
     """Return, of kernels that differ only in size, the one that runs short of registers first.
 
     That is the one with the most elements in a thread, then the most lanes, then the largest
-    cluster: once with the widest accesses and once with the narrowest.
+    cluster, then the largest blocks: once with the widest accesses and once with the narrowest.
     """
     chosen: dict[tuple[str, ...], Kernel] = {}
     widest: dict[tuple[str, ...], int] = {}
@@ -158,8 +158,9 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
         kinds = (kernel.cluster > 1, is_staged(kernel))
         return (*(kernel[f"CSM_{macro}"] for macro in same), *map(str, kinds), *dims)
 
-    def size(kernel: Kernel) -> tuple[int, int, int]:
-        return int(kernel["CSM_ITEMS"]), int(kernel["CSM_LANES"]), kernel.cluster
+    def size(kernel: Kernel) -> tuple[int, ...]:
+        items, lanes = int(kernel["CSM_ITEMS"]), int(kernel["CSM_LANES"])
+        return items, lanes, kernel.cluster, kernel.max_threads
 
     for kernel in kernels:
         widest[all_but_size(kernel)] = max(

@@ -154,15 +154,18 @@ def _long(builder: PlanBuilder) -> Plan:
     staged = staged_operands(builder)
     if _many_values(builder) and chunks * tuning.RESIDENT_BLOCKS > builder.max_warps:
         return _stream(builder, staged)
-    resident = (staged and _block(builder, chunks, staged)) or _block(builder, chunks)
+    through_shared = staged and _block(builder, chunks, staged)
+    resident = through_shared or _block(builder, chunks)
     blocks = rows * (resident.cluster if resident else 1)
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
         return _split(builder, blocks, staged)
     lone = not resident or not _share(device, resident.launches[0])
     percent = tuning.STREAM_KEPT_PERCENT if resident else tuning.STREAM_PERCENT
-    if lone and _cache_holds(builder, 1, percent):
-        return _stream(builder, 0, cached=True)
+    # Staged rounds load nothing while they compute: staged rows are read once where they fit.
+    in_place = not (through_shared if resident else staged)
+    if lone and in_place and _cache_holds(builder, 1, percent):
+        return _stream(builder, cached=True)
     return resident or _stream(builder, staged)
 
 
@@ -330,7 +333,7 @@ def _block_plan(
     )
 
 
-def _stream(builder: PlanBuilder, staged: int, *, cached: bool = False) -> Plan:
+def _stream(builder: PlanBuilder, staged: int = 0, *, cached: bool = False) -> Plan:
     # A power of two, so that a block folds a subtree.
     most = tuning.STREAM_VALUES_WARPS if _many_values(builder) else tuning.STREAM_WARPS
     warps = power_of_two_below(min(most, builder.max_warps))

@@ -77,12 +77,17 @@ def test_two_blocks_are_resident_without_large_clusters(op: str) -> None:
 
 @pytest.mark.parametrize("op", ["softmax", "softmax_vjp", "log_softmax", "cross_entropy_grad"])
 def test_where_two_blocks_do_not_fit_rows_are_read_again_from_the_cache(op: str) -> None:
-    """Without clusters a block that keeps a row has no multiprocessor to itself, if it can be."""
+    """Without clusters a block that keeps a row has no multiprocessor to itself, if it can be.
+
+    Staged rows are read once all the same.
+    """
     device = DeviceSpec.known(80)
     for dtype, n in product(LONGEST, LENGTHS):
         plan = plan_of(op, dtype, (ROWS, n), -1, 80)
         (launch,) = plan.launches
         blocks = resident(plan, launch, allowed_registers(launch))
+        if launch.kernel["CSM_STAGED"] != "0":
+            continue
         read = device.sm_count * n * ITEMSIZE[dtype] * OPERATIONS[op].register_inputs
         if plan.pattern == "block":
             assert blocks >= 2, (dtype, n)
