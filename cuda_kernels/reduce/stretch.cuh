@@ -77,7 +77,7 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
 // still in the cache.
 CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, const Node& whole,
                               const RowContext& context) {
-  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
+  const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   for (i64 left = stretch.rounds; left > 0; --left) {
     const bool parked = kParks && left == 1;  // the last round
     const i64 round = parked ? stretch.rounds - 1 : left - 1 - kParks;
@@ -87,7 +87,8 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
     DoubleWord m;
     if (parked) {
       tile.unpark(parked_in_stretch());
-      m = nodes_of_stretch().load(round & 1 ? warps + warp : warp).m;
+      // By the lane that stores the next row's node there.
+      m = shuffle(nodes_of_stretch().load(static_cast<int>(round & 1) * warps + warp, lane == 0), 0, kWarp).m;
     } else {
       tile.read(args, row, context);
       m = tile.prepare(context);
