@@ -582,8 +582,8 @@ MUTATIONS = (
         "stream: one buffer of nodes instead of two",
         RACE,
         "reduce/stretch.cuh",
-        "static_cast<int>(round & 1) * warps",
-        "0",
+        "const int buffer = static_cast<int>(round & 1) * warps;",
+        "const int buffer = 0;",
         (_STREAM,),
     ),
     Mutation(

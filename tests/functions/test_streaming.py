@@ -569,6 +569,10 @@ def test_a_file_that_is_source_and_target(device: Any, tmp_path: pathlib.Path) -
     half = np.memmap(path, np.float32, "r+", x.nbytes // 2, shape=(ROWS // 2, 400))
     streaming.softmax(source[: ROWS // 2], half)  # the parts that are used are apart
     assert_same(half, device.asnumpy(cs.softmax(device.asarray(x[: ROWS // 2]))))
+    whole = np.memmap(tmp_path / "both.bin", np.float32, "w+", shape=(ROWS, 800))
+    whole[:, ::2] = x  # and so are these, though they lie between each other
+    streaming.softmax(whole[:, ::2], whole[:, 1::2])
+    assert_same(whole[:, 1::2], device.asnumpy(cs.softmax(device.asarray(x))))
 
 
 def test_results_that_are_lost(rows: tuple[np.ndarray, np.ndarray]) -> None:

@@ -41,7 +41,6 @@ CALLS = (
     Call("block parked", "softmax_vjp", (5, 12000), dtype="float64", arch="sm_80"),
     Call("stream", "softmax", (11, 20001), dtype="float64", arch="sm_75"),
     Call("stream parked", "softmax", (109, 16400), dtype="float64", arch="sm_80"),  # odd rounds
-    Call("stream parked", "softmax", (109, 60000), arch="sm_80"),
     Call("split", "softmax_vjp", (2, 70001), arch="sm_80"),
     Call("column", "softmax", (7, 100, 3), 1),
     Call("column x2", "softmax", (5, 250, 38), 1),
