@@ -143,8 +143,9 @@ def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int =
 
 def _staged_group_warps(builder: PlanBuilder) -> int:
     most = staged_warps(builder)
-    spills = builder.acc == "float64" and builder.operation.picked
-    return min(most, tuning.STAGED_WARPS_LOSS_FLOAT) if spills else most
+    if builder.acc == "float64" and (builder.operation.picked or builder.bulk):
+        return min(most, tuning.STAGED_GROUP_WARPS_DOUBLE)
+    return most if builder.values == 1 or builder.bulk else min(most, tuning.STAGED_GROUP_WARPS_TWO)
 
 
 def _long(builder: PlanBuilder) -> Plan:
@@ -407,9 +408,14 @@ def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     vector = staged_vector(builder) if staged else builder.row_vector
     span = span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
     places = (2 * warps + 1, WARP + 1)  # of nodes in shared memory
+    uneven = builder.operation.features and len(builder.problem.batch_shape) > 1
+    cap = tuning.SPLIT_CAP_WARPS_UNEVEN if uneven else tuning.CAP_WARPS
+    threads = min(builder.max_warps, cap) * WARP
     launches = tuple(
         Launch(
-            builder.chunk_kernel("split", vector=vector, staged=staged, stage=stage),
+            builder.chunk_kernel(
+                "split", vector=vector, threads=threads, staged=staged, stage=stage
+            ),
             min(grid, MAX_GRID),
             warps * WARP,
             places[stage] * builder.node_bytes + span,

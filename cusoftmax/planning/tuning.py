@@ -67,6 +67,9 @@ STREAM_VALUES_WARPS = Tuned(4, None, "one pass: five to eight blocks share a mul
 STREAM_VALUES_BLOCKS = Tuned(4, None, "rows for each multiprocessor, before blocks are so small")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
 SPLIT_WARPS_FLOAT = Tuned(4, None, "where arithmetic takes longest: blocks differ less in number")
+SPLIT_CAP_WARPS_UNEVEN = Tuned(
+    12, None, "scaled, masked rows unevenly apart spill at 128 registers"
+)
 SPLIT_FEW = Tuned(256, None, "pieces of such blocks at most: the 4 warps of each fold all nodes")
 COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of its columns")
 COLUMN_VECTOR = Tuned(4, None, "columns a thread: half of the instructions of addresses of two")
@@ -99,6 +102,9 @@ STAGED_WARPS_LOG = Tuned(20, None, "ones that are counted beside a sum spill at 
 STAGED_WARPS_FLOAT = Tuned(16, None, "float32, and hidden elements, spill at 96 registers")
 STAGED_WARPS_LOSS_FLOAT = Tuned(12, None, "a float32 loss beside them spills at 128 registers")
 STAGED_WARPS_DOUBLE = Tuned(8, None, "float64 and a mask, or sm_75, spill at 168 registers")
+# Of the group pattern.
+STAGED_GROUP_WARPS_DOUBLE = Tuned(12, None, "float64 copied in bulk, or a loss, spills at 128")
+STAGED_GROUP_WARPS_TWO = Tuned(20, None, "16-bit of two inputs before sm_90 spills at 80 registers")
 STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registers")
 STAGED_PARK_WARPS_DOUBLE = Tuned(8, None, "float64 with parked chunks spills at 168 registers")
 STAGED_BYTES = Tuned(1 << 18, None, "of an array: less passes in the time of a few barriers")
