@@ -5,7 +5,8 @@
 For each call: instructions an element (on sm_90; the executed ones where elements are selected or
 segments searched), blocks resident on a multiprocessor, and the fraction of a copy's speed on four
 chips. Where a copy of so few bytes would take no longer than memory to answer, two more lines: the
-fraction of a large copy's bandwidth, and microseconds. Nothing here is measured, and no GPU is needed; docs/cost.md says how speed is predicted.
+fraction of a large copy's bandwidth, and microseconds. Nothing here is measured, and no GPU is
+needed; docs/cost.md says how speed is predicted.
 
 `python -m benchmarks.pictures family` draws the fractions.
 """
