@@ -4,7 +4,9 @@
 
 For each call: instructions an element (on sm_90; the executed ones where elements are selected or
 segments searched), blocks resident on a multiprocessor, and the fraction of a copy's speed on four
-chips. Nothing here is measured, and no GPU is needed; docs/cost.md says how speed is predicted.
+chips. Where a copy of so few bytes would take no longer than memory to answer, two more lines: the
+fraction of a large copy's bandwidth, and microseconds. Nothing here is measured, and no GPU is
+needed; docs/cost.md says how speed is predicted.
 
 `python -m benchmarks.pictures family` draws the fractions.
 """
@@ -97,6 +99,11 @@ def table(calls: Sequence[Call], dtypes: Sequence[str], found: dict[Case, Cost])
                 *(_fraction(call, chip, of[chip]) for chip in CHIPS),
                 LIMITERS[counted.slowest.limiter].partition(":")[0],
             )
+            if any(cost.copy_is_short for cost in of.values()):
+                large = (f"{cost.fraction_of_bandwidth:.2f} " for cost in of.values())
+                made.add_row("  of a large copy's bandwidth", "", "", "", "", *large)
+                times = (f"{cost.seconds * 1e6:.2f} " for cost in of.values())
+                made.add_row("  µs", "", "", "", "", *times)
     made.caption = f"instructions, blocks and limiter: {_COUNTED}; *: of PTX, as executed"
     return made
 

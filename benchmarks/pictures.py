@@ -116,6 +116,8 @@ def measure_family(
                     "dtype": dtype,
                     "chip": chip,
                     "fraction": f"{cost.fraction_of_copy:.4f}",
+                    "of_bandwidth": f"{cost.fraction_of_bandwidth:.4f}",
+                    "microseconds": f"{cost.seconds * 1e6:.3f}",
                     "aim": call.aim_on(chip),
                     "instructions": f"{cost.instructions:.1f}",
                     "blocks": cost.slowest.occupancy.blocks,

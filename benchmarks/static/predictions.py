@@ -177,4 +177,4 @@ def of_peer(peer: str, case: Case) -> float:
     device = DeviceSpec.known(chip.arch)
     found = peer_cost.cost(peer, case.op, case.dtype, case.rows, case.n, chip, device)
     problem = problem_for(case.op, (case.rows, case.n), case.dtype)
-    return plan(problem, device).least_bytes / chip.copy_bandwidth / found.seconds
+    return chip.copy_seconds(plan(problem, device).least_bytes) / found.seconds

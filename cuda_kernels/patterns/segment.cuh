@@ -45,7 +45,12 @@ constexpr int kWarps = 4;  // of a block, from stage 1 on; a power of two, so th
 constexpr int kTile = kWarps * kChunk;
 constexpr int kFold = 256;  // pieces that stage 2 folds into one node: a power of two
 
-using Area = Staged<2 * kTile + kMaxVec, kWarps * kWarp>;  // rows that begin in a tile; the last may end kTile later
+using Begin = u16;  // of a row: its key, less those of the tiles before its own
+
+// Rows that begin in a tile, of which the last may end kTile later, and behind them their keys: as these are copied in
+// whole vectors, they may take some words more than one each.
+constexpr int kKeyBytes = 32;
+using Area = Staged<2 * kTile + kMaxVec + kKeyBytes / static_cast<int>(sizeof(Acc)), kWarps * kWarp>;
 constexpr int kNodes = 4 * kWarps;   // 2 kTile elements hold fewer chunks of longer rows: < 2 · 2 kWarps
 constexpr int kListed = 2 * kWarps;  // and fewer rows longer than a chunk: < 2 kWarps
 constexpr int kNodesAt = Area::kBytes;
@@ -79,14 +84,14 @@ class Offsets {
 struct alignas(16) FirstRow {
   i64 row, offset;
 };
-using Begin = u16;  // of a row: its key, less those of the tiles before its own
 
 CSM_DEVICE i64 tile_of(i64 key) { return static_cast<i64>(static_cast<u64>(key) / kTile); }  // keys are not negative
 CSM_DEVICE i64 tiles_of(const Layout& layout) { return tile_of(layout.n + layout.segments + kTile - 1); }
 CSM_DEVICE i64 whole_sectors(i64 bytes) { return (bytes + 31) & ~i64(31); }
 CSM_DEVICE char* status_of(const Arguments& args, i64 checker) { return args.workspace + checker; }
+CSM_DEVICE char* status_of_all(const Arguments& args) { return status_of(args, whole_sectors(args.layout.checkers)); }
 CSM_DEVICE char* first_row_of(const Arguments& args, i64 tile) {
-  return status_of(args, whole_sectors(args.layout.checkers + 1)) + tile * static_cast<i64>(sizeof(FirstRow));
+  return status_of_all(args) + whole_sectors(1) + tile * static_cast<i64>(sizeof(FirstRow));
 }
 CSM_DEVICE char* begin_of(const Arguments& args, i64 row) {
   const i64 tiles = tiles_of(args.layout) + 1;
@@ -108,17 +113,28 @@ CSM_DEVICE int status_of_warp(int mine) {
 }
 // What all blocks of stage 0 have found. The first warp calls it, in stage 1.
 CSM_DEVICE int read_statuses(const Arguments& args) {
+  constexpr int kEach = sizeof(u64), kWords = 2;  // statuses in a word, and words that a lane reads at once
   const int checkers = static_cast<int>(args.layout.checkers), lane = thread_index() % kWarp;
-  int found = 0;
-  for (int i = lane; i - lane < checkers; i += kWarp) found |= global_load(status_of(args, i), i < checkers, u8{0});
-  found = status_of_warp(found);
-  global_store(status_of(args, checkers), static_cast<u8>(found), block_index() == 0 && lane == 0);
+  u64 some = 0;
+#pragma unroll 1
+  for (int i = lane * kWords * kEach; i - lane * kWords * kEach < checkers; i += kWarp * kWords * kEach) {
+    const auto read = global_load(status_of(args, i), i < checkers, Vec<u64, kWords>{});
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      const int beyond = i + (w + 1) * kEach - checkers;  // of its statuses; the first is in the lowest byte
+      if (beyond < kEach) some |= beyond > 0 ? read.item[w] << 8 * beyond : read.item[w];
+    }
+  }
+  unsigned mine = static_cast<unsigned>(some | some >> 32);
+  mine |= mine >> 16;
+  const int found = status_of_warp(static_cast<int>(mine | mine >> 8));
+  global_store(status_of_all(args), static_cast<u8>(found), block_index() == 0 && lane == 0);
   return found;
 }
 // What stage 1 wrote of it, which one thread of a block reads.
 CSM_DEVICE int read_status(const Arguments& args) {
   const Shared<int> found(kLookupAt);
-  if (thread_index() == 0) found.store(0, global_load(status_of(args, args.layout.checkers), true, u8{0}));
+  if (thread_index() == 0) found.store(0, global_load(status_of_all(args), true, u8{0}));
   block_barrier();
   return found.load(0);
 }
@@ -275,27 +291,32 @@ CSM_DEVICE void finish_alone(const Area& area, int place, int length) {
   tile.store_results(area, place, Op::scale(node.m, node, context));
 }
 
-// The keys of rows that begin in a tile, less those of the tiles before, and behind them that of the next row. They lie
-// behind the staged elements: elements and rows together are at most 2 kTile.
+// The keys of rows that begin in a tile, less those of the tiles before; and that of the next row. They lie behind the
+// staged elements, from `place` on: elements and rows together are at most 2 kTile.
 class Keys {
  public:
-  CSM_DEVICE Keys(int place, int count) : count_(count), keys_(place * static_cast<int>(sizeof(Acc))) {}
+  CSM_DEVICE Keys(int place, i64 first, int count, int next)
+      : first_(first),
+        offset_((place * static_cast<int>(sizeof(Acc)) + kVector - 1) / kVector * kVector),
+        before_(static_cast<int>(static_cast<unsigned>(first) % kOfVector)),
+        count_(count),
+        next_(next) {}
 
-  // The whole block calls it. A warp reads whole sectors.
-  CSM_DEVICE void read(const Arguments& args, i64 first, int next) const {
-    constexpr int kOfSector = 32 / static_cast<int>(sizeof(Begin));
-    const char* const begins = begin_of(args, first);
-    for (int k = thread_index() - static_cast<int>(first) % kOfSector; k < count_; k += kWarps * kWarp) {
-      const int key = global_load(begins + k * static_cast<int>(sizeof(Begin)), k >= 0, Begin{0});
-      if (k >= 0) keys_.store(k, key);
+  // The whole block calls it, and finish_copies(), before a barrier.
+  CSM_DEVICE void start(const Arguments& args) const {
+    const char* const begins = begin_of(args, first_ - before_);
+#pragma unroll 1
+    for (int k = thread_index() * kOfVector; k < before_ + count_; k += kWarps * kWarp * kOfVector) {
+      const int at = k * static_cast<int>(sizeof(Begin));
+      start_copy(offset_ + at, begins + at, true);
     }
-    if (thread_index() == 0) keys_.store(count_, next);
   }
-  CSM_DEVICE int load(int k) const { return keys_.load(k); }
+  CSM_DEVICE int load(int k) const { return k < count_ ? Shared<Begin>(offset_).load(before_ + k) : next_; }
 
  private:
-  int count_;
-  Shared<int> keys_;
+  static constexpr int kVector = 16, kOfVector = kVector / static_cast<int>(sizeof(Begin));
+  i64 first_;
+  int offset_, before_, count_, next_;
 };
 
 // Rows that begin in a tile: their elements are [begin, end).
@@ -304,11 +325,12 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
   const i64 begin = tile.end(false), before = tile.number() * kTile;
   const int count = static_cast<int>(rows.last - rows.first);
   const Area area(begin, end);
-  const Keys keys(area.place(end), count);
+  const Keys keys(area.place(end), rows.first, count, static_cast<int>(rows.last + end - before));
   const SharedNodes nodes(kNodesAt, kNodes);
   const Lists longer;
-  keys.read(args, rows.first, static_cast<int>(rows.last + end - before));
+  keys.start(args);
   area.read(args, column);
+  finish_copies();
   block_barrier();
   const int first_key = static_cast<int>(rows.first + begin - before), first_place = area.place(begin);
   int listed = 0;
@@ -407,6 +429,7 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
 // --- the stages ------------------------------------------------------------------------------------------------------
 
 CSM_DEVICE void check_offsets(const Arguments& args) {
+  constexpr int kAhead = 2;  // offsets of a thread that are on their way together
   const Layout& layout = args.layout;
   const Offsets offsets(args);
   const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
@@ -414,28 +437,39 @@ CSM_DEVICE void check_offsets(const Arguments& args) {
             each = (groups + grid_blocks() * warps - 1) / (grid_blocks() * warps);
   const i64 first = (block_index() * warps + thread_index() / kWarp) * each;
   int found = 0;
+  const i64 end = first + each < groups ? first + each : groups;
   i64 last_before = offsets.at(first * kWarp - 1, first > 0 && first < groups && lane == 0);
-  for (i64 group = first; group < first + each && group < groups; ++group) {
-    const i64 row = group * kWarp + lane;
-    const bool present = row <= layout.segments;
-    const i64 at = offsets.at(row, present);
-    const i64 left = shuffle(at, (lane + kWarp - 1) % kWarp, kWarp);
-    const i64 before = lane == 0 ? last_before : left;
-    last_before = left;  // in lane 0, that of lane 31
-    const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
-    if ((present && !rises) || (row == layout.segments && at != layout.n)) found |= status::wrong;
-    if (present && row > 0 && at - before > kTile) found |= status::longer;
-    global_store(begin_of(args, row), static_cast<Begin>((row + at) & (kTile - 1)), row < layout.segments);
-    // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp writes
-    // them together, since a long row has many. The offset of the end stands for that of a row after the last tile.
-    const i64 low = row == 0 ? 0 : tile_of(row - 1 + before) + 1;
-    const i64 high = row == layout.segments ? tiles : tile_of(row + at);
-    for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
-      const int source = lowest_bit(some);
-      const i64 last = shuffle(high, source, kWarp);
-      const FirstRow entry = {shuffle(row, source, kWarp), shuffle(at, source, kWarp)};
-      for (i64 tile = shuffle(low, source, kWarp) + lane; tile <= last && tile <= tiles; tile += kWarp) {
-        global_store(first_row_of(args, tile), entry, true);
+  for (i64 group = first; group < end; group += kAhead) {
+    i64 ahead[kAhead];
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      const i64 row = (group + u) * kWarp + lane;
+      ahead[u] = offsets.at(row, group + u < end && row <= layout.segments);
+    }
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      if (group + u >= end) break;
+      const i64 row = (group + u) * kWarp + lane, at = ahead[u];
+      const bool present = row <= layout.segments;
+      const i64 left = shuffle(at, (lane + kWarp - 1) % kWarp, kWarp);
+      const i64 before = lane == 0 ? last_before : left;
+      last_before = left;  // in lane 0, that of lane 31
+      const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
+      if ((present && !rises) || (row == layout.segments && at != layout.n)) found |= status::wrong;
+      if (present && row > 0 && at - before > kTile) found |= status::longer;
+      global_store(begin_of(args, row), static_cast<Begin>((row + at) & (kTile - 1)), row < layout.segments);
+      // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp
+      // writes them together, since a long row has many. The offset of the end stands for that of a row after the last
+      // tile.
+      const i64 low = row == 0 ? 0 : tile_of(row - 1 + before) + 1;
+      const i64 high = row == layout.segments ? tiles : tile_of(row + at);
+      for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
+        const int source = lowest_bit(some);
+        const i64 last = shuffle(high, source, kWarp);
+        const FirstRow entry = {shuffle(row, source, kWarp), shuffle(at, source, kWarp)};
+        for (i64 tile = shuffle(low, source, kWarp) + lane; tile <= last && tile <= tiles; tile += kWarp) {
+          global_store(first_row_of(args, tile), entry, true);
+        }
       }
     }
   }

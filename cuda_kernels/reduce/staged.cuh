@@ -17,7 +17,8 @@ class Staged {
   static_assert(kOutputs == 1, "the results replace the first input, so there is one output");
   static constexpr int kAcc = static_cast<int>(sizeof(Acc));
   static constexpr int kPack = kVec * kAcc < 16 ? kVec : 16 / kAcc;  // values of one shared memory access
-  static constexpr int kLoadsInFlight = 4;  // global loads that a thread issues before it uses one
+  // Vectors of an input that a thread loads before it uses one: a warp's chunk, if that fits in registers.
+  static constexpr int kLoadsInFlight = kItems / kVec < 8 ? kItems / kVec : 8;
   using Pack = Vec<Acc, kPack>;
 
  public:
@@ -36,7 +37,35 @@ class Staged {
   CSM_DEVICE void put(int input, int place, Acc value) const { Shared<Acc>(0).store(input * Room + place, value); }
 
   // Copies the inputs to shared memory, and the results back. The whole block calls them.
-  CSM_DEVICE void read(const Arguments& args, const Row& row) const { read_inputs(args, row); }
+  CSM_DEVICE void read(const Arguments& args, const Row& row) const {
+    constexpr int kStep = Threads * kVec;
+    int apart = -1;  // an element outside of whole vectors: on its way together with them
+    Acc at_end[kInputs][1];
+    ragged([&](int i, bool wanted) {
+      load_inputs(args, row, i, 0, wanted, at_end);
+      apart = wanted ? i : -1;
+    });
+    for (int first = thread_index() * kVec; first < whole_; first += kLoadsInFlight * kStep) {
+      Acc got[kLoadsInFlight][kInputs][kVec];
+#pragma unroll
+      for (int u = 0; u < kLoadsInFlight; ++u) {
+        const int i = first + u * kStep;
+        load_inputs(args, row, before_, i, i < whole_, got[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kLoadsInFlight; ++u) {
+        const int i = first + u * kStep;
+#pragma unroll
+        for (int k = 0; k < kInputs; ++k) {
+          if (i < whole_) store_vector(k, shift_ + before_ + i, got[u][k]);
+        }
+      }
+    }
+    if (apart >= 0) {
+#pragma unroll
+      for (int k = 0; k < kInputs; ++k) put(k, shift_ + apart, at_end[k][0]);
+    }
+  }
   CSM_DEVICE void write(const Arguments& args, const Row& row) const {
     using T = Type<kFirstOutput>;
     for (int i = thread_index() * kVec; i < whole_; i += Threads * kVec) {
@@ -73,30 +102,13 @@ class Staged {
     else return start + element_offset<Operand>(args, begin_ + first) + i * static_cast<int>(sizeof(Type<Operand>));
   }
 
-  template <int Operand = 0>
-  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) const {
+  // Element first + i of the range and its neighbours, of every input.
+  template <int Operand = 0, int kCount>
+  CSM_DEVICE void load_inputs(const Arguments& args, const Row& row, int first, int i, bool wanted,
+                              Acc (&got)[kInputs][kCount]) const {
     if constexpr (Operand < kInputs) {
-      using T = Type<Operand>;
-      constexpr int kStep = Threads * kVec;
-      for (int first = thread_index() * kVec; first < whole_; first += kLoadsInFlight * kStep) {
-        Acc got[kLoadsInFlight][kVec];
-#pragma unroll
-        for (int u = 0; u < kLoadsInFlight; ++u) {
-          const int i = first + u * kStep;
-          load<T, Neutral::zero>(address<Operand>(args, row, before_, i), i < whole_, got[u]);
-        }
-#pragma unroll
-        for (int u = 0; u < kLoadsInFlight; ++u) {
-          const int i = first + u * kStep;
-          if (i < whole_) store_vector(Operand, shift_ + before_ + i, got[u]);
-        }
-      }
-      ragged([&](int i, bool wanted) {
-        Acc got[1];
-        load<T, Neutral::zero>(address<Operand>(args, row, i, 0), wanted, got);
-        if (wanted) put(Operand, shift_ + i, got[0]);
-      });
-      read_inputs<Operand + 1>(args, row);
+      load<Type<Operand>, Neutral::zero>(address<Operand>(args, row, first, i), wanted, got[Operand]);
+      load_inputs<Operand + 1>(args, row, first, i, wanted, got);
     }
   }
 

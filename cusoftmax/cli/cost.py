@@ -74,6 +74,7 @@ def as_json(found: Cost, measured: Sequence[measured.Measured] = ()) -> dict[str
         "least_bytes": plan.least_bytes,
         "predicted_seconds": found.seconds,
         "predicted_fraction_of_copy": found.fraction_of_copy,
+        "predicted_fraction_of_bandwidth": found.fraction_of_bandwidth,
         "predicted_limiter": found.limiter,
         "level2_bandwidth": chip.l2_bandwidth,
         "level2_bandwidth_source": chip.l2_bandwidth.source,
@@ -125,9 +126,13 @@ def show(console: Console, found: Cost) -> None:
         markup=False,
     )
     console.print(_table(found))
+    waits = (
+        f" of {_time(found.copy_seconds)}, one wait for memory ({found.fraction_of_bandwidth:.0%} "
+        "of a large one's bandwidth)"
+    ) * found.copy_is_short
     console.print(
-        f"predicted: {_time(found.seconds)}, {found.fraction_of_copy:.0%} of a copy's speed; "
-        f"limiter: {found.limiter}",
+        f"predicted: {_time(found.seconds)}, {found.fraction_of_copy:.0%} of a copy's speed"
+        f"{waits}; limiter: {found.limiter}",
         style="bold",
         markup=False,
     )

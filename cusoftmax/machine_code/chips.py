@@ -74,6 +74,13 @@ class Chip:
     blocks: int
     rates: dict[str, float]
 
+    def copy_seconds(self, nbytes: float) -> float:
+        """Return the time of a kernel that copies, and so moves that many bytes.
+
+        It waits for memory once, as any kernel that loads what it stores.
+        """
+        return max(nbytes / self.copy_bandwidth, self.latency / self.clock)
+
     @staticmethod
     def of(device: DeviceSpec) -> Chip:
         """Return the rates of a GPU by its name, or if that is unknown by its architecture."""

@@ -120,13 +120,24 @@ class Cost:
 
     @property
     def copy_seconds(self) -> float:
-        """Time of a copy that moves the fewest bytes the problem needs."""
-        return self.plan.least_bytes / self.chip.copy_bandwidth
+        """Time of a kernel that copies, and moves the fewest bytes the problem needs."""
+        return self.chip.copy_seconds(self.plan.least_bytes)
 
     @property
     def fraction_of_copy(self) -> float:
         """Predicted speed divided by the speed of that copy."""
         return self.copy_seconds / self.seconds if self.launches else 1.0
+
+    @property
+    def fraction_of_bandwidth(self) -> float:
+        """The fewest bytes over the predicted time, as a part of a large copy's bandwidth."""
+        share = self.plan.least_bytes / self.chip.copy_bandwidth / self.copy_seconds
+        return self.fraction_of_copy * share
+
+    @property
+    def copy_is_short(self) -> bool:
+        """Whether the copy's time is its wait for memory, so that both fractions differ by 1 %."""
+        return self.fraction_of_bandwidth < 0.99 * self.fraction_of_copy
 
     @property
     def slowest(self) -> KernelCost:

@@ -22,12 +22,25 @@ class ExecutedLine:
     warps: int
 
 
-def totals_of(lines: Sequence[ExecutedLine]) -> Mapping[str, float]:
-    """Return how many instructions a warp executed: shuffles, and under ``""`` the others.
+# What machine code has as often as PTX, by how the names of PTX begin.
+_SAME = {
+    "shfl": "SHFL",
+    "ld.global": "LDG",
+    "st.global": "STG",
+    "ld.shared": "LDS",
+    "st.shared": "STS",
+}
 
-    Machine code has the shuffles of its PTX, and 0.7 to 1.0 times as many others.
+
+def totals_of(lines: Sequence[ExecutedLine]) -> Mapping[str, float]:
+    """Return how many instructions a warp executed: those of `_SAME`, under ``""`` the others.
+
+    Machine code has the shuffles and accesses of its PTX, and 0.7 to 1.0 times as many others.
     """
     warps = max(lines[0].warps, 1)
-    shuffles = sum(line.warps for line in lines if line.name.startswith("shfl"))
-    whole = sum(line.warps for line in lines if line.name != "block")
-    return {"SHFL": shuffles / warps, "": (whole - shuffles) / warps}
+    totals = dict.fromkeys((*_SAME.values(), ""), 0.0)
+    for line in lines:
+        if line.name != "block":
+            stem = next((x for name, x in _SAME.items() if line.name.startswith(name)), "")
+            totals[stem] += line.warps / warps
+    return totals

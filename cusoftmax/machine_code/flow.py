@@ -72,12 +72,16 @@ class Walk:
         All loops.
     unknown : int
         How many of them have an unknown length.
+    waits : float
+        How often a warp waits for memory, over how often the path says so: where the number of
+        instructions is known otherwise, it waits as often as it loads.
     """
 
     path: Path
     beside: Path
     loops: tuple[Loop, ...]
     unknown: int
+    waits: float = 1.0
 
     @property
     def executed(self) -> Path:
@@ -103,7 +107,8 @@ class Walk:
             [(x, n * factors[x.stem if x.stem in totals else ""]) for x, n in part]
             for part in (self.path, self.beside)
         )
-        return Walk(path, beside, self.loops, 0)
+        waits = factors.get("LDG", 1.0) / (factors.get("", 1.0) or 1.0)
+        return Walk(path, beside, self.loops, 0, waits)
 
 
 def walk(
@@ -119,8 +124,9 @@ def walk(
     code : sequence of Instruction
         In order of address.
     loop_counts : callable
-        Returns the rounds of a `Loop`, or None if they are unknown: it then counts as one round,
-        and in `Walk.unknown`.
+        Returns the rounds of a `Loop`, or None if they are unknown: it then runs as often as warps
+        entered its blocks, or, where that is unknown too, counts as one round and in
+        `Walk.unknown`.
     base : int
         Address of the first instruction: jumps name their target by address.
     entered : callable, optional
@@ -133,10 +139,13 @@ def walk(
     def rounds(loop: Loop) -> float:
         nonlocal unknown
         said = loop_counts(loop)
+        if said is None and loop.header in counted:
+            around = counted.get(loop.parent.header, 0.0) if loop.parent else 1.0
+            said = counted[loop.header] / around if around else 0.0
         unknown += said is None
         return 1.0 if said is None else said
 
-    shares = _shares(graph, roots, entered(graph)) if entered else {}
+    shares, counted = _shares(graph, roots, entered(graph)) if entered else ({}, {})
     path, beside = _LongestPath(graph, rounds, shares).whole(roots)
     return Walk(path, beside, tuple(_flattened(roots)), unknown)
 
@@ -186,9 +195,13 @@ def _always_before(before: Mapping[int, Sequence[int]], starts: Collection[int])
 
 def _shares(
     graph: BlockGraph, roots: Sequence[Loop], entered: Mapping[int, float]
-) -> dict[int, float]:
-    """Return the part of the rounds of the loop around it, or of all warps, that enter a block."""
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the part of the rounds of the loop around it, or of all warps, that enter a block.
+
+    And the rounds of each loop, by header, if a block of its own says how many.
+    """
     shares: dict[int, float] = {}
+    counted: dict[int, float] = {}
 
     def note(blocks: set[int], loops: Sequence[Loop], header: int | None) -> None:
         own = blocks.difference(*(loop.blocks for loop in loops))
@@ -198,12 +211,14 @@ def _shares(
             rounds = 1.0
         elif header in times:  # it may be entered once more, to leave the loop
             rounds = min(rounds or times[header], times[header])
+        if header is not None and times:
+            counted[header] = rounds
         shares.update({b: min(1.0, n / rounds) if rounds else 0.0 for b, n in times.items()})
         for loop in loops:
             note(loop.blocks, loop.children, loop.header)
 
     note(set(range(len(graph.blocks))), roots, None)
-    return shares
+    return shares, counted
 
 
 class BlockGraph:

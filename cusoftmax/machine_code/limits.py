@@ -187,9 +187,9 @@ def limits(
     times["memory"] = moved / chip.copy_bandwidth
     times["level2"] = through_level2 / chip.l2_bandwidth
     working = max(cycles.values(), default=0.0) * warps
-    lone = lone_warp_cycles(found, int(chip.latency))
-    waits = lone - lone_warp_cycles(found, 0)  # of a warp, for memory
-    lone = max(lone, waits + working)
+    computing = lone_warp_cycles(found, 0)
+    waits = (lone_warp_cycles(found, int(chip.latency)) - computing) * found.waits  # for memory
+    lone = waits + max(computing, working)
     overlapping = max(1, min(resident.blocks, busiest))
     # A block starts as soon as another ends, so blocks do not run in whole rounds.
     one_by_one = busiest * lone / chip.clock

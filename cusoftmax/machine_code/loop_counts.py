@@ -45,6 +45,8 @@ class _LaunchLoops:
         moves = loop.has("LDG") or loop.has("STG")
         if loop.depth == 0 and (moves or loop.has("LDS")):
             return self._units()
+        if self.pattern == "segment":  # as often as the data say
+            return None
         if self.pattern == "group" and loop.depth == 1 and loop.has("LDS"):
             return self._rows_of_a_thread()
         if self.pattern == "column" and self.stage != 2 and self._is_staged():

@@ -469,7 +469,7 @@ def _segment(builder: PlanBuilder) -> Plan:
     units = tiles * problem.rows
     seen = tuning.CHECK_THREADS * tuning.CHECKED  # offsets that a block checks
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
-    staged = builder.values * (2 * tile + builder.group) * builder.acc_bytes
+    staged = builder.values * ((2 * tile + builder.group) * builder.acc_bytes + 32)
     lists = warps * (2 * warps * 8 + 4)
     looked_up = 8 + 6 * 8
     shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
@@ -495,7 +495,9 @@ def _segment(builder: PlanBuilder) -> Plan:
         )
         if stage == 0:
             return Launch(kernel, checkers, threads, threads // WARP * 4)
-        return Launch(kernel, min(units, MAX_GRID), threads, shared)
+        # There are few rows longer than a tile, mostly none: blocks that look for one, and find it.
+        most = tuning.SEGMENT_LONGER_BLOCKS * builder.device.sm_count if stage > 1 else MAX_GRID
+        return Launch(kernel, min(units, most), threads, shared)
 
     longer = problem.n > tile
     nodes = 2 * units * builder.node_bytes if longer else 0
@@ -506,7 +508,7 @@ def _segment(builder: PlanBuilder) -> Plan:
         reads=2 if longer else 1,
         workspace=sum(
             ceil_div(part, SECTOR_BYTES) * SECTOR_BYTES
-            for part in (checkers + 1, 16 * (tiles + 1), 2 * problem.segments)
+            for part in (checkers, 1, 16 * (tiles + 1), 2 * problem.segments)
         )
         + nodes,
         checkers=checkers,

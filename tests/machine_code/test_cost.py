@@ -257,6 +257,17 @@ def test_a_real_kernel(group: cost.Cost) -> None:
     assert group.seconds == pytest.approx(group.plan.least_bytes / 3.0e12)
 
 
+def test_no_copy_is_faster_than_memory_answers(group: cost.Cost) -> None:
+    chip = Chip.named("H100")
+    assert chip.copy_seconds(3e6) == 1e-6
+    assert chip.copy_seconds(3e3) == pytest.approx(700 / 1.98e9)
+    assert not group.copy_is_short and group.fraction_of_bandwidth == group.fraction_of_copy
+    few = cost.cost(plan_of("softmax", "float16", (4, 1024), -1, 90))
+    assert few.copy_is_short and few.fraction_of_copy < 1
+    moved = few.plan.least_bytes / few.seconds
+    assert few.fraction_of_bandwidth == pytest.approx(moved / chip.copy_bandwidth)
+
+
 def test_path_and_compile_gate_count_alike(group: cost.Cost) -> None:
     """Straight-line code: the gate's static count, but for the entry and the one loop's end."""
     static = machine_code.inspect(group.plan.launches[0].kernel, 90).per_element
