@@ -771,6 +771,14 @@ MUTATIONS = (
         (Probe("block", "gumbel_softmax", "float32", (3, 2000)),),
     ),
     Mutation(
+        "gumbel: of a 16-bit result, the error of lg2.approx where u is near 1",
+        BOUND,
+        "numeric/gumbel.cuh",
+        "kNear = 0xe0000000u",
+        "kNear = 0xffffff00u",
+        (Probe("block", "gumbel_softmax", "float16", (200, 2000)),),
+    ),
+    Mutation(
         "sample: a row's noise for all that a block takes side by side",
         BOUND,
         "patterns/topk_column.cuh",

@@ -79,7 +79,7 @@ constexpr int kSlots = CSM_SLOTS;   // places of the sorted list that a lane hol
 
 // What a variant of an operation does in addition. The operation's file says what each means there.
 namespace feature {
-enum { soft = 1, smooth = 2, capped = 4, scaled = 8, biased = 16, masked = 32, causal = 64, noisy = 128 };
+enum { soft = 1, smooth = 2, capped = 4, scaled = 8, biased = 16, masked = 32, causal = 64, noisy = 128, cold = 256 };
 }
 CSM_DEVICE constexpr bool has(int feature) { return ((CSM_FEATURES)&feature) != 0; }
 

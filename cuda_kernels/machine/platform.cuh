@@ -345,6 +345,12 @@ CSM_DEVICE float exp2_approx(float a) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(a));
   return result;
 }
+// lg2 |a|, within 2^-22 for 1/2 < |a| < 2, with a relative error of at most 2^-22 elsewhere. A sign costs nothing here.
+CSM_DEVICE float log2_approx(float a) {
+  float result;
+  asm("{ .reg .f32 size; abs.f32 size, %1; lg2.approx.ftz.f32 %0, size; }" : "=f"(result) : "f"(a));
+  return result;
+}
 // 1 / a within one unit in the last place; of a double rounded.
 CSM_DEVICE float reciprocal_approx(float a) {
   float result;

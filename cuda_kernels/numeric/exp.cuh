@@ -126,7 +126,7 @@ struct Reference {
 };
 constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 && kPicked == 0 && !kCountsOnes &&
                           kSixteenBits<Type<0>> &&
-                          !has(feature::scaled | feature::biased | feature::noisy | feature::capped);
+                          !has(feature::scaled | feature::biased | feature::cold | feature::capped);
 // log2 e. From 2^23 on, which bfloat16 has, distinct logits are so far apart that any base will do: with 2 the largest
 // one's product is exact and finite.
 CSM_DEVICE Acc exponent_per_logit(Acc m) {

@@ -3,8 +3,9 @@
 //
 // u is (bits + ½)·2^-32 (float) or 2^-53 (double), so it is neither 0 nor 1. −ln u is an exponential variable; for u
 // near 1, which gives the largest g, it is nearly 1 − u. So the smaller of u and 1 − u is kept, which has more digits.
-// There is only correctly rounded arithmetic here and no approximate instruction, whose results differ between GPUs:
-// the same element has the same noise everywhere. The error of g is at most three unit roundoffs of 1 + |g|.
+// gumbel() has only correctly rounded arithmetic and no approximate instruction, whose results differ between GPUs: the
+// same element has the same noise everywhere. The error of g is at most three unit roundoffs of 1 + |g|. 16-bit results
+// take the logarithms by lg2.approx, with an error of up to eleven (docs/derivation.md).
 #pragma once
 
 #include "numeric/log.cuh"
@@ -48,11 +49,16 @@ struct Uniform {
   }
 };
 
-// That of element start + step of a row. As in RowWords, `step` is a compile-time constant after unrolling.
+// The word of element start + step of a row, of those that have one. As in RowWords, `step` is a compile-time constant
+// after unrolling.
+CSM_DEVICE u32 random_word(const i64* keys, i64 row, i64 start, int step) {
+  const RowWords words(keys, row, start, step);
+  return words[words.index];
+}
+// The uniform number of element start + step.
 CSM_DEVICE Uniform uniform(const i64* keys, i64 row, i64 start, int step) {
-  if constexpr (kSingle) {  // one word an element
-    const RowWords words(keys, row, start, step);
-    const int bits = static_cast<int>(words[words.index]);
+  if constexpr (kSingle) {
+    const int bits = static_cast<int>(random_word(keys, row, start, step));
     return {fused(static_cast<float>(bits ^ bits >> 31), 0x1p-32f, 0x1p-33f), bits < 0};
   } else {  // two words an element, the lower half first
     const RowWords words(keys, row, 2 * start, 2 * step);
@@ -72,15 +78,40 @@ CSM_DEVICE Pair minus_gumbel(Uniform low, Uniform high) {
   return log_of_parts({c.exponent, d.exponent}, Pair(c.fraction, d.fraction) - Pair(Acc(1)));
 }
 
-// The noise of element start + step of a row; and −1 times that of this one and the next.
+// The noise of element start + step of a row.
 CSM_DEVICE Acc gumbel(const i64* keys, i64 row, i64 start, int step) {
   const Uniform u = uniform(keys, row, start, step);
   Acc minus, same;
   minus_gumbel(u, u).get(minus, same);
   return -minus;
 }
-CSM_DEVICE Pair minus_gumbel_of_two(const i64* keys, i64 row, i64 start, int step) {
-  return minus_gumbel(uniform(keys, row, start, step), uniform(keys, row, start, step + 1));
+
+// lg2(−lg2 u) of two words, by lg2.approx. That has an absolute error where u is next to 1: there lg2 u = v·q(v), with
+// v = 1 − u ≤ 1/8 and q by Lawson's weighted least squares, relative error 2^-20.9.
+CSM_DEVICE Pair fast_logarithm(u32 low, u32 high) {
+  constexpr Acc kQ[] = {-0x1.71546ap+0, -0x1.716ba8p-1, -0x1.e55cd8p-2, -0x1.c791eep-2};
+  constexpr u32 kNear = 0xe0000000u;
+  const bool low_near = low >= kNear, high_near = high >= kNear;
+  const Pair integer(static_cast<Acc>(low_near ? ~low : low), static_cast<Acc>(high_near ? ~high : high));
+  const Pair near = fused(integer, Pair(Acc(0x1p-32)), Pair(Acc(0x1p-33)));  // v, or u
+  Pair q = Pair(kQ[3]);
+#pragma unroll
+  for (int i = 2; i >= 0; --i) q = fused(q, near, Pair(kQ[i]));
+  Acc a, b, first, second;
+  near.get(a, b);
+  (near * q).get(first, second);
+  return {log2_approx(low_near ? first : log2_approx(a)), log2_approx(high_near ? second : log2_approx(b))};
+}
+
+// x + g of elements start + step and start + next. If kFast, −ln(ln 2) less.
+template <bool kFast>
+CSM_DEVICE Pair plus_gumbel(Pair x, const i64* keys, i64 row, i64 start, int step, int next) {
+  if constexpr (kFast) {
+    return fused(fast_logarithm(random_word(keys, row, start, step), random_word(keys, row, start, next)),
+                 Pair(-ExpC::kLn2), x);
+  } else {
+    return x - minus_gumbel(uniform(keys, row, start, step), uniform(keys, row, start, next));
+  }
 }
 
 // In float, a bound of `factor` times the noise as it is computed of a random word: g ≤ −ln(1 − u), since −ln u ≥ 1 −

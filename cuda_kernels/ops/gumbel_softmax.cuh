@@ -1,7 +1,8 @@
 // gumbel_softmax: softmax of z_i = (x_i + g_i) / T, where g_i is standard Gumbel noise and T the temperature.
 //
-// The noise follows from the seed, the row's number and the element's place in the row, and from nothing else.
-// Summed over the row: exp(z_j).
+// The noise follows from the seed, the row's number and the element's place in the row, and from nothing else. 16-bit
+// results have it less precisely; not with the feature cold, a temperature that would magnify the error. Summed over
+// the row: exp(z_j).
 #pragma once
 
 #include "numeric/gumbel.cuh"
@@ -14,13 +15,17 @@ struct Op : Softmax {
 
   // −inf stays −inf, and its result is 0.
   CSM_DEVICE static void enter(Element& x, Place place, const RowContext& context) {
-    const Acc noise = gumbel(context.options(kSeed), context.row, place.start, place.step);
-    x[0] = (x[0] + noise) * context.number(kPerTemperature);
+    Acc same;
+    entered(Pair(x[0]), place, place.step, context).get(x[0], same);
   }
   static constexpr bool kEntersPairs = true;
   CSM_DEVICE static Pair enter(Pair x, Place place, const RowContext& context) {
-    const Pair minus = minus_gumbel_of_two(context.options(kSeed), context.row, place.start, place.step);
-    return (x - minus) * Pair(context.number(kPerTemperature));
+    return entered(x, place, place.step + 1, context);
+  }
+  CSM_DEVICE static Pair entered(Pair x, Place place, int next, const RowContext& context) {
+    constexpr bool kFast = kFastExp && !has(feature::cold);
+    return plus_gumbel<kFast>(x, context.options(kSeed), context.row, place.start, place.step, next) *
+           Pair(context.number(kPerTemperature));
   }
 };
 

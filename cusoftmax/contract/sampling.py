@@ -21,14 +21,14 @@ def softmax(x: Any, axis: int, **out: Any) -> Any:
     return cs.gumbel_softmax(x, axis, seed=SEED, temperature=TEMPERATURE, **out)
 
 
-def softmax_exact(x: Array, axis: int) -> Array:
+def softmax_exact(x: Array, axis: int, temperature: float = TEMPERATURE) -> Array:
     """Return the same, with the same noise, in extended precision."""
     return reference.gumbel_softmax(
-        x, axis, seed=SEED, temperature=TEMPERATURE, single=_single(x), extended=True
+        x, axis, seed=SEED, temperature=temperature, single=_single(x), extended=True
     )
 
 
-def softmax_tolerance(x: Array, axis: int) -> Array:
+def softmax_tolerance(x: Array, axis: int, temperature: float = TEMPERATURE) -> Array:
     """Return the error of ``y = softmax(z)`` from the rounding of ``z = (x + g) / T``.
 
     With the roundoff `u` of the compute dtype, the noise has an error of ``3u (1 + |g|)``, the sum
@@ -37,9 +37,9 @@ def softmax_tolerance(x: Array, axis: int) -> Array:
     """
     z, restore = reference.perturbed(x, axis, SEED, _single(x))
     g, _ = reference.perturbed(np.zeros_like(x), axis, SEED, _single(x))
-    y, _ = reference.rows_of(softmax_exact(x, axis), axis=axis)
+    y, _ = reference.rows_of(softmax_exact(x, axis, temperature), axis=axis)
     with np.errstate(all="ignore"):
-        moved = np.where(np.isfinite(z), (1 + abs(g) + abs(z)) / TEMPERATURE, 0)
+        moved = np.where(np.isfinite(z), (1 + abs(g) + abs(z)) / temperature, 0)
         moved = 3 * _roundoff(x) * moved
         return restore(y[0] * (moved + (y[0] * moved).sum(axis=-1, keepdims=True)), True)
 

@@ -73,6 +73,15 @@ inline float approximate_reciprocal(u64 seed, float a) {
   return off_by(seed, same_bits<u32>(a), right, 1);
 }
 
+// lg2.approx: within 2^-22 absolutely for 1/2 < a < 2, relatively elsewhere.
+inline float approximate_log2(u64 seed, float a) {
+  const double right = __builtin_log2(static_cast<double>(a));
+  const u32 bits = same_bits<u32>(a);
+  if (!(a > 0) || bits == 0x7f800000u) return static_cast<float>(right);
+  const double reach = 0x1p-22 - 0x1p-24 - 0x1p-30;  // rounding takes up to 2^-24
+  return static_cast<float>(right + reach * (a > 0.5f && a < 2 ? 1.0 : right) * drawn_error(seed, bits));
+}
+
 // While it lives, float32 subnormals are flushed to zero if `wanted`, as -ftz=true does on the device. Its end restores
 // the processor's old state.
 class FlushSubnormals {

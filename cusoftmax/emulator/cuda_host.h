@@ -196,6 +196,7 @@ CSM_DEVICE void count_or_add(T term, T one, T& ones, T& others) {
   (term == one ? ones : others) += term == one ? T(1) : term;
 }
 CSM_DEVICE float exp2_approx(float a) { return machine->exp2_approx(a); }
+CSM_DEVICE float log2_approx(float a) { return machine->log2_approx(magnitude(a)); }
 CSM_DEVICE float reciprocal_approx(float a) { return machine->reciprocal_approx(a); }
 CSM_DEVICE double reciprocal_approx(double a) { return 1.0 / a; }
 

@@ -63,6 +63,7 @@ struct Machine {
   void (*fail)(const char* message, int line, const char* file);
 
   float (*exp2_approx)(float);
+  float (*log2_approx)(float);
   float (*reciprocal_approx)(float);
 };
 

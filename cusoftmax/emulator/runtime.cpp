@@ -14,6 +14,7 @@ void fail_here(const char* message, int line, const char* file) {
   fail(self(), "%s (%s)", message, where(site_of(line, file)).text);
 }
 float approximate_exp2(float a) { return perturbed_exp2(rt.machine.seed, a); }
+float near_log2(float a) { return approximate_log2(rt.machine.seed, a); }
 float near_reciprocal(float a) { return approximate_reciprocal(rt.machine.seed, a); }
 
 // Sets up the runtime for a launch. False if the launch cannot run.
@@ -40,6 +41,7 @@ bool prepare(const Launch& launch) {
                        may_switch_warp,
                        fail_here,
                        approximate_exp2,
+                       near_log2,
                        near_reciprocal};
   if (launch.block < 1 || launch.block > kMaxBlockThreads || launch.grid < 1 || launch.cluster < 1 ||
       launch.cluster > kMaxClusterBlocks || launch.grid % launch.cluster) {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cusoftmax.operations.options import COLDEST, round_keys
+from cusoftmax.operations.options import COLD, COLDEST, round_keys
 from cusoftmax.planning import checks
 from cusoftmax.planning.checks import is_array
 from cusoftmax.runtime import launch
@@ -71,12 +71,13 @@ def gumbel_softmax(
     -----
     The noise of an element depends on `seed`, the number of its row (in C order over the other
     axes) and its index along `axis`; not on the number of rows, the strides, the dtype of `x` or
-    the GPU. The only exception is float64 arithmetic, whose noise has more digits. Whether it is
-    used depends on the dtypes of `x` and of the result; at temperature 0, only on that of `x`.
+    the GPU. The only exceptions are float64 arithmetic, whose noise has more digits, and 16-bit
+    results, whose noise may be off by 2**-20 of ``1 + abs(g)``. Which arithmetic is used depends on
+    the dtypes of `x` and of the result; at temperature 0, only on that of `x`.
 
     At temperature 1 the largest element is at the index that ``sample(x, axis, seed=seed)`` draws,
-    unless several elements round to the largest one in the result's dtype, or the result's dtype
-    makes the arithmetic float64 and that of `x` does not.
+    unless several elements round to the largest one in the result's dtype (16-bit results: or next
+    to it), or the result's dtype makes the arithmetic float64 and that of `x` does not.
 
     A logit of -inf has probability 0. A row is NaN if it has a NaN or a +inf, or only -inf, or if
     an ``(x + g) / temperature`` overflows.
@@ -97,9 +98,8 @@ def gumbel_softmax(
     key = _seed("gumbel_softmax", seed)
     t = checks.accepted_number("gumbel_softmax", "temperature", temperature)
     if t >= COLDEST:
-        return launch.run(
-            "gumbel_softmax", (x,), axis, dtype, out, options=(*round_keys(key), 1.0 / t)
-        )
+        op = "gumbel_softmax" if t >= COLD else "gumbel_softmax_cold"
+        return launch.run(op, (x,), axis, dtype, out, options=(*round_keys(key), 1.0 / t))
     return _coldest(x, axis, dtype, out, key)  # type: ignore[no-any-return]
 
 

@@ -34,7 +34,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
     "shared store": (("st.shared",), ("STS", "ST"), 4),
     "shuffle": (("shfl",), ("SHFL",), 8),
     "barrier": (("bar.sync", "barrier.cluster"), ("BAR", "UCGABAR_ARV", "UCGABAR_WAIT"), 8),
-    "special": (("ex2", "rcp"), ("MUFU",), 8),
+    "special": (("ex2", "lg2", "rcp"), ("MUFU",), 8),
     "rounding": (("cvt.rzi.f32.f32", "cvt.rzi.f64.f64"), ("FRND",), 4),
     "pair": ((), ("FADD2", "FMUL2", "FFMA2"), 1),
     "double": ((), ("DADD", "DMUL", "DFMA"), 1),

@@ -13,6 +13,8 @@ class LowWord(float):
 # only the largest element has a result other than 0. A higher one is refused: 1 / T would be
 # flushed to zero, and logits would no longer matter.
 COLDEST, HOTTEST = 2.0**-100, 2.0**100
+# Below it, the noise of a 16-bit result is as precise as that of a float32 one.
+COLD = 1 / 32
 
 # The keys of the rounds of the generator of noise (``numeric/philox.cuh``), the first of which is
 # the seed: two words of 32 bits, to each of which a constant is added from one round to the next.

@@ -82,6 +82,16 @@ _TOPK = Operation(
     one_axis=True,
     relative=1,
 )
+_GUMBEL = Operation(
+    name="gumbel_softmax",
+    inputs=("x",),
+    formula="y_i = exp(z_i - m) / sum_j exp(z_j - m), with m = max_j z_j, "
+    "z = (x + g) / T and g Gumbel noise",
+    relative=1,
+    one_axis=True,
+    ordered=True,
+    options=(*ROUND_KEYS, "per_temperature"),
+)
 _SAMPLE = Operation(
     name="sample",
     inputs=("x",),
@@ -222,16 +232,7 @@ OPERATIONS = {
             source="topk_softmax",
             public="topk_softmax",
         ),
-        Operation(
-            name="gumbel_softmax",
-            inputs=("x",),
-            formula="y_i = exp(z_i - m) / sum_j exp(z_j - m), with m = max_j z_j, "
-            "z = (x + g) / T and g Gumbel noise",
-            relative=1,
-            one_axis=True,
-            ordered=True,
-            options=(*ROUND_KEYS, "per_temperature"),
-        ),
+        _GUMBEL,
         _SAMPLE,
     )
 }
@@ -264,6 +265,14 @@ PARTS = {operation.name: operation for operation in cross_entropy_variants()} | 
         # A draw without noise, and gumbel_softmax at a temperature of 0.
         replace(_SAMPLE, name="sample_argmax", source="sample", public="sample", features=()),
         replace(_SAMPLE, name="gumbel_argmax", source="sample", public="gumbel_softmax"),
+        # At temperatures that would magnify the error of a 16-bit result's noise.
+        replace(
+            _GUMBEL,
+            name="gumbel_softmax_cold",
+            source=_GUMBEL.name,
+            public=_GUMBEL.name,
+            features=("cold",),
+        ),
         # In float32 and float64: what the diagonal needs of each row, and the matrix made with it.
         Operation(
             name="softmax_others",

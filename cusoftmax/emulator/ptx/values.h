@@ -200,14 +200,6 @@ inline float rounded_up(double a) { return -rounded_down(-a); }
 
 // ---- approximate instructions ----
 
-// lg2.approx: within 2^-22 absolutely for 1/2 < a < 2, relatively elsewhere.
-inline float approximate_log2(u64 seed, float a) {
-  const double right = __builtin_log2(static_cast<double>(a));
-  const u32 bits = same_bits<u32>(a);
-  if (!(a > 0) || bits == 0x7f800000u) return static_cast<float>(right);
-  const double reach = 0x1p-22 - 0x1p-24 - 0x1p-30;  // rounding takes up to 2^-24
-  return static_cast<float>(right + reach * (a > 0.5f && a < 2 ? 1.0 : right) * drawn_error(seed, bits));
-}
 // div.full: within 2.
 inline float approximate_quotient(u64 seed, float a, float b) {
   const double right = static_cast<double>(a) / static_cast<double>(b);
