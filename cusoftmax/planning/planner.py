@@ -636,7 +636,8 @@ def _column_stream(builder: PlanBuilder, items: int, vector: int) -> Plan | None
     if not fitting:
         return None
     parked, each = fitting[-1], 1
-    while each < rounds and _fits(device, shared(2 * each, parked), resident):
+    # Leaves of half of the rounds at most wait in shared memory.
+    while 2 * each < rounds and _fits(device, shared(2 * each, parked), resident):
         each *= 2
     kernel = builder.kernel(
         "column",
