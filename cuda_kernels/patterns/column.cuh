@@ -394,6 +394,9 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
   const SharedNodes nodes(nodes_at, leaves * kColumns);
   const SharedNodes of_pieces(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * leaves * kColumns,
                               parts * kColumns);
+  for (int i = thread_index(); i < (parts - pieces) * kColumns; i += block_threads()) {
+    of_pieces.store(node_at(pieces + i / kColumns, i % kColumns), empty_node());
+  }
   ColumnTile<Op> part(0, 0);  // after the first pass, the elements of its last round
   DoubleWord m[kVec];
 #pragma unroll 1
@@ -417,18 +420,15 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
     if ((round + 1) % each == 0) {
       block_barrier();
       fold_columns(nodes, leaves);
-      if (walker == 0) {  // whose threads alone store to entry 0 again
+      if (walker == 0) {
 #pragma unroll
         for (int c = 0; c < kVec; ++c) {
           of_pieces.store(node_at(round / each, c * kLanes + lane), nodes.load(c * kLanes + lane));
         }
       }
+      block_barrier();
     }
   }
-  for (int i = thread_index(); i < (parts - pieces) * kColumns; i += block_threads()) {
-    of_pieces.store(node_at(pieces + i / kColumns, i % kColumns), empty_node());
-  }
-  block_barrier();
   fold_columns(of_pieces, parts);
 #pragma unroll 1
   for (int round = rounds - 1; round >= 0; --round) {
