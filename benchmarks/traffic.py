@@ -62,7 +62,7 @@ EXAMPLES = (
     PatternExample("split", "sm_80", (1, 131072)),
     PatternExample("column", "sm_80", (64, 96), 0),
     PatternExample("column, clusters", "sm_90", (2048, 192), 0),
-    PatternExample("column, long", "sm_75", (4096, 384), 0),
+    PatternExample("column, long", "sm_75", (4096, 256), 0),
 )
 
 

@@ -193,6 +193,8 @@ def kind(plan: Plan) -> str:
     words = [plan.pattern]
     if plan.cluster > 1:
         words.append(f"x{plan.cluster}")
+    if plan.pattern == "column" and plan.launches[0].kernel["CSM_STAGE"] == "5":
+        words.append("stream")
     if plan.launches[0].kernel["CSM_PARKS"] == "1":
         words.append("parked")
     if plan.pattern == "column" and len(plan.launches) > 1:

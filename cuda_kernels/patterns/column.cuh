@@ -12,14 +12,19 @@
 //             over its piece, folds the leaves and writes the node of its piece to the workspace;
 //   stage 2   a warp folds the nodes of one row; if there are no elements to write, it writes the row's values;
 //   stage 3   if there are, each block reads its piece again and writes it, and the row's values;
-//   stage 4   in place of stages 2 and 3, where pieces are few: each block folds the nodes of its rows itself.
+//   stage 4   in place of stages 2 and 3, where pieces are few: each block folds the nodes of its rows itself;
+//   stage 5   in place of all of them, where the level 2 cache holds the rows that are being read: a block passes over
+//             its rows twice, the second time from their end. The last round waits in registers, and with kParks
+//             layout.passes rounds before it in shared memory, as they were read. The leaves of layout.rounds rounds (a
+//             power of two) are folded together, and then the nodes of all these pieces.
 //
 // Where operands are staged, the block takes layout.passes times as many rows, or all that lie side by side: it copies
 // its part of these to shared memory at once (reduce/column_span.cuh), and makes a pass for each kColumns of them.
 //
 // Shared memory: that part of the rows, and their row inputs; a node for each walker and row of a pass; in a cluster
-// also a node for each block and row; in stage 3 a node for each row, in stage 4 for every fourth piece too. Workspace:
-// a node for each piece of each row, then a node for each row.
+// also a node for each block and row; in stage 3 a node for each row, in stage 4 for every fourth piece too; in stage 5
+// what is parked, a node for each leaf of layout.rounds rounds, and for each such piece. Workspace: a node for each
+// piece of each row, then a node for each row.
 //
 // Barriers, for each pass: one after the leaves are stored, one after each level of the fold, and one before shared
 // memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
@@ -32,7 +37,8 @@
 
 namespace csm {
 
-using Index = NthType<kStage == 0, i64, int>::type;  // of an element in its row
+constexpr bool kWholeRows = kStage == 0 || kStage == 5;  // a block or cluster has its rows to itself
+using Index = NthType<kWholeRows, i64, int>::type;       // of an element in its row
 
 // kItems elements of each of kVec neighbouring rows, in one thread's registers.
 template <class Op>
@@ -46,8 +52,15 @@ class ColumnTile {
 
   CSM_DEVICE void read(const Arguments& args, const Row& row, const ColumnSpan& span,
                        const RowContext (&context)[kVec]) {
+    fetch(args, row, span);
+    enter(context);
+  }
+  // The two parts of it: elements as memory has them, and as the operation takes them.
+  CSM_DEVICE void fetch(const Arguments& args, const Row& row, const ColumnSpan& span) {
     if (full()) read_inputs(args, row, span, [](int) { return true; });
     else read_inputs(args, row, span, [&](int i) { return wanted(i); });
+  }
+  CSM_DEVICE void enter(const RowContext (&context)[kVec]) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       if (!wanted(i)) break;  // later items are absent too, so the compiler can drop them
@@ -105,6 +118,38 @@ class ColumnTile {
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = adder.whole(k, adder.sum_of(k, node.s[k]));
     return node;
+  }
+
+  // Stores what fetch() has read to shared memory, from byte `at` on, or loads it again.
+  template <int Operand = 0>
+  CSM_DEVICE void park(int at) const {
+    if constexpr (Operand < kInputs) {
+      const int step = block_threads() * kVec * static_cast<int>(sizeof(Type<Operand>));
+      int place = at + thread_index() * kVec * static_cast<int>(sizeof(Type<Operand>));
+#pragma unroll
+      for (int i = 0; i < kItems; ++i, place += step) {
+        Acc give[kVec];
+#pragma unroll
+        for (int c = 0; c < kVec; ++c) give[c] = item_[i][c][Operand];
+        store<Type<Operand>>(place, true, give);
+      }
+      park<Operand + 1>(at + kItems * step);
+    }
+  }
+  template <int Operand = 0>
+  CSM_DEVICE void unpark(int at) {
+    if constexpr (Operand < kInputs) {
+      const int step = block_threads() * kVec * static_cast<int>(sizeof(Type<Operand>));
+      int place = at + thread_index() * kVec * static_cast<int>(sizeof(Type<Operand>));
+#pragma unroll
+      for (int i = 0; i < kItems; ++i, place += step) {
+        Acc got[kVec];
+        load<Type<Operand>, neutral_of<Op>(Operand)>(place, true, got);
+#pragma unroll
+        for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
+      }
+      unpark<Operand + 1>(at + kItems * step);
+    }
   }
 
   // Does to the elements what reduce() does, and returns the maximum; the compiler drops the sums.
@@ -309,8 +354,8 @@ struct Unit {
 
   CSM_DEVICE Unit(i64 index, i64 tile_count, i64 piece_count)
       : tiles(static_cast<unsigned>(tile_count)), pieces(static_cast<unsigned>(piece_count)) {
-    const unsigned all = static_cast<unsigned>(index), whole = kStage == 0 ? all : all / pieces;
-    piece = kStage == 0 ? 0 : all - whole * pieces;
+    const unsigned all = static_cast<unsigned>(index), whole = kWholeRows ? all : all / pieces;
+    piece = kWholeRows ? 0 : all - whole * pieces;
     outer = whole / tiles;
     tile = whole - static_cast<unsigned>(outer) * tiles;
   }
@@ -326,6 +371,91 @@ struct Unit {
   }
 };
 
+// Bytes of the inputs of an element.
+template <int Operand = 0>
+CSM_DEVICE constexpr int bytes_of_inputs() {
+  if constexpr (Operand == kInputs) return 0;
+  else return static_cast<int>(sizeof(Type<Operand>)) + bytes_of_inputs<Operand + 1>();
+}
+
+// Stage 5: two passes over kColumns rows. A thread has none where they are not `present`.
+CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSpan& span, bool present,
+                           const RowContext (&context)[kVec]) {
+  const Layout& layout = args.layout;
+  const int walkers = block_threads() / kLanes, walker = thread_index() / kLanes, lane = thread_index() % kLanes;
+  const int n = static_cast<int>(layout.n), mine = present ? n : 0, length = walkers * kItems;
+  const int each = static_cast<int>(layout.rounds), rounds = (n + length - 1) / length;
+  const int pieces = (rounds + each - 1) / each, parts = power_not_below(pieces), leaves = each * walkers;
+  // The last rounds but one are parked in front of the nodes.
+  const int parked = kParks ? static_cast<int>(layout.passes) : 0, first_parked = rounds - 1 - parked;
+  const int parked_bytes = block_threads() * kItems * kVec * bytes_of_inputs();
+  const auto park_of = [&](int round) { return (round - first_parked) * parked_bytes; };
+  const int nodes_at = parked * parked_bytes;
+  const SharedNodes nodes(nodes_at, leaves * kColumns);
+  const SharedNodes of_pieces(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * leaves * kColumns,
+                              parts * kColumns);
+  for (int i = thread_index(); i < (parts - pieces) * kColumns; i += block_threads()) {
+    of_pieces.store(node_at(pieces + i / kColumns, i % kColumns), empty_node());
+  }
+  ColumnTile<Op> part(0, 0);  // after the first pass, the elements of its last round
+  DoubleWord m[kVec];
+#pragma unroll 1
+  for (int round = 0; round < pieces * each; ++round) {
+    const int leaf = round % each * walkers + walker;
+    if (round < rounds) {
+      part = ColumnTile<Op>(round * length + walker * kItems, mine);
+      part.fetch(args, row, span);
+      if (kParks && round >= first_parked && round < rounds - 1) part.park(park_of(round));
+      part.enter(context);
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) {
+        const Node node = part.reduce(c, context[c]);
+        m[c] = node.m;
+        nodes.store(node_at(leaf, c * kLanes + lane), node);
+      }
+    } else {
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) nodes.store(node_at(leaf, c * kLanes + lane), empty_node());
+    }
+    if ((round + 1) % each == 0) {
+      block_barrier();
+      fold_columns(nodes, leaves);
+      if (walker == 0) {
+#pragma unroll
+        for (int c = 0; c < kVec; ++c) {
+          of_pieces.store(node_at(round / each, c * kLanes + lane), nodes.load(c * kLanes + lane));
+        }
+      }
+      block_barrier();
+    }
+  }
+  fold_columns(of_pieces, parts);
+#pragma unroll 1
+  for (int round = rounds - 1; round >= 0; --round) {
+    if (round < rounds - 1) {
+      part = ColumnTile<Op>(round * length + walker * kItems, mine);
+      if (kParks && round >= first_parked) part.unpark(park_of(round));
+      else part.fetch(args, row, span);
+      part.enter(context);
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) m[c] = part.prepare(c, context[c]);
+    }
+    typename Op::Scale scale[kVec];
+#pragma unroll
+    for (int c = 0; c < kVec; ++c) {
+      scale[c] = Op::scale(m[c], of_pieces.load(c * kLanes + lane), context[c]);
+      Op::complete(scale[c]);
+    }
+    part.write(args, row, span, scale);
+  }
+#pragma unroll
+  for (int c = 0; c < kVec; ++c) {
+    Row at = row;
+    at.advance(layout, c);
+    write_values<Op>(at, of_pieces.load(c * kLanes + lane), context[c], present && walker == 0);
+  }
+}
+
 CSM_DEVICE void walk(const Arguments& args) {
   const Layout& layout = args.layout;
   const int walkers = block_threads() / kLanes, walker = thread_index() / kLanes, lane = thread_index() % kLanes;
@@ -334,11 +464,13 @@ CSM_DEVICE void walk(const Arguments& args) {
                    : kStages                                          ? layout.inner
                                                                       : kColumns;  // rows of a tile
   const int rounds = kStage == 0 || kStages ? 1 : static_cast<int>(layout.rounds);
-  const i64 tiles = (layout.inner + wide - 1) / wide, pieces = kStage == 0 ? 1 : pieces_of(layout);
+  const i64 tiles = (layout.inner + wide - 1) / wide, pieces = kWholeRows ? 1 : pieces_of(layout);
   const int length = walkers * kItems;
   const GlobalNodes workspace = nodes_of_pieces(args, pieces);
 
-  Unit unit(block_index() / kCluster, tiles, pieces);
+  // What is read again begins with what was read last, which the level 2 cache still has.
+  const bool backwards = kStage == 3 || kStage == 4;
+  Unit unit((backwards ? grid_blocks() - 1 - block_index() : block_index()) / kCluster, tiles, pieces);
   for (bool is_first_unit = true; unit.outer * layout.inner < layout.rows; is_first_unit = false) {
     const i64 piece = unit.piece, outer = unit.outer, tile_start = unit.tile * wide;
     // The block's elements of the rows are those from here on.
@@ -404,6 +536,7 @@ CSM_DEVICE void walk(const Arguments& args) {
         block_barrier();
         fold_columns(nodes, parts);
       }
+      if constexpr (kStage == 5) return pass_twice(args, row, span, present, context);
       if constexpr (kStage >= 3) {
 #pragma unroll 1
         for (int round = 0; round < rounds; ++round) {

@@ -209,7 +209,7 @@ def writes_elements(kernel: Kernel) -> bool:
 def uses_workspace(kernel: Kernel) -> bool:
     """Whether the launch reads or writes nodes in the workspace."""
     patterns = ("split", "segment", "topk_split", PIECE, TOPK_PIECE)
-    return kernel["CSM_PATTERN"] in patterns or kernel["CSM_STAGE"] != "0"
+    return kernel["CSM_PATTERN"] in patterns or kernel["CSM_STAGE"] not in ("0", "5")
 
 
 def elements_held(kernel: Kernel) -> int:

@@ -358,10 +358,13 @@ def kernel_cost(
 
 def _kept(plan: Plan, launch: Launch) -> float:
     """Return the part of a row that a block which streams has on the chip after its first pass."""
-    if launch.kernel["CSM_PARKS"] == "0":
+    kernel = launch.kernel
+    columns = plan.pattern == "column"  # whose threads hold the last round
+    if kernel["CSM_PARKS"] == "0" and not columns:
         return 0.0
-    of_round = plan.chunk * (launch.block // WARP)
-    return (plan.n - (ceil_div(plan.n, of_round) - 1) * of_round) / plan.n
+    of_round = plan.chunk * (launch.block // (int(kernel["CSM_LANES"]) if columns else WARP))
+    parked = plan.passes if columns and kernel["CSM_PARKS"] != "0" else 0
+    return (plan.n - (ceil_div(plan.n, of_round) - 1 - parked) * of_round) / plan.n
 
 
 def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
@@ -380,8 +383,9 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
         return (offsets + places, read - offsets + places + output, 0, 0)[stage]
     if plan.pattern == "topk_split":
         return plan.workspace_bytes + (output if stage else read)
-    if plan.pattern == "stream":
-        between = resident * read / plan.rows
+    if plan.pattern == "stream" or (plan.pattern == "column" and stage == 5):
+        of_block = plan.rows / launch.grid if stage else 1
+        between = resident * of_block * read / plan.rows
         missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0
         return read + read * missed * (1 - _kept(plan, launch)) + output
     again = read if read > cache and plan.reads > 1 else 0
@@ -390,5 +394,7 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
     if plan.pattern == "column" and stage:
         if stage == 2:
             return plan.workspace_bytes
+        if stage > 2:  # from its end
+            again = max(0, read - plan.device.l2_bytes // 2)
         return read if stage == 1 else again + output
     return read + output

@@ -253,6 +253,8 @@ def passes(kernel: Kernel) -> list[list[int]]:
         return [first]
     if at in (("split", "1"), ("column", "3"), ("piece", "2")):
         return [second]
+    if at == ("column", "5"):  # what is needed last is kept, or read again
+        return [places(()), second]
     if at[0] == "stream":
         return [first, second] if operation.outputs else [first]
     return [places(())]

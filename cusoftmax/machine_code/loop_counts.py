@@ -60,6 +60,9 @@ class _LaunchLoops:
             folds = not loop.has("STG") and (not moves or self._folds_workspace())
             if folds:
                 return self._fold(loop)
+        if (self.pattern, self.stage) == ("column", 5) and not (moves or loop.has("LDS")):
+            empty = power_of_two(self._pieces()) - self._pieces()  # nodes beside those of pieces
+            return empty * self.lanes * self.columns / self.launch.block
         if (loop.has("STG") or loop.has("STS")) and not loop.has("LDG") and not loop.has("LDS"):
             if not moves and not loop.has("FMUL") and not loop.has("DMUL"):
                 return self._padding()
@@ -107,7 +110,8 @@ class _LaunchLoops:
         if self.pattern == "column":
             inner = plan.problem.batch_shape[-1]
             tiles = plan.rows // inner * ceil_div(inner, self._width())
-            return max(1.0, tiles * self._segments() / clusters)
+            units = tiles * (1 if self.stage == 5 else self._segments())
+            return max(1.0, units / clusters)
         return max(1.0, plan.rows / clusters)
 
     def _segments(self) -> int:
@@ -115,12 +119,20 @@ class _LaunchLoops:
         length = self.plan.chunk * (self.launch.block // self.lanes) * self.launch.kernel.cluster
         return ceil_div(self.plan.n, length * self.plan.rounds)
 
+    def _rounds_of_column(self) -> int:
+        """Return the rounds of a block of the column pattern that passes over its rows twice."""
+        return ceil_div(self.plan.n, self.plan.chunk * (self.launch.block // self.lanes))
+
+    def _pieces(self) -> int:
+        """Return how many times such a block folds the nodes of some rounds."""
+        return ceil_div(self._rounds_of_column(), self.plan.rounds)
+
     def _leaves(self) -> int:
         """Return how many nodes of a row a block of the column pattern folds."""
         if self.stage == 4:
             together = int(self.launch.kernel["CSM_PIECES_TOGETHER"])
             return power_of_two(ceil_div(self._segments(), together))
-        return self.launch.block // self.lanes * (self.plan.rounds if self.stage == 1 else 1)
+        return self.launch.block // self.lanes * (self.plan.rounds if self.stage in (1, 5) else 1)
 
     def _is_staged(self) -> bool:
         return self.launch.kernel["CSM_STAGED"] != "0"
@@ -151,6 +163,10 @@ class _LaunchLoops:
             return self.plan.rounds
         if self.pattern == "column" and self.stage == 4 and not loop.has("STG"):  # loads nodes
             return ceil_div(self._leaves() * self.lanes * self.columns, self.launch.block)
+        if self.pattern == "column" and self.stage == 5:
+            return (
+                self._rounds_of_column() if loop.has("STG") else self._pieces() * self.plan.rounds
+            )
         if self.pattern == "column":
             return self.plan.rounds
         if self.pattern == "block":  # the first chunk is outside the loop, in registers
@@ -230,10 +246,16 @@ class _LaunchLoops:
         if levels is not None and levels.parent is not None:
             beside = levels.parent.children
             before = any(x.has("BAR") and x.header < levels.header for x in beside)
+        # Or, within a pass over the rows, over the walkers of some rounds; then over those nodes.
         parts = self.launch.kernel.cluster if before else self._leaves()
+        once = 1.0  # for each round of the loop around it
+        if self.stage == 5:
+            inner = levels is not None and levels.depth == 2
+            parts = parts if inner else power_of_two(self._pieces())
+            once = 1 / self.plan.rounds if inner else 1.0
         steps = max(1, int(log2(parts)))
         if loop is levels:
-            return log2(parts)
+            return once * log2(parts)
         nodes = parts * self.lanes * self.columns
         warps = sum(ceil_div(nodes >> step, WARP) for step in range(1, steps + 1))
         return warps / steps / self.warps

@@ -102,7 +102,8 @@ class Plan:
         In patterns that split rows: rounds that a block makes over its piece, a chunk for each warp
         in each round. Where short rows are staged: rows that a thread takes.
     passes : int
-        Column pattern, where operands are staged: passes of a block over neighbouring rows.
+        Column pattern, where operands are staged: passes of a block over neighbouring rows. Where
+        a block streams and parks: rounds that it parks.
     checkers : int
         Segment pattern: blocks that check the offsets.
     why : str

@@ -186,21 +186,22 @@ def _share(device: DeviceSpec, launch: Launch) -> bool:
     return registers and _fits(device, launch.shared_bytes, several)
 
 
-def _cache_holds(builder: PlanBuilder, resident: int, percent: int) -> bool:
+def _cache_holds(builder: PlanBuilder, resident: int, percent: int, beside: int = 1) -> bool:
     """Whether the rows being read take at most such a part of the level 2 cache.
 
-    Blocks fill the GPU, so many of them each multiprocessor, and read their row again. Nothing is
-    read again if only values are written; and noise, or exponentials of float64 where few units
-    have that, take longer to form again than elements to come.
+    Blocks fill the GPU, so many of them each multiprocessor, and read their rows again, so many
+    `beside` each other. Nothing is read again if only values are written; and noise, or
+    exponentials of float64 where few units have that, take longer to form again than elements to
+    come.
     """
     problem, device, operation = builder.problem, builder.device, builder.operation
     slow = builder.acc == "float64" and not device.many_double_units
     again = operation.outputs and "seed" not in operation.options and not slow
-    if not again or problem.rows <= device.sm_count:
+    if not again or problem.rows <= beside * device.sm_count:
         return False
     inputs = len(operation.inputs)
     element = sum(size for number, _, size in stepping_operands(builder) if number < inputs)
-    read = resident * device.sm_count * problem.n * element
+    read = resident * device.sm_count * beside * problem.n * element
     return 100 * read <= percent * device.l2_bytes
 
 
@@ -535,7 +536,7 @@ def _column(builder: PlanBuilder) -> Plan:
     width = min(inner, beside.passes * columns)
     tiles = problem.rows // inner * ceil_div(inner, width)
     least = WARP // lanes
-    together = tuning.COLUMN_TOGETHER_FAST if builder.fast_exp else tuning.COLUMN_TOGETHER
+    together = _together(builder)
 
     def launch(stage: int, walkers: int, cluster: int, grid: int, parts: int = 0) -> Launch:
         kernel = builder.kernel(
@@ -570,6 +571,8 @@ def _column(builder: PlanBuilder) -> Plan:
             why="the softmax axis is strided; a row fits in the registers of "
             f"{walkers * cluster} thread{'s' if walkers * cluster > 1 else ''} one below the other",
         )
+    if not staged and (streamed := _column_stream(builder, items, vector)):
+        return streamed
     walkers = _long_walkers(beside)
     nodes = walkers * columns * builder.node_bytes  # of a round
     rounds = 1 if staged else _rounds(ceil_div(problem.n, walkers * items), nodes)
@@ -601,6 +604,71 @@ def _column(builder: PlanBuilder) -> Plan:
         workspace=problem.rows * (pieces + (1 if writes else 0)) * builder.node_bytes,
         why=f"the softmax axis is strided and too long for the chip: {pieces} blocks share a row",
     )
+
+
+def _column_stream(builder: PlanBuilder, items: int, vector: int) -> Plan | None:
+    """Return the plan of blocks that read rows again from the level 2 cache, if it holds them.
+
+    Each has as few rows side by side as fill a sector. Two blocks share a multiprocessor if the
+    cache holds the rows of both. They keep what they can of their rows.
+    """
+    problem, device, operation = builder.problem, builder.device, builder.operation
+    inner = problem.batch_shape[-1]
+    if _column_warps(builder, vector) < tuning.COLUMN_STREAM_WARPS:
+        vector = min(vector, tuning.COLUMN_VECTOR_FEW)
+    lanes = narrow_lanes(builder, vector, min(WARP, power_of_two(ceil_div(inner, vector))))[-1]
+    columns = lanes * vector
+    of_two, alone = tuning.COLUMN_STREAM_PERCENT, 0 if device.clusters else tuning.STREAM_PERCENT
+    percents = ((2, of_two), (1, min(alone, of_two * WARP)))  # none if the first is 0
+    resident = next((r for r, p in percents if _cache_holds(builder, r, p, columns)), 0)
+    if not resident or operation.features:
+        return None  # some features need more than 128 registers
+    tiles = problem.rows // inner * ceil_div(inner, columns)
+    walkers = tuning.COLUMN_STREAM_WARPS // resident * WARP // lanes
+    rounds = ceil_div(problem.n, walkers * items)
+    inputs = sum(size for _, size in builder.along[: len(operation.inputs)])
+
+    def shared(each: int, parked: int) -> int:
+        nodes = each * walkers + power_of_two(ceil_div(rounds, each))
+        return columns * (nodes * builder.node_bytes + parked * walkers * items * inputs)
+
+    # A block that is alone keeps less, and folds nodes less often: it computes while it loads.
+    most = (rounds - 1) // (3 - resident)
+    fitting = [p for p in range(most + 1) if _fits(device, shared(1, p), resident)]
+    if not fitting:
+        return None
+    parked, each = fitting[-1], 1
+    # Leaves of half of the rounds at most wait in shared memory.
+    while 2 * each < rounds and _fits(device, shared(2 * each, parked), resident):
+        each *= 2
+    kernel = builder.kernel(
+        "column",
+        vector=vector,
+        group=vector,
+        lanes=lanes,
+        items=items,
+        threads=tuning.COLUMN_STREAM_WARPS * WARP,
+        stage=5,
+        parks=parked > 0,
+        batch_dims=max(1, len(problem.batch_shape) - 1),
+        asserted=(("CSM_PIECES_TOGETHER", _together(builder)),),
+    )
+    return builder.plan(
+        "column",
+        (Launch(kernel, min(tiles, MAX_GRID), walkers * lanes, shared(each, parked)),),
+        vector=vector,
+        chunk=items,
+        reads=builder.passes,
+        rounds=each,
+        passes=max(1, parked),
+        why="the softmax axis is strided: one pass to reduce, one to write, which finds the rows "
+        "in the level 2 cache",
+    )
+
+
+def _together(builder: PlanBuilder) -> int:
+    """Return how many nodes of pieces of a column a thread loads and folds at once."""
+    return tuning.COLUMN_TOGETHER_FAST if builder.fast_exp else tuning.COLUMN_TOGETHER
 
 
 def _rounds(all_rounds: int, nodes: int) -> int:

@@ -84,6 +84,12 @@ COLUMN_WARPS_ROWS = Tuned(
 COLUMN_BLOCK_WARPS = Tuned(4, None, "of rows read twice: small blocks, many of which are resident")
 COLUMN_LONG_WARPS = Tuned(8, None, "staged rows that do not fit: few pieces, each with a node")
 COLUMN_NODE_BYTES = Tuned(48 << 10, None, "of a block's rounds, or of its rows: four blocks fit")
+COLUMN_STREAM_WARPS = Tuned(
+    16, None, "of both blocks of a multiprocessor, or of one: 128 registers"
+)
+COLUMN_STREAM_PERCENT = Tuned(
+    70, None, "of the level 2 cache, for the rows of two blocks; 0: none are streamed"
+)
 COLUMN_PIECES = Tuned(64, None, "of a column, for each round: blocks for every multiprocessor")
 COLUMN_TOGETHER = Tuned(4, None, "nodes that a thread loads and folds at once: two levels of it")
 COLUMN_TOGETHER_FAST = Tuned(8, None, "three levels, where a merge is fewer than 30 instructions")

@@ -102,7 +102,14 @@ def _blocks(plan: Plan, launch: Launch) -> range:
     blocks_a_row, cluster = launch.grid / plan.rows, launch.kernel.cluster
     low = int(first * blocks_a_row) // cluster * cluster
     high = ceil_div(math.ceil((first + rows) * blocks_a_row), cluster) * cluster
-    return range(low, min(max(high, low + cluster), launch.grid))
+    found = range(low, min(max(high, low + cluster), launch.grid))
+    if (launch.kernel["CSM_PATTERN"], launch.kernel["CSM_STAGE"]) in (
+        ("column", "3"),
+        ("column", "4"),
+    ):
+        last = launch.grid - 1  # these begin with the last rows
+        return range(last - found[-1], last - found[0] + 1)
+    return found
 
 
 def _layout(plan: Plan) -> Any:

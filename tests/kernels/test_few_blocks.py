@@ -45,6 +45,8 @@ CALLS = (
     Call("column", "softmax", (7, 100, 3), 1),
     Call("column x2", "softmax", (5, 250, 38), 1),
     Call("column x4", "softmax", (3, 500, 39), 1),
+    Call("column stream", "softmax", (1100, 336), 0, arch="sm_75"),
+    Call("column stream parked", "softmax_vjp", (1100, 872), 0, arch="sm_80"),
     Call("column long", "softmax_vjp", (4001, 33), 0, arch="sm_80"),
     Call("column long", "logsumexp", (4001, 150), 0, arch="sm_80"),
     Call("map", "softmax_jacobian", (5, 61, 61)),

@@ -229,6 +229,18 @@ def test_same_bits_in_large_clusters_of_columns(op: str) -> None:
     same_everywhere(column_bits(op, row, width, "sm_90", 1), column_bits(op, row, 1, "sm_90", 0)[0])
 
 
+@pytest.mark.parametrize("n", [1025, 1900, 5000])  # of two blocks, the same parked, and alone
+@pytest.mark.parametrize("dtype", SWEPT_DTYPES)
+@pytest.mark.parametrize("op", OPS)
+def test_same_bits_in_columns_that_stream(op: str, dtype: str, n: int) -> None:
+    row = row_of(op, dtype, n)
+    width = 109 * 32 // row[0].dtype.itemsize  # more than the multiprocessors of sm_80
+    assert kind(planned(op, dtype, (n, width), 0, "sm_80")).startswith("column stream")
+    for seed in (0, 1):
+        expected = column_bits(op, row, 1, "sm_90", seed)[0]
+        same_everywhere(column_bits(op, row, width, "sm_80", seed), expected)
+
+
 @pytest.mark.parametrize("n", [64, 200, 1000])
 def test_bits_where_differences_are_flushed(n: int) -> None:
     """Sums so small that their rounding errors are subnormal: who adds to whom must not show."""

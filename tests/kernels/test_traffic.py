@@ -128,6 +128,29 @@ def test_barriers(measured: dict[str, Traffic]) -> None:
             assert counted.barriers == first.grid * (min(len(plan.launches), 2) + levels)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_columns_that_stream_read_again_what_is_not_kept(op: str, dtype: str, blocks: int) -> None:
+    """Of blocks alone, and of two on a multiprocessor, which keep more."""
+    itemsize, inputs = ITEMSIZE[dtype], 1 + (op != "softmax")
+    lines = 8000 if blocks == 1 else 3900
+    traffic = measure(
+        PatternExample("stream", "sm_80", (lines // inputs, 109 * 32 // itemsize), 0), op, dtype
+    )
+    plan, (launch,) = traffic.plan, traffic.plan.launches
+    assert kind(plan).startswith("column stream")
+    assert launch.block * blocks == launch.kernel.max_threads
+    of_round = plan.chunk * launch.block // int(launch.kernel["CSM_LANES"])
+    kept = 1 + (plan.passes if launch.kernel["CSM_PARKS"] == "1" else 0)  # rounds
+    again = (ceil_div(plan.n, of_round) - kept) * of_round / plan.n
+    assert 0 < again < 1
+    assert traffic.over_least == pytest.approx(1 + again * inputs / (inputs + 1))
+    assert traffic.over_least < TWICE[op]
+    assert traffic.sectors_over_least == 1
+    assert traffic.counted.bank_conflicts == 0
+
+
 @pytest.mark.parametrize("n", [61, 1021, 4099])
 def test_odd_rows_cost_no_byte_more(n: int) -> None:
     traffic = measure(PatternExample("odd", "sm_90", (16, n)), "softmax", "float16")

@@ -286,6 +286,24 @@ def test_a_second_reading_comes_from_memory_or_from_the_cache() -> None:
     assert moved == pytest.approx(128 * row * (1 + (1 - cached) + 1))
 
 
+def test_what_columns_read_again() -> None:
+    """A later launch begins with what the cache has; a block that streams keeps a part."""
+    cached = 20 << 20  # half of A100's cache
+    tall = plan_of("softmax", "float32", (100_000, 64), 0, 80)
+    read = 100_000 * 64 * 4
+    assert read > cached and [launch.kernel["CSM_STAGE"] for launch in tall.launches] == ["1", "4"]
+    moved = [cost.memory_bytes(tall, launch, 324) for launch in tall.launches]
+    assert moved == [read, read - cached + read]
+    stream = plan_of("softmax", "float16", (4096, 4096), 0, 80)
+    (launch,) = stream.launches
+    assert launch.kernel["CSM_STAGE"] == "5" and launch.block == 256
+    read, of_blocks = 2 << 24, 2 * 108 * 4096 * 32
+    parked = stream.passes  # of four rounds, the last of which is in registers
+    assert parked == 2
+    again = read * (1 - cached / of_blocks) / 4
+    assert cost.memory_bytes(stream, launch, 2 * 108) == pytest.approx(2 * read + again)
+
+
 def test_each_byte_of_segments_and_of_split_selections_is_moved_once() -> None:
     segments = plan_of("segment_softmax", "float16", (1 << 20,), 0, 90)
     moved = [cost.memory_bytes(segments, launch, 128) for launch in segments.launches]

@@ -28,6 +28,7 @@ from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
 from cusoftmax.planning.staging import excess_sectors, stepping_operands
+from tests import support
 
 GOLDEN = pathlib.Path(__file__).with_name("golden_plans.json")
 OPS = ("softmax", "softmax_vjp")
@@ -296,6 +297,28 @@ def test_nodes_of_columns_fit_on_the_chip() -> None:
                     made = plan(problem_for(op, (4, n, 2), "float32", 1), device)
                     assert made.pattern == "column"
                     assert all(s.shared_bytes <= device.shared_per_block for s in made.launches)
+
+
+def test_columns_stream_where_the_cache_holds_what_is_read() -> None:
+    """On each side of every threshold: of A100, whose blocks form no clusters."""
+
+    def kind_of(n: int, columns: int, arch: str = "sm_80", op: str = "softmax") -> str:
+        made = plan(problem_for(op, (n, columns), "float16", 0), DeviceSpec.known(arch))
+        return f"{support.kind(made)} {made.launches[0].block}"
+
+    many = 109 * 16
+    assert kind_of(1024, many) == "column 256"
+    assert kind_of(1025, many) == "column stream parked 256"
+    assert kind_of(4247, many) == "column stream parked 256"  # 0.7 of 40 MiB for two blocks
+    assert kind_of(4248, many) == "column stream parked 512"
+    assert kind_of(15170, many) == "column stream parked 512"
+    assert kind_of(15171, many) == "column long 128"  # 1.25 of it for one
+    assert kind_of(4096, many - 16) == "column long 128"  # a block for each multiprocessor
+    assert kind_of(4096, many, op="logsumexp") == "column long 128"  # nothing is read again
+    assert kind_of(4096, many, op="softmax_masked").startswith("column long")
+    assert kind_of(4096, 1 << 16, "sm_90").startswith("column x")
+    with tuned_to("COLUMN_STREAM_PERCENT", 0):
+        assert kind_of(1025, many) == kind_of(4248, many) == "column long 128"
 
 
 def test_a_plan_is_made_once_and_again_the_same() -> None:
