@@ -79,7 +79,8 @@ def blocks_entered(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Mapping[
         for block, times in graph.by_inner(copies).items()
         if not any(_of_code(graph.blocks[block]))
     }
-    return {**around, **found}
+    found = {**around, **found}
+    return {**found, **graph.at_most(found)}
 
 
 @dataclass(frozen=True)
