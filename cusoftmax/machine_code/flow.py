@@ -281,7 +281,7 @@ class BlockGraph:
         }
 
     def at_most(self, found: Mapping[int, float]) -> dict[int, float]:
-        """Return the most that other blocks are entered: as often as any that is always there too.
+        """Return how often at most blocks are entered: as often as any that is always there too.
 
         A block on every way to another, or from it, is entered as often at least, if both are in
         the same loops.
@@ -291,18 +291,15 @@ class BlockGraph:
         around = {b: frozenset(x.header for x in loops if b in x.blocks) for b in before}
         ends = [block for block in after if not after[block]]
         ways = _always_before(before, [0]), _always_before(after, ends)
-        return {
-            block: min(times)
+        most = {
+            block: [
+                found[other]
+                for other in found
+                if around[other] == around[block] and any(way[block] >> other & 1 for way in ways)
+            ]
             for block in before
-            if block not in found
-            and (
-                times := [
-                    found[other]
-                    for other in found
-                    if around[other] == around[block] and any(x[block] >> other & 1 for x in ways)
-                ]
-            )
         }
+        return {block: min(times) for block, times in most.items() if times}
 
     def all_loops(self) -> list[Loop]:
         """Return all loops, each before those inside it."""
