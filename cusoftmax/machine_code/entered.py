@@ -81,7 +81,8 @@ def blocks_entered(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Mapping[
         if not any(_of_code(graph.blocks[block]))
     }
     most = {block: n / warps for block, n in matching.most.items()}
-    return graph.at_most({**most, **around, **found}) | around | found
+    found = around | found
+    return graph.at_most(found, most) | found
 
 
 @dataclass(frozen=True)
