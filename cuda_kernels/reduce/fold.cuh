@@ -77,8 +77,32 @@ class SharedNodes {
   }
 
  private:
-  int offset_, count_;  // an offset, not a pointer: selecting between two pointers loses the shared address space
+  int offset_, count_;
   CSM_DEVICE Shared<Acc> words() const { return Shared<Acc>(offset_); }
+};
+
+// Nodes in shared memory one after the other, so that one address serves all words of one. For few of them: where a node
+// has an even number of words, those of neighbouring lanes are in one bank.
+class ListedNodes {
+ public:
+  CSM_DEVICE explicit ListedNodes(int offset) : offset_(offset) {}
+  CSM_DEVICE static int bytes(int count) { return count * kNodeWords * static_cast<int>(sizeof(Acc)); }
+
+  CSM_DEVICE void store(int i, Node node) const {
+    each_word(node, [&](int field, Acc word) { at(i).store(field, word); });
+  }
+  CSM_DEVICE Node load(int i, bool wanted = true) const {
+    Node node = empty_node();
+    if (wanted) each_word(node, [&](int field, Acc& word) { word = at(i).load(field); });
+    return node;
+  }
+  CSM_DEVICE void store_remote(int i, Node node, int rank) const {
+    each_word(node, [&](int field, Acc word) { at(i).store_remote(field, word, rank); });
+  }
+
+ private:
+  int offset_;  // not a pointer: selecting between two pointers loses the shared address space
+  CSM_DEVICE Shared<Acc> at(int i) const { return Shared<Acc>(offset_ + bytes(i)); }
 };
 
 // Nodes in global memory: the workspace between two launches.
@@ -125,7 +149,7 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
 // there are `groups`, else 0. What they become is stored in `folded`, and then, by the first warp, the fold of those:
 // merge() is many instructions, so each merge is done once a block rather than once a warp.
 template <class Nodes>
-CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const SharedNodes& folded) {
+CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const ListedNodes& folded) {
   const int lane = thread_index() % kWarp, warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (int group = groups > 0 ? warp : 0;; group += warps) {  // one loop, and one copy of merge()
     const bool last = group >= groups, many = last && groups > 0;
@@ -135,8 +159,8 @@ CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const S
     const int width = last ? power_not_below(end) : kWarp;
     const int i = first + (lane & (width - 1));
     Node mine;
-    if constexpr (kSameType<Nodes, SharedNodes>) {
-      SharedNodes from = nodes;
+    if constexpr (kSameType<Nodes, ListedNodes>) {
+      ListedNodes from = nodes;
       if (many) from = folded;
       mine = from.load(i, i < end);
     } else {

@@ -161,8 +161,9 @@ class _LaunchLoops:
     def _padding(self) -> float:
         """Return how many elements a thread puts behind the row where operands are staged."""
         warps = int(self.warps) * self.launch.kernel.cluster
-        rounds = ceil_div(self.chunks, warps)
-        return (rounds * warps * self.plan.chunk - self.plan.n) / (rounds * warps * WARP)
+        padded = ceil_div(self.chunks, warps) * warps
+        filled = self.chunks if self.pattern == "block" else padded
+        return (filled * self.plan.chunk - self.plan.n) / (padded * WARP)
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""
