@@ -4,11 +4,11 @@
 // Warp: reads a chunk (32 · kItems elements) at a time and reduces it by shuffles to a node; it takes every
 // (warps · kCluster)-th chunk of the row. When the row's node is known, it writes the chunks it has read.
 // Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of every block. Then the
-// first warp folds all nodes of the row: up to 32 nodes by itself, more of them after all warps have folded groups
-// of 32.
+// first warp folds all nodes of the row: up to 64 nodes by itself, more of them after all warps have folded groups
+// of 64.
 //
 // Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
-// the row; if there are more than 32, a node for each group of 32; the node of the row; then the parked chunks. An
+// the row; if there are more than 64, a node for each group of 64; the node of the row; then the parked chunks. An
 // operation that writes only values of a row parks nothing.
 //
 // Barriers in one block, for each row: one after the nodes are published, before they are folded; one more inside the
@@ -41,7 +41,8 @@ CSM_DEVICE void run(const Arguments& args) {
   const int step = warps * kCluster;
   // One block without parked chunks has as many warps as the row has chunks at least, and so 32 chunks at most.
   constexpr bool kGroups = kCluster > 1 || kParks;
-  const int groups = kGroups && chunks > kWarp ? static_cast<int>((chunks + kWarp - 1u) / kWarp) : 0;
+  constexpr int kEach = kGroups ? 2 : 1;
+  const int groups = kGroups ? groups_of(chunks, kEach) : 0;
   constexpr bool kMayIdle = kCluster > 1 && !kParks;
   const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
   const ListedNodes nodes(nodes_at), folded(nodes_at + ListedNodes::bytes(chunks));
@@ -122,7 +123,7 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole = fold_in_block(chunks, nodes, groups, folded);
+    const Node whole = fold_in_block<kEach>(chunks, nodes, groups, folded);
     write(tile, mine, whole, node.m, context);
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {

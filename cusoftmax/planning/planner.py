@@ -38,6 +38,8 @@ from cusoftmax.planning.staging import (
     tiles_side_by_side,
 )
 
+NODES_EACH = 2  # kEach in patterns/block.cuh
+
 
 @lru_cache(maxsize=4096)
 def plan(problem: Problem, device: DeviceSpec) -> Plan:
@@ -283,6 +285,14 @@ def _park_warps(builder: PlanBuilder, staged: int) -> int:
     return min(parks, tuning.STAGED_PARK_WARPS_DOUBLE) if staged and double else parks
 
 
+def groups_of(nodes: int, each: int) -> int:
+    """Return how many groups of nodes warps of a block fold, so many of each a lane.
+
+    None if all nodes are one: ``groups_of`` in ``reduce/fold.cuh``.
+    """
+    return ceil_div(nodes, each * WARP) if nodes > each * WARP else 0
+
+
 def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -> int:
     """Return the shared memory of a block: the row's nodes, and the chunks that warps park.
 
@@ -292,7 +302,7 @@ def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -
     slots = (rounds - 1) * warps
     if rounds > 1:
         slots += min(warps, chunks - (rounds - 1) * warps * cluster) - warps
-    nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0) + 1
+    nodes = chunks + groups_of(chunks, NODES_EACH) + 1
     return nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
 
 
