@@ -218,8 +218,7 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
         return None  # fold_in_block folds two levels of 32
     usual = unparked = staged_warps(builder) if staged else builder.max_warps
     if staged and builder.bulk and not builder.operation.features:
-        bulk = tuning.BULK_WARPS if builder.fast_exp else tuning.BULK_WARPS_FLOAT
-        unparked = max(usual, min(builder.max_warps, bulk))
+        unparked = max(usual, _bulk_warps(builder))
     portable, largest = _cluster_sizes(builder.device, builder.problem.rows)
     several = tuning.RESIDENT_BLOCKS
     may = bool(builder.operation.outputs)  # otherwise no element is needed again
@@ -243,10 +242,18 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
             shared = _block_shared(builder, chunks, cluster, warps)
             shared += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
             if _fits(builder.device, shared, resident):
-                if cluster == 1 and resident * warps <= usual:  # its threads have more registers
+                if resident * warps <= usual:  # its threads have more registers
                     most = min(most, usual)
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
     return None
+
+
+def _bulk_warps(builder: PlanBuilder) -> int:
+    """Return the most warps of a block whose span is copied in bulk."""
+    if builder.values == 2 and builder.max_warps == tuning.BLOCK_WARPS_FLOAT:
+        return tuning.BULK_WARPS_TWO
+    bulk = tuning.BULK_WARPS if builder.fast_exp else tuning.BULK_WARPS_FLOAT
+    return min(builder.max_warps, bulk)
 
 
 def _cluster_sizes(device: DeviceSpec, clusters: int) -> tuple[int, int]:
