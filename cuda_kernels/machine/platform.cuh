@@ -93,8 +93,9 @@ class Shared {
   CSM_DEVICE void store_remote(int i, T value, int rank) const {
 #if __CUDA_ARCH__ >= 900
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "4 or 8 bytes");
-    unsigned local = static_cast<unsigned>(__cvta_generic_to_shared(base_ + i)), remote;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
+    unsigned local = static_cast<unsigned>(__cvta_generic_to_shared(base_)), remote;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(local), "r"(rank));
+    remote += i * static_cast<unsigned>(sizeof(T));  // places of one array have one base
     if constexpr (sizeof(T) == 4) {
       asm volatile("st.shared::cluster.b32 [%0], %1;" ::"r"(remote), "r"(__builtin_bit_cast(unsigned, value))
                    : "memory");

@@ -4,11 +4,11 @@
 // Warp: reads a chunk (32 · kItems elements) at a time and reduces it by shuffles to a node; it takes every
 // (warps · kCluster)-th chunk of the row. When the row's node is known, it writes the chunks it has read.
 // Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of every block. Then the
-// first warp folds all nodes of the row: up to 32 nodes by itself, more of them after all warps have folded groups
-// of 32.
+// first warp folds all nodes of the row: up to 64 nodes by itself, more of them after all warps have folded groups
+// of 64.
 //
 // Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
-// the row; if there are more than 32, a node for each group of 32; the node of the row; then the parked chunks. An
+// the row; if there are more than 64, a node for each group of 64; the node of the row; then the parked chunks. An
 // operation that writes only values of a row parks nothing.
 //
 // Barriers in one block, for each row: one after the nodes are published, before they are folded; one more inside the
@@ -34,22 +34,22 @@ CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op, kLanes, kItems, kStagedVec, int, kStages>;
   const Layout& layout = args.layout;
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
-  const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
+  const int warp = shuffle(thread_index() / kWarp, 0, kWarp), lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const int n = static_cast<int>(layout.n);  // a row that fits on the chip
   const int chunks = static_cast<int>((n + (kChunk - 1u)) / kChunk);
   const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk kept in registers
   const int step = warps * kCluster;
   // One block without parked chunks has as many warps as the row has chunks at least, and so 32 chunks at most.
   constexpr bool kGroups = kCluster > 1 || kParks;
-  const int groups = kGroups && chunks > kWarp ? static_cast<int>((chunks + kWarp - 1u) / kWarp) : 0;
+  constexpr int kEach = kGroups ? 2 : 1;
+  const int groups = kGroups ? groups_of(chunks, kEach) : 0;
+  constexpr bool kMayIdle = kCluster > 1 && !kParks;
   const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
-  const SharedNodes nodes(nodes_at, chunks);
-  const SharedNodes folded(nodes_at + kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups + 1);
+  const ListedNodes nodes(nodes_at), folded(nodes_at + ListedNodes::bytes(chunks));
   const auto slot = [&](int chunk) {
-    return Shared<Acc>(nodes_at +
-                       static_cast<int>(sizeof(Acc)) *
-                           (kNodeWords * (chunks + groups + 1) +
-                            ((chunk - mine) / step - 1) * warps * Tile::kParkedWords + warp * Tile::kParkedWords));
+    return Shared<Acc>(nodes_at + ListedNodes::bytes(chunks + groups + 1) +
+                       static_cast<int>(sizeof(Acc)) * (((chunk - mine) / step - 1) * warps * Tile::kParkedWords +
+                                                        warp * Tile::kParkedWords));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -73,12 +73,12 @@ CSM_DEVICE void run(const Arguments& args) {
       const Span span = span_of(chunk);
       if (again) block_barrier();
       span.read();
-      span.pad<Op>(room);
+      if (!kGroups || chunk < chunks) span.pad<Op>();
       block_barrier();
-      span.set_places(row, (warp - chunk) * kChunk);
+      span.set_places(row, warp * kChunk);
     };
     const auto write = [&](Tile& tile, int chunk, const Node& whole, DoubleWord m, const RowContext& context) {
-      if constexpr (kStages) span_of(chunk).set_places(row, (warp - chunk) * kChunk);
+      if constexpr (kStages) span_of(chunk).set_places(row, warp * kChunk);
       tile.write(args, row, Op::scale(m, whole, context));
       if constexpr (kStages) {
         Span::results_barrier();
@@ -99,18 +99,21 @@ CSM_DEVICE void run(const Arguments& args) {
       // Barriers of a staged span are reached by warps that have no chunk in it too.
       for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
         stage(chunk, chunk != mine + step || number != first_row);
+        if (kStages && chunk >= chunks) break;
         Tile tile(chunk * kChunk, n);
         tile.read(args, row, context);
         const Node node = tile.reduce(context);
-        if (kStages && chunk >= chunks) break;
         publish(chunk, node);
         tile.park(slot(chunk));
       }
     }
     stage(mine, kParks || number != first_row);
     Tile tile(mine * kChunk, n);
-    tile.read(args, row, context);
-    const Node node = tile.reduce(context);
+    Node node = empty_node();
+    if (!kMayIdle || mine < chunks) {
+      tile.read(args, row, context);
+      node = tile.reduce(context);
+    }
     if constexpr (!kParks) ready();
     if (mine < chunks) publish(mine, node);
 
@@ -120,7 +123,7 @@ CSM_DEVICE void run(const Arguments& args) {
     } else {
       block_barrier();
     }
-    const Node whole = fold_in_block(chunks, nodes, groups, folded);
+    const Node whole = fold_in_block<kEach>(chunks, nodes, groups, folded);
     write(tile, mine, whole, node.m, context);
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {

@@ -42,13 +42,13 @@ CSM_DEVICE void run(const Arguments& args) {
     const RowContext context = row_context<Op>(args, row, number);
     const Stretch piece = {i64(unit - number * pieces) * piece_chunks * kChunk, layout.rounds};
     if constexpr (kStage == 0) {
-      const SharedNodes nodes = nodes_of_stretch();
+      const ListedNodes nodes = nodes_of_stretch();
       reduce_stretch(args, row, piece, context, nodes);
       if (thread_index() == 0) workspace.store(unit, nodes.load(2 * warps), true);
     } else {
-      const int count = static_cast<int>(pieces), groups = count > kWarp ? (count + kWarp - 1) / kWarp : 0;
-      const SharedNodes folded(Span::bytes(block_threads() * kItems), kWarp + 1);
-      const Node whole = fold_in_block(count, workspace.from(i64(number) * pieces), groups, folded);
+      const int count = static_cast<int>(pieces), groups = groups_of(count, 1);
+      const ListedNodes folded(Span::bytes(block_threads() * kItems));
+      const Node whole = fold_in_block<1>(count, workspace.from(i64(number) * pieces), groups, folded);
       write_stretch(args, row, piece, whole, context);
       write_values<Op>(row, whole, context, piece.first == 0 && thread_index() == 0);
     }

@@ -22,7 +22,7 @@ CSM_DEVICE void run(const Arguments& args) {
   const int warps = block_threads() / kWarp;
   const i64 round_length = i64(kChunk) * warps;
   const Stretch whole_row = {0, (layout.n + round_length - 1) / round_length};
-  const SharedNodes nodes = nodes_of_stretch();
+  const ListedNodes nodes = nodes_of_stretch();
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
     const RowContext context = row_context<Op>(args, row, number);

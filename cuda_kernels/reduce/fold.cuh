@@ -77,8 +77,32 @@ class SharedNodes {
   }
 
  private:
-  int offset_, count_;  // an offset, not a pointer: selecting between two pointers loses the shared address space
+  int offset_, count_;
   CSM_DEVICE Shared<Acc> words() const { return Shared<Acc>(offset_); }
+};
+
+// Nodes in shared memory one after the other, so that one address serves all words of one. For few of them: where a node
+// has an even number of words, those of neighbouring lanes are in one bank.
+class ListedNodes {
+ public:
+  CSM_DEVICE explicit ListedNodes(int offset) : offset_(offset) {}
+  CSM_DEVICE static int bytes(int count) { return count * kNodeWords * static_cast<int>(sizeof(Acc)); }
+
+  CSM_DEVICE void store(int i, Node node) const {
+    each_word(node, [&](int field, Acc word) { at(i).store(field, word); });
+  }
+  CSM_DEVICE Node load(int i, bool wanted = true) const {
+    Node node = empty_node();
+    if (wanted) each_word(node, [&](int field, Acc& word) { word = at(i).load(field); });
+    return node;
+  }
+  CSM_DEVICE void store_remote(int i, Node node, int rank) const {
+    each_word(node, [&](int field, Acc word) { at(i).store_remote(field, word, rank); });
+  }
+
+ private:
+  int offset_;  // not a pointer: selecting between two pointers loses the shared address space
+  CSM_DEVICE Shared<Acc> at(int i) const { return Shared<Acc>(offset_ + bytes(i)); }
 };
 
 // Nodes in global memory: the workspace between two launches.
@@ -120,29 +144,37 @@ CSM_DEVICE Node fold_all(i64 count, Load load) {
   return fold.result();
 }
 
+// Groups of nodes that warps of a block fold, so many of each a lane; 0 if there is only one.
+CSM_DEVICE int groups_of(int count, int each) {
+  return count > kWarp * each ? static_cast<int>((count + (kWarp * each - 1u)) / (kWarp * each)) : 0;
+}
+
 // Every warp of a block returns the fold of nodes 0 … count − 1, at most 1024, in shared or global memory. The block
-// has met at a barrier since they were stored. If there are more than 32, the warps share the groups of 32, of which
-// there are `groups`, else 0. What they become is stored in `folded`, and then, by the first warp, the fold of those:
-// merge() is many instructions, so each merge is done once a block rather than once a warp.
-template <class Nodes>
-CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const SharedNodes& folded) {
+// has met at a barrier since they were stored. If there are several groups, of kEach nodes a lane, 1 or 2, the warps
+// share them. What they become is stored in `folded`, and then, by the first warp, the fold of those: merge() is many
+// instructions, so each merge is done once a block rather than once a warp. A merge takes as long for one lane as for
+// all: two nodes of each lane make 64 nodes 32 by one merge, where two groups take five each.
+template <int kEach, class Nodes>
+CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const ListedNodes& folded) {
   const int lane = thread_index() % kWarp, warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (int group = groups > 0 ? warp : 0;; group += warps) {  // one loop, and one copy of merge()
     const bool last = group >= groups, many = last && groups > 0;
     if (many) block_barrier();
     if (last && warp > 0) break;
-    const int first = last ? 0 : group * kWarp, end = many ? groups : count;
-    const int width = last ? power_not_below(end) : kWarp;
-    const int i = first + (lane & (width - 1));
-    Node mine;
-    if constexpr (kSameType<Nodes, SharedNodes>) {
-      SharedNodes from = nodes;
-      if (many) from = folded;
-      mine = from.load(i, i < end);
-    } else {
-      mine = nodes.load(i, !many && i < end);
-      if (many) mine = folded.load(i, i < end);
-    }
+    const int first = last ? 0 : group * (kWarp * kEach), end = many ? groups : count;
+    const int leaves = last ? power_not_below(end) : kWarp * kEach, width = leaves < kWarp ? leaves : kWarp;
+    const auto load = [&](int i) {
+      if constexpr (kSameType<Nodes, ListedNodes>) {
+        ListedNodes from = nodes;
+        if (many) from = folded;
+        return from.load(i, i < end);
+      } else {
+        return many ? folded.load(i, i < end) : nodes.load(i, i < end);
+      }
+    };
+    const int each = kEach > 1 ? leaves / width : 1, i = first + (lane & (width - 1)) * each;
+    Node mine = load(i);
+    if (kEach > 1 && each > 1) mine = merge(mine, load(i + 1));
     const Node node = fold_lanes(mine, width);
     if (lane == 0) folded.store(last ? groups : group, node);
     if (last) break;

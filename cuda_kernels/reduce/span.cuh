@@ -98,11 +98,14 @@ class SpanOf {
     }
   }
 
-  // Puts neutral elements behind the inputs, up to the room. At any time before the barrier that follows read().
+  // Puts neutral elements behind the inputs, up to the end of this warp's chunk: the chunks of a span are its warps', in
+  // order. At any time before the barrier that follows read().
   template <class Op>
-  CSM_DEVICE void pad(int room) const {
+  CSM_DEVICE void pad() const {
+    const int chunk = thread_index() / kWarp * kChunk;
 #pragma unroll 1
-    for (int i = count_ + thread_index(); i < room; i += block_threads()) pad_one<Op>(i);
+    for (int i = (count_ > chunk ? count_ : chunk) + thread_index() % kWarp; i < chunk + kChunk; i += kWarp)
+      pad_one<Op>(i);
   }
 
   // The barrier between the tiles and write().

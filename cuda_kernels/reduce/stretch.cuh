@@ -19,9 +19,7 @@ struct Stretch {
 
 // The nodes of a stretch in shared memory, behind the span. There are 2 · warps + 1 places: those of two rounds, so
 // that the warps fill one while warp 0 folds the other, and the result's.
-CSM_DEVICE SharedNodes nodes_of_stretch() {
-  return SharedNodes(Span::bytes(block_threads() * kItems), 2 * (block_threads() / kWarp) + 1);
-}
+CSM_DEVICE ListedNodes nodes_of_stretch() { return ListedNodes(Span::bytes(block_threads() * kItems)); }
 
 using StretchTile = RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages>;
 // With kParks, where the warp's chunk of the last round is kept: behind those nodes.
@@ -43,15 +41,15 @@ CSM_DEVICE void read_round(const Arguments& args, Row& row, i64 first, bool in_u
     const Span span = span_of_round(args, row, first);
     if (in_use) block_barrier();
     span.read();
-    span.pad<Op>(block_threads() * kItems);
+    span.pad<Op>();
     block_barrier();
-    span.set_places(row, -first);
+    span.set_places(row, thread_index() / kWarp * kChunk);
   }
 }
 
 // Reduces the stretch, and stores its node at nodes[2 · warps] for the whole block; ends with a barrier.
 CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, const RowContext& context,
-                               const SharedNodes& nodes) {
+                               const ListedNodes& nodes) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   TreeFold fold;
   for (i64 round = 0; round < stretch.rounds; ++round) {

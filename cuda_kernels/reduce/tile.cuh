@@ -52,7 +52,7 @@ class RowTile {
  public:
   // The chunk starts at element `first` of a row of n elements.
   CSM_DEVICE RowTile(Index first, Index n)
-      : index_(first + (thread_index() % kLanes) * kVec), swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
+      : lane_at_(thread_index() % kLanes * kVec), index_(first + lane_at_), swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
     const Index left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
     mine_ = left_ - (thread_index() % kLanes) * kVec;
@@ -181,6 +181,7 @@ class RowTile {
 
  protected:
   Element item_[kItems];
+  int lane_at_;    // this lane's first element in the chunk
   Index index_;    // this lane's first element in the row
   int left_;       // elements of the row from the chunk's start on, at most kChunk; 0 or less if it ends before
   int mine_;       // the same from index_ on
@@ -230,13 +231,13 @@ class RowTile {
   template <int Operand>
   CSM_DEVICE int place_in(const Row& row, int v) const {
     constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
-    return row.staged[Operand] + static_cast<int>(index_ * kSize) + v * (kLanes * kVec * kSize);
+    return row.staged[Operand] + lane_at_ * kSize + v * (kLanes * kVec * kSize);
   }
   // And where one of them is.
   template <int Operand>
   CSM_DEVICE int place_of_item(const Row& row, int i) const {
     constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
-    return row.staged[Operand] + (static_cast<int>(index_) + shift_of(i)) * kSize + step_of(i) * kSize;
+    return row.staged[Operand] + (lane_at_ + shift_of(i)) * kSize + step_of(i) * kSize;
   }
   // And where those of any other are in global memory.
   template <int Operand>

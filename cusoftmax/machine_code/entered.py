@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,9 @@ def blocks_entered(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Mapping[
         for block, times in graph.by_inner(copies).items()
         if not any(_of_code(graph.blocks[block]))
     }
-    return {**around, **found}
+    most = {block: n / warps for block, n in matching.most.items()}
+    found = around | found
+    return graph.at_most(found, most) | found
 
 
 @dataclass(frozen=True)
@@ -90,18 +93,22 @@ class Matching:
     ----------
     times : dict of int to int
         How often warps entered blocks, by number, of those that have PTX.
+    most : dict of int to int
+        How often at most they entered others: as often as the PTX between that of the blocks before
+        and after.
     apart : float
         The part of what both codes have, of the kinds that PTX and machine code have in common,
         that has no counterpart.
     """
 
     times: dict[int, int]
+    most: dict[int, int]
     apart: float
 
 
 def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
     """Find the PTX of each block of machine code."""
-    theirs, times = _of_ptx(lines)
+    theirs, times, places = _of_ptx(lines)
     numbers = sorted(graph.reached())
     codes = [graph.blocks[number] for number in numbers]
     ours = _rows(map(_of_code, codes))
@@ -112,7 +119,7 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
         ours,
         predicated,
         theirs,
-        times,
+        [times[k] for k in places],
         [group.get(block) for block in numbers],
         [group.get(around.get(block, 0)) for block in numbers],
     )
@@ -122,7 +129,8 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
     )
     whole = float(ours.sum(axis=0) @ _WEIGHTS + theirs.sum(axis=0) @ _WEIGHTS)
     return Matching(
-        {numbers[i]: max(times[k] for k in blocks) for i, blocks in found.items()},
+        {numbers[i]: max(times[places[k]] for k in blocks) for i, blocks in found.items()},
+        {numbers[i]: n for i, n in _most(found, len(numbers), times, places).items()},
         1 - 2 * both / max(whole, 1.0),
     )
 
@@ -138,17 +146,33 @@ def _places(rows: _Array) -> _Array:
     return found
 
 
-def _of_ptx(lines: Sequence[ExecutedLine]) -> tuple[_Array, list[int]]:
-    """Return what each block of PTX has that has anything, and how often warps entered it."""
+def _of_ptx(lines: Sequence[ExecutedLine]) -> tuple[_Array, list[int], list[int]]:
+    """Return what each block of PTX has that has anything; how often warps entered every block.
+
+    And last the numbers of the former among all.
+    """
     found: list[tuple[Counter[str], int]] = []
     for line in lines:
         if line.name == "block":
             found.append((Counter(), line.warps))
         elif kind := _kind_of_ptx(line.name):
             found[-1][0][kind] += 1
-    found = [(block, times) for block, times in found if block]
-    rows = [[block[kind] for kind in _KINDS] for block, _ in found]
-    return _rows(rows), [times for _, times in found]
+    places = [i for i, (block, _) in enumerate(found) if block]
+    rows = [[found[i][0][kind] for kind in _KINDS] for i in places]
+    return _rows(rows), [times for _, times in found], places
+
+
+def _most(
+    found: Mapping[int, tuple[int, ...]], count: int, times: Sequence[int], places: Sequence[int]
+) -> dict[int, int]:
+    """Return how often at most blocks were entered that have nothing of what PTX has."""
+    most: dict[int, int] = {}
+    known = sorted(found)
+    for before, after in pairwise(known):
+        between = times[places[max(found[before])] + 1 : places[min(found[after])]]
+        if between:
+            most.update(dict.fromkeys(range(before + 1, after), max(between)))
+    return most
 
 
 def _kind_of_ptx(name: str) -> str | None:

@@ -295,6 +295,37 @@ class BlockGraph:
             if (times := [found[inner] for inner in found if always[inner] >> block & 1])
         }
 
+    def at_most(self, found: Mapping[int, float], most: Mapping[int, float]) -> dict[int, float]:
+        """Return how often at most blocks are entered that are not in `found`, which others are.
+
+        As often as `most` says, and as any that is always entered before or after, and between two
+        times.
+        """
+        before, after = self._neighbours
+        ends = [block for block in after if not after[block]]
+        first, last = _always_before(before, [0]), _always_before(after, ends)
+
+        def returns(block: int, without: int) -> bool:
+            seen, todo = {without}, [block]
+            while todo:
+                new = [to for to in after[todo.pop()] if to not in seen]
+                seen.update(new)
+                todo.extend(new)
+            return block in seen
+
+        every = {**most, **found}
+        limits = {
+            block: [
+                times
+                for other, times in every.items()
+                if block == other
+                or ((first[block] | last[block]) >> other & 1 and not returns(block, other))
+            ]
+            for block in before
+            if block not in found
+        }
+        return {block: min(times) for block, times in limits.items() if times}
+
     def all_loops(self) -> list[Loop]:
         """Return all loops, each before those inside it."""
         return _flattened(self.loops())

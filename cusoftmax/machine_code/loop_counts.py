@@ -15,6 +15,7 @@ from cusoftmax.machine_code.flow import Loop, LoopCounts
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div, power_of_two
+from cusoftmax.planning.planner import NODES_EACH, groups_of
 from cusoftmax.planning.plan import WARP, Launch, Plan
 
 
@@ -78,8 +79,8 @@ class _LaunchLoops:
         one_dimension = self.launch.kernel["CSM_BATCH_DIMS"] == "1"
         if one_dimension and (self.pattern == "block" or self._folds_workspace()):
             nodes, share = self._nodes()  # the loop doubles the width of a fold until it suffices
-            if self.pattern == "block" and nodes > WARP:
-                nodes = ceil_div(nodes, WARP)
+            if self.pattern == "block":
+                nodes = groups_of(nodes, self._each()) or nodes
             return share * log2(min(WARP, power_of_two(nodes)))
         return None
 
@@ -179,8 +180,9 @@ class _LaunchLoops:
     def _padding(self) -> float:
         """Return how many elements a thread puts behind the row where operands are staged."""
         warps = int(self.warps) * self.launch.kernel.cluster
-        rounds = ceil_div(self.chunks, warps)
-        return (rounds * warps * self.plan.chunk - self.plan.n) / (rounds * warps * WARP)
+        padded = ceil_div(self.chunks, warps) * warps
+        filled = self.chunks if self.pattern == "block" else padded
+        return (filled * self.plan.chunk - self.plan.n) / (padded * WARP)
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""
@@ -219,19 +221,26 @@ class _LaunchLoops:
             return ceil_div(self.plan.n, per_row), 1.0 if self._folds_rows() else 1 / self.warps
         return int(self.warps), 1 / self.warps
 
+    def _each(self) -> int:
+        """Return how many nodes of a group each lane folds: those of blocks that have groups."""
+        kernel = self.launch.kernel
+        several = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1"
+        return NODES_EACH if self.pattern == "block" and several else 1
+
     def _fold_in_block(self, loop: Loop) -> float | None:
-        """Return the rounds of a fold by all warps of a block: over groups of 32, or over lanes.
+        """Return the rounds of a fold by all warps of a block: over groups, or over lanes.
 
         In one loop, each warp folds its share of the groups and then, last, one of them what they
         became. A block that never has groups has no such loop.
         """
-        kernel, nodes = self.launch.kernel, self._nodes()[0]
-        groups = ceil_div(nodes, WARP) if nodes > WARP else 0
-        outer = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1" or self._folds_pieces()
+        nodes = self._nodes()[0]
+        groups = groups_of(nodes, self._each())
+        outer = self._each() > 1 or self._folds_pieces()
         rounds = (groups + 1) / self.warps if outer else 1.0
         if any(child.has("SHFL.BFLY") for child in loop.children):
             return rounds
-        steps = (groups * log2(WARP) + log2(power_of_two(groups or nodes))) / self.warps
+        last = min(WARP, power_of_two(groups or nodes))
+        steps = (groups * log2(WARP) + log2(last)) / self.warps
         return steps / rounds * self.words / max(1, loop.per_round("SHFL.BFLY"))
 
     @staticmethod

@@ -38,6 +38,8 @@ from cusoftmax.planning.staging import (
     tiles_side_by_side,
 )
 
+NODES_EACH = 2  # kEach in patterns/block.cuh
+
 
 @lru_cache(maxsize=4096)
 def plan(problem: Problem, device: DeviceSpec) -> Plan:
@@ -217,8 +219,7 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
         return None  # fold_in_block folds two levels of 32
     usual = unparked = staged_warps(builder) if staged else builder.max_warps
     if staged and builder.bulk and not builder.operation.features:
-        bulk = tuning.BULK_WARPS if builder.fast_exp else tuning.BULK_WARPS_FLOAT
-        unparked = max(usual, min(builder.max_warps, bulk))
+        unparked = max(usual, _bulk_warps(builder))
     portable, largest = _cluster_sizes(builder.device, builder.problem.rows)
     several = tuning.RESIDENT_BLOCKS
     may = bool(builder.operation.outputs)  # otherwise no element is needed again
@@ -242,10 +243,18 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
             shared = _block_shared(builder, chunks, cluster, warps)
             shared += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
             if _fits(builder.device, shared, resident):
-                if cluster == 1 and resident * warps <= usual:  # its threads have more registers
+                if resident * warps <= usual:  # its threads have more registers
                     most = min(most, usual)
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
     return None
+
+
+def _bulk_warps(builder: PlanBuilder) -> int:
+    """Return the most warps of a block whose span is copied in bulk."""
+    if builder.values == 2 and builder.max_warps == tuning.BLOCK_WARPS_FLOAT:
+        return tuning.BULK_WARPS_TWO
+    bulk = tuning.BULK_WARPS if builder.fast_exp else tuning.BULK_WARPS_FLOAT
+    return min(builder.max_warps, bulk)
 
 
 def _cluster_sizes(device: DeviceSpec, clusters: int) -> tuple[int, int]:
@@ -284,6 +293,14 @@ def _park_warps(builder: PlanBuilder, staged: int) -> int:
     return min(parks, tuning.STAGED_PARK_WARPS_DOUBLE) if staged and double else parks
 
 
+def groups_of(nodes: int, each: int) -> int:
+    """Return how many groups of nodes warps of a block fold, so many of each a lane.
+
+    None if all nodes are one: ``groups_of`` in ``reduce/fold.cuh``.
+    """
+    return ceil_div(nodes, each * WARP) if nodes > each * WARP else 0
+
+
 def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -> int:
     """Return the shared memory of a block: the row's nodes, and the chunks that warps park.
 
@@ -293,7 +310,7 @@ def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -
     slots = (rounds - 1) * warps
     if rounds > 1:
         slots += min(warps, chunks - (rounds - 1) * warps * cluster) - warps
-    nodes = chunks + (ceil_div(chunks, WARP) if chunks > WARP else 0) + 1
+    nodes = chunks + groups_of(chunks, NODES_EACH) + 1
     return nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
 
 

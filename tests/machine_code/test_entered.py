@@ -99,7 +99,46 @@ def test_a_condition_around_bulk_copies_counts_as_often_as_they_do() -> None:
         ExecutedLine("st.global.f32", 8),
     ]
     entered = blocks_entered(BlockGraph(code, 0), lines)
-    assert entered == {0: 1.0, 1: 1 / 8, 2: 1 / 8, 4: 1.0}
+    # Block 3 comes after block 1 alone.
+    assert entered == {0: 1.0, 1: 1 / 8, 2: 1 / 8, 3: 1 / 8, 4: 1.0}
+
+
+def test_what_has_no_arithmetic_counts_as_often_as_the_ptx_in_its_place() -> None:
+    code = sass(
+        """
+        FADD R4, R4, R5
+        @P0 BRA 0x70          # few elements ask for the loop
+        MOV R6, R4            # 1
+        MOV R7, R6            # 2: the loop
+        @P1 BRA 0x60
+        FMUL R6, R6, R6       # 3
+        @P2 BRA 0x30          # 4
+        FADD R4, R6, R5       # 5
+        STG.E [R2.64], R4
+        EXIT
+        """
+    )
+
+    def lines(entered: int) -> list[ExecutedLine]:
+        return [
+            ExecutedLine("block", 8),
+            ExecutedLine("add.ftz.f32", 8),
+            ExecutedLine("block", entered),
+            ExecutedLine("mov.u32", entered),
+            ExecutedLine("block", 2 * entered),
+            ExecutedLine("mov.u32", 2 * entered),
+            ExecutedLine("block", 0),
+            ExecutedLine("mul.ftz.f32", 0),
+            ExecutedLine("block", 2 * entered),
+            ExecutedLine("bra", 2 * entered),
+            ExecutedLine("block", 8),
+            ExecutedLine("add.ftz.f32", 8),
+            ExecutedLine("st.global.f32", 8),
+        ]
+
+    graph = BlockGraph(code, 0)
+    assert blocks_entered(graph, lines(0)) == {0: 1, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1}
+    assert blocks_entered(graph, lines(2)) == {0: 1, 1: 1 / 2, 2: 1 / 2, 3: 0, 4: 1 / 2, 5: 1}
 
 
 def test_without_a_run_the_longest_way_counts() -> None:
