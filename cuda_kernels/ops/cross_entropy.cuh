@@ -27,7 +27,7 @@ struct Op : OperationBase {
   static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
   static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
-  static constexpr bool kOthers = true, kKeepsTerm = kGradient && !kCapped;
+  static constexpr bool kOthers = true, kKeepsTerm = !kCapped;
 
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
   // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kFourPerCap 4/cap; kFactor multiplies the whole gradient.
@@ -104,8 +104,8 @@ struct Op : OperationBase {
     } else if constexpr (kSmooth) {
       term[kProducts] = place.before(context.n) ? x : Acc(0);
     }
-    // Keep the exponential for map(), unless map() needs the logit for the slope of the cap.
-    if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
+    // Keep the exponential, unless map() needs the logit for the slope of the cap.
+    if constexpr (kKeepsTerm) e[0] = term[kExponentials];
   }
 
   static constexpr bool kPairs =
