@@ -100,8 +100,9 @@ CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
 // --- others than the largest -----------------------------------------------------------------------------------------
 //
 // With Op::kOthers the first sum without the maximum's own term is needed to all its digits, and a double word of the
-// whole has too few of them where the others are little beside the largest: less than kDominated of it. There s[0] is
-// minus the sum of the others, −0 if they are nothing. Not with kCountsOnes, which keeps them apart by itself.
+// whole has too few of them where the others are little beside the largest. So if they are less than kDominated of it
+// in a chunk, s[0] is minus the sum of the others, −0 if they are nothing; and so it is in a union with lower sets. Not
+// with kCountsOnes, which keeps them apart by itself.
 template <class AnyOp>
 constexpr bool kOthersApart = AnyOp::kOthers && kCompensated && !kFastExp;
 constexpr Acc kDominated = kSingle ? Acc(0x1p-4) : Acc(0x1p-20);
@@ -110,7 +111,6 @@ CSM_DEVICE bool has_sign(float a) { return static_cast<int>(float_to_bits(a)) < 
 CSM_DEVICE bool has_sign(double a) { return static_cast<i64>(double_to_bits(a)) < 0; }
 CSM_DEVICE bool lacks_largest(DoubleWord sum) { return has_sign(sum.hi); }
 CSM_DEVICE DoubleWord negative(DoubleWord a) { return {-a.hi, -a.lo}; }
-CSM_DEVICE bool dominates(Acc largest, DoubleWord others) { return others.hi < kDominated * largest; }
 // The whole of such a sum, and the others, of a sum that may be one.
 CSM_DEVICE DoubleWord with_largest(DoubleWord sum, Acc largest) {
   return lacks_largest(sum) ? add(negative(sum), largest) : sum;
@@ -142,7 +142,8 @@ CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc larg
       return as_double_word(sum.hi);
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
     const DoubleWord others = kWeighted ? normalised(add(sum, -largest)) : without_largest(sum, largest);
-    if (!(magnitude(others.hi) < Acc(0.5) * largest)) return multiply(normalised(sum), inverse);
+    if (!(magnitude(others.hi) < Acc(0.5) * largest))
+      return multiply(normalised(kWeighted ? sum : with_largest(sum, largest)), inverse);
     const Acc lost = kWeighted ? Acc(0) : lost_of_largest(m, largest);
     const DoubleWord by = normalised(reciprocal_of({largest, lost}));
     const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, by));
@@ -180,28 +181,18 @@ CSM_DEVICE Node merge(Node a, Node b) {
   Node high = exchange ? b : a;
   Node low = exchange ? a : b;
   const bool same = low.m.hi == high.m.hi && (!kDoubleWordMaximum || low.m.lo == high.m.lo);
-  Acc largest = Acc(0);
-  bool lacks = false;  // whether the sum of both will lack the largest term
   if constexpr (kOthersApart<AnyOp>) {
-    if (unlikely(lacks_largest(high.s[0]) || lacks_largest(low.s[0]))) {
+    if (unlikely(lacks_largest(a.s[0]) || lacks_largest(b.s[0]))) {
       // The lower set's sum becomes whole, and of two with the row's maximum the other one too.
-#pragma unroll 1
-      for (int k = 0; k < 2; ++k) {
-        largest = largest_exponential(low.m);
-        if (k == 0 || same) low.s[0] = with_largest(low.s[0], largest);
-        const Node other = low;
-        low = high;
-        high = other;
-      }
-      lacks = lacks_largest(high.s[0]);
+      const Acc largest = largest_exponential(low.m);
+      low.s[0] = with_largest(low.s[0], largest);
+      if (same) high.s[0] = with_largest(high.s[0], largest);
+      if (lacks_largest(high.s[0])) low.s[0] = negative(low.s[0]);
     }
   }
   if (kMaximum && (!kFastExp || !same)) refer_sums(low, high.m);
-  if (kOthersApart<AnyOp> && lacks) low.s[0] = negative(low.s[0]);
 #pragma unroll
   for (int k = 0; k < kSums; ++k) high.s[k] = add(high.s[k], low.s[k]);
-  if (kOthersApart<AnyOp> && lacks && !dominates(largest, negative(high.s[0])))
-    high.s[0] = with_largest(high.s[0], largest);
   // Of two elements with the row's maximum neither dominates.
   const bool keeps = kPickRule == PickRule::largest && !same;
 #pragma unroll

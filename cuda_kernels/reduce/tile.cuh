@@ -469,23 +469,28 @@ class RowTile {
 
   // The chunk's sum of exponentials without the largest, no digit of which is lost beside that.
   CSM_DEVICE DoubleWord others_than(Acc largest, DoubleWord m, const RowContext& context) const {
+    m.hi = computed_anew(m.hi);
     const Adder<Op> adder(m, {});
-    DoubleWord partial[kLeaves];
+    DoubleWord partial[kLeaves] = {};
     const auto add_to = [&](int i, Acc term) {
       const Acc other = adder.other_term(term, largest);
       DoubleWord& sum = partial[i % kLeaves];
       sum = i < kLeaves ? as_double_word(other) : add(sum, other);
     };
+    constexpr int kAtOnce = Op::kPairs && !Op::kKeepsTerm ? 2 : 1;
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      if constexpr (Op::kKeepsTerm || !Op::kPairs) {
-        add_to(i, adder.term_of(item_[i], place_of(i), context));
-      } else if (i % 2 == 0) {
-        Pair elements = pair_at(i);
-        Acc term[2];
-        adder.terms_of(elements).get(term[0], term[1]);
-        add_to(i, term[0]);
-        add_to(i + 1, term[1]);
+    for (int first = 0; first < kLeaves; first += kAtOnce) {
+#pragma unroll
+      for (int i = first; i < kItems; i += kLeaves) {
+        if constexpr (kAtOnce == 1) {
+          add_to(i, adder.term_of(item_[i], place_of(i), context));
+        } else {
+          Pair elements = pair_at(i);
+          Acc term[2];
+          adder.terms_of(elements).get(term[0], term[1]);
+          add_to(i, term[0]);
+          add_to(i + 1, term[1]);
+        }
       }
     }
     return sum_in_order(partial, 0, false);
