@@ -12,7 +12,7 @@
 namespace csm {
 
 struct Op : Weighted<WritesRows> {
-  static constexpr bool kOthers = !kWeights, kKeepsTerm = true;
+  static constexpr bool kOthers = !kWeights, kKeepsTerm = true, kMayBeInfinite = true;
 
   // For z = +inf, m is +inf too and z − m would be NaN: the term is +inf instead, and so is the result.
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
@@ -22,7 +22,7 @@ struct Op : Weighted<WritesRows> {
   }
 
   // +∞ less the shift, which is then infinite too, is NaN: its term is 0, and the sum starts at +∞.
-  static constexpr bool kPairs = !kWeights && kPlainPairs && !kCountsOnes, kMayBeInfinite = !kWeights;
+  static constexpr bool kPairs = !kWeights && kPlainPairs && !kCountsOnes;
   CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials(e, to); }
 
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {

@@ -122,7 +122,12 @@ class ColumnTile {
   }
 
   // Does to the elements what reduce() does, and returns the maximum; the compiler drops the sums.
-  CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return reduce(column, context).m; }
+  CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return for_scale(reduce(column, context).m); }
+
+  // The maximum as Op::scale() takes it. No shift is subtracted from elements that the terms leave as they are.
+  CSM_DEVICE static DoubleWord for_scale(DoubleWord m) {
+    return kOfNumbers<Op> && !Op::kKeepsTerm ? as_double_word(Acc(0)) : m;
+  }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const ColumnSpan& span,
                         const typename Op::Scale (&scale)[kVec]) const {
@@ -466,7 +471,7 @@ CSM_DEVICE void walk(const Arguments& args) {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         const Node node = part.reduce(c, context[c]);
-        m[c] = node.m;
+        m[c] = part.for_scale(node.m);
         nodes.store(node_at(walker, c * kLanes + lane), node);
       }
       block_barrier();

@@ -190,7 +190,9 @@ CSM_DEVICE Node merge(Node a, Node b) {
       if (lacks_largest(high.s[0])) low.s[0] = negative(low.s[0]);
     }
   }
-  if (kMaximum && (!kFastExp || !same)) refer_sums(low, high.m);
+  // Relative to the reference of +∞ all else would be 0, and +∞ itself NaN.
+  const bool infinite = AnyOp::kMayBeInfinite && !kFastExp && unlikely(high.m.hi > largest_number());
+  if (kMaximum && (!kFastExp || !same) && !infinite) refer_sums(low, high.m);
 #pragma unroll
   for (int k = 0; k < kSums; ++k) high.s[k] = add(high.s[k], low.s[k]);
   // Of two elements with the row's maximum neither dominates.

@@ -74,7 +74,7 @@ struct RowContext : Values<kRowInputs> {
 //   complete      computes what of a scale map() alone needs, not map_usual()
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
 //   kKeepsTerm    says whether terms() leaves the first term in place of the first input
-//   kMayBeInfinite  says whether that of +∞ is +∞ with kOthers, rather than NaN
+//   kMayBeInfinite  says whether the sum of a row with +∞ is +∞, rather than NaN
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
   CSM_DEVICE static void begin(RowContext&) {}
