@@ -304,18 +304,28 @@ def test_a_chunk_far_below_the_maximum(device: Any, op: str, dtype: str, wanted:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", FROM_LOGITS)
 def test_logits_far_from_0(device: Any, op: str, dtype: str, wanted: str) -> None:
-    """On both sides of where exponentials begin to be formed of shifted logits, and far beyond.
-
-    Of 16 rows: a thread has several columns.
-    """
+    """On both sides of where exponentials begin to be formed of shifted logits, and far beyond."""
     n = max(case(wanted, op, dtype).shape)
     rng = np.random.default_rng(n)
     step, most = (2.0**18, 3e38) if dtype == "float32" else (2.0**40, 1e308)
-    rows = rng.normal(0, 4, (16, n))
+    rows = rng.normal(0, 4, (10, n))
     rows[:, n // 2 :] -= 25
-    rows[8:10] *= 1e5
+    rows[8:] *= 1e5
     centres = (step, -step, step + 12, -step + 12, 2 * step, -3 * step, most, -most, step, -step)
-    judge(device, op, wanted, dtype, rows + np.resize(centres, 16)[:, None])
+    judge(device, op, wanted, dtype, rows + np.array(centres)[:, None])
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+def test_several_columns_of_a_thread_far_from_0(device: Any, op: str) -> None:
+    """Whose elements a thread reads at once; a shift may be subtracted from a column's or not."""
+    x = np.random.default_rng(0).normal(2.0**18, 4, (100, 8)).astype(np.float32)
+    x[50:] *= -3
+    with device.on("sm_90"):
+        made = planned(op, "float32", x.shape, 0, "sm_90")
+        assert_plan(made, "column")
+        assert made.vector > 1
+        got = device.asnumpy(CONTRACTS[op].call(device.asarray(x), axis=0))
+    assert_kept(op, (x,), 0, (got,))
 
 
 # ------------------------------------------------------------- exponentials with the largest errors

@@ -57,7 +57,7 @@ def rows_of(n: int, dtype: str, number: int) -> Array:
     """Return three rows, whose largest is near the others, in the middle and last."""
     far = -20.0 * (number + 1) * np.log(2) + 1e-4
     small = (POWERS, CHAIN, HALF)[number]
-    return np.stack([row(n, dtype, small, at, far) for at in (n // 3 | 1, n // 2 + 1, n - 1)])
+    return np.stack([row(n, dtype, small, at, far) for at in (11, n // 2 + 1, n - 1)])
 
 
 def cases() -> Iterator[Any]:
