@@ -242,9 +242,10 @@ struct Op : OperationBase {
       if constexpr (kCompensated) {  // rounded once
         const DoubleWord q = multiply(row.inverse, as_double_word(mine));
         const DoubleWord others = largest ? multiply(row.rest, row.inverse) : add(negative(q), Acc(1));
-        const DoubleWord less = multiply(normalised(others), as_double_word(-row.weight));
-        const DoubleWord more = add(multiply(normalised(q), as_double_word(row.excess)), -row.here);
-        const DoubleWord whole = normalised(drop_invalid_low(add(less, more)));
+        DoubleWord whole = multiply(normalised(others), as_double_word(-row.weight));
+        if (kSmooth || row.excess != Acc(0))
+          whole = add(whole, add(multiply(normalised(q), as_double_word(row.excess)), -row.here));
+        whole = normalised(drop_invalid_low(whole));
         const DoubleWord at_target = drop_invalid_low(multiply(whole, as_double_word(row.upstream)));
         row.at_target = at_target.hi + at_target.lo;
       } else {
