@@ -218,7 +218,8 @@ struct Op : OperationBase {
         }
         total = exists(context) ? weight + excess : not_a_number();
         found.logit = row.picked[0], found.weight = weight, found.excess = excess, found.here = here;
-        found.rest = sum_of_others<Op>(row, largest_one), found.inverse = inverse, found.maximum = row.m, found.largest_one = largest_one;
+        found.rest = sum_of_others<Op>(row, largest_one), found.inverse = inverse, found.maximum = row.m,
+        found.largest_one = largest_one;
         found.share = share;
         found.target = context.integer[0];
       }

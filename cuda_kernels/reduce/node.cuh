@@ -20,7 +20,7 @@ struct Values {
 };
 
 struct Node {
-  DoubleWord m;                         // its low word is used only if kDoubleWordMaximum
+  DoubleWord m;  // its low word is used only if kDoubleWordMaximum
   // The relative sums first; with kCountsOnes they are counts and sums. The first one may lack the largest term
   // (lacks_largest).
   DoubleWord s[kSums > 0 ? kSums : 1];

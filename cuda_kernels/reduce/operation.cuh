@@ -297,9 +297,7 @@ class Adder {
     return sum.hi < (Acc(1) + kDominated) * (Acc(1.5) / ExpC::kRaise);
   }
   // Whether it does.
-  CSM_DEVICE static bool dominated(DoubleWord sum, Acc largest) {
-    return sum.hi < (Acc(1) + kDominated) * largest;
-  }
+  CSM_DEVICE static bool dominated(DoubleWord sum, Acc largest) { return sum.hi < (Acc(1) + kDominated) * largest; }
   // The first term of an element that terms() has been called for.
   CSM_DEVICE Acc term_of(Element e, Place place, const RowContext& context) const {
     Values<kSums> term;

@@ -529,8 +529,7 @@ class RowTile {
       for (int h = 0; h < kCount / 2; ++h) {
         if (h >= half) continue;
         const DoubleWord low = p[h * kVec], high = p[(h + half) * kVec];
-        p[h * kVec] =
-            add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
@@ -538,8 +537,7 @@ class RowTile {
       settle(kVec * kSwapped * step, kLeft);
 #pragma unroll
       for (int h = 0; h < kLeft; h += 2 * step) {
-        if (kLanes > 1 || (h + step) * kVec < kItems)
-          p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
+        if (kLanes > 1 || (h + step) * kVec < kItems) p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
       }
     }
     settle(kLeaves, 1);
