@@ -15,6 +15,7 @@ import numpy as np
 import cusoftmax as cs
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.table import OPERATIONS
 from tests.support import (
     assert_kept,
     bits,
@@ -129,6 +130,23 @@ def _infinite(n: int, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
+def _others(n: int, rng: np.random.Generator) -> np.ndarray:
+    """One logit dominates, and of the others one does, in every chunk that has a small one."""
+    x = np.full(n, -np.inf)
+    places = [1 << k for k in range(n.bit_length() - 1)]
+    x[[*places, *range(1, min(n, 16)), *range(96, n, 32)]] = -64.02 * np.log(2)
+    x[0] = -40 * np.log(2) + 1e-4
+    x[n // 2 + 3] = 0
+    x[n // 3] = -33
+    return x
+
+
+def _infinities(n: int, rng: np.random.Generator) -> np.ndarray:
+    x = rng.normal(0, 3, n)
+    x[[n // 3, n - 1]] = np.inf
+    return x
+
+
 ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "normal": _normal,
     "masked": _masked,
@@ -142,6 +160,8 @@ ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "tall": _tall,
     "lone": _lone,
     "infinite": _infinite,
+    "infinities": _infinities,
+    "others": _others,
 }
 
 
@@ -247,6 +267,11 @@ def _of_family(probe: Probe) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Draw, call and judge as the family's table says."""
     member, rng = CONTRACTS[probe.op], np.random.default_rng(0)
     inputs = member.draw(rng, probe.shape, probe.axis, dtype_of(probe.dtype))
+    if probe.rows != "normal":  # the first input; a class is that of the largest logit
+        x = _inputs(dataclasses.replace(probe, op="softmax"))[0]
+        largest = np.expand_dims(x.argmax(probe.axis), probe.axis)
+        read = zip(OPERATIONS[probe.op].read[1:], inputs[1:], strict=True)
+        inputs = (x, *(largest if name == "target" else given for name, given in read))
     got = member.call(*(emulator.asarray(a) for a in inputs), axis=probe.axis)
     results = tuple(emulator.asnumpy(a) for a in (got if isinstance(got, tuple) else (got,)))
     assert_kept(member, inputs, probe.axis, results)

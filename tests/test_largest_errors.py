@@ -9,7 +9,10 @@ from benchmarks import largest_errors as search
 from cusoftmax import reference
 from cusoftmax.contract.table import CONTRACTS
 
-PROVED = ("softmax", "softmax_vjp")
+PROVED = (
+    *("softmax", "softmax_vjp", "log_softmax"),
+    *("logsumexp", "cross_entropy", "cross_entropy_grad"),
+)
 
 
 @pytest.mark.parametrize("op", PROVED)

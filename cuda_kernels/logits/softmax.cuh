@@ -8,7 +8,7 @@
 namespace csm {
 
 struct Softmax : OfLogits<WritesElements> {
-  static constexpr bool kHasPower = !kFastExp;
+  static constexpr bool kHasPower = !kFastExp, kKeepsTerm = true;
   static constexpr Neutral kNeutral[] = {Neutral::lowest};  // −inf: never the maximum, and its exponential is 0
 
   // The exponential replaces the element, so that each is computed only once.

@@ -287,6 +287,16 @@ CSM_DEVICE int computed_once(int value) {
   return value;
 }
 
+// The same number, of which the compiler computes anew what it has of another copy: it would keep all of that.
+CSM_DEVICE float computed_anew(float value) {
+  asm("" : "+f"(value));
+  return value;
+}
+CSM_DEVICE double computed_anew(double value) {
+  asm("" : "+d"(value));
+  return value;
+}
+
 // Tells the compiler to move the code for a condition out of the way.
 CSM_DEVICE bool unlikely(bool condition) { return __builtin_expect(condition, 0); }
 

@@ -27,7 +27,7 @@ struct Op : OperationBase {
   static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
   static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
-  static constexpr bool kOthers = true;
+  static constexpr bool kOthers = true, kKeepsTerm = !kCapped;
 
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
   // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kFourPerCap 4/cap; kFactor multiplies the whole gradient.
@@ -104,8 +104,8 @@ struct Op : OperationBase {
     } else if constexpr (kSmooth) {
       term[kProducts] = place.before(context.n) ? x : Acc(0);
     }
-    // Keep the exponential for map(), unless map() needs the logit for the slope of the cap.
-    if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
+    // Keep the exponential, unless map() needs the logit for the slope of the cap.
+    if constexpr (kKeepsTerm) e[0] = term[kExponentials];
   }
 
   static constexpr bool kPairs =
@@ -181,9 +181,9 @@ struct Op : OperationBase {
     i64 target;
     bool ignored;
     // What at_target is made of: the target's logit and weight, what its class adds to the factor of q and what is
-    // subtracted; the row's sum and its inverse, its maximum and the exponential of that.
+    // subtracted; the sum of the row's others and the inverse of its sum, its maximum and the exponential of that.
     Acc logit, weight, excess, here;
-    DoubleWord sum, inverse, maximum;
+    DoubleWord rest, inverse, maximum;
     Acc largest_one;
   };
 
@@ -195,17 +195,16 @@ struct Op : OperationBase {
       Acc excess = Acc(0);  // the factor of q besides the target's weight
       const Acc z = context.number(kZ);
       if (z != Acc(0)) excess = Acc(2) * z * plus(row.m.hi, log_sum(row));
-      const DoubleWord exponentials = collected(row.s[kExponentials]);
-      const DoubleWord inverse = normalised(reciprocal_of(exponentials));
       const Acc largest_one = largest_exponential(row.m);
+      const DoubleWord exponentials = whole_sum<Op>(row, largest_one);
+      const DoubleWord inverse = normalised(reciprocal_of(exponentials));
       Acc total;
       if constexpr (kSoft) {
         const DoubleWord sum = drop_invalid_low(row.s[kWeightSum]);
         total = sum.hi + sum.lo + excess;
-        const DoubleWord all = normalised(exponentials);
         found.weights = drop_invalid_low(normalised(add(sum, excess)));
         found.q = largest_one * inverse.hi;
-        found.others = ((all.hi - largest_one) + all.lo) * inverse.hi;
+        found.others = normalised(multiply(sum_of_others<Op>(row, largest_one), inverse)).hi;
         found.largest = kCapped || chunk_maximum.hi == row.m.hi ? largest_one : Acc(-1);
       } else {
         const Acc weight = target_weight(context);
@@ -219,7 +218,8 @@ struct Op : OperationBase {
         }
         total = exists(context) ? weight + excess : not_a_number();
         found.logit = row.picked[0], found.weight = weight, found.excess = excess, found.here = here;
-        found.sum = exponentials, found.inverse = inverse, found.maximum = row.m, found.largest_one = largest_one;
+        found.rest = sum_of_others<Op>(row, largest_one), found.inverse = inverse, found.maximum = row.m,
+        found.largest_one = largest_one;
         found.share = share;
         found.target = context.integer[0];
       }
@@ -239,10 +239,21 @@ struct Op : OperationBase {
       // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum: subtract its
       // exponential from the sum.
       const bool largest = row.logit == row.maximum.hi;
-      const Acc q = (largest ? row.largest_one : exponential(row.logit, row.reference)) * row.inverse.hi;
-      const DoubleWord sum = normalised(row.sum);
-      const Acc others = largest ? ((sum.hi - row.largest_one) + sum.lo) * row.inverse.hi : Acc(1) - q;
-      row.at_target = row.upstream * (fused(row.excess, q, -row.weight * others) - row.here);
+      const Acc mine = largest ? row.largest_one : exponential(row.logit, row.reference);
+      if constexpr (kCompensated) {  // rounded once
+        const DoubleWord q = multiply(row.inverse, as_double_word(mine));
+        const DoubleWord others = largest ? multiply(row.rest, row.inverse) : add(negative(q), Acc(1));
+        DoubleWord whole = multiply(normalised(others), as_double_word(-row.weight));
+        if (kSmooth || row.excess != Acc(0))
+          whole = add(whole, add(multiply(normalised(q), as_double_word(row.excess)), -row.here));
+        whole = normalised(drop_invalid_low(whole));
+        const DoubleWord at_target = drop_invalid_low(multiply(whole, as_double_word(row.upstream)));
+        row.at_target = at_target.hi + at_target.lo;
+      } else {
+        const Acc q = mine * row.inverse.hi;
+        const Acc others = largest ? (row.rest.hi + row.rest.lo) * row.inverse.hi : Acc(1) - q;
+        row.at_target = row.upstream * (fused(row.excess, q, -row.weight * others) - row.here);
+      }
     }
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place place, Values<kOutputs>& gradient) {

@@ -30,10 +30,10 @@ struct Op : OfLogits<WritesElements> {
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     const Acc largest = largest_exponential(row.m);
-    const DoubleWord exponentials = normalised(drop_invalid_low(row.s[kExponentials]));
+    const DoubleWord exponentials = normalised(drop_invalid_low(whole_sum<Op>(row, largest)));
     const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[kGradients])));
-    const DoubleWord inverse = normalised(reciprocal_of(row.s[kExponentials]));
-    const DoubleWord others = multiply(normalised({exponentials.hi - largest, exponentials.lo}), inverse);
+    const DoubleWord inverse = normalised(reciprocal_of(whole_sum<Op>(row, largest)));
+    const DoubleWord others = multiply(sum_of_others<Op>(row, largest), inverse);
     const DoubleWord lacking = multiply(others, sum);
     const DoubleWord at_largest = drop_invalid_low(normalised(add(sum, DoubleWord{-lacking.hi, -lacking.lo})));
     const LogValue log = log_value(chunk_maximum, row, context);

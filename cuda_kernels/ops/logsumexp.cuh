@@ -12,18 +12,18 @@
 namespace csm {
 
 struct Op : Weighted<WritesRows> {
-  static constexpr bool kOthers = !kWeights;
+  static constexpr bool kOthers = !kWeights, kKeepsTerm = true, kMayBeInfinite = true;
 
   // For z = +inf, m is +inf too and z − m would be NaN: the term is +inf instead, and so is the result.
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     const DoubleWord factor = factor_of(context);
     const Acc z = logit(e, factor).hi;
-    term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, to, factor));
+    term[0] = e[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, to, factor));
   }
 
   // +∞ less the shift, which is then infinite too, is NaN: its term is 0, and the sum starts at +∞.
-  static constexpr bool kPairs = !kWeights && kPlainPairs && !kCountsOnes, kMayBeInfinite = !kWeights;
-  CSM_DEVICE static Pair terms_of(Pair e, const Reference& to) { return exponentials(e, to); }
+  static constexpr bool kPairs = !kWeights && kPlainPairs && !kCountsOnes;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials(e, to); }
 
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
     const Acc largest = largest_exponential(row.m);

@@ -12,7 +12,7 @@ namespace csm {
 
 struct Op : OfLogits<WritesElements> {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, v
-  static constexpr bool kOthers = true;
+  static constexpr bool kOthers = true, kKeepsTerm = true;
 
   // The exponential replaces the logit.
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<2>& term) {
@@ -26,9 +26,9 @@ struct Op : OfLogits<WritesElements> {
     Acc factor;             // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
-    const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
+    const DoubleWord inverse = normalised(reciprocal_of(whole_sum<Op>(row, largest_exponential(row.m))));
     const Factor of_exponential = factor_between(chunk_maximum, row.m, inverse);
-    return {of_exponential, value_of(mean_of_exponentials(row, inverse)), scale_of(context)};
+    return {of_exponential, value_of(mean_of_exponentials<Op>(row, inverse)), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
     result[0] = scaled(e[0], row.of_exponential);

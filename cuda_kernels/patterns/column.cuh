@@ -117,6 +117,20 @@ class ColumnTile {
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = adder.whole(k, adder.sum_of(k, node.s[k]));
+    if constexpr (kOthersApart<Op>) {
+      if (unlikely(adder.may_lack_largest(node.s[0]))) {
+        const Acc largest = largest_exponential(node.m);
+        if (adder.dominated(node.s[0], largest)) {
+          DoubleWord others = as_double_word(Acc(0));
+#pragma unroll
+          for (int i = 0; i < kItems; ++i) {
+            const Acc term = adder.term_of(item_[i][column], {first_, i}, context);
+            others = add(others, adder.other_term(term, largest));
+          }
+          node.s[0] = negative(others);
+        }
+      }
+    }
     return node;
   }
 
@@ -153,7 +167,12 @@ class ColumnTile {
   }
 
   // Does to the elements what reduce() does, and returns the maximum; the compiler drops the sums.
-  CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return reduce(column, context).m; }
+  CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return for_scale(reduce(column, context).m); }
+
+  // The maximum as Op::scale() takes it. No shift is subtracted from elements that the terms leave as they are.
+  CSM_DEVICE static DoubleWord for_scale(DoubleWord m) {
+    return kOfNumbers<Op> && !Op::kKeepsTerm ? as_double_word(Acc(0)) : m;
+  }
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const ColumnSpan& span,
                         const typename Op::Scale (&scale)[kVec]) const {
@@ -585,7 +604,7 @@ CSM_DEVICE void walk(const Arguments& args) {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         const Node node = part.reduce(c, context[c]);
-        m[c] = node.m;
+        m[c] = part.for_scale(node.m);
         nodes.store(node_at(walker, c * kLanes + lane), node);
       }
       block_barrier();

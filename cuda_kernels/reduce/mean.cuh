@@ -93,15 +93,16 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
 
 // Of logits: from s[0] = Σ e_j and s[1] = Σ p_j v_j of exponentials e and their parts p of the largest (exp.cuh), whose
 // v is picked. It dominates if it is above half of s[0]. `inverse` is 1 / s[0].
+template <class AnyOp>
 CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
-  const DoubleWord sum = normalised(drop_invalid_low(row.s[0])), products = drop_invalid_low(row.s[1]);
+  const DoubleWord products = drop_invalid_low(row.s[1]);
   const Acc largest = largest_exponential(row.m);
+  const DoubleWord sum = normalised(drop_invalid_low(whole_sum<AnyOp>(row, largest)));
   const DoubleWord of_products = kFastExp ? inverse : DoubleWord{inverse.hi / ExpC::kRaise, inverse.lo / ExpC::kRaise};
   if (!(sum.hi < Acc(2) * largest)) return {Acc(0), multiply(products, of_products)};
   const Acc v_m = row.picked[0];
-  const DoubleWord others = normalised({sum.hi - largest, sum.lo});
   const DoubleWord rest = normalised(drop_invalid_low(add(products, -(part_of_largest(largest) * v_m))));
-  return mean_from(multiply(rest, of_products), multiply(others, inverse), v_m);
+  return mean_from(multiply(rest, of_products), multiply(sum_of_others<AnyOp>(row, largest), inverse), v_m);
 }
 
 }  // namespace csm

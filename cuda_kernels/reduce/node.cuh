@@ -20,8 +20,10 @@ struct Values {
 };
 
 struct Node {
-  DoubleWord m;                         // its low word is used only if kDoubleWordMaximum
-  DoubleWord s[kSums > 0 ? kSums : 1];  // the relative sums first; with kCountsOnes they are counts and sums
+  DoubleWord m;  // its low word is used only if kDoubleWordMaximum
+  // The relative sums first; with kCountsOnes they are counts and sums. The first one may lack the largest term
+  // (lacks_largest).
+  DoubleWord s[kSums > 0 ? kSums : 1];
   // Each is that of one element, or 0: their addition is exact. With PickRule::dominant the first is positive, and −1
   // for a set that has several such elements, which are then in the sums.
   Values<kPicked> picked;
@@ -63,21 +65,13 @@ CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first
     sum = first ? as_double_word(term) : add(sum, term);
   }
 }
-template <bool kPowerOfTwo>
-CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) {
-  if constexpr (kPowerOfTwo)
-    return {sum.hi - start, sum.lo};  // exact: it is not larger, and a multiple of its last place
-  const DoubleWord rest = fast_two_sum(sum.hi, -start);
-  return {rest.hi, rest.lo + sum.lo};
-}
+// Exact: the start is not larger, and a multiple of its last place.
+CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) { return {sum.hi - start, sum.lo}; }
 
-// The sum of two partial sums of a chunk, whose high words may be known to add up exactly, or not to be negative: the
-// smaller is then what the larger lacks of both, a comparison and a selection less.
-CSM_DEVICE DoubleWord add_parts(bool exact, bool positive, DoubleWord a, DoubleWord b) {
+// The sum of two partial sums of a chunk, whose high words may be known to add up exactly.
+CSM_DEVICE DoubleWord add_parts(bool exact, DoubleWord a, DoubleWord b) {
   if (exact) return {a.hi + b.hi, a.lo + b.lo};
-  if (!positive || !kSingle) return add(a, b);
-  const Acc sum = a.hi + b.hi;
-  return {sum, (a.lo + b.lo) + fast_error(maximum(a.hi, b.hi), minimum(a.hi, b.hi), sum)};
+  return add(a, b);
 }
 
 // A relative sum as the double word that it is.
@@ -103,6 +97,40 @@ CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
   }
 }
 
+// --- others than the largest -----------------------------------------------------------------------------------------
+//
+// With Op::kOthers the first sum without the maximum's own term is needed to all its digits, and a double word of the
+// whole has too few of them where the others are little beside the largest. So if they are less than kDominated of it
+// in a chunk, s[0] is minus the sum of the others, −0 if they are nothing; and so it is in a union with lower sets. Not
+// with kCountsOnes, which keeps them apart by itself.
+template <class AnyOp>
+constexpr bool kOthersApart = AnyOp::kOthers && kCompensated && !kFastExp;
+constexpr Acc kDominated = kSingle ? Acc(0x1p-4) : Acc(0x1p-20);
+
+CSM_DEVICE bool has_sign(float a) { return static_cast<int>(float_to_bits(a)) < 0; }
+CSM_DEVICE bool has_sign(double a) { return static_cast<i64>(double_to_bits(a)) < 0; }
+CSM_DEVICE bool lacks_largest(DoubleWord sum) { return has_sign(sum.hi); }
+CSM_DEVICE DoubleWord negative(DoubleWord a) { return {-a.hi, -a.lo}; }
+// The whole of such a sum, and the others, of a sum that may be one.
+CSM_DEVICE DoubleWord with_largest(DoubleWord sum, Acc largest) {
+  return lacks_largest(sum) ? add(negative(sum), largest) : sum;
+}
+CSM_DEVICE DoubleWord without_largest(DoubleWord sum, Acc largest) {
+  return normalised(lacks_largest(sum) ? negative(sum) : add(sum, -largest));
+}
+// The first sum of a row, whose maximum has the exponential `largest`; and what it is without that.
+template <class AnyOp>
+CSM_DEVICE DoubleWord whole_sum(const Node& row, Acc largest) {
+  if constexpr (kOthersApart<AnyOp>) return with_largest(row.s[0], largest);
+  else return collected(row.s[0]);
+}
+template <class AnyOp>
+CSM_DEVICE DoubleWord sum_of_others(const Node& row, Acc largest) {
+  if constexpr (kOthersApart<AnyOp>) return without_largest(row.s[0], largest);
+  const DoubleWord sum = normalised(drop_invalid_low(collected(row.s[0])));
+  return normalised({sum.hi - largest, sum.lo});
+}
+
 // A relative sum over the exponential of the maximum, `largest`: Σ exp(x − m), in which the maximum's own term is
 // exactly 1. If that is nearly all of the sum, the others are known to all digits, and so is what they are divided by.
 // kWeighted: the maximum's own term is another one.
@@ -113,8 +141,9 @@ CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc larg
     if (!(magnitude(m.hi) < -negative_infinity()) || !(magnitude(sum.hi) < -negative_infinity()))
       return as_double_word(sum.hi);
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
-    const DoubleWord others = normalised(add(sum, -largest));
-    if (!(magnitude(others.hi) < Acc(0.5) * largest)) return multiply(normalised(sum), inverse);
+    const DoubleWord others = kWeighted ? normalised(add(sum, -largest)) : without_largest(sum, largest);
+    if (!(magnitude(others.hi) < Acc(0.5) * largest))
+      return multiply(normalised(kWeighted ? sum : with_largest(sum, largest)), inverse);
     const Acc lost = kWeighted ? Acc(0) : lost_of_largest(m, largest);
     const DoubleWord by = normalised(reciprocal_of({largest, lost}));
     const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, by));
@@ -152,7 +181,18 @@ CSM_DEVICE Node merge(Node a, Node b) {
   Node high = exchange ? b : a;
   Node low = exchange ? a : b;
   const bool same = low.m.hi == high.m.hi && (!kDoubleWordMaximum || low.m.lo == high.m.lo);
-  if (kMaximum && (!kFastExp || !same)) refer_sums(low, high.m);
+  if constexpr (kOthersApart<AnyOp>) {
+    if (unlikely(lacks_largest(a.s[0]) || lacks_largest(b.s[0]))) {
+      // The lower set's sum becomes whole, and of two with the row's maximum the other one too.
+      const Acc largest = largest_exponential(low.m);
+      low.s[0] = with_largest(low.s[0], largest);
+      if (same) high.s[0] = with_largest(high.s[0], largest);
+      if (lacks_largest(high.s[0])) low.s[0] = negative(low.s[0]);
+    }
+  }
+  // Relative to the reference of +∞ all else would be 0, and +∞ itself NaN.
+  const bool infinite = AnyOp::kMayBeInfinite && !kFastExp && unlikely(high.m.hi > largest_number());
+  if (kMaximum && (!kFastExp || !same) && !infinite) refer_sums(low, high.m);
 #pragma unroll
   for (int k = 0; k < kSums; ++k) high.s[k] = add(high.s[k], low.s[k]);
   // Of two elements with the row's maximum neither dominates.

@@ -73,7 +73,8 @@ struct RowContext : Values<kRowInputs> {
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
 //   complete      computes what of a scale map() alone needs, not map_usual()
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
-//   kMayBeInfinite  says whether that of +∞ is +∞ with kOthers, rather than NaN
+//   kKeepsTerm    says whether terms() leaves the first term in place of the first input
+//   kMayBeInfinite  says whether the sum of a row with +∞ is +∞, rather than NaN
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
   CSM_DEVICE static void begin(RowContext&) {}
@@ -84,7 +85,7 @@ struct OperationBase {
   static constexpr bool kEntersPairs = false, kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
   static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false;
-  static constexpr bool kHasUsual = false, kMayBeInfinite = false;
+  static constexpr bool kHasUsual = false, kMayBeInfinite = false, kKeepsTerm = false;
   template <class Scale>
   CSM_DEVICE static void complete(Scale&) {}
   CSM_DEVICE static bool may_pick(i64, int, const RowContext&) { return true; }
@@ -200,10 +201,8 @@ class Adder {
  public:
   CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
-    if constexpr (Op::kOthers) largest_ = largest_exponential(m);
-    // For +∞ that is NaN, and so is the sum but for an operation that has an infinite one.
-    start_ = Op::kOthers && largest_ == largest_ ? largest_ : above;
-    taken_off_ = Op::kMayBeInfinite && largest_ != largest_ ? Acc(0) : start_;
+    if constexpr (kPickRule == PickRule::largest) largest_ = largest_exponential(m);
+    start_ = above;
     if constexpr (kCountsOnes) start_ = kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
   }
 
@@ -231,7 +230,6 @@ class Adder {
   CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Held& held, const Element& e, Acc term, int number,
                       int count) const {
     const bool part = k < Op::kParts, product = kSums - k <= Op::kProductSums;
-    if (Op::kOthers && bounded(k)) return add_exponential(sum.hi, sum.lo, held.pair, term, number, count);
     if (!part && !product) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
     const int place = number % 4;
     Acc& pair = held.pair[place / 2];
@@ -255,13 +253,16 @@ class Adder {
   }
   // The same for two sums. With kPairs there is one sum of each element's place.
   struct PairSum {
-    Pair hi, lo, held[2];
+    Pair hi, lo;
   };
   CSM_DEVICE Acc shift() const { return reference_.shift.hi; }
   CSM_DEVICE Pair terms_of(Pair& elements) const { return Op::terms_of(elements, reference_); }
-  CSM_DEVICE void add(PairSum& sum, Pair terms, int number, int count) const {
+  CSM_DEVICE void add(PairSum& sum, Pair terms, int number) const {
     if constexpr (bounded(0)) {
-      add_exponential(sum.hi, sum.lo, sum.held, terms, number, count);
+      const Pair large = number == 0 ? Pair(start_) : sum.hi;
+      sum.hi = large + terms;
+      const Pair lost = fast_error(large, terms, sum.hi);
+      sum.lo = number == 0 ? lost : sum.lo + lost;
     } else {
       static_assert(!Op::kPairs || !(kCompensated || kCountsOnes), "sums of one word");
       sum = {number == 0 ? terms : sum.hi + terms, Pair(Acc(0))};
@@ -270,13 +271,12 @@ class Adder {
 
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
-    if (k < Op::kParts) return less_start<true>(sum, start_of(k));
-    return bounded(k) ? less_start<!Op::kOthers>(sum, taken_off_) : sum;
+    if (!bounded(k)) return k < Op::kParts ? less_start(sum, start_of(k)) : sum;
+    // The start may be +∞, to which the logarithm of a sum of +∞ is equal.
+    return Op::kMayBeInfinite && start_ > largest_number() ? sum : less_start(sum, start_);
   }
   // Whether the high words of the k-th sum's parts of a chunk are multiples of one power of two, and add up exactly.
-  CSM_DEVICE static constexpr bool exact(int k) { return k < Op::kParts || (bounded(k) && !Op::kOthers); }
-  // Whether they are not negative.
-  CSM_DEVICE static constexpr bool positive(int k) { return bounded(k); }
+  CSM_DEVICE static constexpr bool exact(int k) { return k < Op::kParts || bounded(k); }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
   // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
   // two, of which those of a chunk add up exactly.
@@ -287,30 +287,32 @@ class Adder {
   }
   // A chunk's sum, from those of its parts. −0 becomes +0, as it would when merged with empty_node().
   CSM_DEVICE static DoubleWord whole(int k, DoubleWord sum) {
+    if (Op::kMayBeInfinite && bounded(k)) sum = drop_invalid_low(sum);
     return exact(k) ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
   }
 
+  // Whether the first sum of a chunk may lack the maximum's own term, whose exponential is at least half of what is
+  // compared with.
+  CSM_DEVICE static bool may_lack_largest(DoubleWord sum) {
+    return sum.hi < (Acc(1) + kDominated) * (Acc(1.5) / ExpC::kRaise);
+  }
+  // Whether it does.
+  CSM_DEVICE static bool dominated(DoubleWord sum, Acc largest) { return sum.hi < (Acc(1) + kDominated) * largest; }
+  // The first term of an element that terms() has been called for.
+  CSM_DEVICE Acc term_of(Element e, Place place, const RowContext& context) const {
+    Values<kSums> term;
+    term[0] = e[0];
+    if constexpr (!Op::kKeepsTerm) Op::terms(e, reference_, place, context, term);
+    return term[0];
+  }
+  // The term, or 0 if it is the maximum's own: where that dominates, no other is above half of it.
+  CSM_DEVICE static Acc other_term(Acc term, Acc largest) { return term > Acc(0.5) * largest ? Acc(0) : term; }
+
  private:
   Reference reference_;
-  Acc above_, largest_, start_, taken_off_;
+  Acc above_, largest_, start_;
   // Where the k-th sum starts, if no term is larger. Parts sum to less than 2 from there: the places are the same.
   CSM_DEVICE Acc start_of(int k) const { return k < Op::kParts ? Acc(1.5) : start_; }
-  // Adds an exponential, or two to two sums. What terms lose is added up four at a time with kOthers, since it may be
-  // all that there is of the others.
-  template <class T>
-  CSM_DEVICE void add_exponential(T& hi, T& lo, T (&held)[2], T term, int number, int count) const {
-    const T large = number == 0 ? T(start_) : hi;
-    hi = large + term;
-    T lost = fast_error(large, term, hi);
-    if constexpr (Op::kOthers) {
-      const int place = number % 4;
-      T& pair = held[place / 2];
-      pair = place % 2 == 0 ? lost : pair + lost;
-      if (place < 3 && number + 1 < count) return;
-      lost = place < 2 ? held[0] : held[0] + held[1];
-    }
-    lo = number < (Op::kOthers ? 4 : 1) ? lost : lo + lost;
-  }
   CSM_DEVICE static constexpr bool bounded(int k) { return kCompensated && !kFastExp && k < Op::kBounded; }
 };
 

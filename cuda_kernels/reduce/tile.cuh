@@ -145,7 +145,17 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      node.s[k] = Adder<Op>::whole(k, sum_in_order(partial[k], k));
+      node.s[k] = Adder<Op>::whole(k, sum_in_order(partial[k], k, Adder<Op>::exact(k)));
+    }
+    if constexpr (kOthersApart<Op>) {
+      if (unlikely(any_lane(Adder<Op>::may_lack_largest(node.s[0])))) {
+        const Acc largest = largest_exponential(node.m);
+        const bool lacks = Adder<Op>::dominated(node.s[0], largest);
+        if (any_lane(lacks)) {
+          const DoubleWord others = others_than(largest, node.m, context);
+          if (lacks) node.s[0] = negative(others);
+        }
+      }
     }
     return node;
   }
@@ -443,7 +453,7 @@ class RowTile {
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
       Pair elements = pair_at(i);
-      adder.add(sum[i % kLeaves / 2], adder.terms_of(elements), i / kLeaves, (kItems - i % kLeaves - 1) / kLeaves + 1);
+      adder.add(sum[i % kLeaves / 2], adder.terms_of(elements), i / kLeaves);
       elements.get(item_[i][0], item_[i + 1][0]);
     }
 #pragma unroll
@@ -458,19 +468,49 @@ class RowTile {
   }
   CSM_DEVICE Pair pair_at(int i) const { return {item_[i][0], item_[i + 1][0]}; }
 
+  // The chunk's sum of exponentials without the largest, no digit of which is lost beside that.
+  CSM_DEVICE DoubleWord others_than(Acc largest, DoubleWord m, const RowContext& context) const {
+    m.hi = computed_anew(m.hi);
+    const Adder<Op> adder(m, {});
+    DoubleWord partial[kLeaves] = {};
+    const auto add_to = [&](int i, Acc term) {
+      const Acc other = adder.other_term(term, largest);
+      DoubleWord& sum = partial[i % kLeaves];
+      sum = i < kLeaves ? as_double_word(other) : add(sum, other);
+    };
+    constexpr int kAtOnce = Op::kPairs && !Op::kKeepsTerm ? 2 : 1;
+#pragma unroll
+    for (int first = 0; first < kLeaves; first += kAtOnce) {
+#pragma unroll
+      for (int i = first; i < kItems; i += kLeaves) {
+        if constexpr (kAtOnce == 1) {
+          add_to(i, adder.term_of(item_[i], place_of(i), context));
+        } else {
+          Pair elements = pair_at(i);
+          Acc term[2];
+          adder.terms_of(elements).get(term[0], term[1]);
+          add_to(i, term[0]);
+          add_to(i + 1, term[1]);
+        }
+      }
+    }
+    return sum_in_order(partial, 0, false);
+  }
+
   // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes, some of which may be
   // parts of this one. With kVec < kLeaves some of the log2 kLeaves lowest bits of j are bits of the lane's number, and
   // as many of the bits between are bits of the item's. Each step of the second loop adds over such a lane bit. Both
   // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k) {
-    const bool exact = Adder<Op>::exact(k), positive = Adder<Op>::positive(k), low_word = has_low_word(k);
+  // `exact`: the high words add up exactly.
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k, bool exact) {
+    const bool low_word = has_low_word(k);
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
       for (int i = 0; i < kLeaves; i += 2 * step) {
-        if (i + step < kItems) p[i] = add_parts(exact, positive, p[i], p[i + step]);
+        if (i + step < kItems) p[i] = add_parts(exact, p[i], p[i + step]);
       }
     }
     // The sums are now p[h · kVec]. Before the parts of different lanes of the order are added, each is settled.
@@ -478,7 +518,7 @@ class RowTile {
     const auto settle = [&](int added, int count) {
 #pragma unroll
       for (int h = 0; h < kCount; ++h) {
-        if (added == kMaxVec && h < count) p[h * kVec] = Adder<Op>::of_lane(k, p[h * kVec]);
+        if (exact && added == kMaxVec && h < count) p[h * kVec] = Adder<Op>::of_lane(k, p[h * kVec]);
       }
     };
 #pragma unroll
@@ -490,8 +530,7 @@ class RowTile {
       for (int h = 0; h < kCount / 2; ++h) {
         if (h >= half) continue;
         const DoubleWord low = p[h * kVec], high = p[(h + half) * kVec];
-        p[h * kVec] =
-            add_parts(exact, positive, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        p[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
       }
     }
 #pragma unroll
@@ -499,18 +538,17 @@ class RowTile {
       settle(kVec * kSwapped * step, kLeft);
 #pragma unroll
       for (int h = 0; h < kLeft; h += 2 * step) {
-        if (kLanes > 1 || (h + step) * kVec < kItems)
-          p[h * kVec] = add_parts(exact, positive, p[h * kVec], p[(h + step) * kVec]);
+        if (kLanes > 1 || (h + step) * kVec < kItems) p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
       }
     }
     settle(kLeaves, 1);
     DoubleWord sum = p[0];
 #pragma unroll
     for (int bit = kSwapped; bit < kLanes; bit *= 2)
-      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
+      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
     for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
-      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
+      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
   }
 };

@@ -147,6 +147,8 @@ CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(b
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
 CSM_DEVICE int computed_once(int value) { return value; }
+CSM_DEVICE float computed_anew(float value) { return value; }
+CSM_DEVICE double computed_anew(double value) { return value; }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
 inline int order_of(float value) {  // a number's, −0 below +0
   const u32 bits = float_to_bits(value);

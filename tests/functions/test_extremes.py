@@ -315,6 +315,19 @@ def test_logits_far_from_0(device: Any, op: str, dtype: str, wanted: str) -> Non
     judge(device, op, wanted, dtype, rows + np.array(centres)[:, None])
 
 
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+def test_several_columns_of_a_thread_far_from_0(device: Any, op: str) -> None:
+    """Whose elements a thread reads at once; a shift may be subtracted from a column's or not."""
+    x = np.random.default_rng(0).normal(2.0**18, 4, (100, 8)).astype(np.float32)
+    x[50:] *= -3
+    with device.on("sm_90"):
+        made = planned(op, "float32", x.shape, 0, "sm_90")
+        assert_plan(made, "column")
+        assert made.vector > 1
+        got = device.asnumpy(CONTRACTS[op].call(device.asarray(x), axis=0))
+    assert_kept(op, (x,), 0, (got,))
+
+
 # ------------------------------------------------------------- exponentials with the largest errors
 
 # What a chunk's sum adds in the worst case, and everything else, in ulp: docs/accuracy.md.
