@@ -105,12 +105,20 @@ struct Op : OperationBase {
       term[kProducts] = place.before(context.n) ? x : Acc(0);
     }
     // Keep the exponential for map(), unless map() needs the logit for the slope of the cap.
-    if constexpr (kGradient && !kCapped) e[0] = term[kExponentials];
+    if constexpr (kKeepsTerm) e[0] = term[kExponentials];
+  }
+  static constexpr bool kKeepsTerm = kGradient && !kCapped;
+  CSM_DEVICE static Acc term_of(const Element& e, const Reference& to, const RowContext&) {
+    return kKeepsTerm ? e[0] : exponential(e[0], to);
   }
 
   static constexpr bool kPairs =
-      kSingle && !kSoft && !kSmooth && !kCapped && !kCountsOnes && kRegisterInputs == 1 && kMaxVec % 2 == 0;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials(e, to); }
+      kSingle && !kSoft && !kSmooth && !kCapped && kRegisterInputs == 1 && kMaxVec % 2 == 0;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) {
+    const Pair terms = exponentials(e, to);
+    if constexpr (kKeepsTerm) e = terms;
+    return terms;
+  }
 
   // ---- the loss ----
 
@@ -263,6 +271,9 @@ struct Op : OperationBase {
   CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<kOutputs>& gradient) {
     gradient[0] = through_cap(before_cap(e, row), e, row);
   }
+
+  static constexpr bool kPairResults = kPairs && kGradient;
+  CSM_DEVICE static Pair map_of(Pair e, const Scale& row) { return scaled(e, row.factor); }
 
   CSM_DEVICE static Acc before_cap(const Element& e, const Scale& row) {
     const Acc mine = kCapped ? exponential(e[0], row.reference) : e[0];

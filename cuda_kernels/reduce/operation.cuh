@@ -68,7 +68,8 @@ struct RowContext : Values<kRowInputs> {
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
 //                 terms_of(Pair&, reference); in float of numbers alone, from which tiles have subtracted the
 //                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
-//   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale)
+//   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale); with
+//                 kHasUsual in place of map_usual()
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
 //   complete      computes what of a scale map() alone needs, not map_usual()
@@ -194,8 +195,13 @@ CSM_DEVICE Acc left_out_above(const Values<kPicked>& picked) {
   return Acc(0);
 }
 
-// Forms the terms of elements, and adds them to sums.
+// Whether the others' sum (kCountsOnes) is formed only of chunks in which the maximum's own term dominates. The
+// operation then has term_of(e, reference), the term of an element that terms() has had.
 template <class Op>
+constexpr bool kOthersApart = kCountsOnes && Op::kBounded > 0;
+
+// Forms the terms of elements, and adds them to sums. kPlain: the first sum is one of all terms, with kOthersApart.
+template <class Op, bool kPlain = false>
 class Adder {
  public:
   CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
@@ -204,7 +210,10 @@ class Adder {
     // For +∞ that is NaN, and so is the sum but for an operation that has an infinite one.
     start_ = Op::kOthers && largest_ == largest_ ? largest_ : above;
     taken_off_ = Op::kMayBeInfinite && largest_ != largest_ ? Acc(0) : start_;
-    if constexpr (kCountsOnes) start_ = kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
+    if constexpr (kCountsOnes) {
+      if constexpr (!kPlain) reference_ = raised_for_others(reference_);
+      start_ = kOneStep ? exponential(m.hi, reference_) : kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
+    }
   }
 
   // Of an element; it has no terms if it is left out, and is picked if it is the largest. Returns the element that the
@@ -231,6 +240,7 @@ class Adder {
   CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Held& held, const Element& e, Acc term, int number,
                       int count) const {
     const bool part = k < Op::kParts, product = kSums - k <= Op::kProductSums;
+    if (plain(k)) return void(sum = as_double_word(number == 0 ? term : sum.hi + term));
     if (Op::kOthers && bounded(k)) return add_exponential(sum.hi, sum.lo, held.pair, term, number, count);
     if (!part && !product) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
     const int place = number % 4;
@@ -263,7 +273,7 @@ class Adder {
     if constexpr (bounded(0)) {
       add_exponential(sum.hi, sum.lo, sum.held, terms, number, count);
     } else {
-      static_assert(!Op::kPairs || !(kCompensated || kCountsOnes), "sums of one word");
+      static_assert(!Op::kPairs || kPlain || !(kCompensated || kCountsOnes), "sums of one word");
       sum = {number == 0 ? terms : sum.hi + terms, Pair(Acc(0))};
     }
   }
@@ -271,12 +281,30 @@ class Adder {
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
     if (k < Op::kParts) return less_start<true>(sum, start_of(k));
+    if (kOneStep && kCountsOnes && !kPlain) return {sum.hi > Acc(0) ? sum.hi * largest_ : sum.hi, sum.lo};
     return bounded(k) ? less_start<!Op::kOthers>(sum, taken_off_) : sum;
   }
   // Whether the high words of the k-th sum's parts of a chunk are multiples of one power of two, and add up exactly.
   CSM_DEVICE static constexpr bool exact(int k) { return k < Op::kParts || (bounded(k) && !Op::kOthers); }
   // Whether they are not negative.
   CSM_DEVICE static constexpr bool positive(int k) { return bounded(k); }
+  // Whether they have low words.
+  CSM_DEVICE static constexpr bool has_low(int k) { return has_low_word(k) && !plain(k); }
+
+  // kOthersApart: whether of a chunk's plain sum the others have to be formed for themselves. They are less than an
+  // eighth of the maximum's own term, which no other element has then.
+  CSM_DEVICE bool dominated(Acc sum) const {
+    const Acc most = Acc(1.125) * (kRaisesOthers && !kOneStep ? start_ : largest_);
+    return sum > Acc(0) && sum < most;
+  }
+  // The plain sum as terms_of() of Op makes it.
+  CSM_DEVICE DoubleWord of_plain(Acc sum) const { return as_double_word(kOneStep ? sum : lowered(sum)); }
+  // Adds to the others the term of an element that terms() has had, if it is not the maximum's own.
+  CSM_DEVICE Acc other(const Element& e, const RowContext& context) const {
+    const Acc term = Op::term_of(e, reference_, context);
+    return term == start_ ? Acc(0) : term;
+  }
+  CSM_DEVICE Acc largest() const { return largest_; }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
   // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
   // two, of which those of a chunk add up exactly.
@@ -311,6 +339,7 @@ class Adder {
     }
     lo = number < (Op::kOthers ? 4 : 1) ? lost : lo + lost;
   }
+  CSM_DEVICE static constexpr bool plain(int k) { return kPlain && kOthersApart<Op> && k < Op::kBounded; }
   CSM_DEVICE static constexpr bool bounded(int k) { return kCompensated && !kFastExp && k < Op::kBounded; }
 };
 

@@ -42,6 +42,7 @@ constexpr int kStagedVec = kTwoNeighbours ? 2 : kVec;
 template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64,
           bool kPadded = false, int kOrder = kLanes, int kSure = 0>
 class RowTile {
+  using Adder = csm::Adder<Op, kOthersApart<Op>>;
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
   // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
@@ -145,8 +146,9 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      node.s[k] = Adder<Op>::whole(k, sum_in_order(partial[k], k));
+      node.s[k] = Adder::whole(k, sum_in_order(partial[k], k, Adder::has_low(k)));
     }
+    if constexpr (kOthersApart<Op>) keep_others(node, context);
     return node;
   }
 
@@ -310,9 +312,13 @@ class RowTile {
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
         Element& e = item_[v * kVec + i];
-        if constexpr (kUsual) Op::map_usual(e, scale, result[i]);
-        else if constexpr (!Op::kPairResults || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
-        else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
+        if constexpr (Op::kPairResults && kUsual == Op::kHasUsual && kVec > 1) {
+          if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
+        } else if constexpr (kUsual) {
+          Op::map_usual(e, scale, result[i]);
+        } else {
+          Op::map(e, scale, place_of(v * kVec + i), result[i]);
+        }
         if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
       }
       store_outputs(args, row, v, wanted(v), result);
@@ -406,12 +412,26 @@ class RowTile {
     return picked;
   }
 
+  // kOthersApart: makes the first sum that of the maximum's own term and the others', where they are lost beside it.
+  CSM_DEVICE void keep_others(Node& node, const RowContext& context) const {
+    const Adder adder(node.m, node.picked);
+    const bool mine = adder.dominated(node.s[0].hi);
+    node.s[0] = adder.of_plain(node.s[0].hi);
+    if (!(kLanes == kWarp ? mine : any_lane(mine))) return;
+    const csm::Adder<Op> others(node.m, node.picked);
+    DoubleWord partial[kLeaves] = {};
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) partial[i % kLeaves].hi += others.other(item_[i], context);
+    const DoubleWord sum = sum_in_order(partial, 0, false);
+    if (mine) node.s[0] = {adder.largest(), sum.hi};
+  }
+
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kLeaves = p.
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kLeaves],
                         Values<kPicked>& picked) {
-    const Adder<Op> adder(m, picked, start_of_sums<Op>(m.hi));
+    const Adder adder(m, picked, start_of_sums<Op>(m.hi));
     if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
-    typename Adder<Op>::Held held[kPartials][kLeaves];
+    typename Adder::Held held[kPartials][kLeaves];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
@@ -430,7 +450,7 @@ class RowTile {
   }
 
   // The same for two elements at a time.
-  CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kLeaves]) {
+  CSM_DEVICE void terms_of_pairs(const Adder& adder, DoubleWord (&partial)[kLeaves]) {
     static_assert(kItems % 2 == 0);
     if constexpr (kOfNumbers<Op>) {
       if (unlikely(adder.shift() != Acc(0))) {
@@ -438,7 +458,7 @@ class RowTile {
         for (int i = 0; i < kItems; ++i) item_[i][0] -= adder.shift();
       }
     }
-    typename Adder<Op>::PairSum sum[(kLeaves + 1) / 2];
+    typename Adder::PairSum sum[(kLeaves + 1) / 2];
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
       Pair elements = pair_at(i);
@@ -461,8 +481,8 @@ class RowTile {
   // parts of this one. With kVec < kLeaves some of the log2 kLeaves lowest bits of j are bits of the lane's number, and
   // as many of the bits between are bits of the item's. Each step of the second loop adds over such a lane bit. Both
   // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k) {
-    const bool exact = Adder<Op>::exact(k), positive = Adder<Op>::positive(k), low_word = has_low_word(k);
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k, bool low_word) {
+    const bool exact = Adder::exact(k), positive = Adder::positive(k);
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // lanes that divide items among them
 #pragma unroll
@@ -477,7 +497,7 @@ class RowTile {
     const auto settle = [&](int added, int count) {
 #pragma unroll
       for (int h = 0; h < kCount; ++h) {
-        if (added == kMaxVec && h < count) p[h * kVec] = Adder<Op>::of_lane(k, p[h * kVec]);
+        if (added == kMaxVec && h < count) p[h * kVec] = Adder::of_lane(k, p[h * kVec]);
       }
     };
 #pragma unroll
