@@ -48,7 +48,7 @@ struct Op : OperationBase {
   // ---- the row's target ----
 
   CSM_DEVICE static bool is_among(i64 target, i64 first, int count) {
-    return target >= first && target < first + count;
+    return static_cast<u64>(target - first) < static_cast<u64>(count);
   }
   CSM_DEVICE static bool ignored(const RowContext& context) {
     return !kSoft && context.integer[0] == context.option(kIgnored);
@@ -82,9 +82,7 @@ struct Op : OperationBase {
     if constexpr (!kSoft) picked[0] = place.is(context.integer[0]) ? e[0] : picked[0];
   }
 
-  CSM_DEVICE static bool may_pick(i64 first, int count, const RowContext& context) {
-    return !kSoft && is_among(context.integer[0], first, count);
-  }
+  CSM_DEVICE static i64 given(const RowContext& context) { return context.integer[0]; }
 
   CSM_DEVICE static Acc key(const Element& e, const RowContext&) { return e[0]; }
 
@@ -268,6 +266,9 @@ struct Op : OperationBase {
     return !row.ignored && !is_among(row.target, first, count);
   }
   CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
+  CSM_DEVICE static bool is_blank(const Scale& row) { return row.ignored; }
+  CSM_DEVICE static i64 given(const Scale& row) { return row.target; }
+  CSM_DEVICE static Acc given_result(const Scale& row) { return through_cap(row.at_target, {row.logit}, row); }
   CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<kOutputs>& gradient) {
     gradient[0] = through_cap(before_cap(e, row), e, row);
   }

@@ -56,7 +56,6 @@ struct RowContext : Values<kRowInputs> {
 //   enter         is called when an element has been read, and may change it
 //   kEntersPairs  says whether enter(Pair, place, context) returns two neighbours of the first input as they enter
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
-//   may_pick      says whether any of `count` elements from element `first` on may supply some, of a given element
 //   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
 //   kParts        is the number of sums, the first ones, whose terms are 0 to ½ and do not sum to more than that; else
@@ -88,7 +87,6 @@ struct OperationBase {
   static constexpr bool kHasUsual = false, kMayBeInfinite = false;
   template <class Scale>
   CSM_DEVICE static void complete(Scale&) {}
-  CSM_DEVICE static bool may_pick(i64, int, const RowContext&) { return true; }
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };

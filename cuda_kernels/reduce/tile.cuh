@@ -44,6 +44,8 @@ template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec
 class RowTile {
   using Adder = csm::Adder<Op, kOthersApart<Op>>;
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
+  static constexpr bool kGiven = kPickRule == PickRule::given && kPicked > 0;
+  static_assert(!kGiven || (kPicked == 1 && kOutputs <= 1), "one element is given, and one result of it");
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
   // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
   // order, so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes
@@ -66,6 +68,17 @@ class RowTile {
       seen_ = static_cast<int>(more < 0 ? 0 : more < kChunk ? more : kChunk);
     }
     read_inputs(args, row);
+    if constexpr (kGiven) {
+      given_ = Acc(0);
+      const i64 index = Op::given(context);
+      if (may_have(index)) {
+        const bool mine = item_of(index) >= 0;
+        Element e = {};
+        e[0] = widen(element_at<0>(args, row, index, mine));
+        Op::enter(e, {index, 0}, context);
+        given_ = mine ? e[0] : Acc(0);
+      }
+    }
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
       if (!kOneByOne && !wanted(v)) continue;
@@ -88,6 +101,7 @@ class RowTile {
   // Makes all elements neutral, without reading.
   CSM_DEVICE void clear() {
     kept_ = 0;
+    given_ = Acc(0);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
@@ -115,6 +129,7 @@ class RowTile {
       for (int i = 0; i < kItems; ++i) usual = usual & Op::is_usual(item_[i], scale);
       if (!usual) {
         Op::complete(scale);
+        if constexpr (kGiven) return write_given(args, row, scale);
         return write_results<false>(args, row, scale, some);
       }
     }
@@ -189,6 +204,9 @@ class RowTile {
   int swapped_;    // 1 if neighbouring items have changed places, else 0
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
+  // Of PickRule::given: the element's first input, if this lane has it, else 0. It is read once more: to choose among
+  // items, a comparison and a selection each, would take longer.
+  Acc given_;
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
   CSM_DEVICE i64 start() const { return i64(index_) - (thread_index() % kLanes) * kVec; }
@@ -196,6 +214,18 @@ class RowTile {
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i) + shift_of(i)}; }
   CSM_DEVICE int shift_of(int i) const { return i % 2 == 0 ? swapped_ : -swapped_; }
+  // Whether the tile may have that element. A row with fewer lanes than a warp is one tile, and lanes must agree.
+  CSM_DEVICE bool may_have(i64 index) const {
+    return kLanes < kWarp || static_cast<u64>(index - start()) < static_cast<u64>(kChunk);
+  }
+  // Which item the row's element of that index is, or −1 if another lane or tile has it.
+  CSM_DEVICE int item_of(i64 index) const {
+    constexpr unsigned kStep = kLanes * kVec;
+    const i64 from = index - index_;
+    const unsigned near = static_cast<unsigned>(from), end = mine_ > 0 ? mine_ : 0;
+    const bool mine = static_cast<u64>(from) < end && near % kStep < kVec;
+    return mine ? static_cast<int>(near / kStep * kVec + near % kVec) ^ swapped_ : -1;
+  }
   // Whether the row has item i.
   CSM_DEVICE bool holds(int i) const { return place_of(i).step < mine_; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
@@ -251,6 +281,15 @@ class RowTile {
       return common_base(start + element_offset<Operand>(args, index_)) + v * kStep;
     }
   }
+  // One element of an operand, at an index in the row.
+  template <int Operand>
+  CSM_DEVICE Type<Operand> element_at(const Arguments& args, const Row& row, i64 index, bool wanted) const {
+    using T = Type<Operand>;
+    if constexpr (kRepeated<Operand>) return global_load(row.start[Operand], wanted, T{});
+    else if constexpr (!kStaged<Operand>)
+      return global_load(row.start[Operand] + element_offset<Operand>(args, index), wanted, T{});
+    else return wanted ? Shared<T>(row.staged[Operand] + static_cast<int>(index * sizeof(T))).load(0) : T{};
+  }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
@@ -303,9 +342,30 @@ class RowTile {
     }
   }
 
-  template <bool kUsual, class Wanted>
+  // Writes the results of a tile that may have the given element, or whose row has none but 0. There is one array.
+  CSM_DEVICE void write_given(const Arguments& args, const Row& row, const typename Op::Scale& scale) {
+    const auto some = [&](int v) { return wanted(v); };
+    if (Op::is_blank(scale)) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const Values<kOutputs> none[kVec] = {};
+        store_outputs<false>(args, row, v, wanted(v), none);
+      }
+      return;
+    }
+    const int item = item_of(Op::given(scale));
+    const Patch patch = Patch::at<Type<kFirstOutput>, kVec>(item, Op::given_result(scale));
+    write_results<true, true>(args, row, scale, some, 0, kItems, patch);
+    if constexpr (kStaged<kFirstOutput>) {
+      using T = Type<kFirstOutput>;
+      const int place = row.staged[kFirstOutput] + static_cast<int>(Op::given(scale) * sizeof(T));
+      if (item >= 0) Shared<T>(place).store(0, narrow<T>(patch.item));  // last, in place of what it is otherwise
+    }
+  }
+
+  template <bool kUsual, bool kPatched = false, class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted,
-                                int first = 0, int end = kItems) {
+                                int first = 0, int end = kItems, const Patch& patch = {}) {
 #pragma unroll
     for (int v = first / kVec; v < end / kVec; ++v) {
       Values<kOutputs> result[kVec];
@@ -321,13 +381,13 @@ class RowTile {
         }
         if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
       }
-      store_outputs(args, row, v, wanted(v), result);
+      store_outputs<kPatched>(args, row, v, wanted(v), result, patch);
     }
   }
 
-  template <int Which = 0>
+  template <bool kPatched, int Which = 0>
   CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v, bool wanted,
-                                const Values<kOutputs> (&result)[kVec]) const {
+                                const Values<kOutputs> (&result)[kVec], const Patch& patch = {}) const {
     if constexpr (Which < kOutputs) {
       constexpr int kOperand = kFirstOutput + Which;
       Acc give[kVec];
@@ -342,9 +402,11 @@ class RowTile {
       } else if constexpr (kStaged<kOperand>) {
         store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || wanted, give);
       } else {
-        store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);
+        if constexpr (!kPatched) store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);
+        else
+          store_patched<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give, patch, v * kVec);
       }
-      store_outputs<Which + 1>(args, row, v, wanted, result);
+      store_outputs<kPatched, Which + 1>(args, row, v, wanted, result);
     }
   }
 
@@ -386,12 +448,9 @@ class RowTile {
   // What is picked before the terms are known.
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
-    if constexpr (kPickRule == PickRule::given && kPicked > 0) {
-      // A row with fewer lanes than a warp is one chunk.
-      if (kLanes == kWarp && !Op::may_pick(start(), kChunk, context)) return picked;
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
-      picked = sum_over_lanes(picked);
+    if constexpr (kGiven) {
+      const i64 index = Op::given(context);
+      if (may_have(index)) picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
     }
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);

@@ -179,6 +179,12 @@ CSM_DEVICE float larger_positive(float a, float b) {
 CSM_DEVICE double larger_positive(double a, double b) { return maximum(a, b); }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
+CSM_DEVICE u32 bytes_of(u32 a, u32 b, u32 which) {
+  const u64 both = static_cast<u64>(b) << 32 | a;
+  u32 result = 0;
+  for (int i = 0; i < 4; ++i) result |= static_cast<u32>(both >> (which >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return result;
+}
 CSM_DEVICE u64 wide_product(u32 a, u32 b) { return static_cast<u64>(a) * b; }
 CSM_DEVICE bool unlikely(bool condition) { return condition; }
 template <class T>
