@@ -476,7 +476,7 @@ class RowTile {
     const Adder adder(node.m, node.picked);
     const bool mine = adder.dominated(node.s[0].hi);
     node.s[0] = adder.of_plain(node.s[0].hi);
-    if (!(kLanes == kWarp ? mine : any_lane(mine))) return;
+    if (!any_lane(mine)) return;
     const csm::Adder<Op> others(node.m, node.picked);
     DoubleWord partial[kLeaves] = {};
 #pragma unroll
