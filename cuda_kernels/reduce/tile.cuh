@@ -64,6 +64,7 @@ class RowTile {
   // Elements beyond the row's end are neutral, and Op::enter is not called for them. Hidden elements become neutral.
   CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context) {
     if constexpr (kCausal) {
+      all_seen_ = context.visible - start() >= kChunk;
       const i64 more = context.visible - index_;
       seen_ = static_cast<int>(more < 0 ? 0 : more < kChunk ? more : kChunk);
     }
@@ -203,6 +204,7 @@ class RowTile {
   int mine_;       // the same from index_ on
   int swapped_;    // 1 if neighbouring items have changed places, else 0
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
+  bool all_seen_;  // and whether none of the chunk is
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
   // Of PickRule::given: the element's first input, if this lane has it, else 0. It is read once more: to choose among
   // items, a comparison and a selection each, would take longer.
@@ -243,6 +245,9 @@ class RowTile {
   CSM_DEVICE static constexpr int end_of(int block) { return block + kMaxVec < kItems ? block + kMaxVec : kItems; }
   // Whether the row has all items. Accesses are then without conditions.
   CSM_DEVICE bool full() const { return left_ >= kChunk; }
+  // Whether none of them is hidden by the causal order. Loads without conditions are all started before the first is
+  // waited for. Of 16-bit elements a kernel has no registers for both ways.
+  CSM_DEVICE bool all_seen() const { return !kCausal || (kMaxVec <= 4 && all_seen_); }
   // Whether results are stored without them in any case.
   template <int Which = 0>
   CSM_DEVICE static constexpr bool all_padded() {
@@ -322,7 +327,7 @@ class RowTile {
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
       };
-      if (!kStaged<Operand> && !kCausal && full()) {
+      if (!kStaged<Operand> && full() && all_seen()) {
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) get(v, true, true);
         return read_inputs<Operand + 1>(args, row);
