@@ -481,13 +481,17 @@ class RowTile {
     const Adder adder(node.m, node.picked);
     const bool mine = adder.dominated(node.s[0].hi);
     node.s[0] = adder.of_plain(node.s[0].hi);
-    if (!any_lane(mine)) return;
+    if (!(kLanes == kWarp ? mine : any_lane(mine))) return;
     const csm::Adder<Op> others(node.m, node.picked);
     DoubleWord partial[kLeaves] = {};
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) partial[i % kLeaves].hi += others.other(item_[i], context);
+    for (int i = 0; i < kItems; ++i) {
+      const Acc other = others.other(item_[i], context);
+      Acc& sum = partial[i % kLeaves].hi;
+      sum = i < kLeaves ? other : sum + other;
+    }
     const DoubleWord sum = sum_in_order(partial, 0, false);
-    if (mine) node.s[0] = {adder.largest(), sum.hi};
+    if (kLanes == kWarp || mine) node.s[0] = {adder.largest(), sum.hi};
   }
 
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kLeaves = p.
