@@ -287,6 +287,11 @@ CSM_DEVICE int computed_once(int value) {
   asm("" : "+r"(value));
   return value;
 }
+CSM_DEVICE float computed_once(float value) {
+  asm("" : "+f"(value));
+  return value;
+}
+CSM_DEVICE double computed_once(double value) { return value; }
 
 // Tells the compiler to move the code for a condition out of the way.
 CSM_DEVICE bool unlikely(bool condition) { return __builtin_expect(condition, 0); }

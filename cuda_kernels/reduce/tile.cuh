@@ -155,6 +155,10 @@ class RowTile {
     // spills.
     constexpr bool kMayHideAll = kCausal && kLanes == kWarp && !has(feature::biased);
     if (kMayHideAll && start() >= context.visible) return node;
+    if constexpr (kOthersApart<Op> && kSameType<Type<0>, bf16>) {  // else the words that they come from stay as well
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) item_[i][0] = computed_once(item_[i][0]);
+    }
     node.m = maximum_of(context);
     node.picked = picked_of(context);
     DoubleWord partial[kPartials][kLeaves];

@@ -146,7 +146,10 @@ CSM_DEVICE void finish_bulk_writes(CSM_WHERE) { machine->complete_bulk_writes(li
 CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
-CSM_DEVICE int computed_once(int value) { return value; }
+template <class T>
+CSM_DEVICE T computed_once(T value) {
+  return value;
+}
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
 inline int order_of(float value) {  // a number's, −0 below +0
   const u32 bits = float_to_bits(value);
