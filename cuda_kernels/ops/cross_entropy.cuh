@@ -110,8 +110,7 @@ struct Op : OperationBase {
     return kKeepsTerm ? e[0] : exponential(e[0], to);
   }
 
-  static constexpr bool kPairs =
-      kSingle && !kSoft && !kSmooth && !kCapped && kRegisterInputs == 1 && kMaxVec % 2 == 0;
+  static constexpr bool kPairs = kSingle && !kSoft && !kSmooth && !kCapped && kRegisterInputs == 1 && kMaxVec % 2 == 0;
   CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) {
     const Pair terms = exponentials(e, to);
     if constexpr (kKeepsTerm) e = terms;

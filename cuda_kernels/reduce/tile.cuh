@@ -412,8 +412,7 @@ class RowTile {
         store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || wanted, give);
       } else {
         if constexpr (!kPatched) store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);
-        else
-          store_patched<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give, patch, v * kVec);
+        else store_patched<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give, patch, v * kVec);
       }
       store_outputs<kPatched, Which + 1>(args, row, v, wanted, result);
     }
