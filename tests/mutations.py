@@ -611,6 +611,22 @@ MUTATIONS = (
         (Probe("group", "log_softmax", "float32", (64, 7)),),
     ),
     Mutation(
+        "log: of a 16-bit row that one logit dominates all terms in one sum",
+        BOUND,
+        "reduce/tile.cuh",
+        "if (!(kLanes == kWarp ? mine : any_lane(mine))) return;",
+        "return;",
+        (Probe("group", "log_softmax", "float16", (64, 7), rows="lone"),),
+    ),
+    Mutation(
+        "cross_entropy: the target's result in the other half of its word",
+        BOUND,
+        "numeric/vec.cuh",
+        "place % 2 == 0 ? 0x3254u : 0x5410u",
+        "place % 2 == 0 ? 0x5410u : 0x3254u",
+        (Probe("group", "cross_entropy_grad", "float16", (64, 200)),),
+    ),
+    Mutation(
         "softmax_vjp_vjp: both sums are the first",
         BOUND,
         "ops/softmax_vjp_vjp.cuh",

@@ -258,6 +258,8 @@ CSM_DEVICE unsigned shift_in_sign(unsigned word, float a, float b) {
   asm("sub.rn.f32 %0, %1, %2;" : "=f"(difference) : "f"(a), "f"(b));
   return __funnelshift_l(__float_as_uint(difference), word, 1);
 }
+// Four bytes of two words, the first word's being 0 to 3: `which` has a digit of 4 bits for each.
+CSM_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) { return __byte_perm(a, b, which); }
 CSM_DEVICE int set_bits(unsigned bits) { return __popc(bits); }
 // The larger and the smaller of two numbers, subnormal ones too; of a number and NaN the number.
 CSM_DEVICE float larger_number(float a, float b) {
@@ -286,6 +288,11 @@ CSM_DEVICE int computed_once(int value) {
   asm("" : "+r"(value));
   return value;
 }
+CSM_DEVICE float computed_once(float value) {
+  asm("" : "+f"(value));
+  return value;
+}
+CSM_DEVICE double computed_once(double value) { return value; }
 
 // The same number, of which the compiler computes anew what it has of another copy: it would keep all of that.
 CSM_DEVICE float computed_anew(float value) {

@@ -11,8 +11,8 @@
 // is a normal or subnormal one. Many such make up the logarithm of a sum that one element dominates.
 //
 // 16-bit results of float arithmetic use ex2.approx instead (relative error 2^-22), relative to the maximum itself.
-// Where the logits have 16 bits too and nothing needs the maximum's own exponential to be 1, they are 2^(x log2 e − c)
-// in one step with c = m log2 e rounded, which is the same for all of a chunk: so that rounding cancels.
+// Where the logits have 16 bits too, they are 2^(x log2 e − c) in one step with c = m log2 e rounded, which is the same
+// for all of a chunk: so that rounding cancels. The maximum's own exponential is then next to 1, not 1.
 #pragma once
 
 #include "numeric/double_word.cuh"
@@ -124,8 +124,8 @@ struct Reference {
   DoubleWord shift;
   Acc round;
 };
-constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 && kPicked == 0 && !kCountsOnes &&
-                          kSixteenBits<Type<0>> &&
+constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 &&
+                          (kCountsOnes ? kRegisterInputs == 1 : kPicked == 0) && kSixteenBits<Type<0>> &&
                           !has(feature::scaled | feature::biased | feature::cold | feature::capped);
 // log2 e. From 2^23 on, which bfloat16 has, distinct logits are so far apart that any base will do: with 2 the largest
 // one's product is exact and finite.
@@ -258,6 +258,12 @@ CSM_DEVICE T exp_term(T d) {
   else return exp_fast(d);
 }
 
+// The reference of terms that are raised so, where exponentials are formed in one step.
+CSM_DEVICE Reference raised_for_others(Reference to) {
+  if constexpr (kRaisesOthers && kOneStep) to.shift.hi -= Acc(24);
+  return to;
+}
+
 template <int raised>
 CSM_DEVICE Acc raised_round(const Reference& to) {
   return raised == 0 ? to.round : to.round + Acc(raised);
@@ -322,7 +328,7 @@ CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
 
 // The exponential of the maximum itself.
 CSM_DEVICE Acc largest_exponential(DoubleWord m) {
-  if constexpr (kFastExp) return Acc(1);
+  if constexpr (kFastExp && !kOneStep) return Acc(1);
   else if constexpr (kDoubleWordMaximum) return exponential(m, reference_of(m));
   else return exponential(m.hi, reference_of(m));
 }
@@ -343,9 +349,10 @@ struct Factor {
   DoubleWord times;
   Acc power;  // multiplied first, since its product with `times` might be flushed
 };
-CSM_DEVICE Acc scaled(Acc x, const Factor& factor) {
-  if constexpr (kFastExp) return x * factor.times.hi;
-  else return scaled(x * factor.power, factor.times);
+template <class T>
+CSM_DEVICE T scaled(T x, const Factor& factor) {
+  if constexpr (kFastExp) return x * T(factor.times.hi);
+  else return scaled(x * T(factor.power), factor.times);
 }
 
 // The factor that makes exponentials relative to the reference of `from` into such relative to that of `to`, times
@@ -355,7 +362,9 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
   if constexpr (kFastExp) {
     const bool same = from.hi == to.hi && (!kDoubleWordMaximum || from.lo == to.lo);
     const Reference reference = {to, Acc(0)};
-    const Acc moved = kOneStep ? exp2_approx(from.hi * exponent_per_logit(from.hi) - to.hi * exponent_per_logit(to.hi))
+    // As exp_term(). Where their exponents per logit differ, so do the maxima by so much that all vanishes.
+    const Acc raised = kRaisesOthers ? Acc(24) : Acc(0), scale = exponent_per_logit(to.hi);
+    const Acc moved = kOneStep             ? exp2_approx(from.hi * scale - to.hi * scale + raised)
                       : kDoubleWordMaximum ? exponential(from, reference)
                                            : exponential(from.hi, reference);
     return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};

@@ -177,10 +177,46 @@ CSM_DEVICE Vec<T, kVec> narrow_all(const Acc (&from)[kVec]) {
   for (int i = 0; i < kVec; ++i) give.item[i] = narrow<T>(from[i]);
   return give;
 }
+template <class V>
+CSM_DEVICE void store_all(char* address, bool wanted, const V& all) {
+  if constexpr (kUncached) global_store_uncached(address, all, wanted);
+  else global_store(address, all, wanted);
+}
 template <class T, int kVec>
 CSM_DEVICE void store(char* address, bool wanted, const Acc (&from)[kVec]) {
-  if constexpr (kUncached) global_store_uncached(address, narrow_all<T>(from), wanted);
-  else global_store(address, narrow_all<T>(from), wanted);
+  store_all(address, wanted, narrow_all<T>(from));
+}
+// Another item in place of one of a tile's, or of none.
+struct Patch {
+  unsigned mask;   // the bit of its number, or of that of its word of two 16-bit items
+  unsigned bytes;  // for bytes_of(): the word's, and its own two
+  Acc item;
+
+  // Of that number; none if it is negative.
+  template <class T, int kVec>
+  CSM_DEVICE static Patch at(int number, Acc item) {
+    constexpr int kOfWord = kSixteenBits<T> && kVec > 1 ? 2 : 1;
+    const unsigned place = static_cast<unsigned>(number);
+    return {number < 0 ? 0u : 1u << place / kOfWord, place % 2 == 0 ? 0x3254u : 0x5410u, item};
+  }
+};
+// store() of a tile's items from the first-th on.
+template <class T, int kVec>
+CSM_DEVICE void store_patched(char* address, bool wanted, Acc (&from)[kVec], const Patch& patch, int first) {
+  if constexpr (kSixteenBits<T> && kVec > 1) {  // by words: half as many comparisons
+    Pairs<kVec> words;
+    const unsigned put = narrow<T>(patch.item).bits;
+#pragma unroll
+    for (int i = 0; i < kVec / 2; ++i) {
+      const unsigned word = __builtin_bit_cast(unsigned, Vec<T, 2>{narrow<T>(from[2 * i]), narrow<T>(from[2 * i + 1])});
+      words.word[i] = patch.mask >> (first / 2 + i) & 1 ? bytes_of(word, put, patch.bytes) : word;
+    }
+    store_all(address, wanted, words);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) from[i] = patch.mask >> (first + i) & 1 ? patch.item : from[i];
+    store<T>(address, wanted, from);
+  }
 }
 template <class T, int kVec>
 CSM_DEVICE void store(int place, bool wanted, const Acc (&from)[kVec]) {

@@ -27,7 +27,7 @@ struct Op : OperationBase {
   static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
   static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
-  static constexpr bool kOthers = true, kKeepsTerm = !kCapped;
+  static constexpr bool kOthers = true, kKeepsTerm = !kCapped && (kGradient || !kCountsOnes);
 
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
   // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kFourPerCap 4/cap; kFactor multiplies the whole gradient.
@@ -48,7 +48,7 @@ struct Op : OperationBase {
   // ---- the row's target ----
 
   CSM_DEVICE static bool is_among(i64 target, i64 first, int count) {
-    return target >= first && target < first + count;
+    return static_cast<u64>(target - first) < static_cast<u64>(count);
   }
   CSM_DEVICE static bool ignored(const RowContext& context) {
     return !kSoft && context.integer[0] == context.option(kIgnored);
@@ -82,9 +82,7 @@ struct Op : OperationBase {
     if constexpr (!kSoft) picked[0] = place.is(context.integer[0]) ? e[0] : picked[0];
   }
 
-  CSM_DEVICE static bool may_pick(i64 first, int count, const RowContext& context) {
-    return !kSoft && is_among(context.integer[0], first, count);
-  }
+  CSM_DEVICE static i64 given(const RowContext& context) { return context.integer[0]; }
 
   CSM_DEVICE static Acc key(const Element& e, const RowContext&) { return e[0]; }
 
@@ -107,10 +105,16 @@ struct Op : OperationBase {
     // Keep the exponential, unless map() needs the logit for the slope of the cap.
     if constexpr (kKeepsTerm) e[0] = term[kExponentials];
   }
+  CSM_DEVICE static Acc term_of(const Element& e, const Reference& to, const RowContext&) {
+    return kKeepsTerm ? e[0] : exponential(e[0], to);
+  }
 
-  static constexpr bool kPairs =
-      kSingle && !kSoft && !kSmooth && !kCapped && !kCountsOnes && kRegisterInputs == 1 && kMaxVec % 2 == 0;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials(e, to); }
+  static constexpr bool kPairs = kSingle && !kSoft && !kSmooth && !kCapped && kRegisterInputs == 1 && kMaxVec % 2 == 0;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) {
+    const Pair terms = exponentials(e, to);
+    if constexpr (kKeepsTerm) e = terms;
+    return terms;
+  }
 
   // ---- the loss ----
 
@@ -271,9 +275,15 @@ struct Op : OperationBase {
     return !row.ignored && !is_among(row.target, first, count);
   }
   CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
+  CSM_DEVICE static bool is_blank(const Scale& row) { return row.ignored; }
+  CSM_DEVICE static i64 given(const Scale& row) { return row.target; }
+  CSM_DEVICE static Acc given_result(const Scale& row) { return through_cap(row.at_target, {row.logit}, row); }
   CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<kOutputs>& gradient) {
     gradient[0] = through_cap(before_cap(e, row), e, row);
   }
+
+  static constexpr bool kPairResults = kPairs && kGradient;
+  CSM_DEVICE static Pair map_of(Pair e, const Scale& row) { return scaled(e, row.factor); }
 
   CSM_DEVICE static Acc before_cap(const Element& e, const Scale& row) {
     const Acc mine = kCapped ? exponential(e[0], row.reference) : e[0];

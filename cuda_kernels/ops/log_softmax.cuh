@@ -16,7 +16,11 @@ struct Op : OfLogits<WritesElements> {
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     term[0] = chunk_exponential(e, to, context);
   }
-  static constexpr bool kPairs = kPlainPairs && !kCountsOnes, kPairResults = kPlainPairs;
+  CSM_DEVICE static Acc term_of(const Element& e, const Reference& to, const RowContext& context) {
+    if constexpr (kShifted) return exp_term(e[0]);
+    else return exp_logit(e, to, factor_of(context));
+  }
+  static constexpr bool kPairs = kPlainPairs, kPairResults = kPlainPairs;
   CSM_DEVICE static Pair terms_of(Pair e, const Reference& to) { return exponentials(e, to); }
 
   using Scale = LogValue;

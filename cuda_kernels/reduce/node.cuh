@@ -43,8 +43,10 @@ CSM_DEVICE Node empty_node() {
 //
 // Where one term of a relative sum dominates, the logarithm of the sum is nearly the sum of the others, which is lost
 // beside the 1 that the maximum's own term is. A double word keeps it, but at six more instructions an element, which
-// 16-bit kernels have no time for. With kCountsOnes the first word counts the terms that are the maximum's own, and the
-// second sums the others: two more instructions.
+// 16-bit kernels have no time for. With kCountsOnes the first word is the sum of the terms that are the maximum's own,
+// and the second that of the others. A chunk whose others are a part of its sum that a float keeps has all of it as the
+// first word: tiles of rows add the terms as they are, and seldom add the others for themselves (RowTile::reduce).
+// Columns count the maximum's own terms as they go: two more instructions an element.
 
 // Whether the k-th sum has a second word.
 CSM_DEVICE constexpr bool has_low_word(int k) { return kCompensated || (kCountsOnes && k < kRelative); }
@@ -75,8 +77,9 @@ CSM_DEVICE DoubleWord add_parts(bool exact, DoubleWord a, DoubleWord b) {
 }
 
 // A relative sum as the double word that it is.
+CSM_DEVICE Acc lowered(Acc others) { return kRaisesOthers ? others * Acc(0x1p-24) : others; }
 CSM_DEVICE DoubleWord collected(DoubleWord sum) {
-  if constexpr (kCountsOnes) return two_sum(sum.hi, kRaisesOthers ? sum.lo * Acc(0x1p-24) : sum.lo);
+  if constexpr (kCountsOnes) return two_sum(sum.hi, lowered(sum.lo));
   return sum;
 }
 // The sums relative to a set's reference, relative to that of a larger maximum.
@@ -136,6 +139,12 @@ CSM_DEVICE DoubleWord sum_of_others(const Node& row, Acc largest) {
 // kWeighted: the maximum's own term is another one.
 template <bool kWeighted = false>
 CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc largest) {
+  if constexpr (kOneStep) {
+    const Acc others = (sum.hi - largest) + lowered(sum.lo);
+    if (!(magnitude(m.hi) < -negative_infinity()) || !(others < -negative_infinity()))
+      return as_double_word(sum.hi + sum.lo);
+    return two_sum(Acc(1), others * reciprocal_approx(largest));
+  }
   sum = drop_invalid_low(collected(sum));
   if constexpr (!kFastExp) {
     if (!(magnitude(m.hi) < -negative_infinity()) || !(magnitude(sum.hi) < -negative_infinity()))

@@ -56,7 +56,10 @@ struct RowContext : Values<kRowInputs> {
 //   enter         is called when an element has been read, and may change it
 //   kEntersPairs  says whether enter(Pair, place, context) returns two neighbours of the first input as they enter
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
-//   may_pick      says whether any of `count` elements from element `first` on may supply some, of a given element
+//   given         with PickRule::given, is the index of the element that is picked, from the context or the scale; of
+//   it
+//                 the first input is picked, and with kHasUsual its result is given_result(scale). is_blank(scale) says
+//                 whether all results of the row are 0
 //   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
 //   kParts        is the number of sums, the first ones, whose terms are 0 to ½ and do not sum to more than that; else
@@ -68,7 +71,8 @@ struct RowContext : Values<kRowInputs> {
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
 //                 terms_of(Pair&, reference); in float of numbers alone, from which tiles have subtracted the
 //                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
-//   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale)
+//   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale); with
+//                 kHasUsual in place of map_usual()
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
 //   complete      computes what of a scale map() alone needs, not map_usual()
@@ -88,7 +92,6 @@ struct OperationBase {
   static constexpr bool kHasUsual = false, kMayBeInfinite = false, kKeepsTerm = false;
   template <class Scale>
   CSM_DEVICE static void complete(Scale&) {}
-  CSM_DEVICE static bool may_pick(i64, int, const RowContext&) { return true; }
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -195,15 +198,23 @@ CSM_DEVICE Acc left_out_above(const Values<kPicked>& picked) {
   return Acc(0);
 }
 
-// Forms the terms of elements, and adds them to sums.
+// Whether the others' sum (kCountsOnes) is formed only of chunks in which the maximum's own term dominates. The
+// operation then has term_of(e, reference), the term of an element that terms() has had.
 template <class Op>
+constexpr bool kPlainFirst = kCountsOnes && Op::kBounded > 0;
+
+// Forms the terms of elements, and adds them to sums. kPlain: the first sum is one of all terms, with kPlainFirst.
+template <class Op, bool kPlain = false>
 class Adder {
  public:
   CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
-    if constexpr (kPickRule == PickRule::largest) largest_ = largest_exponential(m);
+    if constexpr (kPickRule == PickRule::largest || kCountsOnes) largest_ = largest_exponential(m);
     start_ = above;
-    if constexpr (kCountsOnes) start_ = kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
+    if constexpr (kCountsOnes) {
+      if constexpr (!kPlain) reference_ = raised_for_others(reference_);
+      start_ = kOneStep ? exponential(m.hi, reference_) : kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
+    }
   }
 
   // Of an element; it has no terms if it is left out, and is picked if it is the largest. Returns the element that the
@@ -230,6 +241,7 @@ class Adder {
   CSM_DEVICE void add(int k, DoubleWord& sum, Acc& ones, Held& held, const Element& e, Acc term, int number,
                       int count) const {
     const bool part = k < Op::kParts, product = kSums - k <= Op::kProductSums;
+    if (plain(k)) return void(sum = as_double_word(number == 0 ? term : sum.hi + term));
     if (!part && !product) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
     const int place = number % 4;
     Acc& pair = held.pair[place / 2];
@@ -264,19 +276,37 @@ class Adder {
       const Pair lost = fast_error(large, terms, sum.hi);
       sum.lo = number == 0 ? lost : sum.lo + lost;
     } else {
-      static_assert(!Op::kPairs || !(kCompensated || kCountsOnes), "sums of one word");
+      static_assert(!Op::kPairs || kPlain || !(kCompensated || kCountsOnes), "sums of one word");
       sum = {number == 0 ? terms : sum.hi + terms, Pair(Acc(0))};
     }
   }
 
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
+    if (kOneStep && kCountsOnes && !kPlain) return {sum.hi > Acc(0) ? sum.hi * largest_ : sum.hi, sum.lo};
     if (!bounded(k)) return k < Op::kParts ? less_start(sum, start_of(k)) : sum;
     // The start may be +∞, to which the logarithm of a sum of +∞ is equal.
     return Op::kMayBeInfinite && start_ > largest_number() ? sum : less_start(sum, start_);
   }
   // Whether the high words of the k-th sum's parts of a chunk are multiples of one power of two, and add up exactly.
   CSM_DEVICE static constexpr bool exact(int k) { return k < Op::kParts || bounded(k); }
+  // Whether they have low words.
+  CSM_DEVICE static constexpr bool has_low(int k) { return has_low_word(k) && !plain(k); }
+
+  // kPlainFirst: whether of a chunk's plain sum the others have to be formed for themselves. They are less than an
+  // eighth of the maximum's own term, which no other element has then.
+  CSM_DEVICE bool dominated(Acc sum) const {
+    const Acc most = Acc(1.125) * (kRaisesOthers && !kOneStep ? start_ : largest_);
+    return sum > Acc(0) && sum < most;
+  }
+  // The plain sum as terms_of() of Op makes it.
+  CSM_DEVICE DoubleWord of_plain(Acc sum) const { return as_double_word(kOneStep ? sum : lowered(sum)); }
+  // Adds to the others the term of an element that terms() has had, if it is not the maximum's own.
+  CSM_DEVICE Acc other(const Element& e, const RowContext& context) const {
+    const Acc term = Op::term_of(e, reference_, context);
+    return term == start_ ? Acc(0) : term;
+  }
+  CSM_DEVICE Acc largest() const { return largest_; }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
   // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
   // two, of which those of a chunk add up exactly.
@@ -313,6 +343,7 @@ class Adder {
   Acc above_, largest_, start_;
   // Where the k-th sum starts, if no term is larger. Parts sum to less than 2 from there: the places are the same.
   CSM_DEVICE Acc start_of(int k) const { return k < Op::kParts ? Acc(1.5) : start_; }
+  CSM_DEVICE static constexpr bool plain(int k) { return kPlain && kPlainFirst<Op> && k < Op::kBounded; }
   CSM_DEVICE static constexpr bool bounded(int k) { return kCompensated && !kFastExp && k < Op::kBounded; }
 };
 

@@ -98,8 +98,8 @@ class SpanOf {
     }
   }
 
-  // Puts neutral elements behind the inputs, up to the end of this warp's chunk: the chunks of a span are its warps', in
-  // order. At any time before the barrier that follows read().
+  // Puts neutral elements behind the inputs, up to the end of this warp's chunk: the chunks of a span are its warps',
+  // in order. At any time before the barrier that follows read().
   template <class Op>
   CSM_DEVICE void pad() const {
     const int chunk = thread_index() / kWarp * kChunk;

@@ -42,7 +42,10 @@ constexpr int kStagedVec = kTwoNeighbours ? 2 : kVec;
 template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64,
           bool kPadded = false, int kOrder = kLanes, int kSure = 0>
 class RowTile {
+  using Adder = csm::Adder<Op, kPlainFirst<Op>>;
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
+  static constexpr bool kGiven = kPickRule == PickRule::given && kPicked > 0;
+  static_assert(!kGiven || (kPicked == 1 && kOutputs <= 1), "one element is given, and one result of it");
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
   // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
   // order, so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes
@@ -52,7 +55,9 @@ class RowTile {
  public:
   // The chunk starts at element `first` of a row of n elements.
   CSM_DEVICE RowTile(Index first, Index n)
-      : lane_at_(thread_index() % kLanes * kVec), index_(first + lane_at_), swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
+      : lane_at_(thread_index() % kLanes * kVec),
+        index_(first + lane_at_),
+        swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
     const Index left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
     mine_ = left_ - (thread_index() % kLanes) * kVec;
@@ -61,10 +66,22 @@ class RowTile {
   // Elements beyond the row's end are neutral, and Op::enter is not called for them. Hidden elements become neutral.
   CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context) {
     if constexpr (kCausal) {
+      all_seen_ = context.visible - start() >= kChunk;
       const i64 more = context.visible - index_;
       seen_ = static_cast<int>(more < 0 ? 0 : more < kChunk ? more : kChunk);
     }
     read_inputs(args, row);
+    if constexpr (kGiven) {
+      given_ = Acc(0);
+      const i64 index = Op::given(context);
+      if (may_have(index)) {
+        const bool mine = item_of(index) >= 0;
+        Element e = {};
+        e[0] = widen(element_at<0>(args, row, index, mine));
+        Op::enter(e, {index, 0}, context);
+        given_ = mine ? e[0] : Acc(0);
+      }
+    }
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
       if (!kOneByOne && !wanted(v)) continue;
@@ -87,6 +104,7 @@ class RowTile {
   // Makes all elements neutral, without reading.
   CSM_DEVICE void clear() {
     kept_ = 0;
+    given_ = Acc(0);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
@@ -114,6 +132,7 @@ class RowTile {
       for (int i = 0; i < kItems; ++i) usual = usual & Op::is_usual(item_[i], scale);
       if (!usual) {
         Op::complete(scale);
+        if constexpr (kGiven) return write_given(args, row, scale);
         return write_results<false>(args, row, scale, some);
       }
     }
@@ -138,6 +157,10 @@ class RowTile {
     // spills.
     constexpr bool kMayHideAll = kCausal && kLanes == kWarp && !has(feature::biased);
     if (kMayHideAll && start() >= context.visible) return node;
+    if constexpr (kPlainFirst<Op> && kSameType<Type<0>, bf16>) {  // else the words that they come from stay as well
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) item_[i][0] = computed_once(item_[i][0]);
+    }
     node.m = maximum_of(context);
     node.picked = picked_of(context);
     DoubleWord partial[kPartials][kLeaves];
@@ -145,18 +168,19 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      node.s[k] = Adder<Op>::whole(k, sum_in_order(partial[k], k, Adder<Op>::exact(k)));
+      node.s[k] = Adder::whole(k, sum_in_order(partial[k], k, Adder::exact(k), Adder::has_low(k)));
     }
     if constexpr (kOthersApart<Op>) {
-      if (unlikely(any_lane(Adder<Op>::may_lack_largest(node.s[0])))) {
+      if (unlikely(any_lane(Adder::may_lack_largest(node.s[0])))) {
         const Acc largest = largest_exponential(node.m);
-        const bool lacks = Adder<Op>::dominated(node.s[0], largest);
+        const bool lacks = Adder::dominated(node.s[0], largest);
         if (any_lane(lacks)) {
           const DoubleWord others = others_than(largest, node.m, context);
           if (lacks) node.s[0] = negative(others);
         }
       }
     }
+    if constexpr (kPlainFirst<Op>) keep_others(node, context);
     return node;
   }
 
@@ -197,7 +221,11 @@ class RowTile {
   int mine_;       // the same from index_ on
   int swapped_;    // 1 if neighbouring items have changed places, else 0
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
+  bool all_seen_;  // and whether none of the chunk is
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
+  // Of PickRule::given: the element's first input, if this lane has it, else 0. It is read once more: to choose among
+  // items, a comparison and a selection each, would take longer.
+  Acc given_;
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
   CSM_DEVICE i64 start() const { return i64(index_) - (thread_index() % kLanes) * kVec; }
@@ -205,6 +233,18 @@ class RowTile {
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i) + shift_of(i)}; }
   CSM_DEVICE int shift_of(int i) const { return i % 2 == 0 ? swapped_ : -swapped_; }
+  // Whether the tile may have that element. A row with fewer lanes than a warp is one tile, and lanes must agree.
+  CSM_DEVICE bool may_have(i64 index) const {
+    return kLanes < kWarp || static_cast<u64>(index - start()) < static_cast<u64>(kChunk);
+  }
+  // Which item the row's element of that index is, or −1 if another lane or tile has it.
+  CSM_DEVICE int item_of(i64 index) const {
+    constexpr unsigned kStep = kLanes * kVec;
+    const i64 from = index - index_;
+    const unsigned near = static_cast<unsigned>(from), end = mine_ > 0 ? mine_ : 0;
+    const bool mine = static_cast<u64>(from) < end && near % kStep < kVec;
+    return mine ? static_cast<int>(near / kStep * kVec + near % kVec) ^ swapped_ : -1;
+  }
   // Whether the row has item i.
   CSM_DEVICE bool holds(int i) const { return place_of(i).step < mine_; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
@@ -222,6 +262,9 @@ class RowTile {
   CSM_DEVICE static constexpr int end_of(int block) { return block + kMaxVec < kItems ? block + kMaxVec : kItems; }
   // Whether the row has all items. Accesses are then without conditions.
   CSM_DEVICE bool full() const { return left_ >= kChunk; }
+  // Whether none of them is hidden by the causal order. Loads without conditions are all started before the first is
+  // waited for. Of 16-bit elements a kernel has no registers for both ways.
+  CSM_DEVICE bool all_seen() const { return !kCausal || (kMaxVec <= 4 && all_seen_); }
   // Whether results are stored without them in any case.
   template <int Which = 0>
   CSM_DEVICE static constexpr bool all_padded() {
@@ -260,6 +303,15 @@ class RowTile {
       return common_base(start + element_offset<Operand>(args, index_)) + v * kStep;
     }
   }
+  // One element of an operand, at an index in the row.
+  template <int Operand>
+  CSM_DEVICE Type<Operand> element_at(const Arguments& args, const Row& row, i64 index, bool wanted) const {
+    using T = Type<Operand>;
+    if constexpr (kRepeated<Operand>) return global_load(row.start[Operand], wanted, T{});
+    else if constexpr (!kStaged<Operand>)
+      return global_load(row.start[Operand] + element_offset<Operand>(args, index), wanted, T{});
+    else return wanted ? Shared<T>(row.staged[Operand] + static_cast<int>(index * sizeof(T))).load(0) : T{};
+  }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
@@ -292,7 +344,7 @@ class RowTile {
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
       };
-      if (!kStaged<Operand> && !kCausal && full()) {
+      if (!kStaged<Operand> && full() && all_seen()) {
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) get(v, true, true);
         return read_inputs<Operand + 1>(args, row);
@@ -312,27 +364,52 @@ class RowTile {
     }
   }
 
-  template <bool kUsual, class Wanted>
+  // Writes the results of a tile that may have the given element, or whose row has none but 0. There is one array.
+  CSM_DEVICE void write_given(const Arguments& args, const Row& row, const typename Op::Scale& scale) {
+    const auto some = [&](int v) { return wanted(v); };
+    if (Op::is_blank(scale)) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const Values<kOutputs> none[kVec] = {};
+        store_outputs<false>(args, row, v, wanted(v), none);
+      }
+      return;
+    }
+    const int item = item_of(Op::given(scale));
+    const Patch patch = Patch::at<Type<kFirstOutput>, kVec>(item, Op::given_result(scale));
+    write_results<true, true>(args, row, scale, some, 0, kItems, patch);
+    if constexpr (kStaged<kFirstOutput>) {
+      using T = Type<kFirstOutput>;
+      const int place = row.staged[kFirstOutput] + static_cast<int>(Op::given(scale) * sizeof(T));
+      if (item >= 0) Shared<T>(place).store(0, narrow<T>(patch.item));  // last, in place of what it is otherwise
+    }
+  }
+
+  template <bool kUsual, bool kPatched = false, class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted,
-                                int first = 0, int end = kItems) {
+                                int first = 0, int end = kItems, const Patch& patch = {}) {
 #pragma unroll
     for (int v = first / kVec; v < end / kVec; ++v) {
       Values<kOutputs> result[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
         Element& e = item_[v * kVec + i];
-        if constexpr (kUsual) Op::map_usual(e, scale, result[i]);
-        else if constexpr (!Op::kPairResults || kVec == 1) Op::map(e, scale, place_of(v * kVec + i), result[i]);
-        else if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
+        if constexpr (Op::kPairResults && kUsual == Op::kHasUsual && kVec > 1) {
+          if (i % 2 == 0) Op::map_of(pair_at(v * kVec + i), scale).get(result[i][0], result[i + 1][0]);
+        } else if constexpr (kUsual) {
+          Op::map_usual(e, scale, result[i]);
+        } else {
+          Op::map(e, scale, place_of(v * kVec + i), result[i]);
+        }
         if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
       }
-      store_outputs(args, row, v, wanted(v), result);
+      store_outputs<kPatched>(args, row, v, wanted(v), result, patch);
     }
   }
 
-  template <int Which = 0>
+  template <bool kPatched, int Which = 0>
   CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v, bool wanted,
-                                const Values<kOutputs> (&result)[kVec]) const {
+                                const Values<kOutputs> (&result)[kVec], const Patch& patch = {}) const {
     if constexpr (Which < kOutputs) {
       constexpr int kOperand = kFirstOutput + Which;
       Acc give[kVec];
@@ -347,9 +424,10 @@ class RowTile {
       } else if constexpr (kStaged<kOperand>) {
         store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || wanted, give);
       } else {
-        store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);
+        if constexpr (!kPatched) store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);
+        else store_patched<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give, patch, v * kVec);
       }
-      store_outputs<Which + 1>(args, row, v, wanted, result);
+      store_outputs<kPatched, Which + 1>(args, row, v, wanted, result);
     }
   }
 
@@ -391,12 +469,9 @@ class RowTile {
   // What is picked before the terms are known.
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
-    if constexpr (kPickRule == PickRule::given && kPicked > 0) {
-      // A row with fewer lanes than a warp is one chunk.
-      if (kLanes == kWarp && !Op::may_pick(start(), kChunk, context)) return picked;
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
-      picked = sum_over_lanes(picked);
+    if constexpr (kGiven) {
+      const i64 index = Op::given(context);
+      if (may_have(index)) picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
     }
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);
@@ -417,12 +492,30 @@ class RowTile {
     return picked;
   }
 
+  // kPlainFirst: makes the first sum that of the maximum's own term and the others', where they are lost beside it.
+  CSM_DEVICE void keep_others(Node& node, const RowContext& context) const {
+    const Adder adder(node.m, node.picked);
+    const bool mine = adder.dominated(node.s[0].hi);
+    node.s[0] = adder.of_plain(node.s[0].hi);
+    if (!(kLanes == kWarp ? mine : any_lane(mine))) return;
+    const csm::Adder<Op> others(node.m, node.picked);
+    DoubleWord partial[kLeaves] = {};
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      const Acc other = others.other(item_[i], context);
+      Acc& sum = partial[i % kLeaves].hi;
+      sum = i < kLeaves ? other : sum + other;
+    }
+    const DoubleWord sum = sum_in_order(partial, 0, false, false);
+    if (kLanes == kWarp || mine) node.s[0] = {adder.largest(), sum.hi};
+  }
+
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kLeaves = p.
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kLeaves],
                         Values<kPicked>& picked) {
-    const Adder<Op> adder(m, picked, start_of_sums<Op>(m.hi));
+    const Adder adder(m, picked, start_of_sums<Op>(m.hi));
     if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
-    typename Adder<Op>::Held held[kPartials][kLeaves];
+    typename Adder::Held held[kPartials][kLeaves];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kSums> term;
@@ -441,7 +534,7 @@ class RowTile {
   }
 
   // The same for two elements at a time.
-  CSM_DEVICE void terms_of_pairs(const Adder<Op>& adder, DoubleWord (&partial)[kLeaves]) {
+  CSM_DEVICE void terms_of_pairs(const Adder& adder, DoubleWord (&partial)[kLeaves]) {
     static_assert(kItems % 2 == 0);
     if constexpr (kOfNumbers<Op>) {
       if (unlikely(adder.shift() != Acc(0))) {
@@ -449,7 +542,7 @@ class RowTile {
         for (int i = 0; i < kItems; ++i) item_[i][0] -= adder.shift();
       }
     }
-    typename Adder<Op>::PairSum sum[(kLeaves + 1) / 2];
+    typename Adder::PairSum sum[(kLeaves + 1) / 2];
 #pragma unroll
     for (int i = 0; i < kItems; i += 2) {
       Pair elements = pair_at(i);
@@ -471,7 +564,7 @@ class RowTile {
   // The chunk's sum of exponentials without the largest, no digit of which is lost beside that.
   CSM_DEVICE DoubleWord others_than(Acc largest, DoubleWord m, const RowContext& context) const {
     m.hi = computed_anew(m.hi);
-    const Adder<Op> adder(m, {});
+    const csm::Adder<Op> adder(m, {});
     DoubleWord partial[kLeaves] = {};
     const auto add_to = [&](int i, Acc term) {
       const Acc other = adder.other_term(term, largest);
@@ -494,7 +587,7 @@ class RowTile {
         }
       }
     }
-    return sum_in_order(partial, 0, false);
+    return sum_in_order(partial, 0, false, has_low_word(0));
   }
 
   // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes, some of which may be
@@ -502,8 +595,7 @@ class RowTile {
   // as many of the bits between are bits of the item's. Each step of the second loop adds over such a lane bit. Both
   // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
   // `exact`: the high words add up exactly.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k, bool exact) {
-    const bool low_word = has_low_word(k);
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k, bool exact, bool low_word) {
     const int lane = thread_index() % kLanes;
     constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // lanes that divide items among them
 #pragma unroll
@@ -518,7 +610,7 @@ class RowTile {
     const auto settle = [&](int added, int count) {
 #pragma unroll
       for (int h = 0; h < kCount; ++h) {
-        if (exact && added == kMaxVec && h < count) p[h * kVec] = Adder<Op>::of_lane(k, p[h * kVec]);
+        if (exact && added == kMaxVec && h < count) p[h * kVec] = Adder::of_lane(k, p[h * kVec]);
       }
     };
 #pragma unroll

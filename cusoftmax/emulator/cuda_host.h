@@ -146,7 +146,10 @@ CSM_DEVICE void finish_bulk_writes(CSM_WHERE) { machine->complete_bulk_writes(li
 CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }
-CSM_DEVICE int computed_once(int value) { return value; }
+template <class T>
+CSM_DEVICE T computed_once(T value) {
+  return value;
+}
 CSM_DEVICE float computed_anew(float value) { return value; }
 CSM_DEVICE double computed_anew(double value) { return value; }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
@@ -181,6 +184,12 @@ CSM_DEVICE float larger_positive(float a, float b) {
 CSM_DEVICE double larger_positive(double a, double b) { return maximum(a, b); }
 CSM_DEVICE float magnitude(float a) { return __builtin_fabsf(a); }
 CSM_DEVICE double magnitude(double a) { return __builtin_fabs(a); }
+CSM_DEVICE u32 bytes_of(u32 a, u32 b, u32 which) {
+  const u64 both = static_cast<u64>(b) << 32 | a;
+  u32 result = 0;
+  for (int i = 0; i < 4; ++i) result |= static_cast<u32>(both >> (which >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return result;
+}
 CSM_DEVICE u64 wide_product(u32 a, u32 b) { return static_cast<u64>(a) * b; }
 CSM_DEVICE bool unlikely(bool condition) { return condition; }
 template <class T>

@@ -79,7 +79,7 @@ class PlanBuilder:
         if operation.relative and (operation.plain or operation.picked):
             if out == "float32" or operation.always_exact:
                 self.max_warps = tuning.BLOCK_WARPS_LOSS_FLOAT
-            elif operation.plain:
+            elif operation.plain or len(problem.batch_shape) > 1:
                 self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_LOSS)
         if operation.needs(dtypes, self.acc).rule == "dominant":
             if operation.hides:

@@ -38,7 +38,9 @@ BLOCK_WARPS_FLOAT = Tuned(24, None, "sums of two words spill one of 64 registers
 BLOCK_WARPS_WIDENED = Tuned(20, None, "float32 of 16-bit input spills at 80 registers in a cluster")
 BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials spill at 64 registers")
 # Operations that need more of a row than relative sums, such as a loss.
-BLOCK_WARPS_LOSS = Tuned(24, None, "a plain sum beside them spills at 64 registers")
+BLOCK_WARPS_LOSS = Tuned(
+    24, None, "a plain sum beside them, or rows unevenly apart, spill at 64 registers"
+)
 BLOCK_WARPS_LOSS_FLOAT = Tuned(16, None, "sums of two words and a target spill at 80 registers")
 BLOCK_WARPS_BIASED = Tuned(20, None, "the words of a sum spill at 80 registers in a cluster")
 BLOCK_WARPS_NOISE_FLOAT = Tuned(16, None, "noise beside sums of two words spills at 80 registers")

@@ -559,3 +559,13 @@ def test_one_function_for_all_numbers() -> None:
         ValueError, match=r"scale=1e-30 .*give 0, or a number of a size from 2\*\*-64"
     ):
         accepted_number("op", "scale", 1e-30)
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+def test_chunks_on_both_sides_of_2_to_the_23(device: Any, op: str) -> None:
+    """From there on bfloat16 logits, which are far apart, have another exponent each."""
+    x = np.full((3, 3000), 8.0e6, ml_dtypes.bfloat16)
+    x[:, 5], x[:, 1500] = 8.3e6, 8.45e6
+    got = device.asnumpy(getattr(cs, op)(device.asarray(x)))
+    expected = getattr(reference, op)(x)
+    np.testing.assert_array_equal(got.astype(np.float64), expected.astype(x.dtype).astype(float))
