@@ -77,9 +77,9 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
       span.set_places(row, (warp - chunk) * kChunk);
     };
-    const auto write = [&](Tile& tile, int chunk, const Node& whole, DoubleWord m, const RowContext& context) {
+    const auto write = [&](Tile& tile, int chunk, const typename Op::Scale& scale) {
       if constexpr (kStages) span_of(chunk).set_places(row, (warp - chunk) * kChunk);
-      tile.write(args, row, Op::scale(m, whole, context));
+      tile.write(args, row, scale);
       if constexpr (kStages) {
         Span::results_barrier();
         span_of(chunk).write();
@@ -121,14 +121,16 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
     }
     const Node whole = fold_in_block(chunks, nodes, groups, folded);
-    write(tile, mine, whole, node.m, context);
+    const typename Op::Scale scale = Op::scale(node.m, whole, context);
+    write(tile, mine, scale);
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
       for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
         if constexpr (kStages) block_barrier();
         Tile parked(chunk * kChunk, n);
         if (chunk < chunks) parked.unpark(slot(chunk));
-        write(parked, chunk, whole, chunk < chunks ? nodes.load(chunk).m : node.m, context);
+        if constexpr (!kMaximum) write(parked, chunk, scale);
+        else write(parked, chunk, Op::scale(chunk < chunks ? nodes.load(chunk).m : node.m, whole, context));
       }
     }
   }

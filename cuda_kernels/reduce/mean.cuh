@@ -39,12 +39,11 @@ constexpr bool kMeanHasLow = kCompensated || kPickRule != PickRule::given;
 // v − mean, rounded twice.
 CSM_DEVICE Acc less(Acc v, DoubleWord mean) { return kMeanHasLow ? (v - mean.hi) - mean.lo : v - mean.hi; }
 
-// The same rounded once, for products of two of them.
-CSM_DEVICE Acc less_exactly(Acc v, DoubleWord mean) {
-  if constexpr (!kMeanHasLow) return v - mean.hi;
+// The same in two words. Infinite where v or the mean is, the second word is NaN.
+CSM_DEVICE DoubleWord less_exactly(Acc v, DoubleWord mean) {
+  if constexpr (!kMeanHasLow) return as_double_word(v - mean.hi);
   const DoubleWord from = two_difference(v, mean.hi);
-  const Acc low = from.lo - mean.lo;
-  return low == low ? from.hi + low : from.hi;  // low is NaN among infinities
+  return {from.hi, from.lo - mean.lo};
 }
 
 // y (v − mean), rounded twice.

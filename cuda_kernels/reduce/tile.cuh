@@ -144,9 +144,10 @@ class RowTile {
     terms(node.m, context, partial, node.picked);
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
-    for (int k = 0; k < kSums; ++k) {
-      node.s[k] = Adder<Op>::whole(k, sum_in_order(partial[k], k));
-    }
+    for (int k = 0; k < kSums; ++k) node.s[k] = sum_of_lane(partial[k], k);
+    sum_over_lanes(node.s);
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) node.s[k] = Adder<Op>::whole(k, node.s[k]);
     return node;
   }
 
@@ -461,10 +462,11 @@ class RowTile {
   // parts of this one. With kVec < kLeaves some of the log2 kLeaves lowest bits of j are bits of the lane's number, and
   // as many of the bits between are bits of the item's. Each step of the second loop adds over such a lane bit. Both
   // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k) {
+  // Lanes that divide items among them:
+  static constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;
+  CSM_DEVICE static DoubleWord sum_of_lane(DoubleWord (&p)[kLeaves], int k) {
     const bool exact = Adder<Op>::exact(k), positive = Adder<Op>::positive(k), low_word = has_low_word(k);
     const int lane = thread_index() % kLanes;
-    constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
@@ -503,14 +505,49 @@ class RowTile {
       }
     }
     settle(kLeaves, 1);
-    DoubleWord sum = p[0];
+    return p[0];
+  }
+
+  // The lane bit that the number-th of the other steps adds over: those from kSwapped up, and then those below it, down.
+  CSM_DEVICE static constexpr int lane_bit(int number) {
+    const int bit = kSwapped << number, beyond = bit / kLanes;
+    return beyond == 0 ? bit : kSwapped / 2 / beyond;
+  }
+  // Several plain sums are divided among lanes: in each of the first steps a lane keeps half of them, and adds these
+  // alone. At last those that have a sum pass it on. Sums that add up exactly have the same bits by add() too.
+  static constexpr bool kDivides = kLanes == kWarp && kRelative == 0 && kSums >= 2 && kSums <= 4;
+  CSM_DEVICE static void sum_over_lanes(DoubleWord (&sum)[kPartials]) {
+    const int lane = thread_index() % kLanes;
+    constexpr int kHalf = kDivides ? (kSums + 1) / 2 : kPartials;  // sums that a lane keeps after the first step
+    int kept = kSums, number = 0;
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2)
-      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (; (1 << number) < kLanes; ++number) {
+      const int bit = lane_bit(number), half = kDivides ? (kept + 1) / 2 : kept;
+      const bool upper = lane & bit;
 #pragma unroll
-    for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
-      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
-    return sum;
+      for (int k = 0; k < kPartials; ++k) {
+        if (k >= half) continue;
+        DoubleWord keep = sum[k], give = keep;
+        if (half + k < kept) {
+          keep = upper ? sum[half + k] : keep;
+          give = upper ? give : sum[half + k];
+        }
+        const DoubleWord other = shuffle_xor(give, bit, kLanes, has_low_word(k));
+        sum[k] = kDivides ? add(keep, other) : add_parts(Adder<Op>::exact(k), Adder<Op>::positive(k), keep, other);
+      }
+      kept = half;
+    }
+    if constexpr (kDivides) {
+      DoubleWord whole[kPartials];
+#pragma unroll
+      for (int k = 0; k < kSums; ++k) {
+        const int from = (k < kHalf ? 0 : lane_bit(0)) + (k % kHalf == 0 ? 0 : lane_bit(1));
+        whole[k] = {shuffle(sum[0].hi, from, kWarp), Acc(0)};
+        if (kCompensated) whole[k].lo = shuffle(sum[0].lo, from, kWarp);
+      }
+#pragma unroll
+      for (int k = 0; k < kSums; ++k) sum[k] = whole[k];
+    }
   }
 };
 
