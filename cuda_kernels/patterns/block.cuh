@@ -45,11 +45,9 @@ CSM_DEVICE void run(const Arguments& args) {
   const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
   const SharedNodes nodes(nodes_at, chunks);
   const SharedNodes folded(nodes_at + kNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups + 1);
-  const auto slot = [&](int chunk) {
-    return Shared<Acc>(nodes_at +
-                       static_cast<int>(sizeof(Acc)) *
-                           (kNodeWords * (chunks + groups + 1) +
-                            ((chunk - mine) / step - 1) * warps * Tile::kParkedWords + warp * Tile::kParkedWords));
+  const auto slot = [&](int number) {  // of this warp's number-th parked chunk
+    return Shared<Acc>(nodes_at + static_cast<int>(sizeof(Acc)) * (kNodeWords * (chunks + groups + 1) +
+                                                                   (number * warps + warp) * Tile::kParkedWords));
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -97,14 +95,14 @@ CSM_DEVICE void run(const Arguments& args) {
     if constexpr (kParks) {
       ready();
       // Barriers of a staged span are reached by warps that have no chunk in it too.
-      for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
+      for (int chunk = mine + step, parked = 0; chunk - (kStages ? warp : 0) < chunks; chunk += step, ++parked) {
         stage(chunk, chunk != mine + step || number != first_row);
         Tile tile(chunk * kChunk, n);
         tile.read(args, row, context);
         const Node node = tile.reduce(context);
         if (kStages && chunk >= chunks) break;
         publish(chunk, node);
-        tile.park(slot(chunk));
+        tile.park(slot(parked));
       }
     }
     stage(mine, kParks || number != first_row);
@@ -125,12 +123,12 @@ CSM_DEVICE void run(const Arguments& args) {
     write(tile, mine, scale);
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
-      for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
+      for (int chunk = mine + step, parked = 0; chunk - (kStages ? warp : 0) < chunks; chunk += step, ++parked) {
         if constexpr (kStages) block_barrier();
-        Tile parked(chunk * kChunk, n);
-        if (chunk < chunks) parked.unpark(slot(chunk));
-        if constexpr (!kMaximum) write(parked, chunk, scale);
-        else write(parked, chunk, Op::scale(chunk < chunks ? nodes.load(chunk).m : node.m, whole, context));
+        Tile kept(chunk * kChunk, n);
+        if (chunk < chunks) kept.unpark(slot(parked));
+        if constexpr (!kMaximum) write(kept, chunk, scale);
+        else write(kept, chunk, Op::scale(chunk < chunks ? nodes.load(chunk).m : node.m, whole, context));
       }
     }
   }
