@@ -46,7 +46,7 @@ struct Op : WritesElements {
   // Rounded once in all, since ẋ less the mean is to be right relative to itself where an element is kept apart.
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
     const DoubleWord from = less_exactly(e[1], row.mean);
-    change[0] = rescaled(from.lo == from.lo ? from.hi + from.lo : from.hi, row.factor);
+    change[0] = rescaled(kMeanHasLow && from.lo == from.lo ? from.hi + from.lo : from.hi, row.factor);
   }
 
   // Otherwise it is rounded twice, the first time relative to ẋ alone.

@@ -44,9 +44,8 @@ struct Op : OfLogits<WritesElements> {
       const Acc exponential = e[0] * row.of_exponential.power, from = e[1] - row.mean.hi;
       const DoubleWord times = row.of_exponential.times;
       const Acc lost = fused(exponential, times.hi, -y) + exponential * times.lo;
-      Acc low = -(y * row.mean.lo);
-      if (row.finite) low = fused(lost, from, low);
-      result[1] = rescaled(fused(y, from, low), row.factor);
+      const Acc low = -(y * row.mean.lo), with_lost = fused(lost, from, low);
+      result[1] = rescaled(fused(y, from, row.finite ? with_lost : low), row.factor);
     }
   }
 };
