@@ -91,7 +91,9 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
 };
 
 // Of logits: from s[0] = Σ e_j and s[1] = Σ p_j v_j of exponentials e and their parts p of the largest (exp.cuh), whose
-// v is picked. It dominates if it is above half of s[0]. `inverse` is 1 / s[0].
+// v is picked. It dominates if it is above half of s[0]. `inverse` is 1 / s[0]. kExact: the products in s[1] are not
+// rounded; else the largest one's is as it is here.
+template <bool kExact>
 CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   const DoubleWord sum = normalised(drop_invalid_low(row.s[0])), products = drop_invalid_low(row.s[1]);
   const Acc largest = largest_exponential(row.m);
@@ -99,7 +101,10 @@ CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   if (!(sum.hi < Acc(2) * largest)) return {Acc(0), multiply(products, of_products)};
   const Acc v_m = row.picked[0];
   const DoubleWord others = normalised({sum.hi - largest, sum.lo});
-  const DoubleWord rest = normalised(drop_invalid_low(add(products, -(part_of_largest(largest) * v_m))));
+  const Acc part = -part_of_largest(largest);
+  DoubleWord rest = add(products, part * v_m);
+  if constexpr (kExact) rest = add(products, multiply(as_double_word(part), as_double_word(v_m)));
+  rest = normalised(drop_invalid_low(rest));
   return mean_from(multiply(rest, of_products), multiply(others, inverse), v_m);
 }
 
