@@ -25,7 +25,7 @@ struct Op : OfLogits<WritesElements> {
     Acc factor;       // the scale of scale · x, or 1
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
-    const DoubleWord mean = value_of(mean_of_exponentials<false>(row, normalised(reciprocal_of(row.s[0]))));
+    const DoubleWord mean = value_of(mean_of_exponentials(row, normalised(reciprocal_of(row.s[0]))));
     return {log_value(chunk_maximum, row, context), mean, scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {

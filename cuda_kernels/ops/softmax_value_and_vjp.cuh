@@ -20,23 +20,29 @@ struct Op : OfLogits<WritesElements> {
     term[1] = part_of_largest(e[0]) * e[1];
   }
 
-  // What rounding a product loses is added too.
-  static constexpr int kProductSums = kFastExp ? 0 : 1, kTogether = 1;
-  CSM_DEVICE static Acc factor(const Element& e, int, int which) { return which == 0 ? part_of_largest(e[0]) : e[1]; }
-
   struct Scale {
     Factor of_exponential;  // which makes y of it
     DoubleWord mean;        // ⟨y, v⟩
     Acc factor;             // the scale of scale · x, or 1
+    bool finite;            // whether the mean is
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
     const Factor of_exponential = factor_between(chunk_maximum, row.m, inverse);
-    return {of_exponential, value_of(mean_of_exponentials<!kFastExp>(row, inverse)), scale_of(context)};
+    const DoubleWord mean = value_of(mean_of_exponentials(row, inverse));
+    return {of_exponential, mean, scale_of(context), mean.hi - mean.hi == Acc(0)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
-    result[0] = scaled(e[0], row.of_exponential);
-    result[1] = rescaled(times_less(result[0], e[1], row.mean), row.factor);
+    const Acc y = result[0] = scaled(e[0], row.of_exponential);
+    if constexpr (kFastExp) {
+      result[1] = rescaled(times_less(y, e[1], row.mean), row.factor);
+    } else {  // the product is that of y as it was before it was rounded
+      const Acc exponential = e[0] * row.of_exponential.power, from = e[1] - row.mean.hi;
+      const DoubleWord times = row.of_exponential.times;
+      const Acc lost = fused(exponential, times.hi, -y) + exponential * times.lo;
+      const Acc low = -(y * row.mean.lo), with_lost = fused(lost, from, low);
+      result[1] = rescaled(fused(y, from, row.finite ? with_lost : low), row.factor);
+    }
   }
 };
 

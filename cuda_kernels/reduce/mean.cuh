@@ -39,7 +39,7 @@ constexpr bool kMeanHasLow = kCompensated || kPickRule != PickRule::given;
 // v − mean, rounded twice.
 CSM_DEVICE Acc less(Acc v, DoubleWord mean) { return kMeanHasLow ? (v - mean.hi) - mean.lo : v - mean.hi; }
 
-// The same in two words. Infinite where v or the mean is, the second word is NaN.
+// The same in two words. The second is NaN where v or the mean is infinite.
 CSM_DEVICE DoubleWord less_exactly(Acc v, DoubleWord mean) {
   if constexpr (!kMeanHasLow) return as_double_word(v - mean.hi);
   const DoubleWord from = two_difference(v, mean.hi);
@@ -91,9 +91,8 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
 };
 
 // Of logits: from s[0] = Σ e_j and s[1] = Σ p_j v_j of exponentials e and their parts p of the largest (exp.cuh), whose
-// v is picked. It dominates if it is above half of s[0]. `inverse` is 1 / s[0]. kExact: the products in s[1] are not
-// rounded; else the largest one's is as it is here.
-template <bool kExact>
+// v is picked. It dominates if it is above half of s[0], and its product is rounded there as it is here: what the others
+// add up to is then the sum's low word. `inverse` is 1 / s[0].
 CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   const DoubleWord sum = normalised(drop_invalid_low(row.s[0])), products = drop_invalid_low(row.s[1]);
   const Acc largest = largest_exponential(row.m);
@@ -101,10 +100,7 @@ CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   if (!(sum.hi < Acc(2) * largest)) return {Acc(0), multiply(products, of_products)};
   const Acc v_m = row.picked[0];
   const DoubleWord others = normalised({sum.hi - largest, sum.lo});
-  const Acc part = -part_of_largest(largest);
-  DoubleWord rest = add(products, part * v_m);
-  if constexpr (kExact) rest = add(products, multiply(as_double_word(part), as_double_word(v_m)));
-  rest = normalised(drop_invalid_low(rest));
+  const DoubleWord rest = normalised(drop_invalid_low(add(products, -(part_of_largest(largest) * v_m))));
   return mean_from(multiply(rest, of_products), multiply(others, inverse), v_m);
 }
 

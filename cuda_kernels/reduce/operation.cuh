@@ -63,8 +63,8 @@ struct RowContext : Values<kRowInputs> {
 //                 the sum is not used
 //   kProductSums  is the number of sums, the last ones, whose terms are products of two numbers, factor(e, k, 0) and
 //                 factor(e, k, 1) for the k-th sum
-//   kTogether     is how many terms of these sums are added in one word before they are added in two: 4, 2 or 1. Each
-//                 is rounded twice then, once, or not at all
+//   kTogether     is how many terms of these sums are added in one word before they are added in two: 4 or 2. Each is
+//                 rounded twice then, or once
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kHasPower     says whether the scale is a factor, by whose `times` alone map() multiplies (power_applied)
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
@@ -226,7 +226,7 @@ class Adder {
 
   // Adds the number-th of `count` terms to the k-th sum: that of the element e. `ones` is the count of add_term().
   // Products and parts are added kTogether at a time, as pairs: what two roundings of four lose is lost, or one of two.
-  // The rounding error of a pair's first product, or of a single one, is added to the sum by itself.
+  // The rounding error of a pair's first product is added to the sum by itself.
   struct Held {
     Acc pair[2];
   };
