@@ -24,24 +24,26 @@ struct Op : OfLogits<WritesElements> {
     Factor of_exponential;  // which makes y of it
     DoubleWord mean;        // ⟨y, v⟩
     Acc factor;             // the scale of scale · x, or 1
-    bool finite;            // whether the mean is
+    Acc finite;             // the mean's high word, or 0 if that is infinite or NaN
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     const DoubleWord inverse = normalised(reciprocal_of(row.s[0]));
     const Factor of_exponential = factor_between(chunk_maximum, row.m, inverse);
     const DoubleWord mean = value_of(mean_of_exponentials(row, inverse));
-    return {of_exponential, mean, scale_of(context), mean.hi - mean.hi == Acc(0)};
+    return {of_exponential, mean, scale_of(context), mean.hi - mean.hi == Acc(0) ? mean.hi : Acc(0)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
     const Acc y = result[0] = scaled(e[0], row.of_exponential);
     if constexpr (kFastExp) {
       result[1] = rescaled(times_less(y, e[1], row.mean), row.factor);
-    } else {  // the product is that of y as it was before it was rounded
-      const Acc exponential = e[0] * row.of_exponential.power, from = e[1] - row.mean.hi;
+    } else {  // the product is that of y as it was before it was rounded; in double, of all digits of v less the mean
       const DoubleWord times = row.of_exponential.times;
+      const Acc exponential = e[0] * row.of_exponential.power;
       const Acc lost = fused(exponential, times.hi, -y) + exponential * times.lo;
-      const Acc low = -(y * row.mean.lo), with_lost = fused(lost, from, low);
-      result[1] = rescaled(fused(y, from, row.finite ? with_lost : low), row.factor);
+      const DoubleWord from = two_difference(e[1], row.finite);
+      const Acc beside = kSingle ? row.mean.lo : row.mean.lo - from.lo;
+      const Acc low = fused(lost, from.hi, -(y * beside));
+      result[1] = rescaled(fused(y, e[1] - row.mean.hi, low), row.factor);
     }
   }
 };

@@ -91,8 +91,8 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
 };
 
 // Of logits: from s[0] = Σ e_j and s[1] = Σ p_j v_j of exponentials e and their parts p of the largest (exp.cuh), whose
-// v is picked. It dominates if it is above half of s[0], and its product is rounded there as it is here: what the others
-// add up to is then the sum's low word. `inverse` is 1 / s[0].
+// v is picked. It dominates if it is above half of s[0], and its product is rounded there as it is here: what the
+// others add up to is then the sum's low word. `inverse` is 1 / s[0].
 CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   const DoubleWord sum = normalised(drop_invalid_low(row.s[0])), products = drop_invalid_low(row.s[1]);
   const Acc largest = largest_exponential(row.m);

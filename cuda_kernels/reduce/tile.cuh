@@ -144,8 +144,10 @@ class RowTile {
     terms(node.m, context, partial, node.picked);
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
-    for (int k = 0; k < kSums; ++k) node.s[k] = sum_of_lane(partial[k], k);
-    sum_over_lanes(node.s);
+    for (int k = 0; k < kSums; ++k) {
+      node.s[k] = kDivides ? sum_of_lane(partial[k], k) : sum_in_order(partial[k], k);
+    }
+    if constexpr (kDivides) divide_over_lanes(node.s);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = Adder<Op>::whole(k, node.s[k]);
     return node;
@@ -508,21 +510,32 @@ class RowTile {
     return p[0];
   }
 
-  // The lane bit that the number-th of the other steps adds over: those from kSwapped up, and then those below it, down.
-  CSM_DEVICE static constexpr int lane_bit(int number) {
-    const int bit = kSwapped << number, beyond = bit / kLanes;
-    return beyond == 0 ? bit : kSwapped / 2 / beyond;
-  }
-  // Several plain sums are divided among lanes: in each of the first steps a lane keeps half of them, and adds these
-  // alone. At last those that have a sum pass it on. Sums that add up exactly have the same bits by add() too.
-  static constexpr bool kDivides = kLanes == kWarp && kRelative == 0 && kSums >= 2 && kSums <= 4;
-  CSM_DEVICE static void sum_over_lanes(DoubleWord (&sum)[kPartials]) {
-    const int lane = thread_index() % kLanes;
-    constexpr int kHalf = kDivides ? (kSums + 1) / 2 : kPartials;  // sums that a lane keeps after the first step
-    int kept = kSums, number = 0;
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k) {
+    const bool exact = Adder<Op>::exact(k), positive = Adder<Op>::positive(k), low_word = has_low_word(k);
+    DoubleWord sum = sum_of_lane(p, k);
 #pragma unroll
-    for (; (1 << number) < kLanes; ++number) {
-      const int bit = lane_bit(number), half = kDivides ? (kept + 1) / 2 : kept;
+    for (int bit = kSwapped; bit < kLanes; bit *= 2)
+      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
+#pragma unroll
+    for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
+      sum = add_parts(exact, positive, sum, shuffle_xor(sum, bit, kLanes, low_word));
+    return sum;
+  }
+
+  // Several plain sums, each of its lane, in the same order. They are divided among lanes: in each of the first steps a
+  // lane keeps half of them, and adds these alone. At last those that have a sum pass it on. Sums that add up exactly
+  // have the same bits by add() too.
+  static constexpr bool kDivides = kLanes == kWarp && kRelative == 0 && kSums >= 2 && kSums <= 4;
+  CSM_DEVICE static void divide_over_lanes(DoubleWord (&sum)[kPartials]) {
+    const auto bit_of = [](int step) {  // those from kSwapped up, then those below it, down
+      const int beyond = (kSwapped << step) / kLanes;
+      return beyond == 0 ? kSwapped << step : kSwapped / 2 / beyond;
+    };
+    const int lane = thread_index() % kLanes;
+    int kept = kSums;
+#pragma unroll
+    for (int step = 0; (1 << step) < kLanes; ++step) {
+      const int bit = bit_of(step), half = (kept + 1) / 2;
       const bool upper = lane & bit;
 #pragma unroll
       for (int k = 0; k < kPartials; ++k) {
@@ -532,21 +545,16 @@ class RowTile {
           keep = upper ? sum[half + k] : keep;
           give = upper ? give : sum[half + k];
         }
-        const DoubleWord other = shuffle_xor(give, bit, kLanes, has_low_word(k));
-        sum[k] = kDivides ? add(keep, other) : add_parts(Adder<Op>::exact(k), Adder<Op>::positive(k), keep, other);
+        sum[k] = add(keep, shuffle_xor(give, bit, kLanes, kCompensated));
       }
       kept = half;
     }
-    if constexpr (kDivides) {
-      DoubleWord whole[kPartials];
+    const DoubleWord mine = sum[0];
+    constexpr int kHalf = (kSums + 1) / 2;
 #pragma unroll
-      for (int k = 0; k < kSums; ++k) {
-        const int from = (k < kHalf ? 0 : lane_bit(0)) + (k % kHalf == 0 ? 0 : lane_bit(1));
-        whole[k] = {shuffle(sum[0].hi, from, kWarp), Acc(0)};
-        if (kCompensated) whole[k].lo = shuffle(sum[0].lo, from, kWarp);
-      }
-#pragma unroll
-      for (int k = 0; k < kSums; ++k) sum[k] = whole[k];
+    for (int k = 0; k < kSums; ++k) {
+      const int from = (k < kHalf ? 0 : bit_of(0)) + (k % kHalf == 0 ? 0 : bit_of(1));
+      sum[k] = {shuffle(mine.hi, from, kWarp), kCompensated ? shuffle(mine.lo, from, kWarp) : Acc(0)};
     }
   }
 };
