@@ -26,23 +26,35 @@ struct Op : WritesElements {
   CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<1>& term) {
     term[0] = exp_of_log(e[0]) * e[1];
   }
-  static constexpr int kProductSums = 1;
+  static constexpr int kProductSums = 1, kTogether = kCompensated ? 2 : 4;
   CSM_DEVICE static Acc factor(const Element& e, int, int which) { return which == 0 ? exp_of_log(e[0]) : e[1]; }
 
   struct Scale {
     DoubleWord mean;  // ⟨y, ẋ⟩
     Acc factor;       // the scale of scale · x, or 1
+    bool apart;       // whether an element is kept apart
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext& context) {
     Mean mean = {Acc(0), row.s[0]};
+    const bool apart = kDominant && row.picked[kPresent] > Acc(0);
     if constexpr (kDominant) {
       const DoubleWord others = as_double_word(-exp_minus_one(row.picked[kLog]));
-      if (row.picked[kPresent] > Acc(0)) mean = mean_from(row.s[0], others, row.picked[kChange]);
+      if (apart) mean = mean_from(row.s[0], others, row.picked[kChange]);
     }
-    return {value_of(mean), scale_of(context)};
+    return {value_of(mean), scale_of(context), apart};
   }
+  // Rounded once in all, since ẋ less the mean is to be right relative to itself where an element is kept apart.
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
-    change[0] = rescaled(less(e[1], row.mean), row.factor);
+    const DoubleWord from = less_exactly(e[1], row.mean);
+    change[0] = rescaled(kMeanHasLow && from.lo == from.lo ? from.hi + from.lo : from.hi, row.factor);
+  }
+
+  // Otherwise it is rounded twice, the first time relative to ẋ alone.
+  static constexpr bool kHasUsual = kDominant;
+  CSM_DEVICE static bool are_usual(i64, int, const Scale& row) { return !row.apart; }
+  CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
+  CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<1>& change) {
+    change[0] = rescaled((e[1] - row.mean.lo) - row.mean.hi, row.factor);
   }
 };
 

@@ -28,9 +28,11 @@ struct Op : WritesElements {
     if constexpr (kHasUsual) {
       if (!is_usual(e, row)) {
         // exp(ℓ) is above ½: (dy − Σ dy) − (exp(ℓ) − 1) Σ dy, since exp(ℓ) next to 1 has lost the digits of its
-        // distance to it.
-        const Acc less_one = exp_minus_one(e[0]), rest = (e[1] + row.minus_sum.hi) + row.minus_sum.lo;
-        dx[0] = rescaled(fused(less_one, row.minus_sum.hi, fused(less_one, row.minus_sum.lo, rest)), row.factor);
+        // distance to it. The difference may be larger than the result: what is lost of it is added at last.
+        const Acc less_one = exp_minus_one(e[0]);
+        const DoubleWord rest = two_sum(e[1], row.minus_sum.hi);
+        const Acc low = fused(less_one, row.minus_sum.lo, rest.lo + row.minus_sum.lo);
+        dx[0] = rescaled(fused(less_one, row.minus_sum.hi, rest.hi) + (low == low ? low : Acc(0)), row.factor);
         return;
       }
     }

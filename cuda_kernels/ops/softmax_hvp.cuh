@@ -11,6 +11,7 @@
 namespace csm {
 
 struct Op : OfSoftmax {
+  static constexpr int kTogether = kCompensated ? 2 : 4;
   static constexpr Neutral kNeutral[] = {Neutral::zero, Neutral::zero, Neutral::zero};  // y, dy, v
 
   CSM_DEVICE static void terms(Element& e, const Reference&, Place, const RowContext&, Values<kSums>& term) {
@@ -25,26 +26,49 @@ struct Op : OfSoftmax {
   }
 
   struct Scale {
-    DoubleWord dy, v;  // ⟨y, dy⟩, ⟨y, v⟩
+    DoubleWord dy, v;  // D = ⟨y, dy⟩, V = ⟨y, v⟩
     DoubleWord both;   // ⟨ẏ, dy⟩
+    DoubleWord rest;   // V D − ⟨ẏ, dy⟩
+    bool apart;        // whether an element is kept apart
   };
   CSM_DEVICE static DoubleWord subtract(DoubleWord a, DoubleWord b) { return add(a, DoubleWord{-b.hi, -b.lo}); }
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
     const Mean dy = mean_of(row, 0), v = mean_of(row, 1);
+    const bool apart = kDominant && row.picked[0] > Acc(0);
     DoubleWord both = drop_invalid_low(row.s[kFirst + 2]);
     if constexpr (kDominant) {
-      if (row.picked[0] > Acc(0)) {  // Σ_j y_j (v_j − v_m) (dy_j − dy_m)
+      if (apart) {  // Σ_j y_j (v_j − v_m) (dy_j − dy_m)
         const DoubleWord dy_m = as_double_word(dy.at), v_m = as_double_word(v.at);
         both = subtract(both, multiply(v_m, row.s[kFirst]));
         both = subtract(both, multiply(dy_m, row.s[kFirst + 1]));
         both = add(both, multiply(row.s[0], multiply(dy_m, v_m)));
       }
     }
-    return {value_of(dy), value_of(v), drop_invalid_low(subtract(both, multiply(dy.beyond, v.beyond)))};
+    const DoubleWord product = multiply(dy.beyond, v.beyond);  // V D, if no element is kept apart
+    both = drop_invalid_low(subtract(both, product));
+    return {value_of(dy), value_of(v), both, subtract(product, both), apart};
   }
+  // (v − V) (dy − D) − ⟨ẏ, dy⟩ and y times that are rounded once each.
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
-    const Acc product = fused(less_exactly(e[2], row.v), less_exactly(e[1], row.dy), -row.both.hi);
-    change[0] = kCompensated ? fused(e[0], product, -(e[0] * row.both.lo)) : e[0] * product;
+    const DoubleWord v = less_exactly(e[2], row.v), dy = less_exactly(e[1], row.dy);
+    const Acc product = fused(v.hi, dy.hi, -row.both.hi);
+    change[0] = e[0] * product;
+    if constexpr (kMeanHasLow) {
+      const Acc low = fused(v.lo, dy.hi + dy.lo, fused(v.hi, dy.lo, -row.both.lo));
+      change[0] = fused(e[0], product, e[0] * low);
+    }
+  }
+
+  // Where no element is kept apart, the differences need not be right relative to themselves: v (dy − D) − V dy, and
+  // V D − ⟨ẏ, dy⟩ added to y times that. Each term is rounded three times at most, and the last one twice.
+  static constexpr bool kHasUsual = kDominant;
+  CSM_DEVICE static bool are_usual(i64, int, const Scale& row) { return !row.apart; }
+  CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
+  CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<1>& change) {
+    const Acc y = e[0], dy = e[1], v = e[2];
+    const Acc product = fused(v, dy - row.dy.hi, -(row.v.hi * dy));
+    const Acc low = fused(v, -row.dy.lo, fused(dy, -row.v.lo, row.rest.lo));
+    change[0] = fused(y, product, fused(y, row.rest.hi, y * low));
   }
 };
 

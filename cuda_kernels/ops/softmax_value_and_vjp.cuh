@@ -24,15 +24,27 @@ struct Op : OfLogits<WritesElements> {
     Factor of_exponential;  // which makes y of it
     DoubleWord mean;        // ⟨y, v⟩
     Acc factor;             // the scale of scale · x, or 1
+    Acc finite;             // the mean's high word, or 0 if that is infinite or NaN
   };
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
     const DoubleWord inverse = normalised(reciprocal_of(whole_sum<Op>(row, largest_exponential(row.m))));
     const Factor of_exponential = factor_between(chunk_maximum, row.m, inverse);
-    return {of_exponential, value_of(mean_of_exponentials<Op>(row, inverse)), scale_of(context)};
+    const DoubleWord mean = value_of(mean_of_exponentials<Op>(row, inverse));
+    return {of_exponential, mean, scale_of(context), mean.hi - mean.hi == Acc(0) ? mean.hi : Acc(0)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
-    result[0] = scaled(e[0], row.of_exponential);
-    result[1] = rescaled(times_less(result[0], e[1], row.mean), row.factor);
+    const Acc y = result[0] = scaled(e[0], row.of_exponential);
+    if constexpr (kFastExp) {
+      result[1] = rescaled(times_less(y, e[1], row.mean), row.factor);
+    } else {  // the product is that of y as it was before it was rounded; in double, of all digits of v less the mean
+      const DoubleWord times = row.of_exponential.times;
+      const Acc exponential = e[0] * row.of_exponential.power;
+      const Acc lost = fused(exponential, times.hi, -y) + exponential * times.lo;
+      const DoubleWord from = two_difference(e[1], row.finite);
+      const Acc beside = kSingle ? row.mean.lo : row.mean.lo - from.lo;
+      const Acc low = fused(lost, from.hi, -(y * beside));
+      result[1] = rescaled(fused(y, e[1] - row.mean.hi, low), row.factor);
+    }
   }
 };
 

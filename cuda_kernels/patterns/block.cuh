@@ -47,10 +47,9 @@ CSM_DEVICE void run(const Arguments& args) {
   constexpr bool kMayIdle = kCluster > 1 && !kParks;
   const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
   const ListedNodes nodes(nodes_at), folded(nodes_at + ListedNodes::bytes(chunks));
-  const auto slot = [&](int chunk) {
+  const auto slot = [&](int number) {  // of this warp's number-th parked chunk
     return Shared<Acc>(nodes_at + ListedNodes::bytes(chunks + groups + 1) +
-                       static_cast<int>(sizeof(Acc)) *
-                           (((chunk - mine) / step - 1) * warps * Tile::kParkedWords + warp * Tile::kParkedWords));
+                       static_cast<int>(sizeof(Acc)) * (number * warps + warp) * Tile::kParkedWords);
   };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
@@ -78,9 +77,9 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
       span.set_places(row, warp * kChunk);
     };
-    const auto write = [&](Tile& tile, int chunk, const Node& whole, DoubleWord m, const RowContext& context) {
+    const auto write = [&](Tile& tile, int chunk, const typename Op::Scale& scale) {
       if constexpr (kStages) span_of(chunk).set_places(row, warp * kChunk);
-      tile.write(args, row, Op::scale(m, whole, context));
+      tile.write(args, row, scale);
       if constexpr (kStages) {
         Span::results_barrier();
         span_of(chunk).write();
@@ -98,14 +97,14 @@ CSM_DEVICE void run(const Arguments& args) {
     if constexpr (kParks) {
       ready();
       // Barriers of a staged span are reached by warps that have no chunk in it too.
-      for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
+      for (int chunk = mine + step, parked = 0; chunk - (kStages ? warp : 0) < chunks; chunk += step, ++parked) {
         stage(chunk, chunk != mine + step || number != first_row);
         if (kStages && chunk >= chunks) break;
         Tile tile(chunk * kChunk, n);
         tile.read(args, row, context);
         const Node node = tile.reduce(context);
         publish(chunk, node);
-        tile.park(slot(chunk));
+        tile.park(slot(parked));
       }
     }
     stage(mine, kParks || number != first_row);
@@ -125,14 +124,16 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
     }
     const Node whole = fold_in_block<kEach>(chunks, nodes, groups, folded);
-    write(tile, mine, whole, node.m, context);
+    const typename Op::Scale scale = Op::scale(node.m, whole, context);
+    write(tile, mine, scale);
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
-      for (int chunk = mine + step; chunk - (kStages ? warp : 0) < chunks; chunk += step) {
+      for (int chunk = mine + step, parked = 0; chunk - (kStages ? warp : 0) < chunks; chunk += step, ++parked) {
         if constexpr (kStages) block_barrier();
-        Tile parked(chunk * kChunk, n);
-        if (chunk < chunks) parked.unpark(slot(chunk));
-        write(parked, chunk, whole, chunk < chunks ? nodes.load(chunk).m : node.m, context);
+        Tile kept(chunk * kChunk, n);
+        if (chunk < chunks) kept.unpark(slot(parked));
+        if constexpr (!kMaximum) write(kept, chunk, scale);
+        else write(kept, chunk, Op::scale(chunk < chunks ? nodes.load(chunk).m : node.m, whole, context));
       }
     }
   }

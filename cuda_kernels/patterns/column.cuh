@@ -176,8 +176,13 @@ class ColumnTile {
 
   CSM_DEVICE void write(const Arguments& args, const Row& row, const ColumnSpan& span,
                         const typename Op::Scale (&scale)[kVec]) const {
-    if (full()) write_results(args, row, span, scale, [](int) { return true; });
-    else write_results(args, row, span, scale, [&](int i) { return wanted(i); });
+    if constexpr (Op::kHasUsual && kDominant) {  // of rows as wholes
+      bool usual = true;
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) usual = usual & Op::are_usual(0, 0, scale[c]);
+      if (usual) return write_all<true>(args, row, span, scale);
+    }
+    write_all<false>(args, row, span, scale);
   }
 
  private:
@@ -214,7 +219,13 @@ class ColumnTile {
     }
   }
 
-  template <class Wanted>
+  template <bool kUsual>
+  CSM_DEVICE void write_all(const Arguments& args, const Row& row, const ColumnSpan& span,
+                            const typename Op::Scale (&scale)[kVec]) const {
+    if (full()) write_results<kUsual>(args, row, span, scale, [](int) { return true; });
+    else write_results<kUsual>(args, row, span, scale, [&](int i) { return wanted(i); });
+  }
+  template <bool kUsual, class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const ColumnSpan& span,
                                 const typename Op::Scale (&scale)[kVec], Wanted wanted) const {
 #pragma unroll
@@ -224,7 +235,8 @@ class ColumnTile {
       for (int c = 0; c < kVec; ++c) {
         Element e = item_[i][c];
         if constexpr (Op::kHasPower) e[0] *= scale[c].power;
-        Op::map(e, scale[c], {first_, i}, result[c]);
+        if constexpr (kUsual) Op::map_usual(e, scale[c], result[c]);
+        else Op::map(e, scale[c], {first_, i}, result[c]);
         if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }
       store_outputs(args, row, span, i, wanted(i), result);

@@ -39,12 +39,11 @@ constexpr bool kMeanHasLow = kCompensated || kPickRule != PickRule::given;
 // v − mean, rounded twice.
 CSM_DEVICE Acc less(Acc v, DoubleWord mean) { return kMeanHasLow ? (v - mean.hi) - mean.lo : v - mean.hi; }
 
-// The same rounded once, for products of two of them.
-CSM_DEVICE Acc less_exactly(Acc v, DoubleWord mean) {
-  if constexpr (!kMeanHasLow) return v - mean.hi;
+// The same in two words. The second is NaN where v or the mean is infinite.
+CSM_DEVICE DoubleWord less_exactly(Acc v, DoubleWord mean) {
+  if constexpr (!kMeanHasLow) return as_double_word(v - mean.hi);
   const DoubleWord from = two_difference(v, mean.hi);
-  const Acc low = from.lo - mean.lo;
-  return low == low ? from.hi + low : from.hi;  // low is NaN among infinities
+  return {from.hi, from.lo - mean.lo};
 }
 
 // y (v − mean), rounded twice.
@@ -92,7 +91,8 @@ struct OfSoftmax : PicksFromSoftmax<WritesElements> {
 };
 
 // Of logits: from s[0] = Σ e_j and s[1] = Σ p_j v_j of exponentials e and their parts p of the largest (exp.cuh), whose
-// v is picked. It dominates if it is above half of s[0]. `inverse` is 1 / s[0].
+// v is picked. It dominates if it is above half of s[0], and its product is rounded there as it is here: what the
+// others add up to is then the sum's low word. `inverse` is 1 / s[0].
 template <class AnyOp>
 CSM_DEVICE Mean mean_of_exponentials(const Node& row, DoubleWord inverse) {
   const DoubleWord products = drop_invalid_low(row.s[1]);

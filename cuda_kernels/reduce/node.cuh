@@ -176,13 +176,8 @@ template <class AnyOp = Op>
 CSM_DEVICE Node merge(Node a, Node b) {
   if constexpr (kDominant) {
     if (a.picked[0] != Acc(0) && b.picked[0] != Acc(0)) {
-#pragma unroll 1
-      for (int k = 0; k < 2; ++k) {
-        put_back<AnyOp>(a);
-        const Node other = a;
-        a = b;
-        b = other;
-      }
+      put_back<AnyOp>(a);
+      put_back<AnyOp>(b);
       a.picked[0] = Acc(-1);
     }
   }

@@ -66,6 +66,8 @@ struct RowContext : Values<kRowInputs> {
 //                 the sum is not used
 //   kProductSums  is the number of sums, the last ones, whose terms are products of two numbers, factor(e, k, 0) and
 //                 factor(e, k, 1) for the k-th sum
+//   kTogether     is how many terms of these sums are added in one word before they are added in two: 4 or 2. Each is
+//                 rounded twice then, or once
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kHasPower     says whether the scale is a factor, by whose `times` alone map() multiplies (power_applied)
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
@@ -87,7 +89,7 @@ struct OperationBase {
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kEntersPairs = false, kHasLowKey = false;
-  static constexpr int kParts = 0, kProductSums = 0, kBounded = kRelative > 0 ? 1 : 0;
+  static constexpr int kParts = 0, kProductSums = 0, kTogether = 4, kBounded = kRelative > 0 ? 1 : 0;
   static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false;
   static constexpr bool kHasUsual = false, kMayBeInfinite = false, kKeepsTerm = false;
   template <class Scale>
@@ -233,8 +235,8 @@ class Adder {
   }
 
   // Adds the number-th of `count` terms to the k-th sum: that of the element e. `ones` is the count of add_term().
-  // Products and parts are added four at a time, as two pairs: what two roundings lose of them is lost. The rounding
-  // error of a pair's first product is added to the sum by itself.
+  // Products and parts are added kTogether at a time, as pairs: what two roundings of four lose is lost, or one of two.
+  // The rounding error of a pair's first product is added to the sum by itself.
   struct Held {
     Acc pair[2];
   };
@@ -243,7 +245,8 @@ class Adder {
     const bool part = k < Op::kParts, product = kSums - k <= Op::kProductSums;
     if (plain(k)) return void(sum = as_double_word(number == 0 ? term : sum.hi + term));
     if (!part && !product) return add_term(k, sum, ones, term, number == 0, bounded(k), start_of(k));
-    const int place = number % 4;
+    constexpr int kTogether = Op::kTogether;
+    const int place = number % kTogether;
     Acc& pair = held.pair[place / 2];
     if (part) {
       pair = place % 2 == 0 ? term : pair + term;
@@ -257,11 +260,11 @@ class Adder {
         pair = fused(a, b, pair);
       }
     }
-    if (place < 3 && number + 1 < count) return;
-    const Acc four = place < 2 ? held.pair[0] : held.pair[0] + held.pair[1];
-    if (part) add_term(k, sum, ones, four, number < 4, true, start_of(k));
-    else if (number < 4) sum.hi = four;
-    else sum = csm::add(sum, four);
+    if (place + 1 < kTogether && number + 1 < count) return;
+    const Acc all = place < 2 ? held.pair[0] : held.pair[0] + held.pair[1];
+    if (part) add_term(k, sum, ones, all, number < kTogether, true, start_of(k));
+    else if (number < kTogether) sum.hi = all;
+    else sum = csm::add(sum, all);
   }
   // The same for two sums. With kPairs there is one sum of each element's place.
   struct PairSum {
@@ -349,13 +352,12 @@ class Adder {
 
 template <class AnyOp>
 CSM_DEVICE void put_back(Node& node) {
-  if (node.picked[0] > Acc(0)) {
-    Element e = AnyOp::element_of(node.picked);
-    Values<kSums> term;
-    AnyOp::terms(e, Reference{}, Place{}, RowContext{}, term);
+  const bool picked = node.picked[0] > Acc(0);
+  Element e = AnyOp::element_of(node.picked);
+  Values<kSums> term;
+  AnyOp::terms(e, Reference{}, Place{}, RowContext{}, term);
 #pragma unroll
-    for (int k = 0; k < kSums; ++k) node.s[k] = add(node.s[k], term[k]);
-  }
+  for (int k = 0; k < kSums; ++k) node.s[k] = add(node.s[k], picked ? term[k] : Acc(0));
 #pragma unroll
   for (int k = 0; k < kPicked; ++k) node.picked[k] = Acc(0);
 }

@@ -76,6 +76,7 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
 CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, const Node& whole,
                               const RowContext& context) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
+  const typename Op::Scale alike = Op::scale(empty_node().m, whole, context);  // of all chunks, without a maximum
   for (i64 left = stretch.rounds; left > 0; --left) {
     const bool parked = kParks && left == 1;  // the last round
     const i64 round = parked ? stretch.rounds - 1 : left - 1 - kParks;
@@ -92,7 +93,8 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
       m = tile.prepare(context);
     }
     if constexpr (kStages) block_barrier();
-    tile.write(args, row, Op::scale(m, whole, context));
+    if constexpr (kMaximum) tile.write(args, row, Op::scale(m, whole, context));
+    else tile.write(args, row, alike);
     if constexpr (kStages) {
       Span::results_barrier();
       span_of_round(args, row, first).write();

@@ -168,8 +168,12 @@ class RowTile {
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      node.s[k] = Adder::whole(k, sum_in_order(partial[k], k, Adder::exact(k), Adder::has_low(k)));
+      const bool exact = Adder::exact(k), low = Adder::has_low(k);
+      node.s[k] = kDivides ? sum_of_lane(partial[k], k, exact, low) : sum_in_order(partial[k], k, exact, low);
     }
+    if constexpr (kDivides) divide_over_lanes(node.s);
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) node.s[k] = Adder::whole(k, node.s[k]);
     if constexpr (kOthersApart<Op>) {
       if (unlikely(any_lane(Adder::may_lack_largest(node.s[0])))) {
         const Acc largest = largest_exponential(node.m);
@@ -594,10 +598,10 @@ class RowTile {
   // parts of this one. With kVec < kLeaves some of the log2 kLeaves lowest bits of j are bits of the lane's number, and
   // as many of the bits between are bits of the item's. Each step of the second loop adds over such a lane bit. Both
   // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
-  // `exact`: the high words add up exactly.
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k, bool exact, bool low_word) {
+  // `exact`: the high words add up exactly. Lanes that divide items among them:
+  static constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;
+  CSM_DEVICE static DoubleWord sum_of_lane(DoubleWord (&p)[kLeaves], int k, bool exact, bool low_word) {
     const int lane = thread_index() % kLanes;
-    constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // lanes that divide items among them
 #pragma unroll
     for (int step = 1; step < kVec; step *= 2) {
 #pragma unroll
@@ -634,7 +638,11 @@ class RowTile {
       }
     }
     settle(kLeaves, 1);
-    DoubleWord sum = p[0];
+    return p[0];
+  }
+
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k, bool exact, bool low_word) {
+    DoubleWord sum = sum_of_lane(p, k, exact, low_word);
 #pragma unroll
     for (int bit = kSwapped; bit < kLanes; bit *= 2)
       sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
@@ -642,6 +650,42 @@ class RowTile {
     for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
       sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
     return sum;
+  }
+
+  // Several plain sums, each of its lane, in the same order. They are divided among lanes: in each of the first steps a
+  // lane keeps half of them, and adds these alone. At last those that have a sum pass it on. Sums that add up exactly
+  // have the same bits by add() too.
+  static constexpr bool kDivides = kLanes == kWarp && kRelative == 0 && kSums >= 2 && kSums <= 4;
+  CSM_DEVICE static void divide_over_lanes(DoubleWord (&sum)[kPartials]) {
+    const auto bit_of = [](int step) {  // those from kSwapped up, then those below it, down
+      const int beyond = (kSwapped << step) / kLanes;
+      return beyond == 0 ? kSwapped << step : kSwapped / 2 / beyond;
+    };
+    const int lane = thread_index() % kLanes;
+    int kept = kSums;
+#pragma unroll
+    for (int step = 0; (1 << step) < kLanes; ++step) {
+      const int bit = bit_of(step), half = (kept + 1) / 2;
+      const bool upper = lane & bit;
+#pragma unroll
+      for (int k = 0; k < kPartials; ++k) {
+        if (k >= half) continue;
+        DoubleWord keep = sum[k], give = keep;
+        if (half + k < kept) {
+          keep = upper ? sum[half + k] : keep;
+          give = upper ? give : sum[half + k];
+        }
+        sum[k] = add(keep, shuffle_xor(give, bit, kLanes, kCompensated));
+      }
+      kept = half;
+    }
+    const DoubleWord mine = sum[0];
+    constexpr int kHalf = (kSums + 1) / 2;
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) {
+      const int from = (k < kHalf ? 0 : bit_of(0)) + (k % kHalf == 0 ? 0 : bit_of(1));
+      sum[k] = {shuffle(mine.hi, from, kWarp), kCompensated ? shuffle(mine.lo, from, kWarp) : Acc(0)};
+    }
   }
 };
 

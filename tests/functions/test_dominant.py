@@ -210,6 +210,22 @@ def test_every_place(device: Any, op: str, n: int, dtype: str) -> None:
             judge(op, run, x, v, w, f"{place} {which}")
 
 
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["softmax_value_and_vjp", "log_softmax_value_and_jvp"])
+def test_the_dominant_entry_of_any_vector(device: Any, op: str, dtype: str, axis: int) -> None:
+    """It is a sum of y_j (v_m - v_j) over the others, and right relative to those products."""
+    x = rows_of(300, [(gap, 7 * k) for k, gap in enumerate(GAPS[2:8])], dtype)
+    v = np.random.default_rng(0).uniform(0.5, 1, x.shape).astype(dtype)
+    product = runner(device, axis)(getattr(cs, op), x, v)[1]
+    exact = getattr(reference, op)(x, v, extended=True)[1]
+    for k, y in enumerate(reference.softmax(x)):
+        place = 7 * k
+        size = np.delete(y * (v[k] + v[k, place]), place).sum()
+        error = abs(product[k, place] - exact[k, place])
+        assert error <= 8 * reference.unit_roundoff(dtype) * size
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("n", [3, 1000])
 @pytest.mark.parametrize("op", [op for op in OPS if "value_and" in op])

@@ -436,6 +436,70 @@ def test_an_element_just_above_one_half(device: Any, op: str, dtype: str, axis: 
         assert_kept(op, tuple(inputs), axis, results)
 
 
+# Rows that a search has found beyond the bounds (benchmarks/largest_errors.py), when differences
+# were rounded twice and products added four at a time.
+FOUND = {
+    ("softmax_hvp", "float32", 5.0): (
+        (0.25, 0.25, 0.25, 8.868327e-12, 3.5058094e-09, 8.1992925e-13, 1.8684644e-12, 0.25),
+        (-0.0040905, -1.16e-09, 0, 0, -3.49e-10, 0.8, 0, -7e-10),
+        (2.97e-08, 0.5103, 2.977e-08, 0, 0, 0, 0, 2e-09),
+    ),
+    ("softmax_hvp", "float64", 4.2): (
+        (7.132106296616515e-05, 7.132106296616515e-05, 7.132106296616515e-05, 0.49985731971272684,
+         3.8161340800900055e-08, 3.816134080090046e-08, 7.132106296616515e-05, 0.49985731971272684),
+        (0.011154251057, 1.037466162114, 1.0374661621140049, 0.018681854942565582,
+         0, 0.011154251, 1.037466162114, 0),
+        (1.017141313123, 1.01714131312255, 0, 1.017141313122548,
+         1.011277945, -0.748280206, 1.01714131312255, 1.0112779452046694),
+    ),
+    ("log_softmax_jvp", "float32", 4.2): (
+        (-24.965515, -14.9676485, -14.96765, -14.96765,
+         -1.2166454, -0.8975803, -24.965515, -1.2166454),
+        (0, 1.0277, 1.0277, 1.027, 0.87, -0.012136847, 0, 0.84480417),
+    ),
+    ("log_softmax_jvp", "float64", 4.1): (
+        (-12.392210239451504, -12.392210239451524, -1.0998713887835156, -12.392210239451519,
+         -1.0998713887835156, -1.0998713887835156, -6.691270170630181, -12.392210239451504),
+        (-1.4449413, 1.0075841424786, 0.015578692489573526, 0.703194,
+         0.028614842260327632, 0.75342805218688, 0.0305004808524855, 0.703194),
+    ),
+    ("log_softmax_vjp", "float64", 4.3): (
+        (-7.4715554868771505, -2.0396440069493953, -2.0396440069493953, -7.471555486877149,
+         -2.5189831853461864, -0.6879656244223965, -2.5147004960640973, -2.594465286297515),
+        (0.7073320131631536, 1.201266142271398, 0.3878878233583985, 0.9090431015390095,
+         1.0451121445246023, 0.13344546671593532, 2.9583654, 0.9090431015390095),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("found", FOUND, ids=lambda found: "-".join(map(str, found)))
+def test_rows_that_a_search_has_found(
+    device: Any, found: tuple[str, str, float], axis: int
+) -> None:
+    op, dtype, _ = found  # and the error that the row had
+    rows = [np.tile(np.array(row, dtype), (64, 1)) for row in FOUND[found]]
+    inputs = [turned(a, axis) for a in rows]
+    got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=axis)
+    assert_kept(op, tuple(inputs), axis, (device.asnumpy(got),))
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_gradient_just_above_one_half_that_is_small_beside_the_sum(
+    device: Any, dtype: str, axis: int
+) -> None:
+    """exp(l) is about one half, and dy nothing: dy less its sum is twice as large as the result."""
+    u = reference.unit_roundoff(dtype)
+    rng = np.random.default_rng(0)
+    y = np.hstack([rng.uniform(0.5, 0.502, (20000, 1)), rng.dirichlet(np.ones(3), 20000) * 0.49])
+    dy = rng.uniform(-4 * u, 4 * u, y.shape)
+    dy[:, 1] = 1 + 2 * u * rng.integers(0, 64, len(y))
+    inputs = tuple(turned(a.astype(dtype), axis) for a in (np.log(y), dy))
+    got = cs.log_softmax_vjp(*map(device.asarray, inputs), axis=axis)
+    assert_kept("log_softmax_vjp", inputs, axis, (device.asnumpy(got),))
+
+
 # ---------------------------------------------------------------------------------------- soft caps
 
 
