@@ -347,10 +347,9 @@ def kernel_cost(
 
 def _kept(plan: Plan, launch: Launch) -> float:
     """Return the part of a row that a block which streams has on the chip after its first pass."""
-    if launch.kernel["CSM_PARKS"] == "0":
-        return 0.0
+    rounds = int(launch.kernel["CSM_PARKS"])
     of_round = plan.chunk * (launch.block // WARP)
-    return (plan.n - (ceil_div(plan.n, of_round) - 1) * of_round) / plan.n
+    return (plan.n - (ceil_div(plan.n, of_round) - rounds) * of_round) / plan.n if rounds else 0.0
 
 
 def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
