@@ -193,7 +193,7 @@ def kind(plan: Plan) -> str:
     words = [plan.pattern]
     if plan.cluster > 1:
         words.append(f"x{plan.cluster}")
-    if plan.launches[0].kernel["CSM_PARKS"] == "1":
+    if plan.launches[0].kernel["CSM_PARKS"] != "0":
         words.append("parked")
     if plan.pattern == "column" and len(plan.launches) > 1:
         words.append("long")
