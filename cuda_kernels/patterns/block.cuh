@@ -44,11 +44,11 @@ CSM_DEVICE void run(const Arguments& args) {
   const int groups = kGroups && chunks > kWarp ? static_cast<int>((chunks + kWarp - 1u) / kWarp) : 0;
   const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
   const SharedNodes nodes(nodes_at, chunks);
-  const SharedNodes folded(nodes_at + SharedNodes::kWords * chunks * static_cast<int>(sizeof(Acc)), groups + 1);
+  const SharedNodes folded(nodes_at + kSharedNodeWords * chunks * static_cast<int>(sizeof(Acc)), groups + 1);
   const auto slot = [&](int chunk) {
     return Shared<Acc>(nodes_at +
                        static_cast<int>(sizeof(Acc)) *
-                           (SharedNodes::kWords * (chunks + groups + 1) +
+                           (kSharedNodeWords * (chunks + groups + 1) +
                             ((chunk - mine) / step - 1) * warps * Tile::kParkedWords + warp * Tile::kParkedWords));
   };
   const auto publish = [&](int chunk, Node node) {

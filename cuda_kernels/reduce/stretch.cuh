@@ -27,8 +27,7 @@ using StretchTile = RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages>;
 // With kParks, where the warp's chunk of a round is kept that so many others follow: behind those nodes.
 CSM_DEVICE Shared<Acc> parked_in_stretch(int later) {
   const int warps = block_threads() / kWarp;
-  const int words =
-      kNodeWords * (2 * warps + 1) + (later * warps + thread_index() / kWarp) * StretchTile::kParkedWords;
+  const int words = kNodeWords * (2 * warps + 1) + (later * warps + thread_index() / kWarp) * StretchTile::kParkedWords;
   return Shared<Acc>(Span::bytes(block_threads() * kItems) + words * static_cast<int>(sizeof(Acc)));
 }
 

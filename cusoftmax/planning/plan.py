@@ -299,7 +299,7 @@ def make_kernel(
     chosen = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
     tags = [TYPES[d][1] for d in (chosen[:1] if len(set(chosen)) == 1 else chosen)]
     # Staged float64 has as many registers as it needs, which differs by architecture; blocks whose
-    # spans are copied in bulk are of two sizes, and so are those that stream, and those of products in float64.
+    # spans are copied in bulk are of two sizes, and so are those that stream or hold products.
     several_sizes = bulk and pattern == "block"
     several_sizes |= staged != 0 and acc == "float64" and threads <= 8 * WARP
     several_sizes |= pattern == "stream" and threads > 16 * WARP

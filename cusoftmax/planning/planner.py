@@ -428,7 +428,8 @@ def _takes_long(builder: PlanBuilder, cached: bool) -> bool:
     """
     operation = builder.operation
     loss = operation.relative and (operation.plain or operation.picked)
-    return bool(loss) or (_parks_last_rounds(builder) and not cached)
+    again = _parks_last_rounds(builder) and not operation.exact_sums  # logarithms are formed once
+    return bool(loss) or (again and not cached)
 
 
 def _has_registers_to_spare(builder: PlanBuilder) -> bool:
