@@ -247,7 +247,8 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
     if staged or ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES:
         tries[:1] = [(several, portable, False), (several, largest, False)]
     fast = device.arch >= tuning.RESIDENT_DOUBLE_ARCH and device.many_double_units
-    if builder.acc == "float64" and fast:
+    # Of more words of an element, and of staged ones, larger clusters fold for too long.
+    if builder.acc == "float64" and fast and builder.values + bool(staged) <= 2:
         more = int(tuning.RESIDENT_BLOCKS_DOUBLE)
         tries[:0] = [(more, most, may and not staged) for most in (portable, largest)]
     if staged and may:
@@ -427,9 +428,9 @@ def _takes_long(builder: PlanBuilder, cached: bool) -> bool:
     They leave less of their rows in the cache.
     """
     operation = builder.operation
-    loss = operation.relative and (operation.plain or operation.picked)
-    again = _parks_last_rounds(builder) and not operation.exact_sums  # logarithms are formed once
-    return bool(loss) or (again and not cached)
+    loss = operation.plain or operation.picked
+    again = not (cached or operation.exact_sums)  # logarithms are formed once
+    return _parks_last_rounds(builder) and bool(loss or again)
 
 
 def _has_registers_to_spare(builder: PlanBuilder) -> bool:
