@@ -87,7 +87,7 @@ def pattern_of(chosen: Plan) -> str:
     """Return the plan's pattern as the table names it."""
     kernel = chosen.launches[0].kernel
     cluster = f" ×{chosen.cluster}" if chosen.cluster > 1 else ""
-    parked = " parked" if kernel["CSM_PARKS"] == "1" else ""
+    parked = " parked" if kernel["CSM_PARKS"] != "0" else ""
     long = " long" if chosen.pattern == "column" and len(chosen.launches) > 1 else ""
     return chosen.pattern + cluster + parked + long
 

@@ -195,7 +195,7 @@ def kind(plan: Plan) -> str:
         words.append(f"x{plan.cluster}")
     if plan.pattern == "column" and plan.launches[0].kernel["CSM_STAGE"] == "5":
         words.append("stream")
-    if plan.launches[0].kernel["CSM_PARKS"] == "1":
+    if plan.launches[0].kernel["CSM_PARKS"] != "0":
         words.append("parked")
     if plan.pattern == "column" and len(plan.launches) > 1:
         words.append("long")

@@ -4,8 +4,8 @@
 // Warp: reduces one chunk at a time to a node.
 // Block: takes a round at a time, as many neighbouring chunks as it has warps. In the first pass warp 0 folds the nodes
 // of each round as they come. The second pass goes from the last round to the first, because the cache holds the last
-// elements: each chunk is read again and its results are written. With kParks the last round waits in shared memory,
-// and is written last. Values of a row are known after the first pass.
+// elements: each chunk is read again and its results are written. With kParks the last round, or two, wait in shared
+// memory, and are written last. Values of a row are known after the first pass.
 //
 // Shared memory: as reduce_stretch needs (reduce/stretch.cuh), then the parked chunks. Barriers: one each round of the
 // first pass, before warp 0 reads the round's nodes, and one at its end, before all warps read the row's node; and

@@ -59,21 +59,30 @@ class TreeFold {
   CSM_DEVICE Node at(int level) const { return shuffle(digit_, level, kWarp); }
 };
 
+// The words of a node in shared memory: the maximum is none of them where it is not needed.
+constexpr int kSharedNodeWords = kNodeWords - !kMaximum;
+template <class Visit>
+CSM_DEVICE void each_shared_word(Node& node, Visit visit) {
+  each_word(node, [&](int field, Acc& word) {
+    if (kMaximum || field > 0) visit(field - !kMaximum, word);
+  });
+}
+
 // Nodes in shared memory, as one array for each word of a node, so that neighbouring lanes have no bank conflicts.
 class SharedNodes {
  public:
   CSM_DEVICE SharedNodes(int offset, int count) : offset_(offset), count_(count) {}
 
   CSM_DEVICE void store(int i, Node node) const {
-    each_word(node, [&](int field, Acc word) { words().store(field * count_ + i, word); });
+    each_shared_word(node, [&](int field, Acc word) { words().store(field * count_ + i, word); });
   }
   CSM_DEVICE Node load(int i, bool wanted = true) const {
     Node node = empty_node();
-    if (wanted) each_word(node, [&](int field, Acc& word) { word = words().load(field * count_ + i); });
+    if (wanted) each_shared_word(node, [&](int field, Acc& word) { word = words().load(field * count_ + i); });
     return node;
   }
   CSM_DEVICE void store_remote(int i, Node node, int rank) const {
-    each_word(node, [&](int field, Acc word) { words().store_remote(field * count_ + i, word, rank); });
+    each_shared_word(node, [&](int field, Acc word) { words().store_remote(field * count_ + i, word, rank); });
   }
 
  private:
@@ -86,18 +95,18 @@ class SharedNodes {
 class ListedNodes {
  public:
   CSM_DEVICE explicit ListedNodes(int offset) : offset_(offset) {}
-  CSM_DEVICE static int bytes(int count) { return count * kNodeWords * static_cast<int>(sizeof(Acc)); }
+  CSM_DEVICE static int bytes(int count) { return count * kSharedNodeWords * static_cast<int>(sizeof(Acc)); }
 
   CSM_DEVICE void store(int i, Node node) const {
-    each_word(node, [&](int field, Acc word) { at(i).store(field, word); });
+    each_shared_word(node, [&](int field, Acc word) { at(i).store(field, word); });
   }
   CSM_DEVICE Node load(int i, bool wanted = true) const {
     Node node = empty_node();
-    if (wanted) each_word(node, [&](int field, Acc& word) { word = at(i).load(field); });
+    if (wanted) each_shared_word(node, [&](int field, Acc& word) { word = at(i).load(field); });
     return node;
   }
   CSM_DEVICE void store_remote(int i, Node node, int rank) const {
-    each_word(node, [&](int field, Acc word) { at(i).store_remote(field, word, rank); });
+    each_shared_word(node, [&](int field, Acc word) { at(i).store_remote(field, word, rank); });
   }
 
  private:

@@ -22,27 +22,29 @@ struct Stretch {
 CSM_DEVICE ListedNodes nodes_of_stretch() { return ListedNodes(Span::bytes(block_threads() * kItems)); }
 
 using StretchTile = RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages>;
-// With kParks, where the warp's chunk of the last round is kept: behind those nodes.
-CSM_DEVICE Shared<Acc> parked_in_stretch() {
-  const int words =
-      kNodeWords * (2 * (block_threads() / kWarp) + 1) + thread_index() / kWarp * StretchTile::kParkedWords;
-  return Shared<Acc>(words * static_cast<int>(sizeof(Acc)));
+// With kParks, where the warp's chunk of a round is kept that so many others follow: behind those nodes.
+CSM_DEVICE Shared<Acc> parked_in_stretch(int later) {
+  const int warps = block_threads() / kWarp;
+  const int words = kNodeWords * (2 * warps + 1) + (later * warps + thread_index() / kWarp) * StretchTile::kParkedWords;
+  return Shared<Acc>(Span::bytes(block_threads() * kItems) + words * static_cast<int>(sizeof(Acc)));
 }
 
 // The span of a round that starts at element `first`. read_round() begins with a barrier if the last span may still be
-// in use.
+// in use. Of a parked round it is read no more.
 CSM_DEVICE Span span_of_round(const Arguments& args, const Row& row, i64 first) {
   const int room = block_threads() * kItems;
   const i64 left = args.layout.n - first;
   return Span(row, first, left < room ? left : room, room);
 }
-CSM_DEVICE void read_round(const Arguments& args, Row& row, i64 first, bool in_use) {
+CSM_DEVICE void read_round(const Arguments& args, Row& row, i64 first, bool in_use, bool parked) {
   if constexpr (kStages) {
     const Span span = span_of_round(args, row, first);
-    if (in_use) block_barrier();
-    span.read();
-    span.pad<Op>();
-    block_barrier();
+    if (!parked) {
+      if (in_use) block_barrier();
+      span.read();
+      span.pad<Op>();
+      block_barrier();
+    }
     span.set_places(row, thread_index() / kWarp * kChunk);
   }
 }
@@ -54,11 +56,12 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
   TreeFold fold;
   for (i64 round = 0; round < stretch.rounds; ++round) {
     const int buffer = static_cast<int>(round & 1) * warps;
-    read_round(args, row, stretch.first + round * warps * kChunk, round == 0);
+    read_round(args, row, stretch.first + round * warps * kChunk, round == 0, false);
     StretchTile tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
-    if (kParks && round == stretch.rounds - 1) tile.park(parked_in_stretch());
+    const i64 later = stretch.rounds - 1 - round;
+    if (kParks && later < kParkedRounds) tile.park(parked_in_stretch(static_cast<int>(later)));
     if (lane == 0) nodes.store(buffer + warp, node);
     block_barrier();
     // Warp 0 reads this buffer before the next barrier; it is filled again after that one.
@@ -78,14 +81,14 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const typename Op::Scale alike = Op::scale(empty_node().m, whole, context);  // of all chunks, without a maximum
   for (i64 left = stretch.rounds; left > 0; --left) {
-    const bool parked = kParks && left == 1;  // the last round
-    const i64 round = parked ? stretch.rounds - 1 : left - 1 - kParks;
+    const bool parked = kParks && left <= kParkedRounds;  // the last rounds
+    const i64 round = parked ? stretch.rounds - left : left - 1 - kParkedRounds;
     const i64 first = stretch.first + round * warps * kChunk;
-    read_round(args, row, first, true);
+    read_round(args, row, first, true, parked);
     StretchTile tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
     DoubleWord m;
     if (parked) {
-      tile.unpark(parked_in_stretch());
+      tile.unpark(parked_in_stretch(static_cast<int>(left) - 1));
       // By the lane that stores the next row's node there.
       m = shuffle(nodes_of_stretch().load(static_cast<int>(round & 1) * warps + warp, lane == 0), 0, kWarp).m;
     } else {

@@ -360,11 +360,12 @@ def _kept(plan: Plan, launch: Launch) -> float:
     """Return the part of a row that a block which streams has on the chip after its first pass."""
     kernel = launch.kernel
     columns = plan.pattern == "column"  # whose threads hold the last round
-    if kernel["CSM_PARKS"] == "0" and not columns:
+    parked = int(kernel["CSM_PARKS"])
+    if not parked and not columns:
         return 0.0
     of_round = plan.chunk * (launch.block // (int(kernel["CSM_LANES"]) if columns else WARP))
-    parked = plan.passes if columns and kernel["CSM_PARKS"] != "0" else 0
-    return (plan.n - (ceil_div(plan.n, of_round) - 1 - parked) * of_round) / plan.n
+    kept = 1 + plan.passes * bool(parked) if columns else parked
+    return (plan.n - (ceil_div(plan.n, of_round) - kept) * of_round) / plan.n
 
 
 def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:

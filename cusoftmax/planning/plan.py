@@ -241,7 +241,7 @@ def make_kernel(
     threads: int,
     cluster: int = 1,
     stage: int | None = None,
-    parks: bool = False,
+    parks: int = 0,
     batch_dims: int | None = None,
     general: bool = False,
     slots: int = 0,
@@ -300,10 +300,11 @@ def make_kernel(
     chosen = [d for i, d in enumerate(dtypes) if operation.fixed_dtype(i) is None]
     tags = [TYPES[d][1] for d in (chosen[:1] if len(set(chosen)) == 1 else chosen)]
     # Staged float64 has as many registers as it needs, which differs by architecture; blocks whose
-    # spans are copied in bulk are of two sizes, and so are those that stream.
+    # spans are copied in bulk are of two sizes, and so are those that stream or hold products.
     several_sizes = bulk and pattern == "block"
     several_sizes |= staged != 0 and acc == "float64" and threads <= 8 * WARP
     several_sizes |= pattern == "stream" and threads > 16 * WARP
+    several_sizes |= pattern == "block" and acc == "float64" and threads > 16 * WARP
     name = "_".join(
         (
             f"csm_{problem.op}_{pattern}{'' if stage is None else stage}",
@@ -313,7 +314,7 @@ def make_kernel(
             *((f"l{lanes}",) if pattern == "column" else ()),
             *((f"c{cluster}",) if cluster > 1 else ()),
             *((f"s{slots}",) if slots else ()),
-            *(("park",) if parks else ()),
+            *((f"park{parks if parks > 1 else ''}",) if parks else ()),
             *((f"r{repeated}",) if repeated else ()),
             *((f"staged{staged}",) if staged else ()),
             *((f"t{threads}",) if several_sizes else ()),

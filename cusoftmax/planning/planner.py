@@ -159,17 +159,38 @@ def _long(builder: PlanBuilder) -> Plan:
         return _stream(builder, staged)
     through_shared = staged and _block(builder, chunks, staged)
     resident = through_shared or _block(builder, chunks)
+    lone = not resident or not _share(device, resident.launches[0])
+    if lone and not staged and _takes_few_registers(builder):
+        resident = _block(builder, chunks, wide=int(tuning.BLOCK_WARPS_PRODUCTS)) or resident
+        lone = not resident or not _share(device, resident.launches[0])
     blocks = rows * (resident.cluster if resident else 1)
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
         return _split(builder, blocks, staged)
-    lone = not resident or not _share(device, resident.launches[0])
     percent = tuning.STREAM_KEPT_PERCENT if resident else tuning.STREAM_PERCENT
-    # Staged rounds load nothing while they compute: staged rows are read once where they fit.
+    # Staged rounds load nothing while they compute: staged rows are read once where they fit, but
+    # where two blocks of half the size stream.
     in_place = not (through_shared if resident else staged)
-    if lone and in_place and _cache_holds(builder, 1, percent):
-        return _stream(builder, cached=True)
+    if lone and (in_place or builder.acc == "float64") and _cache_holds(builder, 1, percent):
+        return _stream(builder, 0 if in_place else staged, cached=True)
     return resident or _stream(builder, staged)
+
+
+def _takes_few_registers(builder: PlanBuilder) -> bool:
+    """Whether it is float64 of two probabilities, without exponentials, and addresses are simple.
+
+    By compiling the kernels of large clusters.
+    """
+    operation = builder.operation
+    exponentials = operation.relative or operation.sum_inputs or operation.map_inputs
+    two = builder.acc == "float64" and builder.values == 2 and not operation.features
+    return bool(
+        two
+        and not exponentials
+        and len(builder.problem.batch_shape) == 1
+        and len(builder.problem.reduce_shape) == 1
+        and builder.device.max_cluster > PORTABLE_CLUSTER
+    )
 
 
 def _many_values(builder: PlanBuilder) -> bool:
@@ -207,13 +228,14 @@ def _cache_holds(builder: PlanBuilder, resident: int, percent: int, beside: int 
     return 100 * read <= percent * device.l2_bytes
 
 
-def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
+def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0) -> Plan | None:
     """The block pattern, or None if the row does not fit on chip.
 
     Blocks are so small, and clusters so large, that several blocks share a multiprocessor. A block
     has one to itself if the row does not fit on the chip otherwise, or if there are few blocks.
     Large clusters, whose every block folds the nodes of all, only let blocks share, keep a row in
-    registers where parked chunks cost more, or stage rows that would not fit otherwise.
+    registers where parked chunks cost more, or stage rows that would not fit otherwise. `wide` is
+    how many warps the resident blocks may have together, of which there are then several.
     """
     if chunks > WARP * WARP:
         return None  # fold_in_block folds two levels of 32
@@ -221,13 +243,20 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0) -> Plan | None:
     if staged and builder.bulk and not builder.operation.features:
         unparked = max(usual, _bulk_warps(builder))
     portable, largest = _cluster_sizes(builder.device, builder.problem.rows)
-    several = tuning.RESIDENT_BLOCKS
+    several, device = int(tuning.RESIDENT_BLOCKS), builder.device
     may = bool(builder.operation.outputs)  # otherwise no element is needed again
     tries = [(several, portable, may), (several, largest, may), (1, portable, may)]
     if staged or ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES:
         tries[:1] = [(several, portable, False), (several, largest, False)]
+    fast = device.arch >= tuning.RESIDENT_DOUBLE_ARCH and device.many_double_units
+    # Of more words of an element, and of staged ones, larger clusters fold for too long.
+    if builder.acc == "float64" and fast and builder.values + bool(staged) <= 2:
+        more = int(tuning.RESIDENT_BLOCKS_DOUBLE)
+        tries[:0] = [(more, most, may and not staged) for most in (portable, largest)]
     if staged and may:
         tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
+    if wide:
+        usual, unparked, tries = wide, wide, [(several, largest, may)]
     for resident, most_blocks, may_park in tries:
         cluster = _cluster(builder, chunks, unparked // resident, most_blocks)
         if resident > 1 and builder.problem.rows * cluster <= builder.device.sm_count:
@@ -311,7 +340,9 @@ def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -
     if rounds > 1:
         slots += min(warps, chunks - (rounds - 1) * warps * cluster) - warps
     nodes = chunks + groups_of(chunks, NODES_EACH) + 1
-    return nodes * builder.node_bytes + slots * builder.parked_words * builder.acc_bytes
+    unused = 0 if builder.operation.relative else builder.acc_bytes  # a maximum that is not needed
+    parked = slots * builder.parked_words * builder.acc_bytes
+    return nodes * (builder.node_bytes - unused) + parked
 
 
 def _fits(device: DeviceSpec, shared: int, resident: int) -> bool:
@@ -366,6 +397,9 @@ def _stream(builder: PlanBuilder, staged: int = 0, *, cached: bool = False) -> P
     vector = staged_vector(builder) if staged else builder.row_vector
     # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
     cap = warps if staged and builder.acc == "float64" else tuning.CAP_WARPS
+    many = builder.problem.rows > builder.device.sm_count
+    if many and builder.acc == "float64" and (staged or _takes_long(builder, cached)):
+        warps = min(warps, tuning.STREAM_WARPS_DOUBLE)
     threads = min(builder.max_warps, cap) * WARP
     if cached and _has_registers_to_spare(builder):
         most = tuning.STREAM_CACHED_WARPS
@@ -373,8 +407,12 @@ def _stream(builder: PlanBuilder, staged: int = 0, *, cached: bool = False) -> P
         if not _cache_holds(builder, most // warps, tuning.STREAM_CACHED_PERCENT):
             warps = min(most, power_of_two(ceil_div(builder.problem.n, builder.chunk)))
     parked = warps * builder.parked_words * builder.acc_bytes
-    room = _fits(builder.device, shared(warps) + parked, threads // WARP // warps)
-    parks = cached and room and _parks_last_round(builder)
+    # Rounds: others are read again, while memory is idle otherwise.
+    parks = min(2, max(1, ceil_div(builder.problem.n, warps * builder.chunk) - 1))
+    resident = threads // WARP // warps
+    while parks and not _fits(builder.device, shared(warps) + parks * parked, resident):
+        parks -= 1
+    parks = parks if cached and _parks_last_rounds(builder) else 0
     kernel = builder.chunk_kernel(
         "stream",
         vector=vector,
@@ -397,9 +435,20 @@ def _stream(builder: PlanBuilder, staged: int = 0, *, cached: bool = False) -> P
     )
 
 
-def _parks_last_round(builder: PlanBuilder) -> bool:
-    """Whether it pays to keep a block's last round: exponentials that take long to form again."""
+def _parks_last_rounds(builder: PlanBuilder) -> bool:
+    """Whether it pays to keep a block's last rounds: exponentials take long to form again."""
     return bool(builder.operation.relative) and builder.values == 1 and not builder.fast_exp
+
+
+def _takes_long(builder: PlanBuilder, cached: bool) -> bool:
+    """Whether a block that reads rows twice computes so long that two had better share memory.
+
+    They leave less of their rows in the cache.
+    """
+    operation = builder.operation
+    loss = operation.plain or operation.picked
+    again = not (cached or operation.exact_sums)  # logarithms are formed once
+    return _parks_last_rounds(builder) and bool(loss or again)
 
 
 def _has_registers_to_spare(builder: PlanBuilder) -> bool:

@@ -37,6 +37,7 @@ BLOCK_WARPS = Tuned(32, None, "the most a block may have; registers checked by t
 BLOCK_WARPS_FLOAT = Tuned(24, None, "sums of two words spill one of 64 registers in a cluster")
 BLOCK_WARPS_WIDENED = Tuned(20, None, "float32 of 16-bit input spills at 80 registers in a cluster")
 BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials spill at 64 registers")
+BLOCK_WARPS_PRODUCTS = Tuned(24, None, "float64 without exponentials, in large clusters: no spills")
 # Operations that need more of a row than relative sums, such as a loss.
 BLOCK_WARPS_LOSS = Tuned(
     24, None, "a plain sum beside them, or rows unevenly apart, spill at 64 registers"
@@ -48,6 +49,10 @@ BLOCK_WARPS_APART = Tuned(16, None, "an element kept apart and hidden ones spill
 BLOCK_WARPS_APART_PAIRS = Tuned(20, None, "read in pairs, one kept apart spills at 80 registers")
 # Fewer where the row then fits on the chip.
 RESIDENT_BLOCKS = Tuned(2, None, "one block loads while another computes: docs/cost.md, phases")
+RESIDENT_BLOCKS_DOUBLE = Tuned(
+    4, None, "float64 takes longer than half of the memory's time: docs/cost.md, phases"
+)
+RESIDENT_DOUBLE_ARCH = Tuned(100, None, "before, memory takes so long that two blocks suffice")
 # Above 8 only where fewer leave a multiprocessor to one block.
 CLUSTER_BLOCKS = Tuned(16, None, "eight multiprocessors hold a row, as with 8 blocks of one each")
 # Before chunks are parked, even if fewer blocks could park them; staged elements of any size.
@@ -58,6 +63,9 @@ PARK_WARPS_LOSS_DOUBLE = Tuned(12, None, "two plain sums in float64, not read in
 GENERAL_WARPS = Tuned(8, None, "offsets over many dimensions take registers: no spills at 255")
 CAP_WARPS = Tuned(16, None, "128 registers a thread, where blocks are smaller: no spills")
 STREAM_WARPS = Tuned(16, None, "one block's barrier overlaps with another's loads")
+STREAM_WARPS_DOUBLE = Tuned(
+    8, None, "two blocks, each in one of two passes, or with its rounds staged"
+)
 # Rows that are read again from the level 2 cache: so much of it for one row a multiprocessor.
 STREAM_PERCENT = Tuned(125, None, "half of the cache then has two of five when they are read again")
 STREAM_KEPT_PERCENT = Tuned(

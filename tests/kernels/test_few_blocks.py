@@ -41,6 +41,8 @@ CALLS = (
     Call("block parked", "softmax_vjp", (5, 12000), dtype="float64", arch="sm_80"),
     Call("stream", "softmax", (11, 20001), dtype="float64", arch="sm_75"),
     Call("stream parked", "softmax", (109, 16400), dtype="float64", arch="sm_80"),  # odd rounds
+    Call("stream parked", "log_softmax", (109, 12001), dtype="float64", arch="sm_80"),  # staged
+    Call("stream", "softmax_vjp", (109, 6001), dtype="float64", arch="sm_80"),  # the same
     Call("split", "softmax_vjp", (2, 70001), arch="sm_80"),
     Call("column", "softmax", (7, 100, 3), 1),
     Call("column x2", "softmax", (5, 250, 38), 1),
