@@ -296,6 +296,11 @@ class RowTile {
     constexpr int kSize = static_cast<int>(sizeof(Type<Operand>));
     return row.staged[Operand] + (lane_at_ + shift_of(i)) * kSize + step_of(i) * kSize;
   }
+  // And where the row's element of an index is, which the tile has.
+  template <int Operand>
+  CSM_DEVICE int place_of_index(const Row& row, i64 index) const {
+    return row.staged[Operand] + static_cast<int>(index - start()) * static_cast<int>(sizeof(Type<Operand>));
+  }
   // And where those of any other are in global memory.
   template <int Operand>
   CSM_DEVICE char* address_of(const Arguments& args, const Row& row, int v) const {
@@ -314,7 +319,7 @@ class RowTile {
     if constexpr (kRepeated<Operand>) return global_load(row.start[Operand], wanted, T{});
     else if constexpr (!kStaged<Operand>)
       return global_load(row.start[Operand] + element_offset<Operand>(args, index), wanted, T{});
-    else return wanted ? Shared<T>(row.staged[Operand] + static_cast<int>(index * sizeof(T))).load(0) : T{};
+    else return wanted ? Shared<T>(place_of_index<Operand>(row, index)).load(0) : T{};
   }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
@@ -384,7 +389,7 @@ class RowTile {
     write_results<true, true>(args, row, scale, some, 0, kItems, patch);
     if constexpr (kStaged<kFirstOutput>) {
       using T = Type<kFirstOutput>;
-      const int place = row.staged[kFirstOutput] + static_cast<int>(Op::given(scale) * sizeof(T));
+      const int place = place_of_index<kFirstOutput>(row, Op::given(scale));
       if (item >= 0) Shared<T>(place).store(0, narrow<T>(patch.item));  // last, in place of what it is otherwise
     }
   }
