@@ -94,6 +94,10 @@ _STREAM = Probe("stream", "softmax", "float32", (11, 70016), arch="sm_75", only=
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (500, 39), axis=0)
 _COLUMNS = Probe("column", "softmax", "float32", (100, 600), axis=0, grid=1)
+_STREAMED = Probe("column stream", "softmax", "float32", (1100, 336), axis=0, arch="sm_75")
+_PARKED_COLUMNS = Probe(
+    "column stream parked", "softmax_vjp", "float32", (1900, 872), axis=0, arch="sm_80"
+)
 _SIDE_BY_SIDE = Probe("column", "softmax", "float16", (60, 2201), axis=0)  # staged, in parts
 # The widths of the tests of changes of plan: on both sides of a change of the number of pieces.
 _SPLIT = {
@@ -249,6 +253,30 @@ MUTATIONS = (
         "if (kCluster == 1 && !is_first) block_barrier();",
         "",
         (_COLUMNS,),
+    ),
+    Mutation(
+        "column: barrier after the node of a piece dropped",
+        RACE,
+        "patterns/column.cuh",
+        "      }\n      block_barrier();\n    }\n  }\n  fold_columns(of_pieces, parts);",
+        "      }\n    }\n  }\n  fold_columns(of_pieces, parts);",
+        (_STREAMED,),
+    ),
+    Mutation(
+        "column: a round parked where another one is",
+        BOUND,
+        "patterns/column.cuh",
+        "return (round - first_parked) * parked_bytes;",
+        "return (round - first_parked) / 2 * parked_bytes;",
+        (_PARKED_COLUMNS,),
+    ),
+    Mutation(
+        "column: the second pass leaves out the first round",
+        ("element not written",),
+        "patterns/column.cuh",
+        "for (int round = rounds - 1; round >= 0; --round)",
+        "for (int round = rounds - 1; round > 0; --round)",
+        (_STREAMED,),
     ),
     Mutation(
         "column: passes begin before all lines have been staged",

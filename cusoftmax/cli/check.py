@@ -60,11 +60,15 @@ _REFINEMENTS = 4
 
 
 class Form(NamedTuple):
-    """What a case's plan must have: a pattern, and if not 0, blocks of a cluster and launches."""
+    """What a case's plan must have: a pattern, and if not 0, blocks of a cluster and launches.
+
+    Columns may be asked for that are streamed.
+    """
 
     pattern: str
     blocks: int = 0
     launches: int = 0
+    streamed: bool = False
 
     def is_of(self, plan: Plan) -> bool:
         """Whether a plan has this form."""
@@ -72,9 +76,12 @@ class Form(NamedTuple):
             plan.pattern == self.pattern
             and self.blocks in (0, plan.launches[0].kernel.cluster)
             and self.launches in (0, len(plan.launches))
+            and (not self.streamed or plan.launches[0].kernel["CSM_STAGE"] == "5")
         )
 
     def __str__(self) -> str:
+        if self.streamed:
+            return f"{self.pattern}, streamed"
         if self.launches > 1:
             return f"{self.pattern}, {self.launches} launches"
         return f"{self.pattern} x {self.blocks}" if self.blocks > 1 else self.pattern
@@ -216,6 +223,8 @@ def forms_of(op: str, dtype: str, quick: bool, most_blocks: int) -> Iterator[For
             yield from (Form(pattern, blocks, launches=1) for blocks in tried)
             if every:
                 yield from (Form(pattern, launches=count) for count in (2, 3))
+            if every and most_blocks == 1 and dtype in FLOATS and dtype != "float64":
+                yield Form(pattern, streamed=True)
         else:
             yield Form(pattern)
 
@@ -272,6 +281,10 @@ def candidates(form: Form, on: Machine) -> Iterator[tuple[tuple[int, ...], int]]
     least_rows = on.device.sm_count // PORTABLE_CLUSTER + 1 if form.blocks > PORTABLE_CLUSTER else 1
     if pattern == "segment":
         yield (20000, 1), 0
+        return
+    if form.streamed:  # columns that fill a sector for each multiprocessor and one more
+        for n in _COLUMN_LENGTHS:
+            yield (1, n, 16 * (on.device.sm_count + 1)), 1
         return
     if pattern == "column":
         for n in refined(_COLUMN_LENGTHS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from cusoftmax.contract.table import CONTRACTS
 from cusoftmax.machine import first_line, machine
 from cusoftmax.operations.dtypes import FLOATS
 from cusoftmax.operations.table import OPERATIONS
+from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.runtime import backend
 
 
@@ -266,6 +268,17 @@ def test_check_without_clusters() -> None:
     forms = {form for _, _, form in check.names_of_cases(False, 1)}
     assert Form("block", 1, 0) in forms and Form("column", 1, 1) in forms
     assert max(form.blocks for form in forms) == 1
+
+
+@pytest.mark.parametrize("arch", [75, 80, 86, 89])
+def test_check_streams_columns_without_clusters(arch: int) -> None:
+    with machine("emulator") as on:
+        small = replace(on, device=DeviceSpec.known(arch))
+        forms = [f for f in check.forms_of("softmax", "float16", False, 1) if f.streamed]
+        for form, dtype in itertools.product(forms, ("float16", "float32")):
+            case = find_case("softmax", dtype, form, small, None)
+            assert case.plan.launches[0].kernel["CSM_STAGE"] == "5" and form.is_of(case.plan)
+    assert len(forms) == 1
 
 
 @pytest.mark.parametrize("pattern", ["block", "column"])
