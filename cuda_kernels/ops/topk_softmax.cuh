@@ -19,6 +19,8 @@ struct Op : OperationBase {
   CSM_DEVICE static void terms(const Element& x, const Reference& to, Place, const RowContext&, Values<kSums>& sum) {
     sum[0] = term(x[0], to);
   }
+  static constexpr bool kPairs = kSingle && !kFastExp && kRelative > 0 && kMaxVec % 2 == 0 && kItems % 2 == 0;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return exponentials(e, to); }
 
   // 1 / s, lifted. A row of −inf alone has s = 0, and its results are NaN, as in softmax.
   using Scale = DoubleWord;

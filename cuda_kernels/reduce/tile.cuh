@@ -133,12 +133,16 @@ class RowTile {
 
   // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
   CSM_DEVICE Node reduce(const RowContext& context) {
-    Node node = empty_node();
     // All may be hidden. Lanes that share a warp with another row would have to wait for it; with a bias a kernel
     // spills.
     constexpr bool kMayHideAll = kCausal && kLanes == kWarp && !has(feature::biased);
-    if (kMayHideAll && start() >= context.visible) return node;
-    node.m = maximum_of(context);
+    if (kMayHideAll && start() >= context.visible) return empty_node();
+    return reduce_to(maximum_of(context), context);
+  }
+  // The same where the maximum is known.
+  CSM_DEVICE Node reduce_to(DoubleWord m, const RowContext& context) {
+    Node node = empty_node();
+    node.m = m;
     node.picked = picked_of(context);
     DoubleWord partial[kPartials][kLeaves];
     terms(node.m, context, partial, node.picked);
