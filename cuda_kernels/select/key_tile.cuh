@@ -24,12 +24,18 @@ class KeyTile {
   }
 
   CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context) {
+    if (length_ == kChunk) read_all(args, row, context, [](int) { return true; });
+    else read_all(args, row, context, [&](int place) { return place < length_; });
+    if constexpr (kDraws) set_limits(context);
+  }
+  template <class Wanted>
+  CSM_DEVICE void read_all(const Arguments& args, const Row& row, const RowContext& context, Wanted is_wanted) {
     constexpr int kSize = static_cast<int>(sizeof(In));
     const int staged = kStaged<0> ? row.staged[0] + static_cast<int>(first_ * kSize) : 0;
 #pragma unroll
     for (int v = 0; v < kItems / kVec; ++v) {
       const int place = lane_place() + step_of(v * kVec);
-      const bool wanted = place < length_;
+      const bool wanted = is_wanted(place);
       const char* const address = row.start[0] + element_offset<0>(args, first_ + place);
       if constexpr (kWidens) {
         Acc wide[kVec];
@@ -50,7 +56,6 @@ class KeyTile {
 #pragma unroll
       for (int i = 0; i < kVec; ++i) enter(v * kVec + i, got.item[i], context);
     }
-    if constexpr (kDraws) set_limits(context);
   }
 
   // Sets the elements without reading: the one at each place of the chunk becomes get(place).
@@ -247,9 +252,11 @@ template <class Op>
 CSM_DEVICE Picks pick_roughly(const KeyTile<Op>& tile) {
   constexpr u32 kPlaces = kChunk - 1;
   constexpr int kBits = kPlaces < 256 ? 8 : 16, kTogether = 32 / kBits;  // bits of one item, and items in a word
-  const u32 key_bits = static_cast<u32>(computed_once(-kChunk));
+  constexpr int kWords = kItems / kTogether;
+  static_assert((kWords & (kWords - 1)) == 0 && kPlaces < 1 << 16, "halves; half a word for an item's bits");
+  const u32 key_bits = static_cast<u32>(computed_once(-kChunk));  // an instruction takes only one constant
   const int lane = thread_index() % kLanes;
-  u32 kept[kItems / kTogether] = {};
+  u32 kept[kWords] = {};
   Rough best[kPicks], rest = {0};  // the best of all that are not in the list
   const auto lose = [&](Rough a) { rest = chosen(rest, a, true); };
 #pragma unroll
@@ -287,14 +294,18 @@ CSM_DEVICE Picks pick_roughly(const KeyTile<Op>& tile) {
     if (s > 0) tied = tied || (best[s - 1].word ^ best[s].word) <= kPlaces;
     const int place = static_cast<int>(kPlaces - (best[s].word & kPlaces));
     const int item = place / (kLanes * kVec) * kVec + place % kVec;
-    u32 bits = 0;
+    u32 theirs[kWords];  // registers cannot be indexed at run time: one half of them is selected after the other
 #pragma unroll
-    for (int i = 0; i < kItems / kTogether; ++i) {
-      const u32 theirs = shuffle(kept[i], place / kVec % kLanes, kLanes);
-      bits = item / kTogether == i ? theirs : bits;
+    for (int i = 0; i < kWords; ++i) theirs[i] = shuffle(kept[i], place / kVec % kLanes, kLanes);
+#pragma unroll
+    for (int half = kWords / 2; half >= 1; half /= 2) {
+#pragma unroll
+      for (int i = 0; i < kWords; ++i) {
+        if (i < half) theirs[i] = item / kTogether & half ? theirs[i + half] : theirs[i];
+      }
     }
-    bits >>= item % kTogether * kBits;
-    found[s] = local_at((best[s].word & ~kPlaces) | (bits & kPlaces), place);
+    const u32 bits = theirs[0] >> item % kTogether * kBits & kPlaces;
+    found[s] = local_at((best[s].word & ~kPlaces) | bits, place);
   }
   if (any_lane(tied)) sort_over_lanes(found);
   Picks picks;
