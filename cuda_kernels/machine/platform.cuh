@@ -251,27 +251,10 @@ CSM_DEVICE unsigned number_bits(float value) {
   asm("add.rn.f32 %0, %1, 0f00000000;" : "=f"(sum) : "f"(value));
   return __float_as_uint(sum);
 }
-// The bits of `word`, one up, and behind them the sign of a − b, which is + for NaN and where both are equal, but for
-// a = −0 and b = 0.
-CSM_DEVICE unsigned shift_in_sign(unsigned word, float a, float b) {
-  float difference;
-  asm("sub.rn.f32 %0, %1, %2;" : "=f"(difference) : "f"(a), "f"(b));
-  return __funnelshift_l(__float_as_uint(difference), word, 1);
-}
 // Four bytes of two words, the first word's being 0 to 3: `which` has a digit of 4 bits for each.
 CSM_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) { return __byte_perm(a, b, which); }
-CSM_DEVICE int set_bits(unsigned bits) { return __popc(bits); }
-// The larger and the smaller of two numbers, subnormal ones too; of a number and NaN the number.
-CSM_DEVICE float larger_number(float a, float b) {
-  float result;
-  asm("max.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
-  return result;
-}
-CSM_DEVICE float smaller_number(float a, float b) {
-  float result;
-  asm("min.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
-  return result;
-}
+// The last `count` bits of `bits`, and behind them those of `word` but for its last.
+CSM_DEVICE unsigned shift_in(unsigned bits, unsigned word, int count) { return __funnelshift_r(word, bits, count); }
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
 CSM_DEVICE unsigned long long double_to_bits(double value) { return __double_as_longlong(value); }
 

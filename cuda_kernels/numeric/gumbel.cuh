@@ -86,31 +86,51 @@ CSM_DEVICE Acc gumbel(const i64* keys, i64 row, i64 start, int step) {
   return -minus;
 }
 
-// lg2(−lg2 u) of two words, by lg2.approx. That has an absolute error where u is next to 1: there lg2 u = v·q(v), with
+// lg2(−lg2 u) of a word, by lg2.approx. That has an absolute error where u is next to 1: there lg2 u = v·q(v), with
 // v = 1 − u ≤ 1/8 and q by Lawson's weighted least squares, relative error 2^-20.9.
-CSM_DEVICE Pair fast_logarithm(u32 low, u32 high) {
-  constexpr Acc kQ[] = {-0x1.71546ap+0, -0x1.716ba8p-1, -0x1.e55cd8p-2, -0x1.c791eep-2};
+CSM_DEVICE bool is_near_one(u32 word) {
   constexpr u32 kNear = 0xe0000000u;
-  const bool low_near = low >= kNear, high_near = high >= kNear;
-  const Pair integer(static_cast<Acc>(low_near ? ~low : low), static_cast<Acc>(high_near ? ~high : high));
-  const Pair near = fused(integer, Pair(Acc(0x1p-32)), Pair(Acc(0x1p-33)));  // v, or u
-  Pair q = Pair(kQ[3]);
+  return word >= kNear;
+}
+// v there, and u elsewhere.
+CSM_DEVICE Acc fast_uniform(u32 word) {
+  return fused(static_cast<Acc>(is_near_one(word) ? ~word : word), Acc(0x1p-32), Acc(0x1p-33));
+}
+template <class T>
+CSM_DEVICE T near_logarithm(T v) {
+  constexpr Acc kQ[] = {-0x1.71546ap+0, -0x1.716ba8p-1, -0x1.e55cd8p-2, -0x1.c791eep-2};
+  T q(kQ[3]);
 #pragma unroll
-  for (int i = 2; i >= 0; --i) q = fused(q, near, Pair(kQ[i]));
-  Acc a, b, first, second;
-  near.get(a, b);
-  (near * q).get(first, second);
-  return {log2_approx(low_near ? first : log2_approx(a)), log2_approx(high_near ? second : log2_approx(b))};
+  for (int i = 2; i >= 0; --i) q = fused(q, v, T(kQ[i]));
+  return v * q;
+}
+CSM_DEVICE Acc outer_logarithm(u32 word, Acc uniform, Acc near) {
+  return log2_approx(is_near_one(word) ? near : log2_approx(uniform));
+}
+CSM_DEVICE Acc fast_logarithm(u32 word) {
+  const Acc uniform = fast_uniform(word);
+  return outer_logarithm(word, uniform, near_logarithm(uniform));
+}
+CSM_DEVICE Pair fast_logarithm(u32 low, u32 high) {
+  const Acc a = fast_uniform(low), b = fast_uniform(high);
+  Acc first, second;
+  near_logarithm(Pair(a, b)).get(first, second);
+  return {outer_logarithm(low, a, first), outer_logarithm(high, b, second)};
 }
 
-// x + g of elements start + step and start + next. If kFast, −ln(ln 2) less.
+// x + g of element start + step, and of this one and the next. If kFast, −ln(ln 2) less.
 template <bool kFast>
-CSM_DEVICE Pair plus_gumbel(Pair x, const i64* keys, i64 row, i64 start, int step, int next) {
+CSM_DEVICE Acc plus_gumbel(Acc x, const i64* keys, i64 row, i64 start, int step) {
+  if constexpr (kFast) return fused(fast_logarithm(random_word(keys, row, start, step)), -ExpC::kLn2, x);
+  else return x + gumbel(keys, row, start, step);
+}
+template <bool kFast>
+CSM_DEVICE Pair plus_gumbel(Pair x, const i64* keys, i64 row, i64 start, int step) {
   if constexpr (kFast) {
-    return fused(fast_logarithm(random_word(keys, row, start, step), random_word(keys, row, start, next)),
-                 Pair(-ExpC::kLn2), x);
+    const u32 low = random_word(keys, row, start, step), high = random_word(keys, row, start, step + 1);
+    return fused(fast_logarithm(low, high), Pair(-ExpC::kLn2), x);
   } else {
-    return x - minus_gumbel(uniform(keys, row, start, step), uniform(keys, row, start, next));
+    return x - minus_gumbel(uniform(keys, row, start, step), uniform(keys, row, start, step + 1));
   }
 }
 

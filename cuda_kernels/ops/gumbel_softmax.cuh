@@ -15,17 +15,15 @@ struct Op : Softmax {
 
   // −inf stays −inf, and its result is 0.
   CSM_DEVICE static void enter(Element& x, Place place, const RowContext& context) {
-    Acc same;
-    entered(Pair(x[0]), place, place.step, context).get(x[0], same);
+    x[0] = enter(x[0], place, context);
   }
   static constexpr bool kEntersPairs = true;
-  CSM_DEVICE static Pair enter(Pair x, Place place, const RowContext& context) {
-    return entered(x, place, place.step + 1, context);
-  }
-  CSM_DEVICE static Pair entered(Pair x, Place place, int next, const RowContext& context) {
+  // Of one element or two.
+  template <class T>
+  CSM_DEVICE static T enter(T x, Place place, const RowContext& context) {
     constexpr bool kFast = kFastExp && !has(feature::cold);
-    return plus_gumbel<kFast>(x, context.options(kSeed), context.row, place.start, place.step, next) *
-           Pair(context.number(kPerTemperature));
+    return plus_gumbel<kFast>(x, context.options(kSeed), context.row, place.start, place.step) *
+           T(context.number(kPerTemperature));
   }
 };
 

@@ -19,6 +19,12 @@ struct Op : OperationBase {
   CSM_DEVICE static void terms(const Element& x, const Reference& to, Place, const RowContext&, Values<kSums>& sum) {
     sum[0] = term(x[0], to);
   }
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800  // to keep NaN apart takes more than pairs save
+  static constexpr bool kPairs = false;
+#else
+  static constexpr bool kPairs = kSingle && !kFastExp && kRelative > 0 && kMaxVec % 2 == 0 && kItems % 2 == 0;
+#endif
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return exponentials(e, to); }
 
   // 1 / s, lifted. A row of −inf alone has s = 0, and its results are NaN, as in softmax.
   using Scale = DoubleWord;

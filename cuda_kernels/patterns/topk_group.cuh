@@ -56,11 +56,16 @@ CSM_DEVICE void run(const Arguments& args) {
     KeyTile<Op> tile(0, present ? layout.n : 0);
     const RowContext context = row_context<Op>(args, row, number, present);
     tile.read(args, row, context);
-    const Node whole = tile.reduce(args);
+    Node whole;
     Picks picks;
-    if constexpr (kSortsNumbers) picks = pick_above_last(tile);
-    else if constexpr (kSorts) picks = pick_sorted(tile);
-    else pick_into(picks, tile, k, context);
+    if constexpr (kSorts) {
+      if constexpr (kSortsRoughly) picks = pick_roughly(tile);
+      else picks = pick_sorted(tile);
+      whole = tile.reduce(args, value_of(shuffle(picks.slot(0).key, 0, kLanes)));
+    } else {
+      whole = tile.reduce(args);
+      pick_into(picks, tile, k, context);
+    }
     if constexpr (kStaged<1>) {
       const StagedPicks staged(rows_at_once * k);
       const int first = thread_index() / kLanes * k;

@@ -152,16 +152,20 @@ class RowTile {
 
   // The chunk's node, in all of its lanes. Op::terms replaces each element by what Op::map needs.
   CSM_DEVICE Node reduce(const RowContext& context) {
-    Node node = empty_node();
     // All may be hidden. Lanes that share a warp with another row would have to wait for it; with a bias a kernel
     // spills.
     constexpr bool kMayHideAll = kCausal && kLanes == kWarp && !has(feature::biased);
-    if (kMayHideAll && start() >= context.visible) return node;
+    if (kMayHideAll && start() >= context.visible) return empty_node();
     if constexpr (kPlainFirst<Op> && kSameType<Type<0>, bf16>) {  // else the words that they come from stay as well
 #pragma unroll
       for (int i = 0; i < kItems; ++i) item_[i][0] = computed_once(item_[i][0]);
     }
-    node.m = maximum_of(context);
+    return reduce_to(maximum_of(context), context);
+  }
+  // The same where the maximum is known.
+  CSM_DEVICE Node reduce_to(DoubleWord m, const RowContext& context) {
+    Node node = empty_node();
+    node.m = m;
     node.picked = picked_of(context);
     DoubleWord partial[kPartials][kLeaves];
     terms(node.m, context, partial, node.picked);

@@ -11,6 +11,10 @@ namespace csm {
 // Whether noise is formed of few elements: those for which the bound of Op::limit is not below the best so far.
 constexpr bool kDraws = has(feature::noisy) && kSingle && kItems >= 8;
 
+// How elements are held: those of 16 bits, of which two are read as a word, are widened once.
+constexpr bool kWidens = kSixteenBits<In> && kSingle && !has(feature::noisy);
+using Held = NthType<kWidens, Compared, Acc>::type;
+
 template <class Op>
 class KeyTile {
  public:
@@ -20,23 +24,38 @@ class KeyTile {
   }
 
   CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context) {
+    if (length_ == kChunk) read_all(args, row, context, [](int) { return true; });
+    else read_all(args, row, context, [&](int place) { return place < length_; });
+    if constexpr (kDraws) set_limits(context);
+  }
+  template <class Wanted>
+  CSM_DEVICE void read_all(const Arguments& args, const Row& row, const RowContext& context, Wanted is_wanted) {
+    constexpr int kSize = static_cast<int>(sizeof(In));
+    const int staged = kStaged<0> ? row.staged[0] + static_cast<int>(first_ * kSize) : 0;
 #pragma unroll
     for (int v = 0; v < kItems / kVec; ++v) {
       const int place = lane_place() + step_of(v * kVec);
-      const bool wanted = place < length_;
+      const bool wanted = is_wanted(place);
+      const char* const address = row.start[0] + element_offset<0>(args, first_ + place);
+      if constexpr (kWidens) {
+        Acc wide[kVec];
+        if constexpr (kStaged<0>) load<In, Neutral::lowest>(staged + place * kSize, wanted, wide);
+        else load<In, Neutral::lowest>(address, wanted, wide);
+#pragma unroll
+        for (int i = 0; i < kVec; ++i) x_[v * kVec + i] = wide[i];
+        continue;
+      }
       Vec<In, kVec> got;
 #pragma unroll
       for (int i = 0; i < kVec; ++i) got.item[i] = absent<In>();
       if constexpr (kStaged<0>) {
-        const int start = row.staged[0] + static_cast<int>(first_ * static_cast<i64>(sizeof(In)));
-        if (wanted) got = Shared<Vec<In, kVec>>(start).load(place / kVec);
+        if (wanted) got = Shared<Vec<In, kVec>>(staged).load(place / kVec);
       } else {
-        got = global_load(row.start[0] + element_offset<0>(args, first_ + place), wanted, got);
+        got = global_load(address, wanted, got);
       }
 #pragma unroll
       for (int i = 0; i < kVec; ++i) enter(v * kVec + i, got.item[i], context);
     }
-    if constexpr (kDraws) set_limits(context);
   }
 
   // Sets the elements without reading: the one at each place of the chunk becomes get(place).
@@ -50,15 +69,12 @@ class KeyTile {
     if constexpr (kDraws) set_limits(context);
   }
 
-  // The chunk's node, for operations with sums.
+  // The chunk's node, for operations with sums; and where the maximum is known.
   CSM_DEVICE Node reduce(const Arguments& args) const {
-    if constexpr (kSums == 0) {
-      return empty_node();
-    } else {
-      RowTile<Op> tile(0, length_);
-      tile.fill([&](int i) { return Element{kEndsLowest || present(i) ? widen(x_[i]) : negative_infinity()}; });
-      return tile.reduce(row_context<Op>(args, Row{}, 0));
-    }
+    return node([&](auto& tile) { return tile.reduce(row_context<Op>(args, Row{}, 0)); });
+  }
+  CSM_DEVICE Node reduce(const Arguments& args, Acc maximum) const {
+    return node([&](auto& tile) { return tile.reduce_to(as_double_word(maximum), row_context<Op>(args, Row{}, 0)); });
   }
 
   // Whether this lane may have an element that is better than one with this key, before it in the row.
@@ -73,24 +89,6 @@ class KeyTile {
       return exceeds;
     }
     return true;
-  }
-
-  // An element of this lane as a number; and with its key and its place in the chunk, where lanes want different ones.
-  // Registers cannot be indexed at run time: one half of them is selected after the other.
-  CSM_DEVICE Number number(int i) const { return {widen(x_[i])}; }
-  CSM_DEVICE Local own(int i) const {
-    static_assert((kItems & (kItems - 1)) == 0 && kItems <= 32, "halves; a bit for each in a word");
-    In x[kItems];
-#pragma unroll
-    for (int j = 0; j < kItems; ++j) x[j] = x_[j];
-#pragma unroll
-    for (int half = kItems / 2; half >= 1; half /= 2) {
-#pragma unroll
-      for (int j = 0; j < kItems; ++j) {
-        if (j < half) x[j] = i & half ? x[j + half] : x[j];
-      }
-    }
-    return local_at(Order<In>::key(x[0]), lane_place() + step_of(i));
   }
 
   // An element of this lane. Its place is yet without the lane's: see in_chunk().
@@ -137,11 +135,21 @@ class KeyTile {
   // Whether elements beyond the row's end are −∞, and so come after all of the row's: the best k are none of them.
   static constexpr bool kEndsLowest = Lowest<In>::kStored && !has(feature::noisy);
 
-  Compared x_[kItems];  // if it draws, without noise
+  Held x_[kItems];  // if it draws, without noise
   Acc limit_[kDraws ? kItems : 1];
   i64 first_;
   int length_;  // elements of the row from the chunk's start on, at most kChunk; 0 or less if there are none
 
+  template <class Get>
+  CSM_DEVICE Node node(Get get) const {
+    if constexpr (kSums == 0) {
+      return empty_node();
+    } else {
+      RowTile<Op> tile(0, length_);
+      tile.fill([&](int i) { return Element{kEndsLowest || present(i) ? widen(x_[i]) : negative_infinity()}; });
+      return get(tile);
+    }
+  }
   template <class T>
   CSM_DEVICE static T absent() {
     if constexpr (Lowest<T>::kStored) return Lowest<T>::value();
@@ -150,6 +158,8 @@ class KeyTile {
   CSM_DEVICE void enter(int i, In x, const RowContext& context) {
     if constexpr (kDraws) {
       x_[i] = narrow<Compared>(widen(x));  // here an Acc; NVRTC 13.0 wants a type of the case not taken too
+    } else if constexpr (kWidens) {
+      x_[i] = widen(x);
     } else {
       x_[i] = Op::compared(x, {first_ + lane_place(), step_of(i)}, context);
     }
@@ -234,66 +244,70 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
   return picks;
 }
 
-// The same where a key leaves no room for a place in a word of 32 bits. Only numbers are sorted, in two instructions
-// where a word of 64 bits takes six. All elements that are not below the last of the best are those that are picked,
-// unless some equal it; each lane gets as many of them as it has slots, and these are sorted.
-constexpr bool kSortsNumbers = kSorts && kRowOutputs > 1 && sizeof(Local) > 4 && kItems >= 16 && kItems % kPicks == 0;
+// The same where a key leaves no room for a place in a word of 32 bits, and one of 64 bits takes six instructions where
+// that takes two. Of a key, the place takes the last bits, which are kept apart. That tells the best elements, unless
+// the last of them and the best of all others differ in these bits alone, and how they follow, unless two of them do.
+constexpr bool kSortsRoughly = kSorts && kRowOutputs > 1 && sizeof(Local) > 4 && kItems >= 16 && kItems % kPicks == 0;
 template <class Op>
-CSM_DEVICE Picks pick_above_last(const KeyTile<Op>& tile) {
+CSM_DEVICE Picks pick_roughly(const KeyTile<Op>& tile) {
+  constexpr u32 kPlaces = kChunk - 1;
+  constexpr int kBits = kPlaces < 256 ? 8 : 16, kTogether = 32 / kBits;  // bits of one item, and items in a word
+  constexpr int kWords = kItems / kTogether;
+  static_assert((kWords & (kWords - 1)) == 0 && kPlaces < 1 << 16, "halves; half a word for an item's bits");
+  const u32 key_bits = static_cast<u32>(computed_once(-kChunk));  // an instruction takes only one constant
   const int lane = thread_index() % kLanes;
-  Number best[kPicks];
+  u32 kept[kWords] = {};
+  Rough best[kPicks], rest = {0};  // the best of all that are not in the list
+  const auto lose = [&](Rough a) { rest = chosen(rest, a, true); };
 #pragma unroll
   for (int start = 0; start < kItems; start += kPicks) {
     if (start > 0 && start % kMaxVec == 0 && !tile.reached(start)) continue;
-    Number next[kPicks];
-    // NaN, which is best of all, is as large as a number can be.
+    Rough next[kPicks];
 #pragma unroll
-    for (int i = 0; i < kPicks; ++i) next[i] = chosen(tile.number(start + i), {-negative_infinity()}, false);
+    for (int i = 0; i < kPicks; ++i) {
+      const Local local = tile.item(start + i);
+      const u32 key = static_cast<u32>(key_of(local));
+      next[i] = {(key & key_bits) | (kPlaces - place_of(local))};
+      kept[(start + i) / kTogether] = shift_in(key, kept[(start + i) / kTogether], kBits);
+    }
     sort_in_lane(next);
     if (start > 0) {
-      merge_in_lane(best, next);
+      merge_in_lane(best, next, lose);
     } else {
 #pragma unroll
       for (int i = 0; i < kPicks; ++i) best[i] = next[i];
     }
   }
-  merge_over_lanes(best);
-  const float last = shuffle(best[kSlots - 1].value, kLanes - 1, kLanes);
-  const float least = float_to_bits(last) << 1 == 0 ? -0.0f : last;  // both zeros are equal
-  unsigned below = 0;
 #pragma unroll
-  for (int i = kItems - 1; i >= 0; --i) below = shift_in_sign(below, tile.number(i).value, least);
-  unsigned mine = ~below & (~0u >> (32 - kItems));
-  int count = set_bits(mine);
+  for (int i = 0; i < kPicks; ++i) best[i] = {best[i].word & ~static_cast<u32>(lane * kVec)};
+  merge_over_lanes(best, lose);
 #pragma unroll
-  for (int mask = 1; mask < kLanes; mask *= 2) count += shuffle_xor(count, mask, kLanes);
-  if (any_lane(count != kPicks)) return pick_sorted(tile);
+  for (int mask = 1; mask < kLanes; mask *= 2) lose(exchange(rest, mask));
+  const bool last = lane == kLanes - 1;
+  if (any_lane(last && (best[kSlots - 1].word ^ rest.word) <= kPlaces)) return pick_sorted(tile);
 
-  // Counted lane by lane, the picks of this lane's slots are those from `rest` on. A lane gives its picks in turn.
-  int rest[kSlots], number[kSlots], owner[kSlots];
-#pragma unroll
-  for (int s = 0; s < kSlots; ++s) rest[s] = lane * kSlots + s;
-#pragma unroll
-  for (int other = 0; other < kLanes; ++other) {
-    const int more = shuffle(set_bits(mine), other, kLanes);
-#pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      if (rest[s] >= 0) number[s] = rest[s], owner[s] = other;
-      rest[s] -= more;
-    }
-  }
+  const u32 after = shuffle(best[0].word, (lane + 1) % kLanes, kLanes);
+  bool tied = !last && (best[kSlots - 1].word ^ after) <= kPlaces;
   Local found[kSlots];
 #pragma unroll
-  for (int s = 0; s < kSlots; ++s) found[s] = no_local();
-  for (int turn = 0; any_lane(mine != 0); ++turn, mine &= mine - 1) {
-    const Local given = tile.own(lowest_bit(mine));
+  for (int s = 0; s < kSlots; ++s) {
+    if (s > 0) tied = tied || (best[s - 1].word ^ best[s].word) <= kPlaces;
+    const int place = static_cast<int>(kPlaces - (best[s].word & kPlaces));
+    const int item = place / (kLanes * kVec) * kVec + place % kVec;
+    u32 theirs[kWords];  // registers cannot be indexed at run time: one half of them is selected after the other
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      const Local theirs = from_lane(given, owner[s]);
-      if (number[s] == turn) found[s] = theirs;
+    for (int i = 0; i < kWords; ++i) theirs[i] = shuffle(kept[i], place / kVec % kLanes, kLanes);
+#pragma unroll
+    for (int half = kWords / 2; half >= 1; half /= 2) {
+#pragma unroll
+      for (int i = 0; i < kWords; ++i) {
+        if (i < half) theirs[i] = item / kTogether & half ? theirs[i + half] : theirs[i];
+      }
     }
+    const u32 bits = theirs[0] >> item % kTogether * kBits & kPlaces;
+    found[s] = local_at((best[s].word & ~kPlaces) | bits, place);
   }
-  sort_over_lanes(found);
+  if (any_lane(tied)) sort_over_lanes(found);
   Picks picks;
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) picks.slot(s) = tile.in_row(found[s]);

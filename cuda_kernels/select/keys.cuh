@@ -49,11 +49,13 @@ struct NarrowOrder : Order<float> {
 };
 template <>
 struct Order<f16> : NarrowOrder {
-  CSM_DEVICE static Key key(f16 x) { return Order<float>::key(half_to_float(x.bits)); }
+  using NarrowOrder::key;
+  CSM_DEVICE static Key key(f16 x) { return key(half_to_float(x.bits)); }
 };
 template <>
 struct Order<bf16> : NarrowOrder {
-  CSM_DEVICE static Key key(bf16 x) { return Order<float>::key(bfloat_to_float(x.bits)); }
+  using NarrowOrder::key;
+  CSM_DEVICE static Key key(bf16 x) { return key(bfloat_to_float(x.bits)); }
 };
 template <>
 struct Order<double> {

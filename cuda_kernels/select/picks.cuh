@@ -59,6 +59,14 @@ CSM_DEVICE bool above(Ranked<Index> a, Ranked<Index> b) {
 }
 CSM_DEVICE bool above(Packed a, Packed b) { return a.word > b.word; }
 
+// A key and a place in a word that has room for a part of the key only.
+struct Rough {
+  u32 word;
+};
+CSM_DEVICE bool above(Rough a, Rough b) { return a.word > b.word; }
+CSM_DEVICE Rough exchange(Rough a, int lane_mask) { return {shuffle_xor(a.word, lane_mask, kLanes)}; }
+CSM_DEVICE Rough either(bool first, Rough a, Rough b) { return {first ? a.word : b.word}; }
+
 template <class Index>
 CSM_DEVICE Ranked<Index> from_lane(Ranked<Index> a, int lane) {
   return {shuffle(a.key, lane, kLanes), shuffle(a.index, lane, kLanes)};
@@ -85,25 +93,12 @@ CSM_DEVICE Element chosen(Element mine, Element other, bool better) {
 }
 
 // Puts the better of two elements first.
-CSM_DEVICE void put_in_order(Local& a, Local& b) {
-  const Local first = a, second = b;
+template <class Element>
+CSM_DEVICE void put_in_order(Element& a, Element& b) {
+  const Element first = a, second = b;
   const bool swap = above(second, first);
   a = swap ? second : first;
   b = swap ? first : second;
-}
-
-// A number alone, for the same lists: to put two in order takes two instructions. NaN is not better than a number.
-struct Number {
-  float value;
-};
-CSM_DEVICE Number exchange(Number a, int lane_mask) { return {shuffle_xor(a.value, lane_mask, kLanes)}; }
-CSM_DEVICE Number chosen(Number mine, Number other, bool better) {
-  return {better ? larger_number(mine.value, other.value) : smaller_number(mine.value, other.value)};
-}
-CSM_DEVICE void put_in_order(Number& a, Number& b) {
-  const Number first = a, second = b;
-  a = chosen(first, second, true);
-  b = chosen(first, second, false);
 }
 
 // Sorts the elements of a lane, the best first: Batcher's odd-even merge sort.
@@ -124,11 +119,18 @@ CSM_DEVICE void sort_in_lane(Element (&a)[kCount]) {
 }
 
 // Keeps the best of two lists, sorted. With the other list reversed, the better element of each pair of places is one
-// of the best of all; they form a bitonic sequence, which a bitonic merge sorts.
-template <class Element, int kCount>
-CSM_DEVICE void merge_in_lane(Element (&a)[kCount], const Element (&b)[kCount]) {
+// of the best of all; they form a bitonic sequence, which a bitonic merge sorts. The others are given to `lose`.
+struct Forget {
+  template <class Element>
+  CSM_DEVICE void operator()(Element) const {}
+};
+template <class Element, int kCount, class Lose = Forget>
+CSM_DEVICE void merge_in_lane(Element (&a)[kCount], const Element (&b)[kCount], Lose lose = {}) {
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) a[i] = chosen(a[i], b[kCount - 1 - i], true);
+  for (int i = 0; i < kCount; ++i) {
+    lose(chosen(a[i], b[kCount - 1 - i], false));
+    a[i] = chosen(a[i], b[kCount - 1 - i], true);
+  }
 #pragma unroll
   for (int step = kCount / 2; step >= 1; step /= 2) {
 #pragma unroll
@@ -141,8 +143,8 @@ CSM_DEVICE void merge_in_lane(Element (&a)[kCount], const Element (&b)[kCount]) 
 // Merges the sorted lists of all lanes into one, of which each lane keeps its part: kCount / kLanes places, those of
 // lane 0 first. Two lists of several lanes each, the second with its parts in reverse, meet as in merge_in_lane(); but
 // of the pairs of places, and of what is compared then, each lane has its share.
-template <class Element, int kCount>
-CSM_DEVICE void merge_over_lanes(Element (&a)[kCount]) {
+template <class Element, int kCount, class Lose = Forget>
+CSM_DEVICE void merge_over_lanes(Element (&a)[kCount], Lose lose = {}) {
   const int lane = thread_index() % kLanes;
 #pragma unroll
   for (int mask = kLanes / 2; mask >= 1; mask /= 2) {
@@ -157,7 +159,13 @@ CSM_DEVICE void merge_over_lanes(Element (&a)[kCount]) {
     };
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      if (i < kept) a[i] = chosen(a[i], exchange(a[2 * kept - 1 - i], mask), true);
+      if (i < kept) other[i] = exchange(a[2 * kept - 1 - i], mask);
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (i >= kept) continue;
+      lose(chosen(a[i], other[i], false));
+      a[i] = chosen(a[i], other[i], true);
     }
 #pragma unroll
     for (int bit = kLanes / 2; bit > mask; bit /= 2) {

@@ -153,16 +153,7 @@ CSM_DEVICE T computed_once(T value) {
 CSM_DEVICE float computed_anew(float value) { return value; }
 CSM_DEVICE double computed_anew(double value) { return value; }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
-inline int order_of(float value) {  // a number's, −0 below +0
-  const u32 bits = float_to_bits(value);
-  return static_cast<int>(bits >> 31 ? bits ^ 0x7fffffffu : bits);
-}
-CSM_DEVICE u32 shift_in_sign(u32 word, float a, float b) {
-  return word << 1 | (a == a && b == b && order_of(a) < order_of(b));
-}
-CSM_DEVICE int set_bits(u32 bits) { return __builtin_popcount(bits); }
-CSM_DEVICE float larger_number(float a, float b) { return b != b || (a == a && order_of(b) < order_of(a)) ? a : b; }
-CSM_DEVICE float smaller_number(float a, float b) { return b != b || (a == a && order_of(a) < order_of(b)) ? a : b; }
+CSM_DEVICE u32 shift_in(u32 bits, u32 word, int count) { return word >> count | bits << (32 - count); }
 CSM_DEVICE u32 number_bits(float value) {
   const u32 bits = float_to_bits(value);
   return value != value ? 0x7fffffffu : bits == 0x80000000u ? 0u : bits;

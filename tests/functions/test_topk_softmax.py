@@ -276,6 +276,21 @@ def test_what_equals_the_last_pick_of_a_short_row(device: Any, dtype: str, norma
             check(device, given, k, normalise=normalise)
 
 
+@pytest.mark.parametrize("n", [61, 128, 256, 500])
+def test_values_that_differ_in_their_last_bits(device: Any, n: int) -> None:
+    """Of keys that are sorted without them: among all picks, next to the last, and among others."""
+    rng = np.random.default_rng(n)
+    ends = rng.integers(0, 600, (60, n)) * 2.0**-23
+    x = np.where(np.arange(60)[:, None] % 2 == 0, 1 + ends, -1 - ends)
+    few = np.sort(rng.normal(0, 3, (40, n)))[:, ::-1]
+    for row, places in enumerate(((0, 1), (3, 4, 5), (6, 7), (7, 8), (7, 8, 9), (8, 9, 10), ())):
+        few[row::7, places] = few[row::7, places[:1]] * (1 + 2.0**-23 * np.arange(len(places)))
+    every = np.concatenate([x, rng.permuted(few, axis=1)]).astype(np.float32)
+    for k in (2, 8):
+        _, indices = run(device, every, k)
+        np.testing.assert_array_equal(indices, np.argsort(-every, -1, kind="stable")[:, :k])
+
+
 @pytest.mark.parametrize("case", ["topk_split", "topk_column", "topk_column of segments"])
 def test_special_values_in_long_rows(device: Any, case: str) -> None:
     shape, axis = SELECTIONS[case]
