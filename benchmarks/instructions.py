@@ -1,11 +1,12 @@
 """Instructions an element against their targets, and the time they take over the memory's.
 
-    python -m benchmarks.instructions [--table] [--issue]
+    python -m benchmarks.instructions [--table] [--odd] [--issue]
 
-Both parts by default. The first counts, as `cusoftmax cost` does, the instructions an element of
-8192 rows of 8192 elements. The second says what part of the memory's time issuing takes, of five
-operations at many lengths on four chips, and lists each problem that misses its target. No GPU is
-needed; the second part compiles some hundred kernels.
+All parts by default. The first counts, as `cusoftmax cost` does, the instructions an element of
+8192 rows of 8192 elements. The second compares rows that are no multiple of 16 bytes with aligned
+ones. The third says what part of the memory's time issuing takes, of five operations at many
+lengths on four chips, and lists each problem that misses its target. No GPU is needed; the third
+part compiles some hundred kernels.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -55,6 +56,11 @@ ISSUE_LENGTHS = (128, 256, 512, 1000, 1001, 1024, 2048, 4096, 8191, 8192, 16384,
 MOST_ISSUE = {"A100": 0.6, "H100": 0.6, "H200": 0.6, "B200": 0.75}  # of the memory's time
 
 
+# Rows that are no multiple of 16 bytes, aligned ones as long, and the most instructions more.
+ODD_LENGTHS = ((1001, 1000), (8191, 8192), (50257, 50256))
+MOST_ODD = {"float16": 5.0, "bfloat16": 5.0, "float32": 3.0}
+
+
 def issue_share(cost: Cost) -> float:
     """Return the time that issuing all instructions takes, over the memory's."""
     issue, memory = (sum(k.times[name] for k in cost.launches) for name in ("issue", "memory"))
@@ -89,6 +95,35 @@ def instruction_table() -> Table:
     return table
 
 
+def odd_table(ops: Sequence[str], dtypes: Sequence[str]) -> tuple[Table, int]:
+    """Return how many instructions more odd rows take on H100, and in how many cases few enough."""
+    table = Table(
+        title="instructions an element of odd and of aligned rows, sm_90",
+        title_justify="left",
+        box=box.SIMPLE,
+    )
+    for heading in ("operation", "dtype"):
+        table.add_column(heading)
+    for heading in ("N", "instructions", "aligned N", "instructions", "more", "at most"):
+        table.add_column(heading, justify="right")
+    pairs = [
+        tuple(Case(op, dtype, n, "H100") for n in lengths)
+        for op in ops
+        for dtype in dtypes
+        for lengths in ODD_LENGTHS
+    ]
+    found = costs(case for pair in pairs for case in pair)
+    few = 0
+    for odd, aligned in pairs:
+        more, most = found[odd].instructions - found[aligned].instructions, MOST_ODD[odd.dtype]
+        few += more <= most
+        cells = (f"{part}" for case in (odd, aligned)
+                 for part in (case.n, f"{found[case].instructions:.1f}"))  # fmt: skip
+        missed = "" if more <= most else "!"
+        table.add_row(odd.op, odd.dtype, *cells, f"{more:+.1f}{missed}", f"{most:g}")
+    return table, few
+
+
 def issue_tables(shares: dict[Case, float]) -> Iterable[Table]:
     """Yield a table for each operation and dtype: a row for each length, a column for each chip."""
     lengths: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
@@ -115,6 +150,7 @@ def main() -> int:
     let_any_character_print()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--table", action="store_true", help="only the instructions an element")
+    parser.add_argument("--odd", action="store_true", help="only odd rows beside aligned ones")
     parser.add_argument("--issue", action="store_true", help="only the issue time")
     parser.add_argument("--op", action="append", choices=ISSUE_OPS, help="default: all")
     parser.add_argument("--dtype", action="append", choices=ISSUE_DTYPES, help="default: all")
@@ -125,14 +161,20 @@ def main() -> int:
     if reason:
         console.print(f"nothing can be compiled here: {reason}", markup=False)
         return 1
-    if given.table or not given.issue:
+    every = not (given.table or given.odd or given.issue)
+    ops, dtypes = given.op or ISSUE_OPS, given.dtype or ISSUE_DTYPES
+    if given.table or every:
         console.print(instruction_table())
-    if given.table and not given.issue:
+    if given.odd or every:
+        table, few = odd_table(ops, dtypes)
+        console.print(table)
+        console.print(f"{few} of {table.row_count} within their limit")
+    if not (given.issue or every):
         return 0
     cases = [
         Case(op, dtype, n, chip)
-        for op in given.op or ISSUE_OPS
-        for dtype in given.dtype or ISSUE_DTYPES
+        for op in ops
+        for dtype in dtypes
         for n in given.n or ISSUE_LENGTHS
         for chip in MOST_ISSUE
     ]

@@ -176,9 +176,9 @@ MUTATIONS = (
         "block: elements are taken before all of them are staged",
         RACE,
         "patterns/block.cuh",
-        """      span.pad<Op>(room);
+        """(warp + 1) * kChunk);
       block_barrier();""",
-        "      span.pad<Op>(room);",
+        "(warp + 1) * kChunk);",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -242,8 +242,8 @@ MUTATIONS = (
         "span: an element too few behind a row",
         (*RACE, BOUND),
         "reduce/span.cuh",
-        "i = count_ + thread_index();",
-        "i = count_ + 1 + thread_index();",
+        "i = count_ + at;",
+        "i = count_ + 1 + at;",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -644,7 +644,7 @@ MUTATIONS = (
         "reduce/fold.cuh",
         "    if (many) block_barrier();\n",
         "",
-        (Probe("block x8", "softmax", "float32", (2, 40000)),),
+        (Probe("block x8", "softmax", "float32", (5, 70000)),),
     ),
     Mutation(
         "fold: barrier before the row's node is loaded dropped",
@@ -657,10 +657,10 @@ MUTATIONS = (
     Mutation(
         "fold: the last group of nodes left out",
         BOUND,
-        "patterns/block.cuh",
-        "static_cast<int>((chunks + kWarp - 1u) / kWarp)",
-        "chunks / kWarp",
-        (Probe("block x8", "softmax", "float32", (2, 40000)),),
+        "reduce/fold.cuh",
+        "static_cast<int>((count + (kWarp * each - 1u)) / (kWarp * each))",
+        "count / (kWarp * each)",
+        (Probe("block x8", "softmax", "float32", (5, 70000)),),
     ),
     Mutation(
         "log: no second word of the sum",

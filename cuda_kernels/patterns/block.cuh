@@ -68,12 +68,12 @@ CSM_DEVICE void run(const Arguments& args) {
       const int first = (chunk - warp) * kChunk, left = n - first;
       return Span(row, first, left < room ? left : room, room);
     };
-    const auto stage = [&](int chunk, bool again) {
+    const auto stage = [&](int chunk) {
       if constexpr (!kStages) return;
       const Span span = span_of(chunk);
-      if (again) block_barrier();
+      block_barrier();  // the first time too: to ask takes longer
       span.read();
-      if (!kGroups || chunk < chunks) span.pad<Op>();
+      if (!kGroups || chunk < chunks) span.pad<Op>(lane, kWarp, (warp + 1) * kChunk);
       block_barrier();
       span.set_places(row, warp * kChunk);
     };
@@ -98,7 +98,7 @@ CSM_DEVICE void run(const Arguments& args) {
       ready();
       // Barriers of a staged span are reached by warps that have no chunk in it too.
       for (int chunk = mine + step, parked = 0; chunk - (kStages ? warp : 0) < chunks; chunk += step, ++parked) {
-        stage(chunk, chunk != mine + step || number != first_row);
+        stage(chunk);
         if (kStages && chunk >= chunks) break;
         Tile tile(chunk * kChunk, n);
         tile.read(args, row, context);
@@ -107,7 +107,7 @@ CSM_DEVICE void run(const Arguments& args) {
         tile.park(slot(parked));
       }
     }
-    stage(mine, kParks || number != first_row);
+    stage(mine);
     Tile tile(mine * kChunk, n);
     Node node = empty_node();
     if (!kMayIdle || mine < chunks) {

@@ -98,14 +98,12 @@ class SpanOf {
     }
   }
 
-  // Puts neutral elements behind the inputs, up to the end of this warp's chunk: the chunks of a span are its warps',
-  // in order. At any time before the barrier that follows read().
+  // Puts neutral elements behind the inputs, up to element `end`: this thread the at-th and every step-th after it. At
+  // any time before the barrier that follows read().
   template <class Op>
-  CSM_DEVICE void pad() const {
-    const int chunk = thread_index() / kWarp * kChunk;
+  CSM_DEVICE void pad(int at, int step, int end) const {
 #pragma unroll 1
-    for (int i = (count_ > chunk ? count_ : chunk) + thread_index() % kWarp; i < chunk + kChunk; i += kWarp)
-      pad_one<Op>(i);
+    for (int i = count_ + at; i < end; i += step) pad_one<Op>(i);
   }
 
   // The barrier between the tiles and write().

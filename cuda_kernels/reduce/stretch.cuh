@@ -42,7 +42,7 @@ CSM_DEVICE void read_round(const Arguments& args, Row& row, i64 first, bool in_u
     if (!parked) {
       if (in_use) block_barrier();
       span.read();
-      span.pad<Op>();
+      span.pad<Op>(thread_index(), block_threads(), block_threads() * kItems);
       block_barrier();
     }
     span.set_places(row, thread_index() / kWarp * kChunk);

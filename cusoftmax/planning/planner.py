@@ -272,7 +272,8 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
             shared = _block_shared(builder, chunks, cluster, warps)
             shared += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
             if _fits(builder.device, shared, resident):
-                if resident * warps <= usual:  # its threads have more registers
+                fewer = cluster == 1 or most == tuning.BULK_WARPS_TWO
+                if fewer and resident * warps <= usual:  # its threads have more registers
                     most = min(most, usual)
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
     return None
