@@ -56,7 +56,8 @@ struct RowContext : Values<kRowInputs> {
 //   enter         is called when an element has been read, and may change it
 //   kEntersPairs  says whether enter(Pair, place, context) returns two neighbours of the first input as they enter
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
-//   given         with PickRule::given, is the index of the element that is picked, from the context or the scale; of it
+//   given         with PickRule::given, is the index of the element that is picked, from the context or the scale; of
+//   it
 //                 the first input is picked, and with kHasUsual its result is given_result(scale). is_blank(scale) says
 //                 whether all results of the row are 0
 //   hidden        is a result of a hidden element
