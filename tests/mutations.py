@@ -91,6 +91,7 @@ _LONE = Probe("block x8 parked", "softmax_vjp", "float64", (9, 80000), only=(0,)
 _LARGE = replace(_LONE, kind="block x16 parked", shape=(17, 80000), twin=_LONE)
 # Of whole sectors: a staged round has barriers of its own.
 _STREAM = Probe("stream", "softmax", "float32", (11, 70016), arch="sm_75", only=(0,))
+_TWO_ROUNDS = Probe("stream parked", "softmax", "float64", (109, 16400), arch="sm_80", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (500, 39), axis=0)
 _COLUMNS = Probe("column", "softmax", "float32", (100, 600), axis=0, grid=1)
@@ -341,6 +342,22 @@ MUTATIONS = (
         "if (lane < kCluster) nodes",
         "if (lane < kCluster - 1) nodes",
         (_CLUSTER,),
+    ),
+    Mutation(
+        "stream: two parked rounds overlap",
+        BOUND,
+        "reduce/stretch.cuh",
+        "(later * warps + thread_index() / kWarp)",
+        "thread_index() / kWarp",
+        (_TWO_ROUNDS,),
+    ),
+    Mutation(
+        "stream: a parked round lies in the span",
+        RACE,
+        "reduce/stretch.cuh",
+        "Span::bytes(block_threads() * kItems) + words",
+        "words",
+        (replace(_TWO_ROUNDS, shape=(109, 12001)),),
     ),
     Mutation(
         "block: parked chunks of two warps overlap",
