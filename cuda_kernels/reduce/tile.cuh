@@ -494,7 +494,8 @@ class RowTile {
     const Adder adder(node.m, node.picked);
     const bool mine = adder.dominated(node.s[0].hi);
     node.s[0] = adder.of_plain(node.s[0].hi);
-    if (!(kLanes == kWarp ? mine : any_lane(mine))) return;
+    // By a vote lanes are known to stay together; in blocks it takes registers.
+    if (!(kLanes == kWarp && !reads_given_ ? mine : any_lane(mine))) return;
     const csm::Adder<Op> others(node.m, node.picked);
     DoubleWord partial[kLeaves] = {};
 #pragma unroll
