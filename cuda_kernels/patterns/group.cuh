@@ -37,6 +37,7 @@ CSM_DEVICE void run(const Arguments& args) {
           0, present ? static_cast<int>(layout.n) : 0);
       if (kSureItems == 0 || present) tile.read(args, row, context);
       else tile.clear();
+      tile.read_given(args, row, context);
       const Node node = tile.reduce(context);
       if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
       tile.write(args, row, Op::scale(node.m, node, context));

@@ -56,10 +56,9 @@ struct RowContext : Values<kRowInputs> {
 //   enter         is called when an element has been read, and may change it
 //   kEntersPairs  says whether enter(Pair, place, context) returns two neighbours of the first input as they enter
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
-//   given         with PickRule::given, is the index of the element that is picked, from the context or the scale; of
-//   it
-//                 the first input is picked, and with kHasUsual its result is given_result(scale). is_blank(scale) says
-//                 whether all results of the row are 0
+//   given         with PickRule::given, is the index of the element that is picked, from the context or the scale:
+//                 its first input. With kHasUsual its result is given_result(scale), and is_blank(scale) says whether
+//                 all results of the row are 0
 //   hidden        is a result of a hidden element
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
 //   kParts        is the number of sums, the first ones, whose terms are 0 to ½ and do not sum to more than that; else

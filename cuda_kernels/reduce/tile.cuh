@@ -71,17 +71,6 @@ class RowTile {
       seen_ = static_cast<int>(more < 0 ? 0 : more < kChunk ? more : kChunk);
     }
     read_inputs(args, row);
-    if constexpr (kGiven) {
-      given_ = Acc(0);
-      const i64 index = Op::given(context);
-      if (may_have(index)) {
-        const bool mine = item_of(index) >= 0;
-        Element e = {};
-        e[0] = widen(element_at<0>(args, row, index, mine));
-        Op::enter(e, {index, 0}, context);
-        given_ = mine ? e[0] : Acc(0);
-      }
-    }
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
       if (!kOneByOne && !wanted(v)) continue;
@@ -101,10 +90,23 @@ class RowTile {
     }
   }
 
+  // Reads the given element once more, for a tile that is the whole row: to choose among items, a comparison and a
+  // selection each, takes longer. A tile that seldom has it does not wait for memory again.
+  CSM_DEVICE void read_given(const Arguments& args, const Row& row, const RowContext& context) {
+    if constexpr (kGiven) {
+      const i64 index = Op::given(context);
+      const bool mine = item_of(index) >= 0;
+      Element e = {};
+      e[0] = widen(element_at<0>(args, row, index, mine));
+      Op::enter(e, {index, 0}, context);
+      given_ = mine ? e[0] : Acc(0);
+      reads_given_ = true;
+    }
+  }
+
   // Makes all elements neutral, without reading.
   CSM_DEVICE void clear() {
     kept_ = 0;
-    given_ = Acc(0);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
@@ -132,7 +134,9 @@ class RowTile {
       for (int i = 0; i < kItems; ++i) usual = usual & Op::is_usual(item_[i], scale);
       if (!usual) {
         Op::complete(scale);
-        if constexpr (kGiven) return write_given(args, row, scale);
+        if constexpr (kGiven) {
+          if (reads_given_) return write_given(args, row, scale);
+        }
         return write_results<false>(args, row, scale, some);
       }
     }
@@ -231,8 +235,8 @@ class RowTile {
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
   bool all_seen_;  // and whether none of the chunk is
   unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
-  // Of PickRule::given: the element's first input, if this lane has it, else 0. It is read once more: to choose among
-  // items, a comparison and a selection each, would take longer.
+  // Of PickRule::given: the element's first input, if this lane has it, else 0; if it was read by itself.
+  bool reads_given_ = false;
   Acc given_;
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
@@ -484,7 +488,13 @@ class RowTile {
     Values<kPicked> picked = {};
     if constexpr (kGiven) {
       const i64 index = Op::given(context);
-      if (may_have(index)) picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
+      if (reads_given_) {
+        picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
+      } else if (may_have(index)) {
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
+        picked = sum_over_lanes(picked);
+      }
     }
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);
@@ -510,7 +520,8 @@ class RowTile {
     const Adder adder(node.m, node.picked);
     const bool mine = adder.dominated(node.s[0].hi);
     node.s[0] = adder.of_plain(node.s[0].hi);
-    if (!(kLanes == kWarp ? mine : any_lane(mine))) return;
+    // By a vote lanes are known to stay together; in blocks it takes registers.
+    if (!(kLanes == kWarp && !reads_given_ ? mine : any_lane(mine))) return;
     const csm::Adder<Op> others(node.m, node.picked);
     DoubleWord partial[kLeaves] = {};
 #pragma unroll
