@@ -45,6 +45,7 @@ struct Op : WritesElements {
   }
   // Rounded once in all, since ẋ less the mean is to be right relative to itself where an element is kept apart.
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
+    if (kHasUsual && !row.apart) return map_usual(e, row, change);
     const DoubleWord from = less_exactly(e[1], row.mean);
     change[0] = rescaled(kMeanHasLow && from.lo == from.lo ? from.hi + from.lo : from.hi, row.factor);
   }

@@ -50,6 +50,7 @@ struct Op : OfSoftmax {
   }
   // (v − V) (dy − D) − ⟨ẏ, dy⟩ and y times that are rounded once each.
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& change) {
+    if (kHasUsual && !row.apart) return map_usual(e, row, change);
     const DoubleWord v = less_exactly(e[2], row.v), dy = less_exactly(e[1], row.dy);
     const Acc product = fused(v.hi, dy.hi, -row.both.hi);
     change[0] = e[0] * product;
@@ -60,7 +61,8 @@ struct Op : OfSoftmax {
   }
 
   // Where no element is kept apart, the differences need not be right relative to themselves: v (dy − D) − V dy, and
-  // V D − ⟨ẏ, dy⟩ added to y times that. Each term is rounded three times at most, and the last one twice.
+  // V D − ⟨ẏ, dy⟩ added to y times that. Each term is rounded three times at most, and the last one twice. Where both
+  // are too small for normal numbers, their sum may not be.
   static constexpr bool kHasUsual = kDominant;
   CSM_DEVICE static bool are_usual(i64, int, const Scale& row) { return !row.apart; }
   CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
@@ -69,6 +71,7 @@ struct Op : OfSoftmax {
     const Acc product = fused(v, dy - row.dy.hi, -(row.v.hi * dy));
     const Acc low = fused(v, -row.dy.lo, fused(dy, -row.v.lo, row.rest.lo));
     change[0] = fused(y, product, fused(y, row.rest.hi, y * low));
+    if (kSingle && change[0] == Acc(0)) change[0] = y * (product + row.rest.hi);
   }
 };
 
