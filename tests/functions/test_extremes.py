@@ -469,6 +469,14 @@ FOUND = {
         (0.7073320131631536, 1.201266142271398, 0.3878878233583985, 0.9090431015390095,
          1.0451121445246023, 0.13344546671593532, 2.9583654, 0.9090431015390095),
     ),
+    # Two parts of a result that are below the smallest normal number, but not their sum.
+    ("softmax_hvp", "float32", 5e6): (
+        (0.33333334, 1.9566266e-27, 1.9565892e-27, 1.9565892e-27,
+         1.9565892e-27, 0.33333334, 0.33333334, 3.5768869e-28),
+        (-0.018552957, 0, -1.3294745e-09, 0,
+         -1.3294745e-09, -1.3294745e-09, -1.3294745e-09, -3.4775866e-10),
+        (-6.201839e-10, 9.694462e-10, 0, -1.7667465e-09, -1.7667465e-09, 0, -1.7667465e-09, 0),
+    ),
 }  # fmt: skip
 
 
@@ -482,6 +490,25 @@ def test_rows_that_a_search_has_found(
     inputs = [turned(a, axis) for a in rows]
     got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=axis)
     assert_kept(op, tuple(inputs), axis, (device.asnumpy(got),))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["softmax_hvp", "log_softmax_jvp"])
+def test_a_column_has_its_bits_beside_any_other(device: Any, op: str, dtype: str) -> None:
+    """One thread writes several columns, of which some have an element that is kept apart."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (40, 64))
+    other = x.copy()
+    other[3, 1::2] += 30
+    vectors = [device.asarray(a.astype(dtype)) for a in rng.normal(0, 1, (2, *x.shape))]
+    found = []
+    for logits in (x, other):
+        logy = reference.log_softmax(logits, 0)
+        given = (logy if op == "log_softmax_jvp" else np.exp(logy)).astype(dtype)
+        call = getattr(cs, op)
+        inputs = (device.asarray(given), *vectors[: 1 + (op == "softmax_hvp")])
+        found.append(device.asnumpy(call(*inputs, axis=0))[:, ::2])
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("axis", [-1, 0])
