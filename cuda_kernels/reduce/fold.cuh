@@ -81,8 +81,8 @@ class SharedNodes {
   CSM_DEVICE Shared<Acc> words() const { return Shared<Acc>(offset_); }
 };
 
-// Nodes in shared memory one after the other, so that one address serves all words of one. For few of them: where a node
-// has an even number of words, those of neighbouring lanes are in one bank.
+// Nodes in shared memory one after the other, so that one address serves all words of one. For few of them: where a
+// node has an even number of words, those of neighbouring lanes are in one bank.
 class ListedNodes {
  public:
   CSM_DEVICE explicit ListedNodes(int offset) : offset_(offset) {}

@@ -52,7 +52,9 @@ class RowTile {
  public:
   // The chunk starts at element `first` of a row of n elements.
   CSM_DEVICE RowTile(Index first, Index n)
-      : lane_at_(thread_index() % kLanes * kVec), index_(first + lane_at_), swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
+      : lane_at_(thread_index() % kLanes * kVec),
+        index_(first + lane_at_),
+        swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
     const Index left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
     mine_ = left_ - (thread_index() % kLanes) * kVec;

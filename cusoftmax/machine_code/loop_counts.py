@@ -15,8 +15,8 @@ from cusoftmax.machine_code.flow import Loop, LoopCounts
 from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div, power_of_two
-from cusoftmax.planning.planner import NODES_EACH, groups_of
 from cusoftmax.planning.plan import WARP, Launch, Plan
+from cusoftmax.planning.planner import NODES_EACH, groups_of
 
 
 def loop_counts_of(plan: Plan, launch: Launch) -> LoopCounts:
