@@ -34,6 +34,7 @@ CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op, kLanes, kItems, kStagedVec, int, kStages>;
   const Layout& layout = args.layout;
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
+  // One lane says which warp it is: the compiler then knows that conditions on it hold in all lanes or in none.
   const int warp = shuffle(thread_index() / kWarp, 0, kWarp), lane = thread_index() % kWarp,
             warps = block_threads() / kWarp;
   const int n = static_cast<int>(layout.n);  // a row that fits on the chip
@@ -44,7 +45,7 @@ CSM_DEVICE void run(const Arguments& args) {
   constexpr bool kGroups = kCluster > 1 || kParks;
   constexpr int kEach = kGroups ? 2 : 1;
   const int groups = kGroups ? groups_of(chunks, kEach) : 0;
-  constexpr bool kMayIdle = kCluster > 1 && !kParks;
+  constexpr bool kMayIdle = kCluster > 1 && !kParks;  // warps may have no chunk: the last of the last blocks
   const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
   const ListedNodes nodes(nodes_at), folded(nodes_at + ListedNodes::bytes(chunks));
   const auto slot = [&](int number) {  // of this warp's number-th parked chunk
