@@ -296,27 +296,26 @@ CSM_DEVICE void finish_alone(const Area& area, int place, int length) {
 class Keys {
  public:
   CSM_DEVICE Keys(int place, i64 first, int count, int next)
-      : first_(first),
-        offset_((place * static_cast<int>(sizeof(Acc)) + kVector - 1) / kVector * kVector),
-        before_(static_cast<int>(static_cast<unsigned>(first) % kOfVector)),
+      : keys_((place * static_cast<int>(sizeof(Acc)) + kVector - 1) / kVector * kVector + kSize * before(first)),
         count_(count),
         next_(next) {}
 
   // The whole block calls it, and finish_copies(), before a barrier.
-  CSM_DEVICE void start(const Arguments& args) const {
-    const char* const begins = begin_of(args, first_ - before_);
+  CSM_DEVICE void start(const Arguments& args, i64 first) const {
+    const int skipped = kSize * before(first), end = skipped + kSize * count_;
+    const char* const begins = begin_of(args, first) - skipped;
 #pragma unroll 1
-    for (int k = thread_index() * kOfVector; k < before_ + count_; k += kWarps * kWarp * kOfVector) {
-      const int at = k * static_cast<int>(sizeof(Begin));
-      start_copy(offset_ + at, begins + at, true);
+    for (int at = thread_index() * kVector; at < end; at += kWarps * kWarp * kVector) {
+      start_copy(keys_ - skipped + at, begins + at, true);
     }
   }
-  CSM_DEVICE int load(int k) const { return k < count_ ? Shared<Begin>(offset_).load(before_ + k) : next_; }
+  CSM_DEVICE int load(int k) const { return k < count_ ? Shared<Begin>(keys_).load(k) : next_; }
 
  private:
-  static constexpr int kVector = 16, kOfVector = kVector / static_cast<int>(sizeof(Begin));
-  i64 first_;
-  int offset_, before_, count_, next_;
+  static constexpr int kVector = 16, kSize = static_cast<int>(sizeof(Begin));
+  // How many keys lie before that of row `first` in the vector that has it.
+  CSM_DEVICE static int before(i64 first) { return static_cast<int>(static_cast<unsigned>(first) % (kVector / kSize)); }
+  int keys_, count_, next_;
 };
 
 // Rows that begin in a tile: their elements are [begin, end).
@@ -328,17 +327,17 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
   const Keys keys(area.place(end), rows.first, count, static_cast<int>(rows.last + end - before));
   const SharedNodes nodes(kNodesAt, kNodes);
   const Lists longer;
-  keys.start(args);
+  keys.start(args, rows.first);
   area.read(args, column);
   finish_copies();
   block_barrier();
-  const int first_key = static_cast<int>(rows.first + begin - before), first_place = area.place(begin);
+  const int first_place = area.place(begin) - static_cast<int>(rows.first + begin - before);  // less its key
   int listed = 0;
   for (int group = warp * kWarp; group < count; group += kWarps * kWarp) {
     const int k = group + lane;
     const bool present = k < count;
     const int key = keys.load(present ? k : 0), length = present ? keys.load(k + 1) - key - 1 : 0;
-    const int place = first_place + (key - first_key) - (present ? k : 0);
+    const int place = first_place + key - (present ? k : 0);
     if constexpr (kAlone > 0) {
       if (any_lane(length > 0 && length <= kAlone)) finish_alone(area, place, length <= kAlone ? length : 0);
     }
@@ -429,7 +428,7 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
 // --- the stages ------------------------------------------------------------------------------------------------------
 
 CSM_DEVICE void check_offsets(const Arguments& args) {
-  constexpr int kAhead = 2;  // offsets of a thread that are on their way together
+  constexpr int kAhead = 3;  // offsets of a thread that are on their way together
   const Layout& layout = args.layout;
   const Offsets offsets(args);
   const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;

@@ -17,8 +17,7 @@ class Staged {
   static_assert(kOutputs == 1, "the results replace the first input, so there is one output");
   static constexpr int kAcc = static_cast<int>(sizeof(Acc));
   static constexpr int kPack = kVec * kAcc < 16 ? kVec : 16 / kAcc;  // values of one shared memory access
-  // Vectors of an input that a thread loads before it uses one: a warp's chunk, if that fits in registers.
-  static constexpr int kLoadsInFlight = kItems / kVec < 8 ? kItems / kVec : 8;
+  static constexpr int kLoadsInFlight = 4;  // vectors of an input that a thread loads before it uses one
   using Pack = Vec<Acc, kPack>;
 
  public:

@@ -105,7 +105,7 @@ COLUMN_TOGETHER = Tuned(4, None, "nodes that a thread loads and folds at once: t
 COLUMN_TOGETHER_FAST = Tuned(8, None, "three levels, where a merge is fewer than 30 instructions")
 SPLIT_PIECES = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
 CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
-CHECKED = Tuned(2, None, "offsets that each of their threads looks at, one after the other")
+CHECKED = Tuned(3, None, "offsets that each of their threads looks at, one after the other")
 CHECKERS = Tuned(512, None, "bytes that each block of the next launch reads: 16 a lane of a warp")
 SEGMENT_LONGER_BLOCKS = Tuned(
     4, None, "for each multiprocessor, which look for rows longer than a tile: all at once"
