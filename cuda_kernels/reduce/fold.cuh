@@ -178,7 +178,9 @@ CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const L
         if (many) from = folded;
         return from.load(i, i < end);
       } else {
-        return many ? folded.load(i, i < end) : nodes.load(i, i < end);
+        Node node = nodes.load(i, !many && i < end);
+        if (many) node = folded.load(i, i < end);
+        return node;
       }
     };
     const int each = kEach > 1 ? leaves / width : 1, i = first + (lane & (width - 1)) * each;

@@ -57,7 +57,7 @@ _KIND_OF_STEM = _by_stem(
         ("shuffle", ""): "VOTEU CREDUX",
         ("conversion", "xu"): "F2F F2I I2F FRND",
         ("conversion", "alu"): "F2FP I2FP F2IP PRMT",
-        ("conversion", ""): "UI2F UF2F UI2FP UPRMT",
+        ("conversion", ""): "UI2F UF2F UF2I UI2FP UPRMT",
         ("float", "fma"): "FADD FMUL FFMA FADD2 FMUL2 FFMA2 FSWZADD",
         ("float", "alu"): "FMNMX FMNMX3 FSEL FSETP FSET FCHK",
         ("float", "half"): "HADD2 HMUL2 HFMA2 HMNMX2 HSETP2 HSET2",
