@@ -17,6 +17,7 @@ from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, 
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.checks import (
     accepted_name,
+    accepted_number,
     as_dtype,
     check_choice,
     check_selection,
@@ -35,7 +36,15 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 
-def softmax(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> da.Array:
+def softmax(
+    x: da.Array,
+    axis: int = -1,
+    dtype: DTypeLike | None = None,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+    bias: da.Array | None = None,
+) -> da.Array:
     """Softmax of an array of Dask: ``y_i = exp(x_i) / sum_j exp(x_j)``.
 
     As `cusoftmax.softmax`, for rows along one axis, of any chunks.
@@ -48,6 +57,11 @@ def softmax(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> da.A
         The axis of the rows.
     dtype : dtype, optional
         Float dtype of the result, by default that of `x`, and float64 for integers and bool.
+    scale : float, optional
+        As in `cusoftmax.softmax`.
+    mask, bias : dask.array.Array, optional
+        As in `cusoftmax.softmax`: of the shape of `x`, or one that broadcasts to it. Chunks differ
+        from those of `x` as they like.
 
     Returns
     -------
@@ -88,17 +102,25 @@ def softmax(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> da.A
     >>> cusoftmax.dask.softmax(x).compute().round(4)
     array([[0.1025, 0.7573, 0.1025, 0.0377]])
     """
-    return _run("softmax", {"x": x}, axis, dtype)
+    return _run("softmax", {"x": x}, axis, dtype, scale=scale, mask=mask, bias=bias)
 
 
-def log_softmax(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> da.Array:
+def log_softmax(
+    x: da.Array,
+    axis: int = -1,
+    dtype: DTypeLike | None = None,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+    bias: da.Array | None = None,
+) -> da.Array:
     """Logarithm of softmax of an array of Dask: ``y_i = x_i - log(sum_j exp(x_j))``.
 
     As `cusoftmax.log_softmax`, for rows along one axis, of any chunks.
 
     Parameters
     ----------
-    x, axis, dtype
+    x, axis, dtype, scale, mask, bias
         As for `softmax`.
 
     Returns
@@ -118,17 +140,25 @@ def log_softmax(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> 
     >>> cusoftmax.dask.log_softmax(x).compute().round(4)
     array([[-2.278, -0.278, -2.278, -3.278]])
     """
-    return _run("log_softmax", {"x": x}, axis, dtype)
+    return _run("log_softmax", {"x": x}, axis, dtype, scale=scale, mask=mask, bias=bias)
 
 
-def logsumexp(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> da.Array:
+def logsumexp(
+    x: da.Array,
+    axis: int = -1,
+    dtype: DTypeLike | None = None,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+    bias: da.Array | None = None,
+) -> da.Array:
     """Logarithm of a sum of exponentials of an array of Dask: ``log(sum_j exp(x_j))``.
 
     As `cusoftmax.logsumexp`, for rows along one axis, of any chunks.
 
     Parameters
     ----------
-    x, axis, dtype
+    x, axis, dtype, scale, mask, bias
         As for `softmax`.
 
     Returns
@@ -153,10 +183,17 @@ def logsumexp(x: da.Array, axis: int = -1, dtype: DTypeLike | None = None) -> da
     >>> cusoftmax.dask.logsumexp(x).compute().round(4)
     array([4.278])
     """
-    return _run("logsumexp", {"x": x}, axis, dtype)
+    return _run("logsumexp", {"x": x}, axis, dtype, scale=scale, mask=mask, bias=bias)
 
 
-def softmax_vjp(y: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
+def softmax_vjp(
+    y: da.Array,
+    dy: da.Array,
+    axis: int = -1,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+) -> da.Array:
     """Gradient with respect to softmax's input: ``dx = y * (dy - sum_j y_j dy_j)``.
 
     As `cusoftmax.softmax_vjp`, for rows along one axis, of any chunks.
@@ -169,6 +206,8 @@ def softmax_vjp(y: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
         The gradient with respect to it, of the shape of `y`. Chunks and dtypes may differ.
     axis : int
         The axis of the rows.
+    scale, mask
+        As for `softmax`.
 
     Returns
     -------
@@ -197,10 +236,17 @@ def softmax_vjp(y: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
     >>> cusoftmax.dask.softmax_vjp(y, dy).compute()
     array([[ 0.1875, -0.1875]])
     """
-    return _run("softmax_vjp", {"y": y, "dy": dy}, axis)
+    return _run("softmax_vjp", {"y": y, "dy": dy}, axis, scale=scale, mask=mask)
 
 
-def softmax_jvp(y: da.Array, xt: da.Array, axis: int = -1) -> da.Array:
+def softmax_jvp(
+    y: da.Array,
+    xt: da.Array,
+    axis: int = -1,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+) -> da.Array:
     """Change of softmax's result along a change of its input: ``dyt = y * (xt - sum_j y_j xt_j)``.
 
     As `cusoftmax.softmax_jvp`, for rows along one axis, of any chunks.
@@ -213,6 +259,8 @@ def softmax_jvp(y: da.Array, xt: da.Array, axis: int = -1) -> da.Array:
         The change of softmax's input, of the shape of `y`. Chunks and dtypes may differ.
     axis : int
         The axis of the rows.
+    scale, mask
+        As for `softmax`.
 
     Returns
     -------
@@ -232,10 +280,17 @@ def softmax_jvp(y: da.Array, xt: da.Array, axis: int = -1) -> da.Array:
     >>> cusoftmax.dask.softmax_jvp(y, xt).compute()
     array([[ 0.1875, -0.1875]])
     """
-    return _run("softmax_jvp", {"y": y, "xt": xt}, axis)
+    return _run("softmax_jvp", {"y": y, "xt": xt}, axis, scale=scale, mask=mask)
 
 
-def log_softmax_vjp(logy: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
+def log_softmax_vjp(
+    logy: da.Array,
+    dy: da.Array,
+    axis: int = -1,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+) -> da.Array:
     """Gradient with respect to log_softmax's input: ``dx = dy - exp(logy) * sum_j dy_j``.
 
     As `cusoftmax.log_softmax_vjp`, for rows along one axis, of any chunks.
@@ -248,6 +303,8 @@ def log_softmax_vjp(logy: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
         The gradient with respect to it, of the shape of `logy`. Chunks and dtypes may differ.
     axis : int
         The axis of the rows.
+    scale, mask
+        As for `softmax`.
 
     Returns
     -------
@@ -267,10 +324,17 @@ def log_softmax_vjp(logy: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
     >>> cusoftmax.dask.log_softmax_vjp(logy, dy).compute().round(4)
     array([[ 0.5, -0.5]])
     """
-    return _run("log_softmax_vjp", {"logy": logy, "dy": dy}, axis)
+    return _run("log_softmax_vjp", {"logy": logy, "dy": dy}, axis, scale=scale, mask=mask)
 
 
-def log_softmax_jvp(logy: da.Array, xt: da.Array, axis: int = -1) -> da.Array:
+def log_softmax_jvp(
+    logy: da.Array,
+    xt: da.Array,
+    axis: int = -1,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+) -> da.Array:
     """Change of log_softmax's result along one of its input: ``xt - sum_j exp(logy_j) xt_j``.
 
     As `cusoftmax.log_softmax_jvp`, for rows along one axis, of any chunks.
@@ -283,6 +347,8 @@ def log_softmax_jvp(logy: da.Array, xt: da.Array, axis: int = -1) -> da.Array:
         The change of log_softmax's input, of the shape of `logy`. Chunks and dtypes may differ.
     axis : int
         The axis of the rows.
+    scale, mask
+        As for `softmax`.
 
     Returns
     -------
@@ -302,10 +368,18 @@ def log_softmax_jvp(logy: da.Array, xt: da.Array, axis: int = -1) -> da.Array:
     >>> cusoftmax.dask.log_softmax_jvp(logy, xt).compute().round(4)
     array([[ 0.5, -0.5]])
     """
-    return _run("log_softmax_jvp", {"logy": logy, "xt": xt}, axis)
+    return _run("log_softmax_jvp", {"logy": logy, "xt": xt}, axis, scale=scale, mask=mask)
 
 
-def logsumexp_vjp(x: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
+def logsumexp_vjp(
+    x: da.Array,
+    dy: da.Array,
+    axis: int = -1,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+    bias: da.Array | None = None,
+) -> da.Array:
     """Gradient with respect to logsumexp's input: ``dx_i = dy * exp(x_i) / sum_j exp(x_j)``.
 
     As `cusoftmax.logsumexp_vjp`, for rows along one axis, of any chunks.
@@ -319,6 +393,8 @@ def logsumexp_vjp(x: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
         differ.
     axis : int
         The axis of the rows.
+    scale, mask, bias
+        As for `softmax`.
 
     Returns
     -------
@@ -338,7 +414,7 @@ def logsumexp_vjp(x: da.Array, dy: da.Array, axis: int = -1) -> da.Array:
     >>> cusoftmax.dask.logsumexp_vjp(x, dy).compute().round(4)
     array([[0.1025, 0.7573, 0.1025, 0.0377]])
     """
-    return _run("logsumexp_vjp", {"x": x, "dy": dy}, axis)
+    return _run("logsumexp_vjp", {"x": x, "dy": dy}, axis, scale=scale, mask=mask, bias=bias)
 
 
 def softmax_hvp(y: da.Array, dy: da.Array, v: da.Array, axis: int = -1) -> da.Array:
@@ -419,7 +495,14 @@ def softmax_vjp_vjp(
 
 
 def softmax_value_and_vjp(
-    x: da.Array, dy: da.Array, axis: int = -1, dtype: DTypeLike | None = None
+    x: da.Array,
+    dy: da.Array,
+    axis: int = -1,
+    dtype: DTypeLike | None = None,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+    bias: da.Array | None = None,
 ) -> tuple[da.Array, da.Array]:
     """Softmax, and the gradient with respect to its input: ``dx = y * (dy - sum_j y_j dy_j)``.
 
@@ -436,6 +519,8 @@ def softmax_value_and_vjp(
         The axis of the rows.
     dtype : dtype, optional
         Float dtype of both results, by default the wider of the inputs'.
+    scale, mask, bias
+        As for `softmax`.
 
     Returns
     -------
@@ -459,11 +544,19 @@ def softmax_value_and_vjp(
     >>> dx.compute()
     array([[ 0.25, -0.25]])
     """
-    return _run("softmax_value_and_vjp", {"x": x, "dy": dy}, axis, dtype)  # type: ignore[no-any-return]
+    logits: dict[str, Any] = {"scale": scale, "mask": mask, "bias": bias}
+    return _run("softmax_value_and_vjp", {"x": x, "dy": dy}, axis, dtype, **logits)  # type: ignore[no-any-return]
 
 
 def softmax_value_and_jvp(
-    x: da.Array, xt: da.Array, axis: int = -1, dtype: DTypeLike | None = None
+    x: da.Array,
+    xt: da.Array,
+    axis: int = -1,
+    dtype: DTypeLike | None = None,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+    bias: da.Array | None = None,
 ) -> tuple[da.Array, da.Array]:
     """Softmax, and its change along one of its input: ``dyt = y * (xt - sum_j y_j xt_j)``.
 
@@ -477,6 +570,8 @@ def softmax_value_and_jvp(
         The change of `x`, of its shape. Chunks and dtypes may differ.
     axis, dtype
         As for `softmax_value_and_vjp`.
+    scale, mask, bias
+        As for `softmax`.
 
     Returns
     -------
@@ -496,11 +591,19 @@ def softmax_value_and_jvp(
     >>> dyt.compute()
     array([[ 0.25, -0.25]])
     """
-    return _run("softmax_value_and_jvp", {"x": x, "xt": xt}, axis, dtype)  # type: ignore[no-any-return]
+    logits: dict[str, Any] = {"scale": scale, "mask": mask, "bias": bias}
+    return _run("softmax_value_and_jvp", {"x": x, "xt": xt}, axis, dtype, **logits)  # type: ignore[no-any-return]
 
 
 def log_softmax_value_and_vjp(
-    x: da.Array, dy: da.Array, axis: int = -1, dtype: DTypeLike | None = None
+    x: da.Array,
+    dy: da.Array,
+    axis: int = -1,
+    dtype: DTypeLike | None = None,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+    bias: da.Array | None = None,
 ) -> tuple[da.Array, da.Array]:
     """log_softmax, and the gradient with respect to its input: ``dy - exp(logy) * sum_j dy_j``.
 
@@ -515,6 +618,8 @@ def log_softmax_value_and_vjp(
         dtypes may differ.
     axis, dtype
         As for `softmax_value_and_vjp`.
+    scale, mask, bias
+        As for `softmax`.
 
     Returns
     -------
@@ -534,11 +639,19 @@ def log_softmax_value_and_vjp(
     >>> dx.compute()
     array([[ 0.5, -0.5]])
     """
-    return _run("log_softmax_value_and_vjp", {"x": x, "dy": dy}, axis, dtype)  # type: ignore[no-any-return]
+    logits: dict[str, Any] = {"scale": scale, "mask": mask, "bias": bias}
+    return _run("log_softmax_value_and_vjp", {"x": x, "dy": dy}, axis, dtype, **logits)  # type: ignore[no-any-return]
 
 
 def log_softmax_value_and_jvp(
-    x: da.Array, xt: da.Array, axis: int = -1, dtype: DTypeLike | None = None
+    x: da.Array,
+    xt: da.Array,
+    axis: int = -1,
+    dtype: DTypeLike | None = None,
+    *,
+    scale: float | None = None,
+    mask: da.Array | None = None,
+    bias: da.Array | None = None,
 ) -> tuple[da.Array, da.Array]:
     """log_softmax, and its change along one of its input: ``xt - sum_j exp(logy_j) xt_j``.
 
@@ -552,6 +665,8 @@ def log_softmax_value_and_jvp(
         The change of `x`, of its shape. Chunks and dtypes may differ.
     axis, dtype
         As for `softmax_value_and_vjp`.
+    scale, mask, bias
+        As for `softmax`.
 
     Returns
     -------
@@ -571,7 +686,8 @@ def log_softmax_value_and_jvp(
     >>> dlogy.compute()
     array([[ 0.5, -0.5]])
     """
-    return _run("log_softmax_value_and_jvp", {"x": x, "xt": xt}, axis, dtype)  # type: ignore[no-any-return]
+    logits: dict[str, Any] = {"scale": scale, "mask": mask, "bias": bias}
+    return _run("log_softmax_value_and_jvp", {"x": x, "xt": xt}, axis, dtype, **logits)  # type: ignore[no-any-return]
 
 
 def topk_softmax(
@@ -798,12 +914,19 @@ def _run(
     axis: Any,
     dtype: Any = None,
     options: tuple[tuple[str, Any], ...] = (),
+    scale: Any = None,
+    mask: Any = None,
+    bias: Any = None,
 ) -> Any:
     """Return the results of a function that is no loss."""
     operation = find(op)
-    dtypes = _dtypes(op, inputs, dict.fromkeys(inputs, INPUTS))
     takes = tuple(ELEMENT if operation.along_rows(i) else ROW for i in range(len(inputs)))
-    axis, length = _checked_shapes(op, inputs, takes, axis)
+    more = {name: array for name, array in (("mask", mask), ("bias", bias)) if array is not None}
+    accepted = dict.fromkeys((*inputs, *more), INPUTS) | {"mask": ("bool",)}
+    dtypes = _dtypes(op, inputs | more, accepted)
+    axis, length = _checked_shapes(op, inputs, takes, axis, more)
+    if scale is not None and accepted_number(op, "scale", scale) != 1:
+        options += (("scale", scale),)
     shape = next(iter(inputs.values())).shape
     if op == "topk_softmax":
         _, (k,) = selection_of(op, *dict(options).values())
@@ -822,7 +945,10 @@ def _run(
     first = len(operation.read)
     results = [operation.fixed_dtype(first + i) or wanted for i in range(len(gives))]
     batch = shape[:axis] + shape[axis + 1 :] if op == "sample" else ()
-    return _built(Task(op, axis, length, takes, dtypes, gives, options, batch), inputs, results)
+    inputs = inputs | {name: da.broadcast_to(array, shape) for name, array in more.items()}
+    takes += (ELEMENT,) * len(more)
+    task = Task(op, axis, length, takes, dtypes, gives, options, tuple(more), batch)
+    return _built(task, inputs, results)
 
 
 def _loss(
@@ -851,7 +977,8 @@ def _loss(
     if op == "cross_entropy":
         gives = (ROW, ELEMENT) if grad else (ROW,)
         options += (("grad", grad),)
-    task = Task(op, axis, length, takes, dtypes, gives, options)
+    named = ("weight",) if weight is not None else ()
+    task = Task(op, axis, length, takes, dtypes, gives, options, named)
     return _built(task, inputs, [result] * len(gives))
 
 
@@ -905,10 +1032,18 @@ def _library(caller: str, name: str, array: Any) -> str:
 
 
 def _checked_shapes(
-    caller: str, inputs: dict[str, Any], takes: tuple[str, ...], axis: Any
+    caller: str,
+    inputs: dict[str, Any],
+    takes: tuple[str, ...],
+    axis: Any,
+    more: dict[str, Any] | None = None,
 ) -> tuple[int, int]:
-    """Return the axis of the rows, and their length; refuse shapes that do not fit."""
-    for name, array in inputs.items():
+    """Return the axis of the rows, and their length; refuse shapes that do not fit.
+
+    `more` are arrays that broadcast to the shape of the first.
+    """
+    more = more or {}
+    for name, array in (inputs | more).items():
         if any(isnan(size) for size in array.shape):
             raise ValueError(
                 f"{caller}: {name} has chunks of unknown size; call {name}.compute_chunk_sizes()"
@@ -926,4 +1061,10 @@ def _checked_shapes(
     for (name, array), kind in zip(inputs.items(), takes, strict=True):
         holds = "one value for each " + ("class" if kind == CLASS else "row")
         check_shape(caller, name, array.shape, first, shape, expected[kind], holds)
+    for name, array in more.items():
+        pairs = zip(array.shape[::-1], shape[::-1], strict=False)
+        if array.ndim > len(shape) or any(own not in (1, size) for own, size in pairs):
+            raise ValueError(
+                f"{caller}: {name} has shape {array.shape}; give one that broadcasts to {shape}"
+            )
     return along, int(shape[along])

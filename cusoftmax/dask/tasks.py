@@ -37,13 +37,15 @@ class Task:
     axis, length : int
         The axis of the rows, and their length.
     takes : tuple of str
-        For each block that a task gets: `ELEMENT`, `ROW` or, for the last one, `CLASS`.
+        For each block that a task gets: `ELEMENT`, `ROW` or `CLASS`.
     dtypes : tuple of str
         Their dtypes.
     gives : tuple of str
         `ELEMENT`, `ROW` or `SELECTED` for each result.
     options : tuple of pairs
         What is passed by name.
+    named : tuple of str
+        The names by which the last blocks are passed, as ``weight`` or ``mask``.
     batch, starts : tuple of int
         Of a function to which it matters which rows of all a block has: the sizes of the array in
         its dimensions but `axis`, and where the block begins there.
@@ -56,6 +58,7 @@ class Task:
     dtypes: tuple[str, ...]
     gives: tuple[str, ...]
     options: tuple[tuple[str, Any], ...] = ()
+    named: tuple[str, ...] = ()
     batch: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
 
@@ -74,8 +77,8 @@ class Task:
         if self.draws:  # `cusoftmax.sample` takes its rows to be all there are
             return self.values(self.partial(0, *blocks))
         place = _Place(self.op, blocks[0])
-        inputs, weight = self._lent(place, blocks)
-        options = dict(self.options) | weight
+        inputs, more = self._lent(place, blocks)
+        options = dict(self.options) | more
         if self.op == "cross_entropy":
             options["reduction"] = "none"
         return self._back(place, getattr(cs, self.op)(*inputs, axis=-1, **options), self.gives)
@@ -83,8 +86,8 @@ class Task:
     def partial(self, offset: int, *blocks: Any) -> nodes.Nodes:
         """Return the nodes of a piece of each row."""
         place = _Place(self.op, blocks[0])
-        (x, *others), weight = self._lent(place, blocks)
-        options = dict(self.options) | weight
+        (x, *others), more = self._lent(place, blocks)
+        options = dict(self.options) | more
         options |= {"offset": offset, "length": self.length}
         if not self.draws:
             made = nodes.partial(x, self.op, *others, **options)
@@ -106,9 +109,9 @@ class Task:
     def apply(self, offset: int, whole: nodes.Nodes, *blocks: Any) -> Any:
         """Return the results of a piece that have a value for each element."""
         place = _Place(self.op, blocks[0])
-        (x, *others), weight = self._lent(place, blocks)
+        (x, *others), more = self._lent(place, blocks)
         node = replace(whole, array=place.lent(whole.array))
-        made = nodes.apply(x, node, *others, offset=offset, **weight)
+        made = nodes.apply(x, node, *others, offset=offset, **more)
         return self._back(place, *self._some(made, of_elements=True))
 
     def values(self, whole: nodes.Nodes, *blocks: Any) -> Any:
@@ -122,12 +125,12 @@ class Task:
                 inputs.append(arrays.empty((*batch, 0), as_dtype(self.op, dtype)))
             else:
                 inputs.append(place.lent(next(given)))
-        weight = {"weight": inputs.pop()} if CLASS in self.takes else {}
-        made = nodes.apply(inputs[0], node, *inputs[1:], offset=0, **weight)
+        (x, *others), more = self._apart(inputs)
+        made = nodes.apply(x, node, *others, offset=0, **more)
         return self._back(place, *self._some(made, of_elements=False))
 
     def _lent(self, place: _Place, blocks: tuple[Any, ...]) -> tuple[list[Array], dict[str, Array]]:
-        """Return blocks on the device, their rows along the last axis, and the weight by name."""
+        """Return blocks on the device, their rows along the last axis, and some by name."""
         for block, dtype in zip(blocks, self.dtypes, strict=True):
             if block.dtype.name != dtype:
                 raise TypeError(
@@ -138,8 +141,12 @@ class Task:
             place.lent(np.moveaxis(block, self.axis, -1) if takes == ELEMENT else block)
             for takes, block in zip(self.takes, blocks, strict=True)
         ]
-        weight = {"weight": lent.pop()} if CLASS in self.takes else {}
-        return lent, weight
+        return self._apart(lent)
+
+    def _apart(self, inputs: list[Array]) -> tuple[list[Array], dict[str, Array]]:
+        """Return those that are passed by place, and those by name."""
+        count = len(inputs) - len(self.named)
+        return inputs[:count], dict(zip(self.named, inputs[count:], strict=True))
 
     def _runs(self, sizes: tuple[int, ...]) -> Iterator[tuple[Any, int]]:
         """Yield the parts of a block whose rows follow one another, and their first numbers."""

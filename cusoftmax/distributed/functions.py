@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cusoftmax.functions._types import AnyArray, ArrayT
 
+
 _Result = TypeVar("_Result")
 
 
@@ -32,6 +33,11 @@ def softmax(
     axis: int = -1,
     dtype: DTypeLike | None = None,
     out: AnyArray | None = None,
+    *,
+    scale: float | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
+    causal: bool = False,
 ) -> ArrayT:
     """Softmax of rows that are divided among ranks: ``y_i = exp(x_i) / sum_j exp(x_j)``.
 
@@ -52,6 +58,10 @@ def softmax(
         for integers and bool.
     out : array, optional
         Where to write the result: of the shape of `x`, and of a float dtype. It may be `x` itself.
+    scale, mask, bias, causal
+        As in `cusoftmax.softmax`; `scale` and `causal` are the same on all ranks. `mask` and `bias`
+        are this rank's slices, or broadcast to the shape of `x`. `causal` counts the elements of
+        whole rows, from rank 0 on.
 
     Returns
     -------
@@ -87,7 +97,9 @@ def softmax(
     >>> distributed.softmax(cupy.asarray([[2.0, 4.0, 2.0, 1.0]]), ranks).round(4)
     array([[0.1025, 0.7573, 0.1025, 0.0377]])
     """
-    return _run("softmax", ranks, x, (), axis, out, dtype)  # type: ignore[no-any-return]
+    more, options = {"bias": bias, "mask": mask}, {"scale": scale, "causal": causal}
+    result = _run("softmax", ranks, x, (), axis, out, dtype, more, options)
+    return result  # type: ignore[no-any-return]
 
 
 def log_softmax(
@@ -96,6 +108,11 @@ def log_softmax(
     axis: int = -1,
     dtype: DTypeLike | None = None,
     out: AnyArray | None = None,
+    *,
+    scale: float | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
+    causal: bool = False,
 ) -> ArrayT:
     """Logarithm of softmax of rows among ranks: ``y_i = x_i - log(sum_j exp(x_j))``.
 
@@ -103,7 +120,7 @@ def log_softmax(
 
     Parameters
     ----------
-    x, ranks, axis, dtype, out
+    x, ranks, axis, dtype, out, scale, mask, bias, causal
         As in `softmax`.
 
     Returns
@@ -124,7 +141,9 @@ def log_softmax(
     >>> distributed.log_softmax(x, distributed.Ranks(None, 4)).round(4)
     array([[-2.278, -0.278, -2.278, -3.278]])
     """
-    return _run("log_softmax", ranks, x, (), axis, out, dtype)  # type: ignore[no-any-return]
+    more, options = {"bias": bias, "mask": mask}, {"scale": scale, "causal": causal}
+    result = _run("log_softmax", ranks, x, (), axis, out, dtype, more, options)
+    return result  # type: ignore[no-any-return]
 
 
 def logsumexp(
@@ -133,6 +152,11 @@ def logsumexp(
     axis: int = -1,
     dtype: DTypeLike | None = None,
     out: AnyArray | None = None,
+    *,
+    scale: float | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
+    causal: bool = False,
 ) -> ArrayT:
     """Logarithm of the sum of exponentials of rows among ranks: ``log(sum_j exp(x_j))``.
 
@@ -144,6 +168,8 @@ def logsumexp(
         As in `softmax`.
     out : array, optional
         Where to write the result: of the shape of `x` without the axis, and of a float dtype.
+    scale, mask, bias, causal
+        As in `softmax`.
 
     Returns
     -------
@@ -164,11 +190,21 @@ def logsumexp(
     >>> distributed.logsumexp(x, distributed.Ranks(None, 4)).round(4)
     array([4.278])
     """
-    return _run("logsumexp", ranks, x, (), axis, out, dtype)  # type: ignore[no-any-return]
+    more, options = {"bias": bias, "mask": mask}, {"scale": scale, "causal": causal}
+    result = _run("logsumexp", ranks, x, (), axis, out, dtype, more, options)
+    return result  # type: ignore[no-any-return]
 
 
 def softmax_vjp(
-    y: ArrayT, dy: AnyArray, ranks: Ranks, axis: int = -1, out: AnyArray | None = None
+    y: ArrayT,
+    dy: AnyArray,
+    ranks: Ranks,
+    axis: int = -1,
+    out: AnyArray | None = None,
+    *,
+    scale: float | None = None,
+    mask: AnyArray | None = None,
+    causal: bool = False,
 ) -> ArrayT:
     """Gradient with respect to softmax's input: ``dx_i = y_i * (dy_i - sum_j y_j dy_j)``.
 
@@ -183,6 +219,8 @@ def softmax_vjp(
         As in `softmax`.
     out : array, optional
         Where to write the result: of the shape of `y`, and of a float dtype. It may be `y` or `dy`.
+    scale, mask, causal
+        As in `softmax`.
 
     Returns
     -------
@@ -203,11 +241,21 @@ def softmax_vjp(
     >>> distributed.softmax_vjp(y, dy, distributed.Ranks(None, 2))
     array([[ 0.1875, -0.1875]])
     """
-    return _run("softmax_vjp", ranks, y, (dy,), axis, out)  # type: ignore[no-any-return]
+    more, options = {"mask": mask}, {"scale": scale, "causal": causal}
+    result = _run("softmax_vjp", ranks, y, (dy,), axis, out, None, more, options)
+    return result  # type: ignore[no-any-return]
 
 
 def log_softmax_vjp(
-    logy: ArrayT, dy: AnyArray, ranks: Ranks, axis: int = -1, out: AnyArray | None = None
+    logy: ArrayT,
+    dy: AnyArray,
+    ranks: Ranks,
+    axis: int = -1,
+    out: AnyArray | None = None,
+    *,
+    scale: float | None = None,
+    mask: AnyArray | None = None,
+    causal: bool = False,
 ) -> ArrayT:
     """Gradient with respect to log_softmax's input: ``dx_i = dy_i - exp(logy_i) * sum_j dy_j``.
 
@@ -218,7 +266,7 @@ def log_softmax_vjp(
     logy, dy : array
         This rank's slices of the result of log_softmax and of the gradient with respect to it: of
         one shape, with ``ranks.size`` elements along `axis`. Their dtypes may differ.
-    ranks, axis, out
+    ranks, axis, out, scale, mask, causal
         As in `softmax_vjp`.
 
     Returns
@@ -240,11 +288,22 @@ def log_softmax_vjp(
     >>> distributed.log_softmax_vjp(logy, dy, distributed.Ranks(None, 1))
     array([[0.]])
     """
-    return _run("log_softmax_vjp", ranks, logy, (dy,), axis, out)  # type: ignore[no-any-return]
+    more, options = {"mask": mask}, {"scale": scale, "causal": causal}
+    result = _run("log_softmax_vjp", ranks, logy, (dy,), axis, out, None, more, options)
+    return result  # type: ignore[no-any-return]
 
 
 def logsumexp_vjp(
-    x: ArrayT, dy: AnyArray, ranks: Ranks, axis: int = -1, out: AnyArray | None = None
+    x: ArrayT,
+    dy: AnyArray,
+    ranks: Ranks,
+    axis: int = -1,
+    out: AnyArray | None = None,
+    *,
+    scale: float | None = None,
+    mask: AnyArray | None = None,
+    bias: AnyArray | None = None,
+    causal: bool = False,
 ) -> ArrayT:
     """Gradient with respect to logsumexp's input: ``dx_i = dy * exp(x_i) / sum_j exp(x_j)``.
 
@@ -257,7 +316,7 @@ def logsumexp_vjp(
     dy : array
         The gradient with respect to each row's logsumexp, whole on all ranks: of the shape of `x`
         without the axis. Its dtype may differ.
-    ranks, axis, out
+    ranks, axis, out, scale, mask, bias, causal
         As in `softmax`.
 
     Returns
@@ -279,7 +338,9 @@ def logsumexp_vjp(
     >>> distributed.logsumexp_vjp(x, dy, distributed.Ranks(None, 4)).round(4)
     array([[1.0249, 7.5731, 1.0249, 0.377 ]])
     """
-    return _run("logsumexp_vjp", ranks, x, (dy,), axis, out)  # type: ignore[no-any-return]
+    more, options = {"bias": bias, "mask": mask}, {"scale": scale, "causal": causal}
+    result = _run("logsumexp_vjp", ranks, x, (dy,), axis, out, None, more, options)
+    return result  # type: ignore[no-any-return]
 
 
 def cross_entropy(
@@ -361,7 +422,8 @@ def cross_entropy(
         "softcap": softcap,
         "grad": grad,
     }
-    return _run("cross_entropy", ranks, logits, (target,), axis, out, None, weight, options)
+    more = {"weight": weight}
+    return _run("cross_entropy", ranks, logits, (target,), axis, out, None, more, options)
 
 
 def cross_entropy_vjp(
@@ -418,8 +480,8 @@ def cross_entropy_vjp(
         "z_loss": z_loss,
         "softcap": softcap,
     }
-    others = (target, dloss)
-    result = _run("cross_entropy_vjp", ranks, logits, others, axis, out, None, weight, options)
+    others, more = (target, dloss), {"weight": weight}
+    result = _run("cross_entropy_vjp", ranks, logits, others, axis, out, None, more, options)
     return result  # type: ignore[no-any-return]
 
 
@@ -479,7 +541,7 @@ def topk_softmax(
     (array([[0.7573, 0.1025]]), array([[1, 0]]))
     """
     options = {"k": k, "normalise": normalise}
-    result = _run("topk_softmax", ranks, x, (), axis, out, dtype, None, options)
+    result = _run("topk_softmax", ranks, x, (), axis, out, dtype, options=options)
     return result  # type: ignore[no-any-return]
 
 
@@ -532,7 +594,7 @@ def sample(
     array([3, 2, 0, 1, 1])
     """
     options = {"seed": seed, "temperature": temperature}
-    return _run("sample", ranks, x, (), axis, out, None, None, options)  # type: ignore[no-any-return]
+    return _run("sample", ranks, x, (), axis, out, options=options)  # type: ignore[no-any-return]
 
 
 def _run(
@@ -543,17 +605,19 @@ def _run(
     axis: Any,
     out: Any,
     dtype: Any = None,
-    weight: Any = None,
+    more: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Any:
-    """Call a function on this rank, together with the others."""
+    """Call a function on this rank, together with the others; `more` are arrays, or None."""
     if not isinstance(ranks, Ranks):
         raise wrong_kind(op, "ranks", ranks, "the Ranks of a communicator")
+
+    more = more or {}
 
     def own() -> tuple[tuple[nodes.Nodes, Gather], str]:
         _check_size(op, ranks, x, axis)
         wanted = dtype
-        if dtype is None and (options is None or op == "topk_softmax"):
+        if dtype is None and not op.startswith("cross_entropy") and op != "sample":
             wanted = getattr(out[0] if isinstance(out, tuple) and out else out, "dtype", None)
         made = nodes.partial(
             x,
@@ -563,7 +627,7 @@ def _run(
             length=ranks.length,
             axis=axis,
             dtype=wanted if isinstance(wanted, np.dtype) else dtype,
-            weight=weight,
+            **more,
             **(options or {}),
         )
         _check_out(op, made, x, out)
@@ -574,8 +638,8 @@ def _run(
     whole = made
     if ranks.count > 1:
         whole = _folded(made, gather)
-    place = {"offset": ranks.offset, "weight": weight, "out": out}
-    return _named(op, lambda: nodes.apply(x, whole, *others, **place))
+    place = {"offset": ranks.offset, "out": out}
+    return _named(op, lambda: nodes.apply(x, whole, *others, **place, **more))
 
 
 def _named(op: str, call: Callable[[], _Result]) -> _Result:

@@ -12,7 +12,7 @@ from cusoftmax.functions.selection import selection_of
 from cusoftmax.nodes import OPERATIONS
 from cusoftmax.operations.dtypes import INPUTS
 from cusoftmax.operations.lookup import find
-from cusoftmax.operations.options import cross_entropy_name, piece_of
+from cusoftmax.operations.options import cross_entropy_name, logits_name, piece_of
 from cusoftmax.planning.checks import (
     Array,
     accepted_name,
@@ -261,6 +261,8 @@ def gathered_bytes(
     smooth: bool = False,
     k: int | None = None,
     normalise: Literal["row", "topk"] = "row",
+    scaled: bool = False,
+    biased: bool = False,
     padded: bool = False,
 ) -> int:
     """Return the bytes of the nodes that every rank has after a call's all-gather.
@@ -284,6 +286,8 @@ def gathered_bytes(
         whether labels are smoothed.
     k, normalise
         Of topk_softmax, which `k` is required for.
+    scaled, biased : bool
+        Whether the call has a `scale` other than 1, and a `bias`.
     padded : bool
         Whether each rank sends as many nodes as the one with the most, as with NCCL.
 
@@ -325,7 +329,9 @@ def gathered_bytes(
     if op == "topk_softmax":
         kernel, (selected,) = selection_of(caller, k, normalise)
         check_selection(caller, selected, (sum(slice_sizes),), (0,))
-    kernel = piece_of(kernel)
+    chosen = {"scaled": scaled, "biased": biased}
+    features = [key for key, value in chosen.items() if plain_bool(caller, key, value)]
+    kernel = piece_of(logits_name(kernel, features))
     operation = find(kernel)
     operands = operation.read + operation.written
     dtypes = tuple(

@@ -10,8 +10,10 @@ from cusoftmax.streaming.functions import (
     cross_entropy,
     log_softmax,
     logsumexp,
+    sample,
     softmax,
     softmax_vjp,
+    topk_softmax,
 )
 from cusoftmax.streaming.pipeline import BlockError, Interrupted
 
@@ -21,6 +23,8 @@ __all__ = [
     "cross_entropy",
     "log_softmax",
     "logsumexp",
+    "sample",
     "softmax",
     "softmax_vjp",
+    "topk_softmax",
 ]

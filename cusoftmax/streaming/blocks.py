@@ -58,6 +58,11 @@ class Blocks:
         end = min(self.batch[d - 1], (cut + 1) * step)
         return (*(slice(int(i), int(i) + 1) for i in places), slice(cut * step, end), *inner)
 
+    def first_row(self, number: int) -> int:
+        """Return the number of a block's first row, in C order."""
+        starts = [place.start for place in self[number]]
+        return int(np.ravel_multi_index(starts, self.batch)) if starts else 0
+
 
 class Slot:
     """A place for a block: on the device, and for its copies in pinned memory of the host."""

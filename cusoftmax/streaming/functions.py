@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cusoftmax.operations.dtypes import FLOATS, INDICES, INPUTS, compute_dtype, output_dtype
 from cusoftmax.operations.options import cross_entropy_name
-from cusoftmax.planning.checks import as_dtype, check_shape, described, plain_bool
-from cusoftmax.streaming.job import Job, checked, rows_of, target_of
+from cusoftmax.planning.checks import (
+    as_dtype,
+    check_choice,
+    check_selection,
+    check_shape,
+    described,
+    float_name,
+    plain_bool,
+)
+from cusoftmax.streaming.job import Job, checked, rows_of, target_of, transformed
 from cusoftmax.streaming.pipeline import run
 
 if TYPE_CHECKING:
@@ -20,6 +28,9 @@ def softmax(
     axis: int = -1,
     dtype: DTypeLike | None = None,
     *,
+    scale: float | None = None,
+    mask: Any = None,
+    bias: Any = None,
     device_bytes: int | None = None,
     progress: bool = True,
     resume: int = 0,
@@ -41,6 +52,10 @@ def softmax(
     dtype : dtype, optional
         Dtype of the result, by default that of `out` or, without `out`, that of `source`, and
         float64 for integers and bool.
+    scale : float, optional
+        As in `cusoftmax.softmax`.
+    mask, bias : array of the host, optional
+        As in `cusoftmax.softmax`: of the shape of `source`, or one that broadcasts to it.
     device_bytes : int, optional
         The most memory that is taken on the device. As many bytes or fewer are pinned on the host.
         By default half of what is free, and at most 256 MiB.
@@ -82,7 +97,8 @@ def softmax(
     >>> cusoftmax.streaming.softmax(x).round(4)
     array([[0.1025, 0.7573, 0.1025, 0.0377]])
     """
-    job = Job.of_one("softmax", source, out, axis, dtype)
+    logits = {"scale": scale, "mask": mask, "bias": bias}
+    job = Job.of_one("softmax", source, out, axis, dtype, **logits)
     return run(job, device_bytes, progress, resume)
 
 
@@ -92,6 +108,9 @@ def log_softmax(
     axis: int = -1,
     dtype: DTypeLike | None = None,
     *,
+    scale: float | None = None,
+    mask: Any = None,
+    bias: Any = None,
     device_bytes: int | None = None,
     progress: bool = True,
     resume: int = 0,
@@ -102,7 +121,7 @@ def log_softmax(
 
     Parameters
     ----------
-    source, out, axis, dtype, device_bytes, progress, resume
+    source, out, axis, dtype, scale, mask, bias, device_bytes, progress, resume
         As in `softmax`.
 
     Returns
@@ -121,7 +140,8 @@ def log_softmax(
     >>> cusoftmax.streaming.log_softmax(numpy.array([[2.0, 4.0, 2.0, 1.0]])).round(4)
     array([[-2.278, -0.278, -2.278, -3.278]])
     """
-    job = Job.of_one("log_softmax", source, out, axis, dtype)
+    logits = {"scale": scale, "mask": mask, "bias": bias}
+    job = Job.of_one("log_softmax", source, out, axis, dtype, **logits)
     return run(job, device_bytes, progress, resume)
 
 
@@ -131,6 +151,9 @@ def logsumexp(
     axis: int = -1,
     dtype: DTypeLike | None = None,
     *,
+    scale: float | None = None,
+    mask: Any = None,
+    bias: Any = None,
     device_bytes: int | None = None,
     progress: bool = True,
     resume: int = 0,
@@ -145,7 +168,7 @@ def logsumexp(
         As in `softmax`.
     out : array of the host, optional
         What takes results by slices: the shape of `source` without the axis, and a float dtype.
-    axis, dtype, device_bytes, progress, resume
+    axis, dtype, scale, mask, bias, device_bytes, progress, resume
         As in `softmax`.
 
     Returns
@@ -169,7 +192,8 @@ def logsumexp(
     >>> cusoftmax.streaming.logsumexp(numpy.array([[2.0, 4.0, 2.0, 1.0]])).round(4)
     array([4.278])
     """
-    job = Job.of_one("logsumexp", source, out, axis, dtype)
+    logits = {"scale": scale, "mask": mask, "bias": bias}
+    job = Job.of_one("logsumexp", source, out, axis, dtype, **logits)
     return run(job, device_bytes, progress, resume)
 
 
@@ -179,6 +203,8 @@ def softmax_vjp(
     out: Any = None,
     axis: int = -1,
     *,
+    scale: float | None = None,
+    mask: Any = None,
     device_bytes: int | None = None,
     progress: bool = True,
     resume: int = 0,
@@ -195,7 +221,7 @@ def softmax_vjp(
     out : array of the host, optional
         What takes results by slices: the same shape, and the dtype of the result. It shares
         no memory with `y` or `dy`.
-    axis, device_bytes, progress, resume
+    axis, scale, mask, device_bytes, progress, resume
         As in `softmax`.
 
     Returns
@@ -221,7 +247,9 @@ def softmax_vjp(
     shape, axis = rows_of(op, "y", sources[0], axis)
     check_shape(op, "dy", tuple(dy.shape), "y", shape, shape)
     wide = as_dtype(op, output_dtype([side.dtype.name for side in sources]))
-    job = Job(op, op, shape, axis, sources, [target_of(op, "out", out, shape, wide, True)])
+    kernel, options, beside = transformed(op, shape, scale, mask)
+    targets = [target_of(op, "out", out, shape, wide, True)]
+    job = Job(op, kernel, shape, axis, sources, targets, options, beside)
     return run(job, device_bytes, progress, resume)
 
 
@@ -302,12 +330,10 @@ def cross_entropy(
         table = checked(op, "weight", weight, tuple(FLOATS))
         check_shape(op, "weight", tuple(weight.shape), "logits", shape, (shape[axis],))
     wide = as_dtype(op, output_dtype([first.dtype.name]))
-    given = (None, None) if out is None else out if grad else (out,)
-    if not isinstance(given, tuple) or (grad and len(given) != 2):
-        raise TypeError(f"{op}: out={described(out)}; with grad=True give two: losses, gradient")
-    targets = [target_of(op, "out[0]" if grad else "out", given[0], of_rows, wide, False)]
+    losses, gradient = _two(op, out, "losses, gradient") if grad else (out, None)
+    targets = [target_of(op, "out[0]" if grad else "out", losses, of_rows, wide, False)]
     if grad:
-        targets.append(target_of(op, "out[1]", given[1], shape, wide, True))
+        targets.append(target_of(op, "out[1]", gradient, shape, wide, True))
     options = {
         "ignore_index": ignore_index,
         "label_smoothing": label_smoothing,
@@ -330,3 +356,160 @@ def cross_entropy(
     )
     job = Job(op, kernel, shape, axis, [first, second], targets, options, weight=table)
     return run(job, device_bytes, progress, resume)
+
+
+def topk_softmax(
+    source: Any,
+    k: int,
+    out: Any = None,
+    axis: int = -1,
+    *,
+    normalise: Literal["row", "topk"] = "row",
+    dtype: DTypeLike | None = None,
+    device_bytes: int | None = None,
+    progress: bool = True,
+    resume: int = 0,
+) -> Any:
+    """The `k` largest probabilities of rows of the host, and their indices.
+
+    ``y_i = exp(x_i) / sum_j exp(x_j)`` for the `k` largest ``x_i``: as `cusoftmax.topk_softmax`, in
+    blocks.
+
+    Parameters
+    ----------
+    source : array of the host
+        As in `softmax`.
+    k : int
+        How many to select: from 1 to 64, and at most the length of a row.
+    out : two arrays of the host, optional
+        What takes values and indices by slices: of the results' shape, of a float dtype and int64.
+    axis : int
+        The axis of the rows.
+    normalise : {"row", "topk"}
+        Whether the sum is over all of the row or over the `k` that are selected.
+    dtype : dtype, optional
+        Dtype of the values, by default that of ``out[0]`` or, without `out`, that of `source`, and
+        float64 for integers and bool.
+    device_bytes, progress, resume
+        As in `softmax`.
+
+    Returns
+    -------
+    values, indices : array of the host
+        Those of `out` or, if it was not given, arrays of NumPy: of the shape of `source` but with
+        `k` elements along `axis`, in descending order of the values.
+
+    Raises
+    ------
+    TypeError, ValueError, BlockError
+        As in `softmax`; and if `k` or `normalise` is not one of those above.
+
+    Notes
+    -----
+    Each row is read once, however long.
+
+    Examples
+    --------
+    >>> import numpy, cusoftmax.streaming
+    >>> x = numpy.array([[2.0, 4.0, 2.0, 1.0]])
+    >>> values, indices = cusoftmax.streaming.topk_softmax(x, 2)
+    >>> values.round(4), indices
+    (array([[0.7573, 0.1025]]), array([[1, 0]]))
+    """
+    from cusoftmax.functions.selection import selection_of
+
+    op = "topk_softmax"
+    side = checked(op, "source", source, INPUTS)
+    shape, axis = rows_of(op, "source", side, axis)
+    kernel, numbers = selection_of(op, k, normalise)
+    check_selection(op, *numbers, shape, (axis,))
+    k = int(k)
+    values, indices = _two(op, out, "values, indices")
+    if dtype is not None:
+        wide = as_dtype(op, dtype)
+    elif values is not None:
+        wide = checked(op, "out[0]", values, tuple(FLOATS)).dtype
+    else:
+        wide = as_dtype(op, output_dtype([side.dtype.name]))
+    float_name(op, "dtype=", wide)
+    has = (*shape[:axis], k, *shape[axis + 1 :])
+    targets = [
+        target_of(op, "out[0]", values, has, wide, False, k),
+        target_of(op, "out[1]", indices, has, as_dtype(op, "int64"), False, k),
+    ]
+    options = {"k": k, "normalise": normalise}
+    job = Job(op, kernel, shape, axis, [side], targets, options, dtype=wide)
+    return run(job, device_bytes, progress, resume)
+
+
+def sample(
+    source: Any,
+    out: Any = None,
+    axis: int = -1,
+    *,
+    seed: int,
+    temperature: float = 1.0,
+    device_bytes: int | None = None,
+    progress: bool = True,
+    resume: int = 0,
+) -> Any:
+    """One draw from ``softmax(x / temperature)`` for each row of the host, an index.
+
+    As `cusoftmax.sample`, in blocks: the draws of a seed are those of contiguous rows.
+
+    Parameters
+    ----------
+    source : array of the host
+        As in `softmax`.
+    out : array of the host, optional
+        What takes the draws by slices: the shape of `source` without the axis, and int64.
+    axis : int
+        The axis of the rows.
+    seed, temperature
+        As in `cusoftmax.sample`.
+    device_bytes, progress, resume
+        As in `softmax`.
+
+    Returns
+    -------
+    array of the host
+        `out` or, if it was not given, an array of NumPy of int64, of the shape of `source` without
+        the axis. -1 for a row without a distribution.
+
+    Raises
+    ------
+    TypeError, ValueError, BlockError
+        As in `softmax`; and if `seed` or `temperature` is out of range.
+
+    Notes
+    -----
+    Each row is read once, however long.
+
+    Examples
+    --------
+    >>> import numpy, cusoftmax.streaming
+    >>> x = numpy.array([[2.0, 4.0, 2.0, 1.0]] * 5)
+    >>> cusoftmax.streaming.sample(x, seed=7)
+    array([3, 2, 0, 1, 1])
+    """
+    from cusoftmax.functions.sampling import draw_of
+
+    op = "sample"
+    side = checked(op, "source", source, INPUTS)
+    shape, axis = rows_of(op, "source", side, axis)
+    check_choice(op, shape, (axis,))
+    kernel, _ = draw_of(op, seed, temperature)
+    has = shape[:axis] + shape[axis + 1 :]
+    target = target_of(op, "out", out, has, as_dtype(op, "int64"), False)
+    options = {"seed": seed, "temperature": temperature}
+    job = Job(op, kernel, shape, axis, [side], [target], options)
+    return run(job, device_bytes, progress, resume)
+
+
+def _two(op: str, out: Any, words: str) -> tuple[Any, Any]:
+    """Return the two arrays for results, or None for each."""
+    if out is None:
+        return None, None
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(f"{op}: out={described(out)}; give two: {words}")
+    return out

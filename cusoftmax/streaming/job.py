@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -13,9 +13,10 @@ import cusoftmax as cs
 from cusoftmax import nodes
 from cusoftmax.operations.dtypes import FLOATS, INPUTS, output_dtype
 from cusoftmax.operations.lookup import find
-from cusoftmax.operations.options import piece_of
+from cusoftmax.operations.options import logits_name, piece_of
 from cusoftmax.planning.checks import (
     accepted_name,
+    accepted_number,
     as_dtype,
     float_name,
     full_name,
@@ -27,11 +28,12 @@ from cusoftmax.runtime import copies
 from cusoftmax.streaming.blocks import LEAST, NODES, SLOTS, Blocks
 
 
-@dataclass
+@dataclass(eq=False)
 class Side:
     """A source or a target: an array of the host, with a value for each element or each row.
 
-    A target that the caller did not give is lost when the call fails.
+    A target may have `selected` values for each row, along the axis of the elements. One that the
+    caller did not give is lost when the call fails.
     """
 
     name: str
@@ -39,10 +41,12 @@ class Side:
     dtype: np.dtype[Any]
     along: bool = True
     given: bool = True
+    selected: int = 0
 
     def bytes(self, rows: int, elements: int) -> int:
         """Return the device memory of a block."""
-        return copies.padded(rows * (elements if self.along else 1) * self.dtype.itemsize)
+        each = elements if self.along else self.selected or 1
+        return copies.padded(rows * each * self.dtype.itemsize)
 
 
 @dataclass
@@ -55,13 +59,14 @@ class Job:
     axis: int
     sources: list[Side]
     targets: list[Side]
-    options: dict[str, Any] | None = None  # of the loss
+    options: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, Side] = field(default_factory=dict)  # that broadcast to the shape
     dtype: Any = None  # that is asked for
     weight: Side | None = None  # of the classes, which is on the device as a whole
 
     @staticmethod
-    def of_one(op: str, source: Any, out: Any, axis: int, dtype: Any) -> Job:
-        """Return the job of a function of one array."""
+    def of_one(op: str, source: Any, out: Any, axis: int, dtype: Any, **logits: Any) -> Job:
+        """Return the job of a function of one array of logits, with a scale, a mask and a bias."""
         side = checked(op, "source", source, INPUTS)
         shape, axis = rows_of(op, "source", side, axis)
         of_elements = op != "logsumexp"
@@ -74,7 +79,8 @@ class Job:
         float_name(op, "dtype=", wanted)
         has = shape if of_elements else shape[:axis] + shape[axis + 1 :]
         target = target_of(op, "out", out, has, wanted, of_elements)
-        return Job(op, op, shape, axis, [side], [target], None, wanted)
+        kernel, options, beside = transformed(op, shape, **logits)
+        return Job(op, kernel, shape, axis, [side], [target], options, beside, wanted)
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -94,20 +100,30 @@ class Job:
 
     def slot_bytes(self, rows: int, elements: int) -> int:
         """Return the device memory of a block: what it has, its results, and its workspace."""
-        sides = sum(side.bytes(rows, elements) for side in (*self.sources, *self.targets))
-        return sides + self.node_bytes(rows, elements)
+        sides = sum(side.bytes(rows, elements) for side in (*self.read, *self.targets))
+        more = copies.padded(1) * (self.function == "sample")  # nodes twice, before their fold
+        return sides + self.node_bytes(rows, elements) + more
 
     def node_bytes(self, rows: int, elements: int) -> int:
         """Return the device memory of a node for each chunk, which no workspace exceeds."""
         op = piece_of(self.kernel)
-        sources = iter(self.sources)
-        read = [self.weight if n == "weight" else next(sources) for n in find(op).read]
+        sources, named = iter(self.sources), {"weight": self.weight, **self.beside}
+        read = [named[name] if name in named else next(sources) for name in find(op).read]
         written = self.targets[::-1]  # a loss comes before the gradient here, after it there
         dtypes = tuple(side.dtype.name for side in (*read, *written) if side)
         parts = -(-elements // chunk_of(op, dtypes)) + 1
-        return copies.padded(
-            rows * parts * node_words(op, dtypes) * node_dtype(op, dtypes).itemsize
-        )
+        words = node_words(op, dtypes, self.selected)
+        return copies.padded(rows * parts * words * node_dtype(op, dtypes).itemsize)
+
+    @property
+    def read(self) -> list[Side]:
+        """What is read in blocks."""
+        return [*self.sources, *self.beside.values()]
+
+    @property
+    def selected(self) -> int:
+        """The number of elements that are selected of each row."""
+        return int(self.options.get("k", self.function == "sample"))
 
     @property
     def weight_bytes(self) -> int:
@@ -123,19 +139,23 @@ class Job:
         nodes_of_two = 2 * (self.node_bytes(1, elements) + NODES)
         return SLOTS * self.slot_bytes(1, elements) + nodes_of_two + self.weight_bytes
 
-    def whole(self, inputs: list[Any]) -> tuple[Any, ...]:
-        """Return the results of whole rows on the device."""
-        if self.options is not None:
-            options = {"reduction": "none", **self.options}
-        else:
-            options = {} if self.dtype is None else {"dtype": self.dtype}
-        inputs, table = self._apart(inputs)
-        results = getattr(cs, self.function)(*inputs, **options, **table)
+    def whole(self, inputs: list[Any], first_row: int) -> tuple[Any, ...]:
+        """Return the results of whole rows on the device, the first of which has this number."""
+        if self.function == "sample":
+            return self.apply(inputs, self.partial(inputs, 0, first_row), 0)
+        options = dict(self.options) if self.dtype is None else self.options | {"dtype": self.dtype}
+        if self.function == "cross_entropy":
+            options["reduction"] = "none"
+        arrays, more = self._apart(inputs)
+        results = getattr(cs, self.function)(*arrays, **options, **more)
         return results if isinstance(results, tuple) else (results,)
 
-    def partial(self, inputs: list[Any], first: int) -> nodes.Nodes:
+    def partial(self, inputs: list[Any], first: int, first_row: int) -> nodes.Nodes:
         """Return the nodes of a piece on the device."""
-        (x, *others), table = self._apart(inputs)
+        (x, *others), more = self._apart(inputs)
+        options = self.options
+        if self.function == "sample":
+            options = options | {"first_row": first_row}
         return nodes.partial(
             x,
             self.function,
@@ -143,19 +163,43 @@ class Job:
             offset=first,
             length=self.length,
             dtype=self.dtype,
-            **(self.options or {}),
-            **table,
+            **options,
+            **more,
         )
 
     def apply(self, inputs: list[Any], whole: nodes.Nodes, first: int) -> tuple[Any, ...]:
         """Return the results of a piece on the device."""
-        (x, *others), table = self._apart(inputs)
-        results = nodes.apply(x, whole, *others, offset=first, **table)
+        (x, *others), more = self._apart(inputs)
+        results = nodes.apply(x, whole, *others, offset=first, **more)
         return results if isinstance(results, tuple) else (results,)
 
     def _apart(self, inputs: list[Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Return the inputs of a block, and the weights, which come last, as an argument."""
-        return (inputs[:-1], {"weight": inputs[-1]}) if self.weight else (inputs, {})
+        """Return the inputs of a block, and the arrays that come after them, by their names."""
+        names = [*self.beside, *(["weight"] if self.weight else [])]
+        count = len(inputs) - len(names)
+        return inputs[:count], dict(zip(names, inputs[count:], strict=True))
+
+
+def transformed(
+    caller: str, shape: tuple[int, ...], scale: Any = None, mask: Any = None, bias: Any = None
+) -> tuple[str, dict[str, Any], dict[str, Side]]:
+    """Return the kernel of a function with these options, and the options and arrays."""
+    options, features, beside = {}, [], {}
+    if scale is not None and accepted_number(caller, "scale", scale) != 1:
+        options, features = {"scale": scale}, ["scaled"]
+    kinds = (("bias", bias, INPUTS, "biased"), ("mask", mask, ("bool",), "masked"))
+    for name, array, accepted, feature in kinds:
+        if array is None:
+            continue
+        beside[name] = checked(caller, name, array, accepted)
+        given = tuple(int(size) for size in array.shape)
+        pairs = zip(given[::-1], shape[::-1], strict=False)
+        if len(given) > len(shape) or any(own not in (1, size) for own, size in pairs):
+            raise ValueError(
+                f"{caller}: {name} has shape {given}; give one that broadcasts to {shape}"
+            )
+        features.append(feature)
+    return logits_name(caller, features), options, beside
 
 
 def checked(caller: str, name: str, array: Any, accepted: tuple[str, ...]) -> Side:
@@ -190,12 +234,18 @@ def rows_of(caller: str, name: str, side: Side, axis: Any) -> tuple[tuple[int, .
 
 
 def target_of(
-    caller: str, name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], along: bool
+    caller: str,
+    name: str,
+    array: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    along: bool,
+    selected: int = 0,
 ) -> Side:
     """Return where results go, an array of NumPy if none is given."""
     if array is None:
-        return Side(name, np.empty(shape, dtype), dtype, along, given=False)
-    side = checked(caller, name, array, tuple(FLOATS))
+        return Side(name, np.empty(shape, dtype), dtype, along, False, selected)
+    side = checked(caller, name, array, (*FLOATS, "int64"))
     writeable = getattr(getattr(array, "flags", None), "writeable", True)
     if not hasattr(array, "__setitem__") or not writeable:
         raise TypeError(f"{caller}: {name} is a {full_name(type(array))}, which cannot be written")
@@ -203,7 +253,7 @@ def target_of(
         raise ValueError(f"{caller}: {name} has shape {tuple(array.shape)}; give it shape {shape}")
     if side.dtype != dtype:
         raise TypeError(f"{caller}: {name} has dtype {side.dtype}, and the result {dtype}")
-    side.along = along
+    side.along, side.selected = along, selected
     return side
 
 

@@ -113,12 +113,13 @@ class Pipeline:
         pieces = self._job.pieces_written(self._blocks)
         for number in range(start, self.total):
             block, piece = divmod(number, pieces)
-            places = self._blocks[block]
+            places, first_row = self._blocks[block], self._blocks.first_row(block)
             if self._blocks.pieces == 1:
-                self._submit(number, places, 0, self._job.length, self._job.whole)
+                compute = partial(self._job.whole, first_row=first_row)
+                self._submit(number, places, 0, self._job.length, compute)
                 continue
             if piece == 0 or number == start:
-                whole = self._fold(number, places)
+                whole = self._fold(number, places, first_row)
             first, end = self._piece(piece) if self._job.writes_elements else (0, 0)
             apply = partial(self._job.apply, whole=whole, first=first)
             self._submit(number, places, first, end, apply)
@@ -136,7 +137,7 @@ class Pipeline:
         first = number * self._blocks.elements
         return first, min(first + self._blocks.elements, self._job.length)
 
-    def _fold(self, number: int, places: tuple[slice, ...]) -> nodes.Nodes:
+    def _fold(self, number: int, places: tuple[slice, ...], first_row: int) -> nodes.Nodes:
         """Return the nodes of rows, from all of their pieces."""
         found: list[nodes.Nodes] = []
 
@@ -144,7 +145,8 @@ class Pipeline:
             # Kernels run one after the other: what this part has is not used any more.
             region.clear()
             with copies.allocating(region):
-                found[:] = [nodes.combine([*found, self._job.partial(inputs, first)])]
+                made = self._job.partial(inputs, first, first_row)
+                found[:] = [nodes.combine([*found, made])]
             return ()
 
         for piece in range(self._blocks.pieces):
@@ -171,7 +173,7 @@ class Pipeline:
         slot.clear()
         inputs = [
             self._copied(slot, side, self._index(side, places, first, end), number)
-            for side in self._job.sources
+            for side in self._job.read
         ]
         outgoing = []
         with _failing("computing", number):
@@ -192,8 +194,16 @@ class Pipeline:
     def _index(
         self, side: Side, places: tuple[slice, ...], first: int, end: int
     ) -> tuple[slice, ...]:
-        axis = self._job.axis
-        return (*places[:axis], slice(first, end), *places[axis:]) if side.along else places
+        axis, shape = self._job.axis, side.array.shape
+        if not (side.along or side.selected):
+            return places
+        along = slice(first, end) if side.along else slice(None)
+        index = (*places[:axis], along, *places[axis:])
+        if side not in self._job.beside.values():
+            return index
+        own = index[len(index) - len(shape) :]
+        pairs = zip(shape, own, strict=True)
+        return tuple(slice(None) if size == 1 else place for size, place in pairs)
 
     def _copied(self, slot: Slot, side: Side, index: tuple[slice, ...], number: int) -> Any:
         """Return an array on the device that is copied from a part of a source."""
@@ -209,6 +219,7 @@ class Pipeline:
             check_read(side.array, index)
             found = np.asarray(side.array[index])
             if side.along and side is not self._job.weight:
+                found = found[(np.newaxis,) * (len(self._job.shape) - found.ndim)]
                 found = np.moveaxis(found, self._job.axis, -1)
             host = slot.host(found.shape, side.dtype)
             host[...] = found
@@ -223,7 +234,8 @@ class Pipeline:
         for side, index, host in block.results:
             with _failing(f"writing {side.name} of", number):
                 check_write(side.array, index)
-                side.array[index] = np.moveaxis(host, -1, self._job.axis) if side.along else host
+                apart = side.along or side.selected
+                side.array[index] = np.moveaxis(host, -1, self._job.axis) if apart else host
         self._pending.popleft()
         if block.number is not None:
             self.finished = block.number + 1
@@ -290,7 +302,7 @@ def _check_targets(job: Job, resume: int) -> None:
                 f"and {target.name} is not given; give what that call was given"
             )
         weight = [job.weight] if job.weight else []
-        for side in (*job.sources, *weight, *job.targets[:i]):
+        for side in (*job.read, *weight, *job.targets[:i]):
             if share_memory(target.array, side.array):
                 raise ValueError(
                     f"{job.function}: {target.name} shares memory with {side.name}; give it memory "

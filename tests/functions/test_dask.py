@@ -108,6 +108,36 @@ def test_one_digest_for_one_device_and_all_chunks(device: Any, op: str, dtype: s
         assert digest(*found) == digest(*whole), chunks
 
 
+OF_LOGITS = [op for op in FUNCTIONS if "_value_and_" in op]
+OF_LOGITS += ["softmax", "log_softmax", "logsumexp", "logsumexp_vjp"]
+OF_RESULTS = ["softmax_vjp", "softmax_jvp", "log_softmax_vjp", "log_softmax_jvp"]
+
+
+@pytest.mark.parametrize("op", [*OF_LOGITS, *OF_RESULTS])
+def test_scaled_and_masked_rows(device: Any, op: str) -> None:
+    """Masks and biases broadcast: along the classes, along the rows, or have other chunks."""
+    inputs = inputs_of(op, "float32")
+    mask = np.random.default_rng(0).random((ROWS, LENGTH)) < 0.7
+    mask[1] = False
+    bias = logits((ROWS, LENGTH), "float16", seed=3)
+    for given in (
+        {"scale": -0.3, "mask": mask, "bias": bias[:, :1]},
+        {"mask": mask[:1], "bias": bias[0]},
+        {"scale": 1.0, "mask": mask[:, :1], "bias": bias},
+    ):
+        if op in OF_RESULTS:
+            del given["bias"]
+        named = {name: given[name] for name in given.keys() & {"mask", "bias"}}
+        alike = {k: device.asarray(np.broadcast_to(v, bias.shape)) for k, v in named.items()}
+        whole = getattr(cs, op)(*map(device.asarray, inputs), **given | alike)
+        for chunks in ((ROWS, LENGTH), (3, 1024), (2, 700)):
+            lazy = {k: da.from_array(v, chunks=(2, 500)[-v.ndim :]) for k, v in named.items()}
+            made = getattr(cd, op)(*(chunked(a, chunks) for a in inputs), **given | lazy)
+            found = dask.compute(*several(made))
+            for each, expected in zip(found, several(whole), strict=True):
+                assert_same(each, device.asnumpy(expected))
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_draws_of_rows_in_several_dimensions(device: Any, axis: int) -> None:
     """The number of a row is that in the whole array, wherever chunks divide its dimensions."""
@@ -408,6 +438,14 @@ def test_rows_of_cupy_that_are_not_side_by_side(emulated: Any) -> None:
         (ValueError, "temperature=-1", lambda x: cd.sample(x, seed=1, temperature=-1)),
         (ValueError, "row no element", lambda x: cd.sample(x[:, :0], seed=1)),
         (ValueError, "compute_chunk_sizes", lambda x: cd.topk_softmax(x[x[:, 0] > 0], 2)),
+        (TypeError, "softmax: mask has dtype float64", lambda x: cd.softmax(x, mask=x)),
+        (TypeError, "bias is a numpy.ndarray", lambda x: cd.softmax(x, bias=np.ones(6))),
+        (ValueError, r"bias has shape \(4,\); give", lambda x: cd.softmax(x, bias=x[:, 0])),
+        (ValueError, r"bias has shape \(1, 4, 6\)", lambda x: cd.logsumexp(x, bias=x[None])),
+        (ValueError, "mask has chunks of unknown",
+         lambda x: cd.softmax(x, mask=(x > 0)[x[:, 0] > 0])),
+        (ValueError, "softmax: scale=1e", lambda x: cd.softmax(x, scale=1e30)),
+        (TypeError, "softmax_vjp: scale='2'", lambda x: cd.softmax_vjp(x, x, scale="2")),
     ],
 )  # fmt: skip
 def test_errors_come_before_any_work(error: type[Exception], words: str, call: Any) -> None:

@@ -243,6 +243,40 @@ def test_selections_are_the_same_on_all_ranks(device: Any, length: int) -> None:
             np.testing.assert_array_equal(bits(device.asnumpy(a)), bits(device.asnumpy(b)))
 
 
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp", "softmax_vjp",
+                                "log_softmax_vjp", "logsumexp_vjp"])  # fmt: skip
+@pytest.mark.parametrize("names", [("scale",), ("bias", "mask"), ("scale", "mask", "causal")])
+def test_scaled_masked_and_causal_rows(device: Any, op: str, names: tuple[str, ...]) -> None:
+    """Two batches of 3 queries; the mask hides keys alike for each, and all in the second batch."""
+    x, v = logits((2, 3, LENGTH), "float32"), logits((2, 3, LENGTH), "float32", seed=1)
+    mask = np.random.default_rng(0).random((2, 1, LENGTH)) < 0.7
+    mask[1] = False
+    given: dict[str, Any] = {"scale": -0.3, "bias": v[:, :1], "mask": mask, "causal": True}
+    of_results = op in ("softmax_vjp", "log_softmax_vjp")  # which have no bias
+    given = {name: given[name] for name in names if not (of_results and name == "bias")}
+    inputs = (x, *({"logsumexp_vjp": [v[..., 0]]}.get(op, [v]) if "vjp" in op else []))
+
+    def call(of: Any, array: Callable[[np.ndarray], Any], *ranks: distributed.Ranks) -> Any:
+        rest = {
+            name: value if isinstance(value, bool | float) else array(value)
+            for name, value in given.items()
+        }
+        arrays = [array(a) if a.ndim == 3 else device.asarray(a) for a in inputs]
+        return getattr(of, op)(*arrays, *ranks, **rest)
+
+    communicators_, counted = communicators("nccl", 4), {"scaled": "scale", "biased": "bias"}
+
+    def part(rank: int) -> Any:
+        ranks = ranks_of("nccl", communicators_[rank], SIZES[rank])
+        communicators_[rank].calls.clear()
+        return call(distributed, lambda a: slice_of(device, a, rank), ranks)
+
+    assert_joins(device, on_ranks(4, part), call(cs, device.asarray))
+    options: Any = {key: name in given for key, name in counted.items()}
+    expected = distributed.gathered_bytes(op, 6, SIZES, "float32", padded=True, **options)
+    assert communicators_[0].calls == [(expected, 1, 0)]
+
+
 def test_dtype_of_the_result(device: Any) -> None:
     x = logits((2, LENGTH), "float16")
     given = communicators("mpi", 4)
@@ -428,6 +462,9 @@ def test_errors_name_the_function_that_was_called(device: Any) -> None:
         (lambda: distributed.topk_softmax(x, 9, ranks), ValueError, "topk_softmax: k=9"),
         (lambda: distributed.softmax(x, ranks, out=x[:, ::-1]), ValueError,
          "softmax: the elements of a row of out are"),
+        (lambda: distributed.softmax(x, ranks, mask=x), TypeError, "softmax: mask has dtype"),
+        (lambda: distributed.softmax(x, ranks, scale=1e30), ValueError, "softmax: scale=1e"),
+        (lambda: distributed.softmax(x, ranks, 0, causal=True), ValueError, "softmax: the array"),
         (lambda: distributed.softmax(none, ranks), ValueError, "softmax: x has no dimensions"),
     ):  # fmt: skip
         with pytest.raises(kind, match=f"^{message}"):
@@ -468,6 +505,8 @@ def test_a_rank_that_is_interrupted_or_has_no_memory_gives_all_an_error(
         (lambda r, x: distributed.log_softmax(x, r), "softmax of .* log_softmax of "),
         (lambda r, x: distributed.softmax(x, r, dtype="float64"), "float32, float32.*, float64"),
         (lambda r, x: distributed.logsumexp(x, r), "logsumexp of "),
+        (lambda r, x: distributed.softmax(x, r, scale=2.0), r"scale=2\.0"),
+        (lambda r, x: distributed.softmax(x, r, causal=True), "as softmax_causal_partial"),
     ],
 )
 def test_calls_that_differ(device: Any, kind: str, other: Any, words: str) -> None:

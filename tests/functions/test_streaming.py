@@ -93,6 +93,65 @@ def test_products_with_the_jacobian(device: Any, device_bytes: int | None) -> No
     assert_same(streaming.softmax_vjp(y, dy, device_bytes=device_bytes), expected)
 
 
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp", "softmax_vjp"])
+@pytest.mark.parametrize("device_bytes", [None, 250_000])
+def test_scaled_and_masked_rows(device: Any, op: str, device_bytes: int | None) -> None:
+    """Rows along the middle axis, masks and biases that broadcast, one that is all hidden."""
+    x, v = logits((2, LONG, 3), "float32"), logits((2, LONG, 3), "float32", seed=1)
+    mask = np.random.default_rng(0).random((2, 1, 3)) < 0.7
+    masks = (mask, np.random.default_rng(0).random((LONG, 1)) < 0.7)
+    assert not mask.all()
+    sources = (x, v) if op == "softmax_vjp" else (x,)
+    for mask in masks:
+        given: dict[str, Any] = {"mask": mask, "scale": -0.3, "bias": v[:1, :, :1]}
+        if op == "softmax_vjp":
+            del given["bias"]
+        found = getattr(streaming, op)(*sources, axis=1, device_bytes=device_bytes, **given)
+        rows = [device.asarray(np.moveaxis(a, 1, -1).copy()) for a in sources]
+        whole = dict(given)
+        for name in given.keys() & {"mask", "bias"}:
+            alike = np.broadcast_to(given[name], x.shape)
+            whole[name] = device.asarray(np.moveaxis(alike, 1, -1).copy())
+        expected = device.asnumpy(getattr(cs, op)(*rows, **whole))
+        assert_same(found if op == "logsumexp" else np.moveaxis(found, 1, -1), expected)
+    plain = getattr(streaming, op)(*sources, axis=1, scale=1.0, device_bytes=device_bytes)
+    assert_same(plain, getattr(streaming, op)(*sources, axis=1))
+
+
+@pytest.mark.parametrize("k", [1, 40])
+@pytest.mark.parametrize("device_bytes", [None, 60_000, 250_000])
+def test_selections(device: Any, k: int, device_bytes: int | None) -> None:
+    for shape, axis in (((3, LONG), 1), ((50, 5, 7), 0), ((4, 60, 90), 1), ((0, 70), 1)):
+        x = np.round(logits(shape, "float32"), 1)  # with ties
+        rows = device.asarray(np.moveaxis(x, axis, -1).copy())
+        for normalise in ("row", "topk"):
+            expected = cs.topk_softmax(rows, k, normalise=normalise, dtype="float64")
+            out = tuple(device.asnumpy(each) for each in expected)
+            into = tuple(np.empty_like(np.moveaxis(each, -1, axis)) for each in out)
+            found = streaming.topk_softmax(
+                x, k, into, axis, normalise=normalise, device_bytes=device_bytes
+            )
+            assert found[0] is into[0] and found[1] is into[1]
+            for each, whole in zip(found, out, strict=True):
+                assert_same(np.moveaxis(each, axis, -1), whole)
+        for seed in (0, 9):
+            drawn = streaming.sample(x, None, axis, seed=seed, temperature=2.0,
+                                     device_bytes=device_bytes)  # fmt: skip
+            whole = device.asnumpy(cs.sample(rows, seed=seed, temperature=2.0))
+            assert drawn.dtype == np.int64 and drawn.size == x.size // max(1, shape[axis])
+            np.testing.assert_array_equal(drawn, whole)
+
+
+def test_draws_go_on(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks after `resume` have the noise of their own rows."""
+    x = logits((6, 30, 50), "float32")
+    expected = device.asnumpy(cs.sample(device.asarray(x), seed=3))
+    out = np.full((6, 30), -7)
+    streaming.sample(x, out, seed=3, device_bytes=20_000, resume=2)
+    assert (out == -7).any() and (out != -7).any()
+    np.testing.assert_array_equal(out[out != -7], expected[out != -7])
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])
 def test_any_axis_has_the_bits_of_contiguous_rows(device: Any, axis: int) -> None:
     x = logits((5, 6, 70), "float32")
@@ -555,6 +614,25 @@ def test_wrong_arguments(device: Any) -> None:
             TypeError,
             "give two",
         ),
+        (lambda: streaming.softmax(x, mask=x), TypeError, "softmax: mask has dtype float32"),
+        (lambda: streaming.softmax(x, bias=x[:, :9]), ValueError, r"bias has shape \(2, 9\)"),
+        (lambda: streaming.softmax(x, bias=x[None]), ValueError, r"bias has shape \(1, 2, 50\)"),
+        (lambda: streaming.softmax(x, bias=on_device), TypeError, "bias is on the device"),
+        (lambda: streaming.softmax(x, bias=np.array(0.5)), None, ""),
+        (lambda: streaming.softmax(x, scale=1e30), ValueError, "scale=1e"),
+        (lambda: streaming.softmax(y, x, bias=x[:1]), ValueError, "out shares memory with bias"),
+        (lambda: streaming.topk_softmax(x, 51), ValueError, "topk_softmax: k=51"),
+        (lambda: streaming.topk_softmax(x, "1"), TypeError, "topk_softmax: k='1'"),
+        (lambda: streaming.topk_softmax(x, 1, x), TypeError, "give two: values, indices"),
+        (
+            lambda: streaming.topk_softmax(x, 1, (np.zeros((2, 1)), np.zeros((2, 1), np.int32))),
+            TypeError,
+            r"out\[1\] has dtype int32",
+        ),
+        (lambda: streaming.topk_softmax(x, 1, dtype=int), TypeError, "topk_softmax: dtype=int64"),
+        (lambda: streaming.sample(x, seed=-1), ValueError, "sample: seed=-1"),
+        (lambda: streaming.sample(x[:, :0], seed=1), ValueError, "sample: "),
+        (lambda: streaming.sample(x, np.zeros(2), seed=1), TypeError, "out has dtype float64"),
     ):
         with pytest.raises(kind, match=message) if kind else contextlib.nullcontext():
             call()

@@ -87,6 +87,15 @@ def test_a_wrong_record_is_found_where_its_kernel_is_compiled(
     assert "recorded otherwise" in said[f"{name} sm_90"][0]
 
 
+def test_no_recorded_kernel_spills() -> None:
+    """By default the tests compile a share of the kernels; the others are judged as recorded."""
+    records = gate.Budget.load(gate.budget_path()).records
+    read = [record.read for by_arch in records.values() for record in by_arch.values()]
+    assert sum("registers" in each for each in read) > 2000  # of others only the figure is known
+    spilled = {"spill_loads", "spill_stores", "stack", "local"}
+    assert not any(each.keys() & spilled for each in read)
+
+
 def test_a_share_of_the_records_is_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = catalog.planned_kernels(90, ["softmax"], ["float16", "float32"], ["rows", "few"])
     drawn = sum(gate._is_drawn(kernel, 90) for kernel in kernels)
