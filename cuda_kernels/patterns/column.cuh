@@ -441,7 +441,7 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
         const Node node = part.reduce(c, context[c]);
-        m[c] = node.m;
+        m[c] = part.for_scale(node.m);
         nodes.store(node_at(leaf, c * kLanes + lane), node);
       }
     } else {
