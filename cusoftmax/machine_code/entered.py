@@ -9,8 +9,8 @@ take their issue slot whether they hold or not.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -108,26 +108,38 @@ class Matching:
 
 def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
     """Find the PTX of each block of machine code."""
-    theirs, times, places = _of_ptx(lines)
+    theirs, times, places, jumped = _of_ptx(lines)
     numbers = sorted(graph.reached())
     codes = [graph.blocks[number] for number in numbers]
     ours = _rows(map(_of_code, codes))
     predicated = _rows(_of_code([x for x in code if x.predicated]) for code in codes) @ _WEIGHTS
-    group = {block: number for number, same in enumerate(graph.alike) for block in same}
-    around = {block: loop.header for loop in graph.all_loops() for block in loop.blocks}
+    # A number for each group of blocks that are entered equally often, and for each other block.
+    group = {block: -block for block in numbers}
+    group |= {block: number for number, same in enumerate(graph.alike, 1) for block in same}
     found = _matched(
         ours,
         predicated,
         theirs,
+        jumped,
         [times[k] for k in places],
-        [group.get(block) for block in numbers],
-        [group.get(around.get(block, 0)) for block in numbers],
+        lines[0].warps,
+        [group[block] for block in numbers],
+        [{group[other] for other in graph.as_often[block]} for block in numbers],
     )
-    both = sum(
-        float(np.minimum(ours[i], theirs[[*blocks]].sum(axis=0)) @ _WEIGHTS)
-        for i, blocks in found.items()
-    )
-    whole = float(ours.sum(axis=0) @ _WEIGHTS + theirs.sum(axis=0) @ _WEIGHTS)
+    # The compiler moves code between blocks that are entered equally often, and what is never
+    # entered counts nothing, however much of it was dropped.
+    groups: defaultdict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    left = {k for k, place in enumerate(places) if times[place]}
+    for i, number in enumerate(numbers):
+        groups[group[number]][0].append(i)
+        groups[group[number]][1].extend(found.get(i, ()))
+        left.difference_update(found.get(i, ()))
+    both, whole = 0.0, float(theirs[[*left]].sum(axis=0) @ _WEIGHTS)
+    for mine, blocks in groups.values():
+        if not blocks or any(times[places[k]] for k in blocks):
+            own, other = ours[mine].sum(axis=0), theirs[blocks].sum(axis=0)
+            both += float(np.minimum(own, other) @ _WEIGHTS)
+            whole += float((own + other) @ _WEIGHTS)
     return Matching(
         {numbers[i]: max(times[places[k]] for k in blocks) for i, blocks in found.items()},
         {numbers[i]: n for i, n in _most(found, len(numbers), times, places).items()},
@@ -146,20 +158,26 @@ def _places(rows: _Array) -> _Array:
     return found
 
 
-def _of_ptx(lines: Sequence[ExecutedLine]) -> tuple[_Array, list[int], list[int]]:
+def _of_ptx(
+    lines: Sequence[ExecutedLine],
+) -> tuple[_Array, list[int], list[int], npt.NDArray[np.bool_]]:
     """Return what each block of PTX has that has anything; how often warps entered every block.
 
-    And last the numbers of the former among all.
+    Then the numbers of the former among all, and whether a branch is right before each of them.
     """
     found: list[tuple[Counter[str], int]] = []
+    jumped = []
+    last = ""
     for line in lines:
         if line.name == "block":
             found.append((Counter(), line.warps))
+            jumped.append(last.startswith("bra"))
         elif kind := _kind_of_ptx(line.name):
             found[-1][0][kind] += 1
+        last = line.name
     places = [i for i, (block, _) in enumerate(found) if block]
     rows = [[found[i][0][kind] for kind in _KINDS] for i in places]
-    return _rows(rows), [times for _, times in found], places
+    return _rows(rows), [times for _, times in found], places, np.array(jumped, dtype=bool)[places]
 
 
 def _most(
@@ -195,15 +213,18 @@ def _matched(
     ours: _Array,
     predicated: _Array,
     theirs: _Array,
+    jumped: npt.NDArray[np.bool_],
     times: Sequence[int],
-    groups: Sequence[int | None],
-    headers: Sequence[int | None],
+    warps: int,
+    groups: Sequence[int],
+    as_often: Sequence[Collection[int]],
 ) -> dict[int, tuple[int, ...]]:
     """Return which neighbouring ones of their blocks belong to each of ours, if any do.
 
     Those that have most in common, and least apart, come first. Of several blocks of PTX that one
-    has become, all but the largest have predicates there. Of several pairs that are alike, the one
-    that is at about the same place in both codes comes first.
+    has become, those that a branch may jump over, and those that are entered less often, have
+    predicates there. Of several pairs that are alike, the one that is at about the same place in
+    both codes comes first. No block is entered more often than one that is always entered too.
 
     Parameters
     ----------
@@ -211,12 +232,16 @@ def _matched(
         A row for each block, a column for each kind.
     predicated : array
         How much of each of our blocks has a predicate.
+    jumped : array
+        Whether a branch is right before each of their blocks.
     times : sequence of int
         How often warps entered their blocks.
-    groups : sequence of int or None
-        Which of our blocks are entered equally often.
-    headers : sequence of int or None
-        Which group the first block of the loop around each is in: none is entered more often.
+    warps : int
+        How often they entered the first of ours.
+    groups : sequence of int
+        The group of each of our blocks; those of a group are entered equally often.
+    as_often : sequence of collections of int
+        The groups that are entered at least as often as each of our blocks.
     """
     places, passed = _places(theirs), _places(ours)
     pairs: list[tuple[float, int, tuple[int, ...]]] = []
@@ -225,33 +250,51 @@ def _matched(
         some = theirs[chosen]
         sizes, place = some @ _WEIGHTS, places[chosen]
         total = np.vstack([np.zeros(some.shape[1]), some.cumsum(axis=0)])
-        largest = sizes.copy()
+        often = np.array(times)[chosen]
+        same, most = sizes, often  # of those that are entered most, how much and how often
+        skips = jumped[chosen] | (np.diff(chosen, prepend=-1) > 1)
+        after_jumps = np.append(0.0, (sizes * skips).cumsum())
         for joined in range(1, min(_MOST_JOINED, len(some)) + 1):
             if joined > 1:
-                largest = np.maximum(largest[:-1], sizes[joined - 1 :])
+                most, last = most[:-1], often[joined - 1 :]
+                same = same[:-1] * (most >= last) + sizes[joined - 1 :] * (last >= most)
+                most = np.maximum(most, last)
             part = total[joined:] - total[:-joined]
             size = part @ _WEIGHTS
+            rest = after_jumps[joined:] - after_jumps[1 : len(some) - joined + 2]
+            held = np.maximum(rest, size - same)
+            # The first has none, or one as the others have, if it is no larger than they.
+            first = np.diff(after_jumps)[: len(size)]
+            first = np.where(first <= rest, first, 0)
             for number, block in enumerate(ours):
                 apart = np.abs(part - block) @ _WEIGHTS
-                apart += 0.4 * np.abs(size - largest - predicated[number])
-                gain = size + block @ _WEIGHTS - 2 * apart
+                has = predicated[number]
+                apart += 0.4 * np.abs(has - np.clip(has, held, held + first))
+                gain = size + block @ _WEIGHTS - 4 * apart
                 gain -= 0.5 * size * np.abs(place[: len(size)] - passed[number])
-                likely = np.flatnonzero(gain > 0)
+                likely = np.flatnonzero(gain + 2 * apart > 0)
                 pairs.extend((float(gain[i]), number, (*chosen[i : i + joined],)) for i in likely)
     pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))
     found: dict[int, tuple[int, ...]] = {}
     taken: set[int] = set()
-    said: dict[int | None, int] = {}
+    said = {groups[0]: warps}  # how often groups are entered
+    least: dict[int, int] = {}  # how often at least, by those that are not entered more often
+    sizes = ours @ _WEIGHTS
+    alone = Counter(groups)
     for _, number, blocks in pairs:
         if number in found or not taken.isdisjoint(blocks):
             continue
-        entered = max(times[i] for i in blocks)
-        if entered > said.get(headers[number], entered):
+        entered, group = max(times[i] for i in blocks), groups[number]
+        if any(entered > said.get(other, entered) for other in as_often[number]):
             continue
         # Of a barrier alone that PTX jumps over, machine code has a predicate.
-        over = entered == 0 and ours[number].sum() == ours[number, _BARRIER]
-        group = None if over else groups[number]
-        if group is None or said.setdefault(group, entered) == entered:
-            found[number] = blocks
-            taken.update(blocks)
+        never_said = entered == 0 and ours[number].sum() == ours[number, _BARRIER]
+        # What has predicates is entered, whether they hold or not.
+        never_said |= alone[group] == 1 and 2 * predicated[number] > sizes[number]
+        if not never_said and not least.get(group, 0) <= entered == said.setdefault(group, entered):
+            continue
+        for other in as_often[number]:
+            least[other] = max(least.get(other, 0), entered)
+        found[number] = blocks
+        taken.update(blocks)
     return found

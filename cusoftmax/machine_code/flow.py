@@ -301,27 +301,10 @@ class BlockGraph:
         As often as `most` says, and as any that is always entered before or after, and between two
         times.
         """
-        before, after = self._neighbours
-        ends = [block for block in after if not after[block]]
-        first, last = _always_before(before, [0]), _always_before(after, ends)
-
-        def returns(block: int, without: int) -> bool:
-            seen, todo = {without}, [block]
-            while todo:
-                new = [to for to in after[todo.pop()] if to not in seen]
-                seen.update(new)
-                todo.extend(new)
-            return block in seen
-
         every = {**most, **found}
         limits = {
-            block: [
-                times
-                for other, times in every.items()
-                if block == other
-                or ((first[block] | last[block]) >> other & 1 and not returns(block, other))
-            ]
-            for block in before
+            block: [every[other] for other in (block, *others) if other in every]
+            for block, others in self.as_often.items()
             if block not in found
         }
         return {block: min(times) for block, times in limits.items() if times}
@@ -340,6 +323,38 @@ class BlockGraph:
             for to in after[block]:
                 before[to].append(block)
         return before, after
+
+    @cached_property
+    def as_often(self) -> dict[int, set[int]]:
+        """The blocks that are entered at least as often as each.
+
+        Those that are always entered before or after it, and between two times.
+        """
+        before, after = self._neighbours
+        ends = [block for block in after if not after[block]]
+        first, last = _always_before(before, [0]), _always_before(after, ends)
+        cyclic = {block for loop in self.all_loops() for block in loop.blocks}
+
+        def returns(block: int, without: int) -> bool:
+            if block not in cyclic:
+                return False
+            seen, todo = {without}, [block]
+            while todo and block not in seen:
+                new = [to for to in after[todo.pop()] if to not in seen]
+                seen.update(new)
+                todo.extend(new)
+            return block in seen
+
+        return {
+            block: {
+                other
+                for other in before
+                if other != block
+                and (first[block] | last[block]) >> other & 1
+                and not returns(block, other)
+            }
+            for block in before
+        }
 
     @cached_property
     def alike(self) -> list[list[int]]:

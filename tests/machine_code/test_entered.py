@@ -153,6 +153,76 @@ def test_another_kernel_says_nothing() -> None:
     assert not blocks_entered(graph, others)
 
 
+def test_no_block_is_entered_more_often_than_one_always_before_it() -> None:
+    code = sass(
+        """
+        FADD R4, R4, R5
+        @P0 BRA 0xb0
+        LDG R4, [R2.64]       # 1: seldom
+        LDG R5, [R2.64+0x4]
+        LDG R6, [R2.64+0x8]
+        LDG R7, [R2.64+0xc]
+        @P1 BRA 0xb0
+        FMUL R4, R4, R5       # 2: seldom too, but not by its place among the PTX
+        FMUL R4, R4, R6
+        FMUL R4, R4, R7
+        STG.E [R2.64], R4
+        FMUL R4, R4, R5       # 3
+        FMUL R4, R4, R6
+        FMUL R4, R4, R7
+        STG.E [R2.64+0x10], R4
+        EXIT
+        """
+    )
+    maps = {
+        times: [ExecutedLine("block", times), *[ExecutedLine("mul.ftz.f32", times)] * 3,
+                ExecutedLine("st.global.f32", times)]
+        for times in (8, 1)
+    }  # fmt: skip
+    lines = [
+        *(ExecutedLine("block", 8), ExecutedLine("add.ftz.f32", 8), ExecutedLine("bra", 8)),
+        *(ExecutedLine("block", 1), *[ExecutedLine("ld.global.f32", 1)] * 4),
+        *(*maps[8], *maps[1]),
+    ]
+    assert blocks_entered(BlockGraph(code, 0), lines) == {0: 1, 1: 1 / 8, 2: 1 / 8, 3: 1}
+
+
+def test_what_is_entered_less_often_has_predicates_or_a_block_of_its_own() -> None:
+    product = "FMUL R4, R4, R5\n"
+    code = sass(
+        f"""
+        LDG R4, [R2.64]
+        @P0 BRA 0x80
+        {(product * 4).strip()}
+        STG.E [R2.64], R4     # 1
+        EXIT
+        {(product * 8).strip()}
+        STG.E [R2.64], R4     # 2: far logits, which there are none of
+        EXIT
+        """
+    )
+
+    def products(times: int) -> list[ExecutedLine]:
+        return [ExecutedLine("block", times), *[ExecutedLine("mul.ftz.f32", times)] * 4]
+
+    store = ExecutedLine("st.global.f32", 0)
+    lines = [
+        *(ExecutedLine("block", 8), ExecutedLine("ld.global.f32", 8), ExecutedLine("bra", 8)),
+        *(*products(0), *products(0), store),
+        *(*products(8), ExecutedLine("st.global.f32", 8)),
+    ]
+    assert blocks_entered(BlockGraph(code, 0), lines) == {0: 1, 1: 1, 2: 0}
+
+
+def test_what_is_never_entered_may_be_dropped() -> None:
+    graph = BlockGraph(TWO_WAYS, 0)
+    far = LINES.index(ExecutedLine("mul.ftz.f32", 0))
+    longer = [*LINES[:far], *[LINES[far]] * 40, *LINES[far:]]
+    assert match(graph, longer).apart < MOST_APART
+    entered = [ExecutedLine(line.name, line.warps or 1) for line in longer]
+    assert match(graph, entered).apart > MOST_APART
+
+
 _ARITHMETIC = ("add.", "sub.", "mul.", "fma.", "max.", "min.")
 _FLOATS = (".f32", ".f64", ".f32x2")
 _ALIKE = ("ld.global", "st.global", "ld.shared", "st.shared", "cp.async.cg", "shfl", "ex2", "rcp")
@@ -178,6 +248,8 @@ _STEMS = {
         ("log_softmax_vjp", "float32", (4096, 4096), 80),
         ("cross_entropy_grad", "float32", (4096, 8192), 90),
         ("cross_entropy_grad", "float16", (4096, 50257), 90),
+        ("cross_entropy_grad", "float32", (8192, 8192), 80),
+        ("softmax_hvp", "float32", (8192, 32000), 90),  # far rows have the code of others twice
         ("softmax", "float16", (1, 1_000_000), 90),  # of two launches the first: loops in loops
     ],
 )
