@@ -149,7 +149,7 @@ MUTATIONS = (
         "patterns/block.cuh",
         "else if (kParks && !kStages && number != first_row) block_barrier();",
         "",
-        (replace(_PARKED, grid=1),),
+        (replace(_PARKED, op="softmax", grid=1),),  # which needs the maxima of chunks once more
     ),
     Mutation(
         "block: cluster barrier between two rows dropped",

@@ -183,9 +183,9 @@ CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const L
         return node;
       }
     };
-    const int each = kEach > 1 ? leaves / width : 1, i = first + (lane & (width - 1)) * each;
+    const int each = kEach > 1 && leaves > kWarp ? kEach : 1, i = first + (lane & (width - 1)) * each;
     Node mine = load(i);
-    if (kEach > 1 && each > 1) mine = merge(mine, load(i + 1));
+    if (each > 1) mine = merge(mine, load(i + 1));
     const Node node = fold_lanes(mine, width);
     if (lane == 0) folded.store(last ? groups : group, node);
     if (last) break;

@@ -261,11 +261,11 @@ def _matched(
                 most = np.maximum(most, last)
             part = total[joined:] - total[:-joined]
             size = part @ _WEIGHTS
-            rest = after_jumps[joined:] - after_jumps[1 : len(some) - joined + 2]
-            held = np.maximum(rest, size - same)
-            # The first has none, or one as the others have, if it is no larger than they.
-            first = np.diff(after_jumps)[: len(size)]
-            first = np.where(first <= rest, first, 0)
+            # Of several the first may have been jumped over, or be what the others became part of.
+            first = np.diff(after_jumps)[: len(size)] * (joined > 1)
+            held = np.maximum(
+                after_jumps[joined:] - after_jumps[1 : len(some) - joined + 2], size - same
+            )
             for number, block in enumerate(ours):
                 apart = np.abs(part - block) @ _WEIGHTS
                 has = predicated[number]

@@ -281,7 +281,8 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
 
 def _bulk_warps(builder: PlanBuilder) -> int:
     """Return the most warps of a block whose span is copied in bulk."""
-    if builder.values == 2 and builder.max_warps == tuning.BLOCK_WARPS_FLOAT:
+    writes = bool(builder.operation.outputs)
+    if writes and builder.values == 2 and builder.max_warps == tuning.BLOCK_WARPS_FLOAT:
         return tuning.BULK_WARPS_TWO
     bulk = tuning.BULK_WARPS if builder.fast_exp else tuning.BULK_WARPS_FLOAT
     return min(builder.max_warps, bulk)
