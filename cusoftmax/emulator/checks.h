@@ -132,7 +132,9 @@ inline void* check_shared_access(i64 offset, int bytes, Touch touch, int rank, i
     fail(t, "shared %s of %d bytes out of bounds, at byte %lld of %lld (%s)", verb(touch), bytes, offset,
          rt.launch.shared_bytes, where(site).text);
   }
-  if (offset & (bytes - 1)) {
+  int aligned = 1;  // a power of two, of which some bytes may be unused
+  while (aligned < bytes) aligned *= 2;
+  if (offset & (aligned - 1)) {
     fail(t, "misaligned shared %s of %d bytes at byte %lld (%s)", verb(touch), bytes, offset, where(site).text);
   }
   if (bytes < 4) shared.split_words();

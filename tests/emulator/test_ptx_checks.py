@@ -318,6 +318,19 @@ def test_registers_that_are_guarded_alike_have_values() -> None:
     assert run(f"{ARRAY} setp.eq.u32 %p1, %r1, 5; {guarded} ret;")[0] == 7
 
 
+def test_bytes_of_a_load_that_are_not_used_need_no_value() -> None:
+    """The compiler says so, where it joins loads with a gap between or behind them."""
+    load = "ld.shared.v4.u32 {%r1, %r2, %r3, %r4}, [sh];"
+    written = "mov.u32 %r1, 1; st.shared.u32 [sh], %r1;"
+    run(f'{written} .pragma "used_bytes_mask 15"; {load} ret;', **ONE_THREAD)
+    for mask in ("", '.pragma "used_bytes_mask 255";'):
+        with pytest.raises(emulator.KernelError, match="nobody wrote, at byte 4"):
+            run(f"{written} {mask} {load} ret;", **ONE_THREAD)
+    at_8 = load.replace("[sh]", "[sh+8]")
+    with pytest.raises(emulator.KernelError, match="misaligned shared read of 12 bytes at byte 8"):
+        run(f'.pragma "used_bytes_mask 4095"; {at_8} ret;', **ONE_THREAD)
+
+
 def test_endless_loop_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ptx_kernel, "MOST_ENTERED", 1000)
     with pytest.raises(

@@ -332,6 +332,8 @@ def _access(instruction: Instruction) -> _Step | None:
         raise PtxError(f"{instruction.name} of {len(registers)} registers")
     kind, size = match["type"][0], int(match["type"][1:]) // 8
     load = verb == "load"
+    if instruction.used and place == "shared":  # those behind may be in memory that nobody wrote
+        registers = registers[: -(-instruction.used.bit_length() // size)]
     return _Step(
         instruction,
         code,

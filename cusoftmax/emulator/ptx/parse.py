@@ -33,6 +33,7 @@ class Instruction(NamedTuple):
     guard: str | None
     negated: bool
     place: str  # the line of PTX, and that of the source if a .loc gives one
+    used: int = 0  # of a load: a bit for each byte that is used, if not all are
 
 
 class Parameter(NamedTuple):
@@ -148,7 +149,7 @@ def _read_body(
     # Registers that are declared within braces have names of their own.
     scopes = [dict.fromkeys(shared, "0") | {p.name: str(p.offset) for p in kernel.parameters}]
     scope_count = 0
-    source = ""
+    source, used = "", 0
     places: dict[str, str] = {}
     at, line = start, text.count("\n", 0, start) + 1
     while True:
@@ -166,9 +167,12 @@ def _read_body(
             elif statement.startswith("."):
                 if not statement.startswith(".pragma"):
                     raise PtxError(f"kernel {kernel.name}, line {line}: unknown {statement!r}")
+                mask = re.search(r'"used_bytes_mask (\d+)"', statement)
+                used = int(mask[1]) if mask else used
             else:
                 place = f"PTX line {line}{source}"
-                yield _instruction(statement, scopes[-1], place)
+                yield _instruction(statement, scopes[-1], place)._replace(used=used)
+                used = 0
         elif kind == "loc":
             loc = token[kind]
             if loc not in places:
