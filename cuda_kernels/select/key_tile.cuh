@@ -156,13 +156,15 @@ class KeyTile {
     else return T(0);
   }
   CSM_DEVICE void enter(int i, In x, const RowContext& context) {
-    if constexpr (kDraws) {
-      x_[i] = narrow<Compared>(widen(x));  // here an Acc; NVRTC 13.0 wants a type of the case not taken too
-    } else if constexpr (kWidens) {
-      x_[i] = widen(x);
-    } else {
-      x_[i] = Op::compared(x, {first_ + lane_place(), step_of(i)}, context);
-    }
+    if constexpr (kDraws) x_[i] = held(narrow<Compared>(widen(x)));  // here an Acc
+    else if constexpr (kWidens) x_[i] = widen(x);
+    else x_[i] = held(Op::compared(x, {first_ + lane_place(), step_of(i)}, context));
+  }
+  // The same: NVRTC 13.0 wants a type of the case not taken too.
+  template <class T>
+  CSM_DEVICE static Held held(T x) {
+    if constexpr (kSameType<T, Held>) return x;
+    else return widen(x);
   }
   // Four neighbours share a counter. Where they are in several lanes, each of these forms the words of one item, or
   // two, of all: those that others need are exchanged.
