@@ -331,6 +331,15 @@ def test_bytes_of_a_load_that_are_not_used_need_no_value() -> None:
         run(f'.pragma "used_bytes_mask 4095"; {at_8} ret;', **ONE_THREAD)
 
 
+def test_parts_of_a_word_that_are_not_read_need_no_value() -> None:
+    """The compiler packs a register that nothing writes, where it unpacks the other alone."""
+    packed = "mov.u32 %r1, 1; mov.b64 %rd1, {%r1, %r2};"
+    run(f"{packed} mov.b64 {{%r3, _}}, %rd1; add.u32 %r3, %r3, 1; ret;")
+    for read in ("mov.b64 {_, %r3}, %rd1;", "add.u64 %rd1, %rd1, 1;"):
+        with pytest.raises(emulator.KernelError, match="a register is read that has no value"):
+            run(f"{packed} mov.b64 {{%r3, _}}, %rd1; {read} ret;")
+
+
 def test_endless_loop_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ptx_kernel, "MOST_ENTERED", 1000)
     with pytest.raises(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import heapq
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -292,7 +292,34 @@ def _blocks(kernel: Kernel) -> list[_Block]:
             blocks.append(([], []))
     if blocks[-1][1] or len(blocks) == 1 or blocks[-2][1][-1].instruction.guard:
         raise PtxError(f"kernel {kernel.name}: a thread may run beyond its last instruction")
-    return blocks[:-1]
+    return _with_all_parts(blocks[:-1])
+
+
+def _with_all_parts(blocks: list[_Block]) -> list[_Block]:
+    """Give values to parts of packed words that no instruction writes and none reads again."""
+    pack, unpack = codes()["pack", -1], codes()["unpack", -1]
+    every = [step for _, steps in blocks for step in steps]
+    written = {name for step in every for name in step.results}
+    readers = defaultdict(list)
+    for step in every:
+        for name in step.sources:
+            readers[name].append(step)
+
+    def of(step: _Step) -> _Step:
+        if step.code != pack or {*step.sources} <= written:
+            return step
+        words = readers[step.results[0]]
+        sources = [
+            "0"
+            if name.startswith("%")
+            and name not in written
+            and all(word.code == unpack and word.results[k] == "%unread" for word in words)
+            else name
+            for k, name in enumerate(step.sources)
+        ]
+        return step._replace(sources=tuple(sources))
+
+    return [(labels, [of(step) for step in steps]) for labels, steps in blocks]
 
 
 def _step(instruction: Instruction) -> _Step:
