@@ -319,13 +319,16 @@ def test_registers_that_are_guarded_alike_have_values() -> None:
 
 
 def test_bytes_of_a_load_that_are_not_used_need_no_value() -> None:
-    """The compiler says so, where it joins loads with a gap between or behind them."""
+    """The compiler says so, where it joins loads with a gap behind them."""
     load = "ld.shared.v4.u32 {%r1, %r2, %r3, %r4}, [sh];"
     written = "mov.u32 %r1, 1; st.shared.u32 [sh], %r1;"
     run(f'{written} .pragma "used_bytes_mask 15"; {load} ret;', **ONE_THREAD)
-    for mask in ("", '.pragma "used_bytes_mask 255";'):
+    for mask in ("", '.pragma "used_bytes_mask 0xff";'):
         with pytest.raises(emulator.KernelError, match="nobody wrote, at byte 4"):
             run(f"{written} {mask} {load} ret;", **ONE_THREAD)
+    wide = "ld.shared.v2.b64 {%rd1, %rd2}, [sh];"
+    more = "st.shared.u32 [sh+4], %r1; st.shared.u32 [sh+8], %r1;"
+    run(f'{written} {more} .pragma "used_bytes_mask 0xfff"; {wide} ret;', **ONE_THREAD)
     at_8 = load.replace("[sh]", "[sh+8]")
     with pytest.raises(emulator.KernelError, match="misaligned shared read of 12 bytes at byte 8"):
         run(f'.pragma "used_bytes_mask 4095"; {at_8} ret;', **ONE_THREAD)

@@ -37,6 +37,7 @@ _RECORD = np.dtype(
     ]
 )
 _GUARDED, _NEGATED, _TRACKED, _SIGN_EXTENDS = 1, 2, 4, 8
+_UNUSED = 4  # the first bit of the number of unused words
 _MOST_SLOTS, _MOST_TRACKED = 4096, 256
 
 # In the order of interpreter.cpp's Special.
@@ -148,6 +149,7 @@ class _Step(NamedTuple):
     value: int = 0
     sign_extends: bool = False
     target: str = ""
+    unused: int = 0
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def decode(kernel: Kernel) -> Decoded:
         for step in steps:
             names = step.results + step.sources
             guard = step.instruction.guard
-            flags = _SIGN_EXTENDS * step.sign_extends
+            flags = _SIGN_EXTENDS * step.sign_extends | step.unused << _UNUSED
             if guard:
                 flags |= _GUARDED | _NEGATED * step.instruction.negated
             if tracked and any(name in tracked for name in (*names, guard)):
@@ -359,8 +361,9 @@ def _access(instruction: Instruction) -> _Step | None:
         raise PtxError(f"{instruction.name} of {len(registers)} registers")
     kind, size = match["type"][0], int(match["type"][1:]) // 8
     load = verb == "load"
-    if instruction.used and place == "shared":  # those behind may be in memory that nobody wrote
-        registers = registers[: -(-instruction.used.bit_length() // size)]
+    unused = 0  # words at the end, which may be memory that nobody wrote
+    if instruction.used and place == "shared":
+        unused = (len(registers) * size - instruction.used.bit_length()) // 4
     return _Step(
         instruction,
         code,
@@ -369,6 +372,7 @@ def _access(instruction: Instruction) -> _Step | None:
         size,
         address.offset,
         kind == "s" and load,
+        unused=unused,
     )
 
 

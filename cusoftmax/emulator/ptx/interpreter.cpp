@@ -47,6 +47,7 @@ enum Flag : u8 {
   tracked = 4,      // some operand may be used before it has a value
   sign_extends = 8  // a load of a signed integer
 };
+constexpr int kUnused = 4;  // the bits of `flags` from here on: words of a load that are not used, the last ones
 
 struct Program {
   const Instruction* code;
@@ -166,7 +167,8 @@ struct Thread {
     return host;
   }
   void* shared(const Instruction* at, u64 address, int count, Touch touch, int rank) {
-    return machine->shared_access(static_cast<i64>(address), count * at->bytes, touch, rank, line(at), program.name);
+    const int bytes = count * at->bytes - 4 * (at->flags >> kUnused);
+    return machine->shared_access(static_cast<i64>(address), bytes, touch, rank, line(at), program.name);
   }
   void* generic(const Instruction* at, u64 address, int count, Touch touch) {
     if (address < kSharedWindow) return global(at, address, count, touch);

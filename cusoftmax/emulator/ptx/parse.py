@@ -167,8 +167,8 @@ def _read_body(
             elif statement.startswith("."):
                 if not statement.startswith(".pragma"):
                     raise PtxError(f"kernel {kernel.name}, line {line}: unknown {statement!r}")
-                mask = re.search(r'"used_bytes_mask (\d+)"', statement)
-                used = int(mask[1]) if mask else used
+                mask = re.search(r'"used_bytes_mask (\w+)"', statement)
+                used = int(mask[1], 0) if mask else used
             else:
                 place = f"PTX line {line}{source}"
                 yield _instruction(statement, scopes[-1], place)._replace(used=used)
