@@ -19,6 +19,7 @@ from cusoftmax.planning.checks import (
     accepted_name,
     accepted_number,
     as_dtype,
+    broadcasts,
     check_choice,
     check_selection,
     check_shape,
@@ -1062,8 +1063,7 @@ def _checked_shapes(
         holds = "one value for each " + ("class" if kind == CLASS else "row")
         check_shape(caller, name, array.shape, first, shape, expected[kind], holds)
     for name, array in more.items():
-        pairs = zip(array.shape[::-1], shape[::-1], strict=False)
-        if array.ndim > len(shape) or any(own not in (1, size) for own, size in pairs):
+        if not broadcasts(array.shape, shape):
             raise ValueError(
                 f"{caller}: {name} has shape {array.shape}; give one that broadcasts to {shape}"
             )

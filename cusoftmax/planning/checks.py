@@ -388,6 +388,12 @@ def check_shape(
     )
 
 
+def broadcasts(shape: tuple[int, ...], model: tuple[int, ...]) -> bool:
+    """Whether an array of a shape can be a view of another one."""
+    sizes = zip(shape[::-1], model[::-1], strict=False)
+    return len(shape) <= len(model) and all(size in (1, whole) for size, whole in sizes)
+
+
 def broadcast_shape(caller: str, *operands: tuple[str, tuple[int, ...]]) -> tuple[int, ...]:
     """Return the shape that operands, given by name and shape, have in common when broadcast."""
     shapes = [shape for _, shape in operands]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cusoftmax.planning.checks import Array, NotCuPy, is_array
+from cusoftmax.planning.checks import Array, NotCuPy, broadcasts, is_array
 
 
 def broadcast(caller: str, name: str, array: Array, first: str, model: Array) -> Array:
@@ -16,8 +16,7 @@ def broadcast(caller: str, name: str, array: Array, first: str, model: Array) ->
         raise NotCuPy(caller)
     if array.shape == model.shape:
         return array
-    sizes = zip(array.shape[::-1], model.shape[::-1], strict=False)
-    if array.ndim > model.ndim or any(size not in (1, whole) for size, whole in sizes):
+    if not broadcasts(array.shape, model.shape):
         raise ValueError(
             f"{caller}: {name} has shape {array.shape}, which does not broadcast to that of "
             f"{first}, {model.shape}; give {name} that shape, or sizes of 1"

@@ -12,10 +12,9 @@ from cusoftmax.planning.checks import (
     check_selection,
     check_shape,
     described,
-    float_name,
     plain_bool,
 )
-from cusoftmax.streaming.job import Job, checked, rows_of, target_of, transformed
+from cusoftmax.streaming.job import Job, checked, rows_of, target_of, transformed, wanted_dtype
 from cusoftmax.streaming.pipeline import run
 
 if TYPE_CHECKING:
@@ -425,13 +424,7 @@ def topk_softmax(
     check_selection(op, *numbers, shape, (axis,))
     k = int(k)
     values, indices = _two(op, out, "values, indices")
-    if dtype is not None:
-        wide = as_dtype(op, dtype)
-    elif values is not None:
-        wide = checked(op, "out[0]", values, tuple(FLOATS)).dtype
-    else:
-        wide = as_dtype(op, output_dtype([side.dtype.name]))
-    float_name(op, "dtype=", wide)
+    wide = wanted_dtype(op, side, dtype, "out[0]", values)
     has = (*shape[:axis], k, *shape[axis + 1 :])
     targets = [
         target_of(op, "out[0]", values, has, wide, False, k),

@@ -18,6 +18,7 @@ from cusoftmax.planning.checks import (
     accepted_name,
     accepted_number,
     as_dtype,
+    broadcasts,
     float_name,
     full_name,
     is_array,
@@ -70,13 +71,7 @@ class Job:
         side = checked(op, "source", source, INPUTS)
         shape, axis = rows_of(op, "source", side, axis)
         of_elements = op != "logsumexp"
-        if dtype is not None:
-            wanted = as_dtype(op, dtype)
-        elif out is not None:
-            wanted = checked(op, "out", out, tuple(FLOATS)).dtype
-        else:
-            wanted = as_dtype(op, output_dtype([side.dtype.name]))
-        float_name(op, "dtype=", wanted)
+        wanted = wanted_dtype(op, side, dtype, "out", out)
         has = shape if of_elements else shape[:axis] + shape[axis + 1 :]
         target = target_of(op, "out", out, has, wanted, of_elements)
         kernel, options, beside = transformed(op, shape, **logits)
@@ -180,6 +175,18 @@ class Job:
         return inputs[:count], dict(zip(names, inputs[count:], strict=True))
 
 
+def wanted_dtype(op: str, side: Side, dtype: Any, name: str, out: Any) -> np.dtype[Any]:
+    """Return the dtype of results: that asked for, or of where they go, or as the source has it."""
+    if dtype is not None:
+        wanted = as_dtype(op, dtype)
+    elif out is not None:
+        wanted = checked(op, name, out, tuple(FLOATS)).dtype
+    else:
+        wanted = as_dtype(op, output_dtype([side.dtype.name]))
+    float_name(op, "dtype=", wanted)
+    return wanted
+
+
 def transformed(
     caller: str, shape: tuple[int, ...], scale: Any = None, mask: Any = None, bias: Any = None
 ) -> tuple[str, dict[str, Any], dict[str, Side]]:
@@ -193,8 +200,7 @@ def transformed(
             continue
         beside[name] = checked(caller, name, array, accepted)
         given = tuple(int(size) for size in array.shape)
-        pairs = zip(given[::-1], shape[::-1], strict=False)
-        if len(given) > len(shape) or any(own not in (1, size) for own, size in pairs):
+        if not broadcasts(given, shape):
             raise ValueError(
                 f"{caller}: {name} has shape {given}; give one that broadcasts to {shape}"
             )
