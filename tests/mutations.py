@@ -768,6 +768,14 @@ MUTATIONS = (
         (Probe("split", "softmax", "float32", (1, 70000), arch="sm_80", grid=3),),
     ),
     Mutation(
+        "split: only one node of each lane's two is folded",
+        BOUND,
+        "reduce/fold.cuh",
+        "const Node next = nodes.load(i + 1, each > 1",
+        "const Node next = nodes.load(i + 1, each > 2",
+        (Probe("split", "softmax", "float32", (1, 300_000), arch="sm_80"),),
+    ),
+    Mutation(
         "column: barrier of fold_columns dropped",
         RACE,
         "patterns/column.cuh",

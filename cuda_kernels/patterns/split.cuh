@@ -4,11 +4,11 @@
 // Warp: has one chunk at a time.
 // Block: takes one piece of a row, in layout.rounds rounds (a power of two); a round is as many neighbouring chunks as
 // the block has warps. In launch 0 it reduces the piece and writes its node to the workspace. In launch 1 its warps
-// fold the nodes of the whole row, each its share of the groups of 32, and then the block reads its piece again and
+// fold the nodes of the whole row, each its share of the groups of them, and then the block reads its piece again and
 // writes the result. If there are only values of a row to write, launch 1 instead has one warp fold each row and write
 // them.
 //
-// Shared memory: as reduce_stretch needs (reduce/stretch.cuh); in launch 1 the folded groups of 32 nodes and the row's
+// Shared memory: as reduce_stretch needs (reduce/stretch.cuh); in launch 1 the folded groups of nodes and the row's
 // node. Workspace: a node for each piece of each row.
 // Barriers: those of reduce_stretch; in launch 1 those of fold_in_block; in both one between two pieces, so that the
 // node is not overwritten before it has been read.
@@ -17,6 +17,9 @@
 #include "reduce/stretch.cuh"
 
 namespace csm {
+
+// Nodes that a lane folds of a group of them in the workspace. Two of float64 make the registers too few.
+constexpr int kNodesEach = sizeof(Acc) == 4 ? 2 : 1;
 
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
@@ -46,9 +49,9 @@ CSM_DEVICE void run(const Arguments& args) {
       reduce_stretch(args, row, piece, context, nodes);
       if (thread_index() == 0) workspace.store(unit, nodes.load(2 * warps), true);
     } else {
-      const int count = static_cast<int>(pieces), groups = groups_of(count, 1);
+      const int count = static_cast<int>(pieces), groups = groups_of(count, kNodesEach);
       const ListedNodes folded(Span::bytes(block_threads() * kItems));
-      const Node whole = fold_in_block<1>(count, workspace.from(i64(number) * pieces), groups, folded);
+      const Node whole = fold_in_block<kNodesEach>(count, workspace.from(i64(number) * pieces), groups, folded);
       write_stretch(args, row, piece, whole, context);
       write_values<Op>(row, whole, context, piece.first == 0 && thread_index() == 0);
     }

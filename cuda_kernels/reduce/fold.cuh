@@ -172,20 +172,19 @@ CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const L
     if (last && warp > 0) break;
     const int first = last ? 0 : group * (kWarp * kEach), end = many ? groups : count;
     const int leaves = last ? power_not_below(end) : kWarp * kEach, width = leaves < kWarp ? leaves : kWarp;
-    const auto load = [&](int i) {
-      if constexpr (kSameType<Nodes, ListedNodes>) {
-        ListedNodes from = nodes;
-        if (many) from = folded;
-        return from.load(i, i < end);
-      } else {
-        Node node = nodes.load(i, !many && i < end);
-        if (many) node = folded.load(i, i < end);
-        return node;
-      }
-    };
     const int each = kEach > 1 && leaves > kWarp ? kEach : 1, i = first + (lane & (width - 1)) * each;
-    Node mine = load(i);
-    if (each > 1) mine = merge(mine, load(i + 1));
+    Node mine;
+    if constexpr (kSameType<Nodes, ListedNodes>) {
+      ListedNodes from = nodes;
+      if (many) from = folded;
+      mine = from.load(i, i < end);
+      if (each > 1) mine = merge(mine, from.load(i + 1, i + 1 < end));
+    } else {  // both are loaded at once; of folded groups there are at most 32
+      mine = nodes.load(i, !many && i < end);
+      const Node next = nodes.load(i + 1, each > 1 && i + 1 < end);
+      if (many) mine = folded.load(i, i < end);
+      if (each > 1) mine = merge(mine, next);
+    }
     const Node node = fold_lanes(mine, width);
     if (lane == 0) folded.store(last ? groups : group, node);
     if (last) break;

@@ -16,7 +16,7 @@ from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div, power_of_two
 from cusoftmax.planning.plan import WARP, Launch, Plan
-from cusoftmax.planning.planner import NODES_EACH, groups_of
+from cusoftmax.planning.planner import NODES_EACH, groups_of, split_nodes_each
 
 
 def loop_counts_of(plan: Plan, launch: Launch) -> LoopCounts:
@@ -224,6 +224,8 @@ class _LaunchLoops:
     def _each(self) -> int:
         """Return how many nodes of a group each lane folds: those of blocks that have groups."""
         kernel = self.launch.kernel
+        if self._folds_pieces():
+            return split_nodes_each(kernel)
         several = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1"
         return NODES_EACH if self.pattern == "block" and several else 1
 

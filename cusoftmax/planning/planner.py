@@ -21,7 +21,7 @@ from cusoftmax.planning.builder import (
     power_of_two_below,
 )
 from cusoftmax.planning.device import PORTABLE_CLUSTER, DeviceSpec
-from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Launch, Plan
+from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Kernel, Launch, Plan
 from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
     SECTOR_BYTES,
@@ -330,6 +330,11 @@ def groups_of(nodes: int, each: int) -> int:
     None if all nodes are one: ``groups_of`` in ``reduce/fold.cuh``.
     """
     return ceil_div(nodes, each * WARP) if nodes > each * WARP else 0
+
+
+def split_nodes_each(kernel: Kernel) -> int:
+    """Return how many nodes of a split row's group a lane folds (``patterns/split.cuh``)."""
+    return NODES_EACH if kernel["CSM_ACC"] == "float" else 1
 
 
 def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -> int:

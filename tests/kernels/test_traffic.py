@@ -24,7 +24,7 @@ from cusoftmax.operations.dtypes import ITEMSIZE, compute_dtype
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div, power_of_two
 from cusoftmax.planning.plan import Plan
-from cusoftmax.planning.planner import NODES_EACH, groups_of
+from cusoftmax.planning.planner import NODES_EACH, groups_of, split_nodes_each
 from tests.support import OPS, bits, exhaustive, kind
 from tests.support import planned as plan_of_shape
 
@@ -127,7 +127,7 @@ def conflicts_of_folds(plan: Plan) -> int:
     if plan.pattern == "stream":
         return plan.rows * ceil_div(chunks, warps) * of_fold(warps)
     if plan.pattern == "split":  # the nodes of a row's pieces are in the workspace
-        groups = groups_of(first.grid // plan.rows, 1)
+        groups = groups_of(first.grid // plan.rows, split_nodes_each(first.kernel))
         return first.grid * plan.rounds * of_fold(warps) + others[0].grid * of_fold(groups)
     if plan.pattern != "block":
         return 0
@@ -157,7 +157,8 @@ def test_barriers(measured: dict[str, Traffic]) -> None:
             assert counted.barriers == plan.rows * (ceil_div(chunks, warps) + 1)
         elif name == "split":
             reduce, write = plan.launches
-            folds = write.grid * (2 if reduce.grid > 32 else 1)  # of one row's nodes
+            several = groups_of(reduce.grid, split_nodes_each(reduce.kernel)) > 0
+            folds = write.grid * (1 + several)  # of one row's nodes
             assert counted.barriers == reduce.grid * (plan.rounds + 1) + folds
         else:
             # One after nodes are stored, and one after each level of the tree that a block folds.
