@@ -31,7 +31,8 @@ def topk(builder: PlanBuilder) -> Plan:
         if n <= builder.chunk:
             return _group(builder)
         few = rows * tuning.SPLIT_FILL <= device.sm_count
-        return (_split if few and n >= tuning.TOPK_SPLIT_LENGTH else _block)(builder)
+        long = n > builder.chunk * tuning.TOPK_WARPS * tuning.TOPK_SPLIT_ROUNDS
+        return (_split if few and long else _block)(builder)
     # With fewer rows, a warp would use less than the 32 bytes that memory gives at each place.
     if n <= builder.chunk and WARP // lanes * item >= SECTOR_BYTES:
         return _group(builder)

@@ -343,7 +343,7 @@ def test_small_and_empty(device: Any, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("normalise", NORMALISE)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("n", [50, 1000, 33000])
+@pytest.mark.parametrize("n", [50, 1000, 17000])
 def test_same_bits_in_any_batch(emulated: Any, n: int, dtype: str, normalise: str) -> None:
     row = np.random.default_rng(n).normal(0, 3, n).astype(dtype_of(dtype))
     k, patterns, kept = 40, set(), []
@@ -358,7 +358,7 @@ def test_same_bits_in_any_batch(emulated: Any, n: int, dtype: str, normalise: st
                 with emulated.on(seed=seed):
                     again = run(emulated, x, k, normalise=normalise)
                 kept.append((bits(again[0][place]), again[1][place]))
-    assert len(patterns) == (2 if n == 33000 else 1)
+    assert len(patterns) == (2 if n == 17000 else 1)
     for values, indices in kept[1:]:
         np.testing.assert_array_equal(values, kept[0][0])
         np.testing.assert_array_equal(indices, kept[0][1])
@@ -487,6 +487,8 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert made.pattern == "topk_split" and "inputs read once" in text
     assert made.launches[0].grid >= 128  # a whole H100 works on the one row
     assert made.operand_bytes == (4 << 20, 8 * 4, 8 * 8)
+    few = cs.explain("topk_softmax", shape=(4, 32000), k=8, arch="sm_90")
+    assert few.pattern == "topk_split" and few.launches[0].grid == 16  # one chunk a warp
     gates = cs.explain("topk_softmax", shape=(100000, 64), k=2, arch="sm_90")
     kernel = gates.launches[0].kernel
     assert gates.pattern == "topk_group" and kernel["CSM_LANES"] == "2"  # 16 rows a warp
