@@ -1,6 +1,6 @@
 // Double words: a number as an unevaluated sum hi + lo, for results as precise as the arithmetic itself. Where
 // kCompensated is false, lo is 0 and hi alone is computed. Used for sums, maxima of logits, scales and logarithms. With
-// kCountsOnes (reduce/node.cuh) lo is used in sums and logarithms alone.
+// kOthersInLow (reduce/node.cuh) lo is used in sums and logarithms alone.
 //
 // The sums are error-free transformations: Knuth's two-sum and Dekker's fast two-sum. The rounding error of a product
 // comes from one fused multiply-add. They need each operation rounded by itself: the host compiles without contraction
@@ -51,7 +51,7 @@ CSM_DEVICE DoubleWord fast_two_sum(Acc large, Acc small) {
 // symmetric where one of its differences is subnormal and flushed to zero.
 CSM_DEVICE DoubleWord add(DoubleWord a, DoubleWord b) {
   const Acc sum = a.hi + b.hi;
-  if constexpr (kCountsOnes) return {sum, a.lo + b.lo};
+  if constexpr (kOthersInLow) return {sum, a.lo + b.lo};
   if constexpr (!kCompensated) return {sum, Acc(0)};
   const bool exchange = magnitude(a.hi) < magnitude(b.hi);
   const Acc large = exchange ? b.hi : a.hi, small = exchange ? a.hi : b.hi;

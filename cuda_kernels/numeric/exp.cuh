@@ -125,7 +125,7 @@ struct Reference {
   Acc round;
 };
 constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 &&
-                          (kCountsOnes ? kRegisterInputs == 1 : kPicked == 0) && kSixteenBits<Type<0>> &&
+                          (kOthersInLow ? kRegisterInputs == 1 : kPicked == 0) && kSixteenBits<Type<0>> &&
                           !has(feature::scaled | feature::biased | feature::cold | feature::capped);
 // log2 e. From 2^23 on, which bfloat16 has, distinct logits are so far apart that any base will do: with 2 the largest
 // one's product is exact and finite.
@@ -247,11 +247,11 @@ CSM_DEVICE T exp_fast(T d) {
   return exp2_approx(d * T(ExpC::kLog2e));
 }
 
-// The exponential as a term of a sum. Where the sum is a count and a sum of others (kCountsOnes), it is 2^24 times as
-// large: many others that are too small for a result make a result together. Not with weights, which might overflow,
-// and not where a gradient is made of the same exponentials.
+// The exponential as a term of a sum. With kOthersInLow it is 2^24 times as large: many others that are too small for a
+// result make a result together. Not with weights, which might overflow, and not where a gradient is made of the same
+// exponentials.
 constexpr bool kRaisesOthers =
-    kCountsOnes && kFastExp && kRegisterInputs == 1 + has(feature::biased) && !(kPicked > 0 && kOutputs > 0);
+    kOthersInLow && kRegisterInputs == 1 + has(feature::biased) && !(kPicked > 0 && kOutputs > 0);
 template <class T>
 CSM_DEVICE T exp_term(T d) {
   if constexpr (kRaisesOthers) return exp2_approx(fused(d, T(ExpC::kLog2e), T(Acc(24))));
@@ -326,11 +326,15 @@ CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   }
 }
 
-// The exponential of the maximum itself.
+// The exponential of the maximum itself; and that as a term of a sum, relative to a reference of it.
+CSM_DEVICE Acc largest_term(DoubleWord m, const Reference& to) {
+  if constexpr (kFastExp && !kOneStep) return kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
+  else if constexpr (kDoubleWordMaximum) return exponential(m, to);
+  else return exponential(m.hi, to);
+}
 CSM_DEVICE Acc largest_exponential(DoubleWord m) {
   if constexpr (kFastExp && !kOneStep) return Acc(1);
-  else if constexpr (kDoubleWordMaximum) return exponential(m, reference_of(m));
-  else return exponential(m.hi, reference_of(m));
+  else return largest_term(m, reference_of(m));
 }
 
 // What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together.

@@ -52,7 +52,7 @@ CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
   const auto [exponent_of, fraction] = split_at_root_half(s.hi);
   const Acc exponent = exponent_of * kExponentUnit - raised;
   // The low word, divided by the same power of two as the high one.
-  const Acc low = kCompensated || kCountsOnes ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
+  const Acc low = kCompensated || kOthersInLow ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
   const Acc t = fraction - Acc(1);  // exact
   const DoubleWord denominator = fast_two_sum(Acc(1), Acc(0.5) * t);
   const Acc denominator_low = fused(Acc(0.5), low, denominator.lo);

@@ -9,12 +9,10 @@
 
 namespace csm {
 
-struct Op : OfLogits<WritesElements> {
+struct Op : LogSoftmax {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, dy
-  static constexpr bool kOthers = true;
   enum Sum { kExponentials, kGradients };
 
-  CSM_DEVICE static Acc hidden(int result) { return result == 0 ? negative_infinity() : Acc(0); }
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<2>& term) {
     term[kExponentials] = chunk_exponential(e, to, context);
     term[kGradients] = e[1];

@@ -12,18 +12,18 @@
 namespace csm {
 
 struct Op : Weighted<WritesRows> {
-  static constexpr bool kOthers = !kWeights, kKeepsTerm = !kCountsOnes, kMayBeInfinite = true;
+  static constexpr bool kOthers = !kWeights, kKeepsTerm = !kOthersInLow, kMayBeInfinite = true;
 
   // For z = +inf, m is +inf too and z − m would be NaN: the term is +inf instead, and so is the result.
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     const DoubleWord factor = factor_of(context);
     const Acc z = logit(e, factor).hi;
-    if constexpr (kPlainFirst<Op>) term[0] = exp_logit(e, not_infinite(to), factor);
+    if constexpr (kOthersInLow) term[0] = exp_logit(e, not_infinite(to), factor);
     else term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, to, factor));
     if constexpr (kKeepsTerm) e[0] = term[0];
   }
   CSM_DEVICE static Acc term_of(const Element& e, const Reference& to, const RowContext& context) {
-    return kKeepsTerm ? e[0] : exp_logit(e, to, factor_of(context));
+    return exp_logit(e, to, factor_of(context));
   }
   // Relative to it the exponential of +inf is +inf, and so is a sum with it.
   CSM_DEVICE static Reference not_infinite(Reference to) {
