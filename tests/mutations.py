@@ -651,7 +651,7 @@ MUTATIONS = (
         "softmax_vjp: an overflowed sum keeps its low part",
         BOUND,
         "reduce/mean.cuh",
-        "return sum.hi - sum.hi == Acc(0) ? drop_invalid_low(sum) : DoubleWord{sum.hi, sum.hi};",
+        "return is_finite(sum.hi) ? drop_invalid_low(sum) : DoubleWord{sum.hi, sum.hi};",
         "return sum;",
         (Probe("group", "softmax_vjp", "float32", (3, 300), rows="infinite"),),
     ),

@@ -52,7 +52,7 @@ CSM_DEVICE LogValue log_value(DoubleWord chunk_maximum, const Node& row, const R
   }
   // The chunk's maximum has already been subtracted from shifted elements.
   const DoubleWord maximum = kShifted ? below_maximum(row.m, reference_of(chunk_maximum).shift) : row.m;
-  return {maximum, reference_of(row.m), {-log.hi, -log.lo}, factor_of(context)};
+  return {maximum, reference_of(row.m), negative(log), factor_of(context)};
 }
 
 CSM_DEVICE Acc log_of(const Element& e, const LogValue& row) {

@@ -40,7 +40,7 @@ CSM_DEVICE DoubleWord logit(const Element& e, DoubleWord factor) {
     z = {sum.hi, z.lo + sum.lo};
     // If x and the bias cancel, lo may be the larger: renormalise. If one of them is infinite, lo is NaN: drop it.
     const DoubleWord whole = fast_two_sum(z.hi, z.lo);
-    const bool finite = whole.hi - whole.hi == Acc(0);
+    const bool finite = is_finite(whole.hi);
     z = {finite ? whole.hi : z.hi, finite ? whole.lo : Acc(0)};
   }
   return z;

@@ -7,7 +7,7 @@
 // (-fmad=false) and without reassociation.
 #pragma once
 
-#include "machine/config.cuh"
+#include "numeric/vec.cuh"
 
 namespace csm {
 
@@ -64,6 +64,12 @@ CSM_DEVICE DoubleWord add(DoubleWord a, Acc b) {
   return {sum.hi, a.lo + sum.lo};
 }
 
+CSM_DEVICE DoubleWord negative(DoubleWord a) { return {-a.hi, -a.lo}; }
+CSM_DEVICE DoubleWord subtract(DoubleWord a, DoubleWord b) { return add(a, negative(b)); }
+
+// a · power, exactly for a power of two whose products are normal.
+CSM_DEVICE DoubleWord times(DoubleWord a, Acc power) { return {a.hi * power, a.lo * power}; }
+
 CSM_DEVICE DoubleWord multiply(DoubleWord a, DoubleWord b) {
   const Acc product = a.hi * b.hi;
   if constexpr (!kCompensated) return {product, Acc(0)};
@@ -86,7 +92,7 @@ CSM_DEVICE DoubleWord normalised(DoubleWord a) {
 
 // a without its low word if hi is infinite or NaN: lo is then a NaN that would spoil an infinite result.
 CSM_DEVICE DoubleWord drop_invalid_low(DoubleWord a) {
-  if (!(a.hi - a.hi == Acc(0))) a.lo = Acc(0);
+  if (!is_finite(a.hi)) a.lo = Acc(0);
   return a;
 }
 

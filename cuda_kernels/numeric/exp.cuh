@@ -16,7 +16,6 @@
 #pragma once
 
 #include "numeric/double_word.cuh"
-#include "numeric/vec.cuh"
 
 namespace csm {
 
@@ -184,7 +183,7 @@ CSM_DEVICE Acc power_of(Acc k) { return power_of_two(ExpC::kRound + maximum(-Exp
 CSM_DEVICE DoubleWord times_power(DoubleWord sum, Acc k) {
   const bool far = k < Acc(-0.5) * ExpC::kBias;
   const Acc first = far ? ExpC::kRaise : Acc(1), power = power_of(far ? k + ExpC::kLowered : k);
-  return {sum.hi * first * power, sum.lo * first * power};
+  return times(times(sum, first), power);
 }
 
 // --- exponentials ----------------------------------------------------------------------------------------------------
@@ -312,8 +311,7 @@ CSM_DEVICE Acc exp_minus_one(Acc d) {
 // x − m of double words, for x ≤ m. The low word is dropped where it is NaN: where x or m is infinite.
 CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
   const DoubleWord d = two_difference(x.hi, m.hi);
-  const Acc lost = d.lo + (x.lo - m.lo);
-  return fast_two_sum(d.hi, lost == lost ? lost : Acc(0));
+  return fast_two_sum(d.hi, number_or_zero(d.lo + (x.lo - m.lo)));
 }
 
 // The same of a double word, whose low word is finite.
@@ -377,14 +375,14 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
     const Acc k = move_between(from, to, moved);
     // In double the power may be subnormal: there it is times 2^kLowered.
     if constexpr (kSingle) return {moved[0], power_of(k)};
-    return {{moved[0].hi * ExpC::kRaise, moved[0].lo * ExpC::kRaise}, power_of(k + ExpC::kLowered)};
+    return {times(moved[0], ExpC::kRaise), power_of(k + ExpC::kLowered)};
   }
 }
 
 // A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would
 // be flushed beside results of 2^-102 and less, in float. T is Acc or Pair.
 constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+80) : Acc(1);
-CSM_DEVICE DoubleWord lifted(DoubleWord a) { return {a.hi * kLift, a.lo * kLift}; }
+CSM_DEVICE DoubleWord lifted(DoubleWord a) { return times(a, kLift); }
 CSM_DEVICE Factor lifted(const Factor& a) { return {lifted(a.times), a.power}; }
 template <class T>
 CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
@@ -394,6 +392,6 @@ CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
 }
 
 // The same factor without a power of its own, where that is not too small.
-CSM_DEVICE Factor joined(const Factor& a) { return {{a.times.hi * a.power, a.times.lo * a.power}, Acc(1)}; }
+CSM_DEVICE Factor joined(const Factor& a) { return {times(a.times, a.power), Acc(1)}; }
 
 }  // namespace csm

@@ -8,7 +8,6 @@
 #pragma once
 
 #include "numeric/exp.cuh"
-#include "numeric/vec.cuh"
 
 namespace csm {
 
@@ -45,7 +44,7 @@ CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
   if constexpr (!kSingle) {  // float has no subnormal sums: they are flushed to zero
     if (s.hi < bits_to_double(0x0010000000000000ull)) {
       const Acc power = bits_to_double(0x4350000000000000ull);  // 2^54
-      s = {s.hi * power, s.lo * power};
+      s = times(s, power);
       raised = Acc(54);
     }
   }
@@ -69,7 +68,7 @@ CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
   DoubleWord result = normalised({large.hi, large.lo + (whole_low + small)});
   if constexpr (!kCompensated) result.hi = large.hi + (whole_low + small);
   if (s.hi == Acc(0)) result = as_double_word(negative_infinity());
-  if (!(magnitude(s.hi) < -negative_infinity())) result = as_double_word(s.hi);  // +∞ and NaN stay
+  if (!is_finite(s.hi)) result = as_double_word(s.hi);  // +∞ and NaN stay
   return result;
 }
 

@@ -32,11 +32,10 @@ struct Op : LogSoftmax {
     const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[kGradients])));
     const DoubleWord inverse = normalised(reciprocal_of(whole_sum<Op>(row, largest)));
     const DoubleWord others = multiply(sum_of_others<Op>(row, largest), inverse);
-    const DoubleWord lacking = multiply(others, sum);
-    const DoubleWord at_largest = drop_invalid_low(normalised(add(sum, DoubleWord{-lacking.hi, -lacking.lo})));
+    const DoubleWord at_largest = drop_invalid_low(normalised(subtract(sum, multiply(others, sum))));
     const LogValue log = log_value(chunk_maximum, row, context);
-    const bool dominates = exponentials.hi < Acc(2) * largest && sum.hi - sum.hi == Acc(0);
-    return {log, inverse, {-sum.hi, -sum.lo}, at_largest, dominates ? largest : Acc(-1), scale_of(context)};
+    const bool dominates = exponentials.hi < Acc(2) * largest && is_finite(sum.hi);
+    return {log, inverse, negative(sum), at_largest, dominates ? largest : Acc(-1), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
     result[0] = log_of(e, row.log);

@@ -43,12 +43,12 @@ struct Op : Weighted<WritesRows> {
     const Acc largest = largest_exponential(row.m);
     const DoubleWord sum = drop_invalid_low(
         normalised(relative_to_maximum<kWeights>(row.s[0], row.m, kWeights ? part_of_largest(largest) : largest)));
-    const bool negative = sum.hi < Acc(0);
-    if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
-    DoubleWord log = logarithm(negative ? DoubleWord{-sum.hi, -sum.lo} : sum);
+    const bool below_zero = sum.hi < Acc(0);
+    if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : below_zero ? Acc(-1) : sum.hi;
+    DoubleWord log = logarithm(below_zero ? negative(sum) : sum);
     log.lo += row.m.lo;
     value[0] = plus(row.m.hi, log);
-    if (kRowOutputs == 1 && negative) value[0] = not_a_number();
+    if (kRowOutputs == 1 && below_zero) value[0] = not_a_number();
   }
 };
 

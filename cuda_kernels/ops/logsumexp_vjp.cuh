@@ -57,7 +57,7 @@ struct Op : Weighted<WritesElements> {
 
   CSM_DEVICE static Scale in_range(DoubleWord chunk_maximum, DoubleWord top, DoubleWord sum,
                                    const RowContext& context) {
-    if (!(sum.hi - sum.hi == Acc(0))) {  // infinite or NaN: no power of two to keep apart
+    if (!is_finite(sum.hi)) {  // infinite or NaN: no power of two to keep apart
       return {{as_double_word(reciprocal(sum.hi) * context[0] * scale_of(context)), Acc(1)}, Acc(1), Acc(1)};
     }
     const FractionAndPower s = split_power(sum.hi), upstream = split_power(context[0]),

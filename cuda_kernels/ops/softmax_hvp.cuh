@@ -31,7 +31,6 @@ struct Op : OfSoftmax {
     DoubleWord rest;   // V D − ⟨ẏ, dy⟩
     bool apart;        // whether an element is kept apart
   };
-  CSM_DEVICE static DoubleWord subtract(DoubleWord a, DoubleWord b) { return add(a, DoubleWord{-b.hi, -b.lo}); }
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
     const Mean dy = mean_of(row, 0), v = mean_of(row, 1);
     const bool apart = kDominant && row.picked[0] > Acc(0);

@@ -120,7 +120,6 @@ CSM_DEVICE Acc other_term(Acc term, Acc largest) { return term > Acc(0.5) * larg
 CSM_DEVICE bool has_sign(float a) { return static_cast<int>(float_to_bits(a)) < 0; }
 CSM_DEVICE bool has_sign(double a) { return static_cast<i64>(double_to_bits(a)) < 0; }
 CSM_DEVICE bool lacks_largest(DoubleWord sum) { return has_sign(sum.hi); }
-CSM_DEVICE DoubleWord negative(DoubleWord a) { return {-a.hi, -a.lo}; }
 // The whole of such a sum, and the others, of a sum that may be one.
 CSM_DEVICE DoubleWord with_largest(DoubleWord sum, Acc largest) {
   return lacks_largest(sum) ? add(negative(sum), largest) : sum;
@@ -148,22 +147,20 @@ template <bool kWeighted = false>
 CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc largest) {
   if constexpr (kOneStep) {
     const Acc others = (sum.hi - largest) + lowered(sum.lo);
-    if (!(magnitude(m.hi) < -negative_infinity()) || !(others < -negative_infinity()))
-      return as_double_word(sum.hi + sum.lo);
+    if (!is_finite(m.hi) || !(others < -negative_infinity())) return as_double_word(sum.hi + sum.lo);
     return two_sum(Acc(1), others * reciprocal_approx(largest));
   }
   sum = drop_invalid_low(collected(sum));
   if constexpr (!kFastExp) {
-    if (!(magnitude(m.hi) < -negative_infinity()) || !(magnitude(sum.hi) < -negative_infinity()))
-      return as_double_word(sum.hi);
+    if (!is_finite(m.hi) || !is_finite(sum.hi)) return as_double_word(sum.hi);
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
     const DoubleWord others = kWeighted ? normalised(add(sum, -largest)) : without_largest(sum, largest);
     if (!(magnitude(others.hi) < Acc(0.5) * largest))
       return multiply(normalised(kWeighted ? sum : with_largest(sum, largest)), inverse);
     const Acc lost = kWeighted ? Acc(0) : lost_of_largest(m, largest);
     const DoubleWord by = normalised(reciprocal_of({largest, lost}));
-    const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, by));
-    const DoubleWord rest = {lifted.hi * (Acc(1) / kLift), lifted.lo * (Acc(1) / kLift)};
+    const DoubleWord lifted = normalised(multiply(csm::lifted(others), by));
+    const DoubleWord rest = times(lifted, Acc(1) / kLift);
     const DoubleWord whole = fast_two_sum(Acc(1), rest.hi);
     sum = {whole.hi, whole.lo + rest.lo};
   }
