@@ -56,11 +56,10 @@ CSM_DEVICE DoubleWord below_maximum(DoubleWord z, DoubleWord m) {
   }
 }
 
-// e^z relative to a reference; in double times 2^raised.
-template <int raised = 0>
+// e^z relative to a reference.
 CSM_DEVICE Acc exp_logit(const Element& e, const Reference& to, DoubleWord factor) {
-  if constexpr (!kPlainLogits) return exponential<raised>(logit(e, factor), to);
-  else return exponential<raised>(e[0], to);
+  if constexpr (!kPlainLogits) return exponential(logit(e, factor), to);
+  else return exponential(e[0], to);
 }
 
 // Base of operations on exponentials of logits. Without a bias the key is x, as the largest z is that of the largest x.

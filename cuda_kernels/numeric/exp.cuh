@@ -263,18 +263,13 @@ CSM_DEVICE Reference raised_for_others(Reference to) {
   return to;
 }
 
-template <int raised>
-CSM_DEVICE Acc raised_round(const Reference& to) {
-  return raised == 0 ? to.round : to.round + Acc(raised);
-}
-
-// e^x relative to a reference; in double times 2^raised. NaN stays NaN.
-template <int raised = 0, class T>
+// e^x relative to a reference. NaN stays NaN.
+template <class T>
 CSM_DEVICE T exponential(T x, const Reference& to) {
   if constexpr (kOneStep) return exp2_approx(fused(x, T(to.round), T(-to.shift.hi)));
   const T shifted = x - T(to.shift.hi);
   if constexpr (kFastExp) return exp_term(shifted);
-  else return exp_of(shifted, raised_round<raised>(to));
+  else return exp_of(shifted, to.round);
 }
 
 // Of two elements; those that are not fast of numbers or −∞ alone, from which the shift has been subtracted.
@@ -315,12 +310,11 @@ CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
 }
 
 // The same of a double word, whose low word is finite.
-template <int raised = 0>
 CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   if constexpr (kFastExp) {
     return exp_term((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
   } else {
-    return exp_of<true>(x.hi - to.shift.hi, raised_round<raised>(to), x.lo - to.shift.lo);
+    return exp_of<true>(x.hi - to.shift.hi, to.round, x.lo - to.shift.lo);
   }
 }
 

@@ -23,7 +23,7 @@ struct Op : Weighted<WritesElements> {
     if constexpr (kSingle) {
       term[0] = e[0] = weighted(e, exp_logit(e, to, factor_of(context)));
     } else {
-      const Acc exponential = exp_logit<kRaised - kLowered>(e, to, factor_of(context));
+      const Acc exponential = exp_logit(e, {to.shift, to.round + Acc(kRaised - kLowered)}, factor_of(context));
       term[0] = weighted(e, exponential * power_of_two(ExpC::kRound - Acc(kRaised - kLowered)));
       e[0] = exponential;
     }

@@ -95,6 +95,10 @@ struct OperationBase {
   static constexpr bool kHasUsual = false, kMayBeInfinite = false, kKeepsTerm = false;
   template <class Scale>
   CSM_DEVICE static void complete(Scale&) {}
+  template <class Scale>
+  CSM_DEVICE static bool is_usual(const Element&, const Scale&) {
+    return true;
+  }
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
