@@ -59,7 +59,7 @@ CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first
     sum = first ? as_double_word(term) : add(sum, term);
   }
 }
-// Exact: the start is not larger, and a multiple of its last place.
+// Exact: the sum is not smaller than the start, which is a multiple of the sum's last place.
 CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) { return {sum.hi - start, sum.lo}; }
 
 // The sum of two partial sums of a chunk, whose high words may be known to add up exactly.

@@ -76,7 +76,7 @@ struct RowContext : Values<kRowInputs> {
 //                 kHasUsual in place of map_usual()
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
-//   complete      computes what of a scale map() alone needs, not map_usual()
+//   complete      computes the parts of a scale that map() reads and map_usual() does not
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits, and
 //                 unless kKeepsTerm, term_of(e, reference, context) is the first term of an element that terms() has
 //                 had
@@ -106,7 +106,7 @@ struct OperationBase {
 // Whether terms_of() takes pairs of numbers or −∞: a NaN or +∞ makes the chunk's sum NaN from the start.
 template <class Op>
 constexpr bool kOfNumbers = Op::kPairs && !kFastExp;
-// Where the sums of exponentials start that are relative to the reference of m: above their terms, or at +∞ or NaN.
+// The start of a chunk's sums of exponentials (add_term): above their terms; +∞ or NaN if m is.
 template <class Op>
 CSM_DEVICE Acc start_of_sums(Acc m) {
   if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, -largest_number()), Acc(0x1p-126), ExpC::kAbove);
