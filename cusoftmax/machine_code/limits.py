@@ -120,7 +120,7 @@ def lone_warp_cycles(found: Walk, memory: int) -> float:
         if not weight:
             continue
         written, read = registers_of(instruction)
-        # Nor is a register written before the load that writes it: both ways of a branch may be here.
+        # Nor is a register written before a load that writes it: both ways of a branch may be here.
         start = max([now, *(ready.get(name, 0.0) for name in (*read, *written))])
         if instruction.stem in ("DEPBAR", "BAR"):  # the thread that waits for a bulk copy is there
             start = max(start, copied)
