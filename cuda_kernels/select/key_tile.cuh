@@ -89,8 +89,10 @@ class KeyTile {
       // Comparisons of float take subnormals for 0.
       if (kSingle && limit == Acc(0)) limit = Acc(-0x1p-126);
       bool exceeds = limit == negative_infinity();
+      Acc x[kItems];
+      get_numbers(x);
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) exceeds = exceeds | !(number(i) <= limit);
+      for (int i = 0; i < kItems; ++i) exceeds = exceeds | !(x[i] <= limit);
       return exceeds;
     }
     return true;
@@ -158,7 +160,9 @@ class KeyTile {
       return empty_node();
     } else {
       RowTile<Op> tile(0, length_);
-      tile.fill([&](int i) { return Element{kEndsLowest || present(i) ? number(i) : negative_infinity()}; });
+      Acc x[kItems];
+      get_numbers(x);
+      tile.fill([&](int i) { return Element{kEndsLowest || present(i) ? x[i] : negative_infinity()}; });
       return get(tile);
     }
   }
@@ -172,13 +176,11 @@ class KeyTile {
     else if constexpr (kHoldsPairs) pair_[i / 2] = i % 2 == 0 ? x.bits : pair_[i / 2] | static_cast<u32>(x.bits) << 16;
     else x_[i] = Op::compared(x, {first_ + lane_place(), step_of(i)}, context);
   }
-  CSM_DEVICE Acc number(int i) const {
-    if constexpr (kHoldsPairs) {
-      Acc low, high;
-      widen_pair(pair_[i / 2], In{}, low, high);
-      return i % 2 == 0 ? low : high;
-    } else {
-      return widen(x_[i]);
+  CSM_DEVICE void get_numbers(Acc (&x)[kItems]) const {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if constexpr (!kHoldsPairs) x[i] = widen(x_[i]);
+      else if (i % 2 == 0) widen_pair(pair_[i / 2], In{}, x[i], x[i + 1]);
     }
   }
   // Four neighbours share a counter. Where they are in several lanes, each of these forms the words of one item, or

@@ -40,7 +40,7 @@ struct Order<float> {
   }
   CSM_DEVICE static Acc number(Key key) { return static_cast<Acc>(bits_to_float(bits_of_key(key))); }
 };
-// The keys of two 16-bit floats, which lie in a word, in the same halves.
+// The keys of two 16-bit floats, which lie in a word, in the same halves. The compiler would make each by itself.
 template <class T>
 CSM_DEVICE u32 keys_of_pair(u32 pair) {
   const u32 bits = kSameType<T, f16> ? half_number_bits(pair) : bfloat_number_bits(pair);
