@@ -140,6 +140,6 @@ SPREAD_WARPS = Tuned(4, None, "a cluster is widened while its blocks keep this m
 TOPK_FEW = Tuned(8, None, "picks of a short row that are in one slot of as many lanes: MoE gates")
 # float64 needs more than 128 registers a thread: one block a multiprocessor.
 TOPK_WARPS = Tuned(8, None, "two blocks share a multiprocessor: one merges while the other reads")
-TOPK_SPLIT_LENGTH = Tuned(16385, None, "four chunks of a warp take 3 µs longer than one, a launch 2 µs")
+TOPK_SPLIT_LENGTH = Tuned(16385, None, "4 chunks of a warp take 3 µs longer than 1, a launch 2")
 TOPK_COLUMN_ROUNDS = Tuned(4, None, "chunks of a warp that take about as long as another launch")
 TOPK_BLOCKS = Tuned(2, None, "blocks for each multiprocessor when rows are split; see TOPK_WARPS")
