@@ -25,7 +25,7 @@ def test_each_call_is_planned_as_its_name_says() -> None:
 def test_what_is_below_its_aim_is_marked() -> None:
     need_tools()
     calls = [
-        family.Call("as asked", "topk_softmax", 64, 128, aim=0.0, aim_b200=0.0),
+        family.Call("as asked", "topk_softmax", 64, 1000, aim=0.0, aim_b200=0.0),
         family.Call("short of it", "softmax", 64, 128, aim=2.0, aim_b200=2.0),
     ]
     cases = family.cases(calls, ["float16"])

@@ -251,6 +251,27 @@ CSM_DEVICE unsigned number_bits(float value) {
   asm("add.rn.f32 %0, %1, 0f00000000;" : "=f"(sum) : "f"(value));
   return __float_as_uint(sum);
 }
+// The same of both halves of a word, two float16 or two bfloat16; and each half's sign in all of its bits.
+CSM_DEVICE unsigned half_number_bits(unsigned pair) {
+  unsigned sum;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sum) : "r"(pair), "r"(0u));
+  return sum;
+}
+CSM_DEVICE unsigned bfloat_number_bits(unsigned pair) {
+#if __CUDA_ARCH__ >= 800
+  unsigned sum;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(pair), "r"(0x3f803f80u), "r"(0u));
+  return sum;
+#else
+  return __byte_perm(number_bits(__uint_as_float(pair << 16)), number_bits(__uint_as_float(pair & 0xffff0000u)),
+                     0x7632);
+#endif
+}
+CSM_DEVICE unsigned signs_of_halves(unsigned pair) {
+  unsigned signs;
+  asm("prmt.b32 %0, %1, 0, 0xbb99;" : "=r"(signs) : "r"(pair));
+  return signs;
+}
 // Four bytes of two words, the first word's being 0 to 3: `which` has a digit of 4 bits for each.
 CSM_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) { return __byte_perm(a, b, which); }
 // The last `count` bits of `bits`, and behind them those of `word` but for its last.

@@ -59,7 +59,7 @@ CSM_DEVICE void run(const Arguments& args) {
     Node whole;
     Picks picks;
     if constexpr (kSorts) {
-      if constexpr (kSortsRoughly) picks = pick_roughly(tile);
+      if constexpr (kSortsRoughly) picks = pick_roughly(args, tile);
       else picks = pick_sorted(tile);
       whole = tile.reduce(args, value_of(shuffle(picks.slot(0).key, 0, kLanes)));
     } else {

@@ -11,11 +11,11 @@ namespace csm {
 // Whether noise is formed of few elements: those for which the bound of Op::limit is not below the best so far.
 constexpr bool kDraws = has(feature::noisy) && kSingle && kItems >= 8;
 
-// How elements are held: those of 16 bits, of which two are read as a word, are widened once.
-constexpr bool kWidens = kSixteenBits<In> && kSingle && !has(feature::noisy);
-using Held = NthType<kWidens, Compared, Acc>::type;
+// Whether elements, of 16 bits, are held two in a word, as they are read: their keys are made together.
+constexpr bool kHoldsPairs = kSixteenBits<In> && kSingle && !has(feature::noisy);
+static_assert(!kHoldsPairs || kItems % 2 == 0);
 
-template <class Op>
+template <class Op, class In = csm::In>
 class KeyTile {
  public:
   CSM_DEVICE KeyTile(i64 first, i64 n) : first_(first) {
@@ -37,12 +37,17 @@ class KeyTile {
       const int place = lane_place() + step_of(v * kVec);
       const bool wanted = is_wanted(place);
       const char* const address = row.start[0] + element_offset<0>(args, first_ + place);
-      if constexpr (kWidens) {
-        Acc wide[kVec];
-        if constexpr (kStaged<0>) load<In, Neutral::lowest>(staged + place * kSize, wanted, wide);
-        else load<In, Neutral::lowest>(address, wanted, wide);
+      if constexpr (kHoldsPairs && kVec > 1) {
+        Pairs<kVec> got;
 #pragma unroll
-        for (int i = 0; i < kVec; ++i) x_[v * kVec + i] = wide[i];
+        for (int i = 0; i < kVec / 2; ++i) got.word[i] = Lowest<In>::kPair;
+        if constexpr (kStaged<0>) {
+          if (wanted) got = Shared<Pairs<kVec>>(staged).load(place / kVec);
+        } else {
+          got = global_load(address, wanted, got);
+        }
+#pragma unroll
+        for (int i = 0; i < kVec / 2; ++i) pair_[v * kVec / 2 + i] = got.word[i];
         continue;
       }
       Vec<In, kVec> got;
@@ -84,8 +89,10 @@ class KeyTile {
       // Comparisons of float take subnormals for 0.
       if (kSingle && limit == Acc(0)) limit = Acc(-0x1p-126);
       bool exceeds = limit == negative_infinity();
+      Acc x[kItems];
+      get_numbers(x);
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) exceeds = exceeds | !(widen(x_[i]) <= limit);
+      for (int i = 0; i < kItems; ++i) exceeds = exceeds | !(x[i] <= limit);
       return exceeds;
     }
     return true;
@@ -93,15 +100,20 @@ class KeyTile {
 
   // An element of this lane. Its place is yet without the lane's: see in_chunk().
   CSM_DEVICE Local item(int i) const {
-    const Local local = local_at(Order<Compared>::key(x_[i]), step_of(i));
-    return kEndsLowest || present(i) ? local : no_local();
+    if constexpr (kHoldsPairs) {
+      const u32 keys = keys_of_pair<In>(pair_[i / 2]);
+      return local_at(i % 2 == 0 ? keys << 16 : keys & 0xffff0000u, step_of(i));
+    } else {
+      const Local local = local_at(Order<Compared>::key(x_[i]), step_of(i));
+      return kEndsLowest || present(i) ? local : no_local();
+    }
   }
   // The same with its place in the chunk.
   CSM_DEVICE Local in_chunk(Local item) const { return moved(item, lane_place()); }
-  // The same with its index in the row.
-  CSM_DEVICE Candidate in_row(Local found) const {
+  // The same with its index in the row. `exists`: it is known to be an element.
+  CSM_DEVICE Candidate in_row(Local found, bool exists = false) const {
     const int place = csm::place_of(found);
-    return place < kChunk ? Candidate{key_of(found), first_ + place} : no_candidate();
+    return exists || place < kChunk ? Candidate{key_of(found), first_ + place} : no_candidate();
   }
 
   // If it draws: the largest limit of this lane's elements, NaN if one is; and the element that has it, with its noise,
@@ -130,12 +142,14 @@ class KeyTile {
   // Whether the row has any of the items from i on, a multiple of kMaxVec, of all lanes.
   CSM_DEVICE bool reached(int i) const { return i * kLanes < length_; }
 
- private:
-  static_assert(kChunk < Packed::kPlaces, "a place is a word's low bits");
   // Whether elements beyond the row's end are −∞, and so come after all of the row's: the best k are none of them.
   static constexpr bool kEndsLowest = Lowest<In>::kStored && !has(feature::noisy);
 
-  Held x_[kItems];  // if it draws, without noise
+ private:
+  static_assert(kChunk < Packed::kPlaces, "a place is a word's low bits");
+
+  u32 pair_[kHoldsPairs ? kItems / 2 : 1];
+  Compared x_[kHoldsPairs ? 1 : kItems];  // if it draws, without noise
   Acc limit_[kDraws ? kItems : 1];
   i64 first_;
   int length_;  // elements of the row from the chunk's start on, at most kChunk; 0 or less if there are none
@@ -146,7 +160,9 @@ class KeyTile {
       return empty_node();
     } else {
       RowTile<Op> tile(0, length_);
-      tile.fill([&](int i) { return Element{kEndsLowest || present(i) ? widen(x_[i]) : negative_infinity()}; });
+      Acc x[kItems];
+      get_numbers(x);
+      tile.fill([&](int i) { return Element{kEndsLowest || present(i) ? x[i] : negative_infinity()}; });
       return get(tile);
     }
   }
@@ -156,15 +172,16 @@ class KeyTile {
     else return T(0);
   }
   CSM_DEVICE void enter(int i, In x, const RowContext& context) {
-    if constexpr (kDraws) x_[i] = held(narrow<Compared>(widen(x)));  // here an Acc
-    else if constexpr (kWidens) x_[i] = widen(x);
-    else x_[i] = held(Op::compared(x, {first_ + lane_place(), step_of(i)}, context));
+    if constexpr (kDraws) x_[i] = narrow<Compared>(widen(x));  // here an Acc
+    else if constexpr (kHoldsPairs) pair_[i / 2] = i % 2 == 0 ? x.bits : pair_[i / 2] | static_cast<u32>(x.bits) << 16;
+    else x_[i] = Op::compared(x, {first_ + lane_place(), step_of(i)}, context);
   }
-  // The same: NVRTC 13.0 wants a type of the case not taken too.
-  template <class T>
-  CSM_DEVICE static Held held(T x) {
-    if constexpr (kSameType<T, Held>) return x;
-    else return widen(x);
+  CSM_DEVICE void get_numbers(Acc (&x)[kItems]) const {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if constexpr (!kHoldsPairs) x[i] = widen(x_[i]);
+      else if (i % 2 == 0) widen_pair(pair_[i / 2], In{}, x[i], x[i + 1]);
+    }
   }
   // Four neighbours share a counter. Where they are in several lanes, each of these forms the words of one item, or
   // two, of all: those that others need are exchanged.
@@ -211,6 +228,9 @@ class KeyTile {
 // Whether pick_sorted() takes the best of a short row: long lists, and float64, need too many registers.
 constexpr bool kSorts = !kDraws && kSingle && kLanes < kWarp && kPicks <= 8;
 
+// Whether it may have none of the items from one on, in any lane: a row takes more than half of its lanes' items.
+CSM_DEVICE constexpr bool may_lack(int item) { return item > kItems / 2 && item % kMaxVec == 0; }
+
 // The best elements of a chunk that is a whole row, for few lanes: each lane sorts its own, kListed at a time, and
 // keeps the best of these; then the lanes merge their lists, until each of them has the row's.
 template <class Op>
@@ -219,7 +239,7 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
   Local best[kListed];
 #pragma unroll
   for (int start = 0; start < kItems; start += kListed) {
-    if (start > 0 && start % kMaxVec == 0 && !tile.reached(start)) continue;
+    if (may_lack(start) && !tile.reached(start)) continue;
     Local next[kListed];
 #pragma unroll
     for (int i = 0; i < kListed; ++i) next[i] = start + i < kItems ? tile.item(start + i) : no_local();
@@ -237,7 +257,7 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
   if constexpr (kListed == kPicks) {
     merge_over_lanes(best);
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) picks.slot(s) = tile.in_row(best[s]);
+    for (int s = 0; s < kSlots; ++s) picks.slot(s) = tile.in_row(best[s], tile.kEndsLowest && kItems % kListed == 0);
   } else {
 #pragma unroll
     for (int mask = 1; mask < kLanes; mask *= 2) best[0] = chosen(best[0], exchange(best[0], mask), true);
@@ -251,19 +271,20 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
 // the last of them and the best of all others differ in these bits alone, and how they follow, unless two of them do.
 constexpr bool kSortsRoughly = kSorts && kRowOutputs > 1 && sizeof(Local) > 4 && kItems >= 16 && kItems % kPicks == 0;
 template <class Op>
-CSM_DEVICE Picks pick_roughly(const KeyTile<Op>& tile) {
+CSM_DEVICE Picks pick_roughly(const Arguments& args, const KeyTile<Op>& tile) {
   constexpr u32 kPlaces = kChunk - 1;
   constexpr int kBits = kPlaces < 256 ? 8 : 16, kTogether = 32 / kBits;  // bits of one item, and items in a word
   constexpr int kWords = kItems / kTogether;
   static_assert((kWords & (kWords - 1)) == 0 && kPlaces < 1 << 16, "halves; half a word for an item's bits");
-  const u32 key_bits = static_cast<u32>(computed_once(-kChunk));  // an instruction takes only one constant
+  // An instruction takes one constant, so the compiler must not know this one: the upper half of k is 0.
+  const u32 key_bits = ~kPlaces | static_cast<u32>(args.layout.option[kSelected] >> 32);
   const int lane = thread_index() % kLanes;
   u32 kept[kWords] = {};
   Rough best[kPicks], rest = {0};  // the best of all that are not in the list
   const auto lose = [&](Rough a) { rest = chosen(rest, a, true); };
 #pragma unroll
   for (int start = 0; start < kItems; start += kPicks) {
-    if (start > 0 && start % kMaxVec == 0 && !tile.reached(start)) continue;
+    if (may_lack(start) && !tile.reached(start)) continue;
     Rough next[kPicks];
 #pragma unroll
     for (int i = 0; i < kPicks; ++i) {
@@ -312,7 +333,7 @@ CSM_DEVICE Picks pick_roughly(const KeyTile<Op>& tile) {
   if (any_lane(tied)) sort_over_lanes(found);
   Picks picks;
 #pragma unroll
-  for (int s = 0; s < kSlots; ++s) picks.slot(s) = tile.in_row(found[s]);
+  for (int s = 0; s < kSlots; ++s) picks.slot(s) = tile.in_row(found[s], tile.kEndsLowest);
   return picks;
 }
 
@@ -399,13 +420,13 @@ CSM_DEVICE void write_indices(const Arguments& args, const Row& row, const Picks
 template <class Op, class Put>
 CSM_DEVICE void put_values_and_indices(const Arguments& args, const Picks& picks, const Node& whole, bool wanted,
                                        Put put) {
-  const Layout& layout = args.layout;
+  const int k = static_cast<int>(args.layout.option[kSelected]);
   const Acc m = kSums > 0 ? whole.m.hi : value_of(picks.get(0).key);
   const Reference reference = reference_of(as_double_word(m));
   Acc term[kSlots];
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
-    term[s] = Picks::place_of(s) < layout.option[kSelected] ? Op::term(value_of(picks.slot(s).key), reference) : Acc(0);
+    term[s] = Picks::place_of(s) < k ? Op::term(value_of(picks.slot(s).key), reference) : Acc(0);
   }
   DoubleWord sum = whole.s[0];
   if constexpr (kSums == 0) {
@@ -419,8 +440,7 @@ CSM_DEVICE void put_values_and_indices(const Arguments& args, const Picks& picks
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
     const int place = Picks::place_of(s);
-    put(place, narrow<Type<1>>(Op::value(term[s], scale)), Type<kLast>(picks.slot(s).index),
-        wanted && place < layout.option[kSelected]);
+    put(place, narrow<Type<1>>(Op::value(term[s], scale)), Type<kLast>(picks.slot(s).index), wanted && place < k);
   }
 }
 

@@ -158,6 +158,20 @@ CSM_DEVICE u32 number_bits(float value) {
   const u32 bits = float_to_bits(value);
   return value != value ? 0x7fffffffu : bits == 0x80000000u ? 0u : bits;
 }
+// Both halves of a word, made by get(one half).
+template <class Get>
+CSM_DEVICE u32 each_half(u32 pair, Get get) {
+  return get(pair & 0xffffu) | get(pair >> 16) << 16;
+}
+template <u32 kInfinity>
+CSM_DEVICE u32 halves_number_bits(u32 pair) {
+  return each_half(pair, [](u32 half) { return (half & 0x7fffu) > kInfinity ? 0x7fffu : half == 0x8000u ? 0u : half; });
+}
+CSM_DEVICE u32 half_number_bits(u32 pair) { return halves_number_bits<0x7c00>(pair); }
+CSM_DEVICE u32 bfloat_number_bits(u32 pair) { return halves_number_bits<0x7f80>(pair); }
+CSM_DEVICE u32 signs_of_halves(u32 pair) {
+  return each_half(pair, [](u32 half) { return half >> 15 ? 0xffffu : 0u; });
+}
 CSM_DEVICE double bits_to_double(u64 bits) { return same_bits<double>(bits); }
 CSM_DEVICE u64 double_to_bits(double value) { return same_bits<u64>(value); }
 

@@ -240,9 +240,14 @@ def codes(kernels: Iterable[Kernel], arch: int) -> list[Code]:
     return [_CODES[kernel, arch] for kernel in every]
 
 
-def depends_on_data(launch: Launch) -> bool:
-    """Whether what a launch executes depends on the data: elements are selected, segments found."""
-    kernel = launch.kernel
+def depends_on_data(launch: Launch, lines: Sequence[ExecutedLine]) -> bool:
+    """Whether the data say how often loops run: elements are selected, segments found.
+
+    The best of short rows are sorted without such loops: no loop then ran a broken number of times.
+    """
+    kernel, warps = launch.kernel, lines[0].warps
+    if kernel["CSM_PATTERN"] == "topk_group":
+        return any(line.warps > warps and line.warps % warps for line in lines)
     return int(kernel["CSM_SLOTS"]) > 0 or kernel["CSM_PATTERN"] == "segment"
 
 
@@ -257,7 +262,7 @@ def _launches(
         return partial(blocks_entered, lines=executed[number]) if executed else None
 
     def totals(number: int, launch: Launch) -> Mapping[str, float] | None:
-        if executed and depends_on_data(launch):
+        if executed and depends_on_data(launch, executed[number]):
             return totals_of(executed[number])
         return None
 

@@ -46,7 +46,7 @@ class _LaunchLoops:
         moves = loop.has("LDG") or loop.has("STG")
         if loop.depth == 0 and (moves or loop.has("LDS")):
             return self._units()
-        if self.pattern == "segment":  # as often as the data say
+        if self.pattern in ("segment", "topk_group"):  # as often as the data say
             return None
         if self.pattern == "group" and loop.depth == 1 and loop.has("LDS"):
             return self._rows_of_a_thread()

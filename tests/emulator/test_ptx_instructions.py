@@ -206,6 +206,29 @@ def pairs_of_floats() -> Table:
         ]
         results = [expected[order[i]] << 32 | expected[i] for i in range(len(cases))]
         table[f"{name}{ftz}.f32x2"] = (("f32x2",) * (1 + len(cases[0])), both, results)
+    sixteen = {
+        "add.rn.f16x2": (2, lambda a, b: a + b, lambda a, b: a + b),
+        "fma.rn.bf16x2": (3, fused, lambda a, b, c: a * b + c),
+    }
+    for name, (count, plain, exact) in sixteen.items():
+        kind = name.split(".")[2].removesuffix("x2")
+        infinity = rounded(kind, math.inf)
+        values = [*(0, 1, 2, 0x7F, 0x80, 0x3F80, 0x3F81, 0x3C00, 0x3C01), infinity - 1, infinity]
+        values += [infinity + 1, infinity + 0x3F, *(value | 0x8000 for value in values)]
+        near = [[0x3F81, 0x3F81, low] for low in (0x3300, 0xB300, 0xBF82, 0x2000, 0xA000)]
+        ones = [draw.choices(values, k=count) for _ in range(1500)]
+        ones += [[draw.randrange(1 << 16) for _ in range(count)] for _ in range(1500)]
+        ones += near if count == 3 else []
+        found = [
+            rounded(kind, exactly(plain, exact, *(value_of(kind, raw) for raw in one)))
+            for one in ones
+        ]
+        both = [
+            tuple(high << 16 | low for low, high in zip(*two, strict=True))
+            for two in itertools.pairwise(ones)
+        ]
+        results = [high << 16 | low for low, high in itertools.pairwise(found)]
+        table[name] = (("b32",) * (1 + count), both, results)
     return table
 
 

@@ -156,6 +156,10 @@ UNARY("ex2.approx.ftz.f32", f32_ftz, f32_ftz, machine->exp2_approx(a))
 CSM_PAIRS("", f32)
 CSM_PAIRS(".ftz", f32_ftz)
 
+// And two of 16 bits.
+BINARY("add.rn.f16x2", u32, u32, u32, halves(a, b, 0, [](u16 x, u16 y, u16) { return half_sum(x, y); }))
+TERNARY("fma.rn.bf16x2", u32, u32, u32, u32, halves(a, b, c, bfloat_fused))
+
 // ---- conversions ----
 
 #define CSM_TO_EACH(of, T) of(u8, T) of(s8, T) of(u16, T) of(s16, T) of(u32, T) of(s32, T) of(u64, T) of(s64, T)

@@ -121,6 +121,25 @@ inline u32 permuted(u32 a, u32 b, u32 choice) {
   }
   return result;
 }
+// Each half of a word by itself.
+template <class Get>
+u32 halves(u32 a, u32 b, u32 c, Get get) {
+  const u32 low = get(u16(a), u16(b), u16(c)), high = get(u16(a >> 16), u16(b >> 16), u16(c >> 16));
+  return high << 16 | low;
+}
+// float32 has twice the digits and two more: the second rounding changes nothing.
+inline u16 half_sum(u16 a, u16 b) { return float_to_half(half_to_float(a) + half_to_float(b)); }
+// The product is exact in double. The sum is rounded to odd, in double and then in float, and so right at last.
+inline u16 bfloat_fused(u16 a, u16 b, u16 c) {
+  const double product = double(bfloat_to_float(a)) * double(bfloat_to_float(b)), other = double(bfloat_to_float(c));
+  double sum = product + other;
+  const double part = sum - product, error = (product - (sum - part)) + (other - part);
+  const u64 bits = same_bits<u64>(sum);
+  if (error == error && error != 0 && bits % 2 == 0)
+    sum = same_bits<double>((error > 0) == (sum > 0) ? bits + 1 : bits - 1);
+  const float cut = double_to_float_toward_zero(sum);
+  return float_to_bfloat(same_bits<float>(same_bits<u32>(cut) | (double(cut) != sum && sum == sum)));
+}
 // The upper or the lower half of high:low shifted by up to 32.
 inline u32 funnel_left(u32 low, u32 high, u32 by) {
   return static_cast<u32>(((static_cast<u64>(high) << 32 | low) << by) >> 32);
