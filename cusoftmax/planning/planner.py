@@ -170,9 +170,9 @@ def _long(builder: PlanBuilder) -> Plan:
     percent = tuning.STREAM_KEPT_PERCENT if resident else tuning.STREAM_PERCENT
     # Staged rounds load nothing while they compute: staged rows are read once where they fit, but
     # where two blocks of half the size stream.
-    in_place = not (through_shared if resident else staged)
+    in_place = not through_shared
     if lone and (in_place or builder.acc == "float64") and _cache_holds(builder, 1, percent):
-        return _stream(builder, 0 if in_place else staged, cached=True)
+        return _read_again(builder, 0 if in_place else staged)
     return resident or _stream(builder, staged)
 
 
@@ -222,10 +222,15 @@ def _cache_holds(builder: PlanBuilder, resident: int, percent: int, beside: int 
     again = operation.outputs and "seed" not in operation.options and not slow
     if not again or problem.rows <= beside * device.sm_count:
         return False
-    inputs = len(operation.inputs)
-    element = sum(size for number, _, size in stepping_operands(builder) if number < inputs)
+    element = _read_bytes(builder)
     read = resident * device.sm_count * beside * problem.n * element
     return 100 * read <= percent * device.l2_bytes
+
+
+def _read_bytes(builder: PlanBuilder) -> int:
+    """Return the bytes that are read of each element."""
+    inputs = len(builder.operation.inputs)
+    return sum(size for number, _, size in stepping_operands(builder) if number < inputs)
 
 
 def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0) -> Plan | None:
@@ -385,7 +390,7 @@ def _block_plan(
     )
 
 
-def _stream(builder: PlanBuilder, staged: int = 0, *, cached: bool = False) -> Plan:
+def _stream(builder: PlanBuilder, staged: int = 0) -> Plan:
     # A power of two, so that a block folds a subtree.
     most = tuning.STREAM_VALUES_WARPS if _many_values(builder) else tuning.STREAM_WARPS
     warps = power_of_two_below(min(most, builder.max_warps))
@@ -400,57 +405,81 @@ def _stream(builder: PlanBuilder, staged: int = 0, *, cached: bool = False) -> P
     # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
     cap = warps if staged and builder.acc == "float64" else tuning.CAP_WARPS
     many = builder.problem.rows > builder.device.sm_count
-    if many and builder.acc == "float64" and (staged or _takes_long(builder, cached)):
+    if many and builder.acc == "float64" and (staged or _takes_long(builder, again=True)):
         warps = min(warps, tuning.STREAM_WARPS_DOUBLE)
     threads = min(builder.max_warps, cap) * WARP
-    if cached and _has_registers_to_spare(builder):
-        most = tuning.STREAM_CACHED_WARPS
-        threads = most * WARP
-        if not _cache_holds(builder, most // warps, tuning.STREAM_CACHED_PERCENT):
-            warps = min(most, power_of_two(ceil_div(builder.problem.n, builder.chunk)))
-    parked = warps * builder.parked_words * builder.acc_bytes
-    # Rounds: others are read again, while memory is idle otherwise.
-    parks = min(2, max(1, ceil_div(builder.problem.n, warps * builder.chunk) - 1))
-    resident = threads // WARP // warps
-    while parks and not _fits(builder.device, shared(warps) + parks * parked, resident):
-        parks -= 1
-    parks = parks if cached and _parks_last_rounds(builder) else 0
-    kernel = builder.chunk_kernel(
-        "stream",
-        vector=vector,
-        threads=threads,
-        parks=parks,
-        staged=staged,
-        asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
-    )
-    used = shared(warps) + parks * parked
+    kernel = builder.chunk_kernel("stream", vector=vector, threads=threads, staged=staged)
     return builder.plan(
         "stream",
-        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, used),),
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared(warps)),),
         vector=vector,
         reads=builder.passes,
-        why="one pass to reduce, one to write, which finds the row in the level 2 cache"
-        if cached
-        else "the row is longer than on-chip memory: one pass to reduce, one to write"
+        why="the row is longer than on-chip memory: one pass to reduce, one to write"
         if builder.operation.outputs
         else "a long row is passed over once, and only its values are written",
     )
 
 
-def _parks_last_rounds(builder: PlanBuilder) -> bool:
-    """Whether it pays to keep a block's last rounds: exponentials take long to form again."""
+def _read_again(builder: PlanBuilder, staged: int) -> Plan:
+    """A block that keeps what it can of its row, and reads the rest again from the level 2 cache.
+
+    It has a multiprocessor to itself, or two share one if the cache then holds what both read
+    again. A chunk of each warp stays in registers.
+    """
+    problem, device = builder.problem, builder.device
+    most = warps = min(int(tuning.STREAM_WARPS), builder.max_warps)
+    if builder.acc == "float64" and (staged or _takes_long(builder)):
+        warps = min(warps, tuning.STREAM_WARPS_DOUBLE)
+        most = warps if staged else most
+    if _has_registers_to_spare(builder):
+        most = int(tuning.STREAM_CACHED_WARPS)
+        two = _cache_holds(builder, 2, tuning.STREAM_CACHED_PERCENT)
+        warps = most // 2 if two else most
+    chunks, resident = ceil_div(problem.n, builder.chunk), most // warps
+    rounds = ceil_div(chunks, warps)
+    nodes = (chunks + groups_of(chunks, NODES_EACH) + 1) * builder.node_bytes
+    nodes += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
+    each = builder.parked_words * builder.acc_bytes
+    room = min(device.shared_per_block, device.shared_per_sm // resident - device.reserved_shared)
+    cached = device.l2_bytes * tuning.STREAM_FOUND_PERCENT // 100 // (resident * device.sm_count)
+    beyond = chunks - warps - cached // (builder.chunk * _read_bytes(builder))
+    wanted = max(beyond, 2 * warps if _takes_long_again(builder) else 0)
+    # A round at least is read again: memory would be idle otherwise.
+    parked = max(0, min(wanted, (room - nodes) // each, (rounds - 2) * warps))
+    vector = staged_vector(builder) if staged else builder.row_vector
+    kernel = builder.chunk_kernel(
+        "stream",
+        vector=vector,
+        threads=most * WARP,
+        parks=True,
+        staged=staged,
+        uncached=not staged,
+        asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
+    )
+    return builder.plan(
+        "stream",
+        (Launch(kernel, min(problem.rows, MAX_GRID), warps * WARP, nodes + parked * each),),
+        vector=vector,
+        reads=builder.passes,
+        passes=parked,
+        why="one block keeps what it can of a row, and finds the rest in the level 2 cache",
+    )
+
+
+def _takes_long_again(builder: PlanBuilder) -> bool:
+    """Whether it pays to keep more of a row: exponentials take long to form again."""
     return bool(builder.operation.relative) and builder.values == 1 and not builder.fast_exp
 
 
-def _takes_long(builder: PlanBuilder, cached: bool) -> bool:
+def _takes_long(builder: PlanBuilder, *, again: bool = False) -> bool:
     """Whether a block that reads rows twice computes so long that two had better share memory.
 
     They leave less of their rows in the cache.
     """
     operation = builder.operation
     loss = operation.plain or operation.picked
-    again = not (cached or operation.exact_sums)  # logarithms are formed once
-    return _parks_last_rounds(builder) and bool(loss or again)
+    again = again and not operation.exact_sums  # logarithms are formed once
+    return _takes_long_again(builder) and bool(loss or again)
 
 
 def _has_registers_to_spare(builder: PlanBuilder) -> bool:

@@ -67,11 +67,12 @@ STREAM_WARPS_DOUBLE = Tuned(
     8, None, "two blocks, each in one of two passes, or with its rounds staged"
 )
 # Rows that are read again from the level 2 cache: so much of it for one row a multiprocessor.
-STREAM_PERCENT = Tuned(125, None, "half of the cache then has two of five when they are read again")
+STREAM_PERCENT = Tuned(300, None, "half of the cache then has two of five when they are read again")
 STREAM_KEPT_PERCENT = Tuned(
     70, None, "of rows that a block could keep, alone: half has five of seven"
 )
-STREAM_CACHED_WARPS = Tuned(32, None, "of a block that is alone: fewer rows in the cache")
+STREAM_FOUND_PERCENT = Tuned(50, None, "of the cache that holds what is read again: docs/cost.md")
+STREAM_CACHED_WARPS = Tuned(28, None, "of a block alone, with a chunk each: 64 registers spill")
 STREAM_CACHED_PERCENT = Tuned(55, None, "for two rows a multiprocessor: half has nine of ten")
 STREAM_VALUES_WARPS = Tuned(4, None, "one pass: five to eight blocks share a multiprocessor")
 STREAM_VALUES_BLOCKS = Tuned(4, None, "rows for each multiprocessor, before blocks are so small")
