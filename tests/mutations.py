@@ -267,8 +267,8 @@ MUTATIONS = (
         "column: a round parked where another one is",
         BOUND,
         "patterns/column.cuh",
-        "return (round - first_parked) * parked_bytes;",
-        "return (round - first_parked) / 2 * parked_bytes;",
+        "return round * parked_bytes;",
+        "return round / 2 * parked_bytes;",
         (_PARKED_COLUMNS,),
     ),
     Mutation(

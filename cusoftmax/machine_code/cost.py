@@ -366,11 +366,11 @@ def _read_again(plan: Plan, launch: Launch) -> tuple[float, float]:
     parks = kernel["CSM_PARKS"] != "0"
     if plan.pattern == "stream" and not parks:
         return 1.0, 0.0
-    columns = plan.pattern == "column"  # whose threads hold the last round, and park those before
+    columns = plan.pattern == "column"  # whose threads hold the last round, and park rounds
     of_round = plan.chunk * (launch.block // (int(kernel["CSM_LANES"]) if columns else WARP))
     if columns:
-        again = (ceil_div(plan.n, of_round) - 1 - plan.passes * parks) * of_round / plan.n
-        return again, 1 - again
+        before = (ceil_div(plan.n, of_round) - 1) * of_round
+        return (before - of_round * plan.passes * parks) / plan.n, 1 - before / plan.n
     widths = [ITEMSIZE[o.dtype] * plan.vector for o in plan.problem.operands]
     hinted = kernel["CSM_UNCACHED"] != "0" and min(widths) >= 4
     again = (plan.n - of_round - plan.passes * plan.chunk) / plan.n

@@ -287,10 +287,10 @@ def _matched(
         entered, group = max(times[i] for i in blocks), groups[number]
         if any(entered > said.get(other, entered) for other in as_often[number]):
             continue
-        # Of a barrier alone that PTX jumps over, machine code has a predicate, and may be entered.
-        barrier = ours[number].sum() == ours[number, _BARRIER] and predicated[number] > 0
-        if entered == 0 and barrier:
-            taken.update(blocks)
+        # Of a barrier alone that PTX jumps over, machine code has a predicate: it may be entered.
+        if entered == 0 and ours[number].sum() == ours[number, _BARRIER]:
+            if predicated[number]:
+                taken.update(blocks)
             continue
         # What has predicates is entered, whether they hold or not.
         never_said = alone[group] == 1 and 2 * predicated[number] > sizes[number]

@@ -172,7 +172,11 @@ def _long(builder: PlanBuilder) -> Plan:
     # where two blocks of half the size stream.
     in_place = not through_shared
     if lone and (in_place or builder.acc == "float64") and _cache_holds(builder, 1, percent):
-        return _read_again(builder, 0 if in_place else staged)
+        again = _read_again(builder, 0 if in_place else staged)
+        # Noise takes longer to form again than elements to come.
+        least = 4 * (again.passes * builder.chunk + again.launches[0].block * builder.items)
+        if "seed" not in builder.operation.options or least >= 3 * builder.problem.n:
+            return again
     return resident or _stream(builder, staged)
 
 
@@ -219,7 +223,7 @@ def _cache_holds(builder: PlanBuilder, resident: int, percent: int, beside: int 
     """
     problem, device, operation = builder.problem, builder.device, builder.operation
     slow = builder.acc == "float64" and not device.many_double_units
-    again = operation.outputs and "seed" not in operation.options and not slow
+    again = operation.outputs and not slow
     if not again or problem.rows <= beside * device.sm_count:
         return False
     element = _read_bytes(builder)
@@ -423,29 +427,33 @@ def _stream(builder: PlanBuilder, staged: int = 0) -> Plan:
 def _read_again(builder: PlanBuilder, staged: int) -> Plan:
     """A block that keeps what it can of its row, and reads the rest again from the level 2 cache.
 
-    It has a multiprocessor to itself, or two share one if the cache then holds what both read
-    again. A chunk of each warp stays in registers.
+    A chunk of each warp stays in registers. Two blocks share a multiprocessor if the cache then
+    holds what both read again, or if one would compute for longer than memory takes.
     """
     problem, device = builder.problem, builder.device
-    most = warps = min(int(tuning.STREAM_WARPS), builder.max_warps)
-    if builder.acc == "float64" and (staged or _takes_long(builder)):
-        warps = min(warps, tuning.STREAM_WARPS_DOUBLE)
-        most = warps if staged else most
-    if _has_registers_to_spare(builder):
-        most = int(tuning.STREAM_CACHED_WARPS)
-        two = _cache_holds(builder, 2, tuning.STREAM_CACHED_PERCENT)
-        warps = most // 2 if two else most
-    chunks, resident = ceil_div(problem.n, builder.chunk), most // warps
-    rounds = ceil_div(chunks, warps)
-    nodes = (chunks + groups_of(chunks, NODES_EACH) + 1) * builder.node_bytes
-    nodes += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
+    most = min(int(tuning.STREAM_WARPS), builder.max_warps)
+    most = int(tuning.STREAM_CACHED_WARPS) if _has_registers_to_spare(builder) else most
+    long = builder.acc == "float64" and (staged or _takes_long(builder))
+    chunks = ceil_div(problem.n, builder.chunk)
     each = builder.parked_words * builder.acc_bytes
-    room = min(device.shared_per_block, device.shared_per_sm // resident - device.reserved_shared)
-    cached = device.l2_bytes * tuning.STREAM_FOUND_PERCENT // 100 // (resident * device.sm_count)
-    beyond = chunks - warps - cached // (builder.chunk * _read_bytes(builder))
-    wanted = max(beyond, 2 * warps if _takes_long_again(builder) else 0)
-    # A round at least is read again: memory would be idle otherwise.
-    parked = max(0, min(wanted, (room - nodes) // each, (rounds - 2) * warps))
+    found = device.l2_bytes * tuning.STREAM_FOUND_PERCENT // 100 // device.sm_count
+    found //= builder.chunk * _read_bytes(builder)  # chunks in the cache
+    for resident in (2, 1):
+        warps = most // resident
+        nodes = (chunks + groups_of(chunks, NODES_EACH) + 1) * builder.node_bytes
+        nodes += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
+        room = device.shared_per_sm // resident - device.reserved_shared
+        fitting = (min(device.shared_per_block, room) - nodes) // each
+        # Something is read again: of a block alone a round, or memory would be idle meanwhile.
+        before = chunks - warps - 1 if resident > 1 else (ceil_div(chunks, warps) - 2) * warps
+        parked = max(0, min(fitting, before))
+        beyond = chunks - warps - found // resident
+        if long or beyond <= parked:
+            break
+    if not _takes_long_again(builder):
+        parked = min(parked, max(0, beyond))
+    # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
+    most = warps if staged and builder.acc == "float64" else most
     vector = staged_vector(builder) if staged else builder.row_vector
     kernel = builder.chunk_kernel(
         "stream",
@@ -467,7 +475,7 @@ def _read_again(builder: PlanBuilder, staged: int) -> Plan:
 
 
 def _takes_long_again(builder: PlanBuilder) -> bool:
-    """Whether it pays to keep more of a row: exponentials take long to form again."""
+    """Whether it pays to keep more of a row than must be: exponentials take long to form again."""
     return bool(builder.operation.relative) and builder.values == 1 and not builder.fast_exp
 
 
@@ -715,7 +723,7 @@ def _column_stream(builder: PlanBuilder, items: int, vector: int) -> Plan | None
         vector = min(vector, tuning.COLUMN_VECTOR_FEW)
     lanes = narrow_lanes(builder, vector, min(WARP, power_of_two(ceil_div(inner, vector))))[-1]
     columns = lanes * vector
-    of_two, alone = tuning.COLUMN_STREAM_PERCENT, 0 if device.clusters else tuning.STREAM_PERCENT
+    of_two, alone = tuning.COLUMN_STREAM_PERCENT, 0 if device.clusters else tuning.COLUMN_ALONE_PERCENT
     percents = ((2, of_two), (1, min(alone, of_two * WARP)))  # none if the first is 0
     resident = next((r for r, p in percents if _cache_holds(builder, r, p, columns)), 0)
     if not resident or operation.features:
