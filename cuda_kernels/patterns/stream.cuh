@@ -6,15 +6,15 @@
 // of each round as they come. The second pass goes from the last round to the first, because the cache holds the last
 // elements: each chunk is read again and its results are written. Values of a row are known after the first pass.
 //
-// With kParks, for rows of fewer than 2^31 elements, the block keeps what it can: the first round in registers, which is
-// read last and written first, and layout.passes chunks after it in shared memory, which are read first and written last.
-// What is read again is what was read last before, and caches are told not to keep the rest. The nodes of all chunks are
-// folded as in the block pattern.
+// With kParks, for rows of fewer than 2^31 elements, the block keeps what it can: the first round in registers, which
+// is read last and written first, and layout.passes chunks after it in shared memory, which are read first and written
+// last. What is read again is what was read last before, and caches are told not to keep the rest. The nodes of all
+// chunks are folded as in the block pattern.
 //
-// Shared memory: as reduce_stretch needs (reduce/stretch.cuh); with kParks a span, a node for each chunk, for each group
-// of 64 and for the row, then the parked chunks. Barriers: one each round of the first pass, before warp 0 reads the
-// round's nodes, and one at its end, before all warps read the row's node, and with kParks as in the block pattern; and
-// those of staged spans.
+// Shared memory: as reduce_stretch needs (reduce/stretch.cuh); with kParks a span, a node for each chunk, for each
+// group of 64 and for the row, then the parked chunks. Barriers: one each round of the first pass, before warp 0 reads
+// the round's nodes, and one at its end, before all warps read the row's node, and with kParks as in the block pattern;
+// and those of staged spans.
 #pragma once
 
 #include "reduce/stretch.cuh"
@@ -28,8 +28,10 @@ CSM_DEVICE void run_keeping(const Arguments& args) {
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
   const int warps = block_threads() / kWarp;
   const int n = static_cast<int>(layout.n), kept = warps + static_cast<int>(layout.passes);  // chunks
-  const int chunks = (n + (kChunk - 1)) / kChunk, rounds = (chunks + (warps - 1)) / warps, groups = groups_of(chunks, 2);
-  const int nodes_at = Span::bytes(block_threads() * kItems), parked_at = nodes_at + ListedNodes::bytes(chunks + groups + 1);
+  const int chunks = (n + (kChunk - 1)) / kChunk, rounds = (chunks + (warps - 1)) / warps,
+            groups = groups_of(chunks, 2);
+  const int nodes_at = Span::bytes(block_threads() * kItems);
+  const int parked_at = nodes_at + ListedNodes::bytes(chunks + groups + 1);
   const ListedNodes nodes(nodes_at), folded(nodes_at + ListedNodes::bytes(chunks));
   const auto slot = [&](int chunk) {
     return Shared<Acc>(parked_at + (chunk - warps) * (Tile::kParkedWords * static_cast<int>(sizeof(Acc))));

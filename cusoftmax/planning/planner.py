@@ -171,7 +171,9 @@ def _long(builder: PlanBuilder) -> Plan:
     # Staged rounds load nothing while they compute: staged rows are read once where they fit, but
     # where two blocks of half the size stream.
     in_place = not through_shared
-    if lone and (in_place or builder.acc == "float64") and _cache_holds(builder, 1, percent):
+    few_chunks = chunks <= WARP * WARP  # fold_in_block folds two levels of 32
+    in_turn = lone and few_chunks and (in_place or builder.acc == "float64")
+    if in_turn and _cache_holds(builder, 1, percent):
         again = _read_again(builder, 0 if in_place else staged)
         # Noise takes longer to form again than elements to come.
         least = 4 * (again.passes * builder.chunk + again.launches[0].block * builder.items)
@@ -412,7 +414,13 @@ def _stream(builder: PlanBuilder, staged: int = 0) -> Plan:
     if many and builder.acc == "float64" and (staged or _takes_long(builder, again=True)):
         warps = min(warps, tuning.STREAM_WARPS_DOUBLE)
     threads = min(builder.max_warps, cap) * WARP
-    kernel = builder.chunk_kernel("stream", vector=vector, threads=threads, staged=staged)
+    kernel = builder.chunk_kernel(
+        "stream",
+        vector=vector,
+        threads=threads,
+        staged=staged,
+        asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
+    )
     return builder.plan(
         "stream",
         (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared(warps)),),
@@ -723,7 +731,10 @@ def _column_stream(builder: PlanBuilder, items: int, vector: int) -> Plan | None
         vector = min(vector, tuning.COLUMN_VECTOR_FEW)
     lanes = narrow_lanes(builder, vector, min(WARP, power_of_two(ceil_div(inner, vector))))[-1]
     columns = lanes * vector
-    of_two, alone = tuning.COLUMN_STREAM_PERCENT, 0 if device.clusters else tuning.COLUMN_ALONE_PERCENT
+    of_two, alone = (
+        tuning.COLUMN_STREAM_PERCENT,
+        0 if device.clusters else tuning.COLUMN_ALONE_PERCENT,
+    )
     percents = ((2, of_two), (1, min(alone, of_two * WARP)))  # none if the first is 0
     resident = next((r for r, p in percents if _cache_holds(builder, r, p, columns)), 0)
     if not resident or operation.features:
