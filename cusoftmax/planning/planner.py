@@ -460,8 +460,6 @@ def _read_again(builder: PlanBuilder, staged: int) -> Plan:
             break
     if not _takes_long_again(builder):
         parked = min(parked, max(0, beyond))
-    # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
-    most = warps if staged and builder.acc == "float64" else most
     vector = staged_vector(builder) if staged else builder.row_vector
     kernel = builder.chunk_kernel(
         "stream",
