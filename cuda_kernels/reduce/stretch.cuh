@@ -24,7 +24,7 @@ CSM_DEVICE ListedNodes nodes_of_stretch() { return ListedNodes(Span::bytes(block
 using StretchTile = RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages>;
 
 // The span of a round that starts at element `first`. read_round() begins with a barrier if the last span may still be
-// in use. Of a parked round it is read no more.
+// in use.
 CSM_DEVICE Span span_of_round(const Arguments& args, const Row& row, i64 first) {
   const int room = block_threads() * kItems;
   const i64 left = args.layout.n - first;

@@ -38,7 +38,7 @@ from cusoftmax.planning.staging import (
     tiles_side_by_side,
 )
 
-NODES_EACH = 2  # kEach in patterns/block.cuh
+NODES_EACH = 2  # kEach in patterns/block.cuh, and in patterns/stream.cuh of a block that parks
 
 
 @lru_cache(maxsize=4096)
@@ -219,9 +219,8 @@ def _cache_holds(builder: PlanBuilder, resident: int, percent: int, beside: int 
     """Whether the rows being read take at most such a part of the level 2 cache.
 
     Blocks fill the GPU, so many of them each multiprocessor, and read their rows again, so many
-    `beside` each other. Nothing is read again if only values are written; and noise, or
-    exponentials of float64 where few units have that, take longer to form again than elements to
-    come.
+    `beside` each other. Nothing is read again if only values are written; and exponentials of
+    float64, where few units have that, take longer to form again than elements to come.
     """
     problem, device, operation = builder.problem, builder.device, builder.operation
     slow = builder.acc == "float64" and not device.many_double_units

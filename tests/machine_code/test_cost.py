@@ -310,7 +310,7 @@ def test_what_columns_read_again() -> None:
     (launch,) = stream.launches
     assert launch.kernel["CSM_STAGE"] == "5" and launch.block == 256
     read = 2 << 24
-    # Of four rounds the first two are parked, and the last is in registers: the cache has the third.
+    # Of four rounds two are parked, and the last is in registers: the cache has the third.
     assert stream.passes == 2 and cached > 2 * 108 * 4096 * 32 / 2
     assert cost.memory_bytes(stream, launch, 2 * 108) == 2 * read
     assert cost.memory_bytes(stream, launch, 8 * 108) == pytest.approx(2 * read + read / 4)
