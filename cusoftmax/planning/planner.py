@@ -440,6 +440,8 @@ def _read_again(builder: PlanBuilder, staged: int) -> Plan:
     problem, device = builder.problem, builder.device
     most = min(int(tuning.STREAM_WARPS), builder.max_warps)
     most = int(tuning.STREAM_CACHED_WARPS) if _has_registers_to_spare(builder) else most
+    if builder.operation.exact_sums and builder.operation.features:
+        most = min(most, tuning.STREAM_LOGARITHM_WARPS)
     long = builder.acc == "float64" and (staged or _takes_long(builder))
     chunks = ceil_div(problem.n, builder.chunk)
     each = builder.parked_words * builder.acc_bytes

@@ -75,6 +75,7 @@ STREAM_KEPT_PERCENT = Tuned(
 )
 STREAM_FOUND_PERCENT = Tuned(50, None, "of the cache that holds what is read again: docs/cost.md")
 STREAM_CACHED_WARPS = Tuned(28, None, "of a block alone, with a chunk each: 64 registers spill")
+STREAM_LOGARITHM_WARPS = Tuned(12, None, "scaled, biased rows that are kept spill at 128")
 STREAM_VALUES_WARPS = Tuned(4, None, "one pass: five to eight blocks share a multiprocessor")
 STREAM_VALUES_BLOCKS = Tuned(4, None, "rows for each multiprocessor, before blocks are so small")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
