@@ -73,11 +73,9 @@ constexpr int kOrderLanes = CSM_ORDER_LANES, kSureItems = CSM_SURE_ITEMS;
 constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
 // Dimensions in Layout: those that the rows are numbered by, and those of a row.
 constexpr int kBatchDims = CSM_BATCH_DIMS, kRowDims = CSM_ROW_DIMS;
-constexpr int kStage = CSM_STAGE;  // which launch of a pattern that has several
-// Whether shared memory holds further chunks of the row; stream: so many rounds, at most two, whose nodes are there.
-constexpr bool kParks = CSM_PARKS;
-constexpr int kParkedRounds = CSM_PARKS;
-constexpr int kSlots = CSM_SLOTS;  // places of the sorted list that a lane holds (select/picks.cuh); 0 if none
+constexpr int kStage = CSM_STAGE;   // which launch of a pattern that has several
+constexpr bool kParks = CSM_PARKS;  // whether shared memory holds further chunks of the row
+constexpr int kSlots = CSM_SLOTS;   // places of the sorted list that a lane holds (select/picks.cuh); 0 if none
 
 // What a variant of an operation does in addition. The operation's file says what each means there.
 namespace feature {

@@ -18,7 +18,8 @@ struct Layout {
   i64 batch_dims, reduce_dims;  // dimensions in use of batch_* and reduce_*
   // Column pattern: so many rows lie side by side, inner_stride apart, and batch_* describe the other dimensions.
   i64 inner;
-  i64 passes;  // column pattern, where operands are staged: over neighbouring rows
+  // Column pattern, where operands are staged: over neighbouring rows. With kParks: rounds, or chunks, that are parked.
+  i64 passes;
   // Segment pattern: rows of a column, and blocks that check the offsets.
   i64 segments, checkers;
   i64 inner_stride[kOperands];

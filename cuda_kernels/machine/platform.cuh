@@ -125,19 +125,31 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted) {
 struct Words {
   unsigned word[4];
 };
-// The same for elements that no cache can keep until they are needed again: accesses of 16 bytes leave the level 1
-// cache alone, and what they store is the first that the level 2 cache gives up. Narrower ones, several of which touch
-// a sector, are as above.
+// The same for elements that the level 1 cache cannot keep until they are needed again: accesses of 16 bytes leave it
+// alone, and what they store is the first that the level 2 cache gives up. Narrower ones, several of which touch a
+// sector, are as above. What is loaded for the only time (`once`), in 4 bytes at least, it gives up first too.
 template <class V>
-CSM_DEVICE V global_load_uncached(const void* address, bool wanted, V otherwise) {
+CSM_DEVICE V global_load_uncached(const void* address, bool wanted, V otherwise, bool once) {
   if constexpr (sizeof(V) == 16) {
     auto words = __builtin_bit_cast(Words, otherwise);
-    if (wanted) {
+    if (wanted && once) {
+      asm volatile("ld.global.cs.v4.b32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(words.word[0]), "=r"(words.word[1]), "=r"(words.word[2]), "=r"(words.word[3])
+                   : "l"(address));
+    } else if (wanted) {
       asm volatile("ld.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
                    : "=r"(words.word[0]), "=r"(words.word[1]), "=r"(words.word[2]), "=r"(words.word[3])
                    : "l"(address));
     }
     return __builtin_bit_cast(V, words);
+  } else if constexpr (sizeof(V) == 8) {
+    auto word = __builtin_bit_cast(unsigned long long, otherwise);
+    if (wanted && once) asm volatile("ld.global.cs.b64 %0, [%1];" : "=l"(word) : "l"(address));
+    return global_load(address, wanted && !once, __builtin_bit_cast(V, word));
+  } else if constexpr (sizeof(V) == 4) {
+    auto word = __builtin_bit_cast(unsigned, otherwise);
+    if (wanted && once) asm volatile("ld.global.cs.b32 %0, [%1];" : "=r"(word) : "l"(address));
+    return global_load(address, wanted && !once, __builtin_bit_cast(V, word));
   } else {
     return global_load(address, wanted, otherwise);
   }

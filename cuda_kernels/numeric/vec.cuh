@@ -157,9 +157,9 @@ CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec]) {
 
 // From global memory, or from a byte of shared memory on.
 template <class T, Neutral Missing, int kVec>
-CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec]) {
+CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec], bool once = false) {
   const auto get = [&](auto otherwise) {
-    if constexpr (kUncached) return global_load_uncached(address, wanted, otherwise);
+    if constexpr (kUncached) return global_load_uncached(address, wanted, otherwise, once);
     else return global_load(address, wanted, otherwise);
   };
   load_by<T, Missing>(get, wanted, to);

@@ -416,10 +416,10 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
   const int n = static_cast<int>(layout.n), mine = present ? n : 0, length = walkers * kItems;
   const int each = static_cast<int>(layout.rounds), rounds = (n + length - 1) / length;
   const int pieces = (rounds + each - 1) / each, parts = power_not_below(pieces), leaves = each * walkers;
-  // The last rounds but one are parked in front of the nodes.
-  const int parked = kParks ? static_cast<int>(layout.passes) : 0, first_parked = rounds - 1 - parked;
+  // The first rounds are parked in front of the nodes.
+  const int parked = kParks ? static_cast<int>(layout.passes) : 0;
   const int parked_bytes = block_threads() * kItems * kVec * bytes_of_inputs();
-  const auto park_of = [&](int round) { return (round - first_parked) * parked_bytes; };
+  const auto park_of = [&](int round) { return round * parked_bytes; };
   const int nodes_at = parked * parked_bytes;
   const SharedNodes nodes(nodes_at, leaves * kColumns);
   const SharedNodes of_pieces(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * leaves * kColumns,
@@ -435,7 +435,7 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
     if (round < rounds) {
       part = ColumnTile<Op>(round * length + walker * kItems, mine);
       part.fetch(args, row, span);
-      if (kParks && round >= first_parked && round < rounds - 1) part.park(park_of(round));
+      if (kParks && round < parked) part.park(park_of(round));
       part.enter(context);
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
@@ -464,7 +464,7 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
   for (int round = rounds - 1; round >= 0; --round) {
     if (round < rounds - 1) {
       part = ColumnTile<Op>(round * length + walker * kItems, mine);
-      if (kParks && round >= first_parked) part.unpark(park_of(round));
+      if (kParks && round < parked) part.unpark(park_of(round));
       else part.fetch(args, row, span);
       part.enter(context);
 #pragma unroll

@@ -22,29 +22,21 @@ struct Stretch {
 CSM_DEVICE ListedNodes nodes_of_stretch() { return ListedNodes(Span::bytes(block_threads() * kItems)); }
 
 using StretchTile = RowTile<Op, kLanes, kItems, kStagedVec, i64, kStages>;
-// With kParks, where the warp's chunk of a round is kept that so many others follow: behind those nodes.
-CSM_DEVICE Shared<Acc> parked_in_stretch(int later) {
-  const int warps = block_threads() / kWarp;
-  const int words = kNodeWords * (2 * warps + 1) + (later * warps + thread_index() / kWarp) * StretchTile::kParkedWords;
-  return Shared<Acc>(Span::bytes(block_threads() * kItems) + words * static_cast<int>(sizeof(Acc)));
-}
 
 // The span of a round that starts at element `first`. read_round() begins with a barrier if the last span may still be
-// in use. Of a parked round it is read no more.
+// in use.
 CSM_DEVICE Span span_of_round(const Arguments& args, const Row& row, i64 first) {
   const int room = block_threads() * kItems;
   const i64 left = args.layout.n - first;
   return Span(row, first, left < room ? left : room, room);
 }
-CSM_DEVICE void read_round(const Arguments& args, Row& row, i64 first, bool in_use, bool parked) {
+CSM_DEVICE void read_round(const Arguments& args, Row& row, i64 first, bool in_use) {
   if constexpr (kStages) {
     const Span span = span_of_round(args, row, first);
-    if (!parked) {
-      if (in_use) block_barrier();
-      span.read();
-      span.pad<Op>(thread_index(), block_threads(), block_threads() * kItems);
-      block_barrier();
-    }
+    if (in_use) block_barrier();
+    span.read();
+    span.pad<Op>(thread_index(), block_threads(), block_threads() * kItems);
+    block_barrier();
     span.set_places(row, thread_index() / kWarp * kChunk);
   }
 }
@@ -56,12 +48,10 @@ CSM_DEVICE void reduce_stretch(const Arguments& args, Row row, Stretch stretch, 
   TreeFold fold;
   for (i64 round = 0; round < stretch.rounds; ++round) {
     const int buffer = static_cast<int>(round & 1) * warps;
-    read_round(args, row, stretch.first + round * warps * kChunk, round == 0, false);
+    read_round(args, row, stretch.first + round * warps * kChunk, round == 0);
     StretchTile tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
     tile.read(args, row, context);
     const Node node = tile.reduce(context);
-    const i64 later = stretch.rounds - 1 - round;
-    if (kParks && later < kParkedRounds) tile.park(parked_in_stretch(static_cast<int>(later)));
     if (lane == 0) nodes.store(buffer + warp, node);
     block_barrier();
     // Warp 0 reads this buffer before the next barrier; it is filled again after that one.
@@ -80,21 +70,12 @@ CSM_DEVICE void write_stretch(const Arguments& args, Row row, Stretch stretch, c
                               const RowContext& context) {
   const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
   const typename Op::Scale alike = Op::scale(empty_node().m, whole, context);  // of all chunks, without a maximum
-  for (i64 left = stretch.rounds; left > 0; --left) {
-    const bool parked = kParks && left <= kParkedRounds;  // the last rounds
-    const i64 round = parked ? stretch.rounds - left : left - 1 - kParkedRounds;
+  for (i64 round = stretch.rounds - 1; round >= 0; --round) {
     const i64 first = stretch.first + round * warps * kChunk;
-    read_round(args, row, first, true, parked);
+    read_round(args, row, first, true);
     StretchTile tile(stretch.first + (round * warps + warp) * kChunk, args.layout.n);
-    DoubleWord m;
-    if (parked) {
-      tile.unpark(parked_in_stretch(static_cast<int>(left) - 1));
-      // By the lane that stores the next row's node there.
-      m = shuffle(nodes_of_stretch().load(static_cast<int>(round & 1) * warps + warp, lane == 0), 0, kWarp).m;
-    } else {
-      tile.read(args, row, context);
-      m = tile.prepare(context);
-    }
+    tile.read(args, row, context);
+    const DoubleWord m = tile.prepare(context);
     if constexpr (kStages) block_barrier();
     if constexpr (kMaximum) tile.write(args, row, Op::scale(m, whole, context));
     else tile.write(args, row, alike);

@@ -64,13 +64,14 @@ class RowTile {
   }
 
   // Elements beyond the row's end are neutral, and Op::enter is not called for them. Hidden elements become neutral.
-  CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context) {
+  // `once`: they are not read again.
+  CSM_DEVICE void read(const Arguments& args, const Row& row, const RowContext& context, bool once = false) {
     if constexpr (kCausal) {
       all_seen_ = context.visible - start() >= kChunk;
       const i64 more = context.visible - index_;
       seen_ = static_cast<int>(more < 0 ? 0 : more < kChunk ? more : kChunk);
     }
-    read_inputs(args, row);
+    read_inputs(args, row, once);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
       if (!kOneByOne && !wanted(v)) continue;
@@ -323,7 +324,7 @@ class RowTile {
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
-  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row) {
+  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, bool once) {
     if constexpr (Operand < kInputs) {
       // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
       constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
@@ -347,7 +348,7 @@ class RowTile {
         } else if constexpr (kStaged<Operand>) {
           load<Type<Operand>, neutral_of<Op>(Operand)>(place_in<Operand>(row, v), wanted, got);
         } else {
-          load<Type<Operand>, neutral_of<Op>(Operand)>(address_of<Operand>(args, row, v), seen, got);
+          load<Type<Operand>, neutral_of<Op>(Operand)>(address_of<Operand>(args, row, v), seen, got, once);
         }
 #pragma unroll
         for (int i = 0; i < kVec; ++i) item_[v * kVec + i][Operand] = got[i];
@@ -355,7 +356,7 @@ class RowTile {
       if (!kStaged<Operand> && full() && all_seen()) {
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) get(v, true, true);
-        return read_inputs<Operand + 1>(args, row);
+        return read_inputs<Operand + 1>(args, row, once);
       }
 #pragma unroll
       for (int block = 0; block < kItems; block += kMaxVec) {
@@ -368,7 +369,7 @@ class RowTile {
           for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v));
         }
       }
-      read_inputs<Operand + 1>(args, row);
+      read_inputs<Operand + 1>(args, row, once);
     }
   }
 

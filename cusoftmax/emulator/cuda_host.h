@@ -112,7 +112,7 @@ CSM_DEVICE void global_store(void* address, V value, bool wanted, CSM_WHERE) {
 }
 
 template <class V>
-CSM_DEVICE V global_load_uncached(const void* address, bool wanted, V otherwise, CSM_WHERE) {
+CSM_DEVICE V global_load_uncached(const void* address, bool wanted, V otherwise, bool, CSM_WHERE) {
   return global_load(address, wanted, otherwise, line, file);
 }
 template <class V>

@@ -30,6 +30,7 @@ from cusoftmax.machine_code.limits import (
 )
 from cusoftmax.machine_code.loop_counts import loop_counts_of
 from cusoftmax.machine_code.opcodes import CLASSES, INSTRUCTION_BYTES, Instruction, kind_of
+from cusoftmax.operations.dtypes import ITEMSIZE
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.builder import ceil_div
 from cusoftmax.planning.device import DeviceSpec
@@ -361,16 +362,24 @@ def kernel_cost(
     )
 
 
-def _kept(plan: Plan, launch: Launch) -> float:
-    """Return the part of a row that a block which streams has on the chip after its first pass."""
+def _read_again(plan: Plan, launch: Launch) -> tuple[float, float]:
+    """Return the part of a row that a block reads again, and what it reads between.
+
+    Of that only what takes room in the level 2 cache.
+    """
     kernel = launch.kernel
-    columns = plan.pattern == "column"  # whose threads hold the last round
-    parked = int(kernel["CSM_PARKS"])
-    if not parked and not columns:
-        return 0.0
+    parks = kernel["CSM_PARKS"] != "0"
+    if plan.pattern == "stream" and not parks:
+        return 1.0, 0.0
+    columns = plan.pattern == "column"  # whose threads hold the last round, and park rounds
     of_round = plan.chunk * (launch.block // (int(kernel["CSM_LANES"]) if columns else WARP))
-    kept = 1 + plan.passes * bool(parked) if columns else parked
-    return (plan.n - (ceil_div(plan.n, of_round) - kept) * of_round) / plan.n
+    if columns:
+        before = (ceil_div(plan.n, of_round) - 1) * of_round
+        return (before - of_round * plan.passes * parks) / plan.n, 1 - before / plan.n
+    widths = [ITEMSIZE[o.dtype] * plan.vector for o in plan.problem.operands]
+    hinted = kernel["CSM_UNCACHED"] != "0" and min(widths) >= 4
+    again = (plan.n - of_round - plan.passes * plan.chunk) / plan.n
+    return again, 0.0 if hinted else of_round / plan.n
 
 
 def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
@@ -391,9 +400,9 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
         return plan.workspace_bytes + (output if stage else read)
     if plan.pattern == "stream" or (plan.pattern == "column" and stage == 5):
         of_block = plan.rows / launch.grid if stage else 1
-        between = resident * of_block * read / plan.rows
-        missed = max(0.0, 1 - cache / between) if plan.reads > 1 else 0.0
-        return read + read * missed * (1 - _kept(plan, launch)) + output
+        again, after = _read_again(plan, launch) if plan.reads > 1 else (0.0, 0.0)
+        held = cache / (resident * of_block * read / plan.rows)  # of a row
+        return read * (1 + max(0.0, again - max(0.0, held - after))) + output
     again = read if read > cache and plan.reads > 1 else 0
     if plan.pattern == "split":
         return read if stage == 0 else again + output

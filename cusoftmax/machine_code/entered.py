@@ -287,10 +287,13 @@ def _matched(
         entered, group = max(times[i] for i in blocks), groups[number]
         if any(entered > said.get(other, entered) for other in as_often[number]):
             continue
-        # Of a barrier alone that PTX jumps over, machine code has a predicate.
-        never_said = entered == 0 and ours[number].sum() == ours[number, _BARRIER]
+        # Of a barrier alone that PTX jumps over, machine code has a predicate: it may be entered.
+        if entered == 0 and ours[number].sum() == ours[number, _BARRIER]:
+            if predicated[number]:
+                taken.update(blocks)
+            continue
         # What has predicates is entered, whether they hold or not.
-        never_said |= alone[group] == 1 and 2 * predicated[number] > sizes[number]
+        never_said = alone[group] == 1 and 2 * predicated[number] > sizes[number]
         if not never_said and not least.get(group, 0) <= entered == said.setdefault(group, entered):
             continue
         for other in as_often[number]:

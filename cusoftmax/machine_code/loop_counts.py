@@ -41,6 +41,9 @@ class _LaunchLoops:
         maximum = operation.maximum_words if relative else 0
         sums = (relative + plain) * (1 + compensated) + relative * int(kernel["CSM_OTHERS_IN_LOW"])
         self.words = (maximum + sums + picked) * acc
+        self.folds_chunks = self.pattern == "block" or (
+            self.pattern == "stream" and kernel["CSM_PARKS"] != "0"
+        )
 
     def rounds(self, loop: Loop) -> float | None:
         moves = loop.has("LDG") or loop.has("STG")
@@ -77,9 +80,9 @@ class _LaunchLoops:
         if loop.has("VOTE"):  # sm_75 waits for diverged lanes, and there are none
             return 1.0
         one_dimension = self.launch.kernel["CSM_BATCH_DIMS"] == "1"
-        if one_dimension and (self.pattern == "block" or self._folds_workspace()):
+        if one_dimension and (self.folds_chunks or self._folds_workspace()):
             nodes, share = self._nodes()  # the loop doubles the width of a fold until it suffices
-            if self.pattern == "block":
+            if self.folds_chunks:
                 nodes = groups_of(nodes, self._each()) or nodes
             return share * log2(min(WARP, power_of_two(nodes)))
         return None
@@ -186,7 +189,7 @@ class _LaunchLoops:
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""
-        if self.pattern == "block" or self._folds_pieces():
+        if self.folds_chunks or self._folds_pieces():
             return self._fold_in_block(loop)
         nodes, share = self._nodes()
         lanes = loop.per_round("SHFL.BFLY")
@@ -212,7 +215,7 @@ class _LaunchLoops:
 
     def _nodes(self) -> tuple[int, float]:
         """Return how many nodes are folded, and the share of the warps that do so."""
-        if self.pattern == "block":
+        if self.folds_chunks:
             return self.chunks, 1.0
         if self.pattern == "column":
             return self._segments(), 1.0
@@ -227,7 +230,7 @@ class _LaunchLoops:
         if self._folds_pieces():
             return split_nodes_each(kernel)
         several = kernel.cluster > 1 or kernel["CSM_PARKS"] == "1"
-        return NODES_EACH if self.pattern == "block" and several else 1
+        return NODES_EACH if self.folds_chunks and several else 1
 
     def _fold_in_block(self, loop: Loop) -> float | None:
         """Return the rounds of a fold by all warps of a block: over groups, or over lanes.

@@ -38,7 +38,7 @@ from cusoftmax.planning.staging import (
     tiles_side_by_side,
 )
 
-NODES_EACH = 2  # kEach in patterns/block.cuh
+NODES_EACH = 2  # kEach in patterns/block.cuh, and in patterns/stream.cuh of a block that parks
 
 
 @lru_cache(maxsize=4096)
@@ -170,9 +170,15 @@ def _long(builder: PlanBuilder) -> Plan:
     percent = tuning.STREAM_KEPT_PERCENT if resident else tuning.STREAM_PERCENT
     # Staged rounds load nothing while they compute: staged rows are read once where they fit, but
     # where two blocks of half the size stream.
-    in_place = not (through_shared if resident else staged)
-    if lone and (in_place or builder.acc == "float64") and _cache_holds(builder, 1, percent):
-        return _stream(builder, 0 if in_place else staged, cached=True)
+    in_place = not through_shared
+    few_chunks = chunks <= WARP * WARP  # fold_in_block folds two levels of 32
+    in_turn = lone and few_chunks and (in_place or builder.acc == "float64")
+    if in_turn and _cache_holds(builder, 1, percent):
+        again = _read_again(builder, 0 if in_place else staged)
+        # Noise takes longer to form again than elements to come.
+        least = 4 * (again.passes * builder.chunk + again.launches[0].block * builder.items)
+        if "seed" not in builder.operation.options or least >= 3 * builder.problem.n:
+            return again
     return resident or _stream(builder, staged)
 
 
@@ -213,19 +219,23 @@ def _cache_holds(builder: PlanBuilder, resident: int, percent: int, beside: int 
     """Whether the rows being read take at most such a part of the level 2 cache.
 
     Blocks fill the GPU, so many of them each multiprocessor, and read their rows again, so many
-    `beside` each other. Nothing is read again if only values are written; and noise, or
-    exponentials of float64 where few units have that, take longer to form again than elements to
-    come.
+    `beside` each other. Nothing is read again if only values are written; and exponentials of
+    float64, where few units have that, take longer to form again than elements to come.
     """
     problem, device, operation = builder.problem, builder.device, builder.operation
     slow = builder.acc == "float64" and not device.many_double_units
-    again = operation.outputs and "seed" not in operation.options and not slow
+    again = operation.outputs and not slow
     if not again or problem.rows <= beside * device.sm_count:
         return False
-    inputs = len(operation.inputs)
-    element = sum(size for number, _, size in stepping_operands(builder) if number < inputs)
+    element = _read_bytes(builder)
     read = resident * device.sm_count * beside * problem.n * element
     return 100 * read <= percent * device.l2_bytes
+
+
+def _read_bytes(builder: PlanBuilder) -> int:
+    """Return the bytes that are read of each element."""
+    inputs = len(builder.operation.inputs)
+    return sum(size for number, _, size in stepping_operands(builder) if number < inputs)
 
 
 def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0) -> Plan | None:
@@ -390,7 +400,7 @@ def _block_plan(
     )
 
 
-def _stream(builder: PlanBuilder, staged: int = 0, *, cached: bool = False) -> Plan:
+def _stream(builder: PlanBuilder, staged: int = 0) -> Plan:
     # A power of two, so that a block folds a subtree.
     most = tuning.STREAM_VALUES_WARPS if _many_values(builder) else tuning.STREAM_WARPS
     warps = power_of_two_below(min(most, builder.max_warps))
@@ -405,57 +415,91 @@ def _stream(builder: PlanBuilder, staged: int = 0, *, cached: bool = False) -> P
     # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
     cap = warps if staged and builder.acc == "float64" else tuning.CAP_WARPS
     many = builder.problem.rows > builder.device.sm_count
-    if many and builder.acc == "float64" and (staged or _takes_long(builder, cached)):
+    if many and builder.acc == "float64" and (staged or _takes_long(builder, again=True)):
         warps = min(warps, tuning.STREAM_WARPS_DOUBLE)
     threads = min(builder.max_warps, cap) * WARP
-    if cached and _has_registers_to_spare(builder):
-        most = tuning.STREAM_CACHED_WARPS
-        threads = most * WARP
-        if not _cache_holds(builder, most // warps, tuning.STREAM_CACHED_PERCENT):
-            warps = min(most, power_of_two(ceil_div(builder.problem.n, builder.chunk)))
-    parked = warps * builder.parked_words * builder.acc_bytes
-    # Rounds: others are read again, while memory is idle otherwise.
-    parks = min(2, max(1, ceil_div(builder.problem.n, warps * builder.chunk) - 1))
-    resident = threads // WARP // warps
-    while parks and not _fits(builder.device, shared(warps) + parks * parked, resident):
-        parks -= 1
-    parks = parks if cached and _parks_last_rounds(builder) else 0
     kernel = builder.chunk_kernel(
         "stream",
         vector=vector,
         threads=threads,
-        parks=parks,
         staged=staged,
         asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
     )
-    used = shared(warps) + parks * parked
     return builder.plan(
         "stream",
-        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, used),),
+        (Launch(kernel, min(builder.problem.rows, MAX_GRID), warps * WARP, shared(warps)),),
         vector=vector,
         reads=builder.passes,
-        why="one pass to reduce, one to write, which finds the row in the level 2 cache"
-        if cached
-        else "the row is longer than on-chip memory: one pass to reduce, one to write"
+        why="the row is longer than on-chip memory: one pass to reduce, one to write"
         if builder.operation.outputs
         else "a long row is passed over once, and only its values are written",
     )
 
 
-def _parks_last_rounds(builder: PlanBuilder) -> bool:
-    """Whether it pays to keep a block's last rounds: exponentials take long to form again."""
+def _read_again(builder: PlanBuilder, staged: int) -> Plan:
+    """A block that keeps what it can of its row, and reads the rest again from the level 2 cache.
+
+    A chunk of each warp stays in registers. Two blocks share a multiprocessor if the cache then
+    holds what both read again, or if one would compute for longer than memory takes.
+    """
+    problem, device = builder.problem, builder.device
+    most = min(int(tuning.STREAM_WARPS), builder.max_warps)
+    most = int(tuning.STREAM_CACHED_WARPS) if _has_registers_to_spare(builder) else most
+    if builder.operation.exact_sums and builder.operation.features:
+        most = min(most, tuning.STREAM_LOGARITHM_WARPS)
+    long = builder.acc == "float64" and (staged or _takes_long(builder))
+    chunks = ceil_div(problem.n, builder.chunk)
+    each = builder.parked_words * builder.acc_bytes
+    found = device.l2_bytes * tuning.STREAM_FOUND_PERCENT // 100 // device.sm_count
+    found //= builder.chunk * _read_bytes(builder)  # chunks in the cache
+    for resident in (2, 1):
+        warps = most // resident
+        nodes = (chunks + groups_of(chunks, NODES_EACH) + 1) * builder.node_bytes
+        nodes += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
+        room = device.shared_per_sm // resident - device.reserved_shared
+        fitting = (min(device.shared_per_block, room) - nodes) // each
+        # Something is read again: of a block alone a round, or memory would be idle meanwhile.
+        before = chunks - warps - 1 if resident > 1 else (ceil_div(chunks, warps) - 2) * warps
+        parked = max(0, min(fitting, before))
+        beyond = chunks - warps - found // resident
+        if long or beyond <= parked:
+            break
+    if not _takes_long_again(builder):
+        parked = min(parked, max(0, beyond))
+    vector = staged_vector(builder) if staged else builder.row_vector
+    kernel = builder.chunk_kernel(
+        "stream",
+        vector=vector,
+        threads=most * WARP,
+        parks=True,
+        staged=staged,
+        uncached=not staged,
+        asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
+    )
+    return builder.plan(
+        "stream",
+        (Launch(kernel, min(problem.rows, MAX_GRID), warps * WARP, nodes + parked * each),),
+        vector=vector,
+        reads=builder.passes,
+        passes=parked,
+        why="one block keeps what it can of a row, and finds the rest in the level 2 cache",
+    )
+
+
+def _takes_long_again(builder: PlanBuilder) -> bool:
+    """Whether it pays to keep more of a row than must be: exponentials take long to form again."""
     return bool(builder.operation.relative) and builder.values == 1 and not builder.fast_exp
 
 
-def _takes_long(builder: PlanBuilder, cached: bool) -> bool:
+def _takes_long(builder: PlanBuilder, *, again: bool = False) -> bool:
     """Whether a block that reads rows twice computes so long that two had better share memory.
 
     They leave less of their rows in the cache.
     """
     operation = builder.operation
     loss = operation.plain or operation.picked
-    again = not (cached or operation.exact_sums)  # logarithms are formed once
-    return _parks_last_rounds(builder) and bool(loss or again)
+    again = again and not operation.exact_sums  # logarithms are formed once
+    return _takes_long_again(builder) and bool(loss or again)
 
 
 def _has_registers_to_spare(builder: PlanBuilder) -> bool:
@@ -691,7 +735,10 @@ def _column_stream(builder: PlanBuilder, items: int, vector: int) -> Plan | None
         vector = min(vector, tuning.COLUMN_VECTOR_FEW)
     lanes = narrow_lanes(builder, vector, min(WARP, power_of_two(ceil_div(inner, vector))))[-1]
     columns = lanes * vector
-    of_two, alone = tuning.COLUMN_STREAM_PERCENT, 0 if device.clusters else tuning.STREAM_PERCENT
+    of_two, alone = (
+        tuning.COLUMN_STREAM_PERCENT,
+        0 if device.clusters else tuning.COLUMN_ALONE_PERCENT,
+    )
     percents = ((2, of_two), (1, min(alone, of_two * WARP)))  # none if the first is 0
     resident = next((r for r, p in percents if _cache_holds(builder, r, p, columns)), 0)
     if not resident or operation.features:

@@ -67,12 +67,15 @@ STREAM_WARPS_DOUBLE = Tuned(
     8, None, "two blocks, each in one of two passes, or with its rounds staged"
 )
 # Rows that are read again from the level 2 cache: so much of it for one row a multiprocessor.
-STREAM_PERCENT = Tuned(125, None, "half of the cache then has two of five when they are read again")
+STREAM_PERCENT = Tuned(
+    300, None, "a block alone keeps two fifths at least; longer ones are read by two that keep none"
+)
 STREAM_KEPT_PERCENT = Tuned(
     70, None, "of rows that a block could keep, alone: half has five of seven"
 )
-STREAM_CACHED_WARPS = Tuned(32, None, "of a block that is alone: fewer rows in the cache")
-STREAM_CACHED_PERCENT = Tuned(55, None, "for two rows a multiprocessor: half has nine of ten")
+STREAM_FOUND_PERCENT = Tuned(50, None, "of the cache that holds what is read again: docs/cost.md")
+STREAM_CACHED_WARPS = Tuned(28, None, "of a block alone, with a chunk each: 64 registers spill")
+STREAM_LOGARITHM_WARPS = Tuned(12, None, "scaled, biased rows that are kept spill at 128")
 STREAM_VALUES_WARPS = Tuned(4, None, "one pass: five to eight blocks share a multiprocessor")
 STREAM_VALUES_BLOCKS = Tuned(4, None, "rows for each multiprocessor, before blocks are so small")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
@@ -100,6 +103,7 @@ COLUMN_STREAM_WARPS = Tuned(
 COLUMN_STREAM_PERCENT = Tuned(
     70, None, "of the level 2 cache, for the rows of two blocks; 0: none are streamed"
 )
+COLUMN_ALONE_PERCENT = Tuned(125, None, "of one block: half of it then has two of five")
 COLUMN_PIECES = Tuned(64, None, "of a column, for each round: blocks for every multiprocessor")
 COLUMN_TOGETHER = Tuned(4, None, "nodes that a thread loads and folds at once: two levels of it")
 COLUMN_TOGETHER_FAST = Tuned(8, None, "three levels, where a merge is fewer than 30 instructions")

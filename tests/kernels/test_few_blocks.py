@@ -42,7 +42,11 @@ CALLS = (
     Call("stream", "softmax", (11, 20001), dtype="float64", arch="sm_75"),
     Call("stream parked", "softmax", (109, 16400), dtype="float64", arch="sm_80"),  # odd rounds
     Call("stream parked", "log_softmax", (109, 12001), dtype="float64", arch="sm_80"),  # staged
-    Call("stream", "softmax_vjp", (109, 6001), dtype="float64", arch="sm_80"),  # the same
+    Call("stream parked", "softmax_vjp", (109, 6001), dtype="float64", arch="sm_80"),  # the same
+    Call("stream parked", "softmax_vjp", (109, 50001), dtype="float16", arch="sm_80"),  # in place
+    Call("stream parked", "gumbel_softmax", (109, 32000), arch="sm_80"),
+    Call("stream parked", "softmax_scaled_biased_masked_causal", (109, 32001), arch="sm_80"),
+    Call("stream parked", "cross_entropy_grad", (109, 50257), arch="sm_80"),
     Call("split", "softmax_vjp", (2, 70001), arch="sm_80"),
     Call("column", "softmax", (7, 100, 3), 1),
     Call("column x2", "softmax", (5, 250, 38), 1),

@@ -196,13 +196,25 @@ def test_a_block_that_fills_a_multiprocessor_is_not_predicted_to_copy() -> None:
 
 
 def test_what_a_block_keeps_is_not_read_again() -> None:
-    plan = plan_of("softmax", "float32", (4096, 1 << 16), -1, 80)
+    """Nor what the level 2 cache still has of what was read last: narrow loads leave it less."""
+    plan = plan_of("softmax", "float32", (4096, 1 << 17), -1, 80)
     (launch,) = plan.launches
-    rounds = plan.n // (plan.chunk * launch.block // 32)
-    assert rounds == 2 and launch.kernel["CSM_PARKS"] == "1"
-    row = plan.n * 4
-    missed = 1 - plan.device.l2_bytes / 2 / (108 * row)
-    assert cost.memory_bytes(plan, launch, 108) == pytest.approx(4096 * row * (2 + missed / 2))
+    row = 4 << 17
+    assert (plan.pattern, launch.kernel["CSM_PARKS"], plan.vector) == ("stream", "1", 4)
+    in_registers, parked = 4 * plan.chunk * launch.block // 32, 4 * plan.chunk * plan.passes
+    found = plan.device.l2_bytes / 2 / 108
+    missed = row - in_registers - parked - found
+    assert 0 < missed < row / 8
+    assert cost.memory_bytes(plan, launch, 108) == pytest.approx(4096 * (2 * row + missed))
+    narrow = plan_of("softmax", "float16", (4096, 50257), -1, 80)
+    (launch,) = narrow.launches
+    assert narrow.vector == 1 and launch.kernel["CSM_PARKS"] == "1"
+    last = narrow.chunk * launch.block // 32  # elements that are read between, and take room
+    missed = 50257 - (1 + narrow.passes // (launch.block // 32)) * last
+    missed -= narrow.device.l2_bytes / 2 / 216 / 2 - last
+    assert cost.memory_bytes(narrow, launch, 216) == pytest.approx(
+        4096 * 2 * (2 * 50257 + max(0, missed))
+    )
 
 
 def test_spills_that_no_cache_holds_are_memory_traffic() -> None:
@@ -299,11 +311,11 @@ def test_what_columns_read_again() -> None:
     stream = plan_of("softmax", "float16", (4096, 4096), 0, 80)
     (launch,) = stream.launches
     assert launch.kernel["CSM_STAGE"] == "5" and launch.block == 256
-    read, of_blocks = 2 << 24, 2 * 108 * 4096 * 32
-    parked = stream.passes  # of four rounds, the last of which is in registers
-    assert parked == 2
-    again = read * (1 - cached / of_blocks) / 4
-    assert cost.memory_bytes(stream, launch, 2 * 108) == pytest.approx(2 * read + again)
+    read = 2 << 24
+    # Of four rounds two are parked, and the last is in registers: the cache has the third.
+    assert stream.passes == 2 and cached > 2 * 108 * 4096 * 32 / 2
+    assert cost.memory_bytes(stream, launch, 2 * 108) == 2 * read
+    assert cost.memory_bytes(stream, launch, 8 * 108) == pytest.approx(2 * read + read / 4)
 
 
 def test_each_byte_of_segments_and_of_split_selections_is_moved_once() -> None:
