@@ -12,8 +12,34 @@
 
 namespace csm {
 
+// Reads a row of n elements, writes its results, and returns its node. Of two tiles, which are two chunks, the first is
+// whole if the row is there, and so is not asked for.
+CSM_DEVICE Node row_of_tiles(const Arguments& args, const Row& row, const RowContext& context, int n, bool present) {
+  if constexpr (kTiles == 1) {
+    RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(0, n);
+    if (kSureItems == 0 || present) tile.read(args, row, context);
+    else tile.clear();
+    tile.read_given(args, row, context);
+    const Node node = tile.reduce(context);
+    if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
+    tile.write(args, row, Op::scale(node.m, node, context));
+    return node;
+  } else {
+    static_assert(kLanes == kWarp);
+    if (!present) return empty_node();
+    RowTile<Op, kLanes, kFirstItems, kStagedVec, int, false, kLanes, kFirstItems> first(0, n);
+    RowTile<Op, kLanes, kItems, kStagedVec, int, false, kLanes, kSureItems> second(kLanes * kFirstItems, n);
+    first.read(args, row, context);
+    second.read(args, row, context);
+    const Node a = first.reduce(context), b = second.reduce(context), whole = merge(a, b);
+    first.write(args, row, Op::scale(a.m, whole, context));
+    second.write(args, row, Op::scale(b.m, whole, context));
+    return whole;
+  }
+}
+
 CSM_DEVICE void run(const Arguments& args) {
-  using Span = SpanOf<kItems * kRowsEach, false, (kRowsEach > 1 && !kInPlace)>;
+  using Span = SpanOf<(kFirstItems + kItems) * kRowsEach, false, ((kRowsEach > 1 || kTiles > 1) && !kInPlace)>;
   const Layout& layout = args.layout;
   const int side_by_side = block_threads() / kLanes, each = kRowsEach > 1 ? static_cast<int>(layout.rounds) : 1,
             rows_at_once = side_by_side * each;
@@ -33,15 +59,9 @@ CSM_DEVICE void run(const Arguments& args) {
       Row row = row_at(args, present ? number : base);
       if constexpr (kStages) span.set_places(row, mine * static_cast<int>(layout.n));
       const RowContext context = row_context<Op>(args, row, number, present);
-      RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(
-          0, present ? static_cast<int>(layout.n) : 0);
-      if (kSureItems == 0 || present) tile.read(args, row, context);
-      else tile.clear();
-      tile.read_given(args, row, context);
-      const Node node = tile.reduce(context);
-      if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
-      tile.write(args, row, Op::scale(node.m, node, context));
-      write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
+      const int n = present ? static_cast<int>(layout.n) : 0;
+      const Node whole = row_of_tiles(args, row, context, n, present);
+      write_values<Op>(row, whole, context, present && thread_index() % kLanes == 0);
     }
     if constexpr (kStages) {
       Span::results_barrier();

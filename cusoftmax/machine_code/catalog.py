@@ -224,7 +224,8 @@ def elements_held(kernel: Kernel) -> int:
         return min(int(kernel["CSM_ITEMS"]), 16)  # in a loop
     columns = int(kernel["CSM_VEC"]) if kernel["CSM_PATTERN"] == "column" else 1
     two = (kernel["CSM_PATTERN"], kernel["CSM_PARKS"]) == ("block", "1")
-    return int(kernel["CSM_ITEMS"]) * columns * (2 if two else 1)
+    items = int(kernel["CSM_FIRST_ITEMS"]) + int(kernel["CSM_ITEMS"])
+    return items * columns * (2 if two else 1)
 
 
 @cache
