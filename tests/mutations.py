@@ -177,9 +177,9 @@ MUTATIONS = (
         "block: elements are taken before all of them are staged",
         RACE,
         "patterns/block.cuh",
-        """(warp + 1) * kChunk);
+        """(warp * kTiles + held) * kChunk);
       block_barrier();""",
-        "(warp + 1) * kChunk);",
+        "(warp * kTiles + held) * kChunk);",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -419,8 +419,8 @@ MUTATIONS = (
         "group: early return before the shuffles",
         DIVERGENCE,
         "patterns/group.cuh",
-        "      const Node node = tile.reduce(context);\n",
-        "      if (!present) return;\n      const Node node = tile.reduce(context);\n",
+        "    const Node node = tile.reduce(context);\n",
+        "    if (!present) return {};\n    const Node node = tile.reduce(context);\n",
         (_SHORT,),
     ),
     Mutation(

@@ -1,11 +1,11 @@
 // block: a row is held on the chip, by one block or by a cluster of kCluster blocks.
 //
-// Thread: holds kItems elements of one chunk in registers and, with kParks, those of further chunks in shared memory.
-// Warp: reads a chunk (32 · kItems elements) at a time and reduces it by shuffles to a node; it takes every
-// (warps · kCluster)-th chunk of the row. When the row's node is known, it writes the chunks it has read.
-// Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of every block. Then the
-// first warp folds all nodes of the row: up to 64 nodes by itself, more of them after all warps have folded groups
-// of 64.
+// Thread: holds kItems elements of one chunk, or of two neighbouring ones (kTiles), in registers and, with kParks,
+// those of further chunks in shared memory. Warp: reads a chunk (32 · kItems elements) at a time and reduces it by
+// shuffles to a node; it takes every (warps · kCluster)-th chunk of the row. When the row's node is known, it writes
+// the chunks it has read. Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of
+// every block. Then the first warp folds all nodes of the row: up to 64 nodes by itself, more of them after all warps
+// have folded groups of 64.
 //
 // Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
 // the row; if there are more than 64, a node for each group of 64; the node of the row; then the parked chunks. An
@@ -41,7 +41,7 @@ CSM_DEVICE void run(const Arguments& args) {
             warps = block_threads() / kWarp;
   const int n = static_cast<int>(layout.n);  // a row that fits on the chip
   const int chunks = static_cast<int>((n + (kChunk - 1u)) / kChunk);
-  // The chunk kept in registers, or the first of two.
+  // The first chunk kept in registers.
   const int mine = ((kCluster > 1 ? cluster_rank() : 0) * warps + warp) * kTiles;
   const int step = warps * kCluster;
   // One block without parked chunks has as many warps as the row has chunks at least, and so 32 chunks at most.
@@ -67,7 +67,7 @@ CSM_DEVICE void run(const Arguments& args) {
   const i64 first_row = block_index() / kCluster;
   for (i64 number = first_row; number < layout.rows; number += grid_blocks() / kCluster) {
     Row row = row_at(args, number);
-    // The span of the warps' chunks, of which `chunk` is this warp's. No chunk is in it if the row ends before.
+    // The span of the warps' chunks, of which `chunk` is this warp's first. No chunk is in it if the row ends before.
     const auto span_of = [&](int chunk) {
       const int first = (chunk - warp * kTiles) * kChunk, left = n - first;
       return Span(row, first, left < room ? left : room, room);
@@ -77,7 +77,8 @@ CSM_DEVICE void run(const Arguments& args) {
       const Span span = span_of(chunk);
       block_barrier();  // the first time too: to ask takes longer
       span.read();
-      if (!kGroups || chunk < chunks) span.pad<Op>(lane, kWarp, (warp + 1) * kTiles * kChunk);
+      const int held = kTiles > 1 && chunk + 1 == chunks ? 1 : kTiles;
+      if (!kGroups || chunk < chunks) span.pad<Op>(lane, kWarp, (warp * kTiles + held) * kChunk);
       block_barrier();
       span.set_places(row, warp * kTiles * kChunk);
     };
@@ -118,7 +119,7 @@ CSM_DEVICE void run(const Arguments& args) {
     for (int k = 0; k < kTiles; ++k) {
       tile[k].place((mine + k) * kChunk, n);
       node[k] = empty_node();
-      if (!kMayIdle || mine < chunks) {
+      if ((!kMayIdle && k == 0) || mine + k < chunks) {
         if (k > 0) span_of(mine).set_places(row, (warp * kTiles + k) * kChunk);
         tile[k].read(args, row, context);
         node[k] = tile[k].reduce(context);

@@ -1,6 +1,6 @@
 // group: a short row is held in the registers of 1 to 32 lanes.
 //
-// Thread: holds kItems elements of one row.
+// Thread: holds kItems elements of one row, or kFirstItems of its first chunk and kItems of its second.
 // Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row reduce it by shuffles among themselves.
 // Block: its warps are independent of each other. There is no shared memory and no barrier, unless operands are staged:
 // then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for. A
@@ -12,9 +12,12 @@
 
 namespace csm {
 
-// Reads a row of n elements, writes its results, and returns its node. Of two tiles, which are two chunks, the first is
-// whole if the row is there, and so is not asked for.
-CSM_DEVICE Node row_of_tiles(const Arguments& args, const Row& row, const RowContext& context, int n, bool present) {
+// Reads a row of n elements, writes its results, and returns its node. A row that is there has the whole first one of
+// two chunks. What is staged of it begins at element `place` of the span.
+template <class Span>
+CSM_DEVICE Node row_of_tiles(const Arguments& args, const Span& span, int place, Row& row, const RowContext& context,
+                             int n, bool present) {
+  if constexpr (kStages) span.set_places(row, place);
   if constexpr (kTiles == 1) {
     RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(0, n);
     if (kSureItems == 0 || present) tile.read(args, row, context);
@@ -25,21 +28,25 @@ CSM_DEVICE Node row_of_tiles(const Arguments& args, const Row& row, const RowCon
     tile.write(args, row, Op::scale(node.m, node, context));
     return node;
   } else {
-    static_assert(kLanes == kWarp);
-    if (!present) return empty_node();
-    RowTile<Op, kLanes, kFirstItems, kStagedVec, int, false, kLanes, kFirstItems> first(0, n);
-    RowTile<Op, kLanes, kItems, kStagedVec, int, false, kLanes, kSureItems> second(kLanes * kFirstItems, n);
+    if (!present) return empty_node();                         // all lanes of the warp
+    constexpr int kFirst = kTiles > 1 ? kFirstItems : kItems;  // the compiler reads this of other rows too
+    static_assert(kTiles == 1 || kLanes == kWarp);
+    RowTile<Op, kLanes, kFirst, kStagedVec, int, false, kLanes, kFirst> first(0, n);
+    RowTile<Op, kLanes, kItems, kStagedVec, int, false, kLanes, kSureItems> second(kLanes * kFirst, n);
+    Row behind = row;
+    span.set_places(behind, place + kLanes * kFirst);
     first.read(args, row, context);
-    second.read(args, row, context);
+    second.read(args, behind, context);
     const Node a = first.reduce(context), b = second.reduce(context), whole = merge(a, b);
     first.write(args, row, Op::scale(a.m, whole, context));
-    second.write(args, row, Op::scale(b.m, whole, context));
+    second.write(args, behind, Op::scale(b.m, whole, context));
     return whole;
   }
 }
 
 CSM_DEVICE void run(const Arguments& args) {
-  using Span = SpanOf<(kFirstItems + kItems) * kRowsEach, false, ((kRowsEach > 1 || kTiles > 1) && !kInPlace)>;
+  constexpr bool kApart = (kRowsEach > 1 || kTiles > 1) && !kInPlace;
+  using Span = SpanOf<(kFirstItems + kItems) * kRowsEach, false, kApart>;
   const Layout& layout = args.layout;
   const int side_by_side = block_threads() / kLanes, each = kRowsEach > 1 ? static_cast<int>(layout.rounds) : 1,
             rows_at_once = side_by_side * each;
@@ -57,10 +64,9 @@ CSM_DEVICE void run(const Arguments& args) {
       const i64 number = base + mine;
       const bool present = number < layout.rows;
       Row row = row_at(args, present ? number : base);
-      if constexpr (kStages) span.set_places(row, mine * static_cast<int>(layout.n));
       const RowContext context = row_context<Op>(args, row, number, present);
-      const int n = present ? static_cast<int>(layout.n) : 0;
-      const Node whole = row_of_tiles(args, row, context, n, present);
+      const int n = static_cast<int>(layout.n);
+      const Node whole = row_of_tiles(args, span, mine * n, row, context, present ? n : 0, present);
       write_values<Op>(row, whole, context, present && thread_index() % kLanes == 0);
     }
     if constexpr (kStages) {

@@ -270,7 +270,7 @@ class RowTile {
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
   // Whether the row is known to have all items before `end`, of all lanes. It is seldom asked of a few items.
   CSM_DEVICE bool whole(int end) const {
-    constexpr bool kAsks = kItems - kSure > 4;
+    constexpr bool kAsks = !kOneByOne && kItems - kSure > 4;
     return end <= kSure || (kAsks && end * kLanes <= left_);
   }
   CSM_DEVICE static constexpr int end_of(int block) { return block + kMaxVec < kItems ? block + kMaxVec : kItems; }

@@ -182,7 +182,7 @@ class _LaunchLoops:
         warps = int(self.warps) * self.launch.kernel.cluster
         each = 2 if self.launch.kernel["CSM_FIRST_ITEMS"] != "0" else 1  # chunks of a warp
         padded = ceil_div(self.chunks, each * warps) * each * warps
-        filled = ceil_div(self.chunks, each) * each if self.pattern == "block" else padded
+        filled = self.chunks if self.pattern == "block" else padded
         return (filled * self.plan.chunk - self.plan.n) * each / (padded * WARP)
 
     def _fold(self, loop: Loop) -> float | None:

@@ -112,7 +112,8 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
     beside = threads // held.lanes  # rows that are next to each other in a span
     apart = not in_place(builder, staged)
     first = builder.items if n > builder.chunk else 0
-    once = span_bytes(builder, staged, threads * (first + held.items), apart=apart, bulk=builder.bulk)
+    room = threads * (first + held.items)
+    once = span_bytes(builder, staged, room, apart=apart, bulk=builder.bulk)
     most = power_of_two_below(max(1, tuning.GROUP_BYTES // once))
     each = most  # rows of a thread; fewer where there would be too few blocks
     while each > 1 and rows < tuning.GROUP_BLOCKS * builder.device.sm_count * beside * each:
@@ -131,23 +132,37 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
         threads=_staged_group_warps(builder) * WARP,
     )
     grid = min(ceil_div(rows, beside * each), MAX_GRID)
-    shared = span_bytes(
-        builder, staged, beside * each * n, apart=apart and (most > 1 or first > 0), bulk=builder.bulk
-    )
+    apart = apart and (most > 1 or first > 0)
+    shared = span_bytes(builder, staged, beside * each * n, apart=apart, bulk=builder.bulk)
     return _group_plan(builder, Launch(kernel, grid, threads, shared), held.vector, each)
 
 
 def _two_chunks(builder: PlanBuilder) -> int:
-    """Return what is staged of rows of two chunks that one warp holds, or 0."""
-    if not _may_pair(builder) or builder.problem.n > 2 * builder.chunk:
+    """Return what is staged of rows of two chunks that a warp holds, or 0 if none does.
+
+    None if there are so few that multiprocessors would be without a block.
+    """
+    problem, of_block = builder.problem, tuning.GROUP_THREADS // WARP
+    few = problem.rows < of_block * builder.device.sm_count
+    if few or problem.n > 2 * builder.chunk or not _may_pair(builder):
         return 0
     return staged_operands(builder)
 
 
 def _may_pair(builder: PlanBuilder) -> bool:
-    """Whether a warp may hold two chunks, if they are staged: it has the registers."""
-    simple = builder.acc == "float32" and builder.values == 2 and not builder.operation.features
-    return simple and staged_vector(builder) == 1
+    """Whether a warp has the registers for two chunks of staged rows.
+
+    What a warp and a block do once, and the exchange of nodes, is then half an element.
+    """
+    operation = builder.operation
+    of_rows = operation.row_inputs or operation.row_outputs
+    simple = len(operation.outputs) == 1 and not (
+        of_rows or operation.features or "seed" in operation.options
+    )
+    large = builder.values == 1 and builder.fast_exp  # chunks: clusters of few blocks wait longer
+    alike = len({size for _, _, size in stepping_operands(builder)}) == 1
+    fits = builder.acc == "float32" and builder.values <= 2 and staged_vector(builder) == 1
+    return simple and alike and fits and not large
 
 
 def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int = 1) -> Plan:
@@ -174,9 +189,7 @@ def _long(builder: PlanBuilder) -> Plan:
     staged = staged_operands(builder)
     if _many_values(builder) and chunks * tuning.RESIDENT_BLOCKS > builder.max_warps:
         return _stream(builder, staged)
-    through_shared = staged and (
-        _pairs(builder, chunks, staged) or _block(builder, chunks, staged)
-    )
+    through_shared = staged and (_pairs(builder, chunks, staged) or _block(builder, chunks, staged))
     resident = through_shared or _block(builder, chunks)
     lone = not resident or not _share(device, resident.launches[0])
     if lone and not staged and _takes_few_registers(builder):

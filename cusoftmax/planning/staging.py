@@ -169,9 +169,10 @@ def lanes_of_staged(builder: PlanBuilder, order: int) -> StagedLanes:
     Few binaries serve all lengths: items come in steps, finer ones for the shortest rows.
     """
     n, values = builder.problem.n, builder.values
-    if n > builder.chunk:
-        items = ceil_div(ceil_div(n - builder.chunk, WARP), _STEP) * _STEP
-        return StagedLanes(WARP, items, items - _STEP, 1)
+    if n > builder.chunk:  # of the second of two chunks
+        step = builder.items // 4
+        items = ceil_div(ceil_div(n - builder.chunk, WARP), step) * step
+        return StagedLanes(WARP, items, items - step, 1)
     alone = tuning.GROUP_ALONE // values // _STEP * _STEP
     if builder.operation.features:
         alone = min(alone, builder.items)  # more may spill, and masks have a bit for each item
