@@ -155,7 +155,8 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
     def all_but_size(kernel: Kernel) -> tuple[str, ...]:
         same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS", "SLOTS")
         dims = (kernel["CSM_BATCH_DIMS"], kernel["CSM_ROW_DIMS"])
-        kinds = (kernel.cluster > 1, is_staged(kernel))
+        two = kernel["CSM_FIRST_ITEMS"] != "0"
+        kinds = (kernel.cluster > 1, is_staged(kernel), two)
         return (*(kernel[f"CSM_{macro}"] for macro in same), *map(str, kinds), *dims)
 
     def size(kernel: Kernel) -> tuple[int, ...]:
