@@ -419,8 +419,8 @@ MUTATIONS = (
         "group: early return before the shuffles",
         DIVERGENCE,
         "patterns/group.cuh",
-        "    const Node node = tile.reduce(context);\n",
-        "    if (!present) return {};\n    const Node node = tile.reduce(context);\n",
+        "      const Node node = tile.reduce(context);\n",
+        "      if (!present) return;\n      const Node node = tile.reduce(context);\n",
         (_SHORT,),
     ),
     Mutation(

@@ -12,36 +12,24 @@
 
 namespace csm {
 
-// Reads a row of n elements, writes its results, and returns its node. A row that is there has the whole first one of
-// two chunks. What is staged of it begins at element `place` of the span.
-template <class Span>
-CSM_DEVICE Node row_of_tiles(const Arguments& args, const Span& span, int place, Row& row, const RowContext& context,
-                             int n, bool present) {
-  if constexpr (kStages) span.set_places(row, place);
-  if constexpr (kTiles == 1) {
-    RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(0, n);
-    if (kSureItems == 0 || present) tile.read(args, row, context);
-    else tile.clear();
-    tile.read_given(args, row, context);
-    const Node node = tile.reduce(context);
-    if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
-    tile.write(args, row, Op::scale(node.m, node, context));
-    return node;
-  } else {
-    if (!present) return empty_node();                         // all lanes of the warp
-    constexpr int kFirst = kTiles > 1 ? kFirstItems : kItems;  // the compiler reads this of other rows too
-    static_assert(kTiles == 1 || kLanes == kWarp);
-    RowTile<Op, kLanes, kFirst, kStagedVec, int, false, kLanes, kFirst> first(0, n);
-    RowTile<Op, kLanes, kItems, kStagedVec, int, false, kLanes, kSureItems> second(kLanes * kFirst, n);
-    Row behind = row;
-    span.set_places(behind, place + kLanes * kFirst);
-    first.read(args, row, context);
-    second.read(args, behind, context);
-    const Node a = first.reduce(context), b = second.reduce(context), whole = merge(a, b);
-    first.write(args, row, Op::scale(a.m, whole, context));
-    second.write(args, behind, Op::scale(b.m, whole, context));
-    return whole;
-  }
+// Reads a row of two chunks, which a warp holds, writes its results, and returns its node. What is staged of the row
+// begins at element `place` of the span. It has the whole first chunk.
+template <int kFirst, class Span>
+CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int place, Row& row,
+                                  const RowContext& context) {
+  constexpr int kChunk = kLanes * kFirst;
+  static_assert(kLanes == kWarp);
+  const int n = static_cast<int>(args.layout.n);
+  RowTile<Op, kLanes, kFirst, kStagedVec, int, false, kLanes, kFirst> first(0, n);
+  RowTile<Op, kLanes, kItems, kStagedVec, int, false, kLanes, kSureItems> second(kChunk, n);
+  Row behind = row;
+  span.set_places(behind, place + kChunk);
+  first.read(args, row, context);
+  second.read(args, behind, context);
+  const Node a = first.reduce(context), b = second.reduce(context), whole = merge(a, b);
+  first.write(args, row, Op::scale(a.m, whole, context));
+  second.write(args, behind, Op::scale(b.m, whole, context));
+  return whole;
 }
 
 CSM_DEVICE void run(const Arguments& args) {
@@ -64,10 +52,24 @@ CSM_DEVICE void run(const Arguments& args) {
       const i64 number = base + mine;
       const bool present = number < layout.rows;
       Row row = row_at(args, present ? number : base);
+      if constexpr (kStages) span.set_places(row, mine * static_cast<int>(layout.n));
       const RowContext context = row_context<Op>(args, row, number, present);
-      const int n = static_cast<int>(layout.n);
-      const Node whole = row_of_tiles(args, span, mine * n, row, context, present ? n : 0, present);
-      write_values<Op>(row, whole, context, present && thread_index() % kLanes == 0);
+      if constexpr (kTiles > 1) {
+        if (!present) continue;  // all lanes of the warp
+        const int place = mine * static_cast<int>(layout.n);
+        const Node node = row_of_two_chunks<kFirstItems>(args, span, place, row, context);
+        write_values<Op>(row, node, context, thread_index() % kLanes == 0);
+        continue;
+      }
+      RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(
+          0, present ? static_cast<int>(layout.n) : 0);
+      if (kSureItems == 0 || present) tile.read(args, row, context);
+      else tile.clear();
+      tile.read_given(args, row, context);
+      const Node node = tile.reduce(context);
+      if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
+      tile.write(args, row, Op::scale(node.m, node, context));
+      write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
     }
     if constexpr (kStages) {
       Span::results_barrier();
