@@ -14,14 +14,14 @@ namespace csm {
 
 // Reads a row of two chunks, which a warp holds, writes its results, and returns its node. What is staged of the row
 // begins at element `place` of the span. It has the whole first chunk.
-template <int kFirst, class Span>
+template <int kFirst, int kSecond, class Span>
 CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int place, Row& row,
                                   const RowContext& context) {
   constexpr int kChunk = kLanes * kFirst;
-  static_assert(kLanes == kWarp);
+  static_assert(kFirst == 0 || kLanes == kWarp);
   const int n = static_cast<int>(args.layout.n);
   RowTile<Op, kLanes, kFirst, kStagedVec, int, false, kLanes, kFirst> first(0, n);
-  RowTile<Op, kLanes, kItems, kStagedVec, int, false, kLanes, kSureItems> second(kChunk, n);
+  RowTile<Op, kLanes, kSecond, kStagedVec, int, false, kLanes, kSureItems> second(kChunk, n);
   Row behind = row;
   span.set_places(behind, place + kChunk);
   first.read(args, row, context);
@@ -57,7 +57,7 @@ CSM_DEVICE void run(const Arguments& args) {
       if constexpr (kTiles > 1) {
         if (!present) continue;  // all lanes of the warp
         const int place = mine * static_cast<int>(layout.n);
-        const Node node = row_of_two_chunks<kFirstItems>(args, span, place, row, context);
+        const Node node = row_of_two_chunks<kFirstItems, kItems>(args, span, place, row, context);
         write_values<Op>(row, node, context, thread_index() % kLanes == 0);
         continue;
       }

@@ -161,7 +161,9 @@ def _may_pair(builder: PlanBuilder) -> bool:
     )
     large = builder.values == 1 and builder.fast_exp  # chunks: clusters of few blocks wait longer
     alike = len({size for _, _, size in stepping_operands(builder)}) == 1
-    fits = builder.acc == "float32" and builder.values <= 2 and staged_vector(builder) == 1
+    # Before sm_80 what is copied passes through registers.
+    sizes = builder.acc == "float32" and builder.values <= 2 and builder.device.arch >= 80
+    fits = sizes and staged_vector(builder) == 1
     return simple and alike and fits and not large
 
 

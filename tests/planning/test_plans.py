@@ -157,10 +157,13 @@ repeatable = settings(derandomize=True, deadline=None, max_examples=600, databas
 def order_of_summation(made: Plan) -> tuple[object, ...]:
     """Return what the bits of a row depend on, apart from the source of the kernels."""
     kernel = made.launches[0].kernel
-    family = "long" if made.pattern in ROW_PATTERNS_OF_MANY_CHUNKS else made.pattern
+    two = kernel["CSM_FIRST_ITEMS"]  # of the first of two chunks of a lane; else 0
+    many = made.pattern in ROW_PATTERNS_OF_MANY_CHUNKS or two != "0"
+    family = "long" if many else made.pattern
     lanes = "" if family == "column" else kernel["CSM_ORDER_LANES"]
     group = "" if family == "column" else kernel["CSM_GROUP"]
-    items = "" if family == "group" else kernel["CSM_ITEMS"]  # they hold all of the row
+    items = kernel["CSM_ITEMS"] if two == "0" else two
+    items = "" if family == "group" else items  # they hold all of the row
     return (family, made.chunk, lanes, group, items, kernel["CSM_ACC"])
 
 
