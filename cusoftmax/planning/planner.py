@@ -306,7 +306,8 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
             shared = _block_shared(builder, chunks, cluster, warps)
             shared += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
             if _fits(builder.device, shared, resident):
-                fewer = cluster == 1 or most == tuning.BULK_WARPS_TWO
+                same = builder.fast_exp and builder.values == 2  # in 64 registers: one binary less
+                fewer = (cluster == 1 and not same) or most == tuning.BULK_WARPS_TWO
                 if fewer and resident * warps <= usual:  # its threads have more registers
                     most = min(most, usual)
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
@@ -323,6 +324,8 @@ def _pairs(builder: PlanBuilder, chunks: int, staged: int) -> Plan | None:
         cluster = _cluster(builder, pairs, most // several, most_blocks)
         if builder.problem.rows * cluster <= builder.device.sm_count:
             return None
+        if cluster not in (1, PORTABLE_CLUSTER // 2 * builder.values):
+            continue  # few binaries: of others those of one chunk a warp are used
         warps = ceil_div(pairs, cluster)
         shared = _block_shared(builder, chunks, cluster, 2 * warps)
         shared += span_bytes(builder, staged, 2 * warps * builder.chunk, bulk=True)

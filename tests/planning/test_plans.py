@@ -227,7 +227,8 @@ def test_enough_blocks_for_the_rows_and_no_idle_ones(
         assert (step.grid - 1) * rows_of_a_block < made.rows
     elif made.pattern in ("block", "stream"):
         assert step.grid // step.kernel.cluster <= made.rows
-        held = made.chunk * step.block // 32 * step.kernel.cluster
+        of_warp = made.chunk * (1 if step.kernel["CSM_FIRST_ITEMS"] == "0" else 2)
+        held = of_warp * step.block // 32 * step.kernel.cluster
         if made.pattern == "block" and step.kernel["CSM_PARKS"] == "0":
             assert held >= n
 
