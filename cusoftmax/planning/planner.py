@@ -140,11 +140,13 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
 def _two_chunks(builder: PlanBuilder) -> int:
     """Return what is staged of rows of two chunks that a warp holds, or 0 if none does.
 
-    None if there are so few that multiprocessors would be without a block.
+    None if there are so few that multiprocessors would be without a block, or if half of the second
+    chunk would be empty: one binary serves all.
     """
     problem, of_block = builder.problem, tuning.GROUP_THREADS // WARP
     few = problem.rows < of_block * builder.device.sm_count
-    if few or problem.n > 2 * builder.chunk or not _may_pair(builder):
+    most = 2 * builder.chunk
+    if few or not 3 * most // 4 <= problem.n <= most or not _may_pair(builder):
         return 0
     return staged_operands(builder)
 
