@@ -177,9 +177,9 @@ MUTATIONS = (
         "block: elements are taken before all of them are staged",
         RACE,
         "patterns/block.cuh",
-        """(warp + 1) * kChunk);
+        """(warp * kTiles + held) * kChunk);
       block_barrier();""",
-        "(warp + 1) * kChunk);",
+        "(warp * kTiles + held) * kChunk);",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(

@@ -70,6 +70,8 @@ constexpr int kItems = CSM_ITEMS;   // elements that a lane holds; column: of ea
 constexpr int kRowsEach = CSM_ROWS_EACH;  // group: most rows that a thread takes one after the other from a span
 // group: lanes by which the order of summation is defined, at least kLanes; and items that every row has in all lanes.
 constexpr int kOrderLanes = CSM_ORDER_LANES, kSureItems = CSM_SURE_ITEMS;
+// group, block: where a lane holds elements of two neighbouring chunks, its items of the first; else 0.
+constexpr int kFirstItems = CSM_FIRST_ITEMS, kTiles = kFirstItems > 0 ? 2 : 1;
 constexpr int kCluster = CSM_CLUSTER;  // blocks that share a row
 // Dimensions in Layout: those that the rows are numbered by, and those of a row.
 constexpr int kBatchDims = CSM_BATCH_DIMS, kRowDims = CSM_ROW_DIMS;

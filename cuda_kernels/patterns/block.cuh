@@ -1,11 +1,11 @@
 // block: a row is held on the chip, by one block or by a cluster of kCluster blocks.
 //
-// Thread: holds kItems elements of one chunk in registers and, with kParks, those of further chunks in shared memory.
-// Warp: reads a chunk (32 · kItems elements) at a time and reduces it by shuffles to a node; it takes every
-// (warps · kCluster)-th chunk of the row. When the row's node is known, it writes the chunks it has read.
-// Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of every block. Then the
-// first warp folds all nodes of the row: up to 64 nodes by itself, more of them after all warps have folded groups
-// of 64.
+// Thread: holds kItems elements of one chunk, or of two neighbouring ones (kTiles), in registers and, with kParks,
+// those of further chunks in shared memory. Warp: reads a chunk (32 · kItems elements) at a time and reduces it by
+// shuffles to a node; it takes every (warps · kCluster)-th chunk of the row. When the row's node is known, it writes
+// the chunks it has read. Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of
+// every block. Then the first warp folds all nodes of the row: up to 64 nodes by itself, more of them after all warps
+// have folded groups of 64.
 //
 // Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
 // the row; if there are more than 64, a node for each group of 64; the node of the row; then the parked chunks. An
@@ -32,6 +32,8 @@ constexpr bool kShortOfRegisters = kMaximum && kRowDims == 1 && kRegisterInputs 
 
 CSM_DEVICE void run(const Arguments& args) {
   using Tile = RowTile<Op, kLanes, kItems, kStagedVec, int, kStages>;
+  using Span = SpanOf<kItems * kTiles>;
+  static_assert(kTiles == 1 || (kStages && !kParks && kFirstItems == kItems));
   const Layout& layout = args.layout;
   static_assert(Tile::kParkedWords == CSM_PARKED_WORDS, "the host counts the words of a parked chunk otherwise");
   // One lane says which warp it is: the compiler then knows that conditions on it hold in all lanes or in none.
@@ -39,14 +41,15 @@ CSM_DEVICE void run(const Arguments& args) {
             warps = block_threads() / kWarp;
   const int n = static_cast<int>(layout.n);  // a row that fits on the chip
   const int chunks = static_cast<int>((n + (kChunk - 1u)) / kChunk);
-  const int mine = (kCluster > 1 ? cluster_rank() : 0) * warps + warp;  // the chunk kept in registers
+  // The first chunk kept in registers.
+  const int mine = ((kCluster > 1 ? cluster_rank() : 0) * warps + warp) * kTiles;
   const int step = warps * kCluster;
   // One block without parked chunks has as many warps as the row has chunks at least, and so 32 chunks at most.
   constexpr bool kGroups = kCluster > 1 || kParks;
   constexpr int kEach = kGroups ? 2 : 1;
   const int groups = kGroups ? groups_of(chunks, kEach) : 0;
   constexpr bool kMayIdle = kCluster > 1 && !kParks;  // warps may have no chunk: the last of the last blocks
-  const int room = block_threads() * kItems, nodes_at = Span::bytes(room);
+  const int room = block_threads() * kItems * kTiles, nodes_at = Span::bytes(room);
   const ListedNodes nodes(nodes_at), folded(nodes_at + ListedNodes::bytes(chunks));
   const auto slot = [&](int number) {  // of this warp's number-th parked chunk
     return Shared<Acc>(nodes_at + ListedNodes::bytes(chunks + groups + 1) +
@@ -64,9 +67,9 @@ CSM_DEVICE void run(const Arguments& args) {
   const i64 first_row = block_index() / kCluster;
   for (i64 number = first_row; number < layout.rows; number += grid_blocks() / kCluster) {
     Row row = row_at(args, number);
-    // The span of the warps' chunks, of which `chunk` is this warp's. No chunk is in it if the row ends before.
+    // The span of the warps' chunks, of which `chunk` is this warp's first. No chunk is in it if the row ends before.
     const auto span_of = [&](int chunk) {
-      const int first = (chunk - warp) * kChunk, left = n - first;
+      const int first = (chunk - warp * kTiles) * kChunk, left = n - first;
       return Span(row, first, left < room ? left : room, room);
     };
     const auto stage = [&](int chunk) {
@@ -74,9 +77,10 @@ CSM_DEVICE void run(const Arguments& args) {
       const Span span = span_of(chunk);
       block_barrier();  // the first time too: to ask takes longer
       span.read();
-      if (!kGroups || chunk < chunks) span.pad<Op>(lane, kWarp, (warp + 1) * kChunk);
+      const int held = kTiles > 1 && chunk + 1 == chunks ? 1 : kTiles;
+      if (!kGroups || chunk < chunks) span.pad<Op>(lane, kWarp, (warp * kTiles + held) * kChunk);
       block_barrier();
-      span.set_places(row, warp * kChunk);
+      span.set_places(row, warp * kTiles * kChunk);
     };
     const auto write = [&](Tile& tile, int chunk, const typename Op::Scale& scale) {
       if constexpr (kStages) span_of(chunk).set_places(row, warp * kChunk);
@@ -109,14 +113,23 @@ CSM_DEVICE void run(const Arguments& args) {
       }
     }
     stage(mine);
-    Tile tile(mine * kChunk, n);
-    Node node = empty_node();
-    if (!kMayIdle || mine < chunks) {
-      tile.read(args, row, context);
-      node = tile.reduce(context);
+    Tile tile[kTiles];
+    Node node[kTiles];
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      tile[k].place((mine + k) * kChunk, n);
+      node[k] = empty_node();
+      if ((!kMayIdle && k == 0) || mine + k < chunks) {
+        if (k > 0) span_of(mine).set_places(row, (warp * kTiles + k) * kChunk);
+        tile[k].read(args, row, context);
+        node[k] = tile[k].reduce(context);
+      }
     }
     if constexpr (!kParks) ready();
-    if (mine < chunks) publish(mine, node);
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      if (mine + k < chunks) publish(mine + k, node[k]);
+    }
 
     if constexpr (kCluster > 1) {
       cluster_arrive();
@@ -125,8 +138,19 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
     }
     const Node whole = fold_in_block<kEach>(chunks, nodes, groups, folded);
-    const typename Op::Scale scale = Op::scale(node.m, whole, context);
-    write(tile, mine, scale);
+    const typename Op::Scale scale = Op::scale(node[0].m, whole, context);
+    if constexpr (kTiles == 1) {
+      write(tile[0], mine, scale);
+    } else {
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k) {
+        span_of(mine).set_places(row, (warp * kTiles + k) * kChunk);
+        if (!kMaximum || k == 0) tile[k].write(args, row, scale);
+        else tile[k].write(args, row, Op::scale(node[k].m, whole, context));
+      }
+      Span::results_barrier();
+      span_of(mine).write();
+    }
     write_values<Op>(row, whole, context, mine == 0 && lane == 0);
     if constexpr (kParks) {
       for (int chunk = mine + step, parked = 0; chunk - (kStages ? warp : 0) < chunks; chunk += step, ++parked) {
@@ -134,7 +158,7 @@ CSM_DEVICE void run(const Arguments& args) {
         Tile kept(chunk * kChunk, n);
         if (chunk < chunks) kept.unpark(slot(parked));
         if constexpr (!kMaximum) write(kept, chunk, scale);
-        else write(kept, chunk, Op::scale(chunk < chunks ? nodes.load(chunk).m : node.m, whole, context));
+        else write(kept, chunk, Op::scale(chunk < chunks ? nodes.load(chunk).m : node[0].m, whole, context));
       }
     }
   }

@@ -1,6 +1,6 @@
 // group: a short row is held in the registers of 1 to 32 lanes.
 //
-// Thread: holds kItems elements of one row.
+// Thread: holds kItems elements of one row, or kFirstItems of its first chunk and kItems of its second.
 // Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row reduce it by shuffles among themselves.
 // Block: its warps are independent of each other. There is no shared memory and no barrier, unless operands are staged:
 // then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for. A
@@ -12,8 +12,29 @@
 
 namespace csm {
 
+// Reads a row of two chunks, which a warp holds, writes its results, and returns its node. What is staged of the row
+// begins at element `place` of the span. It has the whole first chunk.
+template <int kFirst, int kSecond, class Span>
+CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int place, Row& row,
+                                  const RowContext& context) {
+  constexpr int kChunk = kLanes * kFirst;
+  static_assert(kFirst == 0 || kLanes == kWarp);
+  const int n = static_cast<int>(args.layout.n);
+  RowTile<Op, kLanes, kFirst, kStagedVec, int, false, kLanes, kFirst> first(0, n);
+  RowTile<Op, kLanes, kSecond, kStagedVec, int, false, kLanes, kSureItems> second(kChunk, n);
+  Row behind = row;
+  span.set_places(behind, place + kChunk);
+  first.read(args, row, context);
+  second.read(args, behind, context);
+  const Node a = first.reduce(context), b = second.reduce(context), whole = merge(a, b);
+  first.write(args, row, Op::scale(a.m, whole, context));
+  second.write(args, behind, Op::scale(b.m, whole, context));
+  return whole;
+}
+
 CSM_DEVICE void run(const Arguments& args) {
-  using Span = SpanOf<kItems * kRowsEach, false, (kRowsEach > 1 && !kInPlace)>;
+  constexpr bool kApart = (kRowsEach > 1 || kTiles > 1) && !kInPlace;
+  using Span = SpanOf<(kFirstItems + kItems) * kRowsEach, false, kApart>;
   const Layout& layout = args.layout;
   const int side_by_side = block_threads() / kLanes, each = kRowsEach > 1 ? static_cast<int>(layout.rounds) : 1,
             rows_at_once = side_by_side * each;
@@ -33,6 +54,13 @@ CSM_DEVICE void run(const Arguments& args) {
       Row row = row_at(args, present ? number : base);
       if constexpr (kStages) span.set_places(row, mine * static_cast<int>(layout.n));
       const RowContext context = row_context<Op>(args, row, number, present);
+      if constexpr (kTiles > 1) {
+        if (!present) continue;  // all lanes of the warp
+        const int place = mine * static_cast<int>(layout.n);
+        const Node node = row_of_two_chunks<kFirstItems, kItems>(args, span, place, row, context);
+        write_values<Op>(row, node, context, thread_index() % kLanes == 0);
+        continue;
+      }
       RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(
           0, present ? static_cast<int>(layout.n) : 0);
       if (kSureItems == 0 || present) tile.read(args, row, context);

@@ -50,14 +50,16 @@ class RowTile {
   // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
   // order, so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes
   // by 16.
-  static constexpr bool kOneByOne = kPadded && kVec > csm::kVec, kSwaps = kOneByOne && kMaxVec <= 4;
+  static constexpr bool kOneByOne = kVec > csm::kVec, kSwaps = kOneByOne && kMaxVec <= 4;
 
  public:
+  CSM_DEVICE RowTile() {}
+  CSM_DEVICE RowTile(Index first, Index n) { place(first, n); }
   // The chunk starts at element `first` of a row of n elements.
-  CSM_DEVICE RowTile(Index first, Index n)
-      : lane_at_(thread_index() % kLanes * kVec),
-        index_(first + lane_at_),
-        swapped_(kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0) {
+  CSM_DEVICE void place(Index first, Index n) {
+    lane_at_ = thread_index() % kLanes * kVec;
+    index_ = first + lane_at_;
+    swapped_ = kSwaps ? thread_index() / (4 * kMaxVec) % 2 : 0;
     const Index left = n - first;
     left_ = static_cast<int>(left < kChunk ? left : kChunk);
     mine_ = left_ - (thread_index() % kLanes) * kVec;
@@ -250,7 +252,7 @@ class RowTile {
     return mine ? static_cast<int>(near / kStep * kVec + near % kVec) ^ swapped_ : -1;
   }
   // Whether the row has item i.
-  CSM_DEVICE bool holds(int i) const { return place_of(i).step < mine_; }
+  CSM_DEVICE bool holds(int i) const { return i < kSure || place_of(i).step < mine_; }
   // Whether the row has the elements of access v. kVec divides the size of the row's last dimension, so it has all or
   // none of them.
   CSM_DEVICE bool wanted(int v) const { return v * kVec < kSure || v * (kLanes * kVec) < mine_; }
@@ -260,7 +262,7 @@ class RowTile {
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
   // Whether the row is known to have all items before `end`, of all lanes. It is seldom asked of a few items.
   CSM_DEVICE bool whole(int end) const {
-    constexpr bool kAsks = kItems - kSure > 4;
+    constexpr bool kAsks = !kOneByOne && kItems - kSure > 4;
     return end <= kSure || (kAsks && end * kLanes <= left_);
   }
   CSM_DEVICE static constexpr int end_of(int block) { return block + kMaxVec < kItems ? block + kMaxVec : kItems; }
@@ -428,7 +430,8 @@ class RowTile {
 #pragma unroll
         for (int i = 0; i < kVec; ++i) {
           const Acc one[1] = {give[i]};
-          store<Type<kOperand>>(place_of_item<kOperand>(row, v * kVec + i), true, one);
+          const int item = v * kVec + i;
+          store<Type<kOperand>>(place_of_item<kOperand>(row, item), kPadded || holds(item), one);
         }
       } else if constexpr (kStaged<kOperand>) {
         store<Type<kOperand>>(place_in<kOperand>(row, v), kPadded || wanted, give);

@@ -155,7 +155,8 @@ def representative(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
     def all_but_size(kernel: Kernel) -> tuple[str, ...]:
         same = ("OP", "FEATURES", "PATTERN", "TYPES", "ROLES", "STAGE", "PARKS", "SLOTS")
         dims = (kernel["CSM_BATCH_DIMS"], kernel["CSM_ROW_DIMS"])
-        kinds = (kernel.cluster > 1, is_staged(kernel))
+        two = kernel["CSM_FIRST_ITEMS"] != "0"
+        kinds = (kernel.cluster > 1, is_staged(kernel), two)
         return (*(kernel[f"CSM_{macro}"] for macro in same), *map(str, kinds), *dims)
 
     def size(kernel: Kernel) -> tuple[int, ...]:
@@ -224,7 +225,8 @@ def elements_held(kernel: Kernel) -> int:
         return min(int(kernel["CSM_ITEMS"]), 16)  # in a loop
     columns = int(kernel["CSM_VEC"]) if kernel["CSM_PATTERN"] == "column" else 1
     two = (kernel["CSM_PATTERN"], kernel["CSM_PARKS"]) == ("block", "1")
-    return int(kernel["CSM_ITEMS"]) * columns * (2 if two else 1)
+    items = int(kernel["CSM_FIRST_ITEMS"]) + int(kernel["CSM_ITEMS"])
+    return items * columns * (2 if two else 1)
 
 
 @cache

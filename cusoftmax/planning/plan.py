@@ -252,6 +252,7 @@ def make_kernel(
     rows_each: int = 1,
     order_lanes: int = 0,
     sure: int = 0,
+    first_items: int = 0,
     asserted: tuple[tuple[str, int], ...] = (),
 ) -> Kernel:
     """Return a binary's name and its ``CSM_*`` options, which are written nowhere else.
@@ -315,6 +316,7 @@ def make_kernel(
             *((f"c{cluster}",) if cluster > 1 else ()),
             *((f"s{slots}",) if slots else ()),
             *((f"park{parks if parks > 1 else ''}",) if parks else ()),
+            *(("two",) if first_items else ()),
             *((f"r{repeated}",) if repeated else ()),
             *((f"staged{staged}",) if staged else ()),
             *((f"t{threads}",) if several_sizes else ()),
@@ -351,6 +353,7 @@ def make_kernel(
         "CSM_ROWS_EACH": rows_each,
         "CSM_ORDER_LANES": order_lanes or lanes,
         "CSM_SURE_ITEMS": sure,
+        "CSM_FIRST_ITEMS": first_items,
         "CSM_CLUSTER": cluster,
         "CSM_BATCH_DIMS": rows_by,
         "CSM_ROW_DIMS": row_dims,

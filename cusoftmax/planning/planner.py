@@ -72,6 +72,8 @@ def plan(problem: Problem, device: DeviceSpec) -> Plan:
         result = _column(builder)
     elif problem.n <= builder.chunk:
         result = _group(builder)
+    elif staged := _two_chunks(builder):
+        result = _staged_group(builder, staged, WARP)
     else:
         result = _long(builder)
     if result.launches and result.pattern not in builder.operation.patterns:
@@ -109,7 +111,9 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
     threads = tuning.GROUP_THREADS
     beside = threads // held.lanes  # rows that are next to each other in a span
     apart = not in_place(builder, staged)
-    once = span_bytes(builder, staged, threads * held.items, apart=apart, bulk=builder.bulk)
+    first = builder.items if n > builder.chunk else 0
+    room = threads * (first + held.items)
+    once = span_bytes(builder, staged, room, apart=apart, bulk=builder.bulk)
     most = power_of_two_below(max(1, tuning.GROUP_BYTES // once))
     each = most  # rows of a thread; fewer where there would be too few blocks
     while each > 1 and rows < tuning.GROUP_BLOCKS * builder.device.sm_count * beside * each:
@@ -122,15 +126,47 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
         items=held.items,
         order_lanes=order,
         sure=held.sure,
+        first_items=first,
         staged=staged,
         rows_each=most,
         threads=_staged_group_warps(builder) * WARP,
     )
     grid = min(ceil_div(rows, beside * each), MAX_GRID)
-    shared = span_bytes(
-        builder, staged, beside * each * n, apart=most > 1 and apart, bulk=builder.bulk
-    )
+    apart = apart and (most > 1 or first > 0)
+    shared = span_bytes(builder, staged, beside * each * n, apart=apart, bulk=builder.bulk)
     return _group_plan(builder, Launch(kernel, grid, threads, shared), held.vector, each)
+
+
+def _two_chunks(builder: PlanBuilder) -> int:
+    """Return what is staged of rows of two chunks that a warp holds, or 0 if none does.
+
+    None if there are so few that multiprocessors would be without a block, or if half of the second
+    chunk would be empty: one binary serves all.
+    """
+    problem, of_block = builder.problem, tuning.GROUP_THREADS // WARP
+    few = problem.rows < of_block * builder.device.sm_count
+    most = 2 * builder.chunk
+    if few or not 3 * most // 4 <= problem.n <= most or not _may_pair(builder):
+        return 0
+    return staged_operands(builder)
+
+
+def _may_pair(builder: PlanBuilder) -> bool:
+    """Whether a warp has the registers for two chunks of staged rows.
+
+    What a warp and a block do once, and the exchange of nodes, is then half an element.
+    """
+    operation = builder.operation
+    of_rows = operation.row_inputs or operation.row_outputs
+    simple = len(operation.outputs) == 1 and not (
+        of_rows or operation.features or "seed" in operation.options
+    )
+    large = builder.values == 1 and builder.fast_exp  # chunks: clusters of few blocks wait longer
+    alike = len({size for _, _, size in stepping_operands(builder)}) == 1
+    # Before sm_80 what is copied passes through registers.
+    sizes = builder.acc == "float32" and builder.values <= 2 and builder.device.arch >= 80
+    fits = sizes and staged_vector(builder) == 1
+    return simple and alike and fits and not large
 
 
 def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int = 1) -> Plan:
@@ -157,7 +193,7 @@ def _long(builder: PlanBuilder) -> Plan:
     staged = staged_operands(builder)
     if _many_values(builder) and chunks * tuning.RESIDENT_BLOCKS > builder.max_warps:
         return _stream(builder, staged)
-    through_shared = staged and _block(builder, chunks, staged)
+    through_shared = staged and (_pairs(builder, chunks, staged) or _block(builder, chunks, staged))
     resident = through_shared or _block(builder, chunks)
     lone = not resident or not _share(device, resident.launches[0])
     if lone and not staged and _takes_few_registers(builder):
@@ -282,10 +318,31 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
             shared = _block_shared(builder, chunks, cluster, warps)
             shared += span_bytes(builder, staged, warps * builder.chunk, bulk=builder.bulk)
             if _fits(builder.device, shared, resident):
-                fewer = cluster == 1 or most == tuning.BULK_WARPS_TWO
+                same = builder.fast_exp and builder.values == 2  # in 64 registers: one binary less
+                fewer = (cluster == 1 and not same) or most == tuning.BULK_WARPS_TWO
                 if fewer and resident * warps <= usual:  # its threads have more registers
                     most = min(most, usual)
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
+    return None
+
+
+def _pairs(builder: PlanBuilder, chunks: int, staged: int) -> Plan | None:
+    """The block pattern with two chunks a warp."""
+    if not (builder.bulk and _may_pair(builder)):
+        return None
+    several, pairs = int(tuning.RESIDENT_BLOCKS), ceil_div(chunks, 2)
+    most = int(tuning.PAIR_WARPS if builder.fast_exp else tuning.PAIR_WARPS_FLOAT)
+    for most_blocks in _cluster_sizes(builder.device, builder.problem.rows):
+        cluster = _cluster(builder, pairs, most // several, most_blocks)
+        if builder.problem.rows * cluster <= builder.device.sm_count:
+            return None
+        if cluster not in (1, PORTABLE_CLUSTER // 2 * builder.values):
+            continue  # few binaries: of others those of one chunk a warp are used
+        warps = ceil_div(pairs, cluster)
+        shared = _block_shared(builder, chunks, cluster, 2 * warps)
+        shared += span_bytes(builder, staged, 2 * warps * builder.chunk, bulk=True)
+        if several * warps <= most and _fits(builder.device, shared, several):
+            return _block_plan(builder, chunks, cluster, most, warps, shared, staged, two=True)
     return None
 
 
@@ -376,8 +433,10 @@ def _block_plan(
     warps: int,
     shared: int,
     staged: int,
+    *,
+    two: bool = False,
 ) -> Plan:
-    parks = chunks > warps * cluster
+    parks = chunks > warps * cluster and not two
     vector = staged_vector(builder) if staged else builder.row_vector
     kernel = builder.chunk_kernel(
         "block",
@@ -387,6 +446,7 @@ def _block_plan(
         parks=parks,
         staged=staged,
         uncached=builder.uncached and not staged,
+        first_items=builder.items * two,
         asserted=(("CSM_PARKED_WORDS", builder.parked_words),),
     )
     held = "registers and shared memory" if parks else "registers"

@@ -169,6 +169,8 @@ def lanes_of_staged(builder: PlanBuilder, order: int) -> StagedLanes:
     Few binaries serve all lengths: items come in steps, finer ones for the shortest rows.
     """
     n, values = builder.problem.n, builder.values
+    if n > builder.chunk:  # of the second of two chunks
+        return StagedLanes(WARP, builder.items, builder.items // 2, 1)
     alone = tuning.GROUP_ALONE // values // _STEP * _STEP
     if builder.operation.features:
         alone = min(alone, builder.items)  # more may spill, and masks have a bit for each item

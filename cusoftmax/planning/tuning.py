@@ -135,6 +135,8 @@ BULK_ARCH = Tuned(90, None, "one thread copies: 1 to 4 instructions an element l
 BULK_WARPS = Tuned(32, None, "then, with 16-bit results: no addresses of copies take registers")
 BULK_WARPS_FLOAT = Tuned(16, None, "the same of others: more spare no blocks up to 131072")
 BULK_WARPS_TWO = Tuned(26, None, "float32 of two inputs: half as many blocks fold 50257 elements")
+PAIR_WARPS = Tuned(20, None, "two chunks a warp: 96 registers, no spills")
+PAIR_WARPS_FLOAT = Tuned(16, None, "the same of float32 results: 128 registers")
 # Caches are told not to keep larger results if this is not 0: try 50.
 UNCACHED_PERCENT = Tuned(0, None, "of the level 2 cache; as many instructions, so a GPU must say")
 # With few long rows, more blocks than rows are needed to use the whole GPU.

@@ -125,6 +125,25 @@ def test_same_bits_in_any_order_of_threads(op: str, dtype: str, wanted: str) -> 
         same_everywhere(in_batch(op, row, rows, arch, seed), expected)
 
 
+# Where a warp holds two chunks: a whole row, the last without its second, clusters of blocks.
+TWO_CHUNKS = {
+    ("softmax", "float32"): (1025, 1537, 2049, 50257),
+    ("softmax_vjp", "float16"): (1001, 1537, 8191, 50257),
+    ("softmax_vjp", "float32"): (515, 1023, 1537, 8191, 50257),
+}
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "n"), [(*key, n) for key, lengths in TWO_CHUNKS.items() for n in lengths]
+)
+def test_same_bits_where_a_warp_holds_two_chunks(op: str, dtype: str, n: int) -> None:
+    (launch,) = planned(op, dtype, (1000, n), -1, "sm_90").launches
+    assert launch.kernel["CSM_FIRST_ITEMS"] != "0"
+    row = row_of(op, dtype, n)
+    for seed in (0, 1):
+        same_everywhere(in_batch(op, row, 1000, "sm_90", seed), alone(op, row))
+
+
 # Rows that many blocks hold only in clusters of sixteen.
 LARGE = {"float16": 170000, "float32": 170000, "float64": 80000}
 

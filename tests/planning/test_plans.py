@@ -157,10 +157,13 @@ repeatable = settings(derandomize=True, deadline=None, max_examples=600, databas
 def order_of_summation(made: Plan) -> tuple[object, ...]:
     """Return what the bits of a row depend on, apart from the source of the kernels."""
     kernel = made.launches[0].kernel
-    family = "long" if made.pattern in ROW_PATTERNS_OF_MANY_CHUNKS else made.pattern
+    two = kernel["CSM_FIRST_ITEMS"]  # of the first of two chunks of a lane; else 0
+    many = made.pattern in ROW_PATTERNS_OF_MANY_CHUNKS or two != "0"
+    family = "long" if many else made.pattern
     lanes = "" if family == "column" else kernel["CSM_ORDER_LANES"]
     group = "" if family == "column" else kernel["CSM_GROUP"]
-    items = "" if family == "group" else kernel["CSM_ITEMS"]  # they hold all of the row
+    items = kernel["CSM_ITEMS"] if two == "0" else two
+    items = "" if family == "group" else items  # they hold all of the row
     return (family, made.chunk, lanes, group, items, kernel["CSM_ACC"])
 
 
@@ -225,7 +228,8 @@ def test_enough_blocks_for_the_rows_and_no_idle_ones(
         assert (step.grid - 1) * rows_of_a_block < made.rows
     elif made.pattern in ("block", "stream"):
         assert step.grid // step.kernel.cluster <= made.rows
-        held = made.chunk * step.block // 32 * step.kernel.cluster
+        of_warp = made.chunk * (1 if step.kernel["CSM_FIRST_ITEMS"] == "0" else 2)
+        held = of_warp * step.block // 32 * step.kernel.cluster
         if made.pattern == "block" and step.kernel["CSM_PARKS"] == "0":
             assert held >= n
 
