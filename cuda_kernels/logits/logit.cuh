@@ -16,6 +16,13 @@ constexpr int kBias = kRegisterInputs - 1;  // the input that is the bias
 // Whether two logits are computed with at once.
 constexpr bool kPlainPairs = kSingle && kPlainLogits && kRegisterInputs == 1 && kMaxVec % 2 == 0;
 
+// Where nothing but their sum is used, fast exponentials of x · |scale| take the scale's first word alone. z is then a
+// product of two numbers, from which the largest one is subtracted before it is rounded.
+constexpr bool kFastProduct =
+    kFastExp && kScaled && !kBiased && kRelative == 1 && kSums == 1 && kPicked == 0 && !kOthersInLow;
+// Whether two are also where they are scaled.
+constexpr bool kScaledPairs = kSingle && !kBiased && kRegisterInputs == 1 && kMaxVec % 2 == 0;
+
 // |scale|, as a double word, since its rounding error too is multiplied by x. For a scale of 0 the host passes 1, and 0
 // as the sign.
 CSM_DEVICE DoubleWord factor_of(const RowContext& context) {
@@ -32,7 +39,8 @@ CSM_DEVICE DoubleWord logit(const Element& e, DoubleWord factor) {
   DoubleWord z = {e[0], Acc(0)};
   if constexpr (kScaled) {
     z.hi = e[0] * factor.hi;
-    z.lo = fused(e[0], factor.lo, fused(e[0], factor.hi, -z.hi));
+    z.lo = fused(e[0], factor.hi, -z.hi);
+    if constexpr (!kFastProduct) z.lo = fused(e[0], factor.lo, z.lo);
     if constexpr (!kBiased) return drop_invalid_low(z);
   }
   if constexpr (kBiased) {
@@ -56,9 +64,26 @@ CSM_DEVICE DoubleWord below_maximum(DoubleWord z, DoubleWord m) {
   }
 }
 
+// e^(x |scale| − m). The exponent of the largest one is next to 0, and what that is cancels: it is the same for all of
+// a chunk. From 2^34 on distinct logits are so far apart that any base will do: of 2 the product is exact.
+template <class T>
+CSM_DEVICE T exp_of_product(T x, DoubleWord m, DoubleWord factor) {
+  const Acc per_logit = magnitude(m.hi) < Acc(0x1p34) ? ExpC::kLog2e : Acc(1);
+  return exp2_approx(fused(fused(x, T(factor.hi), T(-m.hi)), T(per_logit), T(-m.lo * per_logit)));
+}
+
+// Exponentials of z = x · |scale| for numbers or −∞ x, relative to a reference without a shift. The host takes scales
+// from 2^-64 to 2^64, which have an inverse.
+CSM_DEVICE Pair exponentials_of_products(Pair x, const Reference& to, DoubleWord factor) {
+  x = maximum(x, least_of<true>(to.round) * reciprocal_approx(factor.hi));
+  const Pair high = x * Pair(factor.hi);
+  return exp_of<true, true>(high, to.round, fused(x, Pair(factor.lo), fused(x, Pair(factor.hi), -high)));
+}
+
 // e^z relative to a reference.
 CSM_DEVICE Acc exp_logit(const Element& e, const Reference& to, DoubleWord factor) {
-  if constexpr (!kPlainLogits) return exponential(logit(e, factor), to);
+  if constexpr (kFastProduct) return exp_of_product(e[0], to.shift, factor);
+  else if constexpr (!kPlainLogits) return exponential(logit(e, factor), to);
   else return exponential(e[0], to);
 }
 
@@ -69,6 +94,10 @@ struct OfLogits : Base {
 
   CSM_DEVICE static void enter(Element& e, Place, const RowContext& context) {
     if constexpr (kScaled) e[0] *= context.number(kSign);
+  }
+  CSM_DEVICE static bool enters(const RowContext& context) {
+    if constexpr (kScaled) return context.number(kSign) != Acc(1);
+    return false;
   }
   CSM_DEVICE static Acc key(const Element& e, const RowContext& context) {
     return kBiased ? logit(e, factor_of(context)).hi : e[0];

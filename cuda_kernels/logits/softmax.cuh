@@ -16,8 +16,13 @@ struct Softmax : OfLogits<WritesElements> {
     term[0] = e[0] = exp_logit(e, to, factor_of(context));
   }
 
-  static constexpr bool kPairs = kPlainPairs, kPairResults = kPlainPairs;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials(e, to); }
+  static constexpr bool kPairs = kScaledPairs, kPairResults = kPairs;
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to, const RowContext& context) {
+    if constexpr (kFastProduct) return e = exp_of_product(e, to.shift, factor_of(context));
+    else if constexpr (kScaled) return e = exponentials_of_products(e, to, factor_of(context));
+    else return e = exponentials(e, to);
+  }
+  static constexpr bool kSomePairs = kScaled && !kFastExp;
   CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled_by_lifted(e, scale.times); }
 
   // What turns exponentials of the chunk into y. A row of −inf alone has the sum 0, and its results are NaN.
@@ -25,6 +30,8 @@ struct Softmax : OfLogits<WritesElements> {
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext&) {
     return lifted(factor_between(chunk_maximum, row.m, reciprocal_of(row.s[0])));
   }
+  static constexpr bool kMapsHidden = true;
+  CSM_DEVICE static bool maps_hidden(const Scale& scale) { return is_finite(scale.times.hi); }
   CSM_DEVICE static void map(const Element& e, const Scale& scale, Place, Values<1>& y) {
     y[0] = scaled_by_lifted(e[0], scale.times);
   }

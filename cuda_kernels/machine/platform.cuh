@@ -286,6 +286,18 @@ CSM_DEVICE unsigned signs_of_halves(unsigned pair) {
 }
 // Four bytes of two words, the first word's being 0 to 3: `which` has a digit of 4 bits for each.
 CSM_DEVICE unsigned bytes_of(unsigned a, unsigned b, unsigned which) { return __byte_perm(a, b, which); }
+// The highest bit of each of four bytes, in all bits of a byte; `which` has a digit for each, the byte's number.
+CSM_DEVICE unsigned signs_of_bytes(unsigned word, unsigned which) {
+  unsigned result;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(result) : "r"(word), "r"(which | 0x8888u));
+  return result;
+}
+// `bits` shifted to the left by 0 to 32 and more: then nothing is left. Not at all by a negative number.
+CSM_DEVICE unsigned shifted_out(unsigned bits, int by) {
+  unsigned result;
+  asm("shl.b32 %0, %1, %2;" : "=r"(result) : "r"(bits), "r"(max(by, 0)));
+  return result;
+}
 // The last `count` bits of `bits`, and behind them those of `word` but for its last.
 CSM_DEVICE unsigned shift_in(unsigned bits, unsigned word, int count) { return __funnelshift_r(word, bits, count); }
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
@@ -445,6 +457,7 @@ class PairOf {
   CSM_DEVICE void get(T& low, T& high) const { low = low_, high = high_; }
   CSM_DEVICE friend PairOf operator+(PairOf a, PairOf b) { return {a.low_ + b.low_, a.high_ + b.high_}; }
   CSM_DEVICE friend PairOf operator-(PairOf a, PairOf b) { return {a.low_ - b.low_, a.high_ - b.high_}; }
+  CSM_DEVICE friend PairOf operator-(PairOf a) { return {-a.low_, -a.high_}; }
   CSM_DEVICE friend PairOf operator*(PairOf a, PairOf b) { return {a.low_ * b.low_, a.high_ * b.high_}; }
   CSM_DEVICE friend PairOf fused(PairOf a, PairOf b, PairOf c) {
     return {csm::fused(a.low_, b.low_, c.low_), csm::fused(a.high_, b.high_, c.high_)};
@@ -474,6 +487,7 @@ class PairOf<float> {
     asm("sub.rn.ftz.f32x2 %0, %1, %2;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_));
     return result;
   }
+  CSM_DEVICE friend PairOf operator-(PairOf a) { return a * PairOf(-1.0f); }
   CSM_DEVICE friend PairOf operator*(PairOf a, PairOf b) {
     PairOf result;
     asm("mul.rn.ftz.f32x2 %0, %1, %2;" : "=l"(result.bits_) : "l"(a.bits_), "l"(b.bits_));

@@ -197,17 +197,25 @@ CSM_DEVICE T exp_polynomial(T r) {
   return q;
 }
 
-// e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
-// last place of low, which is finite. T is Acc or, without low, Pair.
-//
-// kNumbers: x is a float or −∞; NaN gives 0, and +∞ anything. In place of 0 there may be a subnormal.
-template <bool kLow = false, bool kNumbers = false, class T>
-CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
+// Below it e^x · 2^(round − kRound) is 0; with kNumbers, the least x that it may be formed of.
+template <bool kNumbers>
+CSM_DEVICE Acc least_of(Acc round) {
   const Acc from = (ExpC::kRound - ExpC::kBias) - round;
   // With kNumbers k = 1 − kBias and r < 0.
-  const Acc least = kNumbers ? fused(from + Acc(1), ExpC::kLn2, Acc(-0.25) * ExpC::kLn2) : from * ExpC::kLn2;
+  return kNumbers ? fused(from + Acc(1), ExpC::kLn2, Acc(-0.25) * ExpC::kLn2) : from * ExpC::kLn2;
+}
+
+// e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
+// last place of low, which is finite. T is Acc or, with kNumbers or without low, Pair.
+//
+// kNumbers: x is a float or −∞; NaN gives 0, and +∞ anything. In place of 0 there may be a subnormal. With low, x is
+// a number about least_of() at least, and low of the size of its last place.
+template <bool kLow = false, bool kNumbers = false, class T>
+CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
+  const Acc least = least_of<kNumbers>(round);
   T near = x;
-  if constexpr (kLow) {
+  if constexpr (kLow && kNumbers) {  // neither far below nor unlike a double word
+  } else if constexpr (kLow) {
     near = x + low;  // low may be large if x is
     const bool vanishes = near < least;
     low = vanishes ? Acc(0) : fast_error(x, low, near);

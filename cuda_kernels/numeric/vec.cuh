@@ -128,9 +128,23 @@ struct alignas(kVec > 1 ? 2 * kVec : 4) Pairs {
   unsigned word[kVec > 1 ? kVec / 2 : 1];
 };
 
-// The elements of one access, which `get(otherwise)` makes if it is wanted; neutral ones if it is not.
-template <class T, Neutral Missing, int kVec, class Get>
-CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec]) {
+// Which elements of an access are kept: all, or those whose byte of a word of four has its highest bit.
+struct KeepsAll {};
+struct KeepsMasked {
+  const unsigned* word;
+
+  CSM_DEVICE bool operator()(int i) const { return (word[i / 4] >> i % 4 * 8 & 0x80) != 0; }
+  // A word of two elements of 16 bits, with another one's in place of those that are not kept.
+  CSM_DEVICE unsigned of_pair(unsigned pair, unsigned other, int number) const {
+    const unsigned kept = signs_of_bytes(word[number / 2], number % 2 == 0 ? 0x1100 : 0x3322);
+    return (pair & kept) | (other & ~kept);
+  }
+};
+
+// The elements of one access, which `get(otherwise)` makes if it is wanted; neutral ones if it is not, or not kept.
+template <class T, Neutral Missing, int kVec, class Get, class Keeps>
+CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec], Keeps keeps) {
+  constexpr bool kMasks = !kSameType<Keeps, KeepsAll>;
   if constexpr (kSixteenBits<T> && kVec > 1) {
     Pairs<kVec> words = {};
     if constexpr (Missing == Neutral::lowest) {
@@ -138,6 +152,14 @@ CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec]) {
       for (int i = 0; i < kVec / 2; ++i) words.word[i] = Lowest<T>::kPair;
     }
     words = get(words);
+    if constexpr (kMasks) {
+      constexpr unsigned kOther = [] {
+        if constexpr (Missing == Neutral::lowest) return Lowest<T>::kPair;
+        else return 0u;
+      }();
+#pragma unroll
+      for (int i = 0; i < kVec / 2; ++i) words.word[i] = keeps.of_pair(words.word[i], kOther, i);
+    }
 #pragma unroll
     for (int i = 0; i < kVec / 2; ++i) widen_pair(words.word[i], T{}, to[2 * i], to[2 * i + 1]);
     return;
@@ -152,17 +174,18 @@ CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec]) {
   for (int i = 0; i < kVec; ++i) {
     to[i] = widen(got.item[i]);
     if constexpr (Missing == Neutral::lowest && !Lowest<T>::kStored) to[i] = wanted ? to[i] : negative_infinity();
+    if constexpr (kMasks) to[i] = keeps(i) ? to[i] : Missing == Neutral::lowest ? negative_infinity() : Acc(0);
   }
 }
 
 // From global memory, or from a byte of shared memory on.
-template <class T, Neutral Missing, int kVec>
-CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec], bool once = false) {
+template <class T, Neutral Missing, int kVec, class Keeps = KeepsAll>
+CSM_DEVICE void load(const char* address, bool wanted, Acc (&to)[kVec], bool once = false, Keeps keeps = {}) {
   const auto get = [&](auto otherwise) {
     if constexpr (kUncached) return global_load_uncached(address, wanted, otherwise, once);
     else return global_load(address, wanted, otherwise);
   };
-  load_by<T, Missing>(get, wanted, to);
+  load_by<T, Missing>(get, wanted, to, keeps);
 }
 template <class T, Neutral Missing, int kVec>
 CSM_DEVICE void load(int place, bool wanted, Acc (&to)[kVec]) {
@@ -170,7 +193,7 @@ CSM_DEVICE void load(int place, bool wanted, Acc (&to)[kVec]) {
     if (wanted) otherwise = Shared<decltype(otherwise)>(place).load(0);
     return otherwise;
   };
-  load_by<T, Missing>(get, wanted, to);
+  load_by<T, Missing>(get, wanted, to, KeepsAll{});
 }
 
 template <class T, int kVec>

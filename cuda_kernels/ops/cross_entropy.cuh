@@ -110,7 +110,7 @@ struct Op : OperationBase {
   }
 
   static constexpr bool kPairs = kSingle && !kSoft && !kSmooth && !kCapped && kRegisterInputs == 1 && kMaxVec % 2 == 0;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) {
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to, const RowContext&) {
     const Pair terms = exponentials(e, to);
     if constexpr (kKeepsTerm) e = terms;
     return terms;

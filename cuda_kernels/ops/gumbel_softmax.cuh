@@ -18,6 +18,7 @@ struct Op : Softmax {
     x[0] = enter(x[0], place, context);
   }
   static constexpr bool kEntersPairs = true;
+  CSM_DEVICE static bool enters(const RowContext&) { return true; }
   // Of one element or two.
   template <class T>
   CSM_DEVICE static T enter(T x, Place place, const RowContext& context) {

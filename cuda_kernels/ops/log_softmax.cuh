@@ -15,7 +15,7 @@ struct Op : LogSoftmax {
     term[0] = chunk_exponential(e, to, context);
   }
   static constexpr bool kPairs = kPlainPairs, kPairResults = kPlainPairs;
-  CSM_DEVICE static Pair terms_of(Pair e, const Reference& to) { return exponentials(e, to); }
+  CSM_DEVICE static Pair terms_of(Pair e, const Reference& to, const RowContext&) { return exponentials(e, to); }
 
   using Scale = LogValue;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
@@ -31,6 +31,8 @@ struct Op : LogSoftmax {
     if constexpr (kWholeLog) return rest - Pair(row.maximum.lo);
     else return rest + Pair(row.minus_log.hi);
   }
+  static constexpr bool kMapsHidden = true;
+  CSM_DEVICE static bool maps_hidden(const Scale& row) { return is_finite(row.maximum.hi + row.minus_log.hi); }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& y) { y[0] = log_of(e, row); }
 };
 

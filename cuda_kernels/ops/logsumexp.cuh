@@ -33,7 +33,7 @@ struct Op : Weighted<WritesRows> {
 
   // +∞ less the shift, which is then infinite too, is NaN: its term is 0, and the sum starts at +∞.
   static constexpr bool kPairs = !kWeights && kPlainPairs;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) {
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to, const RowContext&) {
     const Pair terms = exponentials(e, kFastExp ? not_infinite(to) : to);
     if constexpr (kKeepsTerm) e = terms;
     return terms;

@@ -24,7 +24,7 @@ struct Op : OperationBase {
 #else
   static constexpr bool kPairs = kSingle && !kFastExp && kRelative > 0 && kMaxVec % 2 == 0 && kItems % 2 == 0;
 #endif
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return exponentials(e, to); }
+  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to, const RowContext&) { return exponentials(e, to); }
 
   // 1 / s, lifted. A row of −inf alone has s = 0, and its results are NaN, as in softmax.
   using Scale = DoubleWord;

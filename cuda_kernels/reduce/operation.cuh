@@ -53,13 +53,14 @@ struct RowContext : Values<kRowInputs> {
 
 // Base of all operations. The members may be hidden by an operation's own:
 //   begin         is called when the row inputs have been read
-//   enter         is called when an element has been read, and may change it
+//   enter         is called when an element has been read, and may change it, if enters() says that it does
 //   kEntersPairs  says whether enter(Pair, place, context) returns two neighbours of the first input as they enter
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
 //   given         with PickRule::given, is the index of the element that is picked, from the context or the scale:
 //                 its first input. With kHasUsual its result is given_result(scale), and is_blank(scale) says whether
 //                 all results of the row are 0
 //   hidden        is a result of a hidden element
+//   kMapsHidden   says whether map() of a neutral element has these results if maps_hidden(scale) holds
 //   kHasLowKey    says whether the maximum has a low word: the largest low_key of the elements with the largest key
 //   kParts        is the number of sums, the first ones, whose terms are 0 to ½ and do not sum to more than that; else
 //                 the sum is not used
@@ -70,8 +71,9 @@ struct RowContext : Values<kRowInputs> {
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kHasPower     says whether the scale is a factor, by whose `times` alone map() multiplies (power_applied)
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
-//                 terms_of(Pair&, reference); in float of numbers alone, from which tiles have subtracted the
+//                 terms_of(Pair&, reference, context); in float of numbers alone, from which tiles have subtracted the
 //                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
+//   kSomePairs    says that where the reference has a shift, terms() makes them in place of terms_of()
 //   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale); with
 //                 kHasUsual in place of map_usual()
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
@@ -86,13 +88,15 @@ struct RowContext : Values<kRowInputs> {
 struct OperationBase {
   CSM_DEVICE static void begin(RowContext&) {}
   CSM_DEVICE static void enter(Element&, Place, const RowContext&) {}
+  CSM_DEVICE static bool enters(const RowContext&) { return true; }
   CSM_DEVICE static void pick(const Element&, Place, const RowContext&, Values<kPicked>&) {}
   CSM_DEVICE static Acc hidden(int) { return Acc(0); }
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kEntersPairs = false, kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kTogether = 4, kBounded = kRelative > 0 ? 1 : 0;
   static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false;
-  static constexpr bool kHasUsual = false, kMayBeInfinite = false, kKeepsTerm = false;
+  static constexpr bool kSomePairs = false, kMapsHidden = false, kHasUsual = false, kMayBeInfinite = false,
+                        kKeepsTerm = false;
   template <class Scale>
   CSM_DEVICE static void complete(Scale&) {}
   template <class Scale>
@@ -272,7 +276,9 @@ class Adder {
     Pair hi, lo;
   };
   CSM_DEVICE Acc shift() const { return reference_.shift.hi; }
-  CSM_DEVICE Pair terms_of(Pair& elements) const { return Op::terms_of(elements, reference_); }
+  CSM_DEVICE Pair terms_of(Pair& elements, const RowContext& context) const {
+    return Op::terms_of(elements, reference_, context);
+  }
   CSM_DEVICE void add(PairSum& sum, Pair terms, int number) const {
     if constexpr (bounded(0)) {
       const Pair large = number == 0 ? Pair(start_) : sum.hi;

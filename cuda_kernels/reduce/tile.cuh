@@ -50,6 +50,10 @@ class RowTile {
   // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
   // order, so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes
   // by 16.
+  // Whether the mask is read in words of four bytes.
+  static constexpr bool kWordMask =
+      kMasked && kVec % 4 == 0 && !kStages && !kRepeated<kInputs - 1> && sizeof(Type<kInputs - 1>) == 1;
+  using Mask = unsigned[kWordMask ? kItems / 4 : 1];
   static constexpr bool kOneByOne = kVec > csm::kVec, kSwaps = kOneByOne && kMaxVec <= 4;
 
  public:
@@ -73,24 +77,17 @@ class RowTile {
       const i64 more = context.visible - index_;
       seen_ = static_cast<int>(more < 0 ? 0 : more < kChunk ? more : kChunk);
     }
-    read_inputs(args, row, once);
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
-      if (!kOneByOne && !wanted(v)) continue;
-#pragma unroll
-      for (int i = v * kVec; i < (v + 1) * kVec; ++i) {
-        if (kOneByOne && !holds(i)) continue;
-        if constexpr (!Op::kEntersPairs || kVec == 1 || kOneByOne) Op::enter(item_[i], place_of(i), context);
-        else if (i % 2 == 0) Op::enter(pair_at(i), place_of(i), context).get(item_[i][0], item_[i + 1][0]);
-      }
+    Mask mask = {};
+    if (kWordMask && full() &&
+        all_seen()) {  // each way by itself: all loads are started before the first is waited for
+      read_mask<true>(args, row, mask);
+      read_inputs(args, row, mask, once);
+    } else {
+      read_mask<false>(args, row, mask);
+      read_inputs(args, row, mask, once);
     }
-    if constexpr (kHides) {
-      kept_ = 0;
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        if (!hide_element<Op>(item_[i], !kCausal || step_of(i) < seen_)) kept_ |= 1u << i;
-      }
-    }
+    if (Op::enters(context)) enter(context);
+    hide();
   }
 
   // Reads the given element once more, for a tile that is the whole row: to choose among items, a comparison and a
@@ -130,6 +127,9 @@ class RowTile {
     const auto every = [](int) { return true; };
     const auto some = [&](int v) { return wanted(v); };
     const bool whole_tile = all_padded() || full();
+    if constexpr (kHides && Op::kMapsHidden) {
+      if (kept_ == 0 || !Op::maps_hidden(scale)) return write_results<false, false, true>(args, row, scale, some);
+    }
     if constexpr (Op::kHasUsual) {
       // With an element that is given, a row cut short has the long map: its last tile, or its only one, which has it.
       bool usual = Op::are_usual(start(), kChunk, scale) & (kPickRule != PickRule::given || whole_tile);
@@ -228,7 +228,7 @@ class RowTile {
   int swapped_;    // 1 if neighbouring items have changed places, else 0
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
   bool all_seen_;  // and whether none of the chunk is
-  unsigned kept_;  // if elements may be hidden: bit i is set if item i is not
+  unsigned kept_;  // if elements may be hidden: bit bit_of(i) is set if item i is not
   // Of PickRule::given: the element's first input, if this lane has it, else 0; if it was read by itself.
   bool reads_given_ = false;
   Acc given_;
@@ -269,8 +269,8 @@ class RowTile {
   // Whether the row has all items. Accesses are then without conditions.
   CSM_DEVICE bool full() const { return left_ >= kChunk; }
   // Whether none of them is hidden by the causal order. Loads without conditions are all started before the first is
-  // waited for. Of 16-bit elements a kernel has no registers for both ways.
-  CSM_DEVICE bool all_seen() const { return !kCausal || (kMaxVec <= 4 && all_seen_); }
+  // waited for. Of 16-bit elements a kernel has no registers for both ways, but where a mask hides them as words.
+  CSM_DEVICE bool all_seen() const { return !kCausal || ((kWordMask || kMaxVec <= 4) && all_seen_); }
   // Whether results are stored without them in any case.
   template <int Which = 0>
   CSM_DEVICE static constexpr bool all_padded() {
@@ -286,6 +286,59 @@ class RowTile {
   }
 
  private:
+  CSM_DEVICE void enter(const RowContext& context) {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {  // one condition for each access, so that its elements share what they compute
+      if (!kOneByOne && !wanted(v)) continue;
+#pragma unroll
+      for (int i = v * kVec; i < (v + 1) * kVec; ++i) {
+        if (kOneByOne && !holds(i)) continue;
+        if constexpr (!Op::kEntersPairs || kVec == 1 || kOneByOne) Op::enter(item_[i], place_of(i), context);
+        else if (i % 2 == 0) Op::enter(pair_at(i), place_of(i), context).get(item_[i][0], item_[i + 1][0]);
+      }
+    }
+    if constexpr (kWordMask) {  // what became neutral as it was read
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+#pragma unroll
+        for (int k = 0; k < kRegisterInputs; ++k) item_[i][k] = kept(i) ? item_[i][k] : neutral<Op>(k);
+      }
+    }
+  }
+
+  // A mask of bytes hides elements as they are read; else they are hidden one by one.
+  template <bool kAll>
+  CSM_DEVICE void read_mask(const Arguments& args, const Row& row, Mask& mask) {
+    if constexpr (kWordMask) {
+      constexpr int kWords = kVec / 4;
+      kept_ = 0;
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const auto got = global_load(address_of<kInputs - 1>(args, row, v), kAll || seen(v), Vec<unsigned, kWords>{});
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) mask[v * kWords + i] = got.item[i];
+      }
+#pragma unroll
+      for (int k = 0; k < kItems / 4; ++k) {
+        mask[k] |= (mask[k] & 0x7f7f7f7fu) + 0x7f7f7f7fu;  // a byte's highest bit says whether it was 0
+        if (kCausal && !kAll) mask[k] &= ~shifted_out(~0u, 8 * (seen_ - step_of(4 * k)));
+        kept_ |= mask[k] >> (7 - k) & 0x01010101u << k;
+      }
+    }
+  }
+  CSM_DEVICE void hide() {
+    if constexpr (!kHides || kWordMask) return;
+    kept_ = ~0u;
+    if (!kMasked && all_seen_) return;
+    kept_ = 0;
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if (!hide_element<Op>(item_[i], !kCausal || step_of(i) < seen_)) kept_ |= 1u << bit_of(i);
+    }
+  }
+  CSM_DEVICE static constexpr int bit_of(int i) { return kWordMask ? i % 4 * 8 + i / 4 : i; }
+  CSM_DEVICE bool kept(int i) const { return (kept_ >> bit_of(i) & 1) != 0; }
+
   // Where the elements of access v of a staged operand are in shared memory.
   template <int Operand>
   CSM_DEVICE int place_in(const Row& row, int v) const {
@@ -326,8 +379,8 @@ class RowTile {
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
   template <int Operand = 0>
-  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, bool once) {
-    if constexpr (Operand < kInputs) {
+  CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const Mask& mask, bool once) {
+    if constexpr (Operand < (kWordMask ? kRegisterInputs : kInputs)) {
       // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
       constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
       Acc same[1];
@@ -337,7 +390,11 @@ class RowTile {
         if constexpr (kRepeated<Operand>) {
 #pragma unroll
           for (int i = 0; i < kVec; ++i)
-            got[i] = (kOneByOne ? holds(v * kVec + i) : wanted) ? same[0] : neutral<Op>(Operand);
+            got[i] = (kWordMask   ? kept(v * kVec + i)
+                      : kOneByOne ? holds(v * kVec + i)
+                                  : wanted)
+                         ? same[0]
+                         : neutral<Op>(Operand);
         } else if constexpr (kStaged<Operand> && kOneByOne) {
 #pragma unroll
           for (int i = 0; i < kVec; ++i) {
@@ -349,6 +406,9 @@ class RowTile {
           }
         } else if constexpr (kStaged<Operand>) {
           load<Type<Operand>, neutral_of<Op>(Operand)>(place_in<Operand>(row, v), wanted, got);
+        } else if constexpr (kWordMask) {
+          load<Type<Operand>, neutral_of<Op>(Operand)>(address_of<Operand>(args, row, v), seen, got, once,
+                                                       KeepsMasked{mask + v * kVec / 4});
         } else {
           load<Type<Operand>, neutral_of<Op>(Operand)>(address_of<Operand>(args, row, v), seen, got, once);
         }
@@ -358,7 +418,7 @@ class RowTile {
       if (!kStaged<Operand> && full() && all_seen()) {
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) get(v, true, true);
-        return read_inputs<Operand + 1>(args, row, once);
+        return read_inputs<Operand + 1>(args, row, mask, once);
       }
 #pragma unroll
       for (int block = 0; block < kItems; block += kMaxVec) {
@@ -371,7 +431,7 @@ class RowTile {
           for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v));
         }
       }
-      read_inputs<Operand + 1>(args, row, once);
+      read_inputs<Operand + 1>(args, row, mask, once);
     }
   }
 
@@ -396,9 +456,10 @@ class RowTile {
     }
   }
 
-  template <bool kUsual, bool kPatched = false, class Wanted>
+  template <bool kUsual, bool kPatched = false, bool kHidesResults = !Op::kMapsHidden, class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted,
                                 int first = 0, int end = kItems, const Patch& patch = {}) {
+    constexpr bool kAsks = kHides && kHidesResults;
 #pragma unroll
     for (int v = first / kVec; v < end / kVec; ++v) {
       Values<kOutputs> result[kVec];
@@ -412,7 +473,7 @@ class RowTile {
         } else {
           Op::map(e, scale, place_of(v * kVec + i), result[i]);
         }
-        if (kHides && !(kept_ >> (v * kVec + i) & 1)) hide_result<Op>(result[i]);
+        if (kAsks && !kept(v * kVec + i)) hide_result<Op>(result[i]);
       }
       store_outputs<kPatched>(args, row, v, wanted(v), result, patch);
     }
@@ -535,7 +596,7 @@ class RowTile {
   CSM_DEVICE void terms(DoubleWord m, const RowContext& context, DoubleWord (&partial)[kPartials][kLeaves],
                         Values<kPicked>& picked) {
     const Adder adder(m, picked, start_of_sums<Op>(m.hi));
-    if constexpr (Op::kPairs) return terms_of_pairs(adder, partial[0]);
+    if constexpr (Op::kPairs) return terms_of_pairs(adder, context, partial[0]);
     typename Adder::Held held[kPartials][kLeaves];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
@@ -555,20 +616,31 @@ class RowTile {
   }
 
   // The same for two elements at a time.
-  CSM_DEVICE void terms_of_pairs(const Adder& adder, DoubleWord (&partial)[kLeaves]) {
+  CSM_DEVICE void terms_of_pairs(const Adder& adder, const RowContext& context, DoubleWord (&partial)[kLeaves]) {
     static_assert(kItems % 2 == 0);
-    if constexpr (kOfNumbers<Op>) {
+    if constexpr (kOfNumbers<Op> && !Op::kSomePairs) {
       if (unlikely(adder.shift() != Acc(0))) {
 #pragma unroll
         for (int i = 0; i < kItems; ++i) item_[i][0] -= adder.shift();
       }
     }
     typename Adder::PairSum sum[(kLeaves + 1) / 2];
+    if (Op::kSomePairs && unlikely(adder.shift() != Acc(0))) {
 #pragma unroll
-    for (int i = 0; i < kItems; i += 2) {
-      Pair elements = pair_at(i);
-      adder.add(sum[i % kLeaves / 2], adder.terms_of(elements), i / kLeaves);
-      elements.get(item_[i][0], item_[i + 1][0]);
+      for (int i = 0; i < kItems; i += 2) {
+        Values<kSums> one, other;
+        Values<kPicked> none = {};
+        adder.terms(item_[i], place_of(i), context, one, none);
+        adder.terms(item_[i + 1], place_of(i + 1), context, other, none);
+        adder.add(sum[i % kLeaves / 2], Pair(one[0], other[0]), i / kLeaves);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kItems; i += 2) {
+        Pair elements = pair_at(i);
+        adder.add(sum[i % kLeaves / 2], adder.terms_of(elements, context), i / kLeaves);
+        elements.get(item_[i][0], item_[i + 1][0]);
+      }
     }
 #pragma unroll
     for (int i = 0; i < kLeaves; i += 2) {
@@ -601,7 +673,7 @@ class RowTile {
       } else {
         Pair elements = pair_at(i);
         Acc term[2];
-        adder.terms_of(elements).get(term[0], term[1]);
+        adder.terms_of(elements, context).get(term[0], term[1]);
         add_to(i, term[0]);
         add_to(i + 1, term[1]);
       }

@@ -195,6 +195,12 @@ CSM_DEVICE u32 bytes_of(u32 a, u32 b, u32 which) {
   for (int i = 0; i < 4; ++i) result |= static_cast<u32>(both >> (which >> 4 * i & 7) * 8 & 0xff) << 8 * i;
   return result;
 }
+CSM_DEVICE u32 signs_of_bytes(u32 word, u32 which) {
+  u32 result = 0;
+  for (int i = 0; i < 4; ++i) result |= (word >> ((which >> 4 * i & 3) * 8 + 7) & 1) * 0xffu << 8 * i;
+  return result;
+}
+CSM_DEVICE u32 shifted_out(u32 bits, int by) { return by >= 32 ? 0 : bits << (by < 0 ? 0 : by); }
 CSM_DEVICE u64 wide_product(u32 a, u32 b) { return static_cast<u64>(a) * b; }
 CSM_DEVICE bool unlikely(bool condition) { return condition; }
 template <class T>

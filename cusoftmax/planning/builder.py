@@ -72,6 +72,7 @@ class PlanBuilder:
             self.max_warps = tuning.BLOCK_WARPS_DOUBLE
         elif out == "float32":
             widened = min(size for _, size in self.along) < 4
+            widened |= "scaled" in self.operation.features and device.max_cluster > 1
             self.max_warps = tuning.BLOCK_WARPS_WIDENED if widened else tuning.BLOCK_WARPS_FLOAT
         else:
             self.max_warps = tuning.BLOCK_WARPS
@@ -86,6 +87,8 @@ class PlanBuilder:
                 self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_APART)
             elif out == "float32" and self.row_vector == 2:
                 self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_APART_PAIRS)
+        if operation.hides and self.row_vector < 4:
+            self.max_warps = min(self.max_warps, tuning.BLOCK_WARPS_HIDES)
         if "seed" in operation.options and out == "float32":
             self.max_warps = tuning.BLOCK_WARPS_NOISE_FLOAT
         if "biased" in operation.features:

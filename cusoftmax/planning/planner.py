@@ -292,12 +292,15 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
     several, device = int(tuning.RESIDENT_BLOCKS), builder.device
     may = bool(builder.operation.outputs)  # otherwise no element is needed again
     tries = [(several, portable, may), (several, largest, may), (1, portable, may)]
-    if staged or ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES:
+    short = ACCESS_BYTES // builder.group <= tuning.UNPARKED_BYTES  # elements
+    if staged or short:
         tries[:1] = [(several, portable, False), (several, largest, False)]
-    fast = device.arch >= tuning.RESIDENT_DOUBLE_ARCH and device.many_double_units
+    fast = device.arch >= tuning.RESIDENT_LONG_ARCH and device.many_double_units
     # Of more words of an element, and of staged ones, larger clusters fold for too long.
-    if builder.acc == "float64" and fast and builder.values + bool(staged) <= 2:
-        more = int(tuning.RESIDENT_BLOCKS_DOUBLE)
+    double = builder.acc == "float64" and builder.values + bool(staged) <= 2
+    plain = not (staged or builder.operation.features)
+    if fast and (double or (plain and short and builder.values > 2)):
+        more = int(tuning.RESIDENT_BLOCKS_LONG)
         tries[:0] = [(more, most, may and not staged) for most in (portable, largest)]
     if staged and may:
         tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
@@ -474,6 +477,8 @@ def _stream(builder: PlanBuilder, staged: int = 0) -> Plan:
     vector = staged_vector(builder) if staged else builder.row_vector
     # Staged float64 spills at 128 registers with two results or a loss, so smaller blocks use more.
     cap = warps if staged and builder.acc == "float64" else tuning.CAP_WARPS
+    if _many_values(builder) and builder.fast_exp and not builder.operation.features:
+        cap = tuning.STREAM_VALUES_CAP_WARPS
     many = builder.problem.rows > builder.device.sm_count
     if many and builder.acc == "float64" and (staged or _takes_long(builder, again=True)):
         warps = min(warps, tuning.STREAM_WARPS_DOUBLE)

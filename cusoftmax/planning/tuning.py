@@ -35,7 +35,9 @@ WORDS_IN_REGISTERS = Tuned(
 )
 BLOCK_WARPS = Tuned(32, None, "the most a block may have; registers checked by the compile gate")
 BLOCK_WARPS_FLOAT = Tuned(24, None, "sums of two words spill one of 64 registers in a cluster")
-BLOCK_WARPS_WIDENED = Tuned(20, None, "float32 of 16-bit input spills at 80 registers in a cluster")
+BLOCK_WARPS_WIDENED = Tuned(
+    20, None, "float32 of narrower or scaled inputs spills at 80 registers in a cluster"
+)
 BLOCK_WARPS_DOUBLE = Tuned(16, None, "float64 polynomials spill at 64 registers")
 BLOCK_WARPS_PRODUCTS = Tuned(24, None, "float64 without exponentials, in large clusters: no spills")
 # Operations that need more of a row than relative sums, such as a loss.
@@ -45,14 +47,17 @@ BLOCK_WARPS_LOSS = Tuned(
 BLOCK_WARPS_LOSS_FLOAT = Tuned(16, None, "sums of two words and a target spill at 80 registers")
 BLOCK_WARPS_BIASED = Tuned(20, None, "the words of a sum spill at 80 registers in a cluster")
 BLOCK_WARPS_NOISE_FLOAT = Tuned(16, None, "noise beside sums of two words spills at 80 registers")
+BLOCK_WARPS_HIDES = Tuned(
+    24, None, "hidden elements read one or two at a time spill at 64 registers"
+)
 BLOCK_WARPS_APART = Tuned(16, None, "an element kept apart and hidden ones spill at 96 registers")
 BLOCK_WARPS_APART_PAIRS = Tuned(20, None, "read in pairs, one kept apart spills at 80 registers")
 # Fewer where the row then fits on the chip.
 RESIDENT_BLOCKS = Tuned(2, None, "one block loads while another computes: docs/cost.md, phases")
-RESIDENT_BLOCKS_DOUBLE = Tuned(
-    4, None, "float64 takes longer than half of the memory's time: docs/cost.md, phases"
+RESIDENT_BLOCKS_LONG = Tuned(
+    4, None, "float64, and three inputs of 16 bits, take longer than half of the memory's time"
 )
-RESIDENT_DOUBLE_ARCH = Tuned(100, None, "before, memory takes so long that two blocks suffice")
+RESIDENT_LONG_ARCH = Tuned(100, None, "before, memory takes so long that two blocks suffice")
 # Above 8 only where fewer leave a multiprocessor to one block.
 CLUSTER_BLOCKS = Tuned(16, None, "eight multiprocessors hold a row, as with 8 blocks of one each")
 # Before chunks are parked, even if fewer blocks could park them; staged elements of any size.
@@ -77,6 +82,9 @@ STREAM_FOUND_PERCENT = Tuned(50, None, "of the cache that holds what is read aga
 STREAM_CACHED_WARPS = Tuned(28, None, "of a block alone, with a chunk each: 64 registers spill")
 STREAM_LOGARITHM_WARPS = Tuned(12, None, "scaled, biased rows that are kept spill at 128")
 STREAM_VALUES_WARPS = Tuned(4, None, "one pass: five to eight blocks share a multiprocessor")
+STREAM_VALUES_CAP_WARPS = Tuned(
+    24, None, "80 registers of 16-bit results spill with features; six blocks"
+)
 STREAM_VALUES_BLOCKS = Tuned(4, None, "rows for each multiprocessor, before blocks are so small")
 SPLIT_WARPS = Tuned(8, None, "one row of 2^20 float16 then makes 128 blocks, a block for each SM")
 SPLIT_WARPS_FLOAT = Tuned(4, None, "where arithmetic takes longest: blocks differ less in number")

@@ -108,6 +108,17 @@ def test_four_blocks_of_float64_are_resident_on_the_fastest_memory(op: str) -> N
         assert few.launches[0].grid <= few.device.sm_count and few.cluster <= PORTABLE_CLUSTER
 
 
+def test_more_blocks_of_16_bits_are_resident_on_the_fastest_memory() -> None:
+    for op, n, blocks in (
+        ("softmax_hvp", 8192, 4),
+        ("softmax_hvp", 32000, 4),
+        ("logsumexp", 32000, 6),
+    ):
+        plan = plan_of(op, "float16", (ROWS, n), -1, 100)
+        (launch,) = plan.launches
+        assert resident(plan, launch, allowed_registers(launch)) == blocks, (op, n)
+
+
 @pytest.mark.parametrize("arch", [90, 100])
 def test_two_blocks_hold_the_longest_products_of_float64(arch: int) -> None:
     """With fewer registers a thread, as they take no exponentials."""
