@@ -16,6 +16,7 @@ import cusoftmax as cs
 from benchmarks.exponentials import sweep, widest_range
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import accepted_number
 from tests.support import (
     DTYPES,
@@ -319,6 +320,48 @@ def test_small_weights_of_float64(device: Any, small: str) -> None:
         got = device.asnumpy(contract.call(*map(device.asarray, (x, b, dy)), axis=-1))
         verdict = contract.judge((x, b, dy), -1, (got,))
         assert verdict.over <= 1, f"{size}: {verdict}"
+
+
+def largest_vectors(op: str, kind: np.dtype[Any], n: int) -> dict[str, float]:
+    """Return the largest entries of each vector that docs/accuracy.md promises results of."""
+    last = np.ldexp(1.0, int(np.finfo(kind).maxexp) - 1) * 1.999
+    if "_value_and_" in op or op == "log_softmax_vjp":
+        return dict.fromkeys(("dy", "xt"), last / (2 * n))
+    if op == "softmax_hvp":
+        return {"dy": 2.0**20, "v": last / 2.0**23}
+    if op == "softmax_vjp_vjp":
+        return {"dy": last / 2.0**22, "g": 2.0**20}
+    if op.startswith("logsumexp_b"):
+        return {"b": last / (16 * n), "dy": 1.0}
+    return {"xt": last / 2, "dy": last / 2}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "op",
+    ["softmax_vjp", "softmax_value_and_vjp", "log_softmax_jvp", "log_softmax_value_and_jvp",
+     "log_softmax_vjp", "log_softmax_value_and_vjp", "softmax_vjp_vjp", "softmax_hvp",
+     "logsumexp_b", "logsumexp_b_vjp"],
+)  # fmt: skip
+def test_the_largest_vectors(device: Any, op: str, dtype: str) -> None:
+    """Of one sign, of both, and with an element that is next to 1."""
+    contract, kind, n = CONTRACTS[op], np.dtype(dtype), 40
+    rng = np.random.default_rng(8)
+    x = rng.normal(0, 3, (9, n))
+    x[::3, 2] += 12
+    given = {"y": reference.softmax(x), "logy": reference.log_softmax(x), "x": x}
+    inputs = []
+    for name in OPERATIONS[op].read:
+        if name not in given:
+            row = name in OPERATIONS[op].row_inputs
+            v = rng.choice([0.9, 0.999, -0.999], (9, 1 if row else n)) * (1 if name != "b" else 0.5)
+            v[1::3] = np.abs(v[1::3])
+            given[name] = (np.abs(v) if name == "b" else v) * largest_vectors(op, kind, n)[name]
+        inputs.append(given[name].astype(kind))
+    got = contract.call(*map(device.asarray, inputs), axis=-1)
+    results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
+    verdict = contract.judge(tuple(inputs), -1, results)
+    assert verdict.over <= 1, verdict.told()
 
 
 @pytest.mark.skipif(not reference.EXTENDED, reason="longdouble is float64 on this platform")
