@@ -21,6 +21,16 @@ CSM_DEVICE Acc chunk_exponential(Element& e, const Reference& to, const RowConte
   }
 }
 
+// Base of the operations that have log_softmax as their first result.
+struct LogSoftmax : OfLogits<WritesElements> {
+  static constexpr bool kOthers = true;
+  CSM_DEVICE static Acc hidden(int result) { return result == 0 ? negative_infinity() : Acc(0); }
+  CSM_DEVICE static Acc term_of(const Element& e, const Reference& to, const RowContext& context) {
+    if constexpr (kShifted) return exp_term(e[0]);
+    else return exp_logit(e, to, factor_of(context));
+  }
+};
+
 // The result is the sum of z − m and −ln s. Both are ≤ 0, so nothing cancels. In a row of −inf alone z − m is NaN.
 //
 // Plain logits of results as precise as the arithmetic are less m + ln s instead: two instructions. What they lose to
@@ -42,7 +52,7 @@ CSM_DEVICE LogValue log_value(DoubleWord chunk_maximum, const Node& row, const R
   }
   // The chunk's maximum has already been subtracted from shifted elements.
   const DoubleWord maximum = kShifted ? below_maximum(row.m, reference_of(chunk_maximum).shift) : row.m;
-  return {maximum, reference_of(row.m), {-log.hi, -log.lo}, factor_of(context)};
+  return {maximum, reference_of(row.m), negative(log), factor_of(context)};
 }
 
 CSM_DEVICE Acc log_of(const Element& e, const LogValue& row) {

@@ -40,7 +40,7 @@ CSM_DEVICE DoubleWord logit(const Element& e, DoubleWord factor) {
     z = {sum.hi, z.lo + sum.lo};
     // If x and the bias cancel, lo may be the larger: renormalise. If one of them is infinite, lo is NaN: drop it.
     const DoubleWord whole = fast_two_sum(z.hi, z.lo);
-    const bool finite = whole.hi - whole.hi == Acc(0);
+    const bool finite = is_finite(whole.hi);
     z = {finite ? whole.hi : z.hi, finite ? whole.lo : Acc(0)};
   }
   return z;
@@ -56,11 +56,10 @@ CSM_DEVICE DoubleWord below_maximum(DoubleWord z, DoubleWord m) {
   }
 }
 
-// e^z relative to a reference; in double times 2^raised.
-template <int raised = 0>
+// e^z relative to a reference.
 CSM_DEVICE Acc exp_logit(const Element& e, const Reference& to, DoubleWord factor) {
-  if constexpr (!kPlainLogits) return exponential<raised>(logit(e, factor), to);
-  else return exponential<raised>(e[0], to);
+  if constexpr (!kPlainLogits) return exponential(logit(e, factor), to);
+  else return exponential(e[0], to);
 }
 
 // Base of operations on exponentials of logits. Without a bias the key is x, as the largest z is that of the largest x.

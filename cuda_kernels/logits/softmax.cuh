@@ -16,7 +16,7 @@ struct Softmax : OfLogits<WritesElements> {
     term[0] = e[0] = exp_logit(e, to, factor_of(context));
   }
 
-  static constexpr bool kPairs = kPlainPairs && !kCountsOnes, kPairResults = kPairs;
+  static constexpr bool kPairs = kPlainPairs, kPairResults = kPlainPairs;
   CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to) { return e = exponentials(e, to); }
   CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled_by_lifted(e, scale.times); }
 

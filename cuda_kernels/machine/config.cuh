@@ -59,9 +59,9 @@ constexpr bool kSingle = sizeof(Acc) == 4;
 constexpr bool kCompensated = CSM_COMPENSATED;
 // Whether exponentials are approximate (numeric/exp.cuh): in float arithmetic with 16-bit results.
 constexpr bool kFastExp = CSM_FAST_EXP;
-// Whether relative sums have the maximum's own terms and the others apart (reduce/node.cuh): where a 16-bit result
-// needs the logarithm of the sum.
-constexpr bool kCountsOnes = CSM_COUNTS_ONES;
+// Whether relative sums have the largest terms and the others apart, as two words (reduce/node.cuh): where a 16-bit
+// result needs the logarithm of the sum.
+constexpr bool kOthersInLow = CSM_OTHERS_IN_LOW;
 
 constexpr int kVec = CSM_VEC;       // elements of one global access
 constexpr int kMaxVec = CSM_GROUP;  // the largest kVec that these dtypes allow, for any alignment; column: kVec

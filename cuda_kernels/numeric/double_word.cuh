@@ -1,13 +1,13 @@
 // Double words: a number as an unevaluated sum hi + lo, for results as precise as the arithmetic itself. Where
 // kCompensated is false, lo is 0 and hi alone is computed. Used for sums, maxima of logits, scales and logarithms. With
-// kCountsOnes (reduce/node.cuh) lo is used in sums and logarithms alone.
+// kOthersInLow (reduce/node.cuh) lo is used in sums and logarithms alone.
 //
 // The sums are error-free transformations: Knuth's two-sum and Dekker's fast two-sum. The rounding error of a product
 // comes from one fused multiply-add. They need each operation rounded by itself: the host compiles without contraction
 // (-fmad=false) and without reassociation.
 #pragma once
 
-#include "machine/config.cuh"
+#include "numeric/vec.cuh"
 
 namespace csm {
 
@@ -51,7 +51,7 @@ CSM_DEVICE DoubleWord fast_two_sum(Acc large, Acc small) {
 // symmetric where one of its differences is subnormal and flushed to zero.
 CSM_DEVICE DoubleWord add(DoubleWord a, DoubleWord b) {
   const Acc sum = a.hi + b.hi;
-  if constexpr (kCountsOnes) return {sum, a.lo + b.lo};
+  if constexpr (kOthersInLow) return {sum, a.lo + b.lo};
   if constexpr (!kCompensated) return {sum, Acc(0)};
   const bool exchange = magnitude(a.hi) < magnitude(b.hi);
   const Acc large = exchange ? b.hi : a.hi, small = exchange ? a.hi : b.hi;
@@ -63,6 +63,12 @@ CSM_DEVICE DoubleWord add(DoubleWord a, Acc b) {
   const DoubleWord sum = two_sum(a.hi, b);
   return {sum.hi, a.lo + sum.lo};
 }
+
+CSM_DEVICE DoubleWord negative(DoubleWord a) { return {-a.hi, -a.lo}; }
+CSM_DEVICE DoubleWord subtract(DoubleWord a, DoubleWord b) { return add(a, negative(b)); }
+
+// a · power, exactly for a power of two whose products are normal.
+CSM_DEVICE DoubleWord times(DoubleWord a, Acc power) { return {a.hi * power, a.lo * power}; }
 
 CSM_DEVICE DoubleWord multiply(DoubleWord a, DoubleWord b) {
   const Acc product = a.hi * b.hi;
@@ -86,7 +92,7 @@ CSM_DEVICE DoubleWord normalised(DoubleWord a) {
 
 // a without its low word if hi is infinite or NaN: lo is then a NaN that would spoil an infinite result.
 CSM_DEVICE DoubleWord drop_invalid_low(DoubleWord a) {
-  if (!(a.hi - a.hi == Acc(0))) a.lo = Acc(0);
+  if (!is_finite(a.hi)) a.lo = Acc(0);
   return a;
 }
 

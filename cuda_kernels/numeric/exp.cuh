@@ -16,7 +16,6 @@
 #pragma once
 
 #include "numeric/double_word.cuh"
-#include "numeric/vec.cuh"
 
 namespace csm {
 
@@ -138,7 +137,7 @@ struct Reference {
   Acc round;
 };
 constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 &&
-                          (kCountsOnes ? kRegisterInputs == 1 : kPicked == 0) && kSixteenBits<Type<0>> &&
+                          (kOthersInLow ? kRegisterInputs == 1 : kPicked == 0) && kSixteenBits<Type<0>> &&
                           !has(feature::scaled | feature::biased | feature::cold | feature::capped);
 // log2 e. From 2^23 on, which bfloat16 has, distinct logits are so far apart that any base will do: with 2 the largest
 // one's product is exact and finite.
@@ -197,7 +196,7 @@ CSM_DEVICE Acc power_of(Acc k) { return power_of_two(ExpC::kRound + maximum(-Exp
 CSM_DEVICE DoubleWord times_power(DoubleWord sum, Acc k) {
   const bool far = k < Acc(-0.5) * ExpC::kBias;
   const Acc first = far ? ExpC::kRaise : Acc(1), power = power_of(far ? k + ExpC::kLowered : k);
-  return {sum.hi * first * power, sum.lo * first * power};
+  return times(times(sum, first), power);
 }
 
 // --- exponentials ----------------------------------------------------------------------------------------------------
@@ -260,11 +259,11 @@ CSM_DEVICE T exp_fast(T d) {
   return exp2_approx(d * T(ExpC::kLog2e));
 }
 
-// The exponential as a term of a sum. Where the sum is a count and a sum of others (kCountsOnes), it is 2^24 times as
-// large: many others that are too small for a result make a result together. Not with weights, which might overflow,
-// and not where a gradient is made of the same exponentials.
+// The exponential as a term of a sum. With kOthersInLow it is 2^24 times as large: many others that are too small for a
+// result make a result together. Not with weights, which might overflow, and not where a gradient is made of the same
+// exponentials.
 constexpr bool kRaisesOthers =
-    kCountsOnes && kFastExp && kRegisterInputs == 1 + has(feature::biased) && !(kPicked > 0 && kOutputs > 0);
+    kOthersInLow && kRegisterInputs == 1 + has(feature::biased) && !(kPicked > 0 && kOutputs > 0);
 template <class T>
 CSM_DEVICE T exp_term(T d) {
   if constexpr (kRaisesOthers) return exp2_approx(fused(d, T(ExpC::kLog2e), T(Acc(24))));
@@ -277,18 +276,13 @@ CSM_DEVICE Reference raised_for_others(Reference to) {
   return to;
 }
 
-template <int raised>
-CSM_DEVICE Acc raised_round(const Reference& to) {
-  return raised == 0 ? to.round : to.round + Acc(raised);
-}
-
-// e^x relative to a reference; in double times 2^raised. NaN stays NaN.
-template <int raised = 0, class T>
+// e^x relative to a reference. NaN stays NaN.
+template <class T>
 CSM_DEVICE T exponential(T x, const Reference& to) {
   if constexpr (kOneStep) return exp2_approx(fused(x, T(to.round), T(-to.shift.hi)));
   const T shifted = x - T(to.shift.hi);
   if constexpr (kFastExp) return exp_term(shifted);
-  else return exp_of(shifted, raised_round<raised>(to));
+  else return exp_of(shifted, to.round);
 }
 
 // Of two elements; those that are not fast of numbers or −∞ alone, from which the shift has been subtracted.
@@ -325,25 +319,27 @@ CSM_DEVICE Acc exp_minus_one(Acc d) {
 // x − m of double words, for x ≤ m. The low word is dropped where it is NaN: where x or m is infinite.
 CSM_DEVICE DoubleWord difference(DoubleWord x, DoubleWord m) {
   const DoubleWord d = two_difference(x.hi, m.hi);
-  const Acc lost = d.lo + (x.lo - m.lo);
-  return fast_two_sum(d.hi, lost == lost ? lost : Acc(0));
+  return fast_two_sum(d.hi, number_or_zero(d.lo + (x.lo - m.lo)));
 }
 
 // The same of a double word, whose low word is finite.
-template <int raised = 0>
 CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   if constexpr (kFastExp) {
     return exp_term((x.hi - to.shift.hi) + (x.lo - to.shift.lo));
   } else {
-    return exp_of<true>(x.hi - to.shift.hi, raised_round<raised>(to), x.lo - to.shift.lo);
+    return exp_of<true>(x.hi - to.shift.hi, to.round, x.lo - to.shift.lo);
   }
 }
 
-// The exponential of the maximum itself.
+// The exponential of the maximum itself; and that as a term of a sum, relative to a reference of it.
+CSM_DEVICE Acc largest_term(DoubleWord m, const Reference& to) {
+  if constexpr (kFastExp && !kOneStep) return kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
+  else if constexpr (kDoubleWordMaximum) return exponential(m, to);
+  else return exponential(m.hi, to);
+}
 CSM_DEVICE Acc largest_exponential(DoubleWord m) {
   if constexpr (kFastExp && !kOneStep) return Acc(1);
-  else if constexpr (kDoubleWordMaximum) return exponential(m, reference_of(m));
-  else return exponential(m.hi, reference_of(m));
+  else return largest_term(m, reference_of(m));
 }
 
 // What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together.
@@ -386,7 +382,7 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
     const Acc k = move_between(from, to, moved);
     // In double the power may be subnormal: there it is times 2^kLowered.
     if constexpr (kSingle) return {moved[0], power_of(k)};
-    return {{moved[0].hi * ExpC::kRaise, moved[0].lo * ExpC::kRaise}, power_of(k + ExpC::kLowered)};
+    return {times(moved[0], ExpC::kRaise), power_of(k + ExpC::kLowered)};
   }
 }
 
@@ -404,7 +400,7 @@ CSM_DEVICE Factor multiplied(Factor a, Acc b) {
 // A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would
 // be flushed beside results of 2^-102 and less, in float. T is Acc or Pair.
 constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+80) : Acc(1);
-CSM_DEVICE DoubleWord lifted(DoubleWord a) { return {a.hi * kLift, a.lo * kLift}; }
+CSM_DEVICE DoubleWord lifted(DoubleWord a) { return times(a, kLift); }
 CSM_DEVICE Factor lifted(const Factor& a) { return {lifted(a.times), a.power}; }
 template <class T>
 CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
@@ -414,6 +410,6 @@ CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
 }
 
 // The same factor without a power of its own, where that is not too small.
-CSM_DEVICE Factor joined(const Factor& a) { return {{a.times.hi * a.power, a.times.lo * a.power}, Acc(1)}; }
+CSM_DEVICE Factor joined(const Factor& a) { return {times(a.times, a.power), Acc(1)}; }
 
 }  // namespace csm

@@ -8,7 +8,6 @@
 #pragma once
 
 #include "numeric/exp.cuh"
-#include "numeric/vec.cuh"
 
 namespace csm {
 
@@ -45,14 +44,14 @@ CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
   if constexpr (!kSingle) {  // float has no subnormal sums: they are flushed to zero
     if (s.hi < bits_to_double(0x0010000000000000ull)) {
       const Acc power = bits_to_double(0x4350000000000000ull);  // 2^54
-      s = {s.hi * power, s.lo * power};
+      s = times(s, power);
       raised = Acc(54);
     }
   }
   const auto [exponent_of, fraction] = split_at_root_half(s.hi);
   const Acc exponent = exponent_of * kExponentUnit - raised;
   // The low word, divided by the same power of two as the high one.
-  const Acc low = kCompensated || kCountsOnes ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
+  const Acc low = kCompensated || kOthersInLow ? s.lo * (fraction * reciprocal(s.hi)) : Acc(0);
   const Acc t = fraction - Acc(1);  // exact
   const DoubleWord denominator = fast_two_sum(Acc(1), Acc(0.5) * t);
   const Acc denominator_low = fused(Acc(0.5), low, denominator.lo);
@@ -69,7 +68,7 @@ CSM_DEVICE DoubleWord logarithm(DoubleWord sum) {
   DoubleWord result = normalised({large.hi, large.lo + (whole_low + small)});
   if constexpr (!kCompensated) result.hi = large.hi + (whole_low + small);
   if (s.hi == Acc(0)) result = as_double_word(negative_infinity());
-  if (!(magnitude(s.hi) < -negative_infinity())) result = as_double_word(s.hi);  // +∞ and NaN stay
+  if (!is_finite(s.hi)) result = as_double_word(s.hi);  // +∞ and NaN stay
   return result;
 }
 

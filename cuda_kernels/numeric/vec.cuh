@@ -65,6 +65,9 @@ CSM_DEVICE unsigned to_bits(float bits) { return float_to_bits(bits); }
 CSM_DEVICE unsigned to_bits(double bits) { return static_cast<unsigned>(double_to_bits(bits)); }
 
 CSM_DEVICE Acc not_a_number() { return negative_infinity() - negative_infinity(); }
+CSM_DEVICE bool is_finite(Acc x) { return magnitude(x) < -negative_infinity(); }
+// x, or 0 if that is NaN.
+CSM_DEVICE Acc number_or_zero(Acc x) { return x == x ? x : Acc(0); }
 
 // Two neighbouring elements of a 16-bit dtype, from the 32-bit word that they are loaded in.
 CSM_DEVICE void widen_pair(unsigned word, f16, Acc& low, Acc& high) {

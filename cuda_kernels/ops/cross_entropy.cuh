@@ -27,7 +27,7 @@ struct Op : OperationBase {
   static constexpr bool kGradient = kOutputs > 0, kUpstream = kRowInputs > (kSoft ? 0 : 1);
   static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
-  static constexpr bool kOthers = true, kKeepsTerm = !kCapped && (kGradient || !kCountsOnes);
+  static constexpr bool kOthers = true, kKeepsTerm = !kCapped && (kGradient || !kOthersInLow);
 
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
   // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kFourPerCap 4/cap; kFactor multiplies the whole gradient.
@@ -106,7 +106,7 @@ struct Op : OperationBase {
     if constexpr (kKeepsTerm) e[0] = term[kExponentials];
   }
   CSM_DEVICE static Acc term_of(const Element& e, const Reference& to, const RowContext&) {
-    return kKeepsTerm ? e[0] : exponential(e[0], to);
+    return exponential(e[0], to);
   }
 
   static constexpr bool kPairs = kSingle && !kSoft && !kSmooth && !kCapped && kRegisterInputs == 1 && kMaxVec % 2 == 0;

@@ -8,17 +8,11 @@
 
 namespace csm {
 
-struct Op : OfLogits<WritesElements> {
+struct Op : LogSoftmax {
   static constexpr Neutral kNeutral[] = {Neutral::lowest};
-  static constexpr bool kOthers = true;
 
-  CSM_DEVICE static Acc hidden(int) { return negative_infinity(); }
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     term[0] = chunk_exponential(e, to, context);
-  }
-  CSM_DEVICE static Acc term_of(const Element& e, const Reference& to, const RowContext& context) {
-    if constexpr (kShifted) return exp_term(e[0]);
-    else return exp_logit(e, to, factor_of(context));
   }
   static constexpr bool kPairs = kPlainPairs, kPairResults = kPlainPairs;
   CSM_DEVICE static Pair terms_of(Pair e, const Reference& to) { return exponentials(e, to); }

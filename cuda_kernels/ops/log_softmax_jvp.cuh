@@ -53,7 +53,6 @@ struct Op : WritesElements {
   // Otherwise it is rounded twice, the first time relative to ẋ alone.
   static constexpr bool kHasUsual = kDominant;
   CSM_DEVICE static bool are_usual(i64, int, const Scale& row) { return !row.apart; }
-  CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
   CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<1>& change) {
     change[0] = rescaled((e[1] - row.mean.lo) - row.mean.hi, row.factor);
   }

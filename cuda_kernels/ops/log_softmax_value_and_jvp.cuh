@@ -9,11 +9,9 @@
 
 namespace csm {
 
-struct Op : OfLogits<WritesElements> {
+struct Op : LogSoftmax {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, ẋ
-  static constexpr bool kOthers = true;
 
-  CSM_DEVICE static Acc hidden(int result) { return result == 0 ? negative_infinity() : Acc(0); }
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<2>& term) {
     term[0] = chunk_exponential(e, to, context);
     term[1] = part_of_largest(term[0]) * e[1];

@@ -9,12 +9,10 @@
 
 namespace csm {
 
-struct Op : OfLogits<WritesElements> {
+struct Op : LogSoftmax {
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero};  // x, dy
-  static constexpr bool kOthers = true;
   enum Sum { kExponentials, kGradients };
 
-  CSM_DEVICE static Acc hidden(int result) { return result == 0 ? negative_infinity() : Acc(0); }
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<2>& term) {
     term[kExponentials] = chunk_exponential(e, to, context);
     term[kGradients] = e[1];
@@ -34,11 +32,10 @@ struct Op : OfLogits<WritesElements> {
     const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[kGradients])));
     const DoubleWord inverse = normalised(reciprocal_of(whole_sum<Op>(row, largest)));
     const DoubleWord others = multiply(sum_of_others<Op>(row, largest), inverse);
-    const DoubleWord lacking = multiply(others, sum);
-    const DoubleWord at_largest = drop_invalid_low(normalised(add(sum, DoubleWord{-lacking.hi, -lacking.lo})));
+    const DoubleWord at_largest = drop_invalid_low(normalised(subtract(sum, multiply(others, sum))));
     const LogValue log = log_value(chunk_maximum, row, context);
-    const bool dominates = exponentials.hi < Acc(2) * largest && sum.hi - sum.hi == Acc(0);
-    return {log, inverse, {-sum.hi, -sum.lo}, at_largest, dominates ? largest : Acc(-1), scale_of(context)};
+    const bool dominates = exponentials.hi < Acc(2) * largest && is_finite(sum.hi);
+    return {log, inverse, negative(sum), at_largest, dominates ? largest : Acc(-1), scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
     result[0] = log_of(e, row.log);

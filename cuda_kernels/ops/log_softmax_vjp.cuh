@@ -21,8 +21,8 @@ struct Op : WritesElements {
   };
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext& context) {
     const DoubleWord sum = drop_invalid_low(normalised(drop_invalid_low(row.s[0])));
-    const Acc half = sum.hi - sum.hi == Acc(0) ? -ExpC::kLn2 : -negative_infinity();
-    return {{-sum.hi, -sum.lo}, half, scale_of(context)};
+    const Acc half = is_finite(sum.hi) ? -ExpC::kLn2 : -negative_infinity();
+    return {negative(sum), half, scale_of(context)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<1>& dx) {
     if constexpr (kHasUsual) {
@@ -32,7 +32,7 @@ struct Op : WritesElements {
         const Acc less_one = exp_minus_one(e[0]);
         const DoubleWord rest = two_sum(e[1], row.minus_sum.hi);
         const Acc low = fused(less_one, row.minus_sum.lo, rest.lo + row.minus_sum.lo);
-        dx[0] = rescaled(fused(less_one, row.minus_sum.hi, rest.hi) + (low == low ? low : Acc(0)), row.factor);
+        dx[0] = rescaled(fused(less_one, row.minus_sum.hi, rest.hi) + number_or_zero(low), row.factor);
         return;
       }
     }

@@ -12,18 +12,18 @@
 namespace csm {
 
 struct Op : Weighted<WritesRows> {
-  static constexpr bool kOthers = !kWeights, kKeepsTerm = !kCountsOnes, kMayBeInfinite = true;
+  static constexpr bool kOthers = !kWeights, kKeepsTerm = !kOthersInLow, kMayBeInfinite = true;
 
   // For z = +inf, m is +inf too and z − m would be NaN: the term is +inf instead, and so is the result.
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     const DoubleWord factor = factor_of(context);
     const Acc z = logit(e, factor).hi;
-    if constexpr (kPlainFirst<Op>) term[0] = exp_logit(e, not_infinite(to), factor);
+    if constexpr (kOthersInLow) term[0] = exp_logit(e, not_infinite(to), factor);
     else term[0] = weighted(e, z == -negative_infinity() ? z : exp_logit(e, to, factor));
     if constexpr (kKeepsTerm) e[0] = term[0];
   }
   CSM_DEVICE static Acc term_of(const Element& e, const Reference& to, const RowContext& context) {
-    return kKeepsTerm ? e[0] : exp_logit(e, to, factor_of(context));
+    return exp_logit(e, to, factor_of(context));
   }
   // Relative to it the exponential of +inf is +inf, and so is a sum with it.
   CSM_DEVICE static Reference not_infinite(Reference to) {
@@ -43,12 +43,12 @@ struct Op : Weighted<WritesRows> {
     const Acc largest = largest_exponential(row.m);
     const DoubleWord sum = drop_invalid_low(
         normalised(relative_to_maximum<kWeights>(row.s[0], row.m, kWeights ? part_of_largest(largest) : largest)));
-    const bool negative = sum.hi < Acc(0);
-    if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : negative ? Acc(-1) : sum.hi;
-    DoubleWord log = logarithm(negative ? DoubleWord{-sum.hi, -sum.lo} : sum);
+    const bool below_zero = sum.hi < Acc(0);
+    if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : below_zero ? Acc(-1) : sum.hi;
+    DoubleWord log = logarithm(below_zero ? negative(sum) : sum);
     log.lo += row.m.lo;
     value[0] = plus(row.m.hi, log);
-    if (kRowOutputs == 1 && negative) value[0] = not_a_number();
+    if (kRowOutputs == 1 && below_zero) value[0] = not_a_number();
   }
 };
 

@@ -23,7 +23,7 @@ struct Op : Weighted<WritesElements> {
     if constexpr (kSingle) {
       term[0] = e[0] = weighted(e, exp_logit(e, to, factor_of(context)));
     } else {
-      const Acc exponential = exp_logit<kRaised - kLowered>(e, to, factor_of(context));
+      const Acc exponential = exp_logit(e, {to.shift, to.round + Acc(kRaised - kLowered)}, factor_of(context));
       term[0] = weighted(e, exponential * power_of_two(ExpC::kRound - Acc(kRaised - kLowered)));
       e[0] = exponential;
     }
@@ -57,7 +57,7 @@ struct Op : Weighted<WritesElements> {
 
   CSM_DEVICE static Scale in_range(DoubleWord chunk_maximum, DoubleWord top, DoubleWord sum,
                                    const RowContext& context) {
-    if (!(sum.hi - sum.hi == Acc(0))) {  // infinite or NaN: no power of two to keep apart
+    if (!is_finite(sum.hi)) {  // infinite or NaN: no power of two to keep apart
       return {{as_double_word(reciprocal(sum.hi) * context[0] * scale_of(context)), Acc(1)}, Acc(1), Acc(1)};
     }
     const FractionAndPower s = split_power(sum.hi), upstream = split_power(context[0]),

@@ -41,7 +41,7 @@ struct Op : OperationBase {
   CSM_DEVICE static i64 index(const Candidate& best) {
     if constexpr (has(feature::noisy)) {
       const Acc z = value_of(best.key);
-      if (best.key == 0 || !(magnitude(z) < -negative_infinity())) return -1;
+      if (best.key == 0 || !is_finite(z)) return -1;
     }
     return best.index;
   }

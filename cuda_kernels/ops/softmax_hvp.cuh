@@ -31,7 +31,6 @@ struct Op : OfSoftmax {
     DoubleWord rest;   // V D − ⟨ẏ, dy⟩
     bool apart;        // whether an element is kept apart
   };
-  CSM_DEVICE static DoubleWord subtract(DoubleWord a, DoubleWord b) { return add(a, DoubleWord{-b.hi, -b.lo}); }
   CSM_DEVICE static Scale scale(DoubleWord, const Node& row, const RowContext&) {
     const Mean dy = mean_of(row, 0), v = mean_of(row, 1);
     const bool apart = kDominant && row.picked[0] > Acc(0);
@@ -65,7 +64,6 @@ struct Op : OfSoftmax {
   // are too small for normal numbers, their sum may not be.
   static constexpr bool kHasUsual = kDominant;
   CSM_DEVICE static bool are_usual(i64, int, const Scale& row) { return !row.apart; }
-  CSM_DEVICE static bool is_usual(const Element&, const Scale&) { return true; }
   CSM_DEVICE static void map_usual(const Element& e, const Scale& row, Values<1>& change) {
     const Acc y = e[0], dy = e[1], v = e[2];
     const Acc product = fused(v, dy - row.dy.hi, -(row.v.hi * dy));

@@ -30,7 +30,7 @@ struct Op : OfLogits<WritesElements> {
     const DoubleWord inverse = normalised(reciprocal_of(whole_sum<Op>(row, largest_exponential(row.m))));
     const Factor of_exponential = factor_between(chunk_maximum, row.m, inverse);
     const DoubleWord mean = value_of(mean_of_exponentials<Op>(row, inverse));
-    return {of_exponential, mean, scale_of(context), mean.hi - mean.hi == Acc(0) ? mean.hi : Acc(0)};
+    return {of_exponential, mean, scale_of(context), is_finite(mean.hi) ? mean.hi : Acc(0)};
   }
   CSM_DEVICE static void map(const Element& e, const Scale& row, Place, Values<2>& result) {
     const Acc y = result[0] = scaled(e[0], row.of_exponential);

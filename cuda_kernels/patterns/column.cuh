@@ -117,15 +117,14 @@ class ColumnTile {
     }
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = adder.whole(k, adder.sum_of(k, node.s[k]));
-    if constexpr (kOthersApart<Op>) {
-      if (unlikely(adder.may_lack_largest(node.s[0]))) {
+    if constexpr (kOthersNegative<Op>) {
+      if (unlikely(may_be_dominated(node.s[0].hi))) {
         const Acc largest = largest_exponential(node.m);
-        if (adder.dominated(node.s[0], largest)) {
+        if (is_dominated(node.s[0].hi, largest)) {
           DoubleWord others = as_double_word(Acc(0));
 #pragma unroll
           for (int i = 0; i < kItems; ++i) {
-            const Acc term = adder.term_of(item_[i][column], {first_, i}, context);
-            others = add(others, adder.other_term(term, largest));
+            others = add(others, other_term(adder.term_of(item_[i][column], context), largest));
           }
           node.s[0] = negative(others);
         }

@@ -18,14 +18,12 @@
 
 namespace csm {
 
-using PieceTile = RowTile<Op, kLanes, kItems, kVec, i64>;
-
 CSM_DEVICE void reduce_piece(const Arguments& args) {
   const i64 rounds = args.layout.rounds, first = args.layout.option[kFirstElement], end = end_of_piece(args);
   const Subtrees nodes(args.workspace, args.layout.rows);
   each_chunk(args, rounds, [&](i64 number, bool present, const Row& row, const RowContext& context, i64 unit) {
     const Subtree found = subtree_of(rounds, first + unit * rounds * kChunk, end, [&](i64 at) {
-      PieceTile tile(at, present ? end : at);
+      RowTile<Op> tile(at, present ? end : at);
       tile.read(args, row, context);
       return tile.reduce(context);
     });
@@ -49,7 +47,7 @@ CSM_DEVICE void write_piece(const Arguments& args) {
   each_chunk(args, 1, [&](i64 number, bool present, const Row& row, const RowContext& context, i64 unit) {
     const Node whole = nodes.load(0, number);
     const i64 start = first + unit * kChunk;
-    PieceTile tile(start, present ? end : start);
+    RowTile<Op> tile(start, present ? end : start);
     tile.read(args, row, context);
     const DoubleWord m = tile.prepare(context);
     tile.write(args, row, Op::scale(m, whole, context));

@@ -18,9 +18,8 @@ struct Mean {
 
 // From the sums over the others. An infinite or NaN v_m is the mean.
 CSM_DEVICE Mean mean_from(DoubleWord products, DoubleWord weights, Acc v_m) {
-  if (!(v_m - v_m == Acc(0))) return {Acc(0), as_double_word(v_m)};
-  const DoubleWord taken = multiply(weights, as_double_word(v_m));
-  return {v_m, add(products, DoubleWord{-taken.hi, -taken.lo})};
+  if (!is_finite(v_m)) return {Acc(0), as_double_word(v_m)};
+  return {v_m, subtract(products, multiply(weights, as_double_word(v_m)))};
 }
 
 // The mean in two words, also where Acc's other numbers have one: v_m less the high word is exact, so that v_m less
@@ -31,7 +30,7 @@ CSM_DEVICE DoubleWord value_of(const Mean& mean) {
     sum = two_sum(mean.at, mean.beyond.hi);
     sum.lo += mean.beyond.lo;
   }
-  return sum.hi - sum.hi == Acc(0) ? drop_invalid_low(sum) : DoubleWord{sum.hi, sum.hi};
+  return is_finite(sum.hi) ? drop_invalid_low(sum) : DoubleWord{sum.hi, sum.hi};
 }
 
 constexpr bool kMeanHasLow = kCompensated || kPickRule != PickRule::given;

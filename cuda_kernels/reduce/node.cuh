@@ -21,8 +21,7 @@ struct Values {
 
 struct Node {
   DoubleWord m;  // its low word is used only if kDoubleWordMaximum
-  // The relative sums first; with kCountsOnes they are counts and sums. The first one may lack the largest term
-  // (lacks_largest).
+  // The relative sums first. The first one may have the largest term and the others apart (see below).
   DoubleWord s[kSums > 0 ? kSums : 1];
   // Each is that of one element, or 0: their addition is exact. With PickRule::dominant the first is positive, and −1
   // for a set that has several such elements, which are then in the sums.
@@ -39,23 +38,16 @@ CSM_DEVICE Node empty_node() {
   return node;
 }
 
-// --- counts and sums -------------------------------------------------------------------------------------------------
-//
-// Where one term of a relative sum dominates, the logarithm of the sum is nearly the sum of the others, which is lost
-// beside the 1 that the maximum's own term is. A double word keeps it, but at six more instructions an element, which
-// 16-bit kernels have no time for. With kCountsOnes the first word is the sum of the terms that are the maximum's own,
-// and the second that of the others. A chunk whose others are a part of its sum that a float keeps has all of it as the
-// first word: tiles of rows add the terms as they are, and seldom add the others for themselves (RowTile::reduce).
-// Columns count the maximum's own terms as they go: two more instructions an element.
+// --- sums ------------------------------------------------------------------------------------------------------------
 
 // Whether the k-th sum has a second word.
-CSM_DEVICE constexpr bool has_low_word(int k) { return kCompensated || (kCountsOnes && k < kRelative); }
+CSM_DEVICE constexpr bool has_low_word(int k) { return kCompensated || (kOthersInLow && k < kRelative); }
 
-// Adds a term to the k-th sum, or makes it the first. Counts are exact in any order, so several sums may have one
-// count, `ones`: that of the first of them; `start` is the maximum's own term. Else the sum starts there if no term is
-// larger, for the fast two-sum; less_start() takes that off again.
+// Adds a term to the k-th sum, or makes it the first. `start` is not smaller than any bounded term: the sum starts
+// there, for the fast two-sum, and less_start() takes it off again. With kOthersInLow it is the largest term, and those
+// equal to it are counted: exactly, so that several sums may have one count, `ones`.
 CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first, bool bounded, Acc start) {
-  if (kCountsOnes && k < kRelative) {
+  if (kOthersInLow && k < kRelative) {
     if (first) sum = {Acc(0), Acc(0)};
     count_or_add(term, start, ones, sum.lo);
   } else if (bounded) {
@@ -67,7 +59,7 @@ CSM_DEVICE void add_term(int k, DoubleWord& sum, Acc& ones, Acc term, bool first
     sum = first ? as_double_word(term) : add(sum, term);
   }
 }
-// Exact: the start is not larger, and a multiple of its last place.
+// Exact: the sum is not smaller than the start, which is a multiple of the sum's last place.
 CSM_DEVICE DoubleWord less_start(DoubleWord sum, Acc start) { return {sum.hi - start, sum.lo}; }
 
 // The sum of two partial sums of a chunk, whose high words may be known to add up exactly.
@@ -79,7 +71,7 @@ CSM_DEVICE DoubleWord add_parts(bool exact, DoubleWord a, DoubleWord b) {
 // A relative sum as the double word that it is.
 CSM_DEVICE Acc lowered(Acc others) { return kRaisesOthers ? others * Acc(0x1p-24) : others; }
 CSM_DEVICE DoubleWord collected(DoubleWord sum) {
-  if constexpr (kCountsOnes) return two_sum(sum.hi, lowered(sum.lo));
+  if constexpr (kOthersInLow) return two_sum(sum.hi, lowered(sum.lo));
   return sum;
 }
 // The sums relative to a set's reference, relative to that of a larger maximum.
@@ -88,7 +80,7 @@ CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
 #pragma unroll
     for (int k = 0; k < kRelative; ++k) {
       const DoubleWord moved = factor_between(node.m, to, collected(node.s[k])).times;
-      node.s[k] = kCountsOnes ? DoubleWord{Acc(0), moved.hi} : moved;
+      node.s[k] = kOthersInLow ? DoubleWord{Acc(0), moved.hi} : moved;
     }
   } else {
     DoubleWord moved[kRelative > 0 ? kRelative : 1];
@@ -102,18 +94,32 @@ CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
 
 // --- others than the largest -----------------------------------------------------------------------------------------
 //
-// With Op::kOthers the first sum without the maximum's own term is needed to all its digits, and a double word of the
-// whole has too few of them where the others are little beside the largest. So if they are less than kDominated of it
-// in a chunk, s[0] is minus the sum of the others, −0 if they are nothing; and so it is in a union with lower sets. Not
-// with kCountsOnes, which keeps them apart by itself.
+// With Op::kOthers the first sum without the largest term is needed to all its digits: where that dominates, the
+// logarithm of the sum is nearly the sum of the others, which is lost beside it. So a chunk whose others are less than
+// kDominated of its largest term adds them once more by themselves (RowTile::others_than, ColumnTile::reduce). It keeps
+// them in one of two ways:
+//   kOthersNegative  s[0] is minus the sum of the others, a double word; −0 if they are nothing. So it is in a union
+//                    with lower sets. Otherwise s[0] is the sum of all terms.
+//   kOthersInLow     results of 16 bits, which have no time for the six more instructions an element of double words:
+//                    s[0].hi is the sum of the terms equal to the largest, s[0].lo that of the others. A chunk that
+//                    no term dominates has all of its sum as s[0].hi. Columns, which do not add twice, tell the terms
+//                    apart as they add them: two more instructions an element.
 template <class AnyOp>
-constexpr bool kOthersApart = AnyOp::kOthers && kCompensated && !kFastExp;
-constexpr Acc kDominated = kSingle ? Acc(0x1p-4) : Acc(0x1p-20);
+constexpr bool kOthersNegative = AnyOp::kOthers && kCompensated && !kFastExp;
+constexpr Acc kDominated = kOthersInLow ? Acc(0x1p-3) : kSingle ? Acc(0x1p-4) : Acc(0x1p-20);
+
+// Whether the largest term dominates the sum of a chunk; that of a chunk of −∞ alone is 0.
+CSM_DEVICE bool is_dominated(Acc sum, Acc largest) {
+  return (!kOthersInLow || sum > Acc(0)) && sum < (Acc(1) + kDominated) * largest;
+}
+// Whether it may, for kOthersNegative: no term is above 1.5 / kRaise.
+CSM_DEVICE bool may_be_dominated(Acc sum) { return sum < (Acc(1) + kDominated) * (Acc(1.5) / ExpC::kRaise); }
+// A term, or 0 if it is the largest: where that dominates, no other is above half of it.
+CSM_DEVICE Acc other_term(Acc term, Acc largest) { return term > Acc(0.5) * largest ? Acc(0) : term; }
 
 CSM_DEVICE bool has_sign(float a) { return static_cast<int>(float_to_bits(a)) < 0; }
 CSM_DEVICE bool has_sign(double a) { return static_cast<i64>(double_to_bits(a)) < 0; }
 CSM_DEVICE bool lacks_largest(DoubleWord sum) { return has_sign(sum.hi); }
-CSM_DEVICE DoubleWord negative(DoubleWord a) { return {-a.hi, -a.lo}; }
 // The whole of such a sum, and the others, of a sum that may be one.
 CSM_DEVICE DoubleWord with_largest(DoubleWord sum, Acc largest) {
   return lacks_largest(sum) ? add(negative(sum), largest) : sum;
@@ -124,12 +130,12 @@ CSM_DEVICE DoubleWord without_largest(DoubleWord sum, Acc largest) {
 // The first sum of a row, whose maximum has the exponential `largest`; and what it is without that.
 template <class AnyOp>
 CSM_DEVICE DoubleWord whole_sum(const Node& row, Acc largest) {
-  if constexpr (kOthersApart<AnyOp>) return with_largest(row.s[0], largest);
+  if constexpr (kOthersNegative<AnyOp>) return with_largest(row.s[0], largest);
   else return collected(row.s[0]);
 }
 template <class AnyOp>
 CSM_DEVICE DoubleWord sum_of_others(const Node& row, Acc largest) {
-  if constexpr (kOthersApart<AnyOp>) return without_largest(row.s[0], largest);
+  if constexpr (kOthersNegative<AnyOp>) return without_largest(row.s[0], largest);
   const DoubleWord sum = normalised(drop_invalid_low(collected(row.s[0])));
   return normalised({sum.hi - largest, sum.lo});
 }
@@ -141,22 +147,20 @@ template <bool kWeighted = false>
 CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc largest) {
   if constexpr (kOneStep) {
     const Acc others = (sum.hi - largest) + lowered(sum.lo);
-    if (!(magnitude(m.hi) < -negative_infinity()) || !(others < -negative_infinity()))
-      return as_double_word(sum.hi + sum.lo);
+    if (!is_finite(m.hi) || !(others < -negative_infinity())) return as_double_word(sum.hi + sum.lo);
     return two_sum(Acc(1), others * reciprocal_approx(largest));
   }
   sum = drop_invalid_low(collected(sum));
   if constexpr (!kFastExp) {
-    if (!(magnitude(m.hi) < -negative_infinity()) || !(magnitude(sum.hi) < -negative_infinity()))
-      return as_double_word(sum.hi);
+    if (!is_finite(m.hi) || !is_finite(sum.hi)) return as_double_word(sum.hi);
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
     const DoubleWord others = kWeighted ? normalised(add(sum, -largest)) : without_largest(sum, largest);
     if (!(magnitude(others.hi) < Acc(0.5) * largest))
       return multiply(normalised(kWeighted ? sum : with_largest(sum, largest)), inverse);
     const Acc lost = kWeighted ? Acc(0) : lost_of_largest(m, largest);
     const DoubleWord by = normalised(reciprocal_of({largest, lost}));
-    const DoubleWord lifted = normalised(multiply({others.hi * kLift, others.lo * kLift}, by));
-    const DoubleWord rest = {lifted.hi * (Acc(1) / kLift), lifted.lo * (Acc(1) / kLift)};
+    const DoubleWord lifted = normalised(multiply(csm::lifted(others), by));
+    const DoubleWord rest = times(lifted, Acc(1) / kLift);
     const DoubleWord whole = fast_two_sum(Acc(1), rest.hi);
     sum = {whole.hi, whole.lo + rest.lo};
   }
@@ -185,7 +189,7 @@ CSM_DEVICE Node merge(Node a, Node b) {
   Node high = exchange ? b : a;
   Node low = exchange ? a : b;
   const bool same = low.m.hi == high.m.hi && (!kDoubleWordMaximum || low.m.lo == high.m.lo);
-  if constexpr (kOthersApart<AnyOp>) {
+  if constexpr (kOthersNegative<AnyOp>) {
     if (unlikely(lacks_largest(a.s[0]) || lacks_largest(b.s[0]))) {
       // The lower set's sum becomes whole, and of two with the row's maximum the other one too.
       const Acc largest = largest_exponential(low.m);

@@ -76,8 +76,10 @@ struct RowContext : Values<kRowInputs> {
 //                 kHasUsual in place of map_usual()
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
-//   complete      computes what of a scale map() alone needs, not map_usual()
-//   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits
+//   complete      computes the parts of a scale that map() reads and map_usual() does not
+//   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits, and
+//                 unless kKeepsTerm, term_of(e, reference, context) is the first term of an element that terms() has
+//                 had
 //   kKeepsTerm    says whether terms() leaves the first term in place of the first input
 //   kMayBeInfinite  says whether the sum of a row with +∞ is +∞, rather than NaN
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
@@ -93,6 +95,10 @@ struct OperationBase {
   static constexpr bool kHasUsual = false, kMayBeInfinite = false, kKeepsTerm = false;
   template <class Scale>
   CSM_DEVICE static void complete(Scale&) {}
+  template <class Scale>
+  CSM_DEVICE static bool is_usual(const Element&, const Scale&) {
+    return true;
+  }
   CSM_DEVICE static Acc low_key(const Element&, Acc, const RowContext&) { return Acc(0); }
   CSM_DEVICE static DoubleWord maximum_from(Acc key, const RowContext&) { return as_double_word(key); }
 };
@@ -100,7 +106,7 @@ struct OperationBase {
 // Whether terms_of() takes pairs of numbers or −∞: a NaN or +∞ makes the chunk's sum NaN from the start.
 template <class Op>
 constexpr bool kOfNumbers = Op::kPairs && !kFastExp;
-// Where the sums of exponentials start that are relative to the reference of m: above their terms, or at +∞ or NaN.
+// The start of a chunk's sums of exponentials (add_term): above their terms; +∞ or NaN if m is.
 template <class Op>
 CSM_DEVICE Acc start_of_sums(Acc m) {
   if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, -largest_number()), Acc(0x1p-126), ExpC::kAbove);
@@ -199,22 +205,18 @@ CSM_DEVICE Acc left_out_above(const Values<kPicked>& picked) {
   return Acc(0);
 }
 
-// Whether the others' sum (kCountsOnes) is formed only of chunks in which the maximum's own term dominates. The
-// operation then has term_of(e, reference), the term of an element that terms() has had.
-template <class Op>
-constexpr bool kPlainFirst = kCountsOnes && Op::kBounded > 0;
-
-// Forms the terms of elements, and adds them to sums. kPlain: the first sum is one of all terms, with kPlainFirst.
-template <class Op, bool kPlain = false>
+// Forms the terms of elements, and adds them to sums. kTellsApart: with kOthersInLow, the largest terms and the others
+// are told apart as they are added; otherwise the first sum is one word, of all terms.
+template <class Op, bool kTellsApart = kOthersInLow>
 class Adder {
  public:
   CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
-    if constexpr (kPickRule == PickRule::largest || kCountsOnes) largest_ = largest_exponential(m);
+    if constexpr (kPickRule == PickRule::largest || kOthersInLow) largest_ = largest_exponential(m);
     start_ = above;
-    if constexpr (kCountsOnes) {
-      if constexpr (!kPlain) reference_ = raised_for_others(reference_);
-      start_ = kOneStep ? exponential(m.hi, reference_) : kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
+    if constexpr (kOthersInLow) {
+      if constexpr (kTellsApart) reference_ = raised_for_others(reference_);
+      start_ = csm::largest_term(m, reference_);
     }
   }
 
@@ -278,14 +280,14 @@ class Adder {
       const Pair lost = fast_error(large, terms, sum.hi);
       sum.lo = number == 0 ? lost : sum.lo + lost;
     } else {
-      static_assert(!Op::kPairs || kPlain || !(kCompensated || kCountsOnes), "sums of one word");
+      static_assert(!kCompensated && !kTellsApart, "sums of one word");
       sum = {number == 0 ? terms : sum.hi + terms, Pair(Acc(0))};
     }
   }
 
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
-    if (kOneStep && kCountsOnes && !kPlain) return {sum.hi > Acc(0) ? sum.hi * largest_ : sum.hi, sum.lo};
+    if (kOneStep && kTellsApart) return {sum.hi > Acc(0) ? sum.hi * largest_ : sum.hi, sum.lo};
     if (!bounded(k)) return k < Op::kParts ? less_start(sum, start_of(k)) : sum;
     // The start may be +∞, to which the logarithm of a sum of +∞ is equal.
     return Op::kMayBeInfinite && start_ > largest_number() ? sum : less_start(sum, start_);
@@ -295,20 +297,6 @@ class Adder {
   // Whether they have low words.
   CSM_DEVICE static constexpr bool has_low(int k) { return has_low_word(k) && !plain(k); }
 
-  // kPlainFirst: whether of a chunk's plain sum the others have to be formed for themselves. They are less than an
-  // eighth of the maximum's own term, which no other element has then.
-  CSM_DEVICE bool dominated(Acc sum) const {
-    const Acc most = Acc(1.125) * (kRaisesOthers && !kOneStep ? start_ : largest_);
-    return sum > Acc(0) && sum < most;
-  }
-  // The plain sum as terms_of() of Op makes it.
-  CSM_DEVICE DoubleWord of_plain(Acc sum) const { return as_double_word(kOneStep ? sum : lowered(sum)); }
-  // Adds to the others the term of an element that terms() has had, if it is not the maximum's own.
-  CSM_DEVICE Acc other(const Element& e, const RowContext& context) const {
-    const Acc term = Op::term_of(e, reference_, context);
-    return term == start_ ? Acc(0) : term;
-  }
-  CSM_DEVICE Acc largest() const { return largest_; }
   static_assert(kChunk <= 1024, "more exponentials do not add up exactly");
   // The sum of a lane, as it is added to those of other lanes: its high word becomes a multiple of a larger power of
   // two, of which those of a chunk add up exactly.
@@ -323,29 +311,21 @@ class Adder {
     return exact(k) ? normalised(sum) : DoubleWord{sum.hi + Acc(0), sum.lo};
   }
 
-  // Whether the first sum of a chunk may lack the maximum's own term, whose exponential is at least half of what is
-  // compared with.
-  CSM_DEVICE static bool may_lack_largest(DoubleWord sum) {
-    return sum.hi < (Acc(1) + kDominated) * (Acc(1.5) / ExpC::kRaise);
-  }
-  // Whether it does.
-  CSM_DEVICE static bool dominated(DoubleWord sum, Acc largest) { return sum.hi < (Acc(1) + kDominated) * largest; }
   // The first term of an element that terms() has been called for.
-  CSM_DEVICE Acc term_of(Element e, Place place, const RowContext& context) const {
-    Values<kSums> term;
-    term[0] = e[0];
-    if constexpr (!Op::kKeepsTerm) Op::terms(e, reference_, place, context, term);
-    return term[0];
+  CSM_DEVICE Acc term_of(const Element& e, const RowContext& context) const {
+    if constexpr (Op::kKeepsTerm) return e[0];
+    else return Op::term_of(e, reference_, context);
   }
-  // The term, or 0 if it is the maximum's own: where that dominates, no other is above half of it.
-  CSM_DEVICE static Acc other_term(Acc term, Acc largest) { return term > Acc(0.5) * largest ? Acc(0) : term; }
+  // With kOthersInLow: the largest term, and the exponential that it is.
+  CSM_DEVICE Acc largest_term() const { return start_; }
+  CSM_DEVICE Acc largest() const { return largest_; }
 
  private:
   Reference reference_;
   Acc above_, largest_, start_;
   // Where the k-th sum starts, if no term is larger. Parts sum to less than 2 from there: the places are the same.
   CSM_DEVICE Acc start_of(int k) const { return k < Op::kParts ? Acc(1.5) : start_; }
-  CSM_DEVICE static constexpr bool plain(int k) { return kPlain && kPlainFirst<Op> && k < Op::kBounded; }
+  CSM_DEVICE static constexpr bool plain(int k) { return kOthersInLow && !kTellsApart && k < kRelative; }
   CSM_DEVICE static constexpr bool bounded(int k) { return kCompensated && !kFastExp && k < Op::kBounded; }
 };
 

@@ -243,17 +243,13 @@ class SpanOf {
         constexpr int kFirst = kApart || Operand < kInputs ? 0 : kFirstOutput;
         from_[Operand] = row.start[Operand] + first * kSize<Operand>;
         at_[Operand] = kAhead + (kOfWarp ? thread_index() / kWarp * bytes(room) : 0) + area<Operand, kFirst>(room) +
-                       place_in<kVector>(low_word(from_[first_of<kSize<Operand>>()]));
+                       low_word(from_[first_of<kSize<Operand>>()]) % kVector;
       }
       lay_out<Operand + 1>(row, first, room);
     }
   }
   CSM_DEVICE static unsigned low_word(const char* address) {
     return static_cast<unsigned>(reinterpret_cast<u64>(address));
-  }
-  template <int kUnit>
-  CSM_DEVICE static unsigned place_in(unsigned byte) {
-    return byte % kUnit;
   }
 
   // The first staged operand with elements of this size. All of them lie alike: the planner stages no others.
@@ -279,7 +275,7 @@ class SpanOf {
       thread = kOfWarp ? lane : thread_index();
       const int vector = ((thread - lane) * kCopied + lane) * kVector;
       bytes = static_cast<unsigned>(span.count_ * Size);
-      const unsigned gap = place_in<kSector>(0 - low_word(span.from_[kFirst]));
+      const unsigned gap = (0 - low_word(span.from_[kFirst])) % kSector;
       before = gap < bytes ? gap : bytes;
       whole = (bytes - before) / kSector * kSector;
       may_have_end = whole != bytes && thread < 2 * (kSector / Size);

@@ -42,7 +42,7 @@ constexpr int kStagedVec = kTwoNeighbours ? 2 : kVec;
 template <class Op, int kLanes = csm::kLanes, int kItems = csm::kItems, int kVec = csm::kVec, class Index = i64,
           bool kPadded = false, int kOrder = kLanes, int kSure = 0>
 class RowTile {
-  using Adder = csm::Adder<Op, kPlainFirst<Op>>;
+  using Adder = csm::Adder<Op, false>;
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
   static constexpr bool kGiven = kPickRule == PickRule::given && kPicked > 0;
   static_assert(!kGiven || (kPicked == 1 && kOutputs <= 1), "one element is given, and one result of it");
@@ -160,7 +160,7 @@ class RowTile {
     // spills.
     constexpr bool kMayHideAll = kCausal && kLanes == kWarp && !has(feature::biased);
     if (kMayHideAll && start() >= context.visible) return empty_node();
-    if constexpr (kPlainFirst<Op> && kSameType<Type<0>, bf16>) {  // else the words that they come from stay as well
+    if constexpr (kOthersInLow && kSameType<Type<0>, bf16>) {  // else the words that they come from stay as well
 #pragma unroll
       for (int i = 0; i < kItems; ++i) item_[i][0] = computed_once(item_[i][0]);
     }
@@ -182,17 +182,8 @@ class RowTile {
     if constexpr (kDivides) divide_over_lanes(node.s);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = Adder::whole(k, node.s[k]);
-    if constexpr (kOthersApart<Op>) {
-      if (unlikely(any_lane(Adder::may_lack_largest(node.s[0])))) {
-        const Acc largest = largest_exponential(node.m);
-        const bool lacks = Adder::dominated(node.s[0], largest);
-        if (any_lane(lacks)) {
-          const DoubleWord others = others_than(largest, node.m, context);
-          if (lacks) node.s[0] = negative(others);
-        }
-      }
-    }
-    if constexpr (kPlainFirst<Op>) keep_others(node, context);
+    if constexpr (kOthersInLow) keep_others_in_low(node, context);
+    else if constexpr (kOthersNegative<Op>) keep_others_negative(node, context);
     return node;
   }
 
@@ -515,23 +506,25 @@ class RowTile {
     return picked;
   }
 
-  // kPlainFirst: makes the first sum that of the maximum's own term and the others', where they are lost beside it.
-  CSM_DEVICE void keep_others(Node& node, const RowContext& context) const {
-    const Adder adder(node.m, node.picked);
-    const bool mine = adder.dominated(node.s[0].hi);
-    node.s[0] = adder.of_plain(node.s[0].hi);
-    // By a vote lanes are known to stay together; in blocks it takes registers.
-    if (!(kLanes == kWarp && !reads_given_ ? mine : any_lane(mine))) return;
-    const csm::Adder<Op> others(node.m, node.picked);
-    DoubleWord partial[kLeaves] = {};
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      const Acc other = others.other(item_[i], context);
-      Acc& sum = partial[i % kLeaves].hi;
-      sum = i < kLeaves ? other : sum + other;
+  // Keep the others of a chunk apart that its largest term dominates (reduce/node.cuh).
+  CSM_DEVICE void keep_others_negative(Node& node, const RowContext& context) const {
+    if (!unlikely(any_lane(may_be_dominated(node.s[0].hi)))) return;
+    const Acc largest = largest_exponential(node.m);
+    const bool dominated = is_dominated(node.s[0].hi, largest);
+    if (any_lane(dominated)) {
+      const DoubleWord others = others_than(largest, node.m, context);
+      if (dominated) node.s[0] = negative(others);
     }
-    const DoubleWord sum = sum_in_order(partial, 0, false, false);
-    if (kLanes == kWarp || mine) node.s[0] = {adder.largest(), sum.hi};
+  }
+  CSM_DEVICE void keep_others_in_low(Node& node, const RowContext& context) const {
+    const Adder adder(node.m, {});
+    const Acc sum = node.s[0].hi;
+    const bool dominated = is_dominated(sum, adder.largest_term());
+    node.s[0] = as_double_word(kOneStep ? sum : lowered(sum));
+    // By a vote lanes are known to stay together; in blocks it takes registers.
+    if (!(kLanes == kWarp && !reads_given_ ? dominated : any_lane(dominated))) return;
+    const DoubleWord others = others_than(adder.largest_term(), node.m, context);
+    if (kLanes == kWarp || dominated) node.s[0] = {adder.largest(), others.hi};
   }
 
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kLeaves = p.
@@ -585,33 +578,31 @@ class RowTile {
   }
   CSM_DEVICE Pair pair_at(int i) const { return {item_[i][0], item_[i + 1][0]}; }
 
-  // The chunk's sum of exponentials without the largest, no digit of which is lost beside that.
+  // The chunk's sum of terms without the largest, no digit of which is lost beside that.
   CSM_DEVICE DoubleWord others_than(Acc largest, DoubleWord m, const RowContext& context) const {
-    m.hi = computed_anew(m.hi);
+    if constexpr (!kOthersInLow) m.hi = computed_anew(m.hi);
     const csm::Adder<Op> adder(m, {});
+    if constexpr (kOthersInLow) largest = adder.largest_term();
     DoubleWord partial[kLeaves] = {};
     const auto add_to = [&](int i, Acc term) {
-      const Acc other = adder.other_term(term, largest);
+      const Acc other = other_term(term, largest);
       DoubleWord& sum = partial[i % kLeaves];
       sum = i < kLeaves ? as_double_word(other) : add(sum, other);
     };
-    constexpr int kAtOnce = Op::kPairs && !Op::kKeepsTerm ? 2 : 1;
+    constexpr int kAtOnce = Op::kPairs && !Op::kKeepsTerm && !kOthersInLow ? 2 : 1;  // of 16 bits registers are short
 #pragma unroll
-    for (int first = 0; first < kLeaves; first += kAtOnce) {
-#pragma unroll
-      for (int i = first; i < kItems; i += kLeaves) {
-        if constexpr (kAtOnce == 1) {
-          add_to(i, adder.term_of(item_[i], place_of(i), context));
-        } else {
-          Pair elements = pair_at(i);
-          Acc term[2];
-          adder.terms_of(elements).get(term[0], term[1]);
-          add_to(i, term[0]);
-          add_to(i + 1, term[1]);
-        }
+    for (int i = 0; i < kItems; i += kAtOnce) {
+      if constexpr (kAtOnce == 1) {
+        add_to(i, adder.term_of(item_[i], context));
+      } else {
+        Pair elements = pair_at(i);
+        Acc term[2];
+        adder.terms_of(elements).get(term[0], term[1]);
+        add_to(i, term[0]);
+        add_to(i + 1, term[1]);
       }
     }
-    return sum_in_order(partial, 0, false, has_low_word(0));
+    return sum_in_order(partial, 0, false, kCompensated);
   }
 
   // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes, some of which may be

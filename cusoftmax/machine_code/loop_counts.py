@@ -39,7 +39,7 @@ class _LaunchLoops:
         # A node is shuffled word by word: the maximum, the sums with their low words, the picked.
         relative, plain, picked = (int(count) for count in kernel["CSM_NEEDS"].split(","))
         maximum = operation.maximum_words if relative else 0
-        sums = (relative + plain) * (1 + compensated) + relative * int(kernel["CSM_COUNTS_ONES"])
+        sums = (relative + plain) * (1 + compensated) + relative * int(kernel["CSM_OTHERS_IN_LOW"])
         self.words = (maximum + sums + picked) * acc
 
     def rounds(self, loop: Loop) -> float | None:

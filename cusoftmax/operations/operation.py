@@ -94,9 +94,9 @@ class Operation:
         matrix.
     exact_sums : bool
         Whether the results need the logarithm of the relative sum, and so what there is in it
-        beside the maximum's own 1. Its sums keep a second word even if the result is narrower: in
+        beside the largest term. Its sums keep a second word even if the result is narrower: in
         float64 that of a double word; in float32, where that would take longer than memory does,
-        one word counts the terms that are 1, and the second sums the others.
+        that of the terms but the largest.
     always_exact : bool
         Whether sums keep a second word for all dtypes.
     sum_inputs, map_inputs : tuple of str

@@ -342,7 +342,7 @@ def make_kernel(
         "CSM_LAYOUT_WORDS": ",".join(f"{name}={at}" for name, at in layout.items()),
         "CSM_ACC": {"float32": "float", "float64": "double"}[acc],
         "CSM_COMPENSATED": int(compensated),
-        "CSM_COUNTS_ONES": int(operation.exact_sums and not compensated),
+        "CSM_OTHERS_IN_LOW": int(operation.exact_sums and not compensated),
         "CSM_FAST_EXP": int(ITEMSIZE[dtypes[operation.precision]] < ITEMSIZE[acc] == 4),
         "CSM_VEC": vector,
         "CSM_GROUP": group,
