@@ -592,6 +592,14 @@ MUTATIONS = (
         (Probe("group", "cross_entropy_grad", "float32", (5, 600), rows="others"),),
     ),
     Mutation(
+        "cross_entropy: the power of two of a small upstream gradient forgotten",
+        BOUND,
+        "numeric/exp.cuh",
+        "a.power *= power;",
+        "",
+        (Probe("group", "cross_entropy_vjp", "float32", (5, 600)),),
+    ),
+    Mutation(
         "logsumexp: of two infinities in different chunks one rescaled",
         BOUND,
         "reduce/node.cuh",

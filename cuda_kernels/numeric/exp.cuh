@@ -115,6 +115,19 @@ CSM_DEVICE float power_within(float a) {
   return bits_to_float(field < most ? field : most);
 }
 
+// A power of two up to 1, next to a small a: a divided by it is a normal number, or 0 in float. And its inverse.
+CSM_DEVICE float small_power_within(float a) {
+  const unsigned field = float_to_bits(a) & 0x7f800000u, least = 0x00800000u, one = 0x3f800000u;
+  return bits_to_float(field < least ? least : field < one ? field : one);
+}
+CSM_DEVICE float inverse_of_power(float a) { return bits_to_float(0x7f000000u - float_to_bits(a)); }
+CSM_DEVICE double small_power_within(double a) {
+  const unsigned long long field = double_to_bits(a) & 0x7ff0000000000000ull;
+  const unsigned long long least = 0x07b0000000000000ull, one = 0x3ff0000000000000ull;  // 2^-900, 1
+  return bits_to_double(field < least ? least : field < one ? field : one);
+}
+CSM_DEVICE double inverse_of_power(double a) { return bits_to_double(0x7fe0000000000000ull - double_to_bits(a)); }
+
 // --- the reference ---------------------------------------------------------------------------------------------------
 
 // Exponentials are those of x − shift, relative to 2^K with K = kRound − round. Fast ones are e^(x − shift), in one
@@ -379,6 +392,17 @@ CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord fact
     if constexpr (kSingle) return {moved[0], power_of(k)};
     return {times(moved[0], ExpC::kRaise), power_of(k + ExpC::kLowered)};
   }
+}
+
+// A factor times b, without the low word of what is infinite. A small power of two in b joins that of the factor: its
+// product with 1 / s might vanish where results do not.
+CSM_DEVICE Factor multiplied(Factor a, Acc b) {
+  if constexpr (!kFastExp) {
+    const Acc power = small_power_within(b);
+    a.power *= power;
+    b *= inverse_of_power(power);
+  }
+  return {drop_invalid_low(multiply(a.times, as_double_word(b))), a.power};
 }
 
 // A factor times kLift, and what it makes of exponentials. Otherwise the product of an exponential and a low word would

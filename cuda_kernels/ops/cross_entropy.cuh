@@ -229,7 +229,11 @@ struct Op : OperationBase {
       }
       found.factor = factor_between(kCapped ? row.m : chunk_maximum, row.m, inverse);
       const Acc times = kUpstreamLast ? total : upstream * total;
-      found.factor.times = drop_invalid_low(multiply(found.factor.times, as_double_word(times)));
+      if constexpr (kTables > 0 || kWeights || (kUpstream && !kUpstreamLast)) {
+        found.factor = multiplied(found.factor, times);
+      } else {
+        found.factor.times = drop_invalid_low(multiply(found.factor.times, as_double_word(times)));
+      }
       found.upstream = upstream;
       found.reference = reference_of(row.m);
       found.four_per_cap = context.number(kFourPerCap);

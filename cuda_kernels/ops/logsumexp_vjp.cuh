@@ -77,9 +77,14 @@ struct Op : Weighted<WritesElements> {
     }
     factor = drop_invalid_low(multiply(factor, times));
     // The part of the power that leaves the factor and its products with exponentials normal; the rest makes them 0.
-    // Without weights a product that the rest makes subnormal is itself normal, so that it is rounded once.
-    const int least = !kWeights && power + 64 > -kRaised - 4 ? power + 64 : -kRaised - 4;
-    const int inner = power > 12 ? 12 : power < -kRaised - 10 ? least : power;
+    // Without weights a product that the rest makes subnormal is itself normal, so that it is rounded once. Weights are
+    // as large as the sum, about: their part is its inverse, and the rest all that one number can be.
+    const int least = power + 64 > -kRaised - 4 ? power + 64 : -kRaised - 4;
+    int inner = power > 12 ? 12 : power < -kRaised - 10 ? least : power;
+    if constexpr (kWeights) {
+      const int rest = power + (s.power > 950 ? 950 : s.power < -950 ? -950 : s.power);
+      inner = power - (rest > 900 ? 900 : rest < -1000 ? -1000 : rest);
+    }
     const auto scaled_by = [](Acc a, int k) { return static_cast<Acc>(scale_by_power(a, k)); };
     return {{{scaled_by(factor.hi, inner), scaled_by(factor.lo, inner)}, Acc(1)},
             scaled_by(Acc(1), power - inner > -2000 ? power - inner : -2000),

@@ -128,7 +128,9 @@ def magnitude(op: str) -> Callable[..., Any]:
             given["target"] = given["target"].astype(np.int64)
         loss, gradient = (
             np.abs(part)
-            for part in reference.cross_entropy(**given, axis=axis, reduction="none", **options)
+            for part in reference.cross_entropy(
+                **given, axis=axis, reduction="none", extended=True, **options
+            )
         )
         if capped:
             logits = CAP * np.tanh(given["logits"] / CAP)
@@ -139,7 +141,10 @@ def magnitude(op: str) -> Callable[..., Any]:
                 most, shares = float(np.max(weights)), float(np.mean(weights))
             up = given.get("dloss")
             scale = 1.0 if up is None else np.expand_dims(np.abs(up), axis)
-            gradient = gradient + (most + shares) * reference.softmax(logits, axis) * lost * scale
+            gradient = (
+                gradient
+                + (most + shares) * reference.softmax(logits, axis, extended=True) * lost * scale
+            )
             # Near 0 the cap's slope has an absolute error of a roundoff of the target's weight.
             target_weight = np.ones_like(logits)
             if not soft:

@@ -60,8 +60,9 @@ class OperationContract:
     bound : dict
         Largest error allowed, by output dtype.
     magnitude : callable, optional
-        For the unit ``"u"``: what to multiply the roundoff by, ``magnitude(*inputs, axis)`` in
-        float64; a tuple if results differ in it.
+        For the unit ``"u"``: what to multiply the roundoff by, ``magnitude(*inputs, axis)`` of
+        inputs in extended precision, as a bound of subnormal float64 results is no float64 number;
+        a tuple if results differ in it.
     tolerance : callable, optional
         Additional absolute tolerance of each element, ``tolerance(*inputs, axis)``.
     judged_by : callable, optional
@@ -153,7 +154,8 @@ class OperationContract:
         factor = self._factor(inputs, axis)
         if self.magnitude is not None:
             with np.errstate(all="ignore"):
-                magnitudes = self.magnitude(*(a.astype(np.float64) for a in inputs), axis)
+                wide = (a.astype(np.float64).astype(np.longdouble) for a in inputs)
+                magnitudes = self.magnitude(*wide, axis)
             if not isinstance(magnitudes, tuple):
                 magnitudes = (magnitudes,) * len(truths)
         found = []
@@ -232,7 +234,9 @@ class OperationContract:
                 if name in NARROW:  # the final rounding: half a unit in the last place
                     excess = excess - 0.5 * error / ulps
                 excess = excess - underflow(name, factor if single else None)
-                units = excess / (reference.unit_roundoff(name) * magnitude)
+                units = excess / (
+                    reference.unit_roundoff(name) * np.asarray(magnitude, excess.dtype)
+                )
         within = (ulps == 0) | (excess <= 0)
         return np.where(within, 0.0, np.where(np.isnan(units), np.inf, units)).astype(np.float64)
 
@@ -311,17 +315,17 @@ def _log_jvp_magnitude(logy: Array, xt: Array, axis: Axis) -> Array:
 
 
 def _value_and_product_magnitude(x: Array, v: Array, axis: Axis) -> Arrays:
-    y = reference.softmax(x, axis)
+    y = reference.softmax(x, axis, extended=True)
     return y, np.asarray(np.abs(y) * (np.abs(v) + _row_sum(np.abs(y * v), axis)))
 
 
 def _log_and_vjp_magnitude(x: Array, dy: Array, axis: Axis) -> Arrays:
-    logy = reference.log_softmax(x, axis)
+    logy = reference.log_softmax(x, axis, extended=True)
     return np.abs(logy), _log_vjp_magnitude(logy, dy, axis)
 
 
 def _log_and_jvp_magnitude(x: Array, xt: Array, axis: Axis) -> Arrays:
-    logy = reference.log_softmax(x, axis)
+    logy = reference.log_softmax(x, axis, extended=True)
     return np.abs(logy), _log_jvp_magnitude(logy, xt, axis)
 
 

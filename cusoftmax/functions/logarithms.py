@@ -108,6 +108,10 @@ def log_softmax_vjp(
     TypeError, ValueError
         As `softmax_vjp`.
 
+    Notes
+    -----
+    ``2 sum |dy|`` of a row has to be finite (docs/accuracy.md: The ends of the range).
+
     References
     ----------
     "Derivative of the Softmax Function", on the way to eq. 5.

@@ -228,6 +228,11 @@ def cross_entropy_vjp(
         As `cross_entropy`; ValueError also if the shape of `dloss` or `out` does not fit that of
         `logits`, or if `out` overlaps an input without being `logits` itself.
 
+    Notes
+    -----
+    A `softmax(x)_j` of less than 2^-160 of the largest (float64: 2^-1086) counts as 0, however
+    large `dloss` is.
+
     References
     ----------
     docs/derivation.md: Cross-entropy.

@@ -159,7 +159,8 @@ def softmax_vjp(
     -----
     `y` must sum to 1, as a softmax does. Where one element of a float32 or float64 `y` is above one
     half, the sum takes it as 1 less the others: so the gradient is right also where that element is
-    rounded to 1. For float16 and bfloat16 see `softmax_value_and_vjp`.
+    rounded to 1. For float16 and bfloat16 see `softmax_value_and_vjp`. Entries of `dy` may be up to
+    half of the largest number (docs/accuracy.md: The ends of the range).
 
     References
     ----------
@@ -344,6 +345,7 @@ def softmax_vjp_vjp(
     -----
     The sums take `y` as `softmax_vjp` does. The gradient with respect to `y` is determined up to a
     constant along a row, since rows of `y` sum to 1; the next VJP, through softmax, removes it.
+    It is finite where ``4 max |dy| max |g|`` of a row is.
 
     References
     ----------
@@ -397,9 +399,14 @@ def softmax_hvp(
     -----
     The sums take `y` as `softmax_vjp` does, which must sum to 1.
 
+    Products are formed before `y` makes them small: where ``8 max |v| max |dy|`` of a row is not
+    finite (beyond 3.4e38 in float32), entries may be infinite or NaN though the true ones are
+    numbers. The result is linear in each vector, so either may be scaled.
+
     References
     ----------
     docs/derivation.md: Second order.
+    docs/accuracy.md: The ends of the range.
 
     Examples
     --------

@@ -64,6 +64,11 @@ def softmax_value_and_vjp(
         As `softmax`; ValueError also if `x` and `dy` differ in shape or device, or the results
         overlap each other.
 
+    Notes
+    -----
+    ``2 N max |dy|`` of a row of N elements has to be finite (docs/accuracy.md: The ends of the
+    range), as for the other functions of a value and a product.
+
     References
     ----------
     "Derivative of the Softmax Function", eq. 1 and 5. docs/derivation.md: Confident rows.

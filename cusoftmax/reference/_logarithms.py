@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cusoftmax.planning.checks import Axis
-from cusoftmax.reference._logits import derivative, logits, shown
+from cusoftmax.reference._logits import derivative, logits_of_two_words, shown
 from cusoftmax.reference._rows import (
     Centred,
     Float,
+    below_maximum,
     log_of_sum,
     only,
     rows_of,
-    shift_of,
     softmax_rows,
-    weighted_sum,
+    weighted_terms,
     widen,
 )
 
@@ -47,14 +47,16 @@ def log_softmax(
     numpy.ndarray
         Accurate to the last bits even close to 0. NaN as in `softmax`. Hidden elements are -inf.
     """
-    z, kept = logits(x, scale, mask, bias, causal)
-    rows, restore = rows_of(z, axis=axis)
-    x_ = rows[0]
-    if x_.size == 0:
-        return restore(x_, extended)
+    z, low, kept = logits_of_two_words(x, scale, mask, bias, causal)
+    rows, restore = rows_of(z, low, axis=axis)
+    return shown(kept, restore(_log_rows(*rows), extended), -np.inf)
+
+
+def _log_rows(x: Float, low: Float) -> Float:
+    if x.size == 0:
+        return x
     with np.errstate(all="ignore"):
-        log = x_ - x_.max(axis=-1, keepdims=True) - log_of_sum(x_)[:, None]
-    return shown(kept, restore(log, extended), -np.inf)
+        return np.asarray(below_maximum(x, low)[0] - log_of_sum(x, low)[:, None])
 
 
 def log_softmax_vjp(
@@ -174,9 +176,9 @@ def _value_and(
     options: tuple[Any, ...],
     extended: bool,
 ) -> tuple[Float, Float]:
-    z, kept = logits(x, *options)
-    logy = log_softmax(z, axis, extended=True)
-    (logy_, v_), restore = rows_of(logy, shown(kept, v, 0), axis=axis)
+    z, low, kept = logits_of_two_words(x, *options)
+    (z_, low_, v_), restore = rows_of(z, low, shown(kept, v, 0), axis=axis)
+    logy_ = _log_rows(z_, low_)
     with np.errstate(all="ignore"):
         change = restore(widen(options[0]) * product(logy_, v_), extended)
     return shown(kept, restore(logy_, extended), -np.inf), shown(kept, change, 0)
@@ -214,14 +216,15 @@ def logsumexp(
     numpy.ndarray, or a pair of them
         -inf for an empty sum; NaN for a negative one without `return_sign`.
     """
-    z, kept = logits(x, scale, mask, bias, causal)
-    given = (z,) if b is None else (z, shown(kept, b, 0))
+    z, low, kept = logits_of_two_words(x, scale, mask, bias, causal)
+    given = (z, low) if b is None else (z, low, shown(kept, b, 0))
     rows, restore = rows_of(*given, axis=axis)
     with np.errstate(all="ignore"):
-        m, s = weighted_sum(*rows)
+        m, terms = weighted_terms(*rows)
+        s = terms.sum(axis=-1)
         log = np.log(np.abs(s))
         if b is None and rows[0].shape[1]:
-            log = np.where(np.isfinite(m), log_of_sum(rows[0]), log)
+            log = np.where(np.isfinite(m), log_of_sum(rows[0], rows[1]), log)
         value, sign = m + log, np.sign(s)
     if return_sign:
         return tuple(restore.values(v, extended, keepdims) for v in (value, sign))
@@ -258,19 +261,19 @@ def logsumexp_vjp(
     numpy.ndarray
         0 for a row in which nothing but -inf has a weight, and NaN for one in which +inf has one.
     """
-    z, kept = logits(x, scale, mask, bias, causal)
-    given = (z,) if b is None else (z, shown(kept, b, 0))
+    z, low, kept = logits_of_two_words(x, scale, mask, bias, causal)
+    given = (z, low) if b is None else (z, low, shown(kept, b, 0))
     rows, restore = rows_of(*given, axis=axis)
     upstream = widen(dy).reshape(-1, 1)
     if rows[0].size == 0:
         return restore(rows[0], extended)
     with np.errstate(all="ignore"):
-        m, s = weighted_sum(*rows)
+        m, terms = weighted_terms(*rows)
+        s = terms.sum(axis=-1)
         if b is None:
-            y = softmax_rows(rows[0])
+            y = softmax_rows(*rows)
         else:
-            e = np.where(rows[1] == 0, 0, rows[1] * np.exp(rows[0] - shift_of(m)[:, None]))
-            y = np.where(np.isposinf(m)[:, None], np.nan, e / s[:, None])
+            y = np.where(np.isposinf(m)[:, None], np.nan, terms / s[:, None])
         empty = np.isneginf(m) & (s == 0)
         dx = np.where(empty[:, None], 0, widen(scale) * y * upstream)
         return shown(kept, restore(dx, extended), 0)

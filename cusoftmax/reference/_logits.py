@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cusoftmax.planning.checks import Axis
-from cusoftmax.reference._rows import Float, rows_of, widen
+from cusoftmax.reference._rows import Float, rows_of, two_product, two_sum, widen
 
 
 def logits(
@@ -37,13 +37,30 @@ def logits(
     logits, seen : numpy.ndarray
         In `numpy.longdouble`, with -inf for hidden elements; and as bool.
     """
+    z, _, kept = logits_of_two_words(x, scale, mask, bias, causal)
+    return z, kept
+
+
+def logits_of_two_words(
+    x: ArrayLike,
+    scale: float = 1.0,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    causal: bool = False,
+) -> tuple[Float, Float, Float]:
+    """Return what `logits` does, with a second word of the logits before what is not hidden.
+
+    Of a logit of 2**18 a `numpy.longdouble` has lost more than the exponential's last place.
+    """
     z, kept = widen(x), seen(x, mask, causal)
+    low = np.zeros_like(z)
     with np.errstate(all="ignore"):
         if scale != 1:
-            z = z * widen(scale)
+            z, low = two_product(z, widen(scale))
         if bias is not None:
-            z = z + np.broadcast_to(widen(bias), z.shape)
-    return shown(kept, z, -np.inf), kept
+            z, lost = two_sum(z, np.broadcast_to(widen(bias), z.shape))
+            z, low = two_sum(z, low + lost)
+    return shown(kept, z, -np.inf), shown(kept, low, 0), kept
 
 
 def seen(x: ArrayLike, mask: ArrayLike | None, causal: bool) -> Float:

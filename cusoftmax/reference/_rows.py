@@ -25,23 +25,56 @@ def single(value: Any, extended: bool) -> Float:
     return np.asarray(value, np.longdouble if extended else np.float64)
 
 
-def softmax_rows(x: Float) -> Float:
-    """Return softmax of each row."""
+def two_sum(a: Float, b: Float) -> tuple[Float, Float]:
+    """Return the rounded sum, and what it lost: 0 where that is not finite."""
+    whole = a + b
+    back = whole - a
+    lost = (a - (whole - back)) + (b - back)
+    return whole, np.where(np.isfinite(lost), lost, 0)
+
+
+def two_product(a: Float, b: Float) -> tuple[Float, Float]:
+    """Return the rounded product, and what it lost: 0 where that is not finite."""
+    splitter = np.longdouble(2) ** ((np.finfo(np.longdouble).nmant + 2) // 2) + 1
+    (high_a, low_a), (high_b, low_b) = (
+        (high, v - high) for v in (a, b) for high in (splitter * v - (splitter * v - v),)
+    )
+    whole = a * b
+    lost = ((high_a * high_b - whole) + high_a * low_b + low_a * high_b) + low_a * low_b
+    return whole, np.where(np.isfinite(lost), lost, 0)
+
+
+def softmax_rows(x: Float, low: Float | None = None) -> Float:
+    """Return softmax of each row, of numbers with a second word if that is given."""
     if x.size == 0:
         return x
     with np.errstate(all="ignore"):
-        e = exponentials(x, x.max(axis=-1, keepdims=True))
+        e = exponentials(x, low)
         return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
-def exponentials(x: Float, m: Float) -> Float:
-    """Return ``exp(x - m)``, corrected for the rounding of the difference, which exp magnifies."""
-    d = x - m
-    back = d - x
-    lost = (x - (d - back)) - (m + back)
+def exponentials(x: Float, low: Float | None = None) -> Float:
+    """Return ``exp(x + low - m)``, m the row's maximum, as right as the result's precision is."""
+    d, lost = below_maximum(x, low)
     e = np.exp(d)
-    e += e * np.where(np.isfinite(lost), lost, 0)
+    e += e * lost
     return np.asarray(e)
+
+
+def below_maximum(x: Float, low: Float | None = None) -> tuple[Float, Float]:
+    """Return ``x + low - m`` in two words, m the row's maximum: exp magnifies what one loses."""
+    words = np.zeros_like(x) if low is None else low
+    m, m_low = maximum_of(x, words)
+    d, lost = two_sum(x, -shift_of(m)[:, None])
+    return two_sum(d, lost + (words - m_low[:, None]))
+
+
+def maximum_of(x: Float, low: Float) -> tuple[Float, Float]:
+    """Return the maximum of each row of numbers of two words."""
+    m = x.max(axis=-1, initial=-np.inf)
+    m = np.where(np.isnan(x).any(axis=-1), np.nan, m)
+    m_low = np.where(x == m[:, None], low, -np.inf).max(axis=-1, initial=-np.inf)
+    return m, np.where(np.isfinite(m_low), m_low, 0)
 
 
 def only(marked: Float) -> Float:
@@ -92,26 +125,26 @@ def shift_of(m: Float) -> Float:
     return np.where(np.isneginf(m), 0, m)
 
 
-def log_of_sum(x: Float) -> Float:
-    """Return ``log sum_j exp(x_j - m)`` of each row, accurate even close to 0."""
-    top = x.argmax(axis=-1)[:, None]
-    m = np.take_along_axis(x, top, -1)
-    others = exponentials(x, m)
+def log_of_sum(x: Float, low: Float | None = None) -> Float:
+    """Return ``log sum_j exp(x_j + low_j - m)`` of each row, accurate even close to 0."""
+    others = exponentials(x, low)
+    top = others.argmax(axis=-1)[:, None]
     first = np.take_along_axis(others, top, -1)[:, 0]  # 1, or NaN among infinities
     np.put_along_axis(others, top, 0, -1)
     return np.asarray(np.log1p(others.sum(axis=-1) + (first - 1)))
 
 
-def weighted_sum(x: Float, b: Float | None = None) -> tuple[Float, Float]:
-    """Return each row's maximum over elements whose weight is not 0, and the sum relative to it."""
+def weighted_terms(x: Float, low: Float, b: Float | None = None) -> tuple[Float, Float]:
+    """Return each row's maximum over elements whose weight is not 0, and the terms of its sum.
+
+    They are relative to the maximum and its second word.
+    """
     if b is None:
         b = np.ones_like(x)
     counted = np.where(b == 0, -np.inf, x)
-    m = counted.max(axis=-1, initial=-np.inf)
-    m = np.where(np.isnan(counted).any(axis=-1), np.nan, m)
     with np.errstate(all="ignore"):
-        e = np.where(np.isposinf(counted), np.inf, exponentials(counted, shift_of(m)[:, None]))
-    return m, np.where(b == 0, 0, b * e).sum(axis=-1)
+        e = np.where(np.isposinf(counted), np.inf, exponentials(counted, low))
+        return maximum_of(counted, low)[0], np.where(b == 0, 0, b * e)
 
 
 class Restore:

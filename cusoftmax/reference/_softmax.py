@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cusoftmax.planning.checks import Axis
-from cusoftmax.reference._logits import derivative, logits, shown
+from cusoftmax.reference._logits import derivative, logits_of_two_words, shown
 from cusoftmax.reference._rows import (
     Centred,
     Float,
@@ -47,9 +47,9 @@ def softmax(
         Softmax of `x`, accurate to the last bits of its dtype. A row that has a NaN or a +inf, or
         only -inf, is NaN. Hidden elements are 0.
     """
-    z, kept = logits(x, scale, mask, bias, causal)
-    rows, restore = rows_of(z, axis=axis)
-    return shown(kept, restore(softmax_rows(rows[0]), extended), 0)
+    z, low, kept = logits_of_two_words(x, scale, mask, bias, causal)
+    rows, restore = rows_of(z, low, axis=axis)
+    return shown(kept, restore(softmax_rows(*rows), extended), 0)
 
 
 def softmax_vjp(
@@ -176,10 +176,10 @@ def softmax_value_and_vjp(
     y, dx : numpy.ndarray
         Hidden elements are 0 in both.
     """
-    z, kept = logits(x, scale, mask, bias, causal)
-    (z_, dy_), restore = rows_of(z, shown(kept, dy, 0), axis=axis)
+    z, low, kept = logits_of_two_words(x, scale, mask, bias, causal)
+    (z_, low_, dy_), restore = rows_of(z, low, shown(kept, dy, 0), axis=axis)
     with np.errstate(all="ignore"):
-        y_ = softmax_rows(z_)
+        y_ = softmax_rows(z_, low_)
         product = widen(scale) * y_ * Centred(y_, dy_, only(y_ > 0.5)).less_mean
     return tuple(shown(kept, restore(a, extended), 0) for a in (y_, product))  # type: ignore[return-value]
 

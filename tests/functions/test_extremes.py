@@ -16,6 +16,7 @@ import cusoftmax as cs
 from benchmarks.exponentials import sweep, widest_range
 from cusoftmax import emulator, reference
 from cusoftmax.contract.table import CONTRACTS
+from cusoftmax.operations.table import OPERATIONS
 from cusoftmax.planning.checks import accepted_number
 from tests.support import (
     DTYPES,
@@ -257,6 +258,125 @@ def test_float64_gradients_of_logsumexp_are_rounded_once(device: Any, op: str, w
             got = CONTRACTS[op].call(*map(device.asarray, inputs), axis=found.axis)
             worst = CONTRACTS[op].worst(tuple(inputs), found.axis, (device.asnumpy(got),))
         assert worst <= 1, f"{worst:.4g} of the bound with dy of about {size}"
+
+
+# Upstream gradients (and class weights) whose product with 1 / sum is no number of the dtype.
+SMALL = {"float32": (2.0**-88, 2.0**-110, 2.0**-124), "float64": (1e-280, 1e-300, 1e-307, 1e-315)}
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("wanted", VJP_KINDS)
+def test_small_upstream_gradients_of_a_loss(device: Any, dtype: str, wanted: str) -> None:
+    """Once all results were 0 from 1e-30 (float64: 1e-290) down."""
+    found = case(wanted, "cross_entropy_vjp", dtype)
+    n, count = max(found.shape), min(found.shape)
+    rng = np.random.default_rng(5)
+    for size in SMALL[dtype]:
+        x = rng.normal(0, 1, (count, n))
+        x[:, ::7] -= rng.uniform(0, 80, (count, len(x[0, ::7])))  # many chunks below the others
+        dy = rng.uniform(0.5, 1, (count, 1)) * size
+        inputs = (x.astype(dtype), rng.integers(0, n, (count, 1)), dy.astype(dtype))
+        inputs = tuple(turned(a, found.axis) for a in inputs)
+        contract = CONTRACTS["cross_entropy_vjp"]
+        with device.on(found.arch):
+            assert_plan(planned(contract.op, dtype, found.shape, found.axis, found.arch), wanted)
+            got = device.asnumpy(contract.call(*map(device.asarray, inputs), axis=found.axis))
+            verdict = contract.judge(inputs, found.axis, (got,))
+        assert verdict.over <= 1, f"upstream {size}: {verdict}"
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("soft", [False, True])
+def test_small_class_weights(device: Any, dtype: str, soft: bool) -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(0, 3, (5, 40)).astype(dtype)
+    target = rng.dirichlet(np.ones(40), 5).astype(dtype) if soft else rng.integers(0, 40, 5)
+    for size in SMALL[dtype][:-1]:
+        weight = (rng.uniform(0.5, 1, 40) * size).astype(dtype)
+        options = {"reduction": "none", "weight": weight}
+        _, got = cs.cross_entropy(
+            *(device.asarray(a) for a in (x, target)),
+            grad=True,
+            **(options | {"weight": device.asarray(weight)}),
+        )
+        _, want = reference.cross_entropy(x, target, extended=True, **options)
+        error = np.abs(device.asnumpy(got) - want)
+        # A number that is flushed costs the smallest normal one, and so does what it multiplies.
+        lost = 2 * np.finfo(np.float32).tiny if dtype == "float32" else 0
+        unit = reference.unit_roundoff(dtype) * size
+        assert (np.maximum(error - lost, 0) <= 4 * unit).all()
+        assert np.abs(want).max() > 0.1 * size
+
+
+@pytest.mark.parametrize("small", ["b", "b and dy", "one b"])
+def test_small_weights_of_float64(device: Any, small: str) -> None:
+    """The sum's power of two goes with the weights, so that their products stay in range."""
+    rng = np.random.default_rng(7)
+    for size in (1e-80, 1e-154, 1e-220, 1e-290):
+        x, b = rng.normal(0, 3, (4, 40)), rng.uniform(0.5, 1, (4, 40))
+        dy = rng.uniform(0.5, 1, (4, 1)) * (size if small == "b and dy" else 1)
+        b[:, 3 if small == "one b" else slice(None)] *= size
+        contract = CONTRACTS["logsumexp_b_vjp"]
+        got = device.asnumpy(contract.call(*map(device.asarray, (x, b, dy)), axis=-1))
+        verdict = contract.judge((x, b, dy), -1, (got,))
+        assert verdict.over <= 1, f"{size}: {verdict}"
+
+
+def largest_vectors(op: str, kind: np.dtype[Any], n: int) -> dict[str, float]:
+    """Return the largest entries of each vector that docs/accuracy.md promises results of."""
+    last = np.ldexp(1.0, int(np.finfo(kind).maxexp) - 1) * 1.999
+    if "_value_and_" in op or op == "log_softmax_vjp":
+        return dict.fromkeys(("dy", "xt"), last / (2 * n))
+    if op == "softmax_hvp":
+        return {"dy": 2.0**20, "v": last / 2.0**23}
+    if op == "softmax_vjp_vjp":
+        return {"dy": last / 2.0**22, "g": 2.0**20}
+    if op.startswith("logsumexp_b"):
+        return {"b": last / (16 * n), "dy": 1.0}
+    return {"xt": last / 2, "dy": last / 2}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "op",
+    ["softmax_vjp", "softmax_value_and_vjp", "log_softmax_jvp", "log_softmax_value_and_jvp",
+     "log_softmax_vjp", "log_softmax_value_and_vjp", "softmax_vjp_vjp", "softmax_hvp",
+     "logsumexp_b", "logsumexp_b_vjp"],
+)  # fmt: skip
+def test_the_largest_vectors(device: Any, op: str, dtype: str) -> None:
+    """Of one sign, of both, and with an element that is next to 1."""
+    contract, kind, n = CONTRACTS[op], np.dtype(dtype), 40
+    rng = np.random.default_rng(8)
+    x = rng.normal(0, 3, (9, n))
+    x[::3, 2] += 12
+    given = {"y": reference.softmax(x), "logy": reference.log_softmax(x), "x": x}
+    inputs = []
+    for name in OPERATIONS[op].read:
+        if name not in given:
+            row = name in OPERATIONS[op].row_inputs
+            v = rng.choice([0.9, 0.999, -0.999], (9, 1 if row else n)) * (1 if name != "b" else 0.5)
+            v[1::3] = np.abs(v[1::3])
+            given[name] = (np.abs(v) if name == "b" else v) * largest_vectors(op, kind, n)[name]
+        inputs.append(given[name].astype(kind))
+    got = contract.call(*map(device.asarray, inputs), axis=-1)
+    results = tuple(map(device.asnumpy, got if isinstance(got, tuple) else (got,)))
+    verdict = contract.judge(tuple(inputs), -1, results)
+    assert verdict.over <= 1, verdict.told()
+
+
+@pytest.mark.skipif(not reference.EXTENDED, reason="longdouble is float64 on this platform")
+def test_subnormal_results_are_judged_by_their_bound() -> None:
+    """4 u of such a result is no float64 number: half of the smallest, and 4 u of it, may err."""
+    contract = CONTRACTS["logsumexp_vjp"]
+    inputs = (np.array([[0.0, -708.7]]), np.ones((1, 1)))
+    (truth,) = contract.truths(inputs, -1)
+    step = 2.0**-1074
+    units = float(truth[0, 1]) / step * 2.0**-53  # the smallest numbers in 1 u
+    for beyond in (0.0, 0.5, 1.0, 3.0):  # of the smallest number, beyond the half of it
+        exact = truth.copy()
+        exact[0, 1] = truth.astype(np.float64)[0, 1] + np.longdouble(step) * (0.5 + beyond)
+        (error,) = contract.errors(inputs, -1, (truth.astype(np.float64),), (exact,))
+        np.testing.assert_allclose(error[0, 1], beyond / units, rtol=1e-6)
 
 
 # ----------------------------------------------- chunks far below the maximum, logits far from 0

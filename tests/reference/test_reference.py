@@ -134,6 +134,35 @@ def test_extended_is_a_judge_of_float64(spread: float, mean: float) -> None:
     assert worst < 2.0**-60
 
 
+@pytest.mark.skipif(not ref.EXTENDED, reason="longdouble is float64 on this platform")
+@pytest.mark.parametrize("far", [2.0**18, -(2.0**40)])
+def test_transformed_logits_have_two_words(far: float) -> None:
+    """One extended number of this size has lost 64 u of an exponential, as float64 counts."""
+    rng = np.random.default_rng(5)
+    x, bias = rng.normal(far, 30, 50), rng.normal(-0.37 * far, 3, 50)
+    with mpmath.workprec(300):
+        z = [mpmath.mpf(-0.37) * float(a) + float(b) for a, b in zip(x, bias, strict=True)]
+        e = [mpmath.exp(v - max(z)) for v in z]
+        exact = [v / mpmath.fsum(e) for v in e]
+        y = ref.softmax(x, scale=-0.37, bias=bias, extended=True)
+        logy, total = (
+            f(x, scale=-0.37, bias=bias, extended=True) for f in (ref.log_softmax, ref.logsumexp)
+        )
+        for got, want in zip(y, exact, strict=True):
+            assert abs(_whole(got) - want) < 2.0**-60 * want
+        for got, want in zip(logy, map(mpmath.log, exact), strict=True):
+            assert abs(_whole(got) - want) < 2.0**-60 * abs(want)
+        want = max(z) + mpmath.log(mpmath.fsum(e))
+        assert abs(_whole(total) - want) < 2.0**-62 * abs(want)
+
+
+def _whole(value: np.longdouble) -> mpmath.mpf:
+    """Return an extended number to its last digit."""
+    part, exponent = np.frexp(value)
+    high = float(part)
+    return mpmath.ldexp(mpmath.mpf(high) + float(part - np.longdouble(high)), int(exponent))
+
+
 def test_long_rows_sum_in_pairs_along_any_axis() -> None:
     x = np.random.default_rng(4).normal(size=(1 << 16, 2))
     last = ref.softmax(np.ascontiguousarray(x.T), extended=True)
