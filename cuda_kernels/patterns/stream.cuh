@@ -25,9 +25,10 @@ CSM_DEVICE void run(const Arguments& args) {
   const ListedNodes nodes = nodes_of_stretch();
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
-    const RowContext context = row_context<Op>(args, row, number);
+    RowContext context = row_context<Op>(args, row, number);
     reduce_stretch(args, row, whole_row, context, nodes);
     const Node whole = nodes.load(2 * warps);
+    Op::summarise(whole, context, thread_index() < kWarp);
     if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, context);
     write_values<Op>(row, whole, context, thread_index() == 0);
   }
