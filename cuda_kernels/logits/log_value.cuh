@@ -45,7 +45,7 @@ struct LogValue {
 };
 
 CSM_DEVICE LogValue log_value(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
-  const DoubleWord log = logarithm(relative_to_maximum(row.s[0], row.m, largest_exponential(row.m)));
+  const DoubleWord log = log_of_row(row);
   if constexpr (kWholeLog) {
     const DoubleWord whole = two_sum(row.m.hi, log.hi);
     return {{whole.hi, whole.lo + log.lo}, reference_of(row.m), {}, factor_of(context)};

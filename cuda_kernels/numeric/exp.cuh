@@ -210,6 +210,17 @@ CSM_DEVICE T exp_polynomial(T r) {
   return q;
 }
 
+// x = k ln 2 + r: r, less the last step (high), and kRound + k as `rounded`. x is at least so large that the
+// exponential is not below 2^-kBias.
+struct Reduced {
+  Acc rounded, k, high, r;
+};
+CSM_DEVICE Reduced reduced(Acc x, Acc round) {
+  const Acc near = at_least(x, ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2);
+  const Acc rounded = fused(near, ExpC::kLog2e, round), k = rounded - round, high = fused(k, -ExpC::kLn2, near);
+  return {rounded, k, high, fused(k, -ExpC::kLn2Low, high)};
+}
+
 // Below it e^x · 2^(round − kRound) is 0; with kNumbers, the least x that it may be formed of.
 template <bool kNumbers>
 CSM_DEVICE Acc least_of(Acc round) {
@@ -350,9 +361,16 @@ CSM_DEVICE Acc largest_exponential(DoubleWord m) {
   else return largest_term(m, reference_of(m));
 }
 
-// What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together.
+// What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together. Of one word it
+// begins with what the exponential has, which the compiler computes once.
 CSM_DEVICE Acc lost_of_largest(DoubleWord m, Acc largest) {
   const Reference to = reference_of(m);
+  if constexpr (!kDoubleWordMaximum) {
+    const Reduced of = reduced(m.hi - to.shift.hi, to.round);
+    const Acc first = Acc(1) + of.r, power = power_of_two(of.rounded);
+    const Acc rest = (of.r - (first - Acc(1))) + fused(of.k, -ExpC::kLn2Low, of.high - of.r);
+    return fused(fused(of.r * exp_polynomial(of.r), of.r, rest), power, fused(first, power, -largest));
+  }
   const DoubleWord x = fast_two_sum(m.hi - to.shift.hi, kDoubleWordMaximum ? m.lo - to.shift.lo : Acc(0));
   const Acc rounded = fused(x.hi, ExpC::kLog2e, to.round), k = rounded - to.round;
   const Acc high = fused(k, -ExpC::kLn2, x.hi), rest = fused(k, -ExpC::kLn2Low, x.lo), r = high + rest;
@@ -369,6 +387,7 @@ struct Factor {
 template <class T>
 CSM_DEVICE T scaled(T x, const Factor& factor) {
   if constexpr (kFastExp) return x * T(factor.times.hi);
+  else if constexpr (kRowIsTile) return scaled(x, factor.times);
   else return scaled(x * T(factor.power), factor.times);
 }
 
@@ -376,6 +395,7 @@ CSM_DEVICE T scaled(T x, const Factor& factor) {
 // `factor`. Exactly `factor` for equal maxima. An infinite or NaN one (a row of −∞ has the sum 0) gives NaN, even where
 // the exponential is 0.
 CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord factor) {
+  if constexpr (kRowIsTile) return {factor, Acc(1)};
   if constexpr (kFastExp) {
     const bool same = from.hi == to.hi && (!kDoubleWordMaximum || from.lo == to.lo);
     const Reference reference = {to, Acc(0)};

@@ -118,14 +118,17 @@ struct Op : OperationBase {
 
   // ---- the loss ----
 
-  CSM_DEVICE static DoubleWord log_sum(const Node& row) {
-    const DoubleWord sum = relative_to_maximum(row.s[kExponentials], row.m, largest_exponential(row.m));
-    return logarithm(drop_invalid_low(normalised(sum)));
+  CSM_DEVICE static void summarise(const Node& row, RowContext& context, bool loss) {
+    const bool z_loss = context.number(kZ) != Acc(0);
+    if ((kRowOutputs > 0 && loss) || (kGradient && z_loss)) context.log = log_of_row(row);
+    context.whole = Acc(0);
+    if (unlikely(z_loss)) context.whole = plus(row.m.hi, context.log);
   }
 
   // Σ w (ℓ − x) = (m Σ w − Σ w x) + Σ w ln s, since ℓ = m + ln s. For weights ≥ 0 both parts are ≥ 0, so their sum does
   // not cancel.
   CSM_DEVICE static Acc below(Acc m, DoubleWord log, DoubleWord weights, DoubleWord products) {
+    log = normalised(log);
     const DoubleWord largest = multiply(weights, as_double_word(m));
     const Acc rest = largest.lo - products.lo;
     const Acc beyond = (largest.hi - products.hi) + (rest == rest ? rest : Acc(0));
@@ -136,7 +139,7 @@ struct Op : OperationBase {
   // result keeps its digits next to 0.
   CSM_DEVICE static Acc below_target(Acc m, DoubleWord log, Acc x) {
     const DoubleWord d = two_difference(m, x);
-    if (kCompensated && d.lo == d.lo) log.lo += d.lo;
+    if constexpr (kCompensated) log.lo += d.lo;  // NaN where one is infinite
     return plus(d.hi, log);
   }
 
@@ -147,7 +150,7 @@ struct Op : OperationBase {
   }
 
   CSM_DEVICE static void finish(const Node& row, const RowContext& context, Values<kRowOutputs>& value) {
-    const DoubleWord log = log_sum(row);
+    const DoubleWord log = context.log;
     Acc loss;
     if constexpr (kSoft) {
       loss = below(row.m.hi, log, drop_invalid_low(row.s[kWeightSum]), drop_invalid_low(row.s[kProducts]));
@@ -158,8 +161,8 @@ struct Op : OperationBase {
         loss = fused(context.number(kShare), below(row.m.hi, log, class_weights(row, context), products), loss);
       }
     }
-    const Acc z = context.number(kZ), whole = plus(row.m.hi, log);
-    if (z != Acc(0)) loss = fused(z * whole, whole, loss);
+    const Acc z = context.number(kZ);
+    if (z != Acc(0)) loss = fused(z * context.whole, context.whole, loss);
     if (!exists(context)) loss = not_a_number();
     if (ignored(context)) loss = Acc(0);
     value[0] = loss;
@@ -185,9 +188,10 @@ struct Op : OperationBase {
     i64 target;
     bool ignored;
     // What at_target is made of: the target's logit and weight, what its class adds to the factor of q and what is
-    // subtracted; the sum of the row's others and the inverse of its sum, its maximum and the exponential of that.
+    // subtracted; the sum of the row's others (or the row's first sum as it is), its sum and the inverse, its maximum
+    // and the exponential of that.
     Acc logit, weight, excess, here;
-    DoubleWord rest, inverse, maximum;
+    DoubleWord rest, sum, inverse, maximum;
     Acc largest_one;
   };
 
@@ -196,9 +200,7 @@ struct Op : OperationBase {
     if constexpr (kGradient) {
       Acc upstream = context.number(kFactor);
       if constexpr (kUpstream) upstream *= context[kRowInputs - 1];
-      Acc excess = Acc(0);  // the factor of q besides the target's weight
-      const Acc z = context.number(kZ);
-      if (z != Acc(0)) excess = Acc(2) * z * plus(row.m.hi, log_sum(row));
+      Acc excess = Acc(2) * context.number(kZ) * context.whole;  // the factor of q besides the target's weight
       const Acc largest_one = largest_exponential(row.m);
       const DoubleWord exponentials = whole_sum<Op>(row, largest_one);
       const DoubleWord inverse = normalised(reciprocal_of(exponentials));
@@ -222,8 +224,8 @@ struct Op : OperationBase {
         }
         total = exists(context) ? weight + excess : not_a_number();
         found.logit = row.picked[0], found.weight = weight, found.excess = excess, found.here = here;
-        found.rest = sum_of_others<Op>(row, largest_one), found.inverse = inverse, found.maximum = row.m,
-        found.largest_one = largest_one;
+        found.rest = kOthersNegative<Op> ? row.s[kExponentials] : sum_of_others<Op>(row, largest_one);
+        found.sum = exponentials, found.inverse = inverse, found.maximum = row.m, found.largest_one = largest_one;
         found.share = share;
         found.target = context.integer[0];
       }
@@ -249,13 +251,19 @@ struct Op : OperationBase {
       const bool largest = row.logit == row.maximum.hi;
       const Acc mine = largest ? row.largest_one : exponential(row.logit, row.reference);
       if constexpr (kCompensated) {  // rounded once
-        const DoubleWord q = multiply(row.inverse, as_double_word(mine));
-        const DoubleWord others = largest ? multiply(row.rest, row.inverse) : add(negative(q), Acc(1));
-        DoubleWord whole = multiply(normalised(others), as_double_word(-row.weight));
-        if (kSmooth || row.excess != Acc(0))
-          whole = add(whole, add(multiply(normalised(q), as_double_word(row.excess)), -row.here));
-        whole = normalised(drop_invalid_low(whole));
-        const DoubleWord at_target = drop_invalid_low(multiply(whole, as_double_word(row.upstream)));
+        const Acc less = row.sum.hi - mine;
+        DoubleWord others = {less, row.sum.lo + fast_error(row.sum.hi, -mine, less)};
+        if (largest && lacks_largest(row.rest)) others = negative(row.rest);
+        const DoubleWord beside = normalised(multiply(others, row.inverse));  // 1 − q
+        const Acc factor = -row.weight * row.upstream;
+        DoubleWord at_target = multiply(beside, {factor, fused(-row.weight, row.upstream, -factor)});
+        if (kSmooth || unlikely(row.excess != Acc(0))) {
+          const DoubleWord q = normalised(multiply(row.inverse, as_double_word(mine)));
+          const DoubleWord of_q = add(multiply(q, as_double_word(row.excess)), -row.here);
+          const DoubleWord whole = add(multiply(beside, as_double_word(-row.weight)), of_q);
+          at_target = multiply(normalised(drop_invalid_low(whole)), as_double_word(row.upstream));
+        }
+        at_target = drop_invalid_low(at_target);
         row.at_target = at_target.hi + at_target.lo;
       } else {
         const Acc q = mine * row.inverse.hi;

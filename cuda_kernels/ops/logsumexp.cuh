@@ -40,15 +40,21 @@ struct Op : Weighted<WritesRows> {
   }
 
   CSM_DEVICE static void finish(const Node& row, const RowContext&, Values<kRowOutputs>& value) {
-    const Acc largest = largest_exponential(row.m);
-    const DoubleWord sum = drop_invalid_low(
-        normalised(relative_to_maximum<kWeights>(row.s[0], row.m, kWeights ? part_of_largest(largest) : largest)));
-    const bool below_zero = sum.hi < Acc(0);
-    if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sum.hi > Acc(0) ? Acc(1) : below_zero ? Acc(-1) : sum.hi;
-    DoubleWord log = logarithm(below_zero ? negative(sum) : sum);
+    DoubleWord log;
+    Acc sign = Acc(1);
+    if constexpr (kWeights) {
+      const Acc largest = part_of_largest(largest_exponential(row.m));
+      const DoubleWord sum = drop_invalid_low(normalised(relative_to_maximum(row.s[0], row.m, largest)));
+      sign = sum.hi > Acc(0) ? Acc(1) : sum.hi < Acc(0) ? Acc(-1) : sum.hi;
+      log = logarithm(sign < Acc(0) ? negative(sum) : sum);
+    } else {
+      log = log_of_row(row);
+      if (log.hi == negative_infinity() || log.hi != log.hi) sign = row.s[0].hi;
+    }
     log.lo += row.m.lo;
     value[0] = plus(row.m.hi, log);
-    if (kRowOutputs == 1 && below_zero) value[0] = not_a_number();
+    if constexpr (kRowOutputs > 1) value[kRowOutputs - 1] = sign;
+    else if (sign < Acc(0)) value[0] = not_a_number();
   }
 };
 

@@ -90,7 +90,7 @@ CSM_DEVICE void run(const Arguments& args) {
         span_of(chunk).write();
       }
     };
-    const RowContext context = row_context<Op>(args, row, number);
+    RowContext context = row_context<Op>(args, row, number);
     // `ready` returns when nodes may be written: every block they go to has started and has folded the last row's
     // nodes.
     if constexpr (kCluster > 1) cluster_arrive();
@@ -138,6 +138,7 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
     }
     const Node whole = fold_in_block<kEach>(chunks, nodes, groups, folded);
+    Op::summarise(whole, context, mine == 0);
     const typename Op::Scale scale = Op::scale(node[0].m, whole, context);
     if constexpr (kTiles == 1) {
       write(tile[0], mine, scale);

@@ -410,7 +410,7 @@ CSM_DEVICE constexpr int bytes_of_inputs() {
 
 // Stage 5: two passes over kColumns rows. A thread has none where they are not `present`.
 CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSpan& span, bool present,
-                           const RowContext (&context)[kVec]) {
+                           RowContext (&context)[kVec]) {
   const Layout& layout = args.layout;
   const int walkers = block_threads() / kLanes, walker = thread_index() / kLanes, lane = thread_index() % kLanes;
   const int n = static_cast<int>(layout.n), mine = present ? n : 0, length = walkers * kItems;
@@ -460,6 +460,8 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
     }
   }
   fold_columns(of_pieces, parts);
+#pragma unroll
+  for (int c = 0; c < kVec; ++c) Op::summarise(of_pieces.load(c * kLanes + lane), context[c], walker == 0);
 #pragma unroll 1
   for (int round = rounds - 1; round >= 0; --round) {
     if (round < rounds - 1) {
@@ -568,6 +570,9 @@ CSM_DEVICE void walk(const Arguments& args) {
       }
       if constexpr (kStage == 5) return pass_twice(args, row, span, present, context);
       if constexpr (kStage >= 3) {
+#pragma unroll
+        for (int c = 0; c < kVec; ++c)
+          Op::summarise(nodes.load(c * kLanes + lane), context[c], piece == 0 && walker == 0);
 #pragma unroll 1
         for (int round = 0; round < rounds; ++round) {
           ColumnTile<Op> part(first + (round * walkers + walker) * kItems, present ? n : 0);
@@ -635,6 +640,7 @@ CSM_DEVICE void walk(const Arguments& args) {
         Row at = row;
         at.advance(layout, c);
         const Node whole = (kCluster > 1 ? of_blocks : nodes).load(c * kLanes + lane);
+        Op::summarise(whole, context[c], rank == 0 && walker == 0);
         scale[c] = Op::scale(m[c], whole, context[c]);
         Op::complete(scale[c]);
         write_values<Op>(at, whole, context[c], present && rank == 0 && walker == 0);
@@ -670,7 +676,9 @@ CSM_DEVICE void fold_pieces(const Arguments& args) {
     const i64 outer = number / layout.inner;
     Row row = row_at(args, outer);
     row.advance(layout, number - outer * layout.inner);
-    write_values<Op>(row, whole, row_context<Op>(args, row, number), first);
+    RowContext context = row_context<Op>(args, row, number);
+    Op::summarise(whole, context, true);
+    write_values<Op>(row, whole, context, first);
   });
 }
 

@@ -5,6 +5,7 @@
 // Block: its warps are independent of each other. There is no shared memory and no barrier, unless operands are staged:
 // then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for. A
 // thread takes up to kRowsEach rows, one after the other, so that a span and its barriers are worth their instructions.
+// Where several lanes have a row, values of rows are computed for as many rows at once (kDefers).
 #pragma once
 
 #include "reduce/span.cuh"
@@ -15,8 +16,7 @@ namespace csm {
 // Reads a row of two chunks, which a warp holds, writes its results, and returns its node. What is staged of the row
 // begins at element `place` of the span. It has the whole first chunk.
 template <int kFirst, int kSecond, class Span>
-CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int place, Row& row,
-                                  const RowContext& context) {
+CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int place, Row& row, RowContext& context) {
   constexpr int kChunk = kLanes * kFirst;
   static_assert(kFirst == 0 || kLanes == kWarp);
   const int n = static_cast<int>(args.layout.n);
@@ -27,10 +27,15 @@ CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int p
   first.read(args, row, context);
   second.read(args, behind, context);
   const Node a = first.reduce(context), b = second.reduce(context), whole = merge(a, b);
+  Op::summarise(whole, context, true);
   first.write(args, row, Op::scale(a.m, whole, context));
   second.write(args, behind, Op::scale(b.m, whole, context));
   return whole;
 }
+
+// Whether each lane of a row keeps the node of another one, and then computes its values, where all lanes would compute
+// those of one row. Results of 16 bits have a short logarithm, and lose more by the registers.
+constexpr bool kDefers = kRowOutputs > 0 && kOutputs > 0 && kLanes > 1 && kCompensated;
 
 CSM_DEVICE void run(const Arguments& args) {
   constexpr bool kApart = (kRowsEach > 1 || kTiles > 1) && !kInPlace;
@@ -38,6 +43,9 @@ CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   const int side_by_side = block_threads() / kLanes, each = kRowsEach > 1 ? static_cast<int>(layout.rounds) : 1,
             rows_at_once = side_by_side * each;
+  Node kept = empty_node();  // with kDefers, and its row's number
+  i64 kept_number = 0;
+  int turn = 0;
   // All threads of a block make the same number of iterations, so that every lane reaches every shuffle.
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
     const Span span = span_of_rows<Span>(args, base, rows_at_once);
@@ -53,7 +61,7 @@ CSM_DEVICE void run(const Arguments& args) {
       const bool present = number < layout.rows;
       Row row = row_at(args, present ? number : base);
       if constexpr (kStages) span.set_places(row, mine * static_cast<int>(layout.n));
-      const RowContext context = row_context<Op>(args, row, number, present);
+      RowContext context = row_context<Op>(args, row, number, present);
       if constexpr (kTiles > 1) {
         if (!present) continue;  // all lanes of the warp
         const int place = mine * static_cast<int>(layout.n);
@@ -68,8 +76,23 @@ CSM_DEVICE void run(const Arguments& args) {
       tile.read_given(args, row, context);
       const Node node = tile.reduce(context);
       if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
+      Op::summarise(node, context, !kDefers);
       tile.write(args, row, Op::scale(node.m, node, context));
-      write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
+      if constexpr (kDefers) {
+        const int lane = thread_index() % kLanes;
+        if (lane == turn) kept = node, kept_number = number;
+        const bool last = r == each - 1 && base + grid_blocks() * rows_at_once >= layout.rows;
+        if (turn == kLanes - 1 || last) {
+          const bool mine = lane <= turn && kept_number < layout.rows;
+          const Row at = row_at(args, mine ? kept_number : base);
+          RowContext of_kept = row_context<Op>(args, at, kept_number, mine);
+          Op::summarise(kept, of_kept, true);
+          write_values<Op>(at, kept, of_kept, mine);
+        }
+        turn = (turn + 1) % kLanes;
+      } else {
+        write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
+      }
     }
     if constexpr (kStages) {
       Span::results_barrier();

@@ -44,8 +44,9 @@ CSM_DEVICE void fold_nodes(const Arguments& args) {
 CSM_DEVICE void write_piece(const Arguments& args) {
   const i64 first = args.layout.option[kFirstElement], end = end_of_piece(args);
   const Subtrees nodes(args.workspace, args.layout.rows);
-  each_chunk(args, 1, [&](i64 number, bool present, const Row& row, const RowContext& context, i64 unit) {
+  each_chunk(args, 1, [&](i64 number, bool present, const Row& row, RowContext context, i64 unit) {
     const Node whole = nodes.load(0, number);
+    Op::summarise(whole, context, true);
     const i64 start = first + unit * kChunk;
     RowTile<Op> tile(start, present ? end : start);
     tile.read(args, row, context);
@@ -61,7 +62,10 @@ CSM_DEVICE void write_row_values(const Arguments& args) {
   const i64 threads = block_threads();
   for (i64 number = block_index() * threads + thread_index(); number < layout.rows; number += grid_blocks() * threads) {
     const Row row = row_at(args, number);
-    write_values<Op>(row, nodes.load(0, number), row_context<Op>(args, row, number), true);
+    const Node whole = nodes.load(0, number);
+    RowContext context = row_context<Op>(args, row, number);
+    Op::summarise(whole, context, true);
+    write_values<Op>(row, whole, context, true);
   }
 }
 

@@ -35,14 +35,16 @@ CSM_DEVICE void run(const Arguments& args) {
     const auto place = [&](i64 number, i64 piece) { return number * pieces + piece; };
     fold_rows(args, workspace, pieces, place, [&](i64 number, const Node& whole) {
       const Row row = row_at(args, number);
-      write_values<Op>(row, whole, row_context<Op>(args, row, number), thread_index() % kWarp == 0);
+      RowContext context = row_context<Op>(args, row, number);
+      Op::summarise(whole, context, true);
+      write_values<Op>(row, whole, context, thread_index() % kWarp == 0);
     });
     return;
   }
   for (unsigned unit = static_cast<unsigned>(block_index()); unit < units; unit += step) {
     const unsigned number = unit / pieces;
     const Row row = row_at(args, number);
-    const RowContext context = row_context<Op>(args, row, number);
+    RowContext context = row_context<Op>(args, row, number);
     const Stretch piece = {i64(unit - number * pieces) * piece_chunks * kChunk, layout.rounds};
     if constexpr (kStage == 0) {
       const ListedNodes nodes = nodes_of_stretch();
@@ -52,6 +54,7 @@ CSM_DEVICE void run(const Arguments& args) {
       const int count = static_cast<int>(pieces), groups = groups_of(count, kNodesEach);
       const ListedNodes folded(Span::bytes(block_threads() * kItems));
       const Node whole = fold_in_block<kNodesEach>(count, workspace.from(i64(number) * pieces), groups, folded);
+      Op::summarise(whole, context, piece.first == 0 && thread_index() < kWarp);
       write_stretch(args, row, piece, whole, context);
       write_values<Op>(row, whole, context, piece.first == 0 && thread_index() == 0);
     }

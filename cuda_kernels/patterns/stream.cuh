@@ -38,7 +38,7 @@ CSM_DEVICE void run_keeping(const Arguments& args) {
   };
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     Row row = row_at(args, number);
-    const RowContext context = row_context<Op>(args, row, number);
+    RowContext context = row_context<Op>(args, row, number);
     Tile tile(0, 0);
 #pragma unroll 1
     for (int step = 1; step <= rounds; ++step) {
@@ -54,6 +54,7 @@ CSM_DEVICE void run_keeping(const Arguments& args) {
     }
     block_barrier();
     const Node whole = fold_in_block<2>(chunks, nodes, groups, folded);
+    Op::summarise(whole, context, thread_index() < kWarp);
     const typename Op::Scale alike = Op::scale(empty_node().m, whole, context);  // of all chunks, without a maximum
 #pragma unroll 1
     for (int step = rounds; step > 0; --step) {
@@ -98,9 +99,10 @@ CSM_DEVICE void run(const Arguments& args) {
   const ListedNodes nodes = nodes_of_stretch();
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
     const Row row = row_at(args, number);
-    const RowContext context = row_context<Op>(args, row, number);
+    RowContext context = row_context<Op>(args, row, number);
     reduce_stretch(args, row, whole_row, context, nodes);
     const Node whole = nodes.load(2 * warps);
+    Op::summarise(whole, context, thread_index() < kWarp);
     if constexpr (kOutputs > 0) write_stretch(args, row, whole_row, whole, context);
     write_values<Op>(row, whole, context, thread_index() == 0);
   }

@@ -5,7 +5,7 @@
 // picked from single elements. For an operation without relative sums m stays −∞, and a merge just adds.
 #pragma once
 
-#include "numeric/exp.cuh"
+#include "numeric/log.cuh"
 
 namespace csm {
 
@@ -117,11 +117,13 @@ CSM_DEVICE bool may_be_dominated(Acc sum) { return sum < (Acc(1) + kDominated) *
 // A term, or 0 if it is the largest: where that dominates, no other is above half of it.
 CSM_DEVICE Acc other_term(Acc term, Acc largest) { return term > Acc(0.5) * largest ? Acc(0) : term; }
 
-CSM_DEVICE bool has_sign(float a) { return static_cast<int>(float_to_bits(a)) < 0; }
-CSM_DEVICE bool has_sign(double a) { return static_cast<i64>(double_to_bits(a)) < 0; }
 CSM_DEVICE bool lacks_largest(DoubleWord sum) { return has_sign(sum.hi); }
 // The whole of such a sum, and the others, of a sum that may be one.
 CSM_DEVICE DoubleWord with_largest(DoubleWord sum, Acc largest) {
+  if constexpr (kRowIsTile) {  // the others are less than the largest
+    const DoubleWord whole = fast_two_sum(largest, -sum.hi);
+    return lacks_largest(sum) ? DoubleWord{whole.hi, whole.lo - sum.lo} : sum;
+  }
   return lacks_largest(sum) ? add(negative(sum), largest) : sum;
 }
 CSM_DEVICE DoubleWord without_largest(DoubleWord sum, Acc largest) {
@@ -140,31 +142,28 @@ CSM_DEVICE DoubleWord sum_of_others(const Node& row, Acc largest) {
   return normalised({sum.hi - largest, sum.lo});
 }
 
-// A relative sum over the exponential of the maximum, `largest`: Σ exp(x − m), in which the maximum's own term is
-// exactly 1. If that is nearly all of the sum, the others are known to all digits, and so is what they are divided by.
-// kWeighted: the maximum's own term is another one.
-template <bool kWeighted = false>
+// A relative sum over the exponential of the maximum, `largest`: Σ b exp(x − m). If the maximum's own term is nearly
+// all of the sum, the others are known to all digits.
 CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc largest) {
-  if constexpr (kOneStep) {
-    const Acc others = (sum.hi - largest) + lowered(sum.lo);
-    if (!is_finite(m.hi) || !(others < -negative_infinity())) return as_double_word(sum.hi + sum.lo);
-    return two_sum(Acc(1), others * reciprocal_approx(largest));
-  }
   sum = drop_invalid_low(collected(sum));
   if constexpr (!kFastExp) {
     if (!is_finite(m.hi) || !is_finite(sum.hi)) return as_double_word(sum.hi);
+    const DoubleWord others = normalised(add(sum, -largest));
     const DoubleWord inverse = normalised(reciprocal_of(as_double_word(largest)));
-    const DoubleWord others = kWeighted ? normalised(add(sum, -largest)) : without_largest(sum, largest);
-    if (!(magnitude(others.hi) < Acc(0.5) * largest))
-      return multiply(normalised(kWeighted ? sum : with_largest(sum, largest)), inverse);
-    const Acc lost = kWeighted ? Acc(0) : lost_of_largest(m, largest);
-    const DoubleWord by = normalised(reciprocal_of({largest, lost}));
-    const DoubleWord lifted = normalised(multiply(csm::lifted(others), by));
+    if (!(magnitude(others.hi) < Acc(0.5) * largest)) return multiply(normalised(sum), inverse);
+    const DoubleWord lifted = normalised(multiply(csm::lifted(others), inverse));
     const DoubleWord rest = times(lifted, Acc(1) / kLift);
     const DoubleWord whole = fast_two_sum(Acc(1), rest.hi);
     sum = {whole.hi, whole.lo + rest.lo};
   }
   return sum;
+}
+
+// The logarithm of a row's first sum, of exponentials, over that of its maximum.
+CSM_DEVICE DoubleWord log_of_row(const Node& row) {
+  const Acc largest = largest_exponential(row.m);
+  if constexpr (kCompensated) return log_of_sum(row.s[0], largest, lost_of_largest(row.m, largest));
+  else return as_double_word(fast_log_of_sum(row.s[0].hi, lowered(row.s[0].lo), largest));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

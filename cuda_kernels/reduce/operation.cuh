@@ -38,6 +38,8 @@ struct RowContext : Values<kRowInputs> {
   i64 visible;                                   // causal order: elements that are not hidden, the first of the row
   i64 integer[kRowInputs > 0 ? kRowInputs : 1];  // the row inputs again, as exact integers
   Values<kTables> looked_up;                     // what Op::begin has looked up in the tables
+  DoubleWord log;                                // what Op::summarise has found: the logarithm of the row's first sum,
+  Acc whole;                                     // and that of the whole
 
   // An option of the call, as an integer and as an Acc; and all from this one on.
   CSM_DEVICE i64 option(int k) const { return args->layout.option[k]; }
@@ -53,6 +55,8 @@ struct RowContext : Values<kRowInputs> {
 
 // Base of all operations. The members may be hidden by an operation's own:
 //   begin         is called when the row inputs have been read
+//   summarise     is called when the row's node is known, before scale() and finish(), and computes what both need; it
+//                 is told whether finish() will be called
 //   enter         is called when an element has been read, and may change it, if enters() says that it does
 //   kEntersPairs  says whether enter(Pair, place, context) returns two neighbours of the first input as they enter
 //   pick          sets the values in `picked` that this element supplies, if it supplies any
@@ -87,6 +91,7 @@ struct RowContext : Values<kRowInputs> {
 //   maximum_from  is the maximum that the sums are relative to, from the largest key; for operations without a low key
 struct OperationBase {
   CSM_DEVICE static void begin(RowContext&) {}
+  CSM_DEVICE static void summarise(const Node&, RowContext&, bool) {}
   CSM_DEVICE static void enter(Element&, Place, const RowContext&) {}
   CSM_DEVICE static bool enters(const RowContext&) { return true; }
   CSM_DEVICE static void pick(const Element&, Place, const RowContext&, Values<kPicked>&) {}

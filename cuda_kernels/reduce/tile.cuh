@@ -130,16 +130,18 @@ class RowTile {
     if constexpr (kHides && Op::kMapsHidden) {
       if (kept_ == 0 || !Op::maps_hidden(scale)) return write_results<false, false, true>(args, row, scale, some);
     }
-    if constexpr (Op::kHasUsual) {
-      // With an element that is given, a row cut short has the long map: its last tile, or its only one, which has it.
-      bool usual = Op::are_usual(start(), kChunk, scale) & (kPickRule != PickRule::given || whole_tile);
+    if constexpr (Op::kHasUsual && kGiven) {
+      if (reads_given_ || !Op::are_usual(start(), kChunk, scale)) {
+        // By a vote the given index stays in a register of each lane: otherwise a warp would wait for it at once.
+        if (kLanes == kWarp ? any_lane(Op::is_blank(scale)) : Op::is_blank(scale)) return write_blank(args, row);
+        if constexpr (kPatches) return write_patched(args, row, scale);
+      }
+    } else if constexpr (Op::kHasUsual) {
+      bool usual = Op::are_usual(start(), kChunk, scale);
 #pragma unroll
       for (int i = 0; i < kItems; ++i) usual = usual & Op::is_usual(item_[i], scale);
       if (!usual) {
         Op::complete(scale);
-        if constexpr (kGiven) {
-          if (reads_given_) return write_given(args, row, scale);
-        }
         return write_results<false>(args, row, scale, some);
       }
     }
@@ -154,6 +156,9 @@ class RowTile {
       write_results<kUsual>(args, row, scale, every);
     } else {
       write_results<kUsual>(args, row, scale, some);
+    }
+    if constexpr (kUsual && kGiven && !kPatches) {
+      if (!Op::are_usual(start(), kChunk, scale)) write_given(args, row, scale);
     }
   }
 
@@ -435,25 +440,31 @@ class RowTile {
     }
   }
 
-  // Writes the results of a tile that may have the given element, or whose row has none but 0. There is one array.
-  CSM_DEVICE void write_given(const Arguments& args, const Row& row, const typename Op::Scale& scale) {
-    const auto some = [&](int v) { return wanted(v); };
-    if (Op::is_blank(scale)) {
+  // Writes results that are 0.
+  CSM_DEVICE void write_blank(const Arguments& args, const Row& row) const {
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        const Values<kOutputs> none[kVec] = {};
-        store_outputs<false>(args, row, v, wanted(v), none);
-      }
-      return;
+    for (int v = 0; v < kVectors; ++v) {
+      const Values<kOutputs> none[kVec] = {};
+      store_outputs<false>(args, row, v, wanted(v), none);
     }
+  }
+  // Whether the given element has its result before it is stored: in shared memory it is stored a second time.
+  static constexpr bool kPatches = kGiven && !kStages;
+  CSM_DEVICE void write_patched(const Arguments& args, const Row& row, typename Op::Scale scale) {
+    Op::complete(scale);
     const int item = item_of(Op::given(scale));
     const Patch patch = Patch::at<Type<kFirstOutput>, kVec>(item, Op::given_result(scale));
-    write_results<true, true>(args, row, scale, some, 0, kItems, patch);
-    if constexpr (kStaged<kFirstOutput>) {
-      using T = Type<kFirstOutput>;
-      const int place = place_of_index<kFirstOutput>(row, Op::given(scale));
-      if (item >= 0) Shared<T>(place).store(0, narrow<T>(patch.item));  // last, in place of what it is otherwise
-    }
+    write_results<true, true>(args, row, scale, [&](int v) { return wanted(v); }, 0, kItems, patch);
+  }
+  // Writes the result of the given element, last, in place of what it is otherwise.
+  CSM_DEVICE void write_given(const Arguments& args, const Row& row, typename Op::Scale scale) {
+    static_assert(kStaged<kFirstOutput>, "it would be stored twice");
+    using T = Type<kFirstOutput>;
+    Op::complete(scale);
+    const i64 index = Op::given(scale);
+    const Acc given[1] = {Op::given_result(scale)};
+    if (item_of(index) < 0) return;
+    store<T>(place_of_index<kFirstOutput>(row, index), true, given);
   }
 
   template <bool kUsual, bool kPatched = false, bool kHidesResults = !Op::kMapsHidden, class Wanted>
@@ -600,6 +611,7 @@ class RowTile {
     typename Adder::Held held[kPartials][kLeaves];
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
+      if (is_blank(i)) continue;
       Values<kSums> term;
       const Element e = adder.terms(item_[i], place_of(i), context, term, picked);
       const int number = i / kLeaves, p = i % kLeaves;
@@ -613,6 +625,19 @@ class RowTile {
 #pragma unroll
       for (int i = 0; i < kLeaves; ++i) partial[k][i] = i < kItems ? adder.sum_of(k, partial[k][i]) : DoubleWord{};
     }
+  }
+
+  // Whether an item is known to be beyond the end of a row that is one tile, and has no term: it is 0, and adds
+  // nothing. It is asked of two items at a time, or of an access, which are not the first of their sums.
+  static constexpr int kAskedFrom = kSure > 0 ? kSure + 1 : kItems - (kVec > 2 ? kVec : 2);
+  CSM_DEVICE bool is_blank(int i) {
+    constexpr bool kAsks = kRowIsTile && kSums == 1 && Op::kBounded > 0 && !kHides;
+    constexpr int kStep = kVec > 2 ? kVec : 2;
+    const int first = i / kStep * kStep;
+    if (!kAsks || first < kLeaves || first < kAskedFrom || reached(first)) return false;
+    if constexpr (Op::kKeepsTerm) item_[i][0] = Acc(0);
+    if (Op::kPairs && Op::kKeepsTerm) item_[i + 1][0] = Acc(0);
+    return true;
   }
 
   // The same for two elements at a time.
@@ -637,6 +662,7 @@ class RowTile {
     } else {
 #pragma unroll
       for (int i = 0; i < kItems; i += 2) {
+        if (is_blank(i)) continue;
         Pair elements = pair_at(i);
         adder.add(sum[i % kLeaves / 2], adder.terms_of(elements, context), i / kLeaves);
         elements.get(item_[i][0], item_[i + 1][0]);

@@ -96,7 +96,13 @@ def _group(builder: PlanBuilder) -> Plan:
         items=items,
         uncached=builder.uncached,
     )
-    grid = min(ceil_div(rows, threads // lanes), MAX_GRID)
+    beside, operation = threads // lanes, builder.operation
+    # Rows of a thread, one after the other: their values are then computed together (kDefers).
+    defers = operation.outputs and operation.row_outputs and not builder.fast_exp
+    each = lanes if defers else 1
+    while each > 1 and rows < tuning.GROUP_BLOCKS * builder.device.sm_count * beside * each:
+        each //= 2
+    grid = min(ceil_div(rows, beside * each), MAX_GRID)
     return _group_plan(builder, Launch(kernel, grid, threads, 0), builder.row_vector)
 
 

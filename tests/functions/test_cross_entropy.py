@@ -59,6 +59,36 @@ def drawn(dtype: Any, soft: bool = False) -> tuple[np.ndarray, np.ndarray, np.nd
     return x, target, rng.uniform(0.2, 2, CLASSES).astype(dtype)
 
 
+# ---- many short rows ----
+
+
+@pytest.mark.parametrize(
+    ("dtype", "classes", "lanes", "each"), [("float64", 16, 2, 2), ("float32", 128, 4, 2)]
+)
+def test_many_rows_of_a_few_lanes(
+    device: Any, dtype: str, classes: int, lanes: int, each: int
+) -> None:
+    """A thread has several rows, one after the other, and the last block not all of them.
+
+    Their losses are computed together, by lanes that each keep a row: the bits are those of rows
+    that are alone.
+    """
+    with device.on("sm_75"):
+        rows = 37 + 4 * 40 * (128 // lanes) * each  # four blocks for each multiprocessor, and more
+        launch = planned("cross_entropy_grad", dtype, (rows, classes), -1, "sm_75").launches[0]
+        assert launch.grid == -(-rows // (launch.block // lanes * each))
+        rng = np.random.default_rng(0)
+        x = np.resize(rng.normal(0, 3, (1000, classes)), (rows, classes)).astype(dtype)
+        target = rng.integers(0, classes, rows)
+        target[::100] = -100
+        options = {"grad": True, "reduction": "none"}
+        loss, gradient = run(device, x, target, **options)
+        for some in (slice(0, 500), slice(rows - 600, rows)):
+            alone = run(device, x[some], target[some], **options)
+            np.testing.assert_array_equal(bits(loss[some]), bits(alone[0]))
+            np.testing.assert_array_equal(bits(gradient[some]), bits(alone[1]))
+
+
 # ---- options ----
 
 
