@@ -387,7 +387,6 @@ struct Factor {
 template <class T>
 CSM_DEVICE T scaled(T x, const Factor& factor) {
   if constexpr (kFastExp) return x * T(factor.times.hi);
-  else if constexpr (kRowIsTile) return scaled(x, factor.times);
   else return scaled(x * T(factor.power), factor.times);
 }
 
