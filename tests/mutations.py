@@ -985,8 +985,8 @@ MUTATIONS = (
         "gumbel: the digits of 1 − u lost where u is near 1",
         BOUND,
         "numeric/gumbel.cuh",
-        "u.exponent == Acc(0) ? -smaller : u.fraction - Acc(1)",
-        "u.fraction - Acc(1)",
+        "u.exponent == Acc(0) ? minus_smaller : Acc(-1) - u.fraction",
+        "Acc(-1) - u.fraction",
         (Probe("block", "gumbel_softmax", "float32", (3, 2000)),),
     ),
     Mutation(

@@ -36,16 +36,16 @@ CSM_DEVICE Pair log_of_parts(Pair k, Pair t) {
   return fused(k, Pair(kHigh), fused(k, Pair(kLow), log));
 }
 
-// A uniform number u: the smaller of u and 1 − u, and whether u is the larger.
+// A uniform number u: minus the smaller of u and 1 − u, and whether u is the smaller.
 struct Uniform {
-  Acc smaller;
-  bool above_half;
+  Acc minus_smaller;
+  bool below_half;
 
   // u = 2^exponent·(1 + fraction), for its logarithm.
   CSM_DEVICE Parts parts() const {
-    const Parts u = split_at_root_half(above_half ? Acc(1) - smaller : smaller);
-    // For u ≥ √½, `smaller` is 1 − u with digits that u has not.
-    return {u.exponent, u.exponent == Acc(0) ? -smaller : u.fraction - Acc(1)};
+    const Parts u = split_at_root_half<true>(below_half ? minus_smaller : Acc(-1) - minus_smaller);
+    // For u ≥ √½, `minus_smaller` is u − 1 with digits that u has not.
+    return {u.exponent, u.exponent == Acc(0) ? minus_smaller : Acc(-1) - u.fraction};
   }
 };
 
@@ -59,13 +59,15 @@ CSM_DEVICE u32 random_word(const i64* keys, i64 row, i64 start, int step) {
 CSM_DEVICE Uniform uniform(const i64* keys, i64 row, i64 start, int step) {
   if constexpr (kSingle) {
     const int bits = static_cast<int>(random_word(keys, row, start, step));
-    return {fused(static_cast<float>(bits ^ bits >> 31), 0x1p-32f, 0x1p-33f), bits < 0};
+    const bool below_half = bits > -1;
+    const int flipped = computed_once(~bits);  // else the compiler takes bits ^ bits >> 31, an instruction more
+    return {fused(static_cast<float>(below_half ? bits : flipped), -0x1p-32f, -0x1p-33f), below_half};
   } else {  // two words an element, the lower half first
     const RowWords words(keys, row, 2 * start, 2 * step);
     const u64 bits = (u64(words[words.index + 1]) << 32 | words[words.index]) >> 11;
-    const bool above_half = bits >> 52;
-    const u64 rest = above_half ? bits ^ 0x1fffffffffffffull : bits;
-    return {(static_cast<double>(rest) + 0.5) * 0x1p-53, above_half};
+    const bool below_half = bits >> 52 == 0;
+    const u64 rest = below_half ? bits : bits ^ 0x1fffffffffffffull;
+    return {(static_cast<double>(rest) + 0.5) * -0x1p-53, below_half};
   }
 }
 
@@ -74,8 +76,8 @@ CSM_DEVICE Pair minus_gumbel(Uniform low, Uniform high) {
   const Parts a = low.parts(), b = high.parts();
   Acc first, second;  // ln u
   log_of_parts({a.exponent, b.exponent}, {a.fraction, b.fraction}).get(first, second);
-  const Parts c = split_at_root_half(-first), d = split_at_root_half(-second);
-  return log_of_parts({c.exponent, d.exponent}, Pair(c.fraction, d.fraction) - Pair(Acc(1)));
+  const Parts c = split_at_root_half<true>(first), d = split_at_root_half<true>(second);
+  return log_of_parts({c.exponent, d.exponent}, Pair(Acc(-1)) - Pair(c.fraction, d.fraction));
 }
 
 // The noise of element start + step of a row.

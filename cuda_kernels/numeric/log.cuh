@@ -11,22 +11,24 @@
 
 namespace csm {
 
-// a = 2^k · fraction, the fraction in [√½, √2), for normal positive a. k = exponent · kExponentUnit: in float the
-// exponent is as it lies in the bits, which saves shifts.
+// a = 2^k · fraction, the fraction in [√½, √2), for normal positive a; if kNegative, for negative ones, with −fraction
+// there. k = exponent · kExponentUnit: in float the exponent is as it lies in the bits, which saves shifts.
 struct Parts {
   Acc exponent, fraction;
 };
 constexpr Acc kExponentUnit = kSingle ? Acc(0x1p-23) : Acc(1);
+template <bool kNegative = false>
 CSM_DEVICE Parts split_at_root_half(float a) {
-  const int bits = static_cast<int>(float_to_bits(a));
-  const int exponent = (bits - 0x3f3504f3) & ~0x7fffff;
-  return {static_cast<Acc>(exponent), static_cast<Acc>(bits_to_float(static_cast<unsigned>(bits - exponent)))};
+  constexpr unsigned kRootHalf = kNegative ? 0xbf3504f3u : 0x3f3504f3u;
+  const unsigned bits = float_to_bits(a), exponent = (bits - kRootHalf) & 0xff800000u;
+  return {static_cast<Acc>(static_cast<int>(exponent)), static_cast<Acc>(bits_to_float(bits - exponent))};
 }
+template <bool kNegative = false>
 CSM_DEVICE Parts split_at_root_half(double a) {
-  const i64 bits = static_cast<i64>(double_to_bits(a));
-  const i64 k = (bits - 0x3fe6a09e667f3bcdll) >> 52;
-  const i64 one = i64(1) << 52;
-  return {static_cast<Acc>(k), static_cast<Acc>(bits_to_double(static_cast<unsigned long long>(bits - k * one)))};
+  constexpr u64 kRootHalf = kNegative ? 0xbfe6a09e667f3bcdull : 0x3fe6a09e667f3bcdull;
+  const u64 bits = double_to_bits(a);
+  const i64 k = static_cast<i64>(bits - kRootHalf) >> 52;
+  return {static_cast<Acc>(k), static_cast<Acc>(bits_to_double(bits - (static_cast<u64>(k) << 52)))};
 }
 
 // 2 artanh z = 2z + z³ · artanh_series(z²).
