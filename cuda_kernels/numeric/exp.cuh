@@ -364,6 +364,7 @@ CSM_DEVICE Acc largest_exponential(DoubleWord m) {
 // What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together. Of one word it
 // begins with what the exponential has, which the compiler computes once.
 CSM_DEVICE Acc lost_of_largest(DoubleWord m, Acc largest) {
+  if constexpr (kFastExp) return Acc(0);
   const Reference to = reference_of(m);
   if constexpr (!kDoubleWordMaximum) {
     const Reduced of = reduced(m.hi - to.shift.hi, to.round);

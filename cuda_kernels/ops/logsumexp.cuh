@@ -49,7 +49,8 @@ struct Op : Weighted<WritesRows> {
       log = logarithm(sign < Acc(0) ? negative(sum) : sum);
     } else {
       log = log_of_row(row);
-      if (log.hi == negative_infinity() || log.hi != log.hi) sign = row.s[0].hi;
+      if (log.hi == negative_infinity()) sign = Acc(0);
+      if (log.hi != log.hi) sign = log.hi;
     }
     log.lo += row.m.lo;
     value[0] = plus(row.m.hi, log);
