@@ -35,7 +35,7 @@ def test_a_case_is_predicted() -> None:
 
 def test_rows_that_are_read_twice_have_a_limit_that_their_traffic_sets() -> None:
     need_tools()
-    case = predicted.Case("softmax", "float32", 1 << 17, "A100")
+    case = predicted.Case("softmax", "float64", 1 << 17, "A100")
     found = predicted.predict([case])[case]
     assert found.fraction <= found.traffic_limit < 0.8
 

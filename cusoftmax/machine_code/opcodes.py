@@ -60,6 +60,7 @@ _KIND_OF_STEM = _by_stem(
         ("conversion", ""): "UI2F UF2F UF2I UI2FP UPRMT",
         ("float", "fma"): "FADD FMUL FFMA FADD2 FMUL2 FFMA2 FSWZADD",
         ("float", "alu"): "FMNMX FMNMX3 FSEL FSETP FSET FCHK",
+        ("float", ""): "UFADD UFMUL UFFMA UFSEL UFSETP UFSET UFMNMX",
         ("float", "half"): "HADD2 HMUL2 HFMA2 HMNMX2 HSETP2 HSET2",
         ("double", "double"): "DADD DMUL DFMA DSETP DMNMX",
         ("special function", "xu"): "MUFU",

@@ -99,14 +99,16 @@ RESIDENT = (  # operation, plan, architecture, elements a row, whether they are 
     ("softmax", "block x8", "sm_90", 120000, False),
     ("softmax", "block x16", "sm_90", 240000, False),
     ("softmax", "block x16 parked", "sm_90", 400000, False),
-    ("softmax", "stream", "sm_75", 50001, True),
+    ("softmax", "stream parked", "sm_75", 50001, False),
+    ("softmax", "stream", "sm_75", 500001, True),
     ("softmax_vjp", "block", "sm_90", 4096, False),
     ("softmax_vjp", "block x2", "sm_90", 9000, False),
     ("softmax_vjp", "block x4", "sm_90", 25001, True),
     ("softmax_vjp", "block x8", "sm_90", 50000, False),
     ("softmax_vjp", "block x16", "sm_90", 120000, False),
     ("softmax_vjp", "block x16 parked", "sm_90", 200000, False),
-    ("softmax_vjp", "stream", "sm_75", 50001, True),
+    ("softmax_vjp", "stream parked", "sm_75", 50001, False),
+    ("softmax_vjp", "stream", "sm_75", 500001, True),
 )
 
 

@@ -185,11 +185,12 @@ def test_of_two_ways_the_longer_one_counts() -> None:
         ),
         # 59 chunks for 20 warps: 39 are parked, over 20 warps, of 8 accesses each.
         ("softmax", "float32", (100, 60000), -1, 80, "STG", 8 * (1 + 39 / 20)),
-        ("softmax", "float32", (4096, 60000), -1, 80, "STG", 8 * 2),  # 2 rounds of 32 warps
+        ("softmax", "float32", (4096, 60000), -1, 80, "STG", 8 * 3),  # 3 rounds of 28 warps
         ("softmax", "float16", (512, 1 << 20), -1, 80, "STG", 4 * 64),  # 64 rounds of 16 warps
         ("softmax", "float16", (512, 1 << 20), -1, 80, "LDG", 2 * 4 * 64),
-        # Staged: 32 results, an element at the row's end, three words of a node twice, and padding.
-        ("softmax", "float32", (4096, 8191), -1, 90, "STS", 32 + 1 + 2 * 3 + 1 / 256),
+        # Staged, two chunks a warp: 64 results, an element at the row's end, two nodes in two
+        # accesses each and the three words of a merged one, and padding.
+        ("softmax", "float32", (4096, 8191), -1, 90, "STS", 64 + 1 + 2 * 2 + 3 + 2 / 256),
         # Staged columns: 6600 bytes by 64 threads, and elements at the ends; or 10 lines of 704.
         ("softmax", "float16", (4000, 100, 33), 1, 90, "LDGSTS", 7),
         ("softmax", "float16", (4000, 100, 33), 1, 90, "STG", 7 + 1),

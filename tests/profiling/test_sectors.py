@@ -44,7 +44,9 @@ def test_aligned_rows_touch_no_sector_twice(
 
 def test_rows_read_twice_touch_their_sectors_twice() -> None:
     stream = plan_of("softmax", "float16", (512, 1 << 17), -1, 80)
-    assert stream.pattern == "stream" and over_least(stream) == pytest.approx(1.5, abs=1e-3)
+    kept = stream.launches[0].block // 32 + stream.passes  # of 128 chunks
+    assert stream.pattern == "stream"
+    assert over_least(stream) == pytest.approx(1.5 - kept / 128 / 2, abs=1e-3)
 
 
 @pytest.mark.parametrize("op", ["softmax", "cross_entropy_grad", "topk_softmax"])
