@@ -307,8 +307,8 @@ BREAKS = {
     ),
     "reciprocal: toward zero": Break(
         UNKNOWN,
-        ptx("group", "gumbel_softmax", "float32", (5, 600)),
-        ("__frcp_rn(a)", "__frcp_rz(a)"),
+        ptx("group", "gumbel_softmax", "float64", (5, 200)),
+        ("__drcp_rn(a)", "__drcp_rz(a)"),
     ),
     "bits_to_float: of the other sign": Break(
         BOUND, GROUP, ("__uint_as_float(bits); }", "-__uint_as_float(bits); }")
