@@ -25,6 +25,7 @@ from cusoftmax.planning.plan import MAX_DIMS, MAX_GRID, WARP, Kernel, Launch, Pl
 from cusoftmax.planning.problem import Problem
 from cusoftmax.planning.staging import (
     SECTOR_BYTES,
+    StagedLanes,
     column_span_bytes,
     in_place,
     lanes_of_staged,
@@ -135,7 +136,7 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
         first_items=first,
         staged=staged,
         rows_each=most,
-        threads=_staged_group_warps(builder) * WARP,
+        threads=_staged_group_warps(builder, held) * WARP,
     )
     grid = min(ceil_div(rows, beside * each), MAX_GRID)
     apart = apart and (most > 1 or first > 0)
@@ -185,10 +186,18 @@ def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int =
     )
 
 
-def _staged_group_warps(builder: PlanBuilder) -> int:
-    most = staged_warps(builder)
-    if builder.acc == "float64" and (builder.operation.picked or builder.bulk):
-        return min(most, tuning.STAGED_GROUP_WARPS_DOUBLE)
+def _staged_group_warps(builder: PlanBuilder, held: StagedLanes) -> int:
+    operation, most = builder.operation, staged_warps(builder)
+    if builder.acc == "float64":
+        long = tuning.GROUP_ALONE_BULK if builder.bulk else tuning.GROUP_ALONE_LONG
+        if held.lanes == 1 and held.items > long:
+            return min(most, tuning.STAGED_GROUP_WARPS_ALONE)
+        if operation.picked or operation.exact_sums or builder.bulk:
+            return min(most, tuning.STAGED_GROUP_WARPS_DOUBLE)
+    elif builder.bulk and "seed" in operation.options and not builder.fast_exp:
+        if held.lanes <= 2 and held.items > tuning.GROUP_ALONE_LONG:
+            return min(most, tuning.STAGED_GROUP_WARPS_ALONE)
+        return min(most, tuning.STAGED_GROUP_WARPS_NOISE)
     return most if builder.values == 1 or builder.bulk else min(most, tuning.STAGED_GROUP_WARPS_TWO)
 
 
@@ -601,11 +610,16 @@ def _split(builder: PlanBuilder, resident_blocks: int, staged: int) -> Plan:
     places = (2 * warps + 1, WARP + 1)  # of nodes in shared memory
     uneven = builder.operation.features and len(builder.problem.batch_shape) > 1
     cap = tuning.SPLIT_CAP_WARPS_UNEVEN if uneven else tuning.CAP_WARPS
-    threads = min(builder.max_warps, cap) * WARP
+    noise = builder.acc == "float64" and "seed" in builder.operation.options
+    caps = (cap, tuning.SPLIT_CAP_WARPS_NOISE if noise else cap)
     launches = tuple(
         Launch(
             builder.chunk_kernel(
-                "split", vector=vector, threads=threads, staged=staged, stage=stage
+                "split",
+                vector=vector,
+                threads=min(builder.max_warps, caps[stage]) * WARP,
+                staged=staged,
+                stage=stage,
             ),
             min(grid, MAX_GRID),
             warps * WARP,

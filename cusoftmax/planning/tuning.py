@@ -91,6 +91,7 @@ SPLIT_WARPS_FLOAT = Tuned(4, None, "where arithmetic takes longest: blocks diffe
 SPLIT_CAP_WARPS_UNEVEN = Tuned(
     12, None, "scaled, masked rows unevenly apart spill at 128 registers"
 )
+SPLIT_CAP_WARPS_NOISE = Tuned(12, None, "float64 noise spills at 128 registers")
 SPLIT_FEW = Tuned(256, None, "pieces of such blocks at most: the 4 warps of each fold all nodes")
 COLUMN_WORDS = Tuned(16, None, "32-bit words down a row and thread, for each of its columns")
 COLUMN_VECTOR = Tuned(4, None, "columns a thread: half of the instructions of addresses of two")
@@ -136,6 +137,10 @@ STAGED_WARPS_DOUBLE = Tuned(8, None, "float64 and a mask, or sm_75, spill at 168
 # Of the group pattern.
 STAGED_GROUP_WARPS_DOUBLE = Tuned(12, None, "float64 copied in bulk, or a loss, spills at 128")
 STAGED_GROUP_WARPS_TWO = Tuned(20, None, "16-bit of two inputs before sm_90 spills at 80 registers")
+STAGED_GROUP_WARPS_ALONE = Tuned(8, None, "long rows of a lane alone spill at 168 registers")
+STAGED_GROUP_WARPS_NOISE = Tuned(12, None, "float32 noise on sm_100 spills at 128 registers")
+GROUP_ALONE_LONG = Tuned(24, None, "float64, and float32 noise, of such a row that 168 hold")
+GROUP_ALONE_BULK = Tuned(32, None, "the same of float64 that is copied in bulk")
 STAGED_PARK_WARPS = Tuned(12, None, "the same with parked chunks, at 128 registers")
 STAGED_PARK_WARPS_DOUBLE = Tuned(8, None, "float64 with parked chunks spills at 168 registers")
 STAGED_BYTES = Tuned(1 << 18, None, "of an array: less passes in the time of a few barriers")
