@@ -319,7 +319,7 @@ def test_registers_that_are_guarded_alike_have_values() -> None:
 
 
 def test_bytes_of_a_load_that_are_not_used_need_no_value() -> None:
-    """The compiler says so, where it joins loads with a gap behind them."""
+    """The compiler says so, where it joins loads with gaps between or behind them."""
     load = "ld.shared.v4.u32 {%r1, %r2, %r3, %r4}, [sh];"
     written = "mov.u32 %r1, 1; st.shared.u32 [sh], %r1;"
     run(f'{written} .pragma "used_bytes_mask 15"; {load} ret;', **ONE_THREAD)
@@ -329,9 +329,15 @@ def test_bytes_of_a_load_that_are_not_used_need_no_value() -> None:
     wide = "ld.shared.v2.b64 {%rd1, %rd2}, [sh];"
     more = "st.shared.u32 [sh+4], %r1; st.shared.u32 [sh+8], %r1;"
     run(f'{written} {more} .pragma "used_bytes_mask 0xfff"; {wide} ret;', **ONE_THREAD)
+    gaps = '.pragma "used_bytes_mask 0xf0f";'
+    run(f"{written} st.shared.u32 [sh+8], %r1; {gaps} {load} ret;", **ONE_THREAD)
+    with pytest.raises(emulator.KernelError, match="nobody wrote, at byte 8"):
+        run(f"{written} {gaps} {load} ret;", **ONE_THREAD)
     at_8 = load.replace("[sh]", "[sh+8]")
     with pytest.raises(emulator.KernelError, match="misaligned shared read of 12 bytes at byte 8"):
         run(f'.pragma "used_bytes_mask 4095"; {at_8} ret;', **ONE_THREAD)
+    with pytest.raises(emulator.KernelError, match="misaligned read of shared memory"):
+        run(f"{gaps} {at_8} ret;", **ONE_THREAD)
 
 
 def test_parts_of_a_word_that_are_not_read_need_no_value() -> None:

@@ -37,7 +37,7 @@ _RECORD = np.dtype(
     ]
 )
 _GUARDED, _NEGATED, _TRACKED, _SIGN_EXTENDS = 1, 2, 4, 8
-_UNUSED = 4  # the first bit of the number of unused words
+_UNUSED = 4  # the first of the bits of unused words
 _MOST_SLOTS, _MOST_TRACKED = 4096, 256
 
 # In the order of interpreter.cpp's Special.
@@ -361,9 +361,10 @@ def _access(instruction: Instruction) -> _Step | None:
         raise PtxError(f"{instruction.name} of {len(registers)} registers")
     kind, size = match["type"][0], int(match["type"][1:]) // 8
     load = verb == "load"
-    unused = 0  # words at the end, which may be memory that nobody wrote
+    unused = 0  # a bit for each word that may be memory that nobody wrote
     if instruction.used and place == "shared":
-        unused = (len(registers) * size - instruction.used.bit_length()) // 4
+        words = range(len(registers) * size // 4)
+        unused = sum(1 << word for word in words if not instruction.used >> 4 * word & 15)
     return _Step(
         instruction,
         code,

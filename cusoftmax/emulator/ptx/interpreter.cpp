@@ -47,7 +47,7 @@ enum Flag : u8 {
   tracked = 4,      // some operand may be used before it has a value
   sign_extends = 8  // a load of a signed integer
 };
-constexpr int kUnused = 4;  // the bits of `flags` from here on: words of a load that are not used, the last ones
+constexpr int kUnused = 4;  // the bits of `flags` from here on: one for each word of a load that is not used
 
 struct Program {
   const Instruction* code;
@@ -167,8 +167,23 @@ struct Thread {
     return host;
   }
   void* shared(const Instruction* at, u64 address, int count, Touch touch, int rank) {
-    const int bytes = count * at->bytes - 4 * (at->flags >> kUnused);
-    return machine->shared_access(static_cast<i64>(address), bytes, touch, rank, line(at), program.name);
+    const int unused = at->flags >> kUnused, all = count * at->bytes;
+    const auto checked = [&](int from, int bytes) {
+      const s64 start = static_cast<s64>(address) + from;
+      return static_cast<char*>(machine->shared_access(start, bytes, touch, rank, line(at), program.name)) - from;
+    };
+    if (!unused) return checked(0, all);
+    // What is used, part by part: a trace counts as many accesses.
+    const int used = ((1 << all / 4) - 1) & ~unused;
+    if (used & (used + 1) && address % static_cast<u64>(all)) fail(at, "misaligned read of shared memory");
+    void* found = nullptr;
+    for (int word = 0; word < all / 4;) {
+      int end = word;
+      while (end < all / 4 && !(unused >> end & 1)) ++end;
+      if (end > word) found = checked(4 * word, 4 * (end - word));
+      word = end + 1;
+    }
+    return found;
   }
   void* generic(const Instruction* at, u64 address, int count, Touch touch) {
     if (address < kSharedWindow) return global(at, address, count, touch);
