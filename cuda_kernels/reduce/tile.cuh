@@ -132,8 +132,7 @@ class RowTile {
     }
     if constexpr (Op::kHasUsual && kGiven) {
       if (reads_given_ || !Op::are_usual(start(), kChunk, scale)) {
-        // By a vote the given index stays in a register of each lane: otherwise a warp would wait for it at once.
-        if (kLanes == kWarp ? any_lane(Op::is_blank(scale)) : Op::is_blank(scale)) return write_blank(args, row);
+        if (Op::is_blank(scale)) return write_blank(args, row);
         if constexpr (kPatches) return write_patched(args, row, scale);
       }
     } else if constexpr (Op::kHasUsual) {
