@@ -120,15 +120,14 @@ def lone_warp_cycles(found: Walk, memory: int) -> float:
         if not weight:
             continue
         written, read = registers_of(instruction)
-        # Nor is a register written before a load that writes it: both ways of a branch may be here.
-        start = max([now, *(ready.get(name, 0.0) for name in (*read, *written))])
+        start = max([now, *(ready.get(name, 0.0) for name in read)])
         if instruction.stem in ("DEPBAR", "BAR"):  # the thread that waits for a bulk copy is there
             start = max(start, copied)
         takes = memory if instruction.stem == "LDG" else latency(instruction)
         if instruction.stem == "LDGSTS" or instruction.opcode.startswith(_BULK_READ):
             copied = start + memory
-        for name in written:
-            ready[name] = start + takes
+        for name in written:  # both ways of a branch may be here, of which one loads it
+            ready[name] = max(ready.get(name, 0.0), start + takes)
         total += (start + 1 - now) * weight
         now = start + 1
     return total
