@@ -198,6 +198,8 @@ def _staged_group_warps(builder: PlanBuilder, held: StagedLanes) -> int:
         if held.lanes <= 2 and held.items > tuning.GROUP_ALONE_LONG:
             return min(most, tuning.STAGED_GROUP_WARPS_ALONE)
         return min(most, tuning.STAGED_GROUP_WARPS_NOISE)
+    elif builder.fast_exp and operation.picked and not operation.features:
+        return min(builder.max_warps, tuning.STAGED_GROUP_WARPS_LOSS)
     return most if builder.values == 1 or builder.bulk else min(most, tuning.STAGED_GROUP_WARPS_TWO)
 
 

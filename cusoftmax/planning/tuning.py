@@ -138,6 +138,7 @@ STAGED_WARPS_DOUBLE = Tuned(8, None, "float64 and a mask, or sm_75, spill at 168
 STAGED_GROUP_WARPS_DOUBLE = Tuned(12, None, "float64 copied in bulk, or a loss, spills at 128")
 STAGED_GROUP_WARPS_TWO = Tuned(20, None, "16-bit of two inputs before sm_90 spills at 80 registers")
 STAGED_GROUP_WARPS_ALONE = Tuned(8, None, "long rows of a lane alone spill at 168 registers")
+STAGED_GROUP_WARPS_LOSS = Tuned(24, None, "16-bit losses keep 80 registers: six blocks, not four")
 STAGED_GROUP_WARPS_NOISE = Tuned(12, None, "float32 noise on sm_100 spills at 128 registers")
 GROUP_ALONE_LONG = Tuned(24, None, "float64, and float32 noise, of such a row that 168 hold")
 GROUP_ALONE_BULK = Tuned(32, None, "the same of float64 that is copied in bulk")
