@@ -219,7 +219,8 @@ def _long(builder: PlanBuilder) -> Plan:
     blocks = rows * (resident.cluster if resident else 1)
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if resident and lone and resident.cluster > PORTABLE_CLUSTER:
-        few = blocks <= 2 * device.sm_count  # they would not fill the GPU twice
+        # They would not fill the GPU twice. Rows of up to 131072 elements are read once.
+        few = few or (builder.problem.n > 1 << 17 and blocks <= 2 * device.sm_count)
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
         return _split(builder, blocks, staged)
     percent = tuning.STREAM_KEPT_PERCENT if resident else tuning.STREAM_PERCENT
