@@ -343,8 +343,7 @@ def _pairs(
                 apart = np.abs(part - block) @ _WEIGHTS
                 has = predicated[number]
                 apart += 0.4 * np.abs(has - np.clip(has, held, held + first))
-                # Of several that are alike, those come first that are entered equally often.
-                gain = size + block @ _WEIGHTS - 4 * apart - 0.04 * (size - same)
+                gain = size + block @ _WEIGHTS - 4 * apart
                 likely = np.flatnonzero(gain + 2 * apart > 0)
                 pairs.extend((float(gain[i]), number, (*chosen[i : i + joined],)) for i in likely)
     return pairs

@@ -311,8 +311,7 @@ _STEMS = {
         ("cross_entropy_grad", "float16", (4096, 50257), 90),
         ("cross_entropy_grad", "float32", (8192, 8192), 80),
         ("cross_entropy_grad", "float64", (8192, 128), 80),  # divisions; two parts are about alike
-        ("cross_entropy_grad", "float64", (2048, 50257), 100),  # a fold that is seldom needed
-        ("cross_entropy_grad", "float64", (8192, 4096), 90),  # two ways to have what a block has
+        ("cross_entropy_grad", "float64", (2048, 50257), 100),
         ("softmax_hvp", "float32", (8192, 32000), 90),  # far rows have the code of others twice
         ("softmax", "float16", (1, 1_000_000), 90),  # of two launches the first: loops in loops
     ],
