@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,12 +45,8 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
 _BULK = {stem for kind in ("bulk copy", "bulk barrier") for stem in _KINDS[kind][1]}
 _BARRIER = [*_KINDS].index("barrier")
 _WEIGHTS = np.array([weight for _, _, weight in _KINDS.values()])
-_Pair = tuple[float, int, tuple[int, ...]]  # how much in common; our block; those of PTX
-_Chain = tuple[int, int, Any]  # our block; the first of those of PTX; what was before
 _ARITHMETIC = {"add", "sub", "mul", "fma"}
-_OF_RECIPROCAL = 5  # DFMA that follow MUFU.RCP64H
 _TYPES = {"f32": "single", "f32x2": "pair", "f64": "double"}
-_MOVED = 0.03  # of what the codes have, which differs more if the order is kept: parts were moved
 _MOST_JOINED = 64  # blocks of PTX in one of machine code
 MOST_APART = 0.15  # of what the codes have, if they are the same kernel's
 
@@ -119,66 +113,38 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
     codes = [graph.blocks[number] for number in numbers]
     ours = _rows(map(_of_code, codes))
     predicated = _rows(_of_code([x for x in code if x.predicated]) for code in codes) @ _WEIGHTS
-    for part, whole in _parts(graph, numbers):
-        for rows in (ours, predicated):
-            rows[whole] += rows[part]
-            rows[part] = 0
     # A number for each group of blocks that are entered equally often, and for each other block.
     group = {block: -block for block in numbers}
     group |= {block: number for number, same in enumerate(graph.alike, 1) for block in same}
-    pairs = _pairs(ours, predicated, theirs, jumped, [times[k] for k in places])
-    chosen = partial(
-        _chosen,
-        ours=ours,
-        predicated=predicated,
-        times=[times[k] for k in places],
-        warps=lines[0].warps,
-        groups=[group[block] for block in numbers],
-        as_often=[{group[other] for other in graph.as_often[block]} for block in numbers],
+    found = _matched(
+        ours,
+        predicated,
+        theirs,
+        jumped,
+        [times[k] for k in places],
+        lines[0].warps,
+        [group[block] for block in numbers],
+        [{group[other] for other in graph.as_often[block]} for block in numbers],
     )
-
-    def apart(found: Mapping[int, tuple[int, ...]]) -> float:
-        # The compiler moves code between blocks that are entered equally often, and what is never
-        # entered counts nothing, however much of it was dropped.
-        groups: defaultdict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        left = {k for k, place in enumerate(places) if times[place]}
-        for i, number in enumerate(numbers):
-            groups[group[number]][0].append(i)
-            groups[group[number]][1].extend(found.get(i, ()))
-            left.difference_update(found.get(i, ()))
-        both, whole = 0.0, float(theirs[[*left]].sum(axis=0) @ _WEIGHTS)
-        for mine, blocks in groups.values():
-            if not blocks or any(times[places[k]] for k in blocks):
-                own, other = ours[mine].sum(axis=0), theirs[blocks].sum(axis=0)
-                both += float(np.minimum(own, other) @ _WEIGHTS)
-                whole += float((own + other) @ _WEIGHTS)
-        return 1 - 2 * both / max(whole, 1.0)
-
-    found = chosen(_nearest(pairs, theirs, _in_order(pairs, len(ours), theirs), 2))
-    # Where the compiler moved parts, their order says less than what they have.
-    moved = chosen(_nearest(pairs, theirs, _places(ours), 0.5))
-    if apart(moved) + _MOVED < apart(found):
-        found = moved
+    # The compiler moves code between blocks that are entered equally often, and what is never
+    # entered counts nothing, however much of it was dropped.
+    groups: defaultdict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    left = {k for k, place in enumerate(places) if times[place]}
+    for i, number in enumerate(numbers):
+        groups[group[number]][0].append(i)
+        groups[group[number]][1].extend(found.get(i, ()))
+        left.difference_update(found.get(i, ()))
+    both, whole = 0.0, float(theirs[[*left]].sum(axis=0) @ _WEIGHTS)
+    for mine, blocks in groups.values():
+        if not blocks or any(times[places[k]] for k in blocks):
+            own, other = ours[mine].sum(axis=0), theirs[blocks].sum(axis=0)
+            both += float(np.minimum(own, other) @ _WEIGHTS)
+            whole += float((own + other) @ _WEIGHTS)
     return Matching(
         {numbers[i]: max(times[places[k]] for k in blocks) for i, blocks in found.items()},
         {numbers[i]: n for i, n in _most(found, len(numbers), times, places).items()},
-        apart(found),
+        1 - 2 * both / max(whole, 1.0),
     )
-
-
-def _parts(graph: BlockGraph, numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the places of blocks that are one block of PTX with those before them, and of these.
-
-    A division calls a subroutine for numbers that are far from one, and goes on behind the call.
-    """
-    place = {number: i for i, number in enumerate(numbers)}
-    whole: dict[int, int] = {}
-    for before, call, part in zip(numbers, numbers[1:], numbers[2:], strict=False):
-        ways = graph.after[before], graph.after[call]
-        calls = any(x.stem == "CALL" for x in graph.blocks[call])
-        if calls and ways == ((call, part), (part,)) and not any(_of_code(graph.blocks[call])):
-            whole[part] = whole.get(before, before)
-    return [(place[part], place[first]) for part, first in whole.items()]
 
 
 def _rows(counts: Iterable[Sequence[float]]) -> _Array:
@@ -190,56 +156,6 @@ def _places(rows: _Array) -> _Array:
     sizes = rows @ _WEIGHTS
     found: _Array = (np.cumsum(sizes) - sizes) / max(float(sizes.sum()), 1.0)
     return found
-
-
-def _in_order(pairs: Iterable[_Pair], blocks: int, theirs: _Array) -> _Array:
-    """Return where in PTX each of our blocks is, if the order of both codes is the same.
-
-    Such pairs say so, in that order, as have most in common together.
-    """
-    of_block: defaultdict[int, list[_Pair]] = defaultdict(list)
-    for pair in pairs:
-        of_block[pair[1]].append(pair)
-    if not len(theirs):
-        return np.zeros(blocks)
-    # By how many blocks of PTX are before: how much the best pairs have, and the last of them.
-    best = [0.0] * (len(theirs) + 1)
-    last: list[_Chain | None] = [None] * len(best)
-    for number in sorted(of_block):
-        new, ends = best.copy(), last.copy()
-        for gain, _, of_ptx in of_block[number]:
-            first, end = of_ptx[0], of_ptx[-1] + 1
-            if best[first] + gain > new[end]:
-                new[end], ends[end] = best[first] + gain, (number, first, last[first])
-        for end in range(1, len(best)):
-            if new[end - 1] > new[end]:
-                new[end], ends[end] = new[end - 1], ends[end - 1]
-        best, last = new, ends
-    firsts = {0: 0}
-    at = last[-1]
-    while at:
-        number, first, at = at
-        firsts[number] = first
-    known = sorted(firsts)
-    found: _Array = np.interp(
-        range(blocks), known, _places(theirs)[[firsts[number] for number in known]]
-    )
-    return found
-
-
-def _nearest(
-    pairs: Iterable[_Pair], theirs: _Array, expected: _Array, weight: float
-) -> list[_Pair]:
-    """Return pairs, the best first, if our blocks are expected at some places in PTX.
-
-    As much counts against a pair as it has, by `weight`, if the whole code lies between.
-    """
-    sizes, places = theirs @ _WEIGHTS, _places(theirs)
-    found = []
-    for gain, number, blocks in pairs:
-        away = abs(float(places[blocks[0]] - expected[number]))
-        found.append((gain - weight * away * float(sizes[[*blocks]].sum()), number, blocks))
-    return sorted(found, key=lambda pair: (-pair[0], len(pair[2])))
 
 
 def _of_ptx(
@@ -258,7 +174,6 @@ def _of_ptx(
             jumped.append(last.startswith("bra"))
         elif kind := _kind_of_ptx(line.name):
             found[-1][0][kind] += 1
-            found[-1][0]["double"] += _OF_RECIPROCAL * line.name.startswith("rcp.rn.f64")
         last = line.name
     places = [i for i, (block, _) in enumerate(found) if block]
     rows = [[found[i][0][kind] for kind in _KINDS] for i in places]
@@ -294,17 +209,22 @@ def _of_code(block: Sequence[Instruction]) -> list[float]:
     return [float(sum(stems[stem] for stem in opcodes)) for _, opcodes, _ in _KINDS.values()]
 
 
-def _pairs(
+def _matched(
     ours: _Array,
     predicated: _Array,
     theirs: _Array,
     jumped: npt.NDArray[np.bool_],
     times: Sequence[int],
-) -> list[_Pair]:
-    """Return what each of our blocks has in common with neighbouring ones of PTX.
+    warps: int,
+    groups: Sequence[int],
+    as_often: Sequence[Collection[int]],
+) -> dict[int, tuple[int, ...]]:
+    """Return which neighbouring ones of their blocks belong to each of ours, if any do.
 
-    Of several blocks of PTX that one has become, those that a branch may jump over, and those that
-    are entered less often, have predicates there.
+    Those that have most in common, and least apart, come first. Of several blocks of PTX that one
+    has become, those that a branch may jump over, and those that are entered less often, have
+    predicates there. Of several pairs that are alike, the one that is at about the same place in
+    both codes comes first. No block is entered more often than one that is always entered too.
 
     Parameters
     ----------
@@ -316,12 +236,19 @@ def _pairs(
         Whether a branch is right before each of their blocks.
     times : sequence of int
         How often warps entered their blocks.
+    warps : int
+        How often they entered the first of ours.
+    groups : sequence of int
+        The group of each of our blocks; those of a group are entered equally often.
+    as_often : sequence of collections of int
+        The groups that are entered at least as often as each of our blocks.
     """
-    pairs: list[_Pair] = []
+    places, passed = _places(theirs), _places(ours)
+    pairs: list[tuple[float, int, tuple[int, ...]]] = []
     # Neighbours, and neighbours but for blocks that no warp entered.
     for chosen in (range(len(theirs)), [i for i, n in enumerate(times) if n]):
         some = theirs[chosen]
-        sizes = some @ _WEIGHTS
+        sizes, place = some @ _WEIGHTS, places[chosen]
         total = np.vstack([np.zeros(some.shape[1]), some.cumsum(axis=0)])
         often = np.array(times)[chosen]
         same, most = sizes, often  # of those that are entered most, how much and how often
@@ -344,38 +271,10 @@ def _pairs(
                 has = predicated[number]
                 apart += 0.4 * np.abs(has - np.clip(has, held, held + first))
                 gain = size + block @ _WEIGHTS - 4 * apart
+                gain -= 0.5 * size * np.abs(place[: len(size)] - passed[number])
                 likely = np.flatnonzero(gain + 2 * apart > 0)
                 pairs.extend((float(gain[i]), number, (*chosen[i : i + joined],)) for i in likely)
-    return pairs
-
-
-def _chosen(
-    pairs: Iterable[_Pair],
-    ours: _Array,
-    predicated: _Array,
-    times: Sequence[int],
-    warps: int,
-    groups: Sequence[int],
-    as_often: Sequence[Collection[int]],
-) -> dict[int, tuple[int, ...]]:
-    """Return which neighbouring blocks of PTX belong to each of ours, if any do.
-
-    The first pairs do, as far as no block is entered more often than one that is always entered
-    too.
-
-    Parameters
-    ----------
-    pairs : iterable of _Pair
-        The best first.
-    ours, predicated, times
-        As in `_pairs`.
-    warps : int
-        How often warps entered the first of ours.
-    groups : sequence of int
-        The group of each of our blocks; those of a group are entered equally often.
-    as_often : sequence of collections of int
-        The groups that are entered at least as often as each of our blocks.
-    """
+    pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))
     found: dict[int, tuple[int, ...]] = {}
     taken: set[int] = set()
     said = {groups[0]: warps}  # how often groups are entered
