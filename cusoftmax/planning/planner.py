@@ -100,11 +100,17 @@ def _group(builder: PlanBuilder) -> Plan:
     beside, operation = threads // lanes, builder.operation
     # Rows of a thread, one after the other: their values are then computed together (kDefers).
     defers = operation.outputs and operation.row_outputs and not builder.fast_exp
-    each = lanes if defers else 1
-    while each > 1 and rows < tuning.GROUP_BLOCKS * builder.device.sm_count * beside * each:
-        each //= 2
+    each = _rows_of_thread(builder, lanes if defers else 1, beside)
     grid = min(ceil_div(rows, beside * each), MAX_GRID)
     return _group_plan(builder, Launch(kernel, grid, threads, 0), builder.row_vector)
+
+
+def _rows_of_thread(builder: PlanBuilder, most: int, beside: int) -> int:
+    """Return how many rows a thread takes, one after the other: fewer where blocks would be few."""
+    enough = tuning.GROUP_BLOCKS * builder.device.sm_count * beside
+    while most > 1 and builder.problem.rows < enough * most:
+        most //= 2
+    return most
 
 
 def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
@@ -122,9 +128,7 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
     room = threads * (first + held.items)
     once = span_bytes(builder, staged, room, apart=apart, bulk=builder.bulk)
     most = power_of_two_below(max(1, tuning.GROUP_BYTES // once))
-    each = most  # rows of a thread; fewer where there would be too few blocks
-    while each > 1 and rows < tuning.GROUP_BLOCKS * builder.device.sm_count * beside * each:
-        each //= 2
+    each = _rows_of_thread(builder, most, beside)
     kernel = builder.kernel(
         "group",
         vector=held.vector,
