@@ -223,7 +223,7 @@ def blocks_of(plan: Plan, rows: Sequence[int]) -> list[int]:
     step = plan.launches[0]
     if plan.pattern == "group":
         of_block = step.block // int(step.kernel["CSM_LANES"]) * plan.rounds
-        return [row // of_block for row in rows]
+        return [row // of_block % step.grid for row in rows]
     assert plan.pattern in OWN_BLOCKS
     return [row * step.kernel.cluster for row in rows]
 
@@ -385,7 +385,8 @@ def _boundaries(
 def blocks_of_each_launch(most: int) -> Iterator[list[Plan]]:
     """Launch at most that many blocks, or clusters; 0 for as many as are planned.
 
-    The planner gives each piece of work a block of its own, so that none goes on to a second.
+    The planner gives each piece of work a block of its own, so that none goes on to a second, but
+    for very many rows of the group pattern.
     Yields the list of the plans that were made, as the planner made them.
     """
     planner, made = calls.plan, []

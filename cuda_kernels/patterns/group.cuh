@@ -37,18 +37,28 @@ CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int p
 // those of one row. Results of 16 bits have a short logarithm, and lose more by the registers.
 constexpr bool kDefers = kRowOutputs > 0 && kOutputs > 0 && kLanes > 1 && kCompensated;
 
+// Whether a warp leaves out rows that are not there: conditions on a row's length are then the same in all its lanes,
+// as the compiler sees. Reads of aligned rows are started before that condition is known.
+constexpr bool kOfWarp = kStages && kLanes == kWarp && kTiles == 1 && (kRowsEach > 1 || kInPlace);
+
 CSM_DEVICE void run(const Arguments& args) {
   constexpr bool kApart = (kRowsEach > 1 || kTiles > 1) && !kInPlace;
   using Span = SpanOf<(kFirstItems + kItems) * kRowsEach, false, kApart>;
   const Layout& layout = args.layout;
   const int side_by_side = block_threads() / kLanes, each = kRowsEach > 1 ? static_cast<int>(layout.rounds) : 1,
             rows_at_once = side_by_side * each;
+  // One lane says which warp it is: the compiler then knows that conditions on it hold in all lanes or in none. Of
+  // two chunks in float32 it takes registers, for little.
+  constexpr bool kSaid = kOfWarp || (kTiles > 1 && !kCompensated);
+  const int own = thread_index() / kLanes, first = kSaid ? shuffle(own, 0, kWarp) : own;
   Node kept = empty_node();  // with kDefers, and its row's number
   i64 kept_number = 0;
   int turn = 0;
   // All threads of a block make the same number of iterations, so that every lane reaches every shuffle.
   for (i64 base = block_index() * rows_at_once; base < layout.rows; base += grid_blocks() * rows_at_once) {
     const Span span = span_of_rows<Span>(args, base, rows_at_once);
+    const i64 left = layout.rows - base;
+    const int here = left < rows_at_once ? static_cast<int>(left) : rows_at_once;
     if constexpr (kStages) {
       if (base != block_index() * rows_at_once) block_barrier();
       span.read();
@@ -56,9 +66,9 @@ CSM_DEVICE void run(const Arguments& args) {
     }
 #pragma unroll 1
     for (int r = 0; r < each; ++r) {
-      const int mine = r * side_by_side + thread_index() / kLanes;  // of the block's rows
+      const int mine = r * side_by_side + first;  // of the block's rows
       const i64 number = base + mine;
-      const bool present = number < layout.rows;
+      const bool present = kOfWarp ? mine < here : number < layout.rows;
       Row row = row_at(args, present ? number : base);
       if constexpr (kStages) span.set_places(row, mine * static_cast<int>(layout.n));
       RowContext context = row_context<Op>(args, row, number, present);
@@ -69,18 +79,22 @@ CSM_DEVICE void run(const Arguments& args) {
         write_values<Op>(row, node, context, thread_index() % kLanes == 0);
         continue;
       }
-      RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(
-          0, present ? static_cast<int>(layout.n) : 0);
-      if (kSureItems == 0 || present) tile.read(args, row, context);
-      else tile.clear();
-      tile.read_given(args, row, context);
-      const Node node = tile.reduce(context);
-      if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
-      Op::summarise(node, context, !kDefers);
-      tile.write(args, row, Op::scale(node.m, node, context));
+      if (!kOfWarp || present) {
+        RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(
+            0, kOfWarp || present ? static_cast<int>(layout.n) : 0);
+        if (kOfWarp || kSureItems == 0 || present) tile.read(args, row, context);
+        else tile.clear();
+        tile.read_given(args, row, context);
+        const Node node = tile.reduce(context);
+        if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
+        Op::summarise(node, context, !kDefers);
+        tile.write(args, row, Op::scale(node.m, node, context));
+        if (kDefers && thread_index() % kLanes == turn) kept = node;
+        if constexpr (!kDefers) write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
+      }
       if constexpr (kDefers) {
         const int lane = thread_index() % kLanes;
-        if (lane == turn) kept = node, kept_number = number;
+        if (lane == turn) kept_number = number;
         const bool last = r == each - 1 && base + grid_blocks() * rows_at_once >= layout.rows;
         if (turn == kLanes - 1 || last) {
           const bool mine = lane <= turn && kept_number < layout.rows;
@@ -90,8 +104,6 @@ CSM_DEVICE void run(const Arguments& args) {
           write_values<Op>(at, kept, of_kept, mine);
         }
         turn = (turn + 1) % kLanes;
-      } else {
-        write_values<Op>(row, node, context, present && thread_index() % kLanes == 0);
       }
     }
     if constexpr (kStages) {

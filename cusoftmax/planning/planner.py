@@ -97,12 +97,16 @@ def _group(builder: PlanBuilder) -> Plan:
         items=items,
         uncached=builder.uncached,
     )
-    beside, operation = threads // lanes, builder.operation
-    # Rows of a thread, one after the other: their values are then computed together (kDefers).
-    defers = operation.outputs and operation.row_outputs and not builder.fast_exp
-    each = _rows_of_thread(builder, lanes if defers else 1, beside)
+    beside = threads // lanes
+    each = _rows_of_thread(builder, lanes if _defers(builder) else 1, beside)
     grid = min(ceil_div(rows, beside * each), MAX_GRID)
     return _group_plan(builder, Launch(kernel, grid, threads, 0), builder.row_vector)
+
+
+def _defers(builder: PlanBuilder) -> bool:
+    """Whether the values of rows that lanes take one after the other are computed together."""
+    operation = builder.operation
+    return bool(operation.outputs and operation.row_outputs) and not builder.fast_exp
 
 
 def _rows_of_thread(builder: PlanBuilder, most: int, beside: int) -> int:
@@ -142,7 +146,10 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
         rows_each=most,
         threads=_staged_group_warps(builder, held) * WARP,
     )
-    grid = min(ceil_div(rows, beside * each), MAX_GRID)
+    # Spans of a block, one after the other: what a block does once is then less of a row.
+    turns = max(tuning.GROUP_SPANS, held.lanes if _defers(builder) else 1) // each
+    turns = _rows_of_thread(builder, max(1, turns), beside * each)
+    grid = min(ceil_div(rows, beside * each * turns), MAX_GRID)
     apart = apart and (most > 1 or first > 0)
     shared = span_bytes(builder, staged, beside * each * n, apart=apart, bulk=builder.bulk)
     return _group_plan(builder, Launch(kernel, grid, threads, shared), held.vector, each)

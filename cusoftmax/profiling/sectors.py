@@ -112,6 +112,16 @@ def _blocks(plan: Plan, launch: Launch) -> range:
     return found
 
 
+def _rows_of_loops(plan: Plan) -> Iterator[tuple[int, int]]:
+    """Yield the first row, and that after the last, of each round that those blocks make."""
+    for launch in plan.launches:
+        if launch.kernel["CSM_PATTERN"] == "group":
+            at_once = launch.block // int(launch.kernel["CSM_LANES"]) * plan.rounds
+            blocks = _blocks(plan, launch)
+            for first in range(blocks[0] * at_once, plan.rows, launch.grid * at_once):
+                yield first, first + len(blocks) * at_once
+
+
 def _layout(plan: Plan) -> Any:
     """Return the launches' ``csm::Layout``; other options than `_OPTIONS` are 0."""
     names = KERNELS[plan.op].options
@@ -154,9 +164,13 @@ def _each_array(plan: Plan) -> Iterator[Any]:
             emulator.asarray(np.ones(extent, dtype)) if hides else emulator.sparse((extent,), dtype)
         )
         if number < len(operation.read) and not hides:
-            begin = emulator.view_of(memory)[:_MOST_DRAWN]
             drawn = operand.dtype in FLOATS  # other numbers are classes, of which 0 is ignored
-            begin[...] = np.resize(_ordinary(name, plan.n), begin.shape) if drawn else 1
+            every = emulator.view_of(memory)
+            each = extent / plan.rows  # elements of a row
+            parts = [(int(a * each), math.ceil(b * each)) for a, b in _rows_of_loops(plan)]
+            for first, end in ((0, _MOST_DRAWN), *parts):
+                some = every[first:end]
+                some[...] = np.resize(_ordinary(name, plan.n), some.shape) if drawn else 1
         shape, strides = tuple(n for n, _ in axes), tuple(step for _, step in axes)
         yield cupy.ndarray(shape, dtype, memory.data, strides)
 

@@ -1,8 +1,8 @@
 """Blocks that go on to a second piece of work: the same bits as with a block for each.
 
-The planner gives each piece a block of its own, up to the largest grid that there can be, so that
-in no other test a block begins anew with what the last piece left in its shared memory. The
-emulator reports a race there.
+The planner gives each piece a block of its own, but for very many short rows, so that in few other
+tests a block begins anew with what the last piece left in its shared memory. The emulator reports a
+race there.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Call:
 
 CALLS = (
     Call("group", "softmax", (29, 600)),
+    # Staged: a warp's rows, of which the last block has not all; their losses computed together.
+    Call("group", "softmax", (131, 1001)),
+    Call("group", "cross_entropy_grad", (131, 513)),
+    Call("group", "softmax_vjp", (541, 771), dtype="float16"),  # two chunks a warp
     Call("block", "softmax", (7, 5000), arch="sm_80"),
     Call("block x2", "softmax_vjp", (7, 5000)),
     Call("block x8", "softmax_vjp", (7, 33001)),

@@ -235,6 +235,20 @@ def test_enough_blocks_for_the_rows_and_no_idle_ones(
             assert held >= n
 
 
+@pytest.mark.parametrize(
+    ("op", "dtype", "of_a_thread"),
+    [("softmax", "float16", 8), ("softmax", "float32", 8), ("cross_entropy_grad", "float32", 32)],
+)
+def test_blocks_take_several_spans_of_many_rows(op: str, dtype: str, of_a_thread: int) -> None:
+    """Losses of 32 rows are computed together, and what a block does once is done for 8."""
+    for rows in (1000, 100_000):
+        made = planned(op, dtype, 1001, rows, "sm_90")
+        (step,) = made.launches
+        assert (made.pattern, step.kernel["CSM_STAGED"] != "0") == ("group", True)
+        each = of_a_thread if rows == 100_000 else 1
+        assert step.grid == -(-rows // (step.block // 32 * each))
+
+
 # ---- binaries ----
 
 
