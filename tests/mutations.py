@@ -243,8 +243,8 @@ MUTATIONS = (
         "span: an element too few behind a row",
         (*RACE, BOUND),
         "reduce/span.cuh",
-        "i = count_ + at;",
-        "i = count_ + 1 + at;",
+        "first = at_[Operand] + count_ * kSize<Operand>,",
+        "first = at_[Operand] + (count_ + 1) * kSize<Operand>,",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(

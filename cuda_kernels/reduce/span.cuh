@@ -98,12 +98,11 @@ class SpanOf {
     }
   }
 
-  // Puts neutral elements behind the inputs, up to element `end`: this thread the at-th and every step-th after it. At
-  // any time before the barrier that follows read().
+  // Puts neutral elements behind the inputs, up to element `end`, if that is behind them, and to the end of a vector:
+  // this thread the at-th and every step-th vector. At any time before the barrier that follows read().
   template <class Op>
   CSM_DEVICE void pad(int at, int step, int end) const {
-#pragma unroll 1
-    for (int i = count_ + at; i < end; i += step) pad_one<Op>(i);
+    if (count_ < end) pad_operands<Op>(at, step, end);
   }
 
   // The barrier between the tiles and write().
@@ -133,15 +132,25 @@ class SpanOf {
 
  private:
   template <class Op, int Operand = 0>
-  CSM_DEVICE void pad_one(int i) const {
+  CSM_DEVICE void pad_operands(int at, int step, int end) const {
     if constexpr (Operand < kInputs) {
       using T = Type<Operand>;
       if constexpr (kStaged<Operand> && kHasNeutral<T, neutral_of<Op>(Operand)>) {
-        T neutral = {};
-        if constexpr (neutral_of<Op>(Operand) == Neutral::lowest) neutral = Lowest<T>::value();
-        Shared<T>(at_[Operand]).store(i, neutral);
+        constexpr int kEach = kVector / kSize<Operand>;
+        Vec<T, kEach> neutral = {};
+        if constexpr (neutral_of<Op>(Operand) == Neutral::lowest) {
+#pragma unroll
+          for (int i = 0; i < kEach; ++i) neutral.item[i] = Lowest<T>::value();
+        }
+        const int first = at_[Operand] + count_ * kSize<Operand>, last = at_[Operand] + end * kSize<Operand>;
+        const int gap = (0 - first) & (kVector - 1);
+        if (at * kSize<Operand> < gap) Shared<T>(first).store(at, neutral.item[0]);
+#pragma unroll 1
+        for (int byte = first + gap + at * kVector; byte < last; byte += step * kVector) {
+          Shared<Vec<T, kEach>>(byte).store(0, neutral);
+        }
       }
-      pad_one<Op, Operand + 1>(i);
+      pad_operands<Op, Operand + 1>(at, step, end);
     }
   }
 

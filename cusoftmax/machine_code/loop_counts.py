@@ -181,12 +181,13 @@ class _LaunchLoops:
         return self.plan.rounds
 
     def _padding(self) -> float:
-        """Return how many elements a thread puts behind the row where operands are staged."""
+        """Return how many vectors a thread puts behind the row where operands are staged."""
         warps = int(self.warps) * self.launch.kernel.cluster
         each = 2 if self.launch.kernel["CSM_FIRST_ITEMS"] != "0" else 1  # chunks of a warp
         padded = ceil_div(self.chunks, each * warps) * each * warps
         filled = self.chunks if self.pattern == "block" else padded
-        return (filled * self.plan.chunk - self.plan.n) * each / (padded * WARP)
+        size = ITEMSIZE[self.plan.problem.operands[0].dtype]
+        return (filled * self.plan.chunk - self.plan.n) * each * size / (padded * WARP * 16)
 
     def _fold(self, loop: Loop) -> float | None:
         """Return the rounds of a loop that folds nodes."""
