@@ -55,6 +55,9 @@ class RowTile {
       kMasked && kVec % 4 == 0 && !kStages && !kRepeated<kInputs - 1> && sizeof(Type<kInputs - 1>) == 1;
   using Mask = unsigned[kWordMask ? kItems / 4 : 1];
   static constexpr bool kOneByOne = kVec > csm::kVec, kSwaps = kOneByOne && kMaxVec <= 4;
+  // Of 16 bits, and without conditions, they are accessed at once in rows that start at an even element of the span, as
+  // every second row of an odd length does. Of 32 bits the instructions of two ways would be as many as they spare.
+  static constexpr bool kMayPair = kOneByOne && !kSwaps && kPadded;
 
  public:
   CSM_DEVICE RowTile() {}
@@ -81,10 +84,11 @@ class RowTile {
     if (kWordMask && full() &&
         all_seen()) {  // each way by itself: all loads are started before the first is waited for
       read_mask<true>(args, row, mask);
-      read_inputs(args, row, mask, once);
+      read_inputs<false>(args, row, mask, once);
     } else {
       read_mask<false>(args, row, mask);
-      read_inputs(args, row, mask, once);
+      if (starts_even(row)) read_inputs<kMayPair>(args, row, mask, once);
+      else read_inputs<false>(args, row, mask, once);
     }
     if (Op::enters(context)) enter(context);
     hide();
@@ -128,7 +132,8 @@ class RowTile {
     const auto some = [&](int v) { return wanted(v); };
     const bool whole_tile = all_padded() || full();
     if constexpr (kHides && Op::kMapsHidden) {
-      if (kept_ == 0 || !Op::maps_hidden(scale)) return write_results<false, false, true>(args, row, scale, some);
+      if (kept_ == 0 || !Op::maps_hidden(scale))
+        return write_results<false, false, false, true>(args, row, scale, some);
     }
     if constexpr (Op::kHasUsual && kGiven) {
       if (reads_given_ || !Op::are_usual(start(), kChunk, scale)) {
@@ -152,7 +157,8 @@ class RowTile {
         else write_results<kUsual>(args, row, scale, some, block, end_of(block));
       }
     } else if (whole_tile) {
-      write_results<kUsual>(args, row, scale, every);
+      if (starts_even(row)) write_results<kUsual, kMayPair>(args, row, scale, every);
+      else write_results<kUsual>(args, row, scale, every);
     } else {
       write_results<kUsual>(args, row, scale, some);
     }
@@ -282,6 +288,13 @@ class RowTile {
     else return true;
   }
 
+  template <int Operand = 0>
+  CSM_DEVICE static bool starts_even(const Row& row) {
+    if constexpr (!kMayPair) return false;
+    else if constexpr (kStaged<Operand>) return row.staged[Operand] % static_cast<int>(2 * sizeof(Type<Operand>)) == 0;
+    else return starts_even<Operand + 1>(row);
+  }
+
   CSM_DEVICE typename Op::Scale ready(const typename Op::Scale& whole) {
     return power_applied<Op>(whole, [&](Acc power) {
 #pragma unroll
@@ -382,7 +395,7 @@ class RowTile {
   }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
-  template <int Operand = 0>
+  template <bool kPaired, int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const Mask& mask, bool once) {
     if constexpr (Operand < (kWordMask ? kRegisterInputs : kInputs)) {
       // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
@@ -399,7 +412,7 @@ class RowTile {
                                   : wanted)
                          ? same[0]
                          : neutral<Op>(Operand);
-        } else if constexpr (kStaged<Operand> && kOneByOne) {
+        } else if constexpr (kStaged<Operand> && kOneByOne && !kPaired) {
 #pragma unroll
           for (int i = 0; i < kVec; ++i) {
             Acc one[1];
@@ -422,7 +435,7 @@ class RowTile {
       if (!kStaged<Operand> && full() && all_seen()) {
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) get(v, true, true);
-        return read_inputs<Operand + 1>(args, row, mask, once);
+        return read_inputs<kPaired, Operand + 1>(args, row, mask, once);
       }
 #pragma unroll
       for (int block = 0; block < kItems; block += kMaxVec) {
@@ -435,7 +448,7 @@ class RowTile {
           for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v));
         }
       }
-      read_inputs<Operand + 1>(args, row, mask, once);
+      read_inputs<kPaired, Operand + 1>(args, row, mask, once);
     }
   }
 
@@ -444,7 +457,7 @@ class RowTile {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const Values<kOutputs> none[kVec] = {};
-      store_outputs<false>(args, row, v, wanted(v), none);
+      store_outputs<false, false>(args, row, v, wanted(v), none);
     }
   }
   // Whether the given element has its result before it is stored: in shared memory it is stored a second time.
@@ -453,7 +466,7 @@ class RowTile {
     Op::complete(scale);
     const int item = item_of(Op::given(scale));
     const Patch patch = Patch::at<Type<kFirstOutput>, kVec>(item, Op::given_result(scale));
-    write_results<true, true>(args, row, scale, [&](int v) { return wanted(v); }, 0, kItems, patch);
+    write_results<true, false, true>(args, row, scale, [&](int v) { return wanted(v); }, 0, kItems, patch);
   }
   // Writes the result of the given element, last, in place of what it is otherwise.
   CSM_DEVICE void write_given(const Arguments& args, const Row& row, typename Op::Scale scale) {
@@ -466,7 +479,8 @@ class RowTile {
     store<T>(place_of_index<kFirstOutput>(row, index), true, given);
   }
 
-  template <bool kUsual, bool kPatched = false, bool kHidesResults = !Op::kMapsHidden, class Wanted>
+  template <bool kUsual, bool kPaired = false, bool kPatched = false, bool kHidesResults = !Op::kMapsHidden,
+            class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted,
                                 int first = 0, int end = kItems, const Patch& patch = {}) {
     constexpr bool kAsks = kHides && kHidesResults;
@@ -485,11 +499,11 @@ class RowTile {
         }
         if (kAsks && !kept(v * kVec + i)) hide_result<Op>(result[i]);
       }
-      store_outputs<kPatched>(args, row, v, wanted(v), result, patch);
+      store_outputs<kPaired, kPatched>(args, row, v, wanted(v), result, patch);
     }
   }
 
-  template <bool kPatched, int Which = 0>
+  template <bool kPaired, bool kPatched, int Which = 0>
   CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, int v, bool wanted,
                                 const Values<kOutputs> (&result)[kVec], const Patch& patch = {}) const {
     if constexpr (Which < kOutputs) {
@@ -497,7 +511,7 @@ class RowTile {
       Acc give[kVec];
 #pragma unroll
       for (int i = 0; i < kVec; ++i) give[i] = result[i][Which];
-      if constexpr (kStaged<kOperand> && kOneByOne) {
+      if constexpr (kStaged<kOperand> && kOneByOne && !kPaired) {
 #pragma unroll
         for (int i = 0; i < kVec; ++i) {
           const Acc one[1] = {give[i]};
@@ -510,7 +524,7 @@ class RowTile {
         if constexpr (!kPatched) store<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give);
         else store_patched<Type<kOperand>>(address_of<kOperand>(args, row, v), wanted, give, patch, v * kVec);
       }
-      store_outputs<kPatched, Which + 1>(args, row, v, wanted, result);
+      store_outputs<kPaired, kPatched, Which + 1>(args, row, v, wanted, result);
     }
   }
 
