@@ -29,7 +29,7 @@ GROUP_ALONE = Tuned(36, None, "values that a lane holds of a row which it has al
 GROUP_WORDS = Tuned(64, None, "words of a lane that shares a row; 32 values at most")
 GROUP_BYTES = Tuned(1 << 15, None, "of a block's span: five blocks, and its instructions are few")
 GROUP_BLOCKS = Tuned(4, None, "blocks for each multiprocessor, before a thread takes several rows")
-GROUP_SPANS = Tuned(8, None, "rows of a thread: a block's own code is then 0.1 instructions of 1001")
+GROUP_SPANS = Tuned(8, None, "rows of a thread: a block's own code is 0.1 instructions of 1001")
 # Another value would change the bits of every longer row: the chunk is the unit of summation.
 WORDS_IN_REGISTERS = Tuned(
     32, None, "32 data registers of the 64 that a thread has when 1024 share a multiprocessor"
