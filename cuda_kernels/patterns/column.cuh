@@ -62,6 +62,29 @@ class ColumnTile {
     if (full()) read_inputs(args, row, span, [](int) { return true; });
     else read_inputs(args, row, span, [&](int i) { return wanted(i); });
   }
+  // The same by way of words, which wait while another round is computed with.
+  using Words = Pairs<kVec>[kItems];
+  CSM_DEVICE void fetch_words(const Arguments& args, const Row& row, Words& words) const {
+    const auto fetch = [&](auto wanted) {
+      Address from = {};
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        find<0>(args, row, i, from);
+        words[i] = global_load(from.at, wanted(i), neutral_words<Type<0>, neutral_of<Op>(0), kVec>());
+      }
+    };
+    if (full()) fetch([](int) { return true; });
+    else fetch([&](int i) { return wanted(i); });
+  }
+  CSM_DEVICE void take(const Words& words) {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      Acc got[kVec];
+      widen_words<Type<0>>(words[i], got);
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) item_[i][c][0] = got[c];
+    }
+  }
   CSM_DEVICE void enter(const RowContext (&context)[kVec]) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
@@ -384,6 +407,43 @@ class StagedRowInputs {
   }
 };
 
+// Stages 1 and 4: whether a round is loaded while the one before it is computed with: of 16-bit elements, whose words
+// take few registers.
+constexpr bool kLoadsAhead = (kStage == 1 || kStage == 4) && !kStages && kInputs == 1 && kVec > 1 && [] {
+  return kSixteenBits<Type<0>>;
+}();
+// The rounds of a walker.
+template <bool kAhead = kLoadsAhead>
+class Rounds {
+ public:
+  // Round r begins at element first + r · step.
+  CSM_DEVICE Rounds(const Arguments& args, const Row& row, const ColumnSpan& span, Index first, Index step, Index n)
+      : args_(args), row_(row), span_(span), first_(first), step_(step), n_(n) {
+    if constexpr (kAhead) tile(0).fetch_words(args_, row_, words_);
+  }
+  // Reads one, in ascending order.
+  CSM_DEVICE ColumnTile<Op> read(int round, int rounds, const RowContext (&context)[kVec]) {
+    ColumnTile<Op> part = tile(round);
+    if constexpr (kAhead) {
+      part.take(words_);
+      if (round + 1 < rounds) tile(round + 1).fetch_words(args_, row_, words_);
+      part.enter(context);
+    } else {
+      part.read(args_, row_, span_, context);
+    }
+    return part;
+  }
+
+ private:
+  const Arguments& args_;
+  const Row& row_;
+  const ColumnSpan& span_;
+  Index first_, step_, n_;
+  Pairs<kVec> words_[kAhead ? kItems : 1];
+
+  CSM_DEVICE ColumnTile<Op> tile(int round) const { return ColumnTile<Op>(first_ + round * step_, n_); }
+};
+
 constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
 // Where shared memory holds the node of a walker and row. Walkers follow each other, and the rows of each; but neither
 // lanes that store the nodes of a warp's walkers nor lanes that merge neighbouring parts, any power of two apart, meet
@@ -501,7 +561,7 @@ CSM_DEVICE void fold_workspace(const Layout& layout, const SharedNodes& nodes, c
   const auto load = [&](int piece, Node (&to)[kVec]) {
     workspace.load(place + piece * layout.inner, present && piece < pieces, to);
   };
-  Node node[kVec];
+  Node node[kVec] = {};
   if (each == 1) {
     load(walker, node);
   } else {
@@ -701,6 +761,8 @@ CSM_DEVICE void walk(const Arguments& args) {
         }
         block_barrier();
       }
+      Rounds<> parts_of_walker(args, row, span, first + walker * (kStage == 1 ? rounds : 1) * kItems,
+                             (kStage == 1 ? 1 : walkers) * kItems, present ? n : 0);
       if constexpr (kStage == 4) {
         const i64 place = place_of_piece(layout, pieces, outer, 0) + tile_start + column;
         fold_workspace(layout, nodes, digits, workspace, place, present, static_cast<int>(pieces), leaves);
@@ -712,8 +774,7 @@ CSM_DEVICE void walk(const Arguments& args) {
           Op::summarise(nodes.load(c * kLanes + lane), context[c], piece == 0 && walker == 0);
 #pragma unroll 1
         for (int round = 0; round < rounds; ++round) {
-          ColumnTile<Op> part(first + (round * walkers + walker) * kItems, present ? n : 0);
-          part.read(args, row, span, context);
+          ColumnTile<Op> part = parts_of_walker.read(round, rounds, context);
           DoubleWord m[kVec];
           part.prepare(context, m);
 #pragma unroll
@@ -734,11 +795,10 @@ CSM_DEVICE void walk(const Arguments& args) {
 
       if constexpr (kStage == 1) {
         WalkerFold fold(digits, leaves);
-        Node node[kVec];
+        Node node[kVec] = {};
 #pragma unroll 1
         for (int round = 0; round < rounds; ++round) {
-          ColumnTile<Op> part(first + (walker * rounds + round) * kItems, present ? n : 0);
-          part.read(args, row, span, context);
+          ColumnTile<Op> part = parts_of_walker.read(round, rounds, context);
           part.reduce(context, node);
           fold.push(node);
         }
