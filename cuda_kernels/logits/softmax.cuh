@@ -24,6 +24,7 @@ struct Softmax : OfLogits<WritesElements> {
     else return e = exponentials(e, to);
   }
   static constexpr bool kSomePairs = kScaled && !kFastExp;
+  using PairScale = PairFactor;
   template <class Factors>
   CSM_DEVICE static Pair map_of(Pair e, const Factors& scale) {
     return scaled_by_lifted(e, scale.times);

@@ -101,6 +101,8 @@ CSM_DEVICE DoubleWord drop_invalid_low(DoubleWord a) {
 // Double words of two numbers each.
 struct PairOfDoubleWords {
   Pair hi, lo;
+
+  CSM_DEVICE PairOfDoubleWords(DoubleWord a, DoubleWord b) : hi(a.hi, b.hi), lo(a.lo, b.lo) {}
 };
 
 // x · a, rounded once, but for the product x · a.lo. T is Acc or Pair, and a one double word or one for each number.

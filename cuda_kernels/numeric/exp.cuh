@@ -402,8 +402,7 @@ struct Factor {
 struct PairFactor {
   PairOfDoubleWords times;
 
-  CSM_DEVICE PairFactor(const Factor& a, const Factor& b)
-      : times{{a.times.hi, b.times.hi}, {a.times.lo, b.times.lo}} {}
+  CSM_DEVICE PairFactor(const Factor& a, const Factor& b) : times(a.times, b.times) {}
 };
 template <class T>
 CSM_DEVICE T scaled(T x, const Factor& factor) {

@@ -29,9 +29,9 @@
 // for each such piece. Workspace: a node for each piece of each row, then a node for each row.
 //
 // Barriers, for each pass: one after the leaves, or in stages 1 and 4 those of warps, are stored, one after each level
-// of the fold, and one before shared memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
-// has started before others write to it; another one follows the exchange of the blocks' nodes. Spans have the barriers
-// that they ask for besides.
+// of the fold, and one before shared memory is used for the next pass. In a cluster the last is a cluster barrier,
+// which also makes sure that every block has started before others write to it; another one follows the exchange of the
+// blocks' nodes. Spans have the barriers that they ask for besides.
 #pragma once
 
 #include "reduce/column_span.cuh"
@@ -197,15 +197,30 @@ class ColumnTile {
     typename Adder<Op>::PairSum sum;
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      Acc &low = item_[i][column][0], &high = item_[i][column + 1][0];
-      Pair elements(low, high);
+      Pair elements = pair_at(i, column, to);
       Adder<Op>::add(sum, Op::terms_of(elements, to, context), i, start);
-      elements.get(low, high);
+      if constexpr (Op::kKeepsTerm) elements.get(item_[i][column][0], item_[i][column + 1][0]);
     }
     sum.hi.get(one.s[0].hi, other.s[0].hi);
     sum.lo.get(one.s[0].lo, other.s[0].lo);
     one.s[0] = first.whole(0, first.sum_of(0, one.s[0]));
     other.s[0] = second.whole(0, second.sum_of(0, other.s[0]));
+    if constexpr (kOthersNegative<Op>) {
+      if (unlikely(may_be_dominated(one.s[0].hi) || may_be_dominated(other.s[0].hi))) {
+        const Acc largest[2] = {largest_exponential(one.m), largest_exponential(other.m)};
+        DoubleWord others[2] = {};
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) {
+          Pair elements = pair_at(i, column, to);
+          Acc term[2];
+          (Op::kKeepsTerm ? elements : Op::terms_of(elements, to, context)).get(term[0], term[1]);
+#pragma unroll
+          for (int k = 0; k < 2; ++k) others[k] = add(others[k], other_term(term[k], largest[k]));
+        }
+        if (is_dominated(one.s[0].hi, largest[0])) one.s[0] = negative(others[0]);
+        if (is_dominated(other.s[0].hi, largest[1])) other.s[0] = negative(others[1]);
+      }
+    }
   }
 
   CSM_DEVICE Node maximum_of(int column, const RowContext& context) const {
@@ -215,10 +230,15 @@ class ColumnTile {
     node.m = Op::maximum_from(node.m.hi, context);
     return node;
   }
-  // Subtracts the reference's shift from elements whose terms are those of numbers.
+  // Item i of the row `column` and the next, as terms_of() takes them where the terms do not replace them.
+  CSM_DEVICE Pair pair_at(int i, int column, const PairReference& to) const {
+    const Pair elements(item_[i][column][0], item_[i][column + 1][0]);
+    return kOfNumbers<Op> && !Op::kKeepsTerm ? elements - to.shift.hi : elements;
+  }
+  // Subtracts the reference's shift from elements that their terms replace, if those are of numbers.
   CSM_DEVICE Adder<Op> adder_of(int column, const Node& node) {
     const Adder<Op> adder(node.m, {}, start_of_sums<Op>(node.m.hi, ExpC::kAboveAll));
-    if (kOfNumbers<Op> && unlikely(adder.shift() != Acc(0))) {
+    if (kOfNumbers<Op> && Op::kKeepsTerm && unlikely(adder.shift() != Acc(0))) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) item_[i][column][0] -= adder.shift();
     }
@@ -292,8 +312,10 @@ class ColumnTile {
     const Layout& layout = args.layout;
     const i64 step = layout.reduce_stride[Operand][0];
     if (kRowDims == 1 && i > 0) to.at += to.step;
-    else to = {row.start[Operand] + offset_of(first_ + i, layout.reduce_size, layout.reduce_stride[Operand],
-                                                 layout.reduce_dims), computed_in_place(step)};
+    else
+      to = {row.start[Operand] +
+                offset_of(first_ + i, layout.reduce_size, layout.reduce_stride[Operand], layout.reduce_dims),
+            computed_in_place(step)};
   }
   template <int Operand = 0, class Wanted>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const ColumnSpan& span, Wanted wanted) {
@@ -331,9 +353,9 @@ class ColumnTile {
       Values<kOutputs> result[kVec];
 #pragma unroll
       for (int c = 0; c < kVec; c += kAtOnce) {
-        if constexpr (kAtOnce == 2) {
+        if constexpr (kAtOnce == 2 && kOutputs > 0) {
           const Pair elements(item_[i][c][0], item_[i][c + 1][0]);
-          Op::map_of(elements, PairFactor(scale[c], scale[c + 1])).get(result[c][0], result[c + 1][0]);
+          Op::map_of(elements, typename Op::PairScale(scale[c], scale[c + 1])).get(result[c][0], result[c + 1][0]);
         } else if constexpr (kUsual) {
           Op::map_usual(item_[i][c], scale[c], result[c]);
         } else {
@@ -409,9 +431,8 @@ class StagedRowInputs {
 
 // Stages 1 and 4: whether a round is loaded while the one before it is computed with: of 16-bit elements, whose words
 // take few registers.
-constexpr bool kLoadsAhead = (kStage == 1 || kStage == 4) && !kStages && kInputs == 1 && kVec > 1 && [] {
-  return kSixteenBits<Type<0>>;
-}();
+constexpr bool kLoadsAhead = (kStage == 1 || kStage == 4) && !kStages && kInputs == 1 && kVec > 1 &&
+                             [] { return kSixteenBits<Type<0>>; }();
 // The rounds of a walker.
 template <bool kAhead = kLoadsAhead>
 class Rounds {
@@ -558,7 +579,7 @@ CSM_DEVICE void fold_walkers(const SharedNodes& nodes, Node (&node)[kVec]) {
 CSM_DEVICE void fold_workspace(const Layout& layout, const SharedNodes& nodes, const SharedNodes& digits,
                                const GlobalNodes& workspace, i64 place, bool present, int pieces, int each) {
   const int walker = thread_index() / kLanes;
-  const auto load = [&](int piece, Node (&to)[kVec]) {
+  const auto load = [&](int piece, Node(&to)[kVec]) {
     workspace.load(place + piece * layout.inner, present && piece < pieces, to);
   };
   Node node[kVec] = {};
@@ -762,7 +783,7 @@ CSM_DEVICE void walk(const Arguments& args) {
         block_barrier();
       }
       Rounds<> parts_of_walker(args, row, span, first + walker * (kStage == 1 ? rounds : 1) * kItems,
-                             (kStage == 1 ? 1 : walkers) * kItems, present ? n : 0);
+                               (kStage == 1 ? 1 : walkers) * kItems, present ? n : 0);
       if constexpr (kStage == 4) {
         const i64 place = place_of_piece(layout, pieces, outer, 0) + tile_start + column;
         fold_workspace(layout, nodes, digits, workspace, place, present, static_cast<int>(pieces), leaves);

@@ -78,8 +78,8 @@ struct RowContext : Values<kRowInputs> {
 //                 terms_of(Pair&, reference, context); in float of numbers alone, from which tiles have subtracted the
 //                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
 //   kSomePairs    says that where the reference has a shift, terms() makes them in place of terms_of()
-//   kPairsOfRows  says whether both also take two elements of neighbouring rows, a PairReference and a PairFactor; the
-//                 context is that of the first
+//   kPairsOfRows  says whether they also take elements of two rows: terms_of() with a PairReference, and the context of
+//                 the first, map_of() with a PairScale, which is made of both scales
 //   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale); with
 //                 kHasUsual in place of map_usual()
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
