@@ -94,6 +94,9 @@ _STREAM = Probe("stream", "softmax", "float32", (11, 70016), arch="sm_75", only=
 _TWO_ROUNDS = Probe("stream parked", "softmax", "float64", (109, 16400), arch="sm_80", only=(0,))
 _SELECTED = Probe("topk_block", "topk_softmax", "float32", (3, 5000))
 _COLUMN = Probe("column x4", "softmax", "float32", (500, 39), axis=0)
+_LONG_COLUMNS = Probe("column long", "softmax", "float32", (5000, 8), axis=0, arch="sm_80")
+_WALKERS = Probe("column long", "softmax_vjp", "float64", (33_000, 4), axis=0)  # four nodes each
+_AHEAD = Probe("column long", "softmax", "float16", (36_000, 16), axis=0)  # two rounds
 _COLUMNS = Probe("column", "softmax", "float32", (100, 600), axis=0, grid=1)
 _STREAMED = Probe("column stream", "softmax", "float32", (1100, 336), axis=0, arch="sm_75")
 _PARKED_COLUMNS = Probe(
@@ -581,6 +584,14 @@ MUTATIONS = (
         "patterns/column.cuh",
         "others = add(others, other_term(adder.term_of(item_[i][column], context), largest));",
         "others.hi += other_term(adder.term_of(item_[i][column], context), largest);",
+        (Probe("column", "log_softmax", "float32", (14, 7), axis=0, rows="others"),),
+    ),
+    Mutation(
+        "others: one word of the sums of two columns without their largest",
+        BOUND,
+        "patterns/column.cuh",
+        "others[k] = add(others[k], other_term(term[k], largest[k]));",
+        "others[k].hi += other_term(term[k], largest[k]);",
         (Probe("column", "log_softmax", "float32", (14, 8), axis=0, rows="others"),),
     ),
     Mutation(
@@ -803,9 +814,49 @@ MUTATIONS = (
         "column: walkers' nodes stored at a pitch one node short",
         RACE,
         "patterns/column.cuh",
-        "nodes.store(node_at(walker, c * kLanes + lane), node);",
-        "nodes.store(node_at(walker, c * kLanes + lane) - 2 * walker, node);",
+        "nodes.store(node_at(walker, c * kLanes + lane), node[c]);",
+        "nodes.store(node_at(walker, c * kLanes + lane) - 2 * walker, node[c]);",
         (_COLUMN,),
+    ),
+    Mutation(
+        "column: a walker's last node is merged with one of its others alone",
+        BOUND,
+        "patterns/column.cuh",
+        "for (; count_ >> level & 1; ++level) {",
+        "for (; level < 1 && count_ >> level & 1; ++level) {",
+        (_WALKERS,),
+    ),
+    Mutation(
+        "column: the rows of a warp's second half of walkers stored as those of the first",
+        (*RACE, *BOUND),
+        "patterns/column.cuh",
+        "if (divides && upper) first += left;",
+        "",
+        (_LONG_COLUMNS,),
+    ),
+    Mutation(
+        "column: nodes behind a row's last piece are folded",
+        (*BOUND, *MEMORY),
+        "patterns/column.cuh",
+        "present && piece < pieces, to);",
+        "present, to);",
+        (_WALKERS,),
+    ),
+    Mutation(
+        "column: a round computed twice in place of the next, which was loaded ahead",
+        BOUND,
+        "patterns/column.cuh",
+        "tile(round + 1).fetch_words(",
+        "tile(round).fetch_words(",
+        (_AHEAD,),
+    ),
+    Mutation(
+        "column: the second of two rows relative to the reference of the first",
+        BOUND,
+        "patterns/column.cuh",
+        "const PairReference to(first.reference(), second.reference());",
+        "const PairReference to(first.reference(), first.reference());",
+        (_LONG_COLUMNS,),
     ),
     Mutation(
         "topk: elements are taken before all of them are staged",

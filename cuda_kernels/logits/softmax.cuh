@@ -16,14 +16,19 @@ struct Softmax : OfLogits<WritesElements> {
     term[0] = e[0] = exp_logit(e, to, factor_of(context));
   }
 
-  static constexpr bool kPairs = kScaledPairs, kPairResults = kPairs;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to, const RowContext& context) {
+  static constexpr bool kPairs = kScaledPairs, kPairResults = kPairs, kPairsOfRows = kPlainPairs;
+  template <class References>
+  CSM_DEVICE static Pair terms_of(Pair& e, const References& to, const RowContext& context) {
     if constexpr (kFastProduct) return e = exp_of_product(e, to.shift, factor_of(context));
     else if constexpr (kScaled) return e = exponentials_of_products(e, to, factor_of(context));
     else return e = exponentials(e, to);
   }
   static constexpr bool kSomePairs = kScaled && !kFastExp;
-  CSM_DEVICE static Pair map_of(Pair e, const Factor& scale) { return scaled_by_lifted(e, scale.times); }
+  using PairScale = PairFactor;
+  template <class Factors>
+  CSM_DEVICE static Pair map_of(Pair e, const Factors& scale) {
+    return scaled_by_lifted(e, scale.times);
+  }
 
   // What turns exponentials of the chunk into y. A row of −inf alone has the sum 0, and its results are NaN.
   using Scale = Factor;

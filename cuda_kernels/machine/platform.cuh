@@ -311,6 +311,11 @@ CSM_DEVICE unsigned long long wide_product(unsigned a, unsigned b) {
   return product;
 }
 
+// The same number, from which the compiler would compute others before a loop, and keep them.
+CSM_DEVICE i64 computed_in_place(i64 value) {
+  asm volatile("" : "+l"(value));
+  return value;
+}
 // The same number, which the compiler would compute again wherever it is used.
 CSM_DEVICE int computed_once(int value) {
   asm("" : "+r"(value));
@@ -518,6 +523,13 @@ CSM_DEVICE PairOf<T> at_least(PairOf<T> a, T least) {
 template <class T>
 CSM_DEVICE PairOf<T> maximum(PairOf<T> a, T least) {
   return each(a, [=](T one) { return maximum(least, one); });
+}
+template <class T>
+CSM_DEVICE PairOf<T> maximum(PairOf<T> a, PairOf<T> least) {
+  T low, high, least_low, least_high;
+  a.get(low, high);
+  least.get(least_low, least_high);
+  return {maximum(least_low, low), maximum(least_high, high)};
 }
 template <class T>
 CSM_DEVICE PairOf<T> exp2_approx(PairOf<T> a) {

@@ -98,9 +98,16 @@ CSM_DEVICE DoubleWord drop_invalid_low(DoubleWord a) {
 
 // --- arithmetic with a word as the result ----------------------------------------------------------------------------
 
-// x · a, rounded once, but for the product x · a.lo. T is Acc or Pair.
-template <class T>
-CSM_DEVICE T scaled(T x, DoubleWord a) {
+// Double words of two numbers each.
+struct PairOfDoubleWords {
+  Pair hi, lo;
+
+  CSM_DEVICE PairOfDoubleWords(DoubleWord a, DoubleWord b) : hi(a.hi, b.hi), lo(a.lo, b.lo) {}
+};
+
+// x · a, rounded once, but for the product x · a.lo. T is Acc or Pair, and a one double word or one for each number.
+template <class T, class Words>
+CSM_DEVICE T scaled(T x, const Words& a) {
   if constexpr (!kCompensated) return x * T(a.hi);
   else return fused(x, T(a.hi), x * T(a.lo));
 }

@@ -136,6 +136,16 @@ struct Reference {
   DoubleWord shift;
   Acc round;
 };
+// Those of two rows.
+struct PairReference {
+  struct {
+    Pair hi;
+  } shift;
+  Pair round;
+
+  CSM_DEVICE PairReference(const Reference& a, const Reference& b)
+      : shift{{a.shift.hi, b.shift.hi}}, round(a.round, b.round) {}
+};
 constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 &&
                           (kOthersInLow ? kRegisterInputs == 1 : kPicked == 0) && kSixteenBits<Type<0>> &&
                           !has(feature::scaled | feature::biased | feature::cold | feature::capped);
@@ -222,21 +232,22 @@ CSM_DEVICE Reduced reduced(Acc x, Acc round) {
 }
 
 // Below it e^x · 2^(round − kRound) is 0; with kNumbers, the least x that it may be formed of.
-template <bool kNumbers>
-CSM_DEVICE Acc least_of(Acc round) {
-  const Acc from = (ExpC::kRound - ExpC::kBias) - round;
+template <bool kNumbers, class T>
+CSM_DEVICE T least_of(T round) {
+  const T from = T(ExpC::kRound - ExpC::kBias) - round;
   // With kNumbers k = 1 − kBias and r < 0.
-  return kNumbers ? fused(from + Acc(1), ExpC::kLn2, Acc(-0.25) * ExpC::kLn2) : from * ExpC::kLn2;
+  return kNumbers ? fused(from + T(Acc(1)), T(ExpC::kLn2), T(Acc(-0.25) * ExpC::kLn2)) : from * T(ExpC::kLn2);
 }
 
 // e^(x + low) · 2^(round − kRound). It is 0 where that is below 2^-kBias, and for −∞; NaN stays. x is a multiple of the
-// last place of low, which is finite. T is Acc or, with kNumbers or without low, Pair.
+// last place of low, which is finite. T is Acc or, with kNumbers or without low, Pair; `round` is one for both, or a
+// Pair.
 //
 // kNumbers: x is a float or −∞; NaN gives 0, and +∞ anything. In place of 0 there may be a subnormal. With low, x is
 // a number about least_of() at least, and low of the size of its last place.
-template <bool kLow = false, bool kNumbers = false, class T>
-CSM_DEVICE T exp_of(T x, Acc round, T low = T(Acc(0))) {
-  const Acc least = least_of<kNumbers>(round);
+template <bool kLow = false, bool kNumbers = false, class T, class Round>
+CSM_DEVICE T exp_of(T x, Round round, T low = T(Acc(0))) {
+  const Round least = least_of<kNumbers>(round);
   T near = x;
   if constexpr (kLow && kNumbers) {  // neither far below nor unlike a double word
   } else if constexpr (kLow) {
@@ -296,16 +307,18 @@ CSM_DEVICE Reference raised_for_others(Reference to) {
 }
 
 // e^x relative to a reference. NaN stays NaN.
-template <class T>
-CSM_DEVICE T exponential(T x, const Reference& to) {
+template <class T, class References>
+CSM_DEVICE T exponential(T x, const References& to) {
   if constexpr (kOneStep) return exp2_approx(fused(x, T(to.round), T(-to.shift.hi)));
   const T shifted = x - T(to.shift.hi);
   if constexpr (kFastExp) return exp_term(shifted);
   else return exp_of(shifted, to.round);
 }
 
-// Of two elements; those that are not fast of numbers or −∞ alone, from which the shift has been subtracted.
-CSM_DEVICE Pair exponentials(Pair x, const Reference& to) {
+// Of two elements, of one row or of two; those that are not fast of numbers or −∞ alone, from which the shift has been
+// subtracted.
+template <class References>
+CSM_DEVICE Pair exponentials(Pair x, const References& to) {
   if constexpr (kFastExp) return exponential(x, to);
   else return exp_of<false, true>(x, to.round);
 }
@@ -385,6 +398,12 @@ struct Factor {
   DoubleWord times;
   Acc power;  // multiplied first, since its product with `times` might be flushed
 };
+// Those of two rows, without powers.
+struct PairFactor {
+  PairOfDoubleWords times;
+
+  CSM_DEVICE PairFactor(const Factor& a, const Factor& b) : times(a.times, b.times) {}
+};
 template <class T>
 CSM_DEVICE T scaled(T x, const Factor& factor) {
   if constexpr (kFastExp) return x * T(factor.times.hi);
@@ -430,8 +449,8 @@ CSM_DEVICE Factor multiplied(Factor a, Acc b) {
 constexpr Acc kLift = kSingle && !kFastExp ? Acc(0x1p+80) : Acc(1);
 CSM_DEVICE DoubleWord lifted(DoubleWord a) { return times(a, kLift); }
 CSM_DEVICE Factor lifted(const Factor& a) { return {lifted(a.times), a.power}; }
-template <class T>
-CSM_DEVICE T scaled_by_lifted(T x, DoubleWord times) {
+template <class T, class Words>
+CSM_DEVICE T scaled_by_lifted(T x, const Words& times) {
   const T product = scaled(x, times);
   if constexpr (kLift == Acc(1)) return product;
   else return product * T(Acc(1) / kLift);

@@ -141,17 +141,28 @@ struct KeepsMasked {
   }
 };
 
+// The words of one access to elements of 16 bits, or of neutral ones; and what they hold.
+template <class T, Neutral Missing, int kVec>
+CSM_DEVICE Pairs<kVec> neutral_words() {
+  Pairs<kVec> words = {};
+  if constexpr (Missing == Neutral::lowest) {
+#pragma unroll
+    for (int i = 0; i < kVec / 2; ++i) words.word[i] = Lowest<T>::kPair;
+  }
+  return words;
+}
+template <class T, int kVec>
+CSM_DEVICE void widen_words(const Pairs<kVec>& words, Acc (&to)[kVec]) {
+#pragma unroll
+  for (int i = 0; i < kVec / 2; ++i) widen_pair(words.word[i], T{}, to[2 * i], to[2 * i + 1]);
+}
+
 // The elements of one access, which `get(otherwise)` makes if it is wanted; neutral ones if it is not, or not kept.
 template <class T, Neutral Missing, int kVec, class Get, class Keeps>
 CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec], Keeps keeps) {
   constexpr bool kMasks = !kSameType<Keeps, KeepsAll>;
   if constexpr (kSixteenBits<T> && kVec > 1) {
-    Pairs<kVec> words = {};
-    if constexpr (Missing == Neutral::lowest) {
-#pragma unroll
-      for (int i = 0; i < kVec / 2; ++i) words.word[i] = Lowest<T>::kPair;
-    }
-    words = get(words);
+    Pairs<kVec> words = get(neutral_words<T, Missing, kVec>());
     if constexpr (kMasks) {
       constexpr unsigned kOther = [] {
         if constexpr (Missing == Neutral::lowest) return Lowest<T>::kPair;
@@ -160,9 +171,7 @@ CSM_DEVICE void load_by(Get get, bool wanted, Acc (&to)[kVec], Keeps keeps) {
 #pragma unroll
       for (int i = 0; i < kVec / 2; ++i) words.word[i] = keeps.of_pair(words.word[i], kOther, i);
     }
-#pragma unroll
-    for (int i = 0; i < kVec / 2; ++i) widen_pair(words.word[i], T{}, to[2 * i], to[2 * i + 1]);
-    return;
+    return widen_words<T>(words, to);
   }
   Vec<T, kVec> otherwise = {};
   if constexpr (Missing == Neutral::lowest && Lowest<T>::kStored) {

@@ -14,8 +14,11 @@ struct Op : LogSoftmax {
   CSM_DEVICE static void terms(Element& e, const Reference& to, Place, const RowContext& context, Values<1>& term) {
     term[0] = chunk_exponential(e, to, context);
   }
-  static constexpr bool kPairs = kPlainPairs, kPairResults = kPlainPairs;
-  CSM_DEVICE static Pair terms_of(Pair e, const Reference& to, const RowContext&) { return exponentials(e, to); }
+  static constexpr bool kPairs = kPlainPairs, kPairResults = kPlainPairs, kPairsOfRows = kPlainPairs && !kOthersInLow;
+  template <class References>
+  CSM_DEVICE static Pair terms_of(Pair e, const References& to, const RowContext&) {
+    return exponentials(e, to);
+  }
 
   using Scale = LogValue;
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
@@ -26,7 +29,14 @@ struct Op : LogSoftmax {
     }
     return found;
   }
-  CSM_DEVICE static Pair map_of(Pair e, const Scale& row) {
+  struct PairScale {
+    PairOfDoubleWords maximum, minus_log;
+
+    CSM_DEVICE PairScale(const Scale& a, const Scale& b)
+        : maximum(a.maximum, b.maximum), minus_log(a.minus_log, b.minus_log) {}
+  };
+  template <class Scales>
+  CSM_DEVICE static Pair map_of(Pair e, const Scales& row) {
     const Pair rest = e - Pair(row.maximum.hi);
     if constexpr (kWholeLog) return rest - Pair(row.maximum.lo);
     else return rest + Pair(row.minus_log.hi);

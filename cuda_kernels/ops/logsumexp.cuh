@@ -32,9 +32,12 @@ struct Op : Weighted<WritesRows> {
   }
 
   // +∞ less the shift, which is then infinite too, is NaN: its term is 0, and the sum starts at +∞.
-  static constexpr bool kPairs = !kWeights && kPlainPairs;
-  CSM_DEVICE static Pair terms_of(Pair& e, const Reference& to, const RowContext&) {
-    const Pair terms = exponentials(e, kFastExp ? not_infinite(to) : to);
+  static constexpr bool kPairs = !kWeights && kPlainPairs, kPairsOfRows = kPairs && !kOthersInLow && !kFastExp;
+  template <class References>
+  CSM_DEVICE static Pair terms_of(Pair& e, const References& to, const RowContext&) {
+    Pair terms;
+    if constexpr (kFastExp) terms = exponentials(e, not_infinite(to));
+    else terms = exponentials(e, to);
     if constexpr (kKeepsTerm) e = terms;
     return terms;
   }

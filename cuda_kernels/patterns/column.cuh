@@ -9,10 +9,12 @@
 //
 //   stage 0   the row fits on the chip: the walkers of one block, or of kCluster blocks along it, hold all of it;
 //   stage 1   longer rows are cut into pieces, first of two or three launches: each block makes layout.rounds rounds
-//             over its piece, folds the leaves and writes the node of its piece to the workspace;
+//             over its piece, in which a walker takes neighbouring leaves, and writes the node of its piece to the
+//             workspace;
 //   stage 2   a warp folds the nodes of one row; if there are no elements to write, it writes the row's values;
 //   stage 3   if there are, each block reads its piece again and writes it, and the row's values;
-//   stage 4   in place of stages 2 and 3, where pieces are few: each block folds the nodes of its rows itself;
+//   stage 4   in place of stages 2 and 3, where pieces are few: each block folds the nodes of its rows itself. Its
+//             walkers share them as they share leaves in stage 1;
 //   stage 5   in place of all of them, where the level 2 cache holds the rows that are being read: a block passes over
 //             its rows twice, the second time from their end. The last round waits in registers, and with kParks
 //             layout.passes rounds before it in shared memory, as they were read. The leaves of layout.rounds rounds (a
@@ -22,14 +24,14 @@
 // its part of these to shared memory at once (reduce/column_span.cuh), and makes a pass for each kColumns of them.
 //
 // Shared memory: that part of the rows, and their row inputs; a node for each walker and row of a pass; in a cluster
-// also a node for each block and row; in stage 3 a node for each row, in stage 4 for every fourth piece too; in stage 5
-// what is parked, a node for each leaf of layout.rounds rounds, and for each such piece. Workspace: a node for each
-// piece of each row, then a node for each row.
+// also a node for each block and row; in stage 3 a node for each row; in stages 1 and 4 one for each warp and row, and
+// what walkers with several leaves fold; in stage 5 what is parked, a node for each leaf of layout.rounds rounds, and
+// for each such piece. Workspace: a node for each piece of each row, then a node for each row.
 //
-// Barriers, for each pass: one after the leaves are stored, one after each level of the fold, and one before shared
-// memory is used for the next pass. In a cluster the last is a cluster barrier, which also makes sure that every block
-// has started before others write to it; another one follows the exchange of the blocks' nodes. Spans have the barriers
-// that they ask for besides.
+// Barriers, for each pass: one after the leaves, or in stages 1 and 4 those of warps, are stored, one after each level
+// of the fold, and one before shared memory is used for the next pass. In a cluster the last is a cluster barrier,
+// which also makes sure that every block has started before others write to it; another one follows the exchange of the
+// blocks' nodes. Spans have the barriers that they ask for besides.
 #pragma once
 
 #include "reduce/column_span.cuh"
@@ -60,6 +62,29 @@ class ColumnTile {
     if (full()) read_inputs(args, row, span, [](int) { return true; });
     else read_inputs(args, row, span, [&](int i) { return wanted(i); });
   }
+  // The same by way of words, which wait while another round is computed with.
+  using Words = Pairs<kVec>[kItems];
+  CSM_DEVICE void fetch_words(const Arguments& args, const Row& row, Words& words) const {
+    const auto fetch = [&](auto wanted) {
+      Address from = {};
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) {
+        find<0>(args, row, i, from);
+        words[i] = global_load(from.at, wanted(i), neutral_words<Type<0>, neutral_of<Op>(0), kVec>());
+      }
+    };
+    if (full()) fetch([](int) { return true; });
+    else fetch([&](int i) { return wanted(i); });
+  }
+  CSM_DEVICE void take(const Words& words) {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      Acc got[kVec];
+      widen_words<Type<0>>(words[i], got);
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) item_[i][c][0] = got[c];
+    }
+  }
   CSM_DEVICE void enter(const RowContext (&context)[kVec]) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
@@ -80,7 +105,147 @@ class ColumnTile {
     }
   }
 
-  CSM_DEVICE Node reduce(int column, const RowContext& context) {
+  // The nodes of the rows' elements. Op::terms replaces each element by what Op::map needs.
+  CSM_DEVICE void reduce(const RowContext (&context)[kVec], Node (&node)[kVec]) {
+#pragma unroll
+    for (int c = 0; c < kVec; c += kAtOnce) {
+      if constexpr (kAtOnce == 2) reduce_two(c, context[c], node[c], node[c + 1]);
+      else node[c] = reduce_one(c, context[c]);
+    }
+  }
+
+  // Does to the elements what reduce() does, and returns the maxima; the compiler drops the sums.
+  CSM_DEVICE void prepare(const RowContext (&context)[kVec], DoubleWord (&m)[kVec]) {
+    Node node[kVec];
+    reduce(context, node);
+#pragma unroll
+    for (int c = 0; c < kVec; ++c) m[c] = for_scale(node[c].m);
+  }
+
+  // The maximum as Op::scale() takes it. No shift is subtracted from elements that the terms leave as they are.
+  CSM_DEVICE static DoubleWord for_scale(DoubleWord m) {
+    return kOfNumbers<Op> && !Op::kKeepsTerm ? as_double_word(Acc(0)) : m;
+  }
+
+  // Stores what fetch() has read to shared memory, from byte `at` on, or loads it again.
+  template <int Operand = 0>
+  CSM_DEVICE void park(int at) const {
+    if constexpr (Operand < kInputs) {
+      const int step = block_threads() * kVec * static_cast<int>(sizeof(Type<Operand>));
+      int place = at + thread_index() * kVec * static_cast<int>(sizeof(Type<Operand>));
+#pragma unroll
+      for (int i = 0; i < kItems; ++i, place += step) {
+        Acc give[kVec];
+#pragma unroll
+        for (int c = 0; c < kVec; ++c) give[c] = item_[i][c][Operand];
+        store<Type<Operand>>(place, true, give);
+      }
+      park<Operand + 1>(at + kItems * step);
+    }
+  }
+  template <int Operand = 0>
+  CSM_DEVICE void unpark(int at) {
+    if constexpr (Operand < kInputs) {
+      const int step = block_threads() * kVec * static_cast<int>(sizeof(Type<Operand>));
+      int place = at + thread_index() * kVec * static_cast<int>(sizeof(Type<Operand>));
+#pragma unroll
+      for (int i = 0; i < kItems; ++i, place += step) {
+        Acc got[kVec];
+        load<Type<Operand>, neutral_of<Op>(Operand)>(place, true, got);
+#pragma unroll
+        for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
+      }
+      unpark<Operand + 1>(at + kItems * step);
+    }
+  }
+
+  // Once only: a power that has no place in a factor is multiplied to the elements.
+  CSM_DEVICE void write(const Arguments& args, const Row& row, const ColumnSpan& span,
+                        typename Op::Scale (&scale)[kVec]) {
+#pragma unroll
+    for (int c = 0; c < kVec; ++c) {
+      scale[c] = power_applied<Op>(scale[c], [&](Acc power) {
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) item_[i][c][0] *= power;
+      });
+    }
+    if constexpr (Op::kHasUsual && kDominant) {  // of rows as wholes
+      bool usual = true;
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) usual = usual & Op::are_usual(0, 0, scale[c]);
+      if (usual) return write_all<true>(args, row, span, scale);
+    }
+    write_all<false>(args, row, span, scale);
+  }
+
+ private:
+  Element item_[kItems][kVec];
+  Index first_;
+  int left_;       // of its items the rows have so many
+  unsigned kept_;  // if elements can be hidden: a bit for each element, set unless it is
+  static_assert(!kHides || kItems * kVec <= 32, "a bit for each of a thread's elements");
+  // Rows that are computed with at once.
+  static constexpr int kAtOnce = Op::kPairsOfRows && kVec % 2 == 0 ? 2 : 1;
+
+  // The same as reduce_one() for the rows `column` and the next, whose elements lie in neighbouring registers.
+  CSM_DEVICE void reduce_two(int column, const RowContext& context, Node& one, Node& other) {
+    one = maximum_of(column, context);
+    other = maximum_of(column + 1, context);
+    const Adder<Op> first = adder_of(column, one), second = adder_of(column + 1, other);
+    const PairReference to(first.reference(), second.reference());
+    const Pair start(first.start(), second.start());
+    typename Adder<Op>::PairSum sum;
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      Pair elements = pair_at(i, column, to);
+      Adder<Op>::add(sum, Op::terms_of(elements, to, context), i, start);
+      if constexpr (Op::kKeepsTerm) elements.get(item_[i][column][0], item_[i][column + 1][0]);
+    }
+    sum.hi.get(one.s[0].hi, other.s[0].hi);
+    sum.lo.get(one.s[0].lo, other.s[0].lo);
+    one.s[0] = first.whole(0, first.sum_of(0, one.s[0]));
+    other.s[0] = second.whole(0, second.sum_of(0, other.s[0]));
+    if constexpr (kOthersNegative<Op>) {
+      if (unlikely(may_be_dominated(one.s[0].hi) || may_be_dominated(other.s[0].hi))) {
+        const Acc largest[2] = {largest_exponential(one.m), largest_exponential(other.m)};
+        DoubleWord others[2] = {};
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) {
+          Pair elements = pair_at(i, column, to);
+          Acc term[2];
+          (Op::kKeepsTerm ? elements : Op::terms_of(elements, to, context)).get(term[0], term[1]);
+#pragma unroll
+          for (int k = 0; k < 2; ++k) others[k] = add(others[k], other_term(term[k], largest[k]));
+        }
+        if (is_dominated(one.s[0].hi, largest[0])) one.s[0] = negative(others[0]);
+        if (is_dominated(other.s[0].hi, largest[1])) other.s[0] = negative(others[1]);
+      }
+    }
+  }
+
+  CSM_DEVICE Node maximum_of(int column, const RowContext& context) const {
+    Node node = empty_node();
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) node.m.hi = larger_key<Op>(node.m.hi, Op::key(item_[i][column], context));
+    node.m = Op::maximum_from(node.m.hi, context);
+    return node;
+  }
+  // Item i of the row `column` and the next, as terms_of() takes them where the terms do not replace them.
+  CSM_DEVICE Pair pair_at(int i, int column, const PairReference& to) const {
+    const Pair elements(item_[i][column][0], item_[i][column + 1][0]);
+    return kOfNumbers<Op> && !Op::kKeepsTerm ? elements - to.shift.hi : elements;
+  }
+  // Subtracts the reference's shift from elements that their terms replace, if those are of numbers.
+  CSM_DEVICE Adder<Op> adder_of(int column, const Node& node) {
+    const Adder<Op> adder(node.m, {}, start_of_sums<Op>(node.m.hi, ExpC::kAboveAll));
+    if (kOfNumbers<Op> && Op::kKeepsTerm && unlikely(adder.shift() != Acc(0))) {
+#pragma unroll
+      for (int i = 0; i < kItems; ++i) item_[i][column][0] -= adder.shift();
+    }
+    return adder;
+  }
+
+  CSM_DEVICE Node reduce_one(int column, const RowContext& context) {
     Node node = empty_node();
     if constexpr (kMaximum) {
 #pragma unroll
@@ -133,75 +298,29 @@ class ColumnTile {
     return node;
   }
 
-  // Stores what fetch() has read to shared memory, from byte `at` on, or loads it again.
-  template <int Operand = 0>
-  CSM_DEVICE void park(int at) const {
-    if constexpr (Operand < kInputs) {
-      const int step = block_threads() * kVec * static_cast<int>(sizeof(Type<Operand>));
-      int place = at + thread_index() * kVec * static_cast<int>(sizeof(Type<Operand>));
-#pragma unroll
-      for (int i = 0; i < kItems; ++i, place += step) {
-        Acc give[kVec];
-#pragma unroll
-        for (int c = 0; c < kVec; ++c) give[c] = item_[i][c][Operand];
-        store<Type<Operand>>(place, true, give);
-      }
-      park<Operand + 1>(at + kItems * step);
-    }
-  }
-  template <int Operand = 0>
-  CSM_DEVICE void unpark(int at) {
-    if constexpr (Operand < kInputs) {
-      const int step = block_threads() * kVec * static_cast<int>(sizeof(Type<Operand>));
-      int place = at + thread_index() * kVec * static_cast<int>(sizeof(Type<Operand>));
-#pragma unroll
-      for (int i = 0; i < kItems; ++i, place += step) {
-        Acc got[kVec];
-        load<Type<Operand>, neutral_of<Op>(Operand)>(place, true, got);
-#pragma unroll
-        for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
-      }
-      unpark<Operand + 1>(at + kItems * step);
-    }
-  }
-
-  // Does to the elements what reduce() does, and returns the maximum; the compiler drops the sums.
-  CSM_DEVICE DoubleWord prepare(int column, const RowContext& context) { return for_scale(reduce(column, context).m); }
-
-  // The maximum as Op::scale() takes it. No shift is subtracted from elements that the terms leave as they are.
-  CSM_DEVICE static DoubleWord for_scale(DoubleWord m) {
-    return kOfNumbers<Op> && !Op::kKeepsTerm ? as_double_word(Acc(0)) : m;
-  }
-
-  CSM_DEVICE void write(const Arguments& args, const Row& row, const ColumnSpan& span,
-                        const typename Op::Scale (&scale)[kVec]) const {
-    if constexpr (Op::kHasUsual && kDominant) {  // of rows as wholes
-      bool usual = true;
-#pragma unroll
-      for (int c = 0; c < kVec; ++c) usual = usual & Op::are_usual(0, 0, scale[c]);
-      if (usual) return write_all<true>(args, row, span, scale);
-    }
-    write_all<false>(args, row, span, scale);
-  }
-
- private:
-  Element item_[kItems][kVec];
-  Index first_;
-  int left_;       // of its items the rows have so many
-  unsigned kept_;  // if elements can be hidden: a bit for each element, set unless it is
-  static_assert(!kHides || kItems * kVec <= 32, "a bit for each of a thread's elements");
-
   CSM_DEVICE bool wanted(int i) const { return i < left_; }
   // Whether the rows have all items. Accesses are then without conditions.
   CSM_DEVICE bool full() const { return left_ == kItems; }
+  // Where an operand has item i, and how far the next one is. That takes the fewest instructions: the compiler must
+  // neither multiply for each item nor keep the multiples from round to round.
+  struct Address {
+    char* at;
+    i64 step;
+  };
   template <int Operand>
-  CSM_DEVICE i64 down(const Arguments& args, int i) const {
-    const Layout& at = args.layout;
-    return offset_of(first_ + i, at.reduce_size, at.reduce_stride[Operand], at.reduce_dims);
+  CSM_DEVICE void find(const Arguments& args, const Row& row, int i, Address& to) const {
+    const Layout& layout = args.layout;
+    const i64 step = layout.reduce_stride[Operand][0];
+    if (kRowDims == 1 && i > 0) to.at += to.step;
+    else
+      to = {row.start[Operand] +
+                offset_of(first_ + i, layout.reduce_size, layout.reduce_stride[Operand], layout.reduce_dims),
+            computed_in_place(step)};
   }
   template <int Operand = 0, class Wanted>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const ColumnSpan& span, Wanted wanted) {
     if constexpr (Operand < kInputs) {
+      Address from = {};
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         Acc got[kVec];
@@ -209,7 +328,8 @@ class ColumnTile {
           const int place = row.staged[Operand] + i * span.pitch<Operand>();
           load<Type<Operand>, neutral_of<Op>(Operand)>(place, wanted(i), got);
         } else {
-          load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand] + down<Operand>(args, i), wanted(i), got);
+          find<Operand>(args, row, i, from);
+          load<Type<Operand>, neutral_of<Op>(Operand)>(from.at, wanted(i), got);
         }
 #pragma unroll
         for (int c = 0; c < kVec; ++c) item_[i][c][Operand] = got[c];
@@ -227,24 +347,32 @@ class ColumnTile {
   template <bool kUsual, class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const ColumnSpan& span,
                                 const typename Op::Scale (&scale)[kVec], Wanted wanted) const {
+    Address to[kOutputs > 0 ? kOutputs : 1] = {};
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
       Values<kOutputs> result[kVec];
 #pragma unroll
+      for (int c = 0; c < kVec; c += kAtOnce) {
+        if constexpr (kAtOnce == 2 && kOutputs > 0) {
+          const Pair elements(item_[i][c][0], item_[i][c + 1][0]);
+          Op::map_of(elements, typename Op::PairScale(scale[c], scale[c + 1])).get(result[c][0], result[c + 1][0]);
+        } else if constexpr (kUsual) {
+          Op::map_usual(item_[i][c], scale[c], result[c]);
+        } else {
+          Op::map(item_[i][c], scale[c], {first_, i}, result[c]);
+        }
+      }
+#pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        Element e = item_[i][c];
-        if constexpr (Op::kHasPower) e[0] *= scale[c].power;
-        if constexpr (kUsual) Op::map_usual(e, scale[c], result[c]);
-        else Op::map(e, scale[c], {first_, i}, result[c]);
         if (kHides && !(kept_ >> (i * kVec + c) & 1)) hide_result<Op>(result[c]);
       }
-      store_outputs(args, row, span, i, wanted(i), result);
+      store_outputs(args, row, span, i, wanted(i), result, to);
     }
   }
 
   template <int Which = 0>
   CSM_DEVICE void store_outputs(const Arguments& args, const Row& row, const ColumnSpan& span, int i, bool wanted,
-                                const Values<kOutputs> (&result)[kVec]) const {
+                                const Values<kOutputs> (&result)[kVec], Address* to) const {
     if constexpr (Which < kOutputs) {
       constexpr int kOperand = kFirstOutput + Which;
       Acc give[kVec];
@@ -253,9 +381,10 @@ class ColumnTile {
       if constexpr (kStaged<kOperand>) {
         store<Type<kOperand>>(row.staged[kOperand] + i * span.pitch<kOperand>(), wanted, give);
       } else {
-        store<Type<kOperand>>(row.start[kOperand] + down<kOperand>(args, i), wanted, give);
+        find<kOperand>(args, row, i, to[Which]);
+        store<Type<kOperand>>(to[Which].at, wanted, give);
       }
-      store_outputs<Which + 1>(args, row, span, i, wanted, result);
+      store_outputs<Which + 1>(args, row, span, i, wanted, result, to);
     }
   }
 };
@@ -300,6 +429,42 @@ class StagedRowInputs {
   }
 };
 
+// Stages 1 and 4: whether a round is loaded while the one before it is computed with: of 16-bit elements, whose words
+// take few registers.
+constexpr bool kLoadsAhead = (kStage == 1 || kStage == 4) && !kStages && kInputs == 1 && kVec > 1 &&
+                             [] { return kSixteenBits<Type<0>>; }();
+// The rounds of a walker.
+template <bool kAhead = kLoadsAhead>
+class Rounds {
+ public:
+  // Round r begins at element first + r · step.
+  CSM_DEVICE Rounds(const Arguments& args, const Row& row, const ColumnSpan& span, Index first, Index step, Index n)
+      : args_(args), row_(row), span_(span), first_(first), step_(step), n_(n) {
+    if constexpr (kAhead) tile(0).fetch_words(args_, row_, words_);
+  }
+  // Reads one, in ascending order.
+  CSM_DEVICE ColumnTile<Op> read(int round, int rounds, const RowContext (&context)[kVec]) {
+    ColumnTile<Op> part = tile(round);
+    if constexpr (kAhead) {
+      part.take(words_);
+      if (round + 1 < rounds) tile(round + 1).fetch_words(args_, row_, words_);
+      part.enter(context);
+    } else {
+      part.read(args_, row_, span_, context);
+    }
+    return part;
+  }
+
+ private:
+  const Arguments& args_;
+  const Row& row_;
+  const ColumnSpan& span_;
+  Index first_, step_, n_;
+  Pairs<kVec> words_[kAhead ? kItems : 1];
+
+  CSM_DEVICE ColumnTile<Op> tile(int round) const { return ColumnTile<Op>(first_ + round * step_, n_); }
+};
+
 constexpr int kColumns = kLanes * kVec;  // rows that a block works on at a time
 // Where shared memory holds the node of a walker and row. Walkers follow each other, and the rows of each; but neither
 // lanes that store the nodes of a warp's walkers nor lanes that merge neighbouring parts, any power of two apart, meet
@@ -334,10 +499,13 @@ CSM_DEVICE void fold_columns(const SharedNodes& nodes, int parts) {
   }
 }
 
-// The number of pieces of a row. A piece is what one block or cluster holds.
+// a over a power of two, rounded up. A division takes many instructions.
+CSM_DEVICE int log2_of_power(int power) { return 31 - leading_zeros(static_cast<unsigned>(power)); }
+CSM_DEVICE i64 over_power(i64 a, int power) { return (a + power - 1) >> log2_of_power(power); }
+
+// The number of pieces of a row. A piece is what one block or cluster holds: a power of two.
 CSM_DEVICE i64 pieces_of(const Layout& layout) {
-  const i64 length = kItems * layout.rounds * (block_threads() / kLanes) * kCluster;
-  return (layout.n + length - 1) / length;
+  return over_power(layout.n, kItems * static_cast<int>(layout.rounds) * (block_threads() / kLanes) * kCluster);
 }
 
 // The workspace: the nodes of all pieces, and where there are elements to write, of all rows.
@@ -350,54 +518,99 @@ CSM_DEVICE i64 place_of_piece(const Layout& layout, i64 pieces, i64 outer, i64 p
   return (outer * pieces + piece) * layout.inner;
 }
 
-// Stage 4: a thread loads the nodes of so many neighbouring pieces of a row at once, and folds them in registers.
-constexpr int kTogether = kFastExp ? 8 : 4;  // merge() is many instructions
-static_assert(kTogether == CSM_PIECES_TOGETHER, "the host counts other nodes in shared memory");
+// The node of a walker's leaves, a power of two of them, which come one after the other: a binary counter, whose digits
+// wait in shared memory, each thread's for itself.
+class WalkerFold {
+ public:
+  CSM_DEVICE WalkerFold(const SharedNodes& digits, int leaves) : digits_(digits), leaves_(leaves), count_(0) {}
+  // Digits of a walker for each of its rows.
+  CSM_DEVICE static int digits_of(int leaves) { return log2_of_power(leaves); }
 
-// Stage 4: loads the nodes of the pieces of kColumns rows from `first` of those side by side on, and stores the nodes
-// of `parts` subtrees of kTogether pieces, the last ones of which may be empty.
-CSM_DEVICE void load_pieces(const Layout& layout, const SharedNodes& nodes, const GlobalNodes& workspace, i64 outer,
-                            i64 first, i64 pieces, int parts) {
+  // After the last leaf, `node` is that of all.
+  CSM_DEVICE void push(Node (&node)[kVec]) {
+    int level = 0;
 #pragma unroll 1
-  for (int i = thread_index(); i < parts * kColumns; i += block_threads()) {
-    const int column = i % kColumns, part = i / kColumns;
-    Node node[kTogether];
+    for (; count_ >> level & 1; ++level) {
 #pragma unroll
-    for (int k = 0; k < kTogether; ++k) {
-      const int piece = part * kTogether + k;
-      node[k] = workspace.load(place_of_piece(layout, pieces, outer, piece) + first + column,
-                               first + column < layout.inner && piece < pieces);
+      for (int c = 0; c < kVec; ++c) node[c] = merge(digits_.load(place(level, c)), node[c]);
     }
+    if (++count_ == leaves_) return;
 #pragma unroll
-    for (int apart = 1; apart < kTogether; apart *= 2) {
-#pragma unroll
-      for (int k = 0; k < kTogether; k += 2 * apart) node[k] = merge(node[k], node[k + apart]);
-    }
-    nodes.store(node_at(part, column % kVec * kLanes + column / kVec), node[0]);  // a thread's are kLanes apart
+    for (int c = 0; c < kVec; ++c) digits_.store(place(level, c), node[c]);
   }
+
+ private:
+  SharedNodes digits_;
+  int leaves_, count_;
+
+  CSM_DEVICE static int place(int level, int c) { return (level * kVec + c) * block_threads() + thread_index(); }
+};
+
+// Folds the nodes of a block's walkers into entry 0 of `nodes`, for each of its rows. First those of a warp, by
+// shuffles: of two walkers each merges half of their rows, as long as they have several. The whole block calls it, and
+// it ends with a barrier.
+CSM_DEVICE void fold_walkers(const SharedNodes& nodes, Node (&node)[kVec]) {
+  constexpr int kOfWarp = kWarp / kLanes, kLeft = kOfWarp < kVec ? kVec / kOfWarp : 1;
+  const int lane = thread_index() % kLanes;
+  int first = 0, left = kVec;
+#pragma unroll
+  for (int mask = kLanes; mask < kWarp; mask *= 2) {
+    const bool upper = (thread_index() & mask) != 0, divides = left > 1;
+    if (divides) left /= 2;
+#pragma unroll
+    for (int c = 0; c < kVec; ++c) {
+      if (c >= left) continue;
+      const Node give = divides && !upper ? node[(c + left) % kVec] : node[c];
+      const Node keep = divides && upper ? node[(c + left) % kVec] : node[c];
+      node[c] = merge(keep, shuffle_xor(give, mask, kWarp));
+    }
+    if (divides && upper) first += left;
+  }
+  if (thread_index() % kWarp < kLanes * (kVec / kLeft)) {
+#pragma unroll
+    for (int c = 0; c < kLeft; ++c) nodes.store(node_at(thread_index() / kWarp, (first + c) * kLanes + lane), node[c]);
+  }
+  block_barrier();
+  fold_columns(nodes, block_threads() / kWarp);
+}
+
+// Stage 4: folds the nodes of all pieces of the block's rows, of which each walker loads `each`, a power of two, one
+// after the other. `place` is where the workspace has the first piece's of this thread's rows.
+CSM_DEVICE void fold_workspace(const Layout& layout, const SharedNodes& nodes, const SharedNodes& digits,
+                               const GlobalNodes& workspace, i64 place, bool present, int pieces, int each) {
+  const int walker = thread_index() / kLanes;
+  const auto load = [&](int piece, Node(&to)[kVec]) {
+    workspace.load(place + piece * layout.inner, present && piece < pieces, to);
+  };
+  Node node[kVec] = {};
+  if (each == 1) {
+    load(walker, node);
+  } else {
+    WalkerFold fold(digits, each / 2);
+#pragma unroll 1
+    for (int k = 0; k < each; k += 2) {  // two are on their way at once
+      Node next[kVec];
+      load(walker * each + k, node);
+      load(walker * each + k + 1, next);
+#pragma unroll
+      for (int c = 0; c < kVec; ++c) node[c] = merge(node[c], next[c]);
+      fold.push(node);
+    }
+  }
+  fold_walkers(nodes, node);
 }
 
 // A piece of the rows of a tile. Their numbers are below 2^31: divisions of 64 bits take many instructions.
 struct Unit {
   i64 outer;  // of the dimensions beside the innermost
-  unsigned tile, piece, tiles, pieces;
+  unsigned tile, piece;
 
-  CSM_DEVICE Unit(i64 index, i64 tile_count, i64 piece_count)
-      : tiles(static_cast<unsigned>(tile_count)), pieces(static_cast<unsigned>(piece_count)) {
+  CSM_DEVICE Unit(i64 index, i64 tile_count, i64 piece_count) {
+    const auto tiles = static_cast<unsigned>(tile_count), pieces = static_cast<unsigned>(piece_count);
     const unsigned all = static_cast<unsigned>(index), whole = kWholeRows ? all : all / pieces;
     piece = kWholeRows ? 0 : all - whole * pieces;
     outer = whole / tiles;
     tile = whole - static_cast<unsigned>(outer) * tiles;
-  }
-  CSM_DEVICE void advance(i64 units) {
-    const Unit step(units, tiles, pieces);
-    piece += step.piece;
-    const bool next_tile = piece >= pieces;
-    piece -= next_tile ? pieces : 0;
-    tile += step.tile + next_tile;
-    const bool next_outer = tile >= tiles;
-    tile -= next_outer ? tiles : 0;
-    outer += step.outer + next_outer;
   }
 };
 
@@ -437,11 +650,12 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
       part.fetch(args, row, span);
       if (kParks && round < parked) part.park(park_of(round));
       part.enter(context);
+      Node node[kVec];
+      part.reduce(context, node);
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        const Node node = part.reduce(c, context[c]);
-        m[c] = part.for_scale(node.m);
-        nodes.store(node_at(leaf, c * kLanes + lane), node);
+        m[c] = part.for_scale(node[c].m);
+        nodes.store(node_at(leaf, c * kLanes + lane), node[c]);
       }
     } else {
 #pragma unroll
@@ -469,8 +683,7 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
       if (kParks && round < parked) part.unpark(park_of(round));
       else part.fetch(args, row, span);
       part.enter(context);
-#pragma unroll
-      for (int c = 0; c < kVec; ++c) m[c] = part.prepare(c, context[c]);
+      part.prepare(context, m);
     }
     typename Op::Scale scale[kVec];
 #pragma unroll
@@ -502,8 +715,11 @@ CSM_DEVICE void walk(const Arguments& args) {
 
   // What is read again begins with what was read last, which the level 2 cache still has.
   const bool backwards = kStage == 3 || kStage == 4;
-  Unit unit((backwards ? grid_blocks() - 1 - block_index() : block_index()) / kCluster, tiles, pieces);
-  for (bool is_first_unit = true; unit.outer * layout.inner < layout.rows; is_first_unit = false) {
+  const i64 first_unit = (backwards ? grid_blocks() - 1 - block_index() : block_index()) / kCluster;
+  const i64 units_of_all = layout.rows * tiles * pieces;  // times the rows side by side
+  for (i64 number = first_unit; number * layout.inner < units_of_all; number += grid_blocks() / kCluster) {
+    const bool is_first_unit = number == first_unit;
+    const Unit unit(number, tiles, pieces);
     const i64 piece = unit.piece, outer = unit.outer, tile_start = unit.tile * wide;
     // The block's elements of the rows are those from here on.
     const Index n = static_cast<Index>(layout.n);
@@ -516,9 +732,12 @@ CSM_DEVICE void walk(const Arguments& args) {
                           static_cast<int>(layout.n < length ? layout.n : length), static_cast<int>(wide));
     const StagedRowInputs row_inputs(kStages ? span.bytes() : 0, static_cast<int>(wide));
     const int nodes_at = kStages ? span.bytes() + row_inputs.bytes() : 0;
-    const int subtrees = static_cast<int>((pieces + kTogether - 1) / kTogether);
-    const int parts = kStage == 3 ? 1 : kStage == 4 ? power_not_below(subtrees) : rounds * walkers;
+    // Stages 1 and 4: leaves of a walker, of the elements or of the workspace.
+    const int leaves = kStage == 4 ? power_not_below(static_cast<int>(over_power(pieces, walkers))) : rounds;
+    const int warps = block_threads() / kWarp, parts = kStage == 3 ? 1 : kStage == 0 ? walkers : warps;
     const SharedNodes nodes(nodes_at, parts * kColumns);
+    const SharedNodes digits(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * parts * kColumns,
+                             WalkerFold::digits_of(leaves) * walkers * kColumns);
     const SharedNodes of_blocks(nodes_at + kNodeWords * static_cast<int>(sizeof(Acc)) * walkers * kColumns,
                                 kCluster * kColumns);
     if constexpr (kStages) {
@@ -532,7 +751,7 @@ CSM_DEVICE void walk(const Arguments& args) {
       const int column = start + lane * kVec;
       // kVec divides inner: all of the thread's rows exist, or none.
       const bool present = kStages ? column < beside : tile_start + column < layout.inner;
-      const i64 number = outer * layout.inner + tile_start + column;
+      const i64 first_row = outer * layout.inner + tile_start + column;
       Row row = tile_row;
       row.advance(layout, kStages ? column : tile_start + column);
 
@@ -545,11 +764,11 @@ CSM_DEVICE void walk(const Arguments& args) {
       for (int c = 0; c < kVec; ++c) {
         if constexpr (kStages) {
           const int mine = present ? column + c : 0;  // those of any row serve a thread with none
-          context[c] = context_with<Op>(args, StagedRowInputs::Of{row_inputs, mine}, number + c);
+          context[c] = context_with<Op>(args, StagedRowInputs::Of{row_inputs, mine}, first_row + c);
         } else {
           Row at = row;
           at.advance(layout, c);
-          context[c] = row_context<Op>(args, at, number + c, present);
+          context[c] = row_context<Op>(args, at, first_row + c, present);
         }
       }
       typename Op::Scale scale[kVec];
@@ -558,15 +777,16 @@ CSM_DEVICE void walk(const Arguments& args) {
         if (walker == 0) {
 #pragma unroll
           for (int c = 0; c < kVec; ++c) {
-            nodes.store(c * kLanes + lane, workspace.load(layout.rows * pieces + number + c, present));
+            nodes.store(c * kLanes + lane, workspace.load(layout.rows * pieces + first_row + c, present));
           }
         }
         block_barrier();
       }
+      Rounds<> parts_of_walker(args, row, span, first + walker * (kStage == 1 ? rounds : 1) * kItems,
+                               (kStage == 1 ? 1 : walkers) * kItems, present ? n : 0);
       if constexpr (kStage == 4) {
-        load_pieces(layout, nodes, workspace, outer, tile_start, pieces, parts);
-        block_barrier();
-        fold_columns(nodes, parts);
+        const i64 place = place_of_piece(layout, pieces, outer, 0) + tile_start + column;
+        fold_workspace(layout, nodes, digits, workspace, place, present, static_cast<int>(pieces), leaves);
       }
       if constexpr (kStage == 5) return pass_twice(args, row, span, present, context);
       if constexpr (kStage >= 3) {
@@ -575,11 +795,12 @@ CSM_DEVICE void walk(const Arguments& args) {
           Op::summarise(nodes.load(c * kLanes + lane), context[c], piece == 0 && walker == 0);
 #pragma unroll 1
         for (int round = 0; round < rounds; ++round) {
-          ColumnTile<Op> part(first + (round * walkers + walker) * kItems, present ? n : 0);
-          part.read(args, row, span, context);
+          ColumnTile<Op> part = parts_of_walker.read(round, rounds, context);
+          DoubleWord m[kVec];
+          part.prepare(context, m);
 #pragma unroll
           for (int c = 0; c < kVec; ++c) {
-            scale[c] = Op::scale(part.prepare(c, context[c]), nodes.load(c * kLanes + lane), context[c]);
+            scale[c] = Op::scale(m[c], nodes.load(c * kLanes + lane), context[c]);
             Op::complete(scale[c]);
           }
           part.write(args, row, span, scale);
@@ -594,16 +815,15 @@ CSM_DEVICE void walk(const Arguments& args) {
       }
 
       if constexpr (kStage == 1) {
+        WalkerFold fold(digits, leaves);
+        Node node[kVec] = {};
 #pragma unroll 1
         for (int round = 0; round < rounds; ++round) {
-          const int leaf = round * walkers + walker;
-          ColumnTile<Op> part(first + leaf * kItems, present ? n : 0);
-          part.read(args, row, span, context);
-#pragma unroll
-          for (int c = 0; c < kVec; ++c) nodes.store(node_at(leaf, c * kLanes + lane), part.reduce(c, context[c]));
+          ColumnTile<Op> part = parts_of_walker.read(round, rounds, context);
+          part.reduce(context, node);
+          fold.push(node);
         }
-        block_barrier();
-        fold_columns(nodes, parts);
+        fold_walkers(nodes, node);
         if (walker == 0) {
 #pragma unroll
           for (int c = 0; c < kVec; ++c) {
@@ -617,11 +837,12 @@ CSM_DEVICE void walk(const Arguments& args) {
       ColumnTile<Op> part(first + walker * kItems, present ? n : 0);
       part.read(args, row, span, context);
       DoubleWord m[kVec];
+      Node node[kVec];
+      part.reduce(context, node);
 #pragma unroll
       for (int c = 0; c < kVec; ++c) {
-        const Node node = part.reduce(c, context[c]);
-        m[c] = part.for_scale(node.m);
-        nodes.store(node_at(walker, c * kLanes + lane), node);
+        m[c] = part.for_scale(node[c].m);
+        nodes.store(node_at(walker, c * kLanes + lane), node[c]);
       }
       block_barrier();
       fold_columns(nodes, walkers);
@@ -657,7 +878,6 @@ CSM_DEVICE void walk(const Arguments& args) {
     } else {
       pass(0, is_first_unit);
     }
-    unit.advance(grid_blocks() / kCluster);
   }
 }
 

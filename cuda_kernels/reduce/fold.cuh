@@ -132,6 +132,23 @@ class GlobalNodes {
     each_word(node, [&](int field, Acc& word) { word = global_load(at(i, field), wanted, word); });
     return node;
   }
+  // kCount neighbours, where those of a word are, from a multiple of kCount on.
+  template <int kCount>
+  CSM_DEVICE void load(i64 i, bool wanted, Node (&nodes)[kCount]) const {
+    Node empty = empty_node();
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) nodes[c] = empty;
+    each_word(empty, [&](int field, Acc word) {
+      Vec<Acc, kCount> words;
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) words.item[c] = word;
+      words = global_load(at(i, field), wanted, words);
+#pragma unroll
+      for (int c = 0; c < kCount; ++c) {
+        each_word(nodes[c], [&](int other, Acc& of_node) { of_node = other == field ? words.item[c] : of_node; });
+      }
+    });
+  }
 
  private:
   char* base_;

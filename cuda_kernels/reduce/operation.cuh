@@ -78,6 +78,8 @@ struct RowContext : Values<kRowInputs> {
 //                 terms_of(Pair&, reference, context); in float of numbers alone, from which tiles have subtracted the
 //                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
 //   kSomePairs    says that where the reference has a shift, terms() makes them in place of terms_of()
+//   kPairsOfRows  says whether they also take elements of two rows: terms_of() with a PairReference, and the context of
+//                 the first, map_of() with a PairScale, which is made of both scales
 //   kPairResults  says whether they have one result, and the results of two come from map_of(Pair, scale); with
 //                 kHasUsual in place of map_usual()
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
@@ -99,7 +101,7 @@ struct OperationBase {
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kEntersPairs = false, kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kTogether = 4, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false;
+  static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false, kPairsOfRows = false;
   static constexpr bool kSomePairs = false, kMapsHidden = false, kHasUsual = false, kMayBeInfinite = false,
                         kKeepsTerm = false;
   template <class Scale>
@@ -117,9 +119,15 @@ template <class Op>
 constexpr bool kOfNumbers = Op::kPairs && !kFastExp;
 // The start of a chunk's sums of exponentials (add_term): above their terms; +∞ or NaN if m is.
 template <class Op>
-CSM_DEVICE Acc start_of_sums(Acc m) {
-  if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, -largest_number()), Acc(0x1p-126), ExpC::kAbove);
-  else return ExpC::kAbove;
+CSM_DEVICE Acc start_of_sums(Acc m, Acc above = ExpC::kAbove) {
+  if constexpr (kOfNumbers<Op>) return fused(maximum_or_nan(m, -largest_number()), Acc(0x1p-126), above);
+  else return above;
+}
+// The larger key of two. Where terms are those of numbers, NaN if either is.
+template <class Op>
+CSM_DEVICE Acc larger_key(Acc a, Acc b) {
+  if constexpr (kOfNumbers<Op>) return maximum_or_nan(a, b);
+  else return maximum(a, b);
 }
 
 // Base of operations with results for elements alone.
@@ -280,13 +288,16 @@ class Adder {
   struct PairSum {
     Pair hi, lo;
   };
+  CSM_DEVICE const Reference& reference() const { return reference_; }
+  CSM_DEVICE Acc start() const { return start_; }
   CSM_DEVICE Acc shift() const { return reference_.shift.hi; }
   CSM_DEVICE Pair terms_of(Pair& elements, const RowContext& context) const {
     return Op::terms_of(elements, reference_, context);
   }
-  CSM_DEVICE void add(PairSum& sum, Pair terms, int number) const {
+  CSM_DEVICE void add(PairSum& sum, Pair terms, int number) const { add(sum, terms, number, Pair(start_)); }
+  CSM_DEVICE static void add(PairSum& sum, Pair terms, int number, Pair start) {
     if constexpr (bounded(0)) {
-      const Pair large = number == 0 ? Pair(start_) : sum.hi;
+      const Pair large = number == 0 ? start : sum.hi;
       sum.hi = large + terms;
       const Pair lost = fast_error(large, terms, sum.hi);
       sum.lo = number == 0 ? lost : sum.lo + lost;

@@ -528,13 +528,9 @@ class RowTile {
     }
   }
 
-  CSM_DEVICE static Acc larger(Acc a, Acc b) {
-    if constexpr (kOfNumbers<Op>) return maximum_or_nan(a, b);
-    else return maximum(a, b);
-  }
   CSM_DEVICE static Acc maximum_over_lanes(Acc m) {
 #pragma unroll
-    for (int mask = 1; mask < kLanes; mask *= 2) m = larger(m, shuffle_xor(m, mask, kLanes));
+    for (int mask = 1; mask < kLanes; mask *= 2) m = larger_key<Op>(m, shuffle_xor(m, mask, kLanes));
     return m;
   }
 
@@ -542,7 +538,7 @@ class RowTile {
     Acc m = negative_infinity();
     if constexpr (kMaximum) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) m = larger(m, Op::key(item_[i], context));
+      for (int i = 0; i < kItems; ++i) m = larger_key<Op>(m, Op::key(item_[i], context));
       m = maximum_over_lanes(m);
       if constexpr (!Op::kHasLowKey) return Op::maximum_from(m, context);
       Acc low = negative_infinity();

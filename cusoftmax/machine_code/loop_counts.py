@@ -133,10 +133,9 @@ class _LaunchLoops:
 
     def _leaves(self) -> int:
         """Return how many nodes of a row a block of the column pattern folds."""
-        if self.stage == 4:
-            together = int(self.launch.kernel["CSM_PIECES_TOGETHER"])
-            return power_of_two(ceil_div(self._segments(), together))
-        return self.launch.block // self.lanes * (self.plan.rounds if self.stage in (1, 5) else 1)
+        if self.stage in (1, 4):  # of its warps, in each of which shuffles fold them
+            return int(self.warps)
+        return self.launch.block // self.lanes * (self.plan.rounds if self.stage == 5 else 1)
 
     def _is_staged(self) -> bool:
         return self.launch.kernel["CSM_STAGED"] != "0"
@@ -166,7 +165,8 @@ class _LaunchLoops:
         if self.pattern == "split":
             return self.plan.rounds
         if self.pattern == "column" and self.stage == 4 and not loop.has("STG"):  # loads nodes
-            return ceil_div(self._leaves() * self.lanes * self.columns, self.launch.block)
+            each = power_of_two(ceil_div(self._segments(), self.launch.block // self.lanes))
+            return each / 2  # two at once
         if self.pattern == "column" and self.stage == 5:
             return (
                 self._rounds_of_column() if loop.has("STG") else self._pieces() * self.plan.rounds

@@ -754,7 +754,6 @@ def _column(builder: PlanBuilder) -> Plan:
     width = min(inner, beside.passes * columns)
     tiles = problem.rows // inner * ceil_div(inner, width)
     least = WARP // lanes
-    together = _together(builder)
 
     def launch(stage: int, walkers: int, cluster: int, grid: int, parts: int = 0) -> Launch:
         kernel = builder.kernel(
@@ -768,7 +767,6 @@ def _column(builder: PlanBuilder) -> Plan:
             stage=stage,
             batch_dims=max(1, len(problem.batch_shape) - 1),  # the innermost one is `inner`
             staged=0 if stage == 2 else staged,
-            asserted=(("CSM_PIECES_TOGETHER", together),),
         )
         parts = parts or walkers + (cluster if cluster > 1 else 0)
         shared = parts * columns * builder.node_bytes if stage != 2 else 0
@@ -797,7 +795,12 @@ def _column(builder: PlanBuilder) -> Plan:
     pieces = ceil_div(problem.n, walkers * items * rounds)
     warps = walkers * lanes // WARP
     writes = bool(builder.operation.outputs)
-    launches = [launch(1, walkers, 1, tiles * pieces, rounds * walkers)]
+
+    def parts(leaves: int) -> int:
+        """Return for how many nodes of each row a block has room, whose walkers have so many."""
+        return warps + (leaves.bit_length() - 1) * walkers
+
+    launches = [launch(1, walkers, 1, tiles * pieces, parts(rounds))]
     # Each block of the last launch folds the nodes of its rows itself, where their bytes are few
     # beside those of its elements, or where all is in the level 2 cache and a launch takes longer.
     of_pieces = power_of_two(pieces) * columns * builder.node_bytes
@@ -809,8 +812,8 @@ def _column(builder: PlanBuilder) -> Plan:
     if not folds:
         launches.append(launch(2, walkers, 1, ceil_div(problem.rows, warps)))
     if writes:
-        parts = power_of_two(ceil_div(pieces, together)) if folds else 1
-        launches.append(launch(4 if folds else 3, walkers, 1, tiles * pieces, parts))
+        room = parts(power_of_two(ceil_div(pieces, walkers))) if folds else 1
+        launches.append(launch(4 if folds else 3, walkers, 1, tiles * pieces, room))
     return builder.plan(
         "column",
         tuple(launches),
@@ -872,7 +875,6 @@ def _column_stream(builder: PlanBuilder, items: int, vector: int) -> Plan | None
         stage=5,
         parks=parked > 0,
         batch_dims=max(1, len(problem.batch_shape) - 1),
-        asserted=(("CSM_PIECES_TOGETHER", _together(builder)),),
     )
     return builder.plan(
         "column",
@@ -885,11 +887,6 @@ def _column_stream(builder: PlanBuilder, items: int, vector: int) -> Plan | None
         why="the softmax axis is strided: one pass to reduce, one to write, which finds the rows "
         "in the level 2 cache",
     )
-
-
-def _together(builder: PlanBuilder) -> int:
-    """Return how many nodes of pieces of a column a thread loads and folds at once."""
-    return tuning.COLUMN_TOGETHER_FAST if builder.fast_exp else tuning.COLUMN_TOGETHER
 
 
 def _rounds(all_rounds: int, nodes: int) -> int:

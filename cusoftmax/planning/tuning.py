@@ -115,8 +115,6 @@ COLUMN_STREAM_PERCENT = Tuned(
 )
 COLUMN_ALONE_PERCENT = Tuned(125, None, "of one block: half of it then has two of five")
 COLUMN_PIECES = Tuned(64, None, "of a column, for each round: blocks for every multiprocessor")
-COLUMN_TOGETHER = Tuned(4, None, "nodes that a thread loads and folds at once: two levels of it")
-COLUMN_TOGETHER_FAST = Tuned(8, None, "three levels, where a merge is fewer than 30 instructions")
 SPLIT_PIECES = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
 CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
 CHECKED = Tuned(3, None, "offsets that each of their threads looks at, one after the other")

@@ -161,16 +161,13 @@ def test_barriers(measured: dict[str, Traffic]) -> None:
             folds = write.grid * (1 + several)  # of one row's nodes
             assert counted.barriers == reduce.grid * (plan.rounds + 1) + folds
         else:
-            # One after nodes are stored, and one after each level of the tree that a block folds.
-            levels = (chunks - 1).bit_length()
+            # One after nodes are stored, and one after each level of the tree that a block folds:
+            # of rows that are read twice over its warps, in which shuffles fold them.
+            fold = warps.bit_length() if len(plan.launches) > 1 else 1 + (chunks - 1).bit_length()
+            after = {"0": 0, "3": 1, "4": fold}[plan.launches[-1].kernel["CSM_STAGE"]]
             if len(plan.launches) == 3:  # a warp folds the nodes of a row's pieces, by shuffles
                 assert counted.kernels[1].barriers == 0
-                levels -= (first.grid // (plan.rows // 4) - 1).bit_length()
-            if (
-                plan.launches[-1].kernel["CSM_STAGE"] == "4"
-            ):  # a thread folds so many as it loads them
-                levels -= int(plan.launches[-1].kernel["CSM_PIECES_TOGETHER"]).bit_length() - 1
-            assert counted.barriers == first.grid * (min(len(plan.launches), 2) + levels)
+            assert counted.barriers == first.grid * (fold + after)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
