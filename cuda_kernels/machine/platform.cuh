@@ -253,6 +253,7 @@ CSM_DEVICE void finish_bulk_writes() {
 }
 
 // Bits.
+CSM_DEVICE int count_bits(unsigned bits) { return __popc(bits); }
 CSM_DEVICE int leading_zeros(unsigned bits) { return __clz(static_cast<int>(bits)); }
 CSM_DEVICE int lowest_bit(unsigned bits) { return __ffs(bits) - 1; }
 CSM_DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }

@@ -49,7 +49,7 @@ class PieceLists {
     Picks picks;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      const int place = Picks::place_of(s);
+      const int place = Picks::loaded_place(s);
       const bool there = place < k_;
       const Word key = global_load(at(i, row, place), there, Word(0));
       u64 index = 0;

@@ -47,7 +47,7 @@ class KeyTile {
           got = global_load(address, wanted, got);
         }
 #pragma unroll
-        for (int i = 0; i < kVec / 2; ++i) pair_[v * kVec / 2 + i] = got.word[i];
+        for (int i = 0; i < kVec / 2; ++i) held_[v * kVec / 2 + i] = got.word[i];
         continue;
       }
       Vec<In, kVec> got;
@@ -72,6 +72,16 @@ class KeyTile {
       enter(i, present(i) ? x : absent<In>(), context);
     }
     if constexpr (kDraws) set_limits(context);
+  }
+
+  // Stores the elements from shared memory's byte `at` on, and loads them again: in the same lane of any warp.
+  CSM_DEVICE void park(int at) const {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) Shared<Held>(at).store(i * kLanes + thread_index() % kLanes, held_[i]);
+  }
+  CSM_DEVICE void unpark(int at) {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) held_[i] = Shared<Held>(at).load(i * kLanes + thread_index() % kLanes);
   }
 
   // The chunk's node, for operations with sums; and where the maximum is known.
@@ -101,10 +111,10 @@ class KeyTile {
   // An element of this lane. Its place is yet without the lane's: see in_chunk().
   CSM_DEVICE Local item(int i) const {
     if constexpr (kHoldsPairs) {
-      const u32 keys = keys_of_pair<In>(pair_[i / 2]);
+      const u32 keys = keys_of_pair<In>(held_[i / 2]);
       return local_at(i % 2 == 0 ? keys << 16 : keys & 0xffff0000u, step_of(i));
     } else {
-      const Local local = local_at(Order<Compared>::key(x_[i]), step_of(i));
+      const Local local = local_at(Order<Compared>::key(held_[i]), step_of(i));
       return kEndsLowest || present(i) ? local : no_local();
     }
   }
@@ -131,7 +141,7 @@ class KeyTile {
     for (int i = 0; i < kItems; ++i) {
       const bool here = !(limit_[i] < limit) && limit_[i] != negative_infinity();
       step = here ? step_of(i) : step;
-      x = here ? widen(x_[i]) : x;
+      x = here ? widen(held_[i]) : x;
     }
 #pragma unroll
     for (int i = 0; i < kItems; ++i) limit_[i] = step == step_of(i) ? negative_infinity() : limit_[i];
@@ -148,8 +158,9 @@ class KeyTile {
  private:
   static_assert(kChunk < Packed::kPlaces, "a place is a word's low bits");
 
-  u32 pair_[kHoldsPairs ? kItems / 2 : 1];
-  Compared x_[kHoldsPairs ? 1 : kItems];  // if it draws, without noise
+  using Held = typename NthType<kHoldsPairs && sizeof(In) == 2, Compared, u32>::type;
+  static constexpr int kHeld = kHoldsPairs ? kItems / 2 : kItems;
+  Held held_[kHeld];  // elements, if it draws without noise, or pairs of them
   Acc limit_[kDraws ? kItems : 1];
   i64 first_;
   int length_;  // elements of the row from the chunk's start on, at most kChunk; 0 or less if there are none
@@ -172,15 +183,15 @@ class KeyTile {
     else return T(0);
   }
   CSM_DEVICE void enter(int i, In x, const RowContext& context) {
-    if constexpr (kDraws) x_[i] = narrow<Compared>(widen(x));  // here an Acc
-    else if constexpr (kHoldsPairs) pair_[i / 2] = i % 2 == 0 ? x.bits : pair_[i / 2] | static_cast<u32>(x.bits) << 16;
-    else x_[i] = Op::compared(x, {first_ + lane_place(), step_of(i)}, context);
+    if constexpr (kDraws) held_[i] = narrow<Compared>(widen(x));  // here an Acc
+    else if constexpr (kHoldsPairs) held_[i / 2] = i % 2 == 0 ? x.bits : held_[i / 2] | static_cast<u32>(x.bits) << 16;
+    else held_[i] = Op::compared(x, {first_ + lane_place(), step_of(i)}, context);
   }
   CSM_DEVICE void get_numbers(Acc (&x)[kItems]) const {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      if constexpr (!kHoldsPairs) x[i] = widen(x_[i]);
-      else if (i % 2 == 0) widen_pair(pair_[i / 2], In{}, x[i], x[i + 1]);
+      if constexpr (!kHoldsPairs) x[i] = widen(held_[i]);
+      else if (i % 2 == 0) widen_pair(held_[i / 2], In{}, x[i], x[i + 1]);
     }
   }
   // Four neighbours share a counter. Where they are in several lanes, each of these forms the words of one item, or
@@ -217,7 +228,7 @@ class KeyTile {
         }
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) limit_[i + k] = Op::limit(x_[i + k], word[k], context);
+      for (int k = 0; k < 4; ++k) limit_[i + k] = Op::limit(held_[i + k], word[k], context);
     }
   }
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
@@ -259,9 +270,7 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) picks.slot(s) = tile.in_row(best[s], tile.kEndsLowest && kItems % kListed == 0);
   } else {
-#pragma unroll
-    for (int mask = 1; mask < kLanes; mask *= 2) best[0] = chosen(best[0], exchange(best[0], mask), true);
-    if (thread_index() % kLanes == 0) picks.slot(0) = tile.in_row(best[0]);
+    picks.slot(0) = tile.in_row(best_over_lanes(best[0]));
   }
   return picks;
 }
@@ -363,11 +372,14 @@ CSM_DEVICE void draw_into(Picks& picks, KeyTile<Op>& tile, const RowContext& con
     if (!any_lane(offers)) return;
     Candidate found = no_candidate();
     if (offers) found = tile.take(limit, context);
-#pragma unroll
-    for (int mask = 1; mask < kLanes; mask *= 2) found = chosen(found, exchange(found, mask), true);
-    best = chosen(best, found, true);
+    best = chosen(best, best_over_lanes(found), true);
   }
 }
+
+// Where a warp has one row, and lists a place a lane, so few elements are put in one by one: a sort and a merge take as
+// long as ten.
+constexpr bool kInserts = kLanes == kWarp && kSlots == 1;
+constexpr int kFewOffers = 6;
 
 // Merges a chunk into `picks`, of which the best k count. All lanes of a warp call it. In each round every lane offers
 // its best element, if it is better than the k-th of the list. The first chunk of a row takes a few rounds; a later one
@@ -381,20 +393,30 @@ CSM_DEVICE void pick_into(Picks& picks, KeyTile<Op>& tile, int k, const RowConte
 #pragma unroll
   for (int i = 0; i < kItems; ++i) item[i] = tile.item(i);
   Local mine = best_of(item);
+  if constexpr (kSelectsOne) {
+    if (!any_lane(above(tile.in_row(tile.in_chunk(mine)), floor))) return;
+    picks.slot(0) = chosen(floor, tile.in_row(best_over_lanes(tile.in_chunk(mine))), true);
+    return;
+  }
   for (;;) {
     const Local offer = tile.in_chunk(mine);
     const bool offers = above(tile.in_row(offer), floor);
-    if (!any_lane(offers)) break;
-    Local sorted[1] = {offers ? offer : no_local()};
-    sort_over_lanes(sorted);
-    Picks fresh;
+    unsigned rest = ballot(offers);
+    if (!rest) break;
+    if (kInserts && count_bits(rest) <= kFewOffers) {
+      for (; rest; rest &= rest - 1) picks.insert(tile.in_row(from_lane(offer, lowest_bit(rest))));
+    } else {
+      Local sorted[1] = {offers ? offer : no_local()};
+      sort_over_lanes(sorted);
+      Picks fresh;
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      const int place = Picks::place_of(s);
-      const Local found = from_lane(sorted[0], place % kLanes);
-      fresh.slot(s) = place < kLanes ? tile.in_row(found) : no_candidate();
+      for (int s = 0; s < kSlots; ++s) {
+        const int place = Picks::place_of(s);
+        const Local found = from_lane(sorted[0], place % kLanes);
+        fresh.slot(s) = place < kLanes ? tile.in_row(found) : no_candidate();
+      }
+      picks.merge(fresh);
     }
-    picks.merge(fresh);
     floor = picks.get(k - 1);
     if (offers) mine = next_after(mine, item);
   }

@@ -26,6 +26,12 @@ class SharedPicks {
       key_.store(at(list, s), picks.slot(s).key);
     }
   }
+  // Of one element each.
+  CSM_DEVICE void store_one(int list, const Candidate& one) const {
+    index_.store(list, one.index);
+    key_.store(list, one.key);
+  }
+  CSM_DEVICE Candidate load_one(int list) const { return {key_.load(list), index_.load(list)}; }
   CSM_DEVICE Picks load(int list) const {
     Picks picks;
 #pragma unroll
@@ -57,7 +63,7 @@ class GlobalPicks {
     Picks picks;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      const int place = Picks::place_of(s);
+      const int place = Picks::loaded_place(s);
       const Candidate otherwise = no_candidate();
       picks.slot(s).index = global_load(index_ + (list * k_ + place) * 8, place < k_, otherwise.index);
       picks.slot(s).key = global_load(key_ + (list * k_ + place) * kKeyBytes, place < k_, otherwise.key);
@@ -76,9 +82,16 @@ class GlobalPicks {
 static_assert(SharedPicks::kBytes + (kSums > 0 ? kNodeWords * static_cast<int>(sizeof(Acc)) : 0) == CSM_LIST_BYTES,
               "the host gives a list and its node another size");
 
-// Merges the lists of a block's warps into that of warp 0. The whole block calls it.
-CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {
-  const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
+// Merges the lists of a block's first warps into that of warp 0. The whole block calls it.
+CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists, int warps) {
+  const int warp = thread_index() / kWarp;
+  if constexpr (kSelectsOne) {
+    const int lane = thread_index() % kWarp;
+    if (lane == 0) lists.store_one(warp, picks.slot(0));
+    block_barrier();
+    if (warp == 0) picks.slot(0) = best_over_lanes(lane < warps ? lists.load_one(lane) : no_candidate());
+    return;
+  }
   for (int step = 1; step < warps; step *= 2) {
     if (warp % (2 * step) == step) lists.store(warp, picks);
     block_barrier();
@@ -86,55 +99,80 @@ CSM_DEVICE void merge_warps(Picks& picks, const SharedPicks& lists) {
   }
 }
 
-// The best of `count` lists, of which load(i) returns one to all lanes of a warp. Warp w takes every warps-th of them
-// from w on; the result is valid in warp 0. The whole block calls it. Shared memory: a list for each warp.
+// The best of `count` lists, of which load(i) returns one to all lanes of a warp, or its only element. Warp w takes
+// every warps-th of them from w on, or of single elements each thread one; the result is valid in warp 0. The whole
+// block calls it. Shared memory: a list for each warp.
 template <class Load>
 CSM_DEVICE Picks merge_lists(i64 count, Load load) {
   const int warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   Picks picks;
-  for (i64 list = warp; list < count; list += warps) picks.merge(load(list));
-  merge_warps(picks, SharedPicks(0, warps));
+  if constexpr (kSelectsOne) {
+    Candidate& best = picks.slot(0);
+    for (i64 list = thread_index(); list < count; list += block_threads())
+      best = chosen(best, load(list).slot(0), true);
+    best = best_over_lanes(best);
+    if (count <= kWarp) return picks;
+  } else {
+    if (warp < count) picks = load(warp);
+    for (i64 list = warp + warps; list < count; list += warps) picks.merge(load(list));
+  }
+  merge_warps(picks, SharedPicks(0, warps), warps);
   return picks;
 }
 
 // Picks from the elements of a row from `first` on, layout.rounds chunks for each warp. The results, `picks` and the
 // returned node, are valid in warp 0. Shared memory: if the row is staged, a chunk for each warp; a list for each warp,
 // then a node for each warp.
+//
+// `halves`: the first half of the warps take a chunk each, and pass it to the others, which compute the nodes
+// meanwhile; the returned node is valid in the first of these. Shared memory behind the nodes: those chunks.
 template <class Op>
-CSM_DEVICE Node pick_stretch(const Arguments& args, Row row, i64 number, i64 first, Picks& picks) {
+CSM_DEVICE Node pick_stretch(const Arguments& args, Row row, i64 number, i64 first, Picks& picks, bool halves = false) {
   using WarpSpan = SpanOf<kItems, true>;
   const Layout& layout = args.layout;
   const RowContext context = row_context<Op>(args, row, number);
-  const int warp = thread_index() / kWarp, lane = thread_index() % kWarp, warps = block_threads() / kWarp;
+  const int lane = thread_index() % kWarp, warps = block_threads() / kWarp, sharing = halves ? warps / 2 : warps;
+  const bool takes = thread_index() < sharing * kWarp;
+  const int warp = thread_index() / kWarp - (takes ? 0 : sharing);
   const int lists_at = kStages ? warps * WarpSpan::bytes(kChunk) : 0;
   const SharedPicks lists(lists_at, warps);
   const SharedNodes nodes(lists_at + warps * SharedPicks::kBytes, warps);
+  const int chunk_at = lists_at + warps * CSM_LIST_BYTES + warp * kChunk * static_cast<int>(sizeof(In));
   TreeFold fold;
   first += warp * layout.rounds * kChunk;
-  for (i64 round = 0; round < layout.rounds && (kStages || first + round * kChunk < layout.n); ++round) {
+  for (i64 round = 0; round < layout.rounds && (kStages || halves || first + round * kChunk < layout.n); ++round) {
     const i64 start = first + round * kChunk, left = layout.n - start;
     if constexpr (kStages) {
-      const WarpSpan span(row, start, left < kChunk ? left : kChunk, kChunk);
+      const WarpSpan span(row, start, !takes ? 0 : left < kChunk ? left : kChunk, kChunk);
       if (round > 0) block_barrier();
       span.read();
       block_barrier();
       span.set_places(row, -start);
-      if (left <= 0) continue;
     }
     KeyTile<Op> tile(start, layout.n);
-    tile.read(args, row, context);
-    if constexpr (kSums > 0) fold.push(tile.reduce(args));
-    pick_into(picks, tile, static_cast<int>(layout.option[kSelected]), context);
+    if (takes && left > 0) tile.read(args, row, context);
+    if (halves) {
+      if (takes && left > 0) tile.park(chunk_at);
+      block_barrier();
+      if (!takes && left > 0) tile.unpark(chunk_at);
+    }
+    if (left <= 0) continue;
+    if constexpr (kSums > 0) {
+      if (!halves || !takes) fold.push(tile.reduce(args));
+    }
+    if (takes) pick_into(picks, tile, static_cast<int>(layout.option[kSelected]), context);
   }
   if constexpr (kSums > 0) {
     const Node node = fold.result();
-    if (lane == 0) nodes.store(warp, node);
+    if (lane == 0 && takes != halves) nodes.store(warp, node);
     block_barrier();
   }
-  merge_warps(picks, lists);
+  merge_warps(picks, lists, sharing);
   Node whole = empty_node();
   if constexpr (kSums > 0) {
-    if (warp == 0) whole = fold_all(warps, [&](i64 i, bool wanted) { return nodes.load(i, wanted); });
+    if (warp == 0 && takes != halves) {
+      whole = fold_all(sharing, [&](i64 i, bool wanted) { return nodes.load(i, wanted); });
+    }
   }
   return whole;
 }
@@ -144,12 +182,17 @@ template <class Op>
 CSM_DEVICE void fold_lists(const Arguments& args, const GlobalPicks& workspace, i64 count) {
   const Layout& layout = args.layout;
   for (i64 number = block_index(); number < layout.rows; number += grid_blocks()) {
+    const auto nodes = [&](i64 i, bool wanted) { return workspace.nodes().load(number * count + i, wanted); };
+    Node whole = empty_node();  // at first the node that this lane folds first: it comes while the lists do
+    if (kSums > 0 && thread_index() < kWarp) {
+      const int first =
+          count < kWarp ? thread_index() & (power_not_below(static_cast<int>(count)) - 1) : thread_index();
+      whole = nodes(first, first < count);
+    }
     const Picks picks = merge_lists(count, [&](i64 list) { return workspace.load(number * count + list); });
     if (thread_index() < kWarp) {
-      Node whole = empty_node();
-      if constexpr (kSums > 0) {
-        whole = fold_all(count, [&](i64 i, bool wanted) { return workspace.nodes().load(number * count + i, wanted); });
-      }
+      if constexpr (kSums > 0)
+        whole = fold_all(count, [&](i64 i, bool wanted) { return i < kWarp ? whole : nodes(i, wanted); });
       write_picks<Op>(args, row_at(args, number), picks, whole, true);
     }
     if (number + grid_blocks() < layout.rows) block_barrier();  // the lists have been read

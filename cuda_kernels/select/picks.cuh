@@ -9,7 +9,8 @@
 
 namespace csm {
 
-constexpr int kSelected = option_named("k");  // the option that says how many elements are selected
+constexpr int kSelected = option_named("k");    // the option that says how many elements are selected
+constexpr bool kSelectsOne = kRowOutputs == 1;  // one element, of which the index alone is written
 
 // A key and where it is: its index in the row (Candidate), or its place in a chunk (Local).
 template <class Index>
@@ -209,8 +210,16 @@ CSM_DEVICE void sort_over_lanes(Local (&a)[kCount]) {
   }
 }
 
+// The best of the elements that lanes have, one each.
+template <class Element>
+CSM_DEVICE Element best_over_lanes(Element mine) {
+#pragma unroll
+  for (int mask = 1; mask < kLanes; mask *= 2) mine = chosen(mine, exchange(mine, mask), true);
+  return mine;
+}
+
 // A sorted list of kPicks places, the best element first. Place p is slot p % kSlots of lane p / kSlots. Empty places
-// hold none().
+// hold none(). If one element is selected, slot 0 of every lane holds it, and of a list every lane loads the first.
 constexpr int kPicks = kLanes * kSlots;
 
 class Picks {
@@ -221,6 +230,7 @@ class Picks {
   }
 
   CSM_DEVICE static int place_of(int slot) { return thread_index() % kLanes * kSlots + slot; }
+  CSM_DEVICE static int loaded_place(int slot) { return kSelectsOne ? 0 : place_of(slot); }
   CSM_DEVICE Candidate& slot(int s) { return at_[s]; }
   CSM_DEVICE const Candidate& slot(int s) const { return at_[s]; }
 
@@ -234,6 +244,13 @@ class Picks {
       if (place % kSlots == s) found = other;
     }
     return found;
+  }
+
+  // Puts in an element, the same in all lanes. Of lists with a slot a lane.
+  CSM_DEVICE void insert(Candidate one) {
+    const int lane = thread_index() % kLanes;
+    const Candidate before = from_lane(at_[0], (lane + kLanes - 1) % kLanes);
+    if (above(one, at_[0])) at_[0] = either(lane == 0 || above(before, one), one, before);
   }
 
   // Keeps the best of both lists, as merge_in_lane() does.

@@ -143,6 +143,7 @@ CSM_DEVICE void start_bulk_write(void* to, int from, unsigned bytes, CSM_WHERE) 
 }
 CSM_DEVICE void finish_bulk_writes(CSM_WHERE) { machine->complete_bulk_writes(line, file); }
 
+CSM_DEVICE int count_bits(u32 bits) { return __builtin_popcount(bits); }
 CSM_DEVICE int leading_zeros(u32 bits) { return bits == 0 ? 32 : __builtin_clz(bits); }
 CSM_DEVICE int lowest_bit(u32 bits) { return __builtin_ffs(static_cast<int>(bits)) - 1; }
 CSM_DEVICE float bits_to_float(u32 bits) { return same_bits<float>(bits); }

@@ -189,6 +189,8 @@ def limits(
     working = max(cycles.values(), default=0.0) * warps
     computing = lone_warp_cycles(found, 0)
     waits = (lone_warp_cycles(found, int(chip.latency)) - computing) * found.waits  # for memory
+    if found.waits != 1.0 and any(x.stem == "LDG" for x, weight in found.path if weight):
+        waits = max(waits, chip.latency)  # an average: warps that load wait whole
     lone = waits + max(computing, working)
     overlapping = max(1, min(resident.blocks, busiest))
     # A block starts as soon as another ends, so blocks do not run in whole rounds.

@@ -103,7 +103,8 @@ class Plan:
         in each round. Where short rows are staged: rows that a thread takes.
     passes : int
         Column pattern, where operands are staged: passes of a block over neighbouring rows. Where
-        a block streams and parks: rounds that it parks, or in the stream pattern chunks.
+        a block streams and parks: rounds that it parks, or in the stream pattern chunks. In
+        topk_split 2 if one half of a block's warps selects and the other sums.
     checkers : int
         Segment pattern: blocks that check the offsets.
     why : str

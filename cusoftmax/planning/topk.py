@@ -112,11 +112,26 @@ def _block(builder: PlanBuilder) -> Plan:
 
 
 def _split(builder: PlanBuilder) -> Plan:
-    rows, warps = builder.problem.rows, tuning.TOPK_WARPS
-    all_rounds = ceil_div(builder.problem.n, builder.chunk * warps)
+    rows, n, warps = builder.problem.rows, builder.problem.n, int(tuning.TOPK_WARPS)
+    most = tuning.TOPK_BLOCKS * builder.device.sm_count // rows  # pieces of a row
+    lists = int(tuning.TOPK_LISTS)
+    if not builder.operation.selects_many:
+        lists = most  # of one element each: all of them are merged at once
+        small = WARP * max(builder.group, tuning.TOPK_ITEMS_ONE)
+        if ceil_div(n, small * warps) <= most:  # without sums, another chunk has the same bits
+            builder.items, builder.chunk = small // WARP, small
+    # Few pieces: one half of a block's warps selects while the other sums.
+    few = ceil_div(n, builder.chunk * warps // 2) <= min(most, lists)
+    halves = builder.operation.relative and few
+    sharing = warps // 2 if halves else warps
+    all_rounds = ceil_div(n, builder.chunk * sharing)
     rounds, pieces = _pieces(builder, all_rounds, rows)
+    while pieces > lists * rounds:
+        rounds *= 2
+        pieces = ceil_div(all_rounds, rounds)
     staged = _staged(builder)
     span = span_bytes(builder, staged, builder.chunk)
+    passed = sharing * builder.chunk * builder.along[0][1] if halves else 0
     return builder.plan(
         "topk_split",
         tuple(
@@ -124,12 +139,13 @@ def _split(builder: PlanBuilder) -> Plan:
                 _long(builder, "topk_split", stage, staged),
                 min(grid, MAX_GRID),
                 warps * WARP,
-                warps * (_list_bytes(builder) + span),
+                warps * (_list_bytes(builder) + span) + (0 if stage else passed),
             )
             for stage, grid in enumerate((rows * pieces, rows))
         ),
         vector=staged_vector(builder) if staged else _vector(builder),
         rounds=rounds,
+        passes=2 if halves else 1,
         workspace=rows * pieces * _list_bytes(builder, _selected(builder)),
         why=f"{rows} long rows would occupy {rows} of {builder.device.sm_count} multiprocessors: "
         f"{pieces} blocks share each",

@@ -160,5 +160,7 @@ TOPK_FEW = Tuned(8, None, "picks of a short row that are in one slot of as many 
 # float64 needs more than 128 registers a thread: one block a multiprocessor.
 TOPK_WARPS = Tuned(8, None, "two blocks share a multiprocessor: one merges while the other reads")
 TOPK_SPLIT_ROUNDS = Tuned(2, None, "four chunks of a warp take longer than two launches: predicted")
+TOPK_ITEMS_ONE = Tuned(8, None, "of a lane, where one element is drawn of few rows: short chains")
+TOPK_LISTS = Tuned(32, None, "of k candidates: to merge them takes as long as a round: predicted")
 TOPK_COLUMN_ROUNDS = Tuned(4, None, "chunks of a warp that take about as long as another launch")
 TOPK_BLOCKS = Tuned(2, None, "blocks for each multiprocessor when rows are split; see TOPK_WARPS")

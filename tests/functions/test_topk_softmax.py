@@ -485,10 +485,10 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     print(made)
     text = capsys.readouterr().out
     assert made.pattern == "topk_split" and "inputs read once" in text
-    assert made.launches[0].grid >= 128  # a whole H100 works on the one row
+    assert made.launches[0].grid == 64  # to merge the lists of more would take longer
     assert made.operand_bytes == (4 << 20, 8 * 4, 8 * 8)
     few = cs.explain("topk_softmax", shape=(4, 32000), k=8, arch="sm_90")
-    assert few.pattern == "topk_split" and few.launches[0].grid == 16  # one chunk a warp
+    assert few.pattern == "topk_split" and few.launches[0].grid == 32  # two warps a chunk
     gates = cs.explain("topk_softmax", shape=(100000, 64), k=2, arch="sm_90")
     kernel = gates.launches[0].kernel
     assert gates.pattern == "topk_group" and kernel["CSM_LANES"] == "2"  # 16 rows a warp

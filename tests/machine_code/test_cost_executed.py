@@ -35,6 +35,17 @@ def test_what_a_selection_executes(op: str, dtype: str, shape: tuple[int, ...], 
         assert launch.per_element.get("shuffle", 0.0) >= 0.999 * shuffles * scale  # and votes
 
 
+@pytest.mark.parametrize("op", ["topk_softmax", "sample"])
+def test_no_launch_that_loads_is_faster_than_memory(op: str) -> None:
+    """Of the second launch few warps load; the others' share does not shorten their wait."""
+    need_tools()
+    plan = plan_of(op, "float32", (4, 32000), -1, 90)
+    found = cost(plan, executed=executed_lines(plan))
+    assert len(found.launches) == 2
+    for launch in found.launches:
+        assert launch.seconds > found.chip.latency / found.chip.clock
+
+
 @pytest.mark.parametrize(
     ("op", "shape", "axis"),
     [
