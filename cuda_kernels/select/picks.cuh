@@ -143,9 +143,9 @@ CSM_DEVICE void merge_in_lane(Element (&a)[kCount], const Element (&b)[kCount], 
 }
 
 // Merges the sorted lists of all lanes into one, of which each lane keeps its part: kCount / kLanes places, those of
-// lane 0 first. Of two lists of several lanes each, the second with its parts in reverse, the better element of each pair of
-// places is one of the best of all; they form a bitonic sequence, which a bitonic merge sorts. Of the pairs of places, and
-// of what is compared then, each lane has its share. The others are given to `lose`.
+// lane 0 first. Of two lists of several lanes each, the second with its parts in reverse, the better element of each
+// pair of places is one of the best of all; they form a bitonic sequence, which a bitonic merge sorts. Of the pairs of
+// places, and of what is compared then, each lane has its share. The others are given to `lose`.
 template <class Element, int kCount, class Lose = Forget>
 CSM_DEVICE void merge_over_lanes(Element (&a)[kCount], Lose lose = {}) {
   const int lane = thread_index() % kLanes;
