@@ -299,8 +299,6 @@ CSM_DEVICE unsigned shifted_out(unsigned bits, int by) {
   asm("shl.b32 %0, %1, %2;" : "=r"(result) : "r"(bits), "r"(max(by, 0)));
   return result;
 }
-// The last `count` bits of `bits`, and behind them those of `word` but for its last.
-CSM_DEVICE unsigned shift_in(unsigned bits, unsigned word, int count) { return __funnelshift_r(word, bits, count); }
 CSM_DEVICE double bits_to_double(unsigned long long bits) { return __longlong_as_double(bits); }
 CSM_DEVICE unsigned long long double_to_bits(double value) { return __double_as_longlong(value); }
 

@@ -3,8 +3,10 @@
 // Thread: holds kItems elements of one row.
 // Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row select by shuffles among themselves.
 // Block: its warps are independent of each other. There is no shared memory and no barrier, unless rows are staged, as
-// in the group pattern, or results are: those of the block's rows lie end to end, but the stores of its lanes do not.
-// The results then take the place of the rows, values before indices, and neighbouring threads write neighbours.
+// in the group pattern, or kept for the selection (KeyTile::keep), or results are staged: those of the block's rows lie
+// end to end, but the stores of its lanes do not, unless each has two picks and stores them at once
+// (CSM_PICKS_TOGETHER). The results then take the place of the rows, values before indices, and neighbouring threads
+// write neighbours.
 #pragma once
 
 #include "reduce/span.cuh"
@@ -38,6 +40,8 @@ class StagedPicks {
   Shared<Type<kLast>> indices_;
 };
 
+static_assert(CSM_KEPT_BYTES == (kKeeps ? kKeptBytes : 0), "the host gives a thread other room for its elements");
+
 CSM_DEVICE void run(const Arguments& args) {
   const Layout& layout = args.layout;
   const int k = static_cast<int>(layout.option[kSelected]), rows_at_once = block_threads() / kLanes;
@@ -56,10 +60,15 @@ CSM_DEVICE void run(const Arguments& args) {
     KeyTile<Op> tile(0, present ? layout.n : 0);
     const RowContext context = row_context<Op>(args, row, number, present);
     tile.read(args, row, context);
+    if constexpr (kKeeps) {
+      if (base != block_index() * rows_at_once) block_barrier();
+      tile.keep();
+      block_barrier();
+    }
     Node whole;
     Picks picks;
     if constexpr (kSorts) {
-      if constexpr (kSortsRoughly) picks = pick_roughly(args, tile);
+      if constexpr (kSortsRoughly) picks = pick_roughly(args, row, tile);
       else picks = pick_sorted(tile);
       whole = tile.reduce(args, value_of(shuffle(picks.slot(0).key, 0, kLanes)));
     } else {
@@ -71,14 +80,14 @@ CSM_DEVICE void run(const Arguments& args) {
       const int first = thread_index() / kLanes * k;
       block_barrier();
       put_values_and_indices<Op>(args, picks, whole, present,
-                                 [&](int place, Type<1> value, Type<kLast> index, bool there) {
-                                   if (there) staged.store(first + place, value, index);
+                                 [&](int slot, Type<1> value, Type<kLast> index, bool there) {
+                                   if (there) staged.store(first + Picks::place_of(slot), value, index);
                                  });
       block_barrier();
       const i64 left = layout.rows - base;
       staged.write(row_at(args, base), static_cast<int>(left < rows_at_once ? left : rows_at_once) * k);
     } else {
-      write_picks<Op>(args, row, picks, whole, present);
+      write_picks<Op, CSM_PICKS_TOGETHER>(args, row, picks, whole, present);
     }
   }
 }

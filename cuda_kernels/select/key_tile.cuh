@@ -15,6 +15,15 @@ constexpr bool kDraws = has(feature::noisy) && kSingle && kItems >= 8;
 constexpr bool kHoldsPairs = kSixteenBits<In> && kSingle && !has(feature::noisy);
 static_assert(!kHoldsPairs || kItems % 2 == 0);
 
+// Whether pick_sorted() takes the best of a short row: long lists, and float64, need too many registers.
+constexpr bool kSorts = !kDraws && kSingle && kLanes < kWarp && kPicks <= 8;
+
+// Whether pick_roughly() does, which reads a few elements by their places: from shared memory, where a lane keeps its
+// own unless the row is there.
+constexpr bool kSortsRoughly = kSorts && kRowOutputs > 1 && sizeof(Local) > 4 && kItems >= 16 && kItems % kPicks == 0;
+constexpr bool kKeeps = kSortsRoughly && !kStaged<0>;
+constexpr int kKeptBytes = kItems * static_cast<int>(sizeof(In)) + 16;  // of a lane
+
 template <class Op, class In = csm::In>
 class KeyTile {
  public:
@@ -108,6 +117,24 @@ class KeyTile {
     return true;
   }
 
+  // Keeps this lane's elements for key_at(), which a barrier has to come before.
+  CSM_DEVICE void keep() const {
+    const Shared<Vec<In, kVec>> kept(kept_at());
+#pragma unroll
+    for (int i = 0; i < kItems; i += kVec) {
+      Vec<In, kVec> some;
+#pragma unroll
+      for (int k = 0; k < kVec; ++k) some.item[k] = x_[i + k];
+      kept.store((lane_place() + step_of(i)) / kVec, some);
+    }
+  }
+  // The key of the element at a place, of any lane of the row.
+  CSM_DEVICE Key key_at(const Row& row, int place) const {
+    In x = absent<In>();
+    if (kKeeps || place < length_) x = Shared<In>(kKeeps ? kept_at() : row.staged[0]).load(place);
+    return Order<In>::key(x);
+  }
+
   // An element of this lane. Its place is yet without the lane's: see in_chunk().
   CSM_DEVICE Local item(int i) const {
     if constexpr (kHoldsPairs) {
@@ -177,6 +204,8 @@ class KeyTile {
       return get(tile);
     }
   }
+  // Where the row is kept: apart from the next one, so that no two lanes store to one bank.
+  CSM_DEVICE static int kept_at() { return thread_index() / kLanes * (kLanes * kKeptBytes); }
   template <class T>
   CSM_DEVICE static T absent() {
     if constexpr (Lowest<T>::kStored) return Lowest<T>::value();
@@ -236,9 +265,6 @@ class KeyTile {
   CSM_DEVICE bool present(int i) const { return lane_place() + step_of(i / kVec * kVec) < length_; }
 };
 
-// Whether pick_sorted() takes the best of a short row: long lists, and float64, need too many registers.
-constexpr bool kSorts = !kDraws && kSingle && kLanes < kWarp && kPicks <= 8;
-
 // Whether it may have none of the items from one on, in any lane: a row takes more than half of its lanes' items.
 CSM_DEVICE constexpr bool may_lack(int item) { return item > kItems / 2 && item % kMaxVec == 0; }
 
@@ -276,19 +302,14 @@ CSM_DEVICE Picks pick_sorted(const KeyTile<Op>& tile) {
 }
 
 // The same where a key leaves no room for a place in a word of 32 bits, and one of 64 bits takes six instructions where
-// that takes two. Of a key, the place takes the last bits, which are kept apart. That tells the best elements, unless
-// the last of them and the best of all others differ in these bits alone, and how they follow, unless two of them do.
-constexpr bool kSortsRoughly = kSorts && kRowOutputs > 1 && sizeof(Local) > 4 && kItems >= 16 && kItems % kPicks == 0;
+// that takes two. Of a key, the place takes the last bits. The others tell the best elements, unless the last of them
+// and the best of all others differ in these bits alone, and how they follow, unless two of them do.
 template <class Op>
-CSM_DEVICE Picks pick_roughly(const Arguments& args, const KeyTile<Op>& tile) {
+CSM_DEVICE Picks pick_roughly(const Arguments& args, const Row& row, const KeyTile<Op>& tile) {
   constexpr u32 kPlaces = kChunk - 1;
-  constexpr int kBits = kPlaces < 256 ? 8 : 16, kTogether = 32 / kBits;  // bits of one item, and items in a word
-  constexpr int kWords = kItems / kTogether;
-  static_assert((kWords & (kWords - 1)) == 0 && kPlaces < 1 << 16, "halves; half a word for an item's bits");
   // An instruction takes one constant, so the compiler must not know this one: the upper half of k is 0.
   const u32 key_bits = ~kPlaces | static_cast<u32>(args.layout.option[kSelected] >> 32);
   const int lane = thread_index() % kLanes;
-  u32 kept[kWords] = {};
   Rough best[kPicks], rest = {0};  // the best of all that are not in the list
   const auto lose = [&](Rough a) { rest = chosen(rest, a, true); };
 #pragma unroll
@@ -298,9 +319,7 @@ CSM_DEVICE Picks pick_roughly(const Arguments& args, const KeyTile<Op>& tile) {
 #pragma unroll
     for (int i = 0; i < kPicks; ++i) {
       const Local local = tile.item(start + i);
-      const u32 key = static_cast<u32>(key_of(local));
-      next[i] = {(key & key_bits) | (kPlaces - place_of(local))};
-      kept[(start + i) / kTogether] = shift_in(key, kept[(start + i) / kTogether], kBits);
+      next[i] = {(static_cast<u32>(key_of(local)) & key_bits) | (kPlaces - place_of(local))};
     }
     sort_in_lane(next);
     if (start > 0) {
@@ -325,19 +344,7 @@ CSM_DEVICE Picks pick_roughly(const Arguments& args, const KeyTile<Op>& tile) {
   for (int s = 0; s < kSlots; ++s) {
     if (s > 0) tied = tied || (best[s - 1].word ^ best[s].word) <= kPlaces;
     const int place = static_cast<int>(kPlaces - (best[s].word & kPlaces));
-    const int item = place / (kLanes * kVec) * kVec + place % kVec;
-    u32 theirs[kWords];  // registers cannot be indexed at run time: one half of them is selected after the other
-#pragma unroll
-    for (int i = 0; i < kWords; ++i) theirs[i] = shuffle(kept[i], place / kVec % kLanes, kLanes);
-#pragma unroll
-    for (int half = kWords / 2; half >= 1; half /= 2) {
-#pragma unroll
-      for (int i = 0; i < kWords; ++i) {
-        if (i < half) theirs[i] = item / kTogether & half ? theirs[i + half] : theirs[i];
-      }
-    }
-    const u32 bits = theirs[0] >> item % kTogether * kBits & kPlaces;
-    found[s] = local_at((best[s].word & ~kPlaces) | bits, place);
+    found[s] = local_at(tile.key_at(row, place), place);
   }
   if (any_lane(tied)) sort_over_lanes(found);
   Picks picks;
@@ -437,7 +444,7 @@ CSM_DEVICE void write_indices(const Arguments& args, const Row& row, const Picks
   }
 }
 
-// Calls put(place, value, index, whether the lane has this pick) for the picks. `whole` is the row's node, if the
+// Calls put(slot, value, index, whether the lane has this pick) for the picks. `whole` is the row's node, if the
 // operation sums over the row; else the sum is that of the picks.
 template <class Op, class Put>
 CSM_DEVICE void put_values_and_indices(const Arguments& args, const Picks& picks, const Node& whole, bool wanted,
@@ -461,22 +468,34 @@ CSM_DEVICE void put_values_and_indices(const Arguments& args, const Picks& picks
   const typename Op::Scale scale = Op::scale(sum);
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
-    const int place = Picks::place_of(s);
-    put(place, narrow<Type<1>>(Op::value(term[s], scale)), Type<kLast>(picks.slot(s).index), wanted && place < k);
+    put(s, narrow<Type<1>>(Op::value(term[s], scale)), Type<kLast>(picks.slot(s).index),
+        wanted && Picks::place_of(s) < k);
   }
 }
 
-template <class Op>
+// kTogether: the row's results lie end to end and are aligned to those of a lane, which has all of its picks or none.
+template <class Op, bool kTogether = false>
 CSM_DEVICE void write_picks(const Arguments& args, const Row& row, const Picks& picks, const Node& whole, bool wanted) {
   if constexpr (kRowOutputs == 1) {
     write_indices<Op>(args, row, picks, wanted);
+  } else if constexpr (kTogether) {
+    Vec<Type<1>, kSlots> values;
+    Vec<Type<kLast>, kSlots> indices;
+    put_values_and_indices<Op>(args, picks, whole, wanted, [&](int slot, Type<1> value, Type<kLast> index, bool) {
+      values.item[slot] = value;
+      indices.item[slot] = index;
+    });
+    const int first = Picks::place_of(0);
+    const bool there = wanted && first < static_cast<int>(args.layout.option[kSelected]);
+    global_store(row.start[1] + first * sizeof(Type<1>), values, there);
+    global_store(row.start[kLast] + first * sizeof(Type<kLast>), indices, there);
   } else {
     const Layout& layout = args.layout;
-    put_values_and_indices<Op>(args, picks, whole, wanted,
-                               [&](i64 place, Type<1> value, Type<kLast> index, bool there) {
-                                 global_store(row.start[1] + place * layout.reduce_stride[1][0], value, there);
-                                 global_store(row.start[kLast] + place * layout.reduce_stride[kLast][0], index, there);
-                               });
+    put_values_and_indices<Op>(args, picks, whole, wanted, [&](int slot, Type<1> value, Type<kLast> index, bool there) {
+      const i64 place = Picks::place_of(slot);
+      global_store(row.start[1] + place * layout.reduce_stride[1][0], value, there);
+      global_store(row.start[kLast] + place * layout.reduce_stride[kLast][0], index, there);
+    });
   }
 }
 

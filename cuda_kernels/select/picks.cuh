@@ -119,31 +119,34 @@ CSM_DEVICE void sort_in_lane(Element (&a)[kCount]) {
   }
 }
 
-// Keeps the best of two lists, sorted. With the other list reversed, the better element of each pair of places is one
-// of the best of all; they form a bitonic sequence, which a bitonic merge sorts. The others are given to `lose`.
+// Keeps the best of two lists, sorted: Batcher's odd-even merge, of which the compiler drops what only others need. The
+// best of the others is given to `lose`.
 struct Forget {
   template <class Element>
   CSM_DEVICE void operator()(Element) const {}
 };
 template <class Element, int kCount, class Lose = Forget>
 CSM_DEVICE void merge_in_lane(Element (&a)[kCount], const Element (&b)[kCount], Lose lose = {}) {
+  Element all[2 * kCount];
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    lose(chosen(a[i], b[kCount - 1 - i], false));
-    a[i] = chosen(a[i], b[kCount - 1 - i], true);
-  }
+  for (int i = 0; i < kCount; ++i) all[i] = a[i], all[kCount + i] = b[i];
 #pragma unroll
-  for (int step = kCount / 2; step >= 1; step /= 2) {
+  for (int step = kCount; step >= 1; step /= 2) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      if (!(i & step)) put_in_order(a[i], a[i | step]);
+    for (int i = 0; i < 2 * kCount; ++i) {
+      const int j = i + step;
+      if (j < 2 * kCount && (step == kCount || i / step % 2 == 1)) put_in_order(all[i], all[j < 2 * kCount ? j : i]);
     }
   }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) a[i] = all[i];
+  lose(all[kCount]);
 }
 
 // Merges the sorted lists of all lanes into one, of which each lane keeps its part: kCount / kLanes places, those of
-// lane 0 first. Two lists of several lanes each, the second with its parts in reverse, meet as in merge_in_lane(); but
-// of the pairs of places, and of what is compared then, each lane has its share.
+// lane 0 first. Of two lists of several lanes each, the second with its parts in reverse, the better element of each
+// pair of places is one of the best of all; they form a bitonic sequence, which a bitonic merge sorts. Of the pairs of
+// places, and of what is compared then, each lane has its share. The others are given to `lose`.
 template <class Element, int kCount, class Lose = Forget>
 CSM_DEVICE void merge_over_lanes(Element (&a)[kCount], Lose lose = {}) {
   const int lane = thread_index() % kLanes;
@@ -253,7 +256,7 @@ class Picks {
     if (above(one, at_[0])) at_[0] = either(lane == 0 || above(before, one), one, before);
   }
 
-  // Keeps the best of both lists, as merge_in_lane() does.
+  // Keeps the best of both lists, as merge_over_lanes() does.
   CSM_DEVICE void merge(const Picks& other) {
     const int lane = thread_index() % kLanes;
     Candidate reversed[kSlots];

@@ -155,7 +155,6 @@ CSM_DEVICE float computed_anew(float value) { return value; }
 CSM_DEVICE double computed_anew(double value) { return value; }
 CSM_DEVICE i64 computed_in_place(i64 value) { return value; }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
-CSM_DEVICE u32 shift_in(u32 bits, u32 word, int count) { return word >> count | bits << (32 - count); }
 CSM_DEVICE u32 number_bits(float value) {
   const u32 bits = float_to_bits(value);
   return value != value ? 0x7fffffffu : bits == 0x80000000u ? 0u : bits;

@@ -320,6 +320,7 @@ def make_kernel(
             *(("two",) if first_items else ()),
             *((f"r{repeated}",) if repeated else ()),
             *((f"staged{staged}",) if staged else ()),
+            *(("together",) if dict(asserted).get("CSM_PICKS_TOGETHER") else ()),
             *((f"t{threads}",) if several_sizes else ()),
             *(("uncached",) if uncached else ()),
             *(("bulk",) if bulk else ()),

@@ -56,11 +56,13 @@ def _group(builder: PlanBuilder) -> Plan:
     vector = staged_vector(builder) if staged else _vector(builder)
     shared = span_bytes(builder, staged, threads // lanes * builder.problem.n)
     picks = threads // lanes * _selected(builder)  # of a block
-    if stages_results(builder, lanes, slots):
+    together = _stores_together(builder, slots)
+    if not together and stages_results(builder, lanes, slots):
         staged |= 0b110
         size = ITEMSIZE[builder.problem.operands[1].dtype]
         room = ceil_div(picks * size, _INDEX_BYTES) + picks
         shared = max(shared, room * _INDEX_BYTES)
+    kept = 0 if staged & 1 else _kept_bytes(builder, lanes, items, slots)
     kernel = _kernel(
         builder,
         "topk_group",
@@ -71,13 +73,36 @@ def _group(builder: PlanBuilder) -> Plan:
         slots=slots,
         # With float64 and its keys, a thread needs more than 128 registers.
         threads=(tuning.TOPK_WARPS if builder.acc == "float64" else tuning.CAP_WARPS) * WARP,
+        asserted=(("CSM_PICKS_TOGETHER", int(together)), ("CSM_KEPT_BYTES", kept)),
     )
+    shared = max(shared, threads * kept)
     grid = min(ceil_div(builder.problem.rows, threads // lanes), MAX_GRID)
     return builder.plan(
         "topk_group",
         (Launch(kernel, grid, threads, shared),),
         vector=vector,
         why=f"rows of at most {builder.chunk} fit in the registers of a warp or less",
+    )
+
+
+def _kept_bytes(builder: PlanBuilder, lanes: int, items: int, slots: int) -> int:
+    """Return the shared memory that a thread needs for its elements: ``kKeeps`` in key_tile.cuh."""
+    places = lanes * slots
+    sorts = lanes < WARP and places <= tuning.TOPK_FEW and builder.operation.selects_many
+    rough = builder.problem.operands[0].dtype == "float32" == builder.acc
+    return 4 * items + 16 if sorts and rough and items >= 16 and items % places == 0 else 0
+
+
+def _stores_together(builder: PlanBuilder, slots: int) -> bool:
+    """Whether each lane of a short row stores its two picks at once: all lanes' lie end to end."""
+    problem, selected = builder.problem, _selected(builder)
+    if not builder.operation.selects_many or slots != 2 or selected % slots:
+        return False
+    sizes = [(operand, ITEMSIZE[operand.dtype]) for operand in problem.operands[1:]]
+    return all(
+        (o.batch_strides, o.reduce_strides) == ((selected * size,), (size,))
+        and o.alignment % (slots * size) == 0
+        for o, size in sizes
     )
 
 
