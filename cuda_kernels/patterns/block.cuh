@@ -55,9 +55,10 @@ CSM_DEVICE void run(const Arguments& args) {
     return Shared<Acc>(nodes_at + ListedNodes::bytes(chunks + groups + 1) +
                        static_cast<int>(sizeof(Acc)) * (number * warps + warp) * Tile::kParkedWords);
   };
+  const auto reread_lane = [] { return (kShortOfRegisters ? reread_thread_index() : thread_index()) % kWarp; };
   const auto publish = [&](int chunk, Node node) {
     if constexpr (kCluster > 1) {
-      const int lane = (kShortOfRegisters ? reread_thread_index() : thread_index()) % kWarp;
+      const int lane = reread_lane();
       if (lane < kCluster) nodes.store_remote(chunk, node, lane);
     } else {
       if (lane == 0) nodes.store(chunk, node);
@@ -78,7 +79,8 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();  // the first time too: to ask takes longer
       span.read();
       const int held = kTiles > 1 && chunk + 1 == chunks ? 1 : kTiles;
-      if (!kGroups || chunk < chunks) span.pad<Op>(lane, kWarp, (warp * kTiles + held) * kChunk);
+      const int at = kParks ? reread_lane() : lane;
+      if (!kGroups || chunk < chunks) span.pad<Op>(at, kWarp, (warp * kTiles + held) * kChunk);
       block_barrier();
       span.set_places(row, warp * kTiles * kChunk);
     };

@@ -10,7 +10,7 @@ take their issue slot whether they hold or not.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -46,6 +46,7 @@ _BULK = {stem for kind in ("bulk copy", "bulk barrier") for stem in _KINDS[kind]
 _BARRIER = [*_KINDS].index("barrier")
 _WEIGHTS = np.array([weight for _, _, weight in _KINDS.values()])
 _ARITHMETIC = {"add", "sub", "mul", "fma"}
+_OF_RECIPROCAL = 5  # DFMA that follow MUFU.RCP64H
 _TYPES = {"f32": "single", "f32x2": "pair", "f64": "double"}
 _MOST_JOINED = 64  # blocks of PTX in one of machine code
 MOST_APART = 0.15  # of what the codes have, if they are the same kernel's
@@ -113,6 +114,11 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
     codes = [graph.blocks[number] for number in numbers]
     ours = _rows(map(_of_code, codes))
     predicated = _rows(_of_code([x for x in code if x.predicated]) for code in codes) @ _WEIGHTS
+    place = {number: i for i, number in enumerate(numbers)}
+    for part, whole in _parts(graph, numbers).items():
+        for rows in (ours, predicated):
+            rows[place[whole]] += rows[place[part]]
+            rows[place[part]] = 0
     # A number for each group of blocks that are entered equally often, and for each other block.
     group = {block: -block for block in numbers}
     group |= {block: number for number, same in enumerate(graph.alike, 1) for block in same}
@@ -125,6 +131,7 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
         lines[0].warps,
         [group[block] for block in numbers],
         [{group[other] for other in graph.as_often[block]} for block in numbers],
+        [[place[other] for other in graph.beside[block]] for block in numbers],
     )
     # The compiler moves code between blocks that are entered equally often, and what is never
     # entered counts nothing, however much of it was dropped.
@@ -145,6 +152,20 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
         {numbers[i]: n for i, n in _most(found, len(numbers), times, places).items()},
         1 - 2 * both / max(whole, 1.0),
     )
+
+
+def _parts(graph: BlockGraph, numbers: Sequence[int]) -> dict[int, int]:
+    """Return blocks that are one block of PTX with one before them, and which that is.
+
+    A division calls a subroutine for numbers that are far from one, and goes on behind the call.
+    """
+    whole: dict[int, int] = {}
+    for before, call, part in zip(numbers, numbers[1:], numbers[2:], strict=False):
+        calls = any(x.stem == "CALL" for x in graph.blocks[call])
+        around = graph.after[before] == (call, part) and graph.after[call] == (part,)
+        if calls and around and not any(_of_code(graph.blocks[call])):
+            whole[part] = whole.get(before, before)
+    return whole
 
 
 def _rows(counts: Iterable[Sequence[float]]) -> _Array:
@@ -174,6 +195,7 @@ def _of_ptx(
             jumped.append(last.startswith("bra"))
         elif kind := _kind_of_ptx(line.name):
             found[-1][0][kind] += 1
+            found[-1][0]["double"] += _OF_RECIPROCAL * line.name.startswith("rcp.rn.f64")
         last = line.name
     places = [i for i, (block, _) in enumerate(found) if block]
     rows = [[found[i][0][kind] for kind in _KINDS] for i in places]
@@ -217,14 +239,16 @@ def _matched(
     times: Sequence[int],
     warps: int,
     groups: Sequence[int],
-    as_often: Sequence[Collection[int]],
+    as_often: Sequence[Set[int]],
+    beside: Sequence[Collection[int]],
 ) -> dict[int, tuple[int, ...]]:
     """Return which neighbouring ones of their blocks belong to each of ours, if any do.
 
     Those that have most in common, and least apart, come first. Of several blocks of PTX that one
     has become, those that a branch may jump over, and those that are entered less often, have
     predicates there. Of several pairs that are alike, the one that is at about the same place in
-    both codes comes first. No block is entered more often than one that is always entered too.
+    both codes comes first. No block is entered more often than one that is always entered too, nor
+    are the ways of a branch together.
 
     Parameters
     ----------
@@ -240,8 +264,10 @@ def _matched(
         How often they entered the first of ours.
     groups : sequence of int
         The group of each of our blocks; those of a group are entered equally often.
-    as_often : sequence of collections of int
+    as_often : sequence of sets of int
         The groups that are entered at least as often as each of our blocks.
+    beside : sequence of collections of int
+        The other ways of the branch that each of our blocks is a way of.
     """
     places, passed = _places(theirs), _places(ours)
     pairs: list[tuple[float, int, tuple[int, ...]]] = []
@@ -271,8 +297,9 @@ def _matched(
                 has = predicated[number]
                 apart += 0.4 * np.abs(has - np.clip(has, held, held + first))
                 gain = size + block @ _WEIGHTS - 4 * apart
-                gain -= 0.5 * size * np.abs(place[: len(size)] - passed[number])
                 likely = np.flatnonzero(gain + 2 * apart > 0)
+                # With 2 or more, a part in the wrong order finds nothing that it has.
+                gain -= 1.9 * size * np.abs(place[: len(size)] - passed[number])
                 pairs.extend((float(gain[i]), number, (*chosen[i : i + joined],)) for i in likely)
     pairs.sort(key=lambda pair: (-pair[0], len(pair[2])))
     found: dict[int, tuple[int, ...]] = {}
@@ -287,6 +314,11 @@ def _matched(
         entered, group = max(times[i] for i in blocks), groups[number]
         if any(entered > said.get(other, entered) for other in as_often[number]):
             continue
+        ways = [way for way in beside[number] if way in found]
+        either = entered + sum(max(times[i] for i in found[way]) for way in ways)
+        around = {other for way in ways for other in as_often[number] & as_often[way]}
+        if any(either > said.get(other, either) for other in around):
+            continue
         # Of a barrier alone that PTX jumps over, machine code has a predicate: it may be entered.
         if entered == 0 and ours[number].sum() == ours[number, _BARRIER]:
             if predicated[number]:
@@ -297,7 +329,7 @@ def _matched(
         if not never_said and not least.get(group, 0) <= entered == said.setdefault(group, entered):
             continue
         for other in as_often[number]:
-            least[other] = max(least.get(other, 0), entered)
+            least[other] = max(least.get(other, 0), either if other in around else entered)
         found[number] = blocks
         taken.update(blocks)
     return found

@@ -357,6 +357,23 @@ class BlockGraph:
         }
 
     @cached_property
+    def beside(self) -> dict[int, list[int]]:
+        """The other ways of the branch that each block is a way of, if nothing else leads to them.
+
+        Whatever is entered at least as often as either is entered as often as both together.
+        """
+        before, after = self._neighbours
+        return {
+            block: [
+                other
+                for lead in before[block]
+                for other in after[lead]
+                if other != block and before[other] == before[block] == [lead]
+            ]
+            for block in before
+        }
+
+    @cached_property
     def alike(self) -> list[list[int]]:
         """Groups of blocks such that a warp that enters one enters the others too, as often."""
         before, after = self._neighbours

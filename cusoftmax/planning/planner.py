@@ -332,7 +332,9 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
     plain = not (staged or builder.operation.features)
     if fast and (double or (plain and short and builder.values > 2)):
         more = int(tuning.RESIDENT_BLOCKS_LONG)
-        tries[:0] = [(more, most, may and not staged) for most in (portable, largest)]
+        # The largest clusters park staged chunks too: what a block keeps is then small enough.
+        large = may and not (staged and builder.operation.features)
+        tries[:0] = [(more, portable, may and not staged), (more, largest, large)]
     if staged and may:
         tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
     if wide:
@@ -345,7 +347,7 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
         parks = each > unparked // resident
         if parks and not may_park:
             continue
-        most = min(usual, _park_warps(builder, staged)) if parks else unparked
+        most = min(usual, _park_warps(builder, staged, resident)) if parks else unparked
         full = min(each, most // resident)
         even = ceil_div(each, ceil_div(each, full))  # warps with as many chunks each
         for warps in (even, full):
@@ -413,16 +415,17 @@ def _cluster(builder: PlanBuilder, chunks: int, most: int, most_blocks: int) -> 
     return cluster
 
 
-def _park_warps(builder: PlanBuilder, staged: int) -> int:
-    """Return the most warps of a block that parks chunks."""
+def _park_warps(builder: PlanBuilder, staged: int, resident: int) -> int:
+    """Return the most warps, together, of so many resident blocks that park chunks."""
     operation, double = builder.operation, builder.acc == "float64"
     parks = tuning.PARK_WARPS_BIASED if "biased" in operation.features else tuning.PARK_WARPS
     apart = builder.row_vector == 1 or len(builder.problem.batch_shape) > 1
-    if double and apart and operation.relative and operation.plain and operation.picked:
+    loss = operation.relative and operation.picked and (operation.plain or staged)
+    if double and apart and loss:
         parks = min(parks, tuning.PARK_WARPS_LOSS_DOUBLE)
-    if staged:
-        parks = min(parks, tuning.STAGED_PARK_WARPS)
-    return min(parks, tuning.STAGED_PARK_WARPS_DOUBLE) if staged and double else parks
+    if staged and not (double and resident == tuning.RESIDENT_BLOCKS_LONG):  # small float64 blocks
+        parks = min(parks, tuning.STAGED_PARK_WARPS_DOUBLE if double else tuning.STAGED_PARK_WARPS)
+    return parks
 
 
 def groups_of(nodes: int, each: int) -> int:
