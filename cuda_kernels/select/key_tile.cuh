@@ -124,7 +124,7 @@ class KeyTile {
     for (int i = 0; i < kItems; i += kVec) {
       Vec<In, kVec> some;
 #pragma unroll
-      for (int k = 0; k < kVec; ++k) some.item[k] = x_[i + k];
+      for (int k = 0; k < kVec; ++k) some.item[k] = held_[i + k];
       kept.store((lane_place() + step_of(i)) / kVec, some);
     }
   }

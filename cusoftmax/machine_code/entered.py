@@ -141,16 +141,16 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
         groups[group[number]][0].append(i)
         groups[group[number]][1].extend(found.get(i, ()))
         left.difference_update(found.get(i, ()))
-    both, whole = 0.0, float(theirs[[*left]].sum(axis=0) @ _WEIGHTS)
+    both, every = 0.0, float(theirs[[*left]].sum(axis=0) @ _WEIGHTS)
     for mine, blocks in groups.values():
         if not blocks or any(times[places[k]] for k in blocks):
             own, other = ours[mine].sum(axis=0), theirs[blocks].sum(axis=0)
             both += float(np.minimum(own, other) @ _WEIGHTS)
-            whole += float((own + other) @ _WEIGHTS)
+            every += float((own + other) @ _WEIGHTS)
     return Matching(
         {numbers[i]: max(times[places[k]] for k in blocks) for i, blocks in found.items()},
         {numbers[i]: n for i, n in _most(found, len(numbers), times, places).items()},
-        1 - 2 * both / max(whole, 1.0),
+        1 - 2 * both / max(every, 1.0),
     )
 
 
