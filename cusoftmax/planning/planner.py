@@ -223,8 +223,9 @@ def _long(builder: PlanBuilder) -> Plan:
     blocks = rows * (resident.cluster if resident else 1)
     few = blocks * tuning.SPLIT_FILL <= device.sm_count
     if resident and lone and resident.cluster > PORTABLE_CLUSTER:
-        # They would not fill the GPU twice. Rows of up to 131072 elements are read once.
-        few = few or (builder.problem.n > 1 << 17 and blocks <= 2 * device.sm_count)
+        # They would not fill the GPU twice.
+        long = builder.problem.n > tuning.SPLIT_LENGTH_LARGE_CLUSTERS
+        few = few or (long and blocks <= 2 * device.sm_count)
     if few and builder.problem.n >= tuning.SPLIT_LENGTH:
         return _split(builder, blocks, staged)
     percent = tuning.STREAM_KEPT_PERCENT if resident else tuning.STREAM_PERCENT

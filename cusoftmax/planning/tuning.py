@@ -155,6 +155,9 @@ PAIR_WARPS_FLOAT = Tuned(16, None, "the same of float32 results: 128 registers")
 UNCACHED_PERCENT = Tuned(0, None, "of the level 2 cache; as many instructions, so a GPU must say")
 # With few long rows, more blocks than rows are needed to use the whole GPU.
 SPLIT_LENGTH = Tuned(65536, None, "below, a second launch (about 2 µs) costs more than it saves")
+SPLIT_LENGTH_LARGE_CLUSTERS = Tuned(
+    131072, None, "that or less is read once by 9 to 16 blocks, however few rows there are"
+)
 SPLIT_FILL = Tuned(4, None, "split when resident rows would leave 3 of 4 multiprocessors idle")
 SPREAD_WARPS = Tuned(4, None, "a cluster is widened while its blocks keep this many warps")
 TOPK_FEW = Tuned(8, None, "picks of a short row that are in one slot of as many lanes: MoE gates")
