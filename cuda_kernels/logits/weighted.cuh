@@ -25,8 +25,11 @@ struct Weighted : OfLogits<Base> {
   CSM_DEVICE static Acc low_key(const Element& e, Acc largest, const RowContext& context) {
     return weight(e) == Acc(0) ? negative_infinity() : Logits::low_key(e, largest, context);
   }
+  // What a weight is multiplied by: in double a part of the largest exponential; in float that itself, so that products
+  // with small weights are normal numbers, and weights may be 2^34 times smaller than large.
+  CSM_DEVICE static Acc part(Acc exponential) { return kSingle ? exponential : part_of_largest(exponential); }
   CSM_DEVICE static Acc weighted(const Element& e, Acc exponential) {
-    if constexpr (kWeights) return weight(e) == Acc(0) ? Acc(0) : weight(e) * part_of_largest(exponential);
+    if constexpr (kWeights) return weight(e) == Acc(0) ? Acc(0) : weight(e) * part(exponential);
     else return exponential;
   }
 };

@@ -43,7 +43,7 @@ struct Op : Weighted<WritesRows> {
     DoubleWord log;
     Acc sign = Acc(1);
     if constexpr (kWeights) {
-      const Acc largest = part_of_largest(largest_exponential(row.m));
+      const Acc largest = part(largest_exponential(row.m));
       const DoubleWord sum = drop_invalid_low(normalised(relative_to_maximum(row.s[0], row.m, largest)));
       sign = sum.hi > Acc(0) ? Acc(1) : sum.hi < Acc(0) ? Acc(-1) : sum.hi;
       log = logarithm(sign < Acc(0) ? negative(sum) : sum);
