@@ -146,6 +146,10 @@ struct PairReference {
   CSM_DEVICE PairReference(const Reference& a, const Reference& b)
       : shift{{a.shift.hi, b.shift.hi}}, round(a.round, b.round) {}
 };
+// With kOthersInLow fast ones are 2^24 times as large, unless all results are float16: many others that are too small
+// for a result make one together.
+constexpr bool kRaises = kOthersInLow && !(kSameType<Type<kFirstOutput>, f16> && kSameType<Type<kOperands - 1>, f16>);
+constexpr Acc kRaisedBy = kRaises ? Acc(24) : Acc(0), kRaised = kRaises ? Acc(0x1p24) : Acc(1);
 constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 &&
                           (kOthersInLow ? kRegisterInputs == 1 : kPicked == 0) && kSixteenBits<Type<0>> &&
                           !has(feature::scaled | feature::biased | feature::cold | feature::capped);
@@ -153,6 +157,12 @@ constexpr bool kOneStep = kFastExp && kRelative == 1 && kSums == 1 &&
 // one's product is exact and finite.
 CSM_DEVICE Acc exponent_per_logit(Acc m) {
   return kSameType<Type<0>, f16> || magnitude(m) < Acc(0x1p23) ? ExpC::kLog2e : Acc(1);
+}
+
+// The shift of exponentials in one step.
+CSM_DEVICE Acc one_step_shift(Acc m, Acc scale) {
+  if constexpr (kRaises) return fused(m, scale, -kRaisedBy);
+  else return m * scale;
 }
 
 // A multiple of kFar, towards 0. Of a double word, each word's: the low one of a large logit is itself large.
@@ -170,7 +180,8 @@ CSM_DEVICE Acc rounded_power(Acc m) { return fused(m, ExpC::kLog2e, ExpC::kRound
 CSM_DEVICE Reference reference_of(DoubleWord m) {
   if constexpr (kFastExp) {
     const Acc scale = kOneStep ? exponent_per_logit(m.hi) : Acc(1);
-    return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : DoubleWord{m.hi * scale, m.lo}, scale};
+    const Acc shift = kOneStep ? one_step_shift(m.hi, scale) : m.hi;
+    return {m.hi == negative_infinity() ? as_double_word(Acc(0)) : DoubleWord{shift, m.lo}, scale};
   }
   const DoubleWord shift = shift_of({maximum(m.hi, -largest_number()), m.lo});
   const Acc near = maximum(Acc(-2) * ExpC::kFar, shifted(m, shift));
@@ -218,17 +229,6 @@ CSM_DEVICE T exp_polynomial(T r) {
 #pragma unroll
   for (int i = ExpC::kTerms - 2; i >= 0; --i) q = fused(q, r, T(ExpC::kQ[i]));
   return q;
-}
-
-// x = k ln 2 + r: r, less the last step (high), and kRound + k as `rounded`. x is at least so large that the
-// exponential is not below 2^-kBias.
-struct Reduced {
-  Acc rounded, k, high, r;
-};
-CSM_DEVICE Reduced reduced(Acc x, Acc round) {
-  const Acc near = at_least(x, ((ExpC::kRound - ExpC::kBias) - round) * ExpC::kLn2);
-  const Acc rounded = fused(near, ExpC::kLog2e, round), k = rounded - round, high = fused(k, -ExpC::kLn2, near);
-  return {rounded, k, high, fused(k, -ExpC::kLn2Low, high)};
 }
 
 // Below it e^x · 2^(round − kRound) is 0; with kNumbers, the least x that it may be formed of.
@@ -289,21 +289,11 @@ CSM_DEVICE T exp_fast(T d) {
   return exp2_approx(d * T(ExpC::kLog2e));
 }
 
-// The exponential as a term of a sum. With kOthersInLow it is 2^24 times as large: many others that are too small for a
-// result make a result together. Not with weights, which might overflow, and not where a gradient is made of the same
-// exponentials.
-constexpr bool kRaisesOthers =
-    kOthersInLow && kRegisterInputs == 1 + has(feature::biased) && !(kPicked > 0 && kOutputs > 0);
+// The exponential as a term of a sum.
 template <class T>
 CSM_DEVICE T exp_term(T d) {
-  if constexpr (kRaisesOthers) return exp2_approx(fused(d, T(ExpC::kLog2e), T(Acc(24))));
+  if constexpr (kRaises) return exp2_approx(fused(d, T(ExpC::kLog2e), T(kRaisedBy)));
   else return exp_fast(d);
-}
-
-// The reference of terms that are raised so, where exponentials are formed in one step.
-CSM_DEVICE Reference raised_for_others(Reference to) {
-  if constexpr (kRaisesOthers && kOneStep) to.shift.hi -= Acc(24);
-  return to;
 }
 
 // e^x relative to a reference. NaN stays NaN.
@@ -363,33 +353,29 @@ CSM_DEVICE Acc exponential(DoubleWord x, const Reference& to) {
   }
 }
 
-// The exponential of the maximum itself; and that as a term of a sum, relative to a reference of it.
-CSM_DEVICE Acc largest_term(DoubleWord m, const Reference& to) {
-  if constexpr (kFastExp && !kOneStep) return kRaisesOthers ? exp_term(Acc(0)) : Acc(1);
-  else if constexpr (kDoubleWordMaximum) return exponential(m, to);
-  else return exponential(m.hi, to);
-}
+// The exponential of the maximum itself.
 CSM_DEVICE Acc largest_exponential(DoubleWord m) {
-  if constexpr (kFastExp && !kOneStep) return Acc(1);
-  else return largest_term(m, reference_of(m));
+  if constexpr (kFastExp && !kOneStep) return kRaises ? exp_term(Acc(0)) : Acc(1);
+  else if constexpr (kDoubleWordMaximum) return exponential(m, reference_of(m));
+  else return exponential(m.hi, reference_of(m));
 }
 
-// What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together. Of one word it
-// begins with what the exponential has, which the compiler computes once.
+// What the exponential of the maximum, `largest`, lacks: next to nothing is lost of both together.
 CSM_DEVICE Acc lost_of_largest(DoubleWord m, Acc largest) {
   if constexpr (kFastExp) return Acc(0);
   const Reference to = reference_of(m);
-  if constexpr (!kDoubleWordMaximum) {
-    const Reduced of = reduced(m.hi - to.shift.hi, to.round);
-    const Acc first = Acc(1) + of.r, power = power_of_two(of.rounded);
-    const Acc rest = (of.r - (first - Acc(1))) + fused(of.k, -ExpC::kLn2Low, of.high - of.r);
-    return fused(fused(of.r * exp_polynomial(of.r), of.r, rest), power, fused(first, power, -largest));
-  }
-  const DoubleWord x = fast_two_sum(m.hi - to.shift.hi, kDoubleWordMaximum ? m.lo - to.shift.lo : Acc(0));
+  DoubleWord x = as_double_word(m.hi - to.shift.hi);
+  if constexpr (kDoubleWordMaximum) x = fast_two_sum(x.hi, m.lo - to.shift.lo);
+  else x.hi = at_least(x.hi, least_of<false>(to.round));
   const Acc rounded = fused(x.hi, ExpC::kLog2e, to.round), k = rounded - to.round;
-  const Acc high = fused(k, -ExpC::kLn2, x.hi), rest = fused(k, -ExpC::kLn2Low, x.lo), r = high + rest;
+  const Acc high = fused(k, -ExpC::kLn2, x.hi);
+  Acc from = high, rest = fused(k, -ExpC::kLn2Low, x.lo), r = high + rest;
+  if constexpr (!kDoubleWordMaximum) {  // as exp_of() has it: the compiler computes it once
+    from = r = fused(k, -ExpC::kLn2Low, high);
+    rest = fused(k, -ExpC::kLn2Low, high - r);
+  }
   const Acc first = Acc(1) + r, power = power_of_two(rounded);
-  const Acc second = fused(r * exp_polynomial(r), r, (high - (first - Acc(1))) + rest);
+  const Acc second = fused(r * exp_polynomial(r), r, (from - (first - Acc(1))) + rest);
   return fused(second, power, fused(first, power, -largest));
 }
 
@@ -412,18 +398,19 @@ CSM_DEVICE T scaled(T x, const Factor& factor) {
 
 // The factor that makes exponentials relative to the reference of `from` into such relative to that of `to`, times
 // `factor`. Exactly `factor` for equal maxima. An infinite or NaN one (a row of −∞ has the sum 0) gives NaN, even where
-// the exponential is 0.
+// the exponential is 0. What exponentials are raised by is a power of its own: without it `times` might be flushed.
 CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord factor) {
-  if constexpr (kRowIsTile) return {factor, Acc(1)};
+  const Acc scale = kFastExp ? exponent_per_logit(to.hi) : Acc(1);
+  const bool lost = kOneStep && scale == Acc(1);  // of logits so large that rounding takes it off again
+  const Acc raised = lost ? Acc(1) : kRaised, power = lost ? Acc(1) : Acc(1) / kRaised;
+  if constexpr (kRowIsTile) return {times(factor, raised), power};
   if constexpr (kFastExp) {
     const bool same = from.hi == to.hi && (!kDoubleWordMaximum || from.lo == to.lo);
-    const Reference reference = {to, Acc(0)};
-    // As exp_term(). Where their exponents per logit differ, so do the maxima by so much that all vanishes.
-    const Acc raised = kRaisesOthers ? Acc(24) : Acc(0), scale = exponent_per_logit(to.hi);
-    const Acc moved = kOneStep             ? exp2_approx(from.hi * scale - to.hi * scale + raised)
-                      : kDoubleWordMaximum ? exponential(from, reference)
-                                           : exponential(from.hi, reference);
-    return {as_double_word(same ? factor.hi : moved * factor.hi), Acc(1)};
+    // Where their exponents per logit differ, so do the maxima by so much that all vanishes.
+    const Acc low = kDoubleWordMaximum ? from.lo - to.lo : Acc(0);
+    const Acc moved = kOneStep ? exp2_approx(one_step_shift(from.hi, scale) - one_step_shift(to.hi, scale) + kRaisedBy)
+                               : exp_term((from.hi - to.hi) + low);
+    return {as_double_word((same ? raised : moved) * factor.hi), power};
   } else {
     DoubleWord moved[1] = {factor};
     const Acc k = move_between(from, to, moved);

@@ -28,6 +28,7 @@ struct Op : OperationBase {
   static constexpr bool kWeights = kInputs > (kSoft ? 2 : 1);  // weights by element, the last of the inputs
   static constexpr Neutral kNeutral[] = {Neutral::lowest, Neutral::zero, Neutral::zero};
   static constexpr bool kOthers = true, kKeepsTerm = !kCapped && (kGradient || !kOthersInLow);
+  static constexpr bool kHasPower = kKeepsTerm && kRaises;
 
   // kIgnored is the class that marks rows without a target, kStride the distance between weights in the table in bytes;
   // kKeep is 1 − ε, kSmoothing ε, kShare ε/C, kFourPerCap 4/cap; kFactor multiplies the whole gradient.
@@ -174,8 +175,7 @@ struct Op : OperationBase {
   // infinity less infinity.
   static constexpr bool kUpstreamLast = kSoft || kSmooth;
 
-  struct Scale {
-    Factor factor;         // times an element's exponential: the softmax part of its gradient
+  struct Scale : Factor {  // times an element's exponential: the softmax part of its gradient
     Acc at_target, share;  // the gradient at the target; what is subtracted elsewhere, per weight
     Acc upstream;          // what the difference of these is multiplied by
     Reference reference;   // the row's
@@ -229,12 +229,13 @@ struct Op : OperationBase {
         found.share = share;
         found.target = context.integer[0];
       }
-      found.factor = factor_between(kCapped ? row.m : chunk_maximum, row.m, inverse);
+      Factor& factor = found;
+      factor = factor_between(kCapped ? row.m : chunk_maximum, row.m, inverse);
       const Acc times = kUpstreamLast ? total : upstream * total;
       if constexpr (kTables > 0 || kWeights || (kUpstream && !kUpstreamLast)) {
-        found.factor = multiplied(found.factor, times);
+        factor = multiplied(factor, times);
       } else {
-        found.factor.times = drop_invalid_low(multiply(found.factor.times, as_double_word(times)));
+        factor.times = drop_invalid_low(multiply(factor.times, as_double_word(times)));
       }
       found.upstream = upstream;
       found.reference = reference_of(row.m);
@@ -295,21 +296,22 @@ struct Op : OperationBase {
   }
 
   static constexpr bool kPairResults = kPairs && kGradient;
-  CSM_DEVICE static Pair map_of(Pair e, const Scale& row) { return scaled(e, row.factor); }
+  CSM_DEVICE static Pair map_of(Pair e, const Scale& row) { return scaled(e, row); }
 
   CSM_DEVICE static Acc before_cap(const Element& e, const Scale& row) {
-    const Acc mine = kCapped ? exponential(e[0], row.reference) : e[0];
+    Acc mine = e[0];
+    if constexpr (kCapped) mine = kFastExp ? exp_fast(e[0] - row.reference.shift.hi) : exponential(e[0], row.reference);
     Acc g;
     if constexpr (kSoft) {
-      g = less(mine, row.factor, e[1]);
+      g = less(mine, row, e[1]);
       // As (W − p) q − p (1 − q).
       if (kCompensated && mine == row.largest) {
         g = fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
       }
     } else if constexpr (kSmooth) {
-      g = less(mine, row.factor, kWeights ? row.share * e[kInputs - 1] : row.share);
+      g = less(mine, row, kWeights ? row.share * e[kInputs - 1] : row.share);
     } else {
-      g = scaled(mine, row.factor);
+      g = scaled(mine, row);
     }
     return kUpstreamLast ? g * row.upstream : g;
   }

@@ -69,9 +69,8 @@ CSM_DEVICE DoubleWord add_parts(bool exact, DoubleWord a, DoubleWord b) {
 }
 
 // A relative sum as the double word that it is.
-CSM_DEVICE Acc lowered(Acc others) { return kRaisesOthers ? others * Acc(0x1p-24) : others; }
 CSM_DEVICE DoubleWord collected(DoubleWord sum) {
-  if constexpr (kOthersInLow) return two_sum(sum.hi, lowered(sum.lo));
+  if constexpr (kOthersInLow) return two_sum(sum.hi, sum.lo);
   return sum;
 }
 // The sums relative to a set's reference, relative to that of a larger maximum.
@@ -79,8 +78,8 @@ CSM_DEVICE void refer_sums(Node& node, DoubleWord to) {
   if constexpr (kFastExp) {
 #pragma unroll
     for (int k = 0; k < kRelative; ++k) {
-      const DoubleWord moved = factor_between(node.m, to, collected(node.s[k])).times;
-      node.s[k] = kOthersInLow ? DoubleWord{Acc(0), moved.hi} : moved;
+      const Factor moved = factor_between(node.m, to, collected(node.s[k]));
+      node.s[k] = kOthersInLow ? DoubleWord{Acc(0), moved.times.hi * moved.power} : moved.times;
     }
   } else {
     DoubleWord moved[kRelative > 0 ? kRelative : 1];
@@ -163,7 +162,7 @@ CSM_DEVICE DoubleWord relative_to_maximum(DoubleWord sum, DoubleWord m, Acc larg
 CSM_DEVICE DoubleWord log_of_row(const Node& row) {
   const Acc largest = largest_exponential(row.m);
   if constexpr (kCompensated) return log_of_sum(row.s[0], largest, lost_of_largest(row.m, largest));
-  else return as_double_word(fast_log_of_sum(row.s[0].hi, lowered(row.s[0].lo), largest));
+  else return as_double_word(fast_log_of_sum(row.s[0].hi, row.s[0].lo, largest));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -73,7 +73,8 @@ struct RowContext : Values<kRowInputs> {
 //   kTogether     is how many terms of these sums are added in one word before they are added in two: 4 or 2. Each is
 //                 rounded twice then, or once
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
-//   kHasPower     says whether the scale is a factor, by whose `times` alone map() multiplies (power_applied)
+//   kHasPower     says whether the scale is or has the base Factor, by whose `times` alone map() multiplies
+//                 (power_applied)
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
 //                 terms_of(Pair&, reference, context); in float of numbers alone, from which tiles have subtracted the
 //                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
@@ -143,17 +144,21 @@ struct WritesRows : OperationBase {
 };
 
 // The scale of a chunk as map() takes it. With Op::kHasPower it is a factor, of which map() leaves out the power. That
-// joins `times`; in double, where it is small, since the chunk is far below the row's maximum, multiply(power)
-// multiplies the elements by it instead, which is seldom. In float `times` is lifted, and has room for it.
+// joins `times`; where that might be flushed, since the chunk is far below the row's maximum, multiply(power)
+// multiplies the elements by it instead, which is seldom. In float `times` is lifted, and has room for it, unless
+// exponentials are fast.
 template <class Op, class Multiply>
 CSM_DEVICE typename Op::Scale power_applied(const typename Op::Scale& scale, Multiply multiply) {
   if constexpr (Op::kHasPower) {
-    Factor factor = scale;
-    if (!kSingle && unlikely(factor.power < Acc(0x1p-60))) {
+    typename Op::Scale found = scale;
+    Factor& factor = found;
+    const bool far = kFastExp ? magnitude(factor.times.hi) < Acc(0x1p-102) : !kSingle && factor.power < Acc(0x1p-60);
+    if (unlikely(far)) {
       multiply(factor.power);
       factor.power = Acc(1);
     }
-    return joined(factor);
+    factor = joined(factor);
+    return found;
   } else {
     return scale;
   }
@@ -230,11 +235,7 @@ class Adder {
   CSM_DEVICE Adder(DoubleWord m, const Values<kPicked>& picked, Acc above = ExpC::kAbove)
       : reference_(reference_of(m)), above_(left_out_above<Op>(picked)) {
     if constexpr (kPickRule == PickRule::largest || kOthersInLow) largest_ = largest_exponential(m);
-    start_ = above;
-    if constexpr (kOthersInLow) {
-      if constexpr (kTellsApart) reference_ = raised_for_others(reference_);
-      start_ = csm::largest_term(m, reference_);
-    }
+    start_ = kOthersInLow ? largest_ : above;
   }
 
   // Of an element; it has no terms if it is left out, and is picked if it is the largest. Returns the element that the
@@ -309,7 +310,7 @@ class Adder {
 
   // The sum of the terms added.
   CSM_DEVICE DoubleWord sum_of(int k, DoubleWord sum) const {
-    if (kOneStep && kTellsApart) return {sum.hi > Acc(0) ? sum.hi * largest_ : sum.hi, sum.lo};
+    if (kTellsApart && k < kRelative) return {sum.hi > Acc(0) ? sum.hi * largest_ : sum.hi, sum.lo};
     if (!bounded(k)) return k < Op::kParts ? less_start(sum, start_of(k)) : sum;
     // The start may be +∞, to which the logarithm of a sum of +∞ is equal.
     return Op::kMayBeInfinite && start_ > largest_number() ? sum : less_start(sum, start_);
@@ -338,8 +339,7 @@ class Adder {
     if constexpr (Op::kKeepsTerm) return e[0];
     else return Op::term_of(e, reference_, context);
   }
-  // With kOthersInLow: the largest term, and the exponential that it is.
-  CSM_DEVICE Acc largest_term() const { return start_; }
+  // With kOthersInLow: the largest term.
   CSM_DEVICE Acc largest() const { return largest_; }
 
  private:

@@ -47,13 +47,13 @@ class RowTile {
   static constexpr bool kGiven = kPickRule == PickRule::given && kPicked > 0;
   static_assert(!kGiven || (kPicked == 1 && kOutputs <= 1), "one element is given, and one result of it");
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
-  // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
-  // order, so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes
-  // by 16.
   // Whether the mask is read in words of four bytes.
   static constexpr bool kWordMask =
       kMasked && kVec % 4 == 0 && !kStages && !kRepeated<kInputs - 1> && sizeof(Type<kInputs - 1>) == 1;
   using Mask = unsigned[kWordMask ? kItems / 4 : 1];
+  // Whether a lane's two neighbours are accessed one by one. Of 4 bytes or more some lanes have them in the other
+  // order, so that no two lanes access one bank of shared memory: lanes apart by its 32 words, in accesses of 8 bytes
+  // by 16.
   static constexpr bool kOneByOne = kVec > csm::kVec, kSwaps = kOneByOne && kMaxVec <= 4;
   // Of 16 bits, and without conditions, they are accessed at once in rows that start at an even element of the span, as
   // every second row of an odd length does. Of 32 bits the instructions of two ways would be as many as they spare.
@@ -604,11 +604,11 @@ class RowTile {
   CSM_DEVICE void keep_others_in_low(Node& node, const RowContext& context) const {
     const Adder adder(node.m, {});
     const Acc sum = node.s[0].hi;
-    const bool dominated = is_dominated(sum, adder.largest_term());
-    node.s[0] = as_double_word(kOneStep ? sum : lowered(sum));
+    const bool dominated = is_dominated(sum, adder.largest());
+    node.s[0] = as_double_word(sum);
     // By a vote lanes are known to stay together; in blocks it takes registers.
     if (!(kLanes == kWarp && !reads_given_ ? dominated : any_lane(dominated))) return;
-    const DoubleWord others = others_than(adder.largest_term(), node.m, context);
+    const DoubleWord others = others_than(adder.largest(), node.m, context);
     if (kLanes == kWarp || dominated) node.s[0] = {adder.largest(), others.hi};
   }
 
@@ -692,8 +692,10 @@ class RowTile {
   // The chunk's sum of terms without the largest, no digit of which is lost beside that.
   CSM_DEVICE DoubleWord others_than(Acc largest, DoubleWord m, const RowContext& context) const {
     if constexpr (!kOthersInLow) m.hi = computed_anew(m.hi);
+    // Else the chunk's exponentials stay in registers until here; ptxas sees through computed_anew().
+    else if constexpr (kOneStep && kOutputs > 0 && !Op::kKeepsTerm)
+      m.hi = shuffle(m.hi, thread_index() % kLanes, kLanes);
     const csm::Adder<Op> adder(m, {});
-    if constexpr (kOthersInLow) largest = adder.largest_term();
     DoubleWord partial[kLeaves] = {};
     const auto add_to = [&](int i, Acc term) {
       const Acc other = other_term(term, largest);

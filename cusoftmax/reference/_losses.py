@@ -77,17 +77,18 @@ def cross_entropy(
         z = 2 * np.longdouble(z_loss) * (m + log) if z_loss else np.zeros(rows)
         loss = below + z / 2 * (m + log)
         q = softmax_rows(x)
-        one = (p.sum(axis=-1) + z)[:, None]
-        # If q is close to 1, q - 1 is computed as minus the sum of the others.
-        rest, lowered = q.copy(), np.zeros_like(q)
+        # If q is close to 1, q - 1 is minus the sum of the others, and sum p - p that of their p.
+        rest, lessened, lowered = q.copy(), p.copy(), np.zeros_like(q)
         if classes:
             top = q.argmax(axis=-1)[:, None]
-            near = np.take_along_axis(q, top, -1) > 0.5
-            np.put_along_axis(rest, top, 0, -1)
-            others = -rest.sum(axis=-1)[:, None]
-            np.put_along_axis(rest, top, np.where(near, others, np.take_along_axis(q, top, -1)), -1)
+            most = np.take_along_axis(q, top, -1)
+            near = most > 0.5
+            for values, own in ((rest, most), (lessened, np.take_along_axis(p, top, -1))):
+                np.put_along_axis(values, top, 0, -1)
+                others = -values.sum(axis=-1)[:, None]
+                np.put_along_axis(values, top, np.where(near, others, own), -1)
             np.put_along_axis(lowered, top, near, -1)
-        gradient = one * rest - (p - one * lowered)
+        gradient = (p.sum(axis=-1) + z)[:, None] * rest - lessened + z[:, None] * lowered
         gradient = gradient * slope
     for values in (loss, gradient):
         values[bad], values[ignored] = np.nan, 0

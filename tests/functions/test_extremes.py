@@ -322,6 +322,34 @@ def test_small_weights_of_float64(device: Any, small: str) -> None:
         assert verdict.over <= 1, f"{size}: {verdict}"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("weights", [False, True])
+def test_smoothed_losses_of_large_logits(device: Any, dtype: str, weights: bool) -> None:
+    """Up to the largest number over the sum of the weights, as docs/accuracy.md says."""
+    kind, n = dtype_of(dtype), 1500
+    last = float(ml_dtypes.finfo(kind).max)  # type: ignore[no-untyped-call]
+    weight = np.random.default_rng(10).uniform(0.5, 2, n).astype(kind) if weights else np.ones(n)
+    x = np.full((3, n), 0.99 * last / float(weight.astype(np.float64).sum()))
+    x[1] = -x[1]
+    x[2, 1::2] = 0
+    x, target = x.astype(kind), np.array([1, 2, 4])
+    more: dict[str, Any] = {"weight": weight} if weights else {}
+    on = {name: device.asarray(each) for name, each in more.items()}
+    got = cs.cross_entropy(
+        *map(device.asarray, (x, target)), reduction="none", label_smoothing=0.1, grad=True, **on
+    )
+    want = reference.cross_entropy(x, target, reduction="none", label_smoothing=0.1, **more)
+    u, lost = reference.unit_roundoff(dtype), reference.unit_roundoff("float32")
+    if dtype != "bfloat16":
+        u, lost = 4 * u, u
+    loss, gradient = (device.asnumpy(each).astype(np.float64) for each in got)
+    wide, sizes = weight.astype(np.float64), np.abs(x.astype(np.float64))
+    products = 0.9 * wide[target] * sizes[range(3), target] + 0.1 * (wide / n * sizes).sum(1)
+    allowed = u * np.abs(want[0]) + (lost * products if weights else 0)
+    assert (np.abs(loss - want[0]) <= allowed).all()
+    assert (np.abs(gradient - want[1]) <= 2 * u * wide.max()).all()
+
+
 def largest_vectors(op: str, kind: np.dtype[Any], n: int) -> dict[str, float]:
     """Return the largest entries of each vector that docs/accuracy.md promises results of."""
     last = np.ldexp(1.0, int(np.finfo(kind).maxexp) - 1) * 1.999

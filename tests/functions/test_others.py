@@ -24,6 +24,7 @@ from tests.support import (
     assert_plan,
     bits,
     case,
+    dtype_of,
     exhaustive,
     planned,
 )
@@ -142,3 +143,61 @@ def test_maxima_of_several_chunks(device: Any, dtype: str) -> None:
             got = device.asnumpy(getattr(cs, op)(given, axis=axis))
             results = (got if axis or op == "logsumexp" else got.T,)
             assert_kept(op, inputs, -1, results)
+
+
+SUBNORMAL = ("cross_entropy", "cross_entropy_grad", "cross_entropy_vjp", "cross_entropy_soft")
+
+
+@pytest.mark.parametrize(
+    ("op", "wanted"),
+    [
+        *((op, "split") for op in SUBNORMAL),
+        *(
+            ("cross_entropy_grad", k)
+            for k in MAIN_PLAN_KINDS
+            if k not in {*LONG_PLAN_KINDS, "split"}
+        ),
+    ],
+)
+def test_others_below_the_smallest_number_add_up(device: Any, op: str, wanted: str) -> None:
+    """In bfloat16: each exponential is a subnormal float32, their sum and some others are not."""
+    found = case(wanted, op, "bfloat16")
+    n = found.shape[found.axis]
+    x = np.random.default_rng(n).uniform(-89.3, -88.3, (3, n))
+    x[:, n // 2] = -85  # in other chunks than the largest, where rows have several
+    x[:, -1] = -72
+    target = np.array([0, 1, 9])
+    x[range(3), target] = 0
+    x[0, [n // 2, -1]] = -88
+    x[1, -1] = -85
+    x = x.astype(dtype_of("bfloat16"))
+    probabilities = (np.arange(n) == target[:, None]).astype(x.dtype)
+    given: tuple[Array, ...] = (x, probabilities if "soft" in op else target)
+    up = np.array([1.0, 2.0**-4, 2.0**20]).astype(x.dtype)
+    truths = [
+        np.asarray(each, np.float64)
+        for each in cs.reference.cross_entropy(*given, reduction="none", extended=True)
+    ]
+    with device.on(found.arch):
+        assert_plan(planned(op, "bfloat16", found.shape, found.axis, found.arch), wanted)
+        turned = tuple(
+            device.asarray(a if found.axis or a.ndim == 1 else np.ascontiguousarray(a.T))
+            for a in given
+        )
+        if op == "cross_entropy_vjp":
+            results: tuple[Any, ...] = (
+                cs.cross_entropy_vjp(*turned, device.asarray(up), axis=found.axis),
+            )
+            truths = [truths[1] * up.astype(np.float64)[:, None], truths[1]]
+        else:
+            both = op == "cross_entropy_grad"
+            got = cs.cross_entropy(*turned, axis=found.axis, reduction="none", grad=both)
+            results = got if both else (got,)
+    normal = np.abs(truths[-1]) > 2.0**-126  # of the row's largest: else 0 before a gradient, too
+    for result, truth in zip(results, truths, strict=False):
+        value = device.asnumpy(result).astype(np.float64)
+        value = value if found.axis or value.ndim == 1 else value.T
+        kept = (np.abs(truth) > 2.0**-126) & (normal if truth.ndim > 1 else True)
+        assert kept[..., 0].all() if truth.ndim == 1 else kept[range(3), target].all()
+        np.testing.assert_allclose(value[kept], truth[kept], rtol=2.0**-8, atol=0)
+        assert (np.abs(value[~kept]) < np.maximum(2.0**-125, 1.01 * np.abs(truth[~kept]))).all()

@@ -196,3 +196,24 @@ def test_flushed_subnormals() -> None:
 def test_vjp_bound() -> None:
     y, dy = np.array([0.25, 0.75]), np.array([-4.0, 2.0])
     np.testing.assert_array_equal(ref.vjp_bound(y, dy, u=2.0), [2 * 0.25 * 6.5, 2 * 0.75 * 4.5])
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 1e-20, 1e-30, 1e-4])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_gradient_of_a_class_that_dominates(soft: bool, z_loss: float) -> None:
+    """Of its parts each may be nothing beside 1: the others, their targets, and the z-loss."""
+    x = np.array([[3.0, 300.0, -20.0, 40.0]])
+    target: Any = np.array([1])
+    p = [mpmath.mpf(k == 1) for k in range(4)]
+    if soft:
+        target = np.array([[1e-22, 1.0, 0.0, 3e-25]])
+        p = [mpmath.mpf(float(each)) for each in target[0]]
+    _, gradient = ref.cross_entropy(
+        x, target, reduction="none", z_loss=z_loss, extended=True, label_smoothing=0.0
+    )
+    with mpmath.workdps(400):
+        terms = [mpmath.exp(mpmath.mpf(float(each))) for each in x[0]]
+        log = mpmath.log(sum(terms))
+        for k in range(4):
+            exact = (sum(p) + 2 * mpmath.mpf(z_loss) * log) * terms[k] / sum(terms) - p[k]
+            assert float(gradient[0, k] / np.longdouble(mpmath.nstr(exact, 25))) == 1
