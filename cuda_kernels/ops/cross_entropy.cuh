@@ -193,6 +193,8 @@ struct Op : OperationBase {
     Acc logit, weight, excess, here;
     DoubleWord rest, sum, inverse, maximum;
     Acc largest_one;
+
+    CSM_DEVICE const Factor& factor() const { return *this; }
   };
 
   CSM_DEVICE static Scale scale(DoubleWord chunk_maximum, const Node& row, const RowContext& context) {
@@ -296,22 +298,22 @@ struct Op : OperationBase {
   }
 
   static constexpr bool kPairResults = kPairs && kGradient;
-  CSM_DEVICE static Pair map_of(Pair e, const Scale& row) { return scaled(e, row); }
+  CSM_DEVICE static Pair map_of(Pair e, const Scale& row) { return scaled(e, row.factor()); }
 
   CSM_DEVICE static Acc before_cap(const Element& e, const Scale& row) {
     Acc mine = e[0];
     if constexpr (kCapped) mine = kFastExp ? exp_fast(e[0] - row.reference.shift.hi) : exponential(e[0], row.reference);
     Acc g;
     if constexpr (kSoft) {
-      g = less(mine, row, e[1]);
+      g = less(mine, row.factor(), e[1]);
       // As (W − p) q − p (1 − q).
       if (kCompensated && mine == row.largest) {
         g = fused((row.weights.hi - e[1]) + row.weights.lo, row.q, -e[1] * row.others);
       }
     } else if constexpr (kSmooth) {
-      g = less(mine, row, kWeights ? row.share * e[kInputs - 1] : row.share);
+      g = less(mine, row.factor(), kWeights ? row.share * e[kInputs - 1] : row.share);
     } else {
-      g = scaled(mine, row);
+      g = scaled(mine, row.factor());
     }
     return kUpstreamLast ? g * row.upstream : g;
   }
