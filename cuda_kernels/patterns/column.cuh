@@ -432,8 +432,9 @@ class StagedRowInputs {
 
 // Stages 1 and 4: whether a round is loaded while the one before it is computed with: of 16-bit elements, whose words
 // take few registers.
-constexpr bool kLoadsAhead = (kStage == 1 || kStage == 4) && !kStages && kInputs == 1 && kVec > 1 && kFastExp &&
-                             [] { return kSixteenBits<Type<0>>; }();
+constexpr bool kOfSixteenBits = [] { return kSixteenBits<Type<0>>; }();
+constexpr bool kLoadsAhead =
+    (kStage == 1 || kStage == 4) && !kStages && kInputs == 1 && kVec > 1 && kFastExp && kOfSixteenBits;
 // The rounds of a walker.
 template <bool kAhead = kLoadsAhead>
 class Rounds {
