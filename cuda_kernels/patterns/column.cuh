@@ -434,7 +434,7 @@ class StagedRowInputs {
 // take few registers.
 constexpr bool kOfSixteenBits = [] { return kSixteenBits<Type<0>>; }();
 constexpr bool kLoadsAhead =
-    (kStage == 1 || kStage == 4) && !kStages && kInputs == 1 && kVec > 1 && kFastExp && kOfSixteenBits;
+    (kStage == 1 || kStage == 4) && !kStages && kFastExp && kOfSixteenBits && kInputs == 1 && kVec > 1;
 // The rounds of a walker.
 template <bool kAhead = kLoadsAhead>
 class Rounds {
