@@ -39,11 +39,11 @@ def level2_bytes(plan: Plan) -> tuple[float, ...]:
     return _counted(replace(plan, device=DeviceSpec.known(90)))
 
 
-# Options that loops, branches or divisions depend on: a seed, a temperature of 1, logits as they
-# are, and one row of queries, which hides nothing.
+# Options that loops, branches or divisions depend on: a seed, a temperature of 1, logits and losses
+# as they are, and one row of queries, which hides nothing.
 _OPTIONS: dict[str, float] = dict(zip(ROUND_KEYS, round_keys(1), strict=True))
 _OPTIONS |= dict.fromkeys(("of_logits", "of_noise", "per_temperature"), 1.0)
-_OPTIONS |= {"scale": 1.0, "sign": 1.0, "queries": 1}
+_OPTIONS |= {"scale": 1.0, "sign": 1.0, "queries": 1, "keep": 1.0, "factor": 1.0}
 
 
 @lru_cache(maxsize=4096)
