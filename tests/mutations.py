@@ -244,7 +244,7 @@ MUTATIONS = (
     ),
     Mutation(
         "span: an element too few behind a row",
-        (*RACE, BOUND),
+        (*RACE, *BOUND),
         "reduce/span.cuh",
         "first = at_[Operand] + count_ * kSize<Operand>,",
         "first = at_[Operand] + (count_ + 1) * kSize<Operand>,",

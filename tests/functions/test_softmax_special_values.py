@@ -258,4 +258,4 @@ def test_special_columns_beside_others(device: Any, op: str, dtype: str, n: int)
             beside = [np.ascontiguousarray(a[..., 1 - side :: 2]) for a in (got, usual)]
             np.testing.assert_array_equal(*map(bits, beside))
             undefined = [np.isnan(a.astype(float)) for a in (got, exact)]
-            np.testing.assert_array_equal(*undefined, f"{value} on side {side}")
+            np.testing.assert_array_equal(*undefined, err_msg=f"{value} on side {side}")
