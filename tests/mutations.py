@@ -244,7 +244,7 @@ MUTATIONS = (
     ),
     Mutation(
         "span: an element too few behind a row",
-        (*RACE, BOUND),
+        (*RACE, *BOUND),
         "reduce/span.cuh",
         "first = at_[Operand] + count_ * kSize<Operand>,",
         "first = at_[Operand] + (count_ + 1) * kSize<Operand>,",
@@ -859,6 +859,22 @@ MUTATIONS = (
         (_LONG_COLUMNS,),
     ),
     Mutation(
+        "column: a NaN left out of the maximum of one of two columns",
+        ("special values",),
+        "patterns/column.cuh",
+        "node.m.hi = larger_key<Op>(",
+        "node.m.hi = maximum(",
+        (replace(_LONG_COLUMNS, rows="undefined"),),
+    ),
+    Mutation(
+        "column: the sum of the second of two rows begins as that of the first",
+        ("special values",),
+        "patterns/column.cuh",
+        "const Pair start(first.start(), second.start());",
+        "const Pair start(first.start(), first.start());",
+        (replace(_LONG_COLUMNS, rows="undefined"),),
+    ),
+    Mutation(
         "topk: elements are taken before all of them are staged",
         RACE,
         "select/pick_stretch.cuh",
@@ -945,6 +961,14 @@ MUTATIONS = (
         "step == kCount || i / step % 2 == 1",
         "step == kCount || i / step % 2 == 0",
         (Probe("topk_group", "topk_softmax", "float32", (70, 61)),),
+    ),
+    Mutation(
+        "topk: what a lane's list leaves out is not compared with it",
+        BOUND,
+        "select/picks.cuh",
+        "  lose(all[kCount]);\n",
+        "",
+        (Probe("topk_group", "topk_softmax", "float32", (70, 128), rows="level"),),
     ),
     Mutation(
         "topk: kept elements read before all are there",

@@ -147,6 +147,22 @@ def _infinities(n: int, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
+def _undefined(n: int, rng: np.random.Generator) -> np.ndarray:
+    """About every second row has a NaN."""
+    x = rng.normal(0, 3, n)
+    if rng.random() < 0.5:
+        x[n // 3] = np.nan
+    return x
+
+
+def _level(n: int, rng: np.random.Generator) -> np.ndarray:
+    """The best are in the first of eight lanes, later ones better in the last bits of float32."""
+    x = rng.normal(-10, 1, n)
+    first = np.arange(n) % 32 < 4
+    x[first] = 1 + np.arange(first.sum()) * 2.0**-23
+    return x
+
+
 ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "normal": _normal,
     "masked": _masked,
@@ -162,6 +178,8 @@ ROWS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "infinite": _infinite,
     "infinities": _infinities,
     "others": _others,
+    "undefined": _undefined,
+    "level": _level,
 }
 
 

@@ -270,7 +270,9 @@ struct Op : OperationBase {
         row.at_target = at_target.hi + at_target.lo;
       } else {
         const Acc q = mine * row.inverse.hi;
-        const Acc others = largest ? (row.rest.hi + row.rest.lo) * row.inverse.hi : Acc(1) - q;
+        Acc rest = row.rest.hi + row.rest.lo;
+        if constexpr (kSmooth) rest = at_least(rest, Acc(0));  // of −∞ alone, −1: q and its product would both be +∞
+        const Acc others = largest ? rest * row.inverse.hi : Acc(1) - q;
         row.at_target = row.upstream * (fused(row.excess, q, -row.weight * others) - row.here);
       }
     }

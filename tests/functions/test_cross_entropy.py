@@ -324,6 +324,20 @@ def test_special_values(device: Any, dtype: str, n: int) -> None:
     np.testing.assert_array_equal(bits(plain), bits(loss[3:5]))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("n", "axis"), [(5, -1), (40, 0), (3000, -1)])
+def test_smoothed_rows_of_minus_infinity(
+    device: Any, dtype: str, weighted: bool, n: int, axis: int
+) -> None:
+    """NaN at the target, too: not the sum of two infinities."""
+    x = np.full((3, n) if axis else (n, 3), -INF, dtype_of(dtype))
+    options: Any = {"weight": np.ones(n, x.dtype)} if weighted else {}
+    options |= {"axis": axis, "label_smoothing": 0.1, "reduction": "none", "grad": True}
+    loss, gradient = run(device, x, np.array([0, 2, n - 1]), **options)
+    assert np.isnan(loss.astype(float)).all() and np.isnan(gradient.astype(float)).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(

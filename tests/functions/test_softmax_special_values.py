@@ -236,3 +236,26 @@ def test_special_values_in_the_longest_resident_rows(device: Any, op: str) -> No
     result = run(*(x,) * len(run.plan.problem.operands[:-1]))
     assert np.isnan(result[::2]).all()
     assert (bits(result)[1::2] == expected[1::2]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize("n", [100, 5000])
+def test_special_columns_beside_others(device: Any, op: str, dtype: str, n: int) -> None:
+    """A thread has both of two columns, and computes with them at once."""
+    x = logits((n, 16), dtype, 3)
+
+    def run(given: np.ndarray) -> np.ndarray:
+        with device.on(arch="sm_80"):
+            return np.asarray(device.asnumpy(getattr(cs, op)(device.asarray(given), axis=0)))
+
+    usual = run(x)
+    for value, places in ((np.nan, n // 2), (INF, n - 1), (-INF, slice(None))):
+        for side in (0, 1):
+            y = x.copy()
+            y[places, side::2] = value
+            got, exact = run(y), getattr(reference, op)(y, axis=0)
+            beside = [np.ascontiguousarray(a[..., 1 - side :: 2]) for a in (got, usual)]
+            np.testing.assert_array_equal(*map(bits, beside))
+            undefined = [np.isnan(a.astype(float)) for a in (got, exact)]
+            np.testing.assert_array_equal(*undefined, err_msg=f"{value} on side {side}")
