@@ -398,18 +398,22 @@ CSM_DEVICE T scaled(T x, const Factor& factor) {
 
 // The factor that makes exponentials relative to the reference of `from` into such relative to that of `to`, times
 // `factor`. Exactly `factor` for equal maxima. An infinite or NaN one (a row of −∞ has the sum 0) gives NaN, even where
-// the exponential is 0. What exponentials are raised by is a power of its own: without it `times` might be flushed.
+// the exponential is 0. With kRaise it has a power of its own, that of what exponentials are raised by: without it
+// `times` might be flushed.
+template <bool kRaise = kRaises>
 CSM_DEVICE Factor factor_between(DoubleWord from, DoubleWord to, DoubleWord factor) {
   const Acc scale = kFastExp ? exponent_per_logit(to.hi) : Acc(1);
-  const bool lost = kOneStep && scale == Acc(1);  // of logits so large that rounding takes it off again
-  const Acc raised = lost ? Acc(1) : kRaised, power = lost ? Acc(1) : Acc(1) / kRaised;
+  const bool raises = kRaise && !(kOneStep && scale == Acc(1));  // rounding takes it off again of logits so large
+  const Acc raised = raises ? kRaised : Acc(1), power = raises ? Acc(1) / kRaised : Acc(1);
   if constexpr (kRowIsTile) return {times(factor, raised), power};
   if constexpr (kFastExp) {
     const bool same = from.hi == to.hi && (!kDoubleWordMaximum || from.lo == to.lo);
     // Where their exponents per logit differ, so do the maxima by so much that all vanishes.
     const Acc low = kDoubleWordMaximum ? from.lo - to.lo : Acc(0);
-    const Acc moved = kOneStep ? exp2_approx(one_step_shift(from.hi, scale) - one_step_shift(to.hi, scale) + kRaisedBy)
-                               : exp_term((from.hi - to.hi) + low);
+    const Acc by = kRaise ? kRaisedBy : Acc(0);
+    const Acc moved = kOneStep ? exp2_approx(one_step_shift(from.hi, scale) - one_step_shift(to.hi, scale) + by)
+                      : kRaise ? exp_term((from.hi - to.hi) + low)
+                               : exp_fast((from.hi - to.hi) + low);
     return {as_double_word((same ? raised : moved) * factor.hi), power};
   } else {
     DoubleWord moved[1] = {factor};

@@ -193,6 +193,9 @@ struct Op : OperationBase {
     Acc logit, weight, excess, here;
     DoubleWord rest, sum, inverse, maximum;
     Acc largest_one;
+    // What the factor is made of besides: its chunk's maximum, and what multiplies all exponentials over their sum.
+    DoubleWord chunk;
+    Acc total;
 
     CSM_DEVICE const Factor& factor() const { return *this; }
   };
@@ -227,24 +230,29 @@ struct Op : OperationBase {
         total = exists(context) ? weight + excess : not_a_number();
         found.logit = row.picked[0], found.weight = weight, found.excess = excess, found.here = here;
         found.rest = kOthersNegative<Op> ? row.s[kExponentials] : sum_of_others<Op>(row, largest_one);
-        found.sum = exponentials, found.inverse = inverse, found.maximum = row.m, found.largest_one = largest_one;
+        found.sum = exponentials, found.largest_one = largest_one;
         found.share = share;
         found.target = context.integer[0];
       }
-      Factor& factor = found;
-      factor = factor_between(kCapped ? row.m : chunk_maximum, row.m, inverse);
-      const Acc times = kUpstreamLast ? total : upstream * total;
-      if constexpr (kTables > 0 || kWeights || (kUpstream && !kUpstreamLast)) {
-        factor = multiplied(factor, times);
-      } else {
-        factor.times = drop_invalid_low(multiply(factor.times, as_double_word(times)));
-      }
+      found.chunk = kCapped ? row.m : chunk_maximum, found.maximum = row.m, found.inverse = inverse;
+      found.total = kUpstreamLast ? total : upstream * total;
+      constexpr bool kRaise = kRaises && !kHasPower;
+      static_cast<Factor&>(found) = times_total(found, factor_between<kRaise>(found.chunk, row.m, inverse));
       found.upstream = upstream;
       found.reference = reference_of(row.m);
       found.four_per_cap = context.number(kFourPerCap);
       found.ignored = ignored(context);
     }
     return found;
+  }
+
+  CSM_DEVICE static Factor times_total(const Scale& row, Factor factor) {
+    if constexpr (kTables > 0 || kWeights || (kUpstream && !kUpstreamLast)) return multiplied(factor, row.total);
+    factor.times = drop_invalid_low(multiply(factor.times, as_double_word(row.total)));
+    return factor;
+  }
+  CSM_DEVICE static Factor factor_with_power(const Scale& row) {
+    return times_total(row, factor_between(row.chunk, row.maximum, row.inverse));
   }
 
   CSM_DEVICE static void complete(Scale& row) {

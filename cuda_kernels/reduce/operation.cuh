@@ -145,8 +145,8 @@ struct WritesRows : OperationBase {
 
 // The scale of a chunk as map() takes it. With Op::kHasPower it is a factor, of which map() leaves out the power. That
 // joins `times`; where that might be flushed, since the chunk is far below the row's maximum, multiply(power)
-// multiplies the elements by it instead, which is seldom. In float `times` is lifted, and has room for it, unless
-// exponentials are fast.
+// multiplies the elements by it instead, which is seldom. In float `times` is lifted, and has room for it; of fast
+// exponentials it has none at first, and gets one where it might be flushed.
 template <class Op, class Multiply>
 CSM_DEVICE typename Op::Scale power_applied(const typename Op::Scale& scale, Multiply multiply) {
   if constexpr (Op::kHasPower) {
@@ -154,10 +154,11 @@ CSM_DEVICE typename Op::Scale power_applied(const typename Op::Scale& scale, Mul
     Factor& factor = found;
     const bool far = kFastExp ? magnitude(factor.times.hi) < Acc(0x1p-102) : !kSingle && factor.power < Acc(0x1p-60);
     if (unlikely(far)) {
+      if constexpr (kFastExp) factor = Op::factor_with_power(found);
       multiply(factor.power);
       factor.power = Acc(1);
     }
-    factor = joined(factor);
+    if constexpr (!kFastExp) factor = joined(factor);
     return found;
   } else {
     return scale;
