@@ -36,7 +36,12 @@ _LOCK = Lock()  # a trace counts what other threads launch, and runs only its bl
 def level2_bytes(plan: Plan) -> tuple[float, ...]:
     """Return the bytes of the sectors that each launch of a plan touches, read and written."""
     # The GPU matters only to the plan: equal launches of several are counted once.
-    return _counted(replace(plan, device=DeviceSpec.known(90)))
+    return tuple(sectors for sectors, _ in _counted(replace(plan, device=DeviceSpec.known(90))))
+
+
+def bank_conflicts(plan: Plan) -> tuple[float, ...]:
+    """Return how many turns more than without conflicts shared memory takes to serve a launch."""
+    return tuple(more for _, more in _counted(replace(plan, device=DeviceSpec.known(90))))
 
 
 # Options that loops, branches or divisions depend on: a seed, a temperature of 1, logits as they
@@ -47,10 +52,13 @@ _OPTIONS |= {"scale": 1.0, "sign": 1.0, "queries": 1}
 
 
 @lru_cache(maxsize=4096)
-def _counted(plan: Plan) -> tuple[float, ...]:
+def _counted(plan: Plan) -> tuple[tuple[float, float], ...]:
     found = _run(plan, "source", accesses=True)
     return tuple(
-        (counted.sectors_read + counted.sectors_written) * SECTOR * launch.grid / blocks
+        (
+            (counted.sectors_read + counted.sectors_written) * SECTOR * launch.grid / blocks,
+            counted.bank_conflicts * launch.grid / blocks,
+        )
         for launch, (counted, blocks) in zip(plan.launches, found, strict=True)
     )
 
