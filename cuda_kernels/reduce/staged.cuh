@@ -34,7 +34,7 @@ using Half = Either<kInPairs, Kept, f16>::Type;                // the same, wher
 template <int Room, int Threads>
 class Staged {
   static_assert(kOutputs == 1, "the results replace the first input, so there is one output");
-  static constexpr int kSize = static_cast<int>(sizeof(Kept));
+  static constexpr int kSize = static_cast<int>(sizeof(Kept)), kWordBytes = 4;
   static constexpr int kPack = kVec * kSize < 16 ? kVec : 16 / kSize;  // values of one shared memory access
   static constexpr int kLoadsInFlight = 4;  // vectors of an input that a thread loads before it uses one
   using Pack = Vec<Kept, kPack>;
@@ -59,13 +59,16 @@ class Staged {
   CSM_DEVICE void put_result(int place, Acc value) const { Shared<Kept>(kResultsAt).store(place, narrow<Kept>(value)); }
   // The bits of elements, and words of two, if they are kept so.
   CSM_DEVICE unsigned bits(int input, int place) const { return Shared<u16>(0).load(input * Room + place); }
-  CSM_DEVICE unsigned word(int input, int number) const {
-    return Shared<unsigned>(0).load(input * (Room / 2) + number);
-  }
   CSM_DEVICE void put_bits(int place, unsigned bits) const {
     Shared<u16>(kResultsAt).store(place, static_cast<u16>(bits));
   }
-  CSM_DEVICE void put_word(int number, unsigned word) const { Shared<unsigned>(kResultsAt).store(number, word); }
+  // The words from that of an element on: of an input, and of the results.
+  CSM_DEVICE Shared<unsigned> words(int input, int place) const {
+    return Shared<unsigned>(computed_once(input * Room * kSize + (place >> 1) * kWordBytes));
+  }
+  CSM_DEVICE Shared<unsigned> result_words(int place) const {
+    return Shared<unsigned>(computed_once(kResultsAt + (place >> 1) * kWordBytes));
+  }
 
   // Copies the inputs to shared memory, and the results back. The whole block calls them.
   CSM_DEVICE void read(const Arguments& args, const Row& row) const {
@@ -241,18 +244,18 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
   // A word may have an element of another row; what is not the row's becomes neutral.
   template <class From>
   CSM_DEVICE void load_words(const From& staged, int place) {
-    const int odd = place & 1, end = this->mine_ + odd;
+    const int odd = place & 1, end = computed_once(this->mine_ + odd);
     const unsigned both = odd ? 0x5432 : 0x3210;
 #pragma unroll
     for (int k = 0; k < kInputs; ++k) {
-      const bool ends_within = (end & 1) != 0 && this->mine_ > 0;
       const unsigned missing = neutral_of<Op>(k) == Neutral::lowest ? Lowest<Half>::kPair : 0;
-      const unsigned last = ends_within ? bytes_of(staged.bits(k, place + this->mine_ - 1), missing, 0x5410) : missing;
-      unsigned before = 0;
+      unsigned last = missing, before = 0;
+      if ((end & 1) != 0 && this->mine_ > 0) last = bytes_of(staged.bits(k, place + this->mine_ - 1), missing, 0x5410);
+      const Shared<unsigned> words = staged.words(k, place);
 #pragma unroll
       for (int j = 0; j < kWords; ++j) {
         unsigned word = 2 * j < end ? last : missing;
-        if (2 * j + 1 < end) word = staged.word(k, place / 2 + j);
+        if (2 * j + 1 < end) word = words.load(j);
         if (j > 0)
           widen_pair(bytes_of(before, word, both), Half{}, this->item_[2 * j - 2][k], this->item_[2 * j - 1][k]);
         before = word;
@@ -261,27 +264,24 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
   }
   template <class To>
   CSM_DEVICE void store_words(const To& staged, int place, const typename Op::Scale& scale) const {
-    const int odd = place & 1, end = this->mine_ + odd;
+    const int odd = place & 1, end = computed_once(this->mine_ + odd);
     const unsigned both = odd ? 0x5432 : 0x7654;
-    unsigned before = 0, word = 0;
+    const Shared<unsigned> words = staged.result_words(place);
+    unsigned first = 0, before = 0, word = 0;
 #pragma unroll
     for (int j = 0; j < kWords; ++j) {
-      if (2 * j < end) {
-        unsigned pair = 0;
-        if (j < kWords - 1) {
-          const Vec<Half, 2> results = {narrow<Half>(result_of(2 * j, scale)),
-                                        narrow<Half>(result_of(2 * j + 1, scale))};
-          pair = __builtin_bit_cast(unsigned, results);
-        }
-        word = bytes_of(before, pair, both);
-        before = pair;
-        if (j == 0 && odd) {
-          if (this->mine_ > 0) staged.put_bits(place, pair);
-        } else if (2 * j + 1 < end) {
-          staged.put_word(place / 2 + j, word);
-        }
+      if (2 * j >= end) continue;
+      unsigned pair = 0;
+      if (j < kWords - 1) {
+        const Vec<Half, 2> results = {narrow<Half>(result_of(2 * j, scale)), narrow<Half>(result_of(2 * j + 1, scale))};
+        pair = __builtin_bit_cast(unsigned, results);
       }
+      word = bytes_of(before, pair, both);
+      before = pair;
+      if (j == 0) first = pair;
+      if (2 * j + 1 < end && (j > 0 || !odd)) words.store(j, word);
     }
+    if (odd && this->mine_ > 0) staged.put_bits(place, first);
     if ((end & 1) != 0 && this->mine_ > 0) staged.put_bits(place + this->mine_ - 1, word);
   }
 

@@ -197,10 +197,13 @@ def test_special_values_stay_in_their_segment(device: Any, n: int, dtype: str) -
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("shape", [(1,), (4,), (3, 2)])
-def test_heads_are_columns(device: Any, op: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((1,), "float32"), ((4,), "float32"), ((3, 2), "float32"), ((3,), "float16")],
+)
+def test_heads_are_columns(device: Any, op: str, shape: tuple[int, ...], dtype: str) -> None:
     offsets = offsets_of([5, 0, 200, 1, 2500, 6000, 33])
-    inputs = drawn(op, offsets, "float32", shape)
+    inputs = drawn(op, offsets, dtype, shape)
     result = run(device, op, inputs, offsets)
     judge(op, inputs, offsets, result)
     assert result.shape == inputs[0].shape
