@@ -830,8 +830,8 @@ MUTATIONS = (
         "column: walkers' nodes stored at a pitch one node short",
         RACE,
         "patterns/column.cuh",
-        "nodes.store(node_at(walker, c * kLanes + lane), node[c]);",
-        "nodes.store(node_at(walker, c * kLanes + lane) - 2 * walker, node[c]);",
+        "nodes.store(node_at(walker, c * kLanes + lane), node);",
+        "nodes.store(node_at(walker, c * kLanes + lane) - 2 * walker, node);",
         (_COLUMN,),
     ),
     Mutation(

@@ -105,21 +105,22 @@ class ColumnTile {
     }
   }
 
-  // The nodes of the rows' elements. Op::terms replaces each element by what Op::map needs.
-  CSM_DEVICE void reduce(const RowContext (&context)[kVec], Node (&node)[kVec]) {
+  // Calls put(row, node) with the nodes of the rows' elements. Op::terms replaces each element by what Op::map needs.
+  template <class Put>
+  CSM_DEVICE void reduce(const RowContext (&context)[kVec], Put put) {
 #pragma unroll
     for (int c = 0; c < kVec; c += kAtOnce) {
-      if constexpr (kAtOnce == 2) reduce_two(c, context[c], node[c], node[c + 1]);
-      else node[c] = reduce_one(c, context[c]);
+      Node node[kAtOnce];
+      if constexpr (kAtOnce == 2) reduce_two(c, context[c], node[0], node[1]);
+      else node[0] = reduce_one(c, context[c]);
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) put(c + k, node[k]);
     }
   }
 
   // Does to the elements what reduce() does, and returns the maxima; the compiler drops the sums.
   CSM_DEVICE void prepare(const RowContext (&context)[kVec], DoubleWord (&m)[kVec]) {
-    Node node[kVec];
-    reduce(context, node);
-#pragma unroll
-    for (int c = 0; c < kVec; ++c) m[c] = for_scale(node[c].m);
+    reduce(context, [&](int c, const Node& node) { m[c] = for_scale(node.m); });
   }
 
   // The maximum as Op::scale() takes it. No shift is subtracted from elements that the terms leave as they are.
@@ -431,8 +432,9 @@ class StagedRowInputs {
 
 // Stages 1 and 4: whether a round is loaded while the one before it is computed with: of 16-bit elements, whose words
 // take few registers.
-constexpr bool kLoadsAhead = (kStage == 1 || kStage == 4) && !kStages && kInputs == 1 && kVec > 1 &&
-                             [] { return kSixteenBits<Type<0>>; }();
+constexpr bool kOfSixteenBits = [] { return kSixteenBits<Type<0>>; }();
+constexpr bool kLoadsAhead =
+    (kStage == 1 || kStage == 4) && !kStages && kFastExp && kOfSixteenBits && kInputs == 1 && kVec > 1;
 // The rounds of a walker.
 template <bool kAhead = kLoadsAhead>
 class Rounds {
@@ -650,13 +652,10 @@ CSM_DEVICE void pass_twice(const Arguments& args, const Row& row, const ColumnSp
       part.fetch(args, row, span);
       if (kParks && round < parked) part.park(park_of(round));
       part.enter(context);
-      Node node[kVec];
-      part.reduce(context, node);
-#pragma unroll
-      for (int c = 0; c < kVec; ++c) {
-        m[c] = part.for_scale(node[c].m);
-        nodes.store(node_at(leaf, c * kLanes + lane), node[c]);
-      }
+      part.reduce(context, [&](int c, const Node& node) {
+        m[c] = part.for_scale(node.m);
+        nodes.store(node_at(leaf, c * kLanes + lane), node);
+      });
     } else {
 #pragma unroll
       for (int c = 0; c < kVec; ++c) nodes.store(node_at(leaf, c * kLanes + lane), empty_node());
@@ -820,7 +819,7 @@ CSM_DEVICE void walk(const Arguments& args) {
 #pragma unroll 1
         for (int round = 0; round < rounds; ++round) {
           ColumnTile<Op> part = parts_of_walker.read(round, rounds, context);
-          part.reduce(context, node);
+          part.reduce(context, [&](int c, const Node& of_row) { node[c] = of_row; });
           fold.push(node);
         }
         fold_walkers(nodes, node);
@@ -837,13 +836,10 @@ CSM_DEVICE void walk(const Arguments& args) {
       ColumnTile<Op> part(first + walker * kItems, present ? n : 0);
       part.read(args, row, span, context);
       DoubleWord m[kVec];
-      Node node[kVec];
-      part.reduce(context, node);
-#pragma unroll
-      for (int c = 0; c < kVec; ++c) {
-        m[c] = part.for_scale(node[c].m);
-        nodes.store(node_at(walker, c * kLanes + lane), node[c]);
-      }
+      part.reduce(context, [&](int c, const Node& node) {
+        m[c] = part.for_scale(node.m);
+        nodes.store(node_at(walker, c * kLanes + lane), node);
+      });
       block_barrier();
       fold_columns(nodes, walkers);
       if constexpr (kCluster > 1) {

@@ -314,6 +314,7 @@ def make_kernel(
             f"v{vector}",
             *((f"l{lanes}i{items}",) if pattern in _OF_ANY_LANES else ()),
             *((f"l{lanes}",) if pattern == "column" else ()),
+            *((f"i{items}",) if pattern == "topk_split" else ()),
             *((f"c{cluster}",) if cluster > 1 else ()),
             *((f"s{slots}",) if slots else ()),
             *((f"park{parks if parks > 1 else ''}",) if parks else ()),

@@ -115,7 +115,7 @@ VALUES = ptx("group", "logsumexp", "float32", (5, 600))
 HALF = ptx("group", "softmax", "float16", (16, 200))
 BFLOAT = ptx("group", "softmax", "bfloat16", (16, 200))
 UNCACHED = Uncached(logits((40, 600), "float16"), "float16", arch="sm_75")
-SELECTED = ptx("topk_block", "topk_softmax", "float32", (3, 1500))
+SELECTED = ptx("topk_block", "topk_softmax", "float32", (3, 9000))
 
 # ---- the breaks ----
 

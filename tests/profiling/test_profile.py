@@ -150,7 +150,9 @@ def test_inputs_are_random_and_never_constant() -> None:
         ),  # fewer make larger clusters
         ("softmax", (8192, 32000), "float16", -1, "sm_80", (128, 32000)),  # fewer have an SM each
         ("softmax_vjp", (4, 131072), "float32", 1, "sm_90", (1, 131072)),
-        ("softmax", (100000, 100), "float32", -1, "sm_90", (1024, 100)),  # fewer pass directly
+        # Fewer pass fewer times through a block.
+        ("softmax", (100000, 100), "float32", -1, "sm_90", (100000, 100)),
+        ("softmax", (1000000, 100), "float32", -1, "sm_90", (262144, 100)),
         ("softmax", (8192, 4097), "float16", -1, "sm_90", (16, 4097)),  # until 32 bytes align
         ("softmax", (7, 64, 600), "float32", 1, "sm_90", (1, 64, 128)),  # fewer have fewer lanes
         ("softmax", (30, 20), "float32", None, "sm_90", (30, 20)),
