@@ -323,6 +323,22 @@ MUTATIONS = (
         (Probe("segment", "segment_softmax", "float32", (30000, 1), axis=0, grid=3),),
     ),
     Mutation(
+        "segment: beyond a row's end, half of a word is 0, not neutral",
+        BOUND,
+        "reduce/staged.cuh",
+        "missing, 0x5410)",
+        "missing, 0x3210)",
+        (Probe("segment", "segment_softmax", "float16", (30000, 1), axis=0),),
+    ),
+    Mutation(
+        "segment: the first element of a row not stored if it is half of a word",
+        RACE,
+        "reduce/staged.cuh",
+        "if (odd && this->mine_ > 0) staged.put_bits(place, first);",
+        "",
+        (Probe("segment", "segment_softmax_vjp", "bfloat16", (30000, 1), axis=0),),
+    ),
+    Mutation(
         "split: the last piece left out where it is one element",
         (*MEMORY, *BOUND, "element not written"),
         "patterns/split.cuh",

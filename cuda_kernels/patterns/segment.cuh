@@ -50,7 +50,7 @@ using Begin = u16;  // of a row: its key, less those of the tiles before its own
 // Rows that begin in a tile, of which the last may end kTile later, and behind them their keys: as these are copied in
 // whole vectors, they may take some words more than one each.
 constexpr int kKeyBytes = 32;
-using Area = Staged<2 * kTile + kMaxVec + kKeyBytes / static_cast<int>(sizeof(Acc)), kWarps * kWarp>;
+using Area = Staged<2 * kTile + kMaxVec + kKeyBytes / static_cast<int>(sizeof(Kept)), kWarps * kWarp>;
 constexpr int kNodes = 4 * kWarps;   // 2 kTile elements hold fewer chunks of longer rows: < 2 · 2 kWarps
 constexpr int kListed = 2 * kWarps;  // and fewer rows longer than a chunk: < 2 kWarps
 constexpr int kNodesAt = Area::kBytes;
@@ -296,7 +296,7 @@ CSM_DEVICE void finish_alone(const Area& area, int place, int length) {
 class Keys {
  public:
   CSM_DEVICE Keys(int place, i64 first, int count, int next)
-      : keys_((place * static_cast<int>(sizeof(Acc)) + kVector - 1) / kVector * kVector + kSize * before(first)),
+      : keys_((place * static_cast<int>(sizeof(Kept)) + kVector - 1) / kVector * kVector + kSize * before(first)),
         count_(count),
         next_(next) {}
 
@@ -358,7 +358,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
       tile.load_elements(area, place + first);
       const Node node = tile.reduce(only_length(length));
       if (lane == 0) nodes.store(number, node);
-      tile.store_elements(area, place + first);
+      if constexpr (!kInPairs) tile.store_elements(area, place + first);
     });
     block_barrier();
     longer.visit([&](int number, int first_number, int first, int place, int length) {
@@ -366,6 +366,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
       const Node whole = fold_lanes(nodes.load(first_number + part, part * kChunk < length), kWarps);
       Tile tile(first, length);
       tile.load_elements(area, place + first);
+      if constexpr (kInPairs) tile.prepare(only_length(length));  // the elements are there as they were
       tile.store_results(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
     });
     block_barrier();

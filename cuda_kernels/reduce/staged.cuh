@@ -2,26 +2,48 @@
 // whose rows start anywhere.
 //
 // Global memory is accessed in aligned vectors and whole sectors of the range, which rows of any start and length could
-// not do one by one. Shared memory holds values of type Acc, one array for each input. The results replace the first
-// input's array.
+// not do one by one. Shared memory holds values of type Acc, one array for each input, and the results replace the
+// first input's array. If all are of one 16-bit dtype, it holds them as they are, and the results apart: a lane that
+// has all of a row then accesses whole words of two, half as often, and so meets half as many conflicts of banks.
 #pragma once
 
 #include "reduce/tile.cuh"
 
 namespace csm {
 
+template <int Operand = 0>
+CSM_DEVICE constexpr bool all_like_output() {
+  if constexpr (Operand == kInputs) return true;
+  else return kSameType<Type<Operand>, Type<kFirstOutput>> && all_like_output<Operand + 1>();
+}
+constexpr bool kInPairs = kSingle && kSixteenBits<Type<kFirstOutput>> && all_like_output();
+
+template <bool Chosen, class A, class B>
+struct Either {
+  using Type = A;
+};
+template <class A, class B>
+struct Either<false, A, B> {
+  using Type = B;
+};
+using Kept = Either<kInPairs, Type<kFirstOutput>, Acc>::Type;  // an element in shared memory
+using Half = Either<kInPairs, Kept, f16>::Type;                // the same, where they are pairs
+
 // Elements [begin, end) of the reduced dimension, at most Room − kMaxVec of them, for a block of Threads. The barriers
 // between read(), the tiles and write() are the caller's.
 template <int Room, int Threads>
 class Staged {
   static_assert(kOutputs == 1, "the results replace the first input, so there is one output");
-  static constexpr int kAcc = static_cast<int>(sizeof(Acc));
-  static constexpr int kPack = kVec * kAcc < 16 ? kVec : 16 / kAcc;  // values of one shared memory access
+  static constexpr int kSize = static_cast<int>(sizeof(Kept)), kWordBytes = 4;
+  static constexpr int kPack = kVec * kSize < 16 ? kVec : 16 / kSize;  // values of one shared memory access
   static constexpr int kLoadsInFlight = 4;  // vectors of an input that a thread loads before it uses one
-  using Pack = Vec<Acc, kPack>;
+  using Pack = Vec<Kept, kPack>;
+  template <int kCount>
+  using Got = typename Either<kInPairs && (kCount > 1), Pairs<kCount>, Vec<Kept, kCount>>::Type;
 
  public:
-  static constexpr int kBytes = kInputs * Room * kAcc;
+  static constexpr int kResultsAt = kInPairs ? kInputs * Room * kSize : 0;
+  static constexpr int kBytes = kResultsAt + (kInPairs ? 1 : kInputs) * Room * kSize;
 
   CSM_DEVICE Staged(i64 begin, i64 end) : begin_(begin), count_(static_cast<int>(end - begin)) {
     const unsigned low = static_cast<unsigned>(begin), gap = (0 - low) % kWhole;
@@ -32,24 +54,37 @@ class Staged {
 
   // The place of element i in the arrays. That of element i + k is k more.
   CSM_DEVICE int place(i64 i) const { return static_cast<int>(i - begin_) + shift_; }
-  CSM_DEVICE Acc get(int input, int place) const { return Shared<Acc>(0).load(input * Room + place); }
+  CSM_DEVICE Acc get(int input, int place) const { return widen(Shared<Kept>(0).load(input * Room + place)); }
   CSM_DEVICE void put(int input, int place, Acc value) const { Shared<Acc>(0).store(input * Room + place, value); }
+  CSM_DEVICE void put_result(int place, Acc value) const { Shared<Kept>(kResultsAt).store(place, narrow<Kept>(value)); }
+  // The bits of elements, and words of two, if they are kept so.
+  CSM_DEVICE unsigned bits(int input, int place) const { return Shared<u16>(0).load(input * Room + place); }
+  CSM_DEVICE void put_bits(int place, unsigned bits) const {
+    Shared<u16>(kResultsAt).store(place, static_cast<u16>(bits));
+  }
+  // The words from that of an element on: of an input, and of the results.
+  CSM_DEVICE Shared<unsigned> words(int input, int place) const {
+    return Shared<unsigned>(computed_once(input * Room * kSize + (place >> 1) * kWordBytes));
+  }
+  CSM_DEVICE Shared<unsigned> result_words(int place) const {
+    return Shared<unsigned>(computed_once(kResultsAt + (place >> 1) * kWordBytes));
+  }
 
   // Copies the inputs to shared memory, and the results back. The whole block calls them.
   CSM_DEVICE void read(const Arguments& args, const Row& row) const {
     constexpr int kStep = Threads * kVec;
     int apart = -1;  // an element outside of whole vectors: on its way together with them
-    Acc at_end[kInputs][1];
+    Got<1> at_end[kInputs];
     ragged([&](int i, bool wanted) {
-      load_inputs(args, row, i, 0, wanted, at_end);
+      load_inputs<1>(args, row, i, 0, wanted, at_end);
       apart = wanted ? i : -1;
     });
     for (int first = thread_index() * kVec; first < whole_; first += kLoadsInFlight * kStep) {
-      Acc got[kLoadsInFlight][kInputs][kVec];
+      Got<kVec> got[kLoadsInFlight][kInputs];
 #pragma unroll
       for (int u = 0; u < kLoadsInFlight; ++u) {
         const int i = first + u * kStep;
-        load_inputs(args, row, before_, i, i < whole_, got[u]);
+        load_inputs<kVec>(args, row, before_, i, i < whole_, got[u]);
       }
 #pragma unroll
       for (int u = 0; u < kLoadsInFlight; ++u) {
@@ -60,20 +95,27 @@ class Staged {
         }
       }
     }
-    if (apart >= 0) {
 #pragma unroll
-      for (int k = 0; k < kInputs; ++k) put(k, shift_ + apart, at_end[k][0]);
+    for (int k = 0; k < kInputs; ++k) {
+      if (apart >= 0) Shared<Kept>(0).store(k * Room + shift_ + apart, at_end[k].item[0]);
+      // The other half of the first element's word.
+      if (kInPairs && shift_ % 2 != 0 && thread_index() == 0) Shared<Kept>(0).store(k * Room + shift_ - 1, Kept{});
     }
   }
   CSM_DEVICE void write(const Arguments& args, const Row& row) const {
     using T = Type<kFirstOutput>;
     for (int i = thread_index() * kVec; i < whole_; i += Threads * kVec) {
-      Acc from[kVec];
-      load_vector(0, shift_ + before_ + i, from);
-      store<T>(address<kFirstOutput>(args, row, before_, i), true, from);
+      char* const to = address<kFirstOutput>(args, row, before_, i);
+      if constexpr (kInPairs) {
+        store_all(to, true, Shared<Got<kVec>>(kResultsAt + (shift_ + before_ + i) * kSize).load(0));
+      } else {
+        Acc from[kVec];
+        load_vector(0, shift_ + before_ + i, from);
+        store<T>(to, true, from);
+      }
     }
     ragged([&](int i, bool wanted) {
-      const Acc from[1] = {wanted ? get(0, shift_ + i) : Acc(0)};
+      const Acc from[1] = {wanted ? widen(Shared<Kept>(kResultsAt).load(shift_ + i)) : Acc(0)};
       store<T>(address<kFirstOutput>(args, row, i, 0), wanted, from);
     });
   }
@@ -102,12 +144,15 @@ class Staged {
   }
 
   // Element first + i of the range and its neighbours, of every input.
-  template <int Operand = 0, int kCount>
+  template <int kCount, int Operand = 0>
   CSM_DEVICE void load_inputs(const Arguments& args, const Row& row, int first, int i, bool wanted,
-                              Acc (&got)[kInputs][kCount]) const {
+                              Got<kCount> (&got)[kInputs]) const {
     if constexpr (Operand < kInputs) {
-      load<Type<Operand>, Neutral::zero>(address<Operand>(args, row, first, i), wanted, got[Operand]);
-      load_inputs<Operand + 1>(args, row, first, i, wanted, got);
+      const char* const from = address<Operand>(args, row, first, i);
+      if constexpr (!kInPairs) load<Type<Operand>, Neutral::zero>(from, wanted, got[Operand].item);
+      else if constexpr (kUncached) got[Operand] = global_load_uncached(from, wanted, Got<kCount>{}, false);
+      else got[Operand] = global_load(from, wanted, Got<kCount>{});
+      load_inputs<kCount, Operand + 1>(args, row, first, i, wanted, got);
     }
   }
 
@@ -124,18 +169,21 @@ class Staged {
   CSM_DEVICE static void load_vector(int input, int place, Acc (&to)[kVec]) {
 #pragma unroll
     for (int p = 0; p < kVec; p += kPack) {
-      const Pack pack = Shared<Pack>((input * Room + place) * kAcc).load(p / kPack);
+      const Pack pack = Shared<Pack>((input * Room + place) * kSize).load(p / kPack);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) to[p + i] = pack.item[i];
+      for (int i = 0; i < kPack; ++i) to[p + i] = widen(pack.item[i]);
     }
   }
-  CSM_DEVICE static void store_vector(int input, int place, const Acc (&from)[kVec]) {
+  CSM_DEVICE static void store_vector(int input, int place, const Pairs<kVec>& from) {
+    Shared<Pairs<kVec>>((input * Room + place) * kSize).store(0, from);
+  }
+  CSM_DEVICE static void store_vector(int input, int place, const Vec<Kept, kVec>& from) {
 #pragma unroll
     for (int p = 0; p < kVec; p += kPack) {
       Pack pack;
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) pack.item[i] = from[p + i];
-      Shared<Pack>((input * Room + place) * kAcc).store(p / kPack, pack);
+      for (int i = 0; i < kPack; ++i) pack.item[i] = from.item[p + i];
+      Shared<Pack>((input * Room + place) * kSize).store(p / kPack, pack);
     }
   }
 };
@@ -151,6 +199,7 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
 
   template <class From>
   CSM_DEVICE void load_elements(const From& staged, int place) {
+    if constexpr (kLanes == 1 && kInPairs) return load_words(staged, place);
     place += thread_index() % kLanes;
 #pragma unroll
     for (int block = 0; block < kItems; block += kMaxVec) {
@@ -178,14 +227,64 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
   template <class To>
   CSM_DEVICE void store_results(const To& staged, int place, const typename Op::Scale& whole) {
     const typename Op::Scale scale = this->ready(whole);
-    each_wanted(place, [&](int i, int at) {
-      Values<kOutputs> result;
-      Op::map(this->item_[i], scale, this->place_of(i), result);
-      staged.put(0, at, result[0]);
-    });
+    if constexpr (kLanes == 1 && kInPairs) return store_words(staged, place, scale);
+    each_wanted(place, [&](int i, int at) { staged.put_result(at, result_of(i, scale)); });
   }
 
  private:
+  static constexpr int kWords = kItems / 2 + 1;  // that a row of kItems elements touches, at most
+
+  CSM_DEVICE Acc result_of(int i, const typename Op::Scale& scale) const {
+    Values<kOutputs> result;
+    Op::map(this->item_[i], scale, this->place_of(i), result);
+    return result[0];
+  }
+
+  // The elements of a row that a lane has, two by two: in one word each, or if the row starts at an odd place, in two.
+  // A word may have an element of another row; what is not the row's becomes neutral.
+  template <class From>
+  CSM_DEVICE void load_words(const From& staged, int place) {
+    const int odd = place & 1, end = computed_once(this->mine_ + odd);
+    const unsigned both = odd ? 0x5432 : 0x3210;
+#pragma unroll
+    for (int k = 0; k < kInputs; ++k) {
+      const unsigned missing = neutral_of<Op>(k) == Neutral::lowest ? Lowest<Half>::kPair : 0;
+      unsigned last = missing, before = 0;
+      if ((end & 1) != 0 && this->mine_ > 0) last = bytes_of(staged.bits(k, place + this->mine_ - 1), missing, 0x5410);
+      const Shared<unsigned> words = staged.words(k, place);
+#pragma unroll
+      for (int j = 0; j < kWords; ++j) {
+        unsigned word = 2 * j < end ? last : missing;
+        if (2 * j + 1 < end) word = words.load(j);
+        if (j > 0)
+          widen_pair(bytes_of(before, word, both), Half{}, this->item_[2 * j - 2][k], this->item_[2 * j - 1][k]);
+        before = word;
+      }
+    }
+  }
+  template <class To>
+  CSM_DEVICE void store_words(const To& staged, int place, const typename Op::Scale& scale) const {
+    const int odd = place & 1, end = computed_once(this->mine_ + odd);
+    const unsigned both = odd ? 0x5432 : 0x7654;
+    const Shared<unsigned> words = staged.result_words(place);
+    unsigned first = 0, before = 0, word = 0;
+#pragma unroll
+    for (int j = 0; j < kWords; ++j) {
+      if (2 * j >= end) continue;
+      unsigned pair = 0;
+      if (j < kWords - 1) {
+        const Vec<Half, 2> results = {narrow<Half>(result_of(2 * j, scale)), narrow<Half>(result_of(2 * j + 1, scale))};
+        pair = __builtin_bit_cast(unsigned, results);
+      }
+      word = bytes_of(before, pair, both);
+      before = pair;
+      if (j == 0) first = pair;
+      if (2 * j + 1 < end && (j > 0 || !odd)) words.store(j, word);
+    }
+    if (odd && this->mine_ > 0) staged.put_bits(place, first);
+    if ((end & 1) != 0 && this->mine_ > 0) staged.put_bits(place + this->mine_ - 1, word);
+  }
+
   template <class Visit>
   CSM_DEVICE void each_wanted(int place, Visit visit) const {
     place += thread_index() % kLanes;

@@ -166,6 +166,7 @@ def cost(
     chip: Chip | None = None,
     level2_bytes: Sequence[float] | None = None,
     executed: Sequence[Sequence[ExecutedLine]] = (),
+    conflicts: Sequence[float] | None = None,
 ) -> Cost:
     """Predict the cost of a plan.
 
@@ -184,6 +185,9 @@ def cost(
         as those rows enter it, and kernels whose loops depend on the data have as many instructions
         as they executed. Without it the longest way through the code counts, and such loops are
         taken to be short.
+    conflicts : sequence of float, optional
+        How many turns more shared memory takes to serve each launch, because of conflicts of its
+        banks, as `profiling.sectors.bank_conflicts` counts them. By default none.
 
     Raises
     ------
@@ -191,7 +195,9 @@ def cost(
         If NVRTC, cuobjdump or nvdisasm is absent, or a kernel does not compile.
     """
     chip = chip or Chip.of(plan.device)
-    return Cost(plan, chip, _launches(plan, chip, compiled(plan), level2_bytes, executed))
+    return Cost(
+        plan, chip, _launches(plan, chip, compiled(plan), level2_bytes, executed, conflicts)
+    )
 
 
 @dataclass(frozen=True)
@@ -258,6 +264,7 @@ def _launches(
     codes: Sequence[Code],
     level2_bytes: Sequence[float] | None,
     executed: Sequence[Sequence[ExecutedLine]],
+    conflicts: Sequence[float] | None,
 ) -> tuple[KernelCost, ...]:
     def entered(number: int) -> BlocksEntered | None:
         return partial(blocks_entered, lines=executed[number]) if executed else None
@@ -281,6 +288,7 @@ def _launches(
             elements=plan.rows * plan.n,
             memory_bytes=partial(memory_bytes, plan, launch),
             level2_bytes=sectors,
+            conflicts=conflicts[number] if conflicts else 0.0,
             entered=entered(number),
             totals=totals(number, launch),
         )
@@ -303,6 +311,7 @@ def kernel_cost(
     elements: int,
     memory_bytes: Callable[[int], float],
     level2_bytes: float = 0.0,
+    conflicts: float = 0.0,
     entered: BlocksEntered | None = None,
     totals: Mapping[str, float] | None = None,
 ) -> KernelCost:
@@ -320,6 +329,8 @@ def kernel_cost(
         Returns the bytes that the launch moves, given how many blocks the whole chip holds at once.
     level2_bytes : float
         Bytes of the sectors that it touches, if more than what it moves.
+    conflicts : float
+        Turns of shared memory that conflicts of its banks take.
     entered : callable, optional
         Returns how often a warp enters the blocks of its code, as `flow.walk` takes it.
     totals : mapping of str to float, optional
@@ -356,7 +367,7 @@ def kernel_cost(
         loading * threads * min(resident.blocks, ceil_div(grid, device.sm_count)),
         moved,
         through_level2,
-        limits(found, chip, device, resident, grid, warps, moved, through_level2),
+        limits(found, chip, device, resident, grid, warps, moved, through_level2, conflicts),
         found.unknown,
         totals is not None,
     )

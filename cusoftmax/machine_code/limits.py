@@ -157,10 +157,12 @@ def limits(
     warps: int,
     moved: float,
     through_level2: float,
+    conflicts: float = 0.0,
 ) -> dict[str, float]:
     """Return the seconds that each resource of `LIMITERS` needs for a launch.
 
-    `moved` and `through_level2` are the bytes that memory and the level 2 cache serve.
+    `moved` and `through_level2` are the bytes that memory and the level 2 cache serve; `conflicts`
+    are the turns of shared memory that conflicts of its banks take, of a cycle each.
 
     The multiprocessor with the most blocks counts. A block alone takes as long as one of its warps
     alone, or, if that is longer, as a warp waits for memory plus the time that the block's warps
@@ -183,6 +185,8 @@ def limits(
             cycles[unit] += weight * WARP / chip.rates[unit]
             if unit == "imad":  # the float32 units execute it
                 cycles["fma"] += weight * WARP / chip.rates["fma"]
+    if conflicts:
+        cycles["lsu"] += conflicts / grid / warps
     times = {unit: used * warps * busiest / chip.clock for unit, used in cycles.items()}
     times["memory"] = moved / chip.copy_bandwidth
     times["level2"] = through_level2 / chip.l2_bandwidth

@@ -692,7 +692,13 @@ def _segment(builder: PlanBuilder) -> Plan:
     units = tiles * problem.rows
     seen = tuning.CHECK_THREADS * tuning.CHECKED  # offsets that a block checks
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
-    staged = builder.values * ((2 * tile + builder.group) * builder.acc_bytes + 32)
+    # Elements of 16 bits, all of one dtype, are staged as they are, and results apart.
+    kept = {operand.dtype for operand in problem.operands} - {
+        problem.operands[builder.values].dtype
+    }
+    in_pairs = builder.acc == "float32" and kept in ({"float16"}, {"bfloat16"})
+    arrays, size = (builder.values + 1, 2) if in_pairs else (builder.values, builder.acc_bytes)
+    staged = arrays * ((2 * tile + builder.group) * size + 32)
     lists = warps * (2 * warps * 8 + 4)
     looked_up = 8 + 6 * 8
     shared = staged + 4 * warps * builder.node_bytes + lists + looked_up

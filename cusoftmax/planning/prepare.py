@@ -40,7 +40,7 @@ from cusoftmax.planning.checks import (
 from cusoftmax.planning.overlap import check_target, may_be_in_place, reach
 from cusoftmax.planning.problem import Prepared, Problem, Result, View, fold, k_order
 
-SUPPOSED_LENGTH = 64  # elements of a segment in a problem that is made from a shape alone
+SUPPOSED_LENGTH = 33  # elements of a segment, on average, where there is nothing but a shape
 
 
 def prepare(
@@ -243,9 +243,9 @@ def problem_for(
     """Return the problem for aligned arrays, contiguous in `order` (C or F), that need not exist.
 
     `dtype` is the dtype of every input, or a tuple with one for each. Segments are assumed to have
-    `SUPPOSED_LENGTH` elements, because a shape does not say how long they are. `k` is the number of
-    elements to select, for operations that do; by default 8, or the length of a row if that is
-    less. Errors begin with the name of the function `caller`.
+    `SUPPOSED_LENGTH` elements on average, because a shape does not say how long they are. `k` is
+    the number of elements to select, for operations that do; by default 8, or the length of a row
+    if that is less. Errors begin with the name of the function `caller`.
     """
     if not isinstance(op, str):
         raise wrong_kind(caller, "op", op, "the name of a function, such as 'softmax'")

@@ -1,7 +1,8 @@
 """Counts what a plan's launches do, by running a few blocks of each on the emulator.
 
 A row that starts off a sector's boundary, or that is read by narrow accesses, touches more sectors
-than it has. All of them pass through the level 2 cache, whatever memory then sees of them.
+than it has. All of them pass through the level 2 cache, whatever memory then sees of them. Lanes
+that ask a bank of shared memory for different words are served one after the other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,26 @@ _MOST_DRAWN = 1 << 20  # of an input
 _LOCK = Lock()  # a trace counts what other threads launch, and runs only its blocks
 
 
+class _Accesses(NamedTuple):
+    """What each launch of a plan did to memory."""
+
+    level2_bytes: tuple[float, ...]
+    bank_conflicts: tuple[float, ...]
+
+
 def level2_bytes(plan: Plan) -> tuple[float, ...]:
     """Return the bytes of the sectors that each launch of a plan touches, read and written."""
+    return _counted(_anywhere(plan)).level2_bytes
+
+
+def bank_conflicts(plan: Plan) -> tuple[float, ...]:
+    """Return how many turns more than without conflicts shared memory takes to serve a launch."""
+    return _counted(_anywhere(plan)).bank_conflicts
+
+
+def _anywhere(plan: Plan) -> Plan:
     # The GPU matters only to the plan: equal launches of several are counted once.
-    return _counted(replace(plan, device=DeviceSpec.known(90)))
+    return replace(plan, device=DeviceSpec.known(90))
 
 
 # Options that loops, branches or divisions depend on: a seed, a temperature of 1, logits and losses
@@ -47,12 +64,15 @@ _OPTIONS |= {"scale": 1.0, "sign": 1.0, "queries": 1, "keep": 1.0, "factor": 1.0
 
 
 @lru_cache(maxsize=4096)
-def _counted(plan: Plan) -> tuple[float, ...]:
-    found = _run(plan, "source", accesses=True)
-    return tuple(
-        (counted.sectors_read + counted.sectors_written) * SECTOR * launch.grid / blocks
-        for launch, (counted, blocks) in zip(plan.launches, found, strict=True)
-    )
+def _counted(plan: Plan) -> _Accesses:
+    sectors, conflicts = [], []
+    for launch, (counted, blocks) in zip(
+        plan.launches, _run(plan, "source", accesses=True), strict=True
+    ):
+        touched = counted.sectors_read + counted.sectors_written
+        sectors.append(touched * SECTOR * launch.grid / blocks)
+        conflicts.append(counted.bank_conflicts * launch.grid / blocks)
+    return _Accesses(tuple(sectors), tuple(conflicts))
 
 
 @lru_cache(maxsize=4096)
@@ -148,7 +168,7 @@ def _each_array(plan: Plan) -> Iterator[Any]:
     for number, (name, operand) in enumerate(zip(names, problem.operands, strict=True)):
         dtype = as_dtype("sectors", operand.dtype)
         if operation.segmented and number == operation.value_inputs:
-            yield emulator.asarray(np.linspace(0, plan.n, problem.segments + 1).astype(dtype))
+            yield emulator.asarray(supposed_offsets(plan).astype(dtype))
             continue
         if number in operation.table_operands:
             yield emulator.sparse((plan.n,), dtype)
@@ -173,6 +193,19 @@ def _each_array(plan: Plan) -> Iterator[Any]:
                 some[...] = np.resize(_ordinary(name, plan.n), some.shape) if drawn else 1
         shape, strides = tuple(n for n, _ in axes), tuple(step for _, step in axes)
         yield cupy.ndarray(shape, dtype, memory.data, strides)
+
+
+def supposed_offsets(plan: Plan) -> npt.NDArray[np.float64]:
+    """Return where segments begin, and the last one ends, that only a shape is known of.
+
+    Their lengths are drawn evenly from 17 to 49 by a fixed seed, and then scaled to the elements
+    that there are: by next to nothing, where the plan's segments have `SUPPOSED_LENGTH` on average.
+    """
+    ends = np.cumsum(
+        np.random.default_rng(0).integers(17, 49, plan.problem.segments, endpoint=True)
+    )
+    found: npt.NDArray[np.float64] = np.rint(np.append(0, ends) * (plan.n / ends[-1]))
+    return found
 
 
 def _ordinary(name: str, n: int) -> npt.NDArray[np.float64]:

@@ -95,6 +95,7 @@ def constructed(
     registers: int = 32,
     moved: float = 0.0,
     level2_bytes: float = 0.0,
+    conflicts: float = 0.0,
     blocks: int = 1000,
 ) -> cost.KernelCost:
     """Cost of a kernel of many small blocks whose code is `body`, a hundred times over."""
@@ -102,7 +103,7 @@ def constructed(
     return cost.kernel_cost(
         "constructed", code, once, H100, DEVICE, grid=132 * blocks, threads=256, shared_bytes=0,
         elements=132 * blocks * 256, memory_bytes=lambda resident: moved,
-        level2_bytes=level2_bytes,
+        level2_bytes=level2_bytes, conflicts=conflicts,
     )  # fmt: skip
 
 
@@ -128,6 +129,13 @@ def test_the_busiest_resource_is_the_limiter(
     rest = 0.25 if limiter == "issue" else 0  # EXIT
     cycles = blocks * warps * (100 * per_instruction + rest)
     assert found.seconds == pytest.approx(cycles / H100.clock, rel=1e-6)
+
+
+def test_a_conflict_of_banks_takes_a_cycle_of_shared_memory() -> None:
+    blocks, warps, each = 1000, 8, 31  # all lanes of a warp ask one bank for words of their own
+    found = constructed("LDS R4, [R1]", conflicts=132 * blocks * warps * 100 * each)
+    assert found.limiter == "lsu"
+    assert found.seconds == pytest.approx(blocks * warps * 100 * (1 + each) / H100.clock, rel=1e-6)
 
 
 def test_memory_is_the_limiter_where_bytes_take_longest() -> None:

@@ -14,9 +14,15 @@ import pytest
 import cusoftmax as cs
 from cusoftmax import emulator
 from cusoftmax.cli.main import main
+from cusoftmax.machine_code.cost import cost
 from cusoftmax.planning.plan import Plan
 from cusoftmax.profiling import sectors
-from cusoftmax.profiling.sectors import level2_bytes
+from cusoftmax.profiling.sectors import (
+    bank_conflicts,
+    executed_lines,
+    level2_bytes,
+    supposed_offsets,
+)
 from tests.machine_code.cost_support import need_tools, plan_of
 
 
@@ -72,6 +78,43 @@ def test_a_few_blocks_touch_what_all_of_them_do(op: str, n: int) -> None:
     assert level2_bytes(plan)[0] == pytest.approx(whole, rel=0.02)
     in_place = plan.launches[0].kernel["CSM_STAGED"] == "0"
     assert (whole > 1.05 * plan.least_bytes) == in_place
+
+
+def test_conflicts_of_banks_are_those_of_whole_launches() -> None:
+    assert bank_conflicts(plan_of("softmax", "float16", (1 << 16, 128), -1, 90)) == (0,)
+    folded, rows = plan_of("softmax_vjp", "float64", (300, 8192), -1, 90), np.zeros((300, 8192))
+    segments = plan_of("segment_softmax", "float16", (100_000,), 0, 90)
+    offsets = supposed_offsets(segments).astype(np.int64)
+    with emulator.activate("sm_90"), emulator.trace() as counted:
+        cs.softmax_vjp(emulator.asarray(rows), emulator.asarray(rows))
+        cs.segment_softmax(
+            emulator.asarray(np.zeros(100_000, np.float16)), emulator.asarray(offsets)
+        )
+    each = [launch.bank_conflicts for launch in counted.kernels]
+    assert bank_conflicts(folded) == (each[0],) and each[0] > 0
+    assert bank_conflicts(segments) == tuple(each[1:]) and each[2] > 0
+
+
+def test_supposed_segments_vary_about_their_mean() -> None:
+    plan = plan_of("segment_softmax", "float16", (100_000,), 0, 90)
+    lengths = np.diff(supposed_offsets(plan))
+    assert len(lengths) == plan.problem.segments == 3031 and lengths.sum() == 100_000
+    assert set(lengths[:1000]) >= set(range(17, 50)) and lengths.min() >= 16 and lengths.max() <= 50
+
+
+def test_the_command_line_counts_conflicts_of_banks(capsys: pytest.CaptureFixture[str]) -> None:
+    need_tools()
+    given = ["cost", "segment_softmax", "100000", "--dtype", "float16", "--arch", "sm_90"]
+    assert main([*given, "--json"]) == 0
+    told = [launch["seconds"]["lsu"] for launch in json.loads(capsys.readouterr().out)["launches"]]
+    plan = plan_of("segment_softmax", "float16", (100_000,), 0, 90)
+    without = cost(plan, None, level2_bytes(plan), executed_lines(plan))
+    for seconds, launch, of, more in zip(
+        told, plan.launches, without.launches, bank_conflicts(plan), strict=True
+    ):
+        busiest = -(-launch.grid // plan.device.sm_count)  # blocks
+        cycles = (seconds - of.times["lsu"]) * without.chip.clock
+        assert cycles == pytest.approx(more / launch.grid * busiest, rel=1e-6, abs=1e-3)
 
 
 def test_equal_launches_are_counted_once_for_all_gpus() -> None:
