@@ -187,9 +187,9 @@ class EmulatedKernel(abc.ABC):
                 f"kernel {self.name}: {block} threads a block, "
                 f"but its launch bounds say {self.max_threads}"
             )
-        kept = self._set_code(call, values)
         call.name = self.name.encode()
         call.grid, call.block, call.cluster = grid, block, self.cluster
+        kept = self._set_code(call, values)
         call.shared_bytes = shared_bytes
         call.seed = seed
         if chosen_blocks:

@@ -252,3 +252,23 @@ def test_instructions_are_counted() -> None:
         "bra": turns,
         "ret": 8,
     }
+
+
+def test_warps_take_as_long_as_their_slowest_lane() -> None:
+    """Of two warps, lane 3 of one makes 7 rounds and lane 5 of the other 4; all others make one."""
+    kernel = load(
+        entry(
+            "k",
+            "u64",
+            "mov.u32 %r1, %tid.x; mov.u32 %r2, 1;\n"
+            "setp.eq.u32 %p1, %r1, 3; selp.b32 %r2, 7, %r2, %p1;\n"
+            "setp.eq.u32 %p1, %r1, 37; selp.b32 %r2, 4, %r2, %p1;\n"
+            "L: sub.u32 %r2, %r2, 1; setp.ne.u32 %p1, %r2, 0; @%p1 bra L; ret;",
+        )
+    ).kernel("k")
+    executed = kernel.run(1, 64, packed(0), 0, []).executed
+    assert executed is not None
+    lines = executed.by_line()
+    assert lines[:2] == [("block", 2), ("mov.u32", 2)]
+    assert [times for name, times in lines if name == "sub.u32"] == [7 + 4]
+    assert lines[-2:] == [("block", 2), ("ret", 2)]

@@ -96,6 +96,7 @@ class Program(ctypes.Structure):
         ("constants", ctypes.c_void_p),
         ("parameters", ctypes.c_void_p),
         ("executed", ctypes.c_void_p),
+        ("block_count", ctypes.c_uint64),
         ("most", ctypes.c_uint64),
         ("most_idle", ctypes.c_uint64),
         ("idle", ctypes.c_uint64),
@@ -191,8 +192,8 @@ class Decoded:
 class Executed:
     """How often threads entered each block of instructions, and so executed each instruction.
 
-    One whose guard did not hold counts too. `entered` has a row for each block, of the 32 lanes'
-    threads.
+    One whose guard did not hold counts too. `entered` has an entry for each warp of a block of
+    threads, each block of instructions and each of 32 lanes.
     """
 
     decoded: Decoded
@@ -201,20 +202,22 @@ class Executed:
     def by_name(self) -> Counter[str]:
         """Return how often each instruction was executed, by name."""
         total: Counter[str] = Counter()
-        entered = self.entered.sum(axis=1).tolist()
+        entered = self.entered.sum(axis=(0, 2)).tolist()
         for names, times in zip(self.decoded.blocks, entered, strict=True):
             for name in names:
                 total[name] += times
         return total
 
     def by_line(self) -> list[tuple[str, int]]:
-        """Return the name of each, and how often warps did it: as often as the lane that did most.
+        """Return the name of each, and how often warps did it.
 
-        Before those of a block comes ``"block"``, for the block itself.
+        A warp did it as often as its lane that did it most. Before those of a block comes
+        ``"block"``, for the block itself.
         """
+        entered = self.entered.max(axis=2).sum(axis=0).tolist()
         return [
-            (name, int(lanes.max()))
-            for names, lanes in zip(self.decoded.blocks, self.entered, strict=True)
+            (name, times)
+            for names, times in zip(self.decoded.blocks, entered, strict=True)
             for name in ("block", *names)
         ]
 

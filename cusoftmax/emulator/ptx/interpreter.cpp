@@ -53,9 +53,10 @@ struct Program {
   const Instruction* code;
   const u64* constants;  // of the slots after the special ones
   const u8* parameters;
-  u64* executed;  // how often each block of instructions was entered, by the threads of each of 32 lanes
-  u64 most;       // blocks of instructions that a thread may enter
-  u64 most_idle;  // and, on the average of a block's, while none accesses global memory
+  u64* executed;    // how often each was entered: of each warp of a block, each block of instructions, each of 32 lanes
+  u64 block_count;  // blocks of instructions
+  u64 most;         // blocks of instructions that a thread may enter
+  u64 most_idle;    // and, on the average of a block's, while none accesses global memory
   mutable u64 idle;
   i64 parameter_bytes;
   int constant_count;
@@ -251,6 +252,8 @@ void run(const Program& program) {
                                    static_cast<u64>(self.cluster_rank), static_cast<u64>(self.index % 32)};
   __builtin_memcpy(slot, specials, sizeof specials);
   __builtin_memcpy(slot + kSpecials, program.constants, sizeof(u64) * static_cast<u64>(program.constant_count));
+  u64* const entered =
+      program.executed + static_cast<u64>(self.index / 32) * program.block_count * 32 + self.index % 32;
   u64 left = program.most;
   const u64 most_idle = program.most_idle * static_cast<u64>(self.block_threads);
   for (const Instruction* at = program.code;; ++at) {
@@ -258,7 +261,7 @@ void run(const Program& program) {
     const u16* const x = at->operand;
     switch (at->code) {
       case k_block:
-        ++program.executed[at->value * 32 + self.index % 32];
+        ++entered[at->value * 32];
         if (--left == 0) t.fail(at, "the thread does not come to an end");
         if (++program.idle == most_idle) t.fail(at, "the launch does not come to an end");
         break;

@@ -160,12 +160,14 @@ class PtxKernel(_run.EmulatedKernel):
                 )
             end = parameter.offset + parameter.size
             parameters[parameter.offset : end] = np.frombuffer(value, dtype=np.uint8)
-        entered = np.zeros((len(decoded.blocks), WARP), dtype=np.uint64)
+        shape = (-(-call.block // WARP), len(decoded.blocks), WARP)
+        entered = np.zeros(shape, dtype=np.uint64)
         program = decode.Program(
             code=decoded.code.ctypes.data,
             constants=decoded.constants.ctypes.data,
             parameters=parameters.ctypes.data,
             executed=entered.ctypes.data,
+            block_count=len(decoded.blocks),
             most=MOST_ENTERED,
             most_idle=MOST_IDLE * self.cluster,
             parameter_bytes=len(parameters),
