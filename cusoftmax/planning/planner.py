@@ -330,12 +330,13 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
     fast = device.arch >= tuning.RESIDENT_LONG_ARCH and device.many_double_units
     # Of more words of an element, and of staged ones, larger clusters fold for too long.
     double = builder.acc == "float64" and builder.values + bool(staged) <= 2
-    plain = not (staged or builder.operation.features)
-    if fast and (double or (plain and short and builder.values > 2)):
+    plain = not builder.operation.features
+    if fast and (double or (plain and short and _takes_half(builder, staged))):
         more = int(tuning.RESIDENT_BLOCKS_LONG)
         # The largest clusters park staged chunks too: what a block keeps is then small enough.
         large = may and not (staged and builder.operation.features)
-        tries[:0] = [(more, portable, may and not staged), (more, largest, large)]
+        some = [(more, portable, may and not staged), (more, largest, large)]
+        tries[:0] = some if double or not staged else [(more, 1, False)]
     if staged and may:
         tries.append((1, min(builder.device.max_cluster, tuning.CLUSTER_BLOCKS), may))
     if wide:
@@ -361,6 +362,17 @@ def _block(builder: PlanBuilder, chunks: int, staged: int = 0, *, wide: int = 0)
                     most = min(most, usual)
                 return _block_plan(builder, chunks, cluster, most, warps, shared, staged)
     return None
+
+
+def _takes_half(builder: PlanBuilder, staged: int) -> bool:
+    """Whether a block of 16-bit elements computes for longer than half of the memory's time.
+
+    Of three inputs, or of a bfloat16 loss with its gradient, whose terms are raised.
+    """
+    operation = builder.operation
+    written = builder.problem.operands[operation.precision].dtype
+    raised = operation.picked and operation.outputs and written == "bfloat16"
+    return (builder.values > 2 and not staged) or bool(raised)
 
 
 def _pairs(builder: PlanBuilder, chunks: int, staged: int) -> Plan | None:
