@@ -141,6 +141,19 @@ def match(graph: BlockGraph, lines: Sequence[ExecutedLine]) -> Matching:
         groups[group[number]][0].append(i)
         groups[group[number]][1].extend(found.get(i, ()))
         left.difference_update(found.get(i, ()))
+    for k in [
+        *left
+    ]:  # nor has PTX a block of its own then, if the compiler spread it over a group's
+        around = [
+            blocks
+            for _, blocks in groups.values()
+            if blocks
+            and min(blocks) < k < max(blocks)
+            and max(times[places[i]] for i in blocks) == times[places[k]]
+        ]
+        if around:
+            min(around, key=lambda blocks: max(blocks) - min(blocks)).append(k)
+            left.remove(k)
     both, every = 0.0, float(theirs[[*left]].sum(axis=0) @ _WEIGHTS)
     for mine, blocks in groups.values():
         if not blocks or any(times[places[k]] for k in blocks):

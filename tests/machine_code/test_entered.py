@@ -141,6 +141,38 @@ def test_what_has_no_arithmetic_counts_as_often_as_the_ptx_in_its_place() -> Non
     assert blocks_entered(graph, lines(2)) == {0: 1, 1: 1 / 2, 2: 1 / 2, 3: 0, 4: 1 / 2, 5: 1}
 
 
+def test_ptx_that_is_spread_over_blocks_around_it_has_a_counterpart() -> None:
+    """Eight multiplications, of which five are done before a branch and three behind it."""
+    code = sass(
+        "\n".join(
+            (
+                *["FADD R4, R4, R5"] * (2 + 5),
+                "STG.E [R2.64], R4",
+                "@P0 BRA 0xb0",
+                *["FMUL R6, R6, R6"] * 2,  # seldom
+                *["FADD R4, R4, R5"] * (2 + 3),
+                "SHFL R4, R4",
+                "EXIT",
+            )
+        )
+    )
+    lines = [
+        ExecutedLine("block", 8),
+        *[ExecutedLine("add.ftz.f32", 8)] * 2,
+        ExecutedLine("st.global.f32", 8),
+        ExecutedLine("block", 0),
+        *[ExecutedLine("mul.ftz.f32", 0)] * 2,
+        ExecutedLine("block", 8),
+        *[ExecutedLine("mul.ftz.f32", 8)] * 8,
+        ExecutedLine("block", 8),
+        *[ExecutedLine("add.ftz.f32", 8)] * 2,
+        ExecutedLine("shfl.sync.bfly.b32", 8),
+    ]
+    graph = BlockGraph(code, 0)
+    assert match(graph, lines).apart < MOST_APART / 2
+    assert blocks_entered(graph, lines)[2] == 1
+
+
 def test_without_a_run_the_longest_way_counts() -> None:
     found = walk(TWO_WAYS, once)
     assert not found.beside and sum(weight for _, weight in found.path) == 2 + 5 + 1 + 2 + 2
