@@ -158,8 +158,8 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
 def _two_chunks(builder: PlanBuilder) -> int:
     """Return what is staged of rows of two chunks that a warp holds, or 0 if none does.
 
-    None if there are so few that multiprocessors would be without a block, or if half of the second
-    chunk would be empty: one binary serves all.
+    So it is where rows are so few that multiprocessors would be without a block, or where half of
+    the second chunk would be empty: one binary serves all.
     """
     problem, of_block = builder.problem, tuning.GROUP_THREADS // WARP
     few = problem.rows < of_block * builder.device.sm_count
@@ -444,7 +444,7 @@ def _park_warps(builder: PlanBuilder, staged: int, resident: int) -> int:
 def groups_of(nodes: int, each: int) -> int:
     """Return how many groups of nodes warps of a block fold, so many of each a lane.
 
-    None if all nodes are one: ``groups_of`` in ``reduce/fold.cuh``.
+    0 if all nodes are one group: ``groups_of`` in ``reduce/fold.cuh``.
     """
     return ceil_div(nodes, each * WARP) if nodes > each * WARP else 0
 
