@@ -27,12 +27,12 @@ from benchmarks.suites.operations import DEFAULT_OPS
 from cusoftmax.cli.output import let_any_character_print
 from cusoftmax.machine_code import sass
 from cusoftmax.machine_code.chips import Chip
-from cusoftmax.machine_code.cost import KernelCost, cost
+from cusoftmax.machine_code.cost import KernelCost
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
-from cusoftmax.profiling.sectors import bank_conflicts, executed_lines, level2_bytes
+from cusoftmax.profiling.sectors import predicted_cost
 
 BATCH_ELEMENTS = 1 << 27  # 256 MiB of float16
 
@@ -105,12 +105,7 @@ def rows_of_problem(
 ) -> ProblemRows:
     """Predict the cost of a problem."""
     chosen = plan(problem_for(op, problem.shape, dtype, problem.axis), device)
-    predicted = cost(
-        chosen,
-        level2_bytes=level2_bytes(chosen),
-        executed=executed_lines(chosen),
-        conflicts=bank_conflicts(chosen),
-    )
+    predicted = predicted_cost(chosen)
     where = (pattern_of(chosen), "×".join(map(str, problem.shape)), str(problem.axis))
     columns = _columns(predicted.launches, predicted.fraction_of_copy)
     found, refused = [(*where, "cusoftmax", *columns)], []

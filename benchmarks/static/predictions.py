@@ -20,14 +20,14 @@ from pathlib import Path
 from benchmarks.static import peer_cost
 from cusoftmax.emulator import _build, _cache, ptx
 from cusoftmax.machine_code.chips import Chip
-from cusoftmax.machine_code.cost import Cost, KernelCost, codes, cost
+from cusoftmax.machine_code.cost import Cost, KernelCost, codes
 from cusoftmax.machine_code.limits import Occupancy
 from cusoftmax.operations.lookup import find
 from cusoftmax.planning.device import DeviceSpec
 from cusoftmax.planning.plan import Kernel, Plan
 from cusoftmax.planning.planner import plan
 from cusoftmax.planning.prepare import problem_for
-from cusoftmax.profiling.sectors import bank_conflicts, executed_lines, level2_bytes
+from cusoftmax.profiling.sectors import predicted_cost
 
 STAMP = "predicted, not measured"  # stands by every one that is shown
 _MODEL = "chips cost entered executed flow limits loop_counts opcodes sass"
@@ -127,7 +127,7 @@ def cost_of(case: Case) -> Cost:
         for launch in launches:
             launch["occupancy"] = Occupancy(**launch["occupancy"])
         return Cost(chosen, chip, tuple(KernelCost(**launch) for launch in launches))
-    found = cost(chosen, chip, level2_bytes(chosen), executed_lines(chosen), bank_conflicts(chosen))
+    found = predicted_cost(chosen, chip)
     _cache.keep(file, json.dumps([asdict(launch) for launch in found.launches]).encode())
     return found
 

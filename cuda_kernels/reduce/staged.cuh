@@ -18,16 +18,8 @@ CSM_DEVICE constexpr bool all_like_output() {
 }
 constexpr bool kInPairs = kSingle && kSixteenBits<Type<kFirstOutput>> && all_like_output();
 
-template <bool Chosen, class A, class B>
-struct Either {
-  using Type = A;
-};
-template <class A, class B>
-struct Either<false, A, B> {
-  using Type = B;
-};
-using Kept = Either<kInPairs, Type<kFirstOutput>, Acc>::Type;  // an element in shared memory
-using Half = Either<kInPairs, Kept, f16>::Type;                // the same, where they are pairs
+using Kept = NthType<kInPairs, Acc, Type<kFirstOutput>>::type;  // an element in shared memory
+using Half = NthType<kInPairs, f16, Kept>::type;                // the same, where they are pairs
 
 // Elements [begin, end) of the reduced dimension, at most Room − kMaxVec of them, for a block of Threads. The barriers
 // between read(), the tiles and write() are the caller's.
@@ -39,7 +31,7 @@ class Staged {
   static constexpr int kLoadsInFlight = 4;  // vectors of an input that a thread loads before it uses one
   using Pack = Vec<Kept, kPack>;
   template <int kCount>
-  using Got = typename Either<kInPairs && (kCount > 1), Pairs<kCount>, Vec<Kept, kCount>>::Type;
+  using Got = typename NthType<kInPairs && (kCount > 1), Vec<Kept, kCount>, Pairs<kCount>>::type;
 
  public:
   static constexpr int kResultsAt = kInPairs ? kInputs * Room * kSize : 0;

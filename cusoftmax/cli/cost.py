@@ -14,10 +14,10 @@ import cusoftmax
 from cusoftmax.machine import UserError
 from cusoftmax.machine_code import measured, sass
 from cusoftmax.machine_code.chips import Chip
-from cusoftmax.machine_code.cost import Cost, KernelCost, cost
+from cusoftmax.machine_code.cost import Cost, KernelCost
 from cusoftmax.machine_code.limits import LIMITERS
 from cusoftmax.machine_code.opcodes import CLASSES
-from cusoftmax.profiling.sectors import bank_conflicts, executed_lines, level2_bytes
+from cusoftmax.profiling.sectors import predicted_cost
 
 
 def run(
@@ -48,7 +48,7 @@ def run(
         chip = measured.chip_of(document, chip)
     if chip.arch != plan.device.arch:
         raise UserError(f"{chip.name} is sm_{chip.arch}, not sm_{plan.device.arch}")
-    predicted = cost(plan, chip, level2_bytes(plan), executed_lines(plan), bank_conflicts(plan))
+    predicted = predicted_cost(plan, chip)
     last = axis in (-1, len(shape) - 1)
     found = measured.compare(predicted, document, dtypes[0], -1 if last else 0) if document else []
     if arguments.json:

@@ -705,9 +705,7 @@ def _segment(builder: PlanBuilder) -> Plan:
     seen = tuning.CHECK_THREADS * tuning.CHECKED  # offsets that a block checks
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
     # Elements of 16 bits, all of one dtype, are staged as they are, and results apart.
-    kept = {operand.dtype for operand in problem.operands} - {
-        problem.operands[builder.values].dtype
-    }
+    kept = {o.dtype for number, o in enumerate(problem.operands) if number != builder.values}
     in_pairs = builder.acc == "float32" and kept in ({"float16"}, {"bfloat16"})
     arrays, size = (builder.values + 1, 2) if in_pairs else (builder.values, builder.acc_bytes)
     staged = arrays * ((2 * tile + builder.group) * size + 32)

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cusoftmax.machine_code.chips import Chip
+from cusoftmax.machine_code.cost import Cost, cost
 from cusoftmax.machine_code.executed import ExecutedLine
 from cusoftmax.operations.dtypes import FLOATS, ITEMSIZE
 from cusoftmax.operations.operation import MASK
@@ -49,6 +51,11 @@ def level2_bytes(plan: Plan) -> tuple[float, ...]:
 def bank_conflicts(plan: Plan) -> tuple[float, ...]:
     """Return how many turns more than without conflicts shared memory takes to serve a launch."""
     return _counted(_anywhere(plan)).bank_conflicts
+
+
+def predicted_cost(plan: Plan, chip: Chip | None = None) -> Cost:
+    """Predict the cost of a plan from all that a run of a few of its blocks says."""
+    return cost(plan, chip, level2_bytes(plan), executed_lines(plan), bank_conflicts(plan))
 
 
 def _anywhere(plan: Plan) -> Plan:

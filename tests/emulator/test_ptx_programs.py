@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from cusoftmax.emulator._run import Executed
 from tests.emulator.ptx_support import entry, load, packed, run
 
 # ---- control flow: programs drawn at random, against Python ----
@@ -231,19 +232,22 @@ def test_kernels_of_a_module_are_apart() -> None:
     module.kernel("one").run(1, 32, packed(0), 0, [])
 
 
+def executed(body: str, grid: int, block: int) -> Executed:
+    """Return how often each instruction of a kernel without memory was executed."""
+    kernel = load(entry("k", "u64", body)).kernel("k")
+    found = kernel.run(grid, block, packed(0), 0, []).executed
+    assert found is not None
+    return found
+
+
 def test_instructions_are_counted() -> None:
-    kernel = load(
-        entry(
-            "k",
-            "u64",
-            "mov.u32 %r1, %tid.x; mov.u32 %r2, 0;\n"
-            "L: add.u32 %r2, %r2, 1; setp.le.u32 %p1, %r2, %r1; @%p1 bra L;\n"
-            "@%p1 add.u32 %r2, %r2, 1; ret;",
-        )
-    ).kernel("k")
-    executed = kernel.run(2, 4, packed(0), 0, []).executed
-    assert executed is not None
-    counted = executed.by_name()
+    counted = executed(
+        "mov.u32 %r1, %tid.x; mov.u32 %r2, 0;\n"
+        "L: add.u32 %r2, %r2, 1; setp.le.u32 %p1, %r2, %r1; @%p1 bra L;\n"
+        "@%p1 add.u32 %r2, %r2, 1; ret;",
+        grid=2,
+        block=4,
+    ).by_name()
     turns = 2 * (1 + 2 + 3 + 4)
     assert counted == {
         "mov.u32": 16,
@@ -256,19 +260,14 @@ def test_instructions_are_counted() -> None:
 
 def test_warps_take_as_long_as_their_slowest_lane() -> None:
     """Of two warps, lane 3 of one makes 7 rounds and lane 5 of the other 4; all others make one."""
-    kernel = load(
-        entry(
-            "k",
-            "u64",
-            "mov.u32 %r1, %tid.x; mov.u32 %r2, 1;\n"
-            "setp.eq.u32 %p1, %r1, 3; selp.b32 %r2, 7, %r2, %p1;\n"
-            "setp.eq.u32 %p1, %r1, 37; selp.b32 %r2, 4, %r2, %p1;\n"
-            "L: sub.u32 %r2, %r2, 1; setp.ne.u32 %p1, %r2, 0; @%p1 bra L; ret;",
-        )
-    ).kernel("k")
-    executed = kernel.run(1, 64, packed(0), 0, []).executed
-    assert executed is not None
-    lines = executed.by_line()
+    lines = executed(
+        "mov.u32 %r1, %tid.x; mov.u32 %r2, 1;\n"
+        "setp.eq.u32 %p1, %r1, 3; selp.b32 %r2, 7, %r2, %p1;\n"
+        "setp.eq.u32 %p1, %r1, 37; selp.b32 %r2, 4, %r2, %p1;\n"
+        "L: sub.u32 %r2, %r2, 1; setp.ne.u32 %p1, %r2, 0; @%p1 bra L; ret;",
+        grid=1,
+        block=64,
+    ).by_line()
     assert lines[:2] == [("block", 2), ("mov.u32", 2)]
     assert [times for name, times in lines if name == "sub.u32"] == [7 + 4]
     assert lines[-2:] == [("block", 2), ("ret", 2)]
