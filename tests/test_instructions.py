@@ -12,7 +12,9 @@ import pytest
 from benchmarks import instructions
 from benchmarks.static import predictions
 from benchmarks.static.predictions import Case, cost_of
-from cusoftmax.machine_code.cost import cost
+from cusoftmax.machine_code.chips import Chip
+from cusoftmax.machine_code.cost import Cost, cost
+from cusoftmax.planning.plan import Plan
 from tests.machine_code.cost_support import need_tools
 
 CASE = Case("softmax", "float16", 4096, "H100")
@@ -80,9 +82,12 @@ def test_what_was_found_is_kept_until_what_it_follows_from_changes(
     need_tools()
     ran: list[object] = []
     monkeypatch.setenv("CUSOFTMAX_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(predictions, "level2_bytes", lambda plan: (1e9,))
-    monkeypatch.setattr(predictions, "executed_lines", lambda plan: ())
-    monkeypatch.setattr(predictions, "cost", lambda *given: ran.append(given[0]) or cost(*given))
+
+    def ask(plan: Plan, chip: Chip) -> Cost:
+        ran.append(plan)
+        return cost(plan, chip, level2_bytes=(1e9,))
+
+    monkeypatch.setattr(predictions, "predicted_cost", ask)
     found = cost_of(CASE)
     assert cost_of(CASE) == found and len(ran) == 1
     assert cost_of(replace(CASE, chip="H200")) != found and len(ran) == 2
