@@ -35,7 +35,9 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
     "shared store": (("st.shared",), ("STS", "ST"), 4),
     "shuffle": (("shfl",), ("SHFL",), 8),
     "barrier": (("bar.sync", "barrier.cluster"), ("BAR", "UCGABAR_ARV", "UCGABAR_WAIT"), 8),
-    "special": (("ex2", "lg2", "rcp"), ("MUFU",), 8),
+    "exponential": (("ex2",), ("MUFU.EX2",), 8),
+    "logarithm": (("lg2",), ("MUFU.LG2",), 8),
+    "reciprocal": (("rcp",), ("MUFU.RCP", "MUFU.RCP64H"), 8),
     "rounding": (("cvt.rzi.f32.f32", "cvt.rzi.f64.f64"), ("FRND",), 4),
     "pair": ((), ("FADD2", "FMUL2", "FFMA2"), 1),
     "double": ((), ("DADD", "DMUL", "DFMA"), 1),
@@ -240,6 +242,7 @@ def _kind_of_ptx(name: str) -> str | None:
 
 def _of_code(block: Sequence[Instruction]) -> list[float]:
     stems = Counter(instruction.stem for instruction in block)
+    stems.update(".".join(x.opcode.split(".")[:2]) for x in block if x.stem == "MUFU")
     stems["FMNMX"] += stems["FMNMX3"]  # a maximum of three is two
     return [float(sum(stems[stem] for stem in opcodes)) for _, opcodes, _ in _KINDS.values()]
 
