@@ -127,8 +127,9 @@ CSM_DEVICE constexpr bool same_text(const char* a, const char* b) {
   for (; *a != 0 && *a == *b; ++a) ++b;
   return *a == *b;
 }
+constexpr bool kOfGroup = same_text(CSM_LIST_AS_TEXT(CSM_PATTERN), "group");
 // Whether a thread's row is one tile: the maximum of its elements is the row's.
-constexpr bool kRowIsTile = same_text(CSM_LIST_AS_TEXT(CSM_PATTERN), "group") && kTiles == 1;
+constexpr bool kRowIsTile = kOfGroup && kTiles == 1;
 
 // The same of an option that the operation must have: no constant, and so refused by the compiler, if it has not.
 CSM_DEVICE constexpr int own_option(const char* name) {

@@ -84,7 +84,6 @@ CSM_DEVICE void run(const Arguments& args) {
             0, kOfWarp || present ? static_cast<int>(layout.n) : 0);
         if (kOfWarp || kSureItems == 0 || present) tile.read(args, row, context);
         else tile.clear();
-        tile.read_given(args, row, context);
         const Node node = tile.reduce(context);
         if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
         Op::summarise(node, context, !kDefers);

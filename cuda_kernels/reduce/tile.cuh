@@ -45,6 +45,7 @@ class RowTile {
   using Adder = csm::Adder<Op, false>;
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
   static constexpr bool kGiven = kPickRule == PickRule::given && kPicked > 0;
+  static constexpr bool kOneReads = kOfGroup;  // only the lane that has the given element reads it
   static_assert(!kGiven || (kPicked == 1 && kOutputs <= 1), "one element is given, and one result of it");
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
   // Whether the mask is read in words of four bytes.
@@ -92,25 +93,13 @@ class RowTile {
     }
     if (Op::enters(context)) enter(context);
     hide();
-  }
-
-  // Reads the given element once more, for a tile that is the whole row: to choose among items, a comparison and a
-  // selection each, takes longer. A tile that seldom has it does not wait for memory again.
-  CSM_DEVICE void read_given(const Arguments& args, const Row& row, const RowContext& context) {
-    if constexpr (kGiven) {
-      const i64 index = Op::given(context);
-      const bool mine = item_of(index) >= 0;
-      Element e = {};
-      e[0] = widen(element_at<0>(args, row, index, mine));
-      Op::enter(e, {index, 0}, context);
-      given_ = mine ? e[0] : Acc(0);
-      reads_given_ = true;
-    }
+    if constexpr (kGiven) read_given(args, row, context);
   }
 
   // Makes all elements neutral, without reading.
   CSM_DEVICE void clear() {
     kept_ = 0;
+    given_ = Acc(0);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
@@ -136,7 +125,7 @@ class RowTile {
         return write_results<false, false, false, true>(args, row, scale, some);
     }
     if constexpr (Op::kHasUsual && kGiven) {
-      if (reads_given_ || !Op::are_usual(start(), kChunk, scale)) {
+      if (kRowIsTile || !Op::are_usual(start(), kChunk, scale)) {
         if (Op::is_blank(scale)) return write_blank(args, row);
         if constexpr (kPatches) return write_patched(args, row, scale);
       }
@@ -239,9 +228,7 @@ class RowTile {
   int seen_;       // causal order: elements of the row from index_ on that are not hidden, at most kChunk
   bool all_seen_;  // and whether none of the chunk is
   unsigned kept_;  // if elements may be hidden: bit bit_of(i) is set if item i is not
-  // Of PickRule::given: the element's first input, if this lane has it, else 0; if it was read by itself.
-  bool reads_given_ = false;
-  Acc given_;
+  Acc given_;      // with PickRule::given: the element's first input, if this lane has read it, else 0
   static_assert(!kHides || kItems <= 32, "kept_ has a bit for each item");
 
   CSM_DEVICE i64 start() const { return i64(index_) - (thread_index() % kLanes) * kVec; }
@@ -249,9 +236,9 @@ class RowTile {
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i) + shift_of(i)}; }
   CSM_DEVICE int shift_of(int i) const { return i % 2 == 0 ? swapped_ : -swapped_; }
-  // Whether the tile may have that element. A row with fewer lanes than a warp is one tile, and lanes must agree.
-  CSM_DEVICE bool may_have(i64 index) const {
-    return kLanes < kWarp || static_cast<u64>(index - start()) < static_cast<u64>(kChunk);
+  // Whether the tile has that element.
+  CSM_DEVICE bool has(i64 index) const {
+    return static_cast<u64>(index - start()) < static_cast<u64>(left_ > 0 ? left_ : 0);
   }
   // Which item the row's element of that index is, or −1 if another lane or tile has it.
   CSM_DEVICE int item_of(i64 index) const {
@@ -321,6 +308,19 @@ class RowTile {
         for (int k = 0; k < kRegisterInputs; ++k) item_[i][k] = kept(i) ? item_[i][k] : neutral<Op>(k);
       }
     }
+  }
+
+  // Reads the given element once more: to choose among items, a comparison and a selection each, takes longer. It is in
+  // the level 1 cache, or in shared memory. Only the lane that has it reads it where results take the place of elements
+  // without a barrier.
+  CSM_DEVICE void read_given(const Arguments& args, const Row& row, const RowContext& context) {
+    const i64 index = Op::given(context);
+    given_ = Acc(0);
+    if (kOneReads ? item_of(index) < 0 : !has(index)) return;
+    Element e = {};
+    e[0] = widen(element_at<0>(args, row, index, true));
+    Op::enter(e, {index, 0}, context);
+    given_ = e[0];
   }
 
   // A mask of bytes hides elements as they are read; else they are hidden one by one.
@@ -563,14 +563,8 @@ class RowTile {
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
     if constexpr (kGiven) {
-      const i64 index = Op::given(context);
-      if (reads_given_) {
-        picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
-      } else if (may_have(index)) {
-#pragma unroll
-        for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
-        picked = sum_over_lanes(picked);
-      }
+      const int lane = static_cast<int>(Op::given(context) / kVec) & (kLanes - 1);
+      picked[0] = kOneReads ? shuffle(given_, lane, kLanes) : given_;
     }
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);
@@ -607,7 +601,7 @@ class RowTile {
     const bool dominated = is_dominated(sum, adder.largest());
     node.s[0] = as_double_word(sum);
     // By a vote lanes are known to stay together; in blocks it takes registers.
-    if (!(kLanes == kWarp && !reads_given_ ? dominated : any_lane(dominated))) return;
+    if (!(kLanes == kWarp && !kRowIsTile ? dominated : any_lane(dominated))) return;
     const DoubleWord others = others_than(adder.largest(), node.m, context);
     if (kLanes == kWarp || dominated) node.s[0] = {adder.largest(), others.hi};
   }
