@@ -56,13 +56,12 @@ CSM_DEVICE void run(const Arguments& args) {
                        static_cast<int>(sizeof(Acc)) * (number * warps + warp) * Tile::kParkedWords);
   };
   const auto reread_lane = [] { return (kShortOfRegisters ? reread_thread_index() : thread_index()) % kWarp; };
+  // Stores a chunk's node in every block: that of a lane's tile.
   const auto publish = [&](int chunk, Node node) {
-    if constexpr (kCluster > 1) {
-      const int lane = reread_lane();
-      if (lane < kCluster) nodes.store_remote(chunk, node, lane);
-    } else {
-      if (lane == 0) nodes.store(chunk, node);
-    }
+    const int own = kCluster > 1 ? reread_lane() : lane, to = kTiles > 1 ? Tile::lane_of_tile(own) : own;
+    if (to >= kCluster || (kTiles > 1 && chunk >= chunks)) return;
+    if constexpr (kCluster > 1) nodes.store_remote(chunk, node, to);
+    else nodes.store(chunk, node);
   };
 
   const i64 first_row = block_index() / kCluster;
@@ -78,9 +77,8 @@ CSM_DEVICE void run(const Arguments& args) {
       const Span span = span_of(chunk);
       block_barrier();  // the first time too: to ask takes longer
       span.read();
-      const int held = kTiles > 1 && chunk + 1 == chunks ? 1 : kTiles;
       const int at = kParks ? reread_lane() : lane;
-      if (!kGroups || chunk < chunks) span.pad<Op>(at, kWarp, (warp * kTiles + held) * kChunk);
+      if (!kGroups || chunk < chunks) span.pad<Op>(at, kWarp, (warp + 1) * kTiles * kChunk);
       block_barrier();
       span.set_places(row, warp * kTiles * kChunk);
     };
@@ -116,22 +114,23 @@ CSM_DEVICE void run(const Arguments& args) {
     }
     stage(mine);
     Tile tile[kTiles];
-    Node node[kTiles];
+    Node node = empty_node();
+    DoubleWord maxima[kTiles];
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
       tile[k].place((mine + k) * kChunk, n);
-      node[k] = empty_node();
-      if ((!kMayIdle && k == 0) || mine + k < chunks) {
+      maxima[k] = node.m;
+    }
+    if (!kMayIdle || mine < chunks) {
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k) {
         if (k > 0) span_of(mine).set_places(row, (warp * kTiles + k) * kChunk);
         tile[k].read(args, row, context);
-        node[k] = tile[k].reduce(context);
       }
+      node = Tile::reduce_tiles(tile, context, maxima);
     }
     if constexpr (!kParks) ready();
-#pragma unroll
-    for (int k = 0; k < kTiles; ++k) {
-      if (mine + k < chunks) publish(mine + k, node[k]);
-    }
+    if (mine < chunks) publish(kTiles > 1 ? mine + Tile::has_second() : mine, node);
 
     if constexpr (kCluster > 1) {
       cluster_arrive();
@@ -141,7 +140,7 @@ CSM_DEVICE void run(const Arguments& args) {
     }
     const Node whole = fold_in_block<kEach>(chunks, nodes, groups, folded);
     Op::summarise(whole, context, mine == 0);
-    const typename Op::Scale scale = Op::scale(node[0].m, whole, context);
+    const typename Op::Scale scale = Op::scale(maxima[0], whole, context);
     if constexpr (kTiles == 1) {
       write(tile[0], mine, scale);
     } else {
@@ -149,7 +148,7 @@ CSM_DEVICE void run(const Arguments& args) {
       for (int k = 0; k < kTiles; ++k) {
         span_of(mine).set_places(row, (warp * kTiles + k) * kChunk);
         if (!kMaximum || k == 0) tile[k].write(args, row, scale);
-        else tile[k].write(args, row, Op::scale(node[k].m, whole, context));
+        else tile[k].write(args, row, Op::scale(maxima[k], whole, context));
       }
       Span::results_barrier();
       span_of(mine).write();
@@ -161,7 +160,7 @@ CSM_DEVICE void run(const Arguments& args) {
         Tile kept(chunk * kChunk, n);
         if (chunk < chunks) kept.unpark(slot(parked));
         if constexpr (!kMaximum) write(kept, chunk, scale);
-        else write(kept, chunk, Op::scale(chunk < chunks ? nodes.load(chunk).m : node[0].m, whole, context));
+        else write(kept, chunk, Op::scale(chunk < chunks ? nodes.load(chunk).m : maxima[0], whole, context));
       }
     }
   }

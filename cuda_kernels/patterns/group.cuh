@@ -80,7 +80,7 @@ CSM_DEVICE void run(const Arguments& args) {
         continue;
       }
       if (!kOfWarp || present) {
-        RowTile<Op, kLanes, kItems, kVec, int, false, kOrderLanes, kSureItems> tile(
+        RowTile<Op, kLanes, kItems, kLanes == kWarp ? kStagedVec : kVec, int, false, kOrderLanes, kSureItems> tile(
             0, kOfWarp || present ? static_cast<int>(layout.n) : 0);
         if (kOfWarp || kSureItems == 0 || present) tile.read(args, row, context);
         else tile.clear();

@@ -58,7 +58,7 @@ class RowTile {
   static constexpr bool kOneByOne = kVec > csm::kVec, kSwaps = kOneByOne && kMaxVec <= 4;
   // Of 16 bits, and without conditions, they are accessed at once in rows that start at an even element of the span, as
   // every second row of an odd length does. Of 32 bits the instructions of two ways would be as many as they spare.
-  static constexpr bool kMayPair = kOneByOne && !kSwaps && kPadded;
+  static constexpr bool kMayPair = kOneByOne && !kSwaps && (kPadded || kSure > 0);
 
  public:
   CSM_DEVICE RowTile() {}
@@ -140,11 +140,8 @@ class RowTile {
     }
     constexpr bool kUsual = Op::kHasUsual;
     if constexpr (kSure > 0) {
-#pragma unroll
-      for (int block = 0; block < kItems; block += kMaxVec) {
-        if (whole(end_of(block))) write_results<kUsual>(args, row, scale, every, block, end_of(block));
-        else write_results<kUsual>(args, row, scale, some, block, end_of(block));
-      }
+      if (starts_even(row)) write_blocks<kMayPair>(args, row, scale);
+      else write_blocks<false>(args, row, scale);
     } else if (whole_tile) {
       if (starts_even(row)) write_results<kUsual, kMayPair>(args, row, scale, every);
       else write_results<kUsual>(args, row, scale, every);
@@ -162,10 +159,7 @@ class RowTile {
     // spills.
     constexpr bool kMayHideAll = kCausal && kLanes == kWarp && !has(feature::biased);
     if (kMayHideAll && start() >= context.visible) return empty_node();
-    if constexpr (kOthersInLow && kSameType<Type<0>, bf16>) {  // else the words that they come from stay as well
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) item_[i][0] = computed_once(item_[i][0]);
-    }
+    if constexpr (kOthersInLow && kSameType<Type<0>, bf16>) drop_words();
     return reduce_to(maximum_of(context), context);
   }
   // The same where the maximum is known.
@@ -173,19 +167,82 @@ class RowTile {
     Node node = empty_node();
     node.m = m;
     node.picked = picked_of(context);
-    DoubleWord partial[kPartials][kLeaves];
-    terms(node.m, context, partial, node.picked);
+    DoubleWord partial[1][kPartials][kLeaves];
+    terms(node.m, context, partial[0], node.picked);
     if constexpr (kPickRule == PickRule::largest) node.picked = sum_over_lanes(node.picked);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
       const bool exact = Adder::exact(k), low = Adder::has_low(k);
-      node.s[k] = kDivides ? sum_of_lane(partial[k], k, exact, low) : sum_in_order(partial[k], k, exact, low);
+      DoubleWord sum[1];
+      sums_of_lane(partial, k, exact, low, sum);
+      node.s[k] = kDivides ? sum[0] : sum_in_order(sum[0], exact, low);
     }
     if constexpr (kDivides) divide_over_lanes(node.s);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) node.s[k] = Adder::whole(k, node.s[k]);
-    if constexpr (kOthersInLow) keep_others_in_low(node, context);
-    else if constexpr (kOthersNegative<Op>) keep_others_negative(node, context);
+    if constexpr (kKeepsOthers) {
+      keep_others(node, [&](Acc largest) { return others_than(largest, node.m, context); });
+    }
+    return node;
+  }
+
+  // Reduces one tile, or two at once: lanes with kOfSecond in their number return the second one's node, all others that
+  // of the first. So what lanes exchange is exchanged for both at once, in the same order. `maxima` are those of each.
+  static constexpr int kOfSecond = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // the first lane bit of that order
+  CSM_DEVICE static bool has_second() { return (thread_index() & kOfSecond) != 0; }
+  // A lane's number among those that have the same tile's node.
+  CSM_DEVICE static int lane_of_tile(int lane) { return lane % kOfSecond + lane / (2 * kOfSecond) * kOfSecond; }
+  CSM_DEVICE static Node reduce_tiles(RowTile (&tile)[1], const RowContext& context, DoubleWord (&maxima)[1]) {
+    const Node node = tile[0].reduce(context);
+    maxima[0] = node.m;
+    return node;
+  }
+  CSM_DEVICE static Node reduce_tiles(RowTile (&tile)[2], const RowContext& context, DoubleWord (&maxima)[2]) {
+    static_assert(kLanes == kWarp && !Op::kHasLowKey && !kHides);
+    const bool second = has_second();
+    Node node = empty_node();
+    maxima[0] = maxima[1] = node.m;
+    if constexpr (kMaximum) {
+      const Acc a = tile[0].largest_key(context), b = tile[1].largest_key(context);
+      Acc m = larger_key<Op>(second ? b : a, shuffle_xor(second ? a : b, kOfSecond, kLanes));
+#pragma unroll
+      for (int mask = 1; mask < kLanes; mask *= 2) {
+        if (mask != kOfSecond) m = larger_key<Op>(m, shuffle_xor(m, mask, kLanes));
+      }
+      node.m = Op::maximum_from(m, context);
+      maxima[0] = Op::maximum_from(shuffle(m, 0, kLanes), context);
+      maxima[1] = Op::maximum_from(shuffle(m, kOfSecond, kLanes), context);
+    }
+    DoubleWord partial[2][kPartials][kLeaves];
+    Values<kPicked> picked[2];
+#pragma unroll
+    for (int t = 0; t < 2; ++t) {
+      picked[t] = tile[t].picked_of(context);
+      tile[t].terms(maxima[t], context, partial[t], picked[t]);
+      if constexpr (kPickRule == PickRule::largest) picked[t] = sum_over_lanes(picked[t]);
+    }
+#pragma unroll
+    for (int k = 0; k < kPicked; ++k) node.picked[k] = second ? picked[1][k] : picked[0][k];
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) {
+      const bool exact = Adder::exact(k), low = Adder::has_low(k);
+      DoubleWord sum[2];
+      sums_of_lane(partial, k, exact, low, sum);
+      const DoubleWord given = shuffle_xor(second ? sum[0] : sum[1], kOfSecond, kLanes, low);
+      node.s[k] = add_parts(exact, second ? sum[1] : sum[0], given);
+      if constexpr (!kDivides) node.s[k] = sum_in_order(node.s[k], exact, low, 2 * kOfSecond);
+    }
+    if constexpr (kDivides) divide_over_lanes<1>(node.s);
+#pragma unroll
+    for (int k = 0; k < kSums; ++k) node.s[k] = Adder::whole(k, node.s[k]);
+    if constexpr (kKeepsOthers) {
+      keep_others(node, [&](Acc largest) {
+        const Acc other = shuffle_xor(largest, kOfSecond, kLanes);
+        const DoubleWord a = tile[0].others_than(second ? other : largest, maxima[0], context);
+        const DoubleWord b = tile[1].others_than(second ? largest : other, maxima[1], context);
+        return second ? b : a;
+      });
+    }
     return node;
   }
 
@@ -259,7 +316,7 @@ class RowTile {
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
   // Whether the row is known to have all items before `end`, of all lanes. It is seldom asked of a few items.
   CSM_DEVICE bool whole(int end) const {
-    constexpr bool kAsks = !kOneByOne && kItems - kSure > 4;
+    constexpr bool kAsks = kItems - kSure > 4;
     return end <= kSure || (kAsks && end * kLanes <= left_);
   }
   CSM_DEVICE static constexpr int end_of(int block) { return block + kMaxVec < kItems ? block + kMaxVec : kItems; }
@@ -395,6 +452,11 @@ class RowTile {
   }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
+  template <bool kValue>
+  struct Flag {
+    static constexpr bool value = kValue;
+  };
+  // With kPaired a lane's neighbours are accessed at once where the row has both.
   template <bool kPaired, int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const Mask& mask, bool once) {
     if constexpr (Operand < (kWordMask ? kRegisterInputs : kInputs)) {
@@ -402,7 +464,7 @@ class RowTile {
       constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
       Acc same[1];
       if constexpr (kRepeated<Operand>) load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand], seen(0), same);
-      const auto get = [&](int v, bool wanted, bool seen) {
+      const auto get = [&](int v, bool wanted, bool seen, auto paired) {
         Acc got[kVec];
         if constexpr (kRepeated<Operand>) {
 #pragma unroll
@@ -412,7 +474,7 @@ class RowTile {
                                   : wanted)
                          ? same[0]
                          : neutral<Op>(Operand);
-        } else if constexpr (kStaged<Operand> && kOneByOne && !kPaired) {
+        } else if constexpr (kStaged<Operand> && kOneByOne && !paired.value) {
 #pragma unroll
           for (int i = 0; i < kVec; ++i) {
             Acc one[1];
@@ -434,7 +496,7 @@ class RowTile {
       };
       if (!kStaged<Operand> && full() && all_seen()) {
 #pragma unroll
-        for (int v = 0; v < kVectors; ++v) get(v, true, true);
+        for (int v = 0; v < kVectors; ++v) get(v, true, true, Flag<kPaired>{});
         return read_inputs<kPaired, Operand + 1>(args, row, mask, once);
       }
 #pragma unroll
@@ -442,10 +504,10 @@ class RowTile {
         const int end = end_of(block);
         if (kStaged<Operand> && (kNoConditions || whole(end))) {
 #pragma unroll
-          for (int v = block / kVec; v < end / kVec; ++v) get(v, true, true);
+          for (int v = block / kVec; v < end / kVec; ++v) get(v, true, true, Flag<kPaired>{});
         } else {
 #pragma unroll
-          for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v));
+          for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v), Flag<kPaired && kPadded>{});
         }
       }
       read_inputs<kPaired, Operand + 1>(args, row, mask, once);
@@ -479,6 +541,18 @@ class RowTile {
     store<T>(place_of_index<kFirstOutput>(row, index), true, given);
   }
 
+  // Writes a row block by block of items, those that it has whole without conditions.
+  template <bool kPaired>
+  CSM_DEVICE void write_blocks(const Arguments& args, const Row& row, const typename Op::Scale& scale) {
+    const auto every = [](int) { return true; };
+    const auto some = [&](int v) { return wanted(v); };
+#pragma unroll
+    for (int block = 0; block < kItems; block += kMaxVec) {
+      const int end = end_of(block);
+      if (whole(end)) write_results<Op::kHasUsual, kPaired>(args, row, scale, every, block, end);
+      else write_results<Op::kHasUsual>(args, row, scale, some, block, end);
+    }
+  }
   template <bool kUsual, bool kPaired = false, bool kPatched = false, bool kHidesResults = !Op::kMapsHidden,
             class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted,
@@ -534,12 +608,23 @@ class RowTile {
     return m;
   }
 
+  // Of this lane's elements.
+  CSM_DEVICE Acc largest_key(const RowContext& context) const {
+    Acc m = negative_infinity();
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) m = larger_key<Op>(m, Op::key(item_[i], context));
+    return m;
+  }
+  // Makes the words that elements come from needless: else they stay in registers as well.
+  CSM_DEVICE void drop_words() {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) item_[i][0] = computed_once(item_[i][0]);
+  }
+
   CSM_DEVICE DoubleWord maximum_of(const RowContext& context) const {
     Acc m = negative_infinity();
     if constexpr (kMaximum) {
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) m = larger_key<Op>(m, Op::key(item_[i], context));
-      m = maximum_over_lanes(m);
+      m = maximum_over_lanes(largest_key(context));
       if constexpr (!Op::kHasLowKey) return Op::maximum_from(m, context);
       Acc low = negative_infinity();
 #pragma unroll
@@ -585,25 +670,29 @@ class RowTile {
     return picked;
   }
 
-  // Keep the others of a chunk apart that its largest term dominates (reduce/node.cuh).
-  CSM_DEVICE void keep_others_negative(Node& node, const RowContext& context) const {
-    if (!unlikely(any_lane(may_be_dominated(node.s[0].hi)))) return;
-    const Acc largest = largest_exponential(node.m);
-    const bool dominated = is_dominated(node.s[0].hi, largest);
-    if (any_lane(dominated)) {
-      const DoubleWord others = others_than(largest, node.m, context);
-      if (dominated) node.s[0] = negative(others);
+  static constexpr bool kKeepsOthers = kOthersInLow || kOthersNegative<Op>;
+  // Keeps the others of a chunk apart that its largest term dominates (reduce/node.cuh): others(largest) is their sum.
+  template <class Others>
+  CSM_DEVICE static void keep_others(Node& node, Others others) {
+    if constexpr (kOthersInLow) {
+      const Adder adder(node.m, {});
+      const Acc sum = node.s[0].hi;
+      const bool dominated = is_dominated(sum, adder.largest());
+      node.s[0] = as_double_word(sum);
+      // By a vote lanes are known to stay together; in blocks it takes registers.
+      constexpr bool kAlike = kLanes == kWarp && !kOfGroup && kTiles == 1;
+      if (!(kAlike ? dominated : any_lane(dominated))) return;
+      const DoubleWord apart = others(adder.largest());
+      if (kAlike || dominated) node.s[0] = {adder.largest(), apart.hi};
+    } else {
+      if (!unlikely(any_lane(may_be_dominated(node.s[0].hi)))) return;
+      const Acc largest = largest_exponential(node.m);
+      const bool dominated = is_dominated(node.s[0].hi, largest);
+      if (any_lane(dominated)) {
+        const DoubleWord apart = others(largest);
+        if (dominated) node.s[0] = negative(apart);
+      }
     }
-  }
-  CSM_DEVICE void keep_others_in_low(Node& node, const RowContext& context) const {
-    const Adder adder(node.m, {});
-    const Acc sum = node.s[0].hi;
-    const bool dominated = is_dominated(sum, adder.largest());
-    node.s[0] = as_double_word(sum);
-    // By a vote lanes are known to stay together; in blocks it takes registers.
-    if (!(kLanes == kWarp && !kRowIsTile ? dominated : any_lane(dominated))) return;
-    const DoubleWord others = others_than(adder.largest(), node.m, context);
-    if (kLanes == kWarp || dominated) node.s[0] = {adder.largest(), others.hi};
   }
 
   // The first part of the order above: partial[k][p] becomes the k-th sum over the items i with i % kLeaves = p.
@@ -634,7 +723,7 @@ class RowTile {
   // nothing. It is asked of two items at a time, or of an access, which are not the first of their sums.
   static constexpr int kAskedFrom = kSure > 0 ? kSure + 1 : kItems - (kVec > 2 ? kVec : 2);
   CSM_DEVICE bool is_blank(int i) {
-    constexpr bool kAsks = kRowIsTile && kSums == 1 && Op::kBounded > 0 && !kHides;
+    constexpr bool kAsks = kRowIsTile && !kFastExp && kSums == 1 && Op::kBounded > 0 && !kHides;
     constexpr int kStep = kVec > 2 ? kVec : 2;
     const int first = i / kStep * kStep;
     if (!kAsks || first < kLeaves || first < kAskedFrom || reached(first)) return false;
@@ -690,10 +779,10 @@ class RowTile {
     else if constexpr (kOneStep && kOutputs > 0 && !Op::kKeepsTerm)
       m.hi = shuffle(m.hi, thread_index() % kLanes, kLanes);
     const csm::Adder<Op> adder(m, {});
-    DoubleWord partial[kLeaves] = {};
+    DoubleWord partial[1][1][kLeaves] = {}, sum_of_all[1];
     const auto add_to = [&](int i, Acc term) {
       const Acc other = other_term(term, largest);
-      DoubleWord& sum = partial[i % kLeaves];
+      DoubleWord& sum = partial[0][0][i % kLeaves];
       sum = i < kLeaves ? as_double_word(other) : add(sum, other);
     };
     constexpr int kAtOnce = Op::kPairs && !Op::kKeepsTerm && !kOthersInLow ? 2 : 1;  // of 16 bits registers are short
@@ -709,7 +798,8 @@ class RowTile {
         add_to(i + 1, term[1]);
       }
     }
-    return sum_in_order(partial, 0, false, kCompensated);
+    sums_of_lane(partial, 0, false, kCompensated, sum_of_all);
+    return sum_in_order(sum_of_all[0], false, kCompensated);
   }
 
   // The other two parts of the order: the tree over the kMaxVec partial sums, and over the lanes, some of which may be
@@ -718,51 +808,66 @@ class RowTile {
   // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
   // `exact`: the high words add up exactly. Lanes that divide items among them:
   static constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;
-  CSM_DEVICE static DoubleWord sum_of_lane(DoubleWord (&p)[kLeaves], int k, bool exact, bool low_word) {
+  template <int kCount, int kOf>
+  CSM_DEVICE static void sums_of_lane(DoubleWord (&p)[kCount][kOf][kLeaves], int k, bool exact, bool low_word,
+                                      DoubleWord (&sum)[kCount]) {
     const int lane = thread_index() % kLanes;
+    const auto each = [&](auto step) {
 #pragma unroll
-    for (int step = 1; step < kVec; step *= 2) {
+      for (int t = 0; t < kCount; ++t) step(p[t][k]);
+    };
+    each([&](DoubleWord(&q)[kLeaves]) {
 #pragma unroll
-      for (int i = 0; i < kLeaves; i += 2 * step) {
-        if (i + step < kItems) p[i] = add_parts(exact, p[i], p[i + step]);
+      for (int step = 1; step < kVec; step *= 2) {
+#pragma unroll
+        for (int i = 0; i < kLeaves; i += 2 * step) {
+          if (i + step < kItems) q[i] = add_parts(exact, q[i], q[i + step]);
+        }
       }
-    }
+    });
     // The sums are now p[h · kVec]. Before the parts of different lanes of the order are added, each is settled.
-    constexpr int kCount = kLeaves / kVec, kLeft = kCount / kSwapped;
-    const auto settle = [&](int added, int count) {
+    constexpr int kParts = kLeaves / kVec, kLeft = kParts / kSwapped;
+    const auto settle = [&](DoubleWord(&q)[kLeaves], int added, int count) {
 #pragma unroll
-      for (int h = 0; h < kCount; ++h) {
-        if (exact && added == kMaxVec && h < count) p[h * kVec] = Adder::of_lane(k, p[h * kVec]);
+      for (int h = 0; h < kParts; ++h) {
+        if (exact && added == kMaxVec && h < count) q[h * kVec] = Adder::of_lane(k, q[h * kVec]);
       }
     };
 #pragma unroll
     for (int bit = 1; bit < kSwapped; bit *= 2) {
-      settle(kVec * bit, kCount / bit);
       const bool upper = lane & bit;
-      const int half = kCount / bit / 2;
+      const int half = kParts / bit / 2;
+      each([&](DoubleWord(&q)[kLeaves]) {
+        settle(q, kVec * bit, kParts / bit);
 #pragma unroll
-      for (int h = 0; h < kCount / 2; ++h) {
-        if (h >= half) continue;
-        const DoubleWord low = p[h * kVec], high = p[(h + half) * kVec];
-        p[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
-      }
+        for (int h = 0; h < kParts / 2; ++h) {
+          if (h >= half) continue;
+          const DoubleWord low = q[h * kVec], high = q[(h + half) * kVec];
+          q[h * kVec] = add_parts(exact, upper ? high : low, shuffle_xor(upper ? low : high, bit, kLanes, low_word));
+        }
+      });
     }
+    each([&](DoubleWord(&q)[kLeaves]) {
 #pragma unroll
-    for (int step = 1; step < kLeft; step *= 2) {
-      settle(kVec * kSwapped * step, kLeft);
+      for (int step = 1; step < kLeft; step *= 2) {
+        settle(q, kVec * kSwapped * step, kLeft);
 #pragma unroll
-      for (int h = 0; h < kLeft; h += 2 * step) {
-        if (kLanes > 1 || (h + step) * kVec < kItems) p[h * kVec] = add_parts(exact, p[h * kVec], p[(h + step) * kVec]);
+        for (int h = 0; h < kLeft; h += 2 * step) {
+          if (kLanes > 1 || (h + step) * kVec < kItems) {
+            q[h * kVec] = add_parts(exact, q[h * kVec], q[(h + step) * kVec]);
+          }
+        }
       }
-    }
-    settle(kLeaves, 1);
-    return p[0];
+      settle(q, kLeaves, 1);
+    });
+#pragma unroll
+    for (int t = 0; t < kCount; ++t) sum[t] = p[t][k][0];
   }
 
-  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord (&p)[kLeaves], int k, bool exact, bool low_word) {
-    DoubleWord sum = sum_of_lane(p, k, exact, low_word);
+  // A lane's sum becomes that of all lanes, or of those that have the same tile.
+  CSM_DEVICE static DoubleWord sum_in_order(DoubleWord sum, bool exact, bool low_word, int first = kSwapped) {
 #pragma unroll
-    for (int bit = kSwapped; bit < kLanes; bit *= 2)
+    for (int bit = first; bit < kLanes; bit *= 2)
       sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
     for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
@@ -774,6 +879,7 @@ class RowTile {
   // lane keeps half of them, and adds these alone. At last those that have a sum pass it on. Sums that add up exactly
   // have the same bits by add() too.
   static constexpr bool kDivides = kLanes == kWarp && kRelative == 0 && kSums >= 2 && kSums <= 4;
+  template <int kFirst = 0>
   CSM_DEVICE static void divide_over_lanes(DoubleWord (&sum)[kPartials]) {
     const auto bit_of = [](int step) {  // those from kSwapped up, then those below it, down
       const int beyond = (kSwapped << step) / kLanes;
@@ -782,7 +888,7 @@ class RowTile {
     const int lane = thread_index() % kLanes;
     int kept = kSums;
 #pragma unroll
-    for (int step = 0; (1 << step) < kLanes; ++step) {
+    for (int step = kFirst; (1 << step) < kLanes; ++step) {
       const int bit = bit_of(step), half = (kept + 1) / 2;
       const bool upper = lane & bit;
 #pragma unroll
@@ -801,7 +907,8 @@ class RowTile {
     constexpr int kHalf = (kSums + 1) / 2;
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
-      const int from = (k < kHalf ? 0 : bit_of(0)) + (k % kHalf == 0 ? 0 : bit_of(1));
+      const int of_tile = kFirst == 0 ? 0 : lane & bit_of(0);
+      const int from = of_tile + (k < kHalf ? 0 : bit_of(kFirst)) + (k % kHalf == 0 ? 0 : bit_of(kFirst + 1));
       sum[k] = {shuffle(mine.hi, from, kWarp), kCompensated ? shuffle(mine.lo, from, kWarp) : Acc(0)};
     }
   }

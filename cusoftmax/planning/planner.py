@@ -176,15 +176,17 @@ def _may_pair(builder: PlanBuilder) -> bool:
     """
     operation = builder.operation
     of_rows = operation.row_inputs or operation.row_outputs
+    short = builder.values == 1 and builder.fast_exp
     simple = len(operation.outputs) == 1 and not (
-        of_rows or operation.features or "seed" in operation.options
+        (of_rows and not short) or operation.features or "seed" in operation.options
     )
-    large = builder.values == 1 and builder.fast_exp  # chunks: clusters of few blocks wait longer
     alike = len({size for _, _, size in stepping_operands(builder)}) == 1
     # Before sm_80 what is copied passes through registers.
     sizes = builder.acc == "float32" and builder.values <= 2 and builder.device.arch >= 80
     fits = sizes and staged_vector(builder) == 1
-    return simple and alike and fits and not large
+    # The exponentials of two chunks, of which only the logits stay, spill before sm_100.
+    logs = short and operation.exact_sums and not operation.picked
+    return simple and alike and fits and (not logs or builder.device.arch >= tuning.PAIR_LOG_ARCH)
 
 
 def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int = 1) -> Plan:
@@ -209,6 +211,8 @@ def _staged_group_warps(builder: PlanBuilder, held: StagedLanes) -> int:
         if held.lanes <= 2 and held.items > tuning.GROUP_ALONE_LONG:
             return min(most, tuning.STAGED_GROUP_WARPS_ALONE)
         return min(most, tuning.STAGED_GROUP_WARPS_NOISE)
+    elif builder.fast_exp and operation.exact_sums and builder.problem.n > builder.chunk:
+        return min(most, _pair_warps(builder))
     elif builder.fast_exp and operation.picked and not operation.features:
         return min(builder.max_warps, tuning.STAGED_GROUP_WARPS_LOSS)
     return most if builder.values == 1 or builder.bulk else min(most, tuning.STAGED_GROUP_WARPS_TWO)
@@ -380,7 +384,7 @@ def _pairs(builder: PlanBuilder, chunks: int, staged: int) -> Plan | None:
     if not (builder.bulk and _may_pair(builder)):
         return None
     several, pairs = int(tuning.RESIDENT_BLOCKS), ceil_div(chunks, 2)
-    most = int(tuning.PAIR_WARPS if builder.fast_exp else tuning.PAIR_WARPS_FLOAT)
+    most = _pair_warps(builder)
     for most_blocks in _cluster_sizes(builder.device, builder.problem.rows):
         cluster = _cluster(builder, pairs, most // several, most_blocks)
         if builder.problem.rows * cluster <= builder.device.sm_count:
@@ -393,6 +397,12 @@ def _pairs(builder: PlanBuilder, chunks: int, staged: int) -> Plan | None:
         if several * warps <= most and _fits(builder.device, shared, several):
             return _block_plan(builder, chunks, cluster, most, warps, shared, staged, two=True)
     return None
+
+
+def _pair_warps(builder: PlanBuilder) -> int:
+    """Return the most warps, together, of which each has two chunks."""
+    short = builder.fast_exp and not builder.operation.exact_sums
+    return int(tuning.PAIR_WARPS if short else tuning.PAIR_WARPS_FLOAT)
 
 
 def _bulk_warps(builder: PlanBuilder) -> int:

@@ -149,7 +149,8 @@ BULK_WARPS = Tuned(32, None, "then, with 16-bit results: no addresses of copies 
 BULK_WARPS_FLOAT = Tuned(16, None, "the same of others: more spare no blocks up to 131072")
 BULK_WARPS_TWO = Tuned(26, None, "float32 of two inputs: half as many blocks fold 50257 elements")
 PAIR_WARPS = Tuned(20, None, "two chunks a warp: 96 registers, no spills")
-PAIR_WARPS_FLOAT = Tuned(16, None, "the same of float32 results: 128 registers")
+PAIR_LOG_ARCH = Tuned(100, None, "before, two chunks of 16-bit log_softmax spill at 128 registers")
+PAIR_WARPS_FLOAT = Tuned(16, None, "the same of float32, and of sums without the largest term: 128")
 # Caches are told not to keep larger results if this is not 0: try 50.
 UNCACHED_PERCENT = Tuned(0, None, "of the level 2 cache; as many instructions, so a GPU must say")
 # With few long rows, more blocks than rows are needed to use the whole GPU.

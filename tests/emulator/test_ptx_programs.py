@@ -133,6 +133,11 @@ PROGRAMS = {
         " bar.sync 0; xor.b32 %r4, %r2, 8; ld.shared.u32 %r9, [%r4+4];",
         (LANES ^ 1) + 7,
     ),
+    "shared memory behind a negative address": (
+        "mul.lo.u32 %r2, %r1, 4; st.shared.u32 [%r2], %r1; sub.u32 %r3, %r2, 128;"
+        " ld.shared.u32 %r9, [%r3+128];",
+        LANES,
+    ),
     "copies to shared memory": (
         "mul.lo.u32 %r2, %r1, 4; mad.lo.u32 %r3, %r1, 3, 5; st.global.u32 [%rd3], %r3; bar.sync 0;"
         " and.b32 %r4, %r1, 3; setp.eq.u32 %p1, %r4, 0;"

@@ -170,7 +170,7 @@ struct Thread {
   void* shared(const Instruction* at, u64 address, int count, Touch touch, int rank) {
     const int unused = at->flags >> kUnused, all = count * at->bytes;
     const auto checked = [&](int from, int bytes) {
-      const s64 start = static_cast<s64>(address) + from;
+      const s64 start = static_cast<s64>(static_cast<s32>(address)) + from;  // it has 32 bits
       return static_cast<char*>(machine->shared_access(start, bytes, touch, rank, line(at), program.name)) - from;
     };
     if (!unused) return checked(0, all);
