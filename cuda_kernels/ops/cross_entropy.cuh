@@ -255,6 +255,17 @@ struct Op : OperationBase {
     return times_total(row, factor_between(row.chunk, row.maximum, row.inverse));
   }
 
+  static constexpr bool kPassesScale = kFastExp && kGradient && !kSoft && !kSmooth && !kCapped;
+  template <class Pass>
+  CSM_DEVICE static Scale passed(const Scale& scale, const RowContext& context, Pass pass) {
+    Scale found = {};
+    found.times = as_double_word(pass(scale.times.hi));
+    found.at_target = pass(scale.at_target);
+    found.target = context.integer[0];
+    found.ignored = ignored(context);
+    return found;
+  }
+
   CSM_DEVICE static void complete(Scale& row) {
     if constexpr (kGradient && !kSoft) {
       // 1 − q_t without cancellation. It can cancel only if q_t > ½, and then x_t is the maximum: subtract its

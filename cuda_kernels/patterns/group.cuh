@@ -33,6 +33,52 @@ CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int p
   return whole;
 }
 
+// The width at which a warp accesses a staged row that it holds.
+constexpr int kRowVec = kLanes == kWarp && kMaxVec > 4 ? kStagedVec : kVec;
+
+// Reads two rows that a warp holds, writes their results and values: the block's rows `first` and `second`, which may
+// be the same. The block's rows begin with number `base`.
+template <class Op, class Span>
+CSM_DEVICE void two_rows(const Arguments& args, const Span& span, i64 base, int first, int second) {
+  using Tile = RowTile<Op, kLanes, kItems, kRowVec, int, false, kOrderLanes, kSureItems>;
+  const int n = static_cast<int>(args.layout.n);
+  Row row[2];
+  RowContext context[2];
+  Tile tile[2];
+#pragma unroll
+  for (int t = 0; t < 2; ++t) {
+    const int mine = t == 0 ? first : second;
+    row[t] = row_at(args, base + mine);
+    span.set_places(row[t], mine * n);
+    context[t] = row_context<Op>(args, row[t], base + mine);
+    tile[t] = Tile(0, n);
+    tile[t].read(args, row[t], context[t]);
+  }
+  DoubleWord maxima[2];
+  const Node node = Tile::reduce_tiles(tile, context[0], context[1], maxima);
+  // Each lane has one of the rows' nodes, and computes the scale and the values of that row.
+  const bool other = Tile::has_second();
+  RowContext own = either(other, context[0], context[1]);
+  Op::summarise(node, own, true);
+  typename Op::Scale scale = Op::scale(node.m, node, own);
+  Op::complete(scale);
+  if constexpr (Op::kHasPower) {  // as power_applied() does
+    const bool far = needs_power(scale);
+    if (unlikely(any_lane(far))) {
+      if (far) static_cast<Factor&>(scale) = Op::factor_with_power(scale);
+#pragma unroll
+      for (int t = 0; t < 2; ++t) tile[t].multiply(shuffle(far ? scale.power : Acc(1), t * Tile::kOfSecond, kLanes));
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < 2; ++t) {
+    const auto pass = [&](Acc word) { return shuffle(word, t * Tile::kOfSecond, kLanes); };
+    tile[t].template write<true>(args, row[t], Op::passed(scale, context[t], pass));
+  }
+  const bool wanted = Tile::lane_of_tile(thread_index() % kLanes) == 0 && (!other || first != second);
+  write_values<Op>(either(other, row[0], row[1]), node, own, wanted);
+}
+
 // Whether each lane of a row keeps the node of another one, and then computes its values, where all lanes would compute
 // those of one row. Results of 16 bits have a short logarithm, and lose more by the registers.
 constexpr bool kDefers = kRowOutputs > 0 && kOutputs > 0 && kLanes > 1 && kCompensated;
@@ -40,6 +86,8 @@ constexpr bool kDefers = kRowOutputs > 0 && kOutputs > 0 && kLanes > 1 && kCompe
 // Whether a warp leaves out rows that are not there: conditions on a row's length are then the same in all its lanes,
 // as the compiler sees. Reads of aligned rows are started before that condition is known.
 constexpr bool kOfWarp = kStages && kLanes == kWarp && kTiles == 1 && (kRowsEach > 1 || kInPlace);
+
+static_assert(kRowsAtOnce == 1 || (kRowsAtOnce == 2 && kOfWarp && Op::kPassesScale));
 
 CSM_DEVICE void run(const Arguments& args) {
   constexpr bool kApart = (kRowsEach > 1 || kTiles > 1) && !kInPlace;
@@ -65,8 +113,13 @@ CSM_DEVICE void run(const Arguments& args) {
       block_barrier();
     }
 #pragma unroll 1
-    for (int r = 0; r < each; ++r) {
+    for (int r = 0; r < each; r += kRowsAtOnce) {
       const int mine = r * side_by_side + first;  // of the block's rows
+      if constexpr (kRowsAtOnce > 1) {
+        const int next = r + 1 < each && mine + side_by_side < here ? mine + side_by_side : mine;
+        if (mine < here) two_rows<Op>(args, span, base, mine, next);
+        continue;
+      }
       const i64 number = base + mine;
       const bool present = kOfWarp ? mine < here : number < layout.rows;
       Row row = row_at(args, present ? number : base);
@@ -80,7 +133,7 @@ CSM_DEVICE void run(const Arguments& args) {
         continue;
       }
       if (!kOfWarp || present) {
-        RowTile<Op, kLanes, kItems, kLanes == kWarp ? kStagedVec : kVec, int, false, kOrderLanes, kSureItems> tile(
+        RowTile<Op, kLanes, kItems, kRowVec, int, false, kOrderLanes, kSureItems> tile(
             0, kOfWarp || present ? static_cast<int>(layout.n) : 0);
         if (kOfWarp || kSureItems == 0 || present) tile.read(args, row, context);
         else tile.clear();

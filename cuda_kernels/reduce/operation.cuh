@@ -74,7 +74,7 @@ struct RowContext : Values<kRowInputs> {
 //                 rounded twice then, or once
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kHasPower     says whether the scale is or has the base Factor, by whose `times` alone map() multiplies
-//                 (power_applied)
+//                 (power_applied); in fast arithmetic factor_with_power(scale) is that with a power, of one without
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
 //                 terms_of(Pair&, reference, context); in float of numbers alone, from which tiles have subtracted the
 //                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
@@ -86,6 +86,8 @@ struct RowContext : Values<kRowInputs> {
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
 //   complete      computes the parts of a scale that map() reads and map_usual() does not
+//   kPassesScale  says whether passed(scale, context, pass) returns the complete scale of another row, of which other
+//                 lanes have `scale`, without a power: pass(word) is theirs
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits, and
 //                 unless kKeepsTerm, term_of(e, reference, context) is the first term of an element that terms() has
 //                 had
@@ -102,7 +104,7 @@ struct OperationBase {
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kEntersPairs = false, kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kTogether = 4, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kHasPower = false, kOthers = false, kPairs = false, kPairResults = false, kPairsOfRows = false;
+  static constexpr bool kHasPower = false, kPassesScale = false, kOthers = false, kPairs = false, kPairResults = false, kPairsOfRows = false;
   static constexpr bool kSomePairs = false, kMapsHidden = false, kHasUsual = false, kMayBeInfinite = false,
                         kKeepsTerm = false;
   template <class Scale>
@@ -147,13 +149,15 @@ struct WritesRows : OperationBase {
 // joins `times`; where that might be flushed, since the chunk is far below the row's maximum, multiply(power)
 // multiplies the elements by it instead, which is seldom. In float `times` is lifted, and has room for it; of fast
 // exponentials it has none at first, and gets one where it might be flushed.
+CSM_DEVICE bool needs_power(const Factor& factor) {
+  return kFastExp ? magnitude(factor.times.hi) < Acc(0x1p-102) : !kSingle && factor.power < Acc(0x1p-60);
+}
 template <class Op, class Multiply>
 CSM_DEVICE typename Op::Scale power_applied(const typename Op::Scale& scale, Multiply multiply) {
   if constexpr (Op::kHasPower) {
     typename Op::Scale found = scale;
     Factor& factor = found;
-    const bool far = kFastExp ? magnitude(factor.times.hi) < Acc(0x1p-102) : !kSingle && factor.power < Acc(0x1p-60);
-    if (unlikely(far)) {
+    if (unlikely(needs_power(factor))) {
       if constexpr (kFastExp) factor = Op::factor_with_power(found);
       multiply(factor.power);
       factor.power = Acc(1);

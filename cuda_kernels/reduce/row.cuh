@@ -93,6 +93,27 @@ CSM_DEVICE RowContext row_context(const Arguments& args, const Row& row, i64 num
   return context_with<Op>(args, RowInputs{row, wanted}, number);
 }
 
+// Those of one of two rows; word by word, so that they stay in registers.
+CSM_DEVICE Row either(bool second, const Row& a, const Row& b) {
+  Row found;
+#pragma unroll
+  for (int k = 0; k < kOperands; ++k) found.start[k] = second ? b.start[k] : a.start[k];
+  return found;
+}
+CSM_DEVICE RowContext either(bool second, const RowContext& a, const RowContext& b) {
+  RowContext found = a;
+  found.row = second ? b.row : a.row;
+  found.visible = second ? b.visible : a.visible;
+#pragma unroll
+  for (int k = 0; k < kRowInputs; ++k) {
+    found[k] = second ? b[k] : a[k];
+    found.integer[k] = second ? b.integer[k] : a.integer[k];
+  }
+#pragma unroll
+  for (int k = 0; k < kTables; ++k) found.looked_up[k] = second ? b.looked_up[k] : a.looked_up[k];
+  return found;
+}
+
 // Computes the row outputs from the row's node, and writes them.
 template <int Which = 0>
 CSM_DEVICE void store_row_values(const Row& row, bool wanted, const Values<kRowOutputs>& values) {

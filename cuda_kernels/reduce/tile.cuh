@@ -114,9 +114,12 @@ class RowTile {
     for (int i = 0; i < kItems; ++i) item_[i] = get(i);
   }
 
+  // kComplete: Op::complete has been called for the scale, power_applied is not needed, and the tile has elements.
+  template <bool kComplete = false>
   CSM_DEVICE void write(const Arguments& args, const Row& row, const typename Op::Scale& row_scale) {
-    if (!reached(0)) return;
-    typename Op::Scale scale = ready(row_scale);
+    if (!kComplete && !reached(0)) return;
+    typename Op::Scale scale = row_scale;
+    if constexpr (!kComplete) scale = ready(row_scale);
     const auto every = [](int) { return true; };
     const auto some = [&](int v) { return wanted(v); };
     const bool whole_tile = all_padded() || full();
@@ -149,7 +152,7 @@ class RowTile {
       write_results<kUsual>(args, row, scale, some);
     }
     if constexpr (kUsual && kGiven && !kPatches) {
-      if (!Op::are_usual(start(), kChunk, scale)) write_given(args, row, scale);
+      if (!Op::are_usual(start(), kChunk, scale)) write_given<kComplete>(args, row, scale);
     }
   }
 
@@ -198,12 +201,17 @@ class RowTile {
     return node;
   }
   CSM_DEVICE static Node reduce_tiles(RowTile (&tile)[2], const RowContext& context, DoubleWord (&maxima)[2]) {
+    return reduce_tiles(tile, context, context, maxima);
+  }
+  // The same of tiles of two rows.
+  CSM_DEVICE static Node reduce_tiles(RowTile (&tile)[2], const RowContext& context, const RowContext& other,
+                                      DoubleWord (&maxima)[2]) {
     static_assert(kLanes == kWarp && !Op::kHasLowKey && !kHides);
     const bool second = has_second();
     Node node = empty_node();
     maxima[0] = maxima[1] = node.m;
     if constexpr (kMaximum) {
-      const Acc a = tile[0].largest_key(context), b = tile[1].largest_key(context);
+      const Acc a = tile[0].largest_key(context), b = tile[1].largest_key(other);
       Acc m = larger_key<Op>(second ? b : a, shuffle_xor(second ? a : b, kOfSecond, kLanes));
 #pragma unroll
       for (int mask = 1; mask < kLanes; mask *= 2) {
@@ -211,14 +219,15 @@ class RowTile {
       }
       node.m = Op::maximum_from(m, context);
       maxima[0] = Op::maximum_from(shuffle(m, 0, kLanes), context);
-      maxima[1] = Op::maximum_from(shuffle(m, kOfSecond, kLanes), context);
+      maxima[1] = Op::maximum_from(shuffle(m, kOfSecond, kLanes), other);
     }
     DoubleWord partial[2][kPartials][kLeaves];
     Values<kPicked> picked[2];
 #pragma unroll
     for (int t = 0; t < 2; ++t) {
-      picked[t] = tile[t].picked_of(context);
-      tile[t].terms(maxima[t], context, partial[t], picked[t]);
+      const RowContext& own = t == 0 ? context : other;
+      picked[t] = tile[t].picked_of(own);
+      tile[t].terms(maxima[t], own, partial[t], picked[t]);
       if constexpr (kPickRule == PickRule::largest) picked[t] = sum_over_lanes(picked[t]);
     }
 #pragma unroll
@@ -237,9 +246,9 @@ class RowTile {
     for (int k = 0; k < kSums; ++k) node.s[k] = Adder::whole(k, node.s[k]);
     if constexpr (kKeepsOthers) {
       keep_others(node, [&](Acc largest) {
-        const Acc other = shuffle_xor(largest, kOfSecond, kLanes);
-        const DoubleWord a = tile[0].others_than(second ? other : largest, maxima[0], context);
-        const DoubleWord b = tile[1].others_than(second ? largest : other, maxima[1], context);
+        const Acc others_largest = shuffle_xor(largest, kOfSecond, kLanes);
+        const DoubleWord a = tile[0].others_than(second ? others_largest : largest, maxima[0], context);
+        const DoubleWord b = tile[1].others_than(second ? largest : others_largest, maxima[1], other);
         return second ? b : a;
       });
     }
@@ -253,6 +262,11 @@ class RowTile {
     Values<kPicked> none = {};
     terms(m, context, unused, none);
     return m;
+  }
+
+  CSM_DEVICE void multiply(Acc power) {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) item_[i][0] *= power;
   }
 
   // Stores the elements in shared memory, for chunks that do not fit in registers, and loads them again. Each lane
@@ -316,7 +330,7 @@ class RowTile {
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
   // Whether the row is known to have all items before `end`, of all lanes. It is seldom asked of a few items.
   CSM_DEVICE bool whole(int end) const {
-    constexpr bool kAsks = kItems - kSure > 4;
+    constexpr bool kAsks = kItems - kSure > kMaxVec;
     return end <= kSure || (kAsks && end * kLanes <= left_);
   }
   CSM_DEVICE static constexpr int end_of(int block) { return block + kMaxVec < kItems ? block + kMaxVec : kItems; }
@@ -340,10 +354,7 @@ class RowTile {
   }
 
   CSM_DEVICE typename Op::Scale ready(const typename Op::Scale& whole) {
-    return power_applied<Op>(whole, [&](Acc power) {
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) item_[i][0] *= power;
-    });
+    return power_applied<Op>(whole, [&](Acc power) { multiply(power); });
   }
 
  private:
@@ -531,10 +542,11 @@ class RowTile {
     write_results<true, false, true>(args, row, scale, [&](int v) { return wanted(v); }, 0, kItems, patch);
   }
   // Writes the result of the given element, last, in place of what it is otherwise.
+  template <bool kComplete>
   CSM_DEVICE void write_given(const Arguments& args, const Row& row, typename Op::Scale scale) {
     static_assert(kStaged<kFirstOutput>, "it would be stored twice");
     using T = Type<kFirstOutput>;
-    Op::complete(scale);
+    if constexpr (!kComplete) Op::complete(scale);
     const i64 index = Op::given(scale);
     const Acc given[1] = {Op::given_result(scale)};
     if (item_of(index) < 0) return;

@@ -52,7 +52,7 @@ class _LaunchLoops:
         if self.pattern in ("segment", "topk_group"):  # as often as the data say
             return None
         if self.pattern == "group" and loop.depth == 1 and loop.has("LDS"):
-            return self._rows_of_a_thread()
+            return self._rows_of_a_thread() / int(self.launch.kernel["CSM_ROWS_AT_ONCE"])
         if self.pattern == "column" and self.stage != 2 and self._is_staged():
             if loop.has("BAR") and loop.depth == 1:
                 return self.plan.passes

@@ -251,6 +251,7 @@ def make_kernel(
     uncached: bool = False,
     bulk: bool = False,
     rows_each: int = 1,
+    rows_at_once: int = 1,
     order_lanes: int = 0,
     sure: int = 0,
     first_items: int = 0,
@@ -266,7 +267,7 @@ def make_kernel(
         The dtype that the kernel computes in: ``"float32"`` or ``"float64"``.
     pattern : str
         Name of a file in ``cuda_kernels/patterns``.
-    vector, group, lanes, items, cluster, stage, parks, rows_each
+    vector, group, lanes, items, cluster, stage, parks, rows_each, rows_at_once
         As ``machine/config.cuh`` says.
     order_lanes : int
         Group pattern: lanes that the order of summation is defined by, if more than hold a row.
@@ -354,6 +355,7 @@ def make_kernel(
         "CSM_LANES": lanes,
         "CSM_ITEMS": items,
         "CSM_ROWS_EACH": rows_each,
+        "CSM_ROWS_AT_ONCE": rows_at_once,
         "CSM_ORDER_LANES": order_lanes or lanes,
         "CSM_SURE_ITEMS": sure,
         "CSM_FIRST_ITEMS": first_items,

@@ -144,6 +144,7 @@ def _staged_group(builder: PlanBuilder, staged: int, order: int) -> Plan:
         first_items=first,
         staged=staged,
         rows_each=most,
+        rows_at_once=2 if most > 1 and first == 0 and _two_rows(builder, held) else 1,
         threads=_staged_group_warps(builder, held) * WARP,
     )
     # Spans of a block, one after the other: what a block does once is then less of a row.
@@ -199,6 +200,16 @@ def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int =
     )
 
 
+def _two_rows(builder: PlanBuilder, held: StagedLanes) -> bool:
+    """Whether a warp reduces two staged rows at once.
+
+    So it does for 16-bit losses with their gradient, which have much to compute once a row.
+    """
+    operation = builder.operation
+    loss = operation.picked and operation.outputs and builder.values == 1
+    return bool(builder.fast_exp and held.lanes == WARP and loss and not operation.features)
+
+
 def _staged_group_warps(builder: PlanBuilder, held: StagedLanes) -> int:
     operation, most = builder.operation, staged_warps(builder)
     if builder.acc == "float64":
@@ -211,7 +222,7 @@ def _staged_group_warps(builder: PlanBuilder, held: StagedLanes) -> int:
         if held.lanes <= 2 and held.items > tuning.GROUP_ALONE_LONG:
             return min(most, tuning.STAGED_GROUP_WARPS_ALONE)
         return min(most, tuning.STAGED_GROUP_WARPS_NOISE)
-    elif builder.fast_exp and operation.exact_sums and builder.problem.n > builder.chunk:
+    elif builder.fast_exp and (_two_rows(builder, held) or builder.problem.n > builder.chunk):
         return min(most, _pair_warps(builder))
     elif builder.fast_exp and operation.picked and not operation.features:
         return min(builder.max_warps, tuning.STAGED_GROUP_WARPS_LOSS)
