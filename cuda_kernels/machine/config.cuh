@@ -67,7 +67,7 @@ constexpr int kVec = CSM_VEC;       // elements of one global access
 constexpr int kMaxVec = CSM_GROUP;  // the largest kVec that these dtypes allow, for any alignment; column: kVec
 constexpr int kLanes = CSM_LANES;   // lanes that share a row, or a chunk of it; column: lanes side by side over rows
 constexpr int kItems = CSM_ITEMS;   // elements that a lane holds; column: of each of its rows
-constexpr int kRowsEach = CSM_ROWS_EACH;  // group: most rows that a thread takes one after the other from a span
+constexpr int kRowsEach = CSM_ROWS_EACH;       // group: most rows that a thread takes one after the other from a span
 constexpr int kRowsAtOnce = CSM_ROWS_AT_ONCE;  // group: rows of these that a warp reduces at once, 1 or 2
 // group: lanes by which the order of summation is defined, at least kLanes; and items that every row has in all lanes.
 constexpr int kOrderLanes = CSM_ORDER_LANES, kSureItems = CSM_SURE_ITEMS;

@@ -28,9 +28,10 @@ CSM_DEVICE int thread_index() {
   return index;
 }
 // The thread's index, read again: what is computed from it cannot be kept in registers from earlier on. Where registers
-// are short the compiler spills such values (NVRTC 12.8 to 13.0: two kernels in clusters of 8).
-CSM_DEVICE int reread_thread_index() {
-  int index;
+// are short the compiler spills such values (NVRTC 12.8 to 13.0: two kernels in clusters of 8). Unsigned, since the
+// compiler does not know its range.
+CSM_DEVICE unsigned reread_thread_index() {
+  unsigned index;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
   return index;
 }

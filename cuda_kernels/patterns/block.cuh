@@ -55,7 +55,9 @@ CSM_DEVICE void run(const Arguments& args) {
     return Shared<Acc>(nodes_at + ListedNodes::bytes(chunks + groups + 1) +
                        static_cast<int>(sizeof(Acc)) * (number * warps + warp) * Tile::kParkedWords);
   };
-  const auto reread_lane = [] { return (kShortOfRegisters ? reread_thread_index() : thread_index()) % kWarp; };
+  const auto reread_lane = [] {
+    return static_cast<int>((kShortOfRegisters ? reread_thread_index() : thread_index()) % kWarp);
+  };
   // Stores a chunk's node in every block: that of a lane's tile.
   const auto publish = [&](int chunk, Node node) {
     const int own = kCluster > 1 ? reread_lane() : lane, to = kTiles > 1 ? Tile::lane_of_tile(own) : own;

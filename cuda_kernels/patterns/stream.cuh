@@ -43,7 +43,8 @@ CSM_DEVICE void run_keeping(const Arguments& args) {
 #pragma unroll 1
     for (int step = 1; step <= rounds; ++step) {
       const int round = step < rounds ? step : 0;
-      const int warp = reread_thread_index() / kWarp, lane = thread_index() % kWarp, chunk = round * warps + warp;
+      const int warp = static_cast<int>(reread_thread_index() / kWarp), lane = thread_index() % kWarp,
+                chunk = round * warps + warp;
       read_round(args, row, i64(round * warps) * kChunk, step == 1);
       tile = Tile(chunk * kChunk, n);
       tile.read(args, row, context, chunk < kept);
@@ -59,7 +60,8 @@ CSM_DEVICE void run_keeping(const Arguments& args) {
 #pragma unroll 1
     for (int step = rounds; step > 0; --step) {
       const int round = step < rounds ? step : 0;
-      const int warp = reread_thread_index() / kWarp, lane = thread_index() % kWarp, chunk = round * warps + warp;
+      const int warp = static_cast<int>(reread_thread_index() / kWarp), lane = thread_index() % kWarp,
+                chunk = round * warps + warp;
       const i64 first = i64(round * warps) * kChunk;
       if constexpr (kStages) {
         if ((round + 1) * warps <= kept) span_of_round(args, row, first).set_places(row, warp * kChunk);

@@ -104,7 +104,8 @@ struct OperationBase {
   CSM_DEVICE static Acc factor(const Element&, int, int) { return Acc(0); }
   static constexpr bool kEntersPairs = false, kHasLowKey = false;
   static constexpr int kParts = 0, kProductSums = 0, kTogether = 4, kBounded = kRelative > 0 ? 1 : 0;
-  static constexpr bool kHasPower = false, kPassesScale = false, kOthers = false, kPairs = false, kPairResults = false, kPairsOfRows = false;
+  static constexpr bool kHasPower = false, kPassesScale = false, kOthers = false, kPairs = false, kPairResults = false,
+                        kPairsOfRows = false;
   static constexpr bool kSomePairs = false, kMapsHidden = false, kHasUsual = false, kMayBeInfinite = false,
                         kKeepsTerm = false;
   template <class Scale>

@@ -189,9 +189,11 @@ class RowTile {
     return node;
   }
 
-  // Reduces one tile, or two at once: lanes with kOfSecond in their number return the second one's node, all others that
-  // of the first. So what lanes exchange is exchanged for both at once, in the same order. `maxima` are those of each.
-  static constexpr int kOfSecond = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // the first lane bit of that order
+  // Reduces one tile, or two at once: lanes with kOfSecond in their number return the second one's node, all others
+  // that of the first. So what lanes exchange is exchanged for both at once, in the same order. `maxima` are those of
+  // each.
+  static constexpr int kOfSecond =
+      kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // the first lane bit of that order
   CSM_DEVICE static bool has_second() { return (thread_index() & kOfSecond) != 0; }
   // A lane's number among those that have the same tile's node.
   CSM_DEVICE static int lane_of_tile(int lane) { return lane % kOfSecond + lane / (2 * kOfSecond) * kOfSecond; }
@@ -518,7 +520,7 @@ class RowTile {
           for (int v = block / kVec; v < end / kVec; ++v) get(v, true, true, Flag<kPaired>{});
         } else {
 #pragma unroll
-          for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v), Flag<kPaired && kPadded>{});
+          for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v), Flag < kPaired && kPadded > {});
         }
       }
       read_inputs<kPaired, Operand + 1>(args, row, mask, once);
@@ -879,8 +881,7 @@ class RowTile {
   // A lane's sum becomes that of all lanes, or of those that have the same tile.
   CSM_DEVICE static DoubleWord sum_in_order(DoubleWord sum, bool exact, bool low_word, int first = kSwapped) {
 #pragma unroll
-    for (int bit = first; bit < kLanes; bit *= 2)
-      sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
+    for (int bit = first; bit < kLanes; bit *= 2) sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));
 #pragma unroll
     for (int bit = kSwapped / 2; bit >= 1; bit /= 2)
       sum = add_parts(exact, sum, shuffle_xor(sum, bit, kLanes, low_word));

@@ -33,7 +33,7 @@ CSM_DEVICE To same_bits(From from) {
 }
 
 CSM_DEVICE int thread_index() { return machine->self->index; }
-CSM_DEVICE int reread_thread_index() { return thread_index(); }
+CSM_DEVICE unsigned reread_thread_index() { return static_cast<unsigned>(thread_index()); }
 CSM_DEVICE int block_threads() { return machine->self->block_threads; }
 CSM_DEVICE i64 block_index() { return machine->self->block_index; }
 CSM_DEVICE i64 grid_blocks() { return machine->self->grid_blocks; }
