@@ -337,6 +337,12 @@ CSM_DEVICE double computed_anew(double value) {
   return value;
 }
 
+// The same number here: what follows from it is computed after what is before, in each round of a loop.
+CSM_DEVICE i64 computed_here(i64 value) {
+  asm volatile("" : "+l"(value));
+  return value;
+}
+
 // Tells the compiler to move the code for a condition out of the way.
 CSM_DEVICE bool unlikely(bool condition) { return __builtin_expect(condition, 0); }
 

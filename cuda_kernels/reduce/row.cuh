@@ -45,7 +45,7 @@ struct RowInputs {
     // What is the same in all lanes, the compiler moves to a uniform register and waits for it at once, before the row
     // itself is asked for: in clusters of two resident blocks, memory is then idle. It does not know that `own` is 0.
     constexpr bool kGivenIndex = kPicked > 0 && kPickRule == PickRule::given;
-    constexpr bool kStaysInLanes = kGivenIndex && kCluster > 1 && sizeof(Type<0>) == 2;
+    constexpr bool kStaysInLanes = kGivenIndex && kCluster > 1 && sizeof(Type<0>) != 4;
     const i64 own = kStaysInLanes && thread_index() >= block_threads() ? i64(sizeof(Type<Operand>)) : 0;
     return global_load(row.start[Operand] + own, wanted, Type<Operand>{});
   }

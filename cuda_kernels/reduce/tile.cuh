@@ -45,7 +45,10 @@ class RowTile {
   using Adder = csm::Adder<Op, false>;
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
   static constexpr bool kGiven = kPickRule == PickRule::given && kPicked > 0;
-  static constexpr bool kOneReads = kOfGroup;  // only the lane that has the given element reads it
+  // The given element is read once more: to choose among items, a comparison and a selection each, and to pass it on
+  // takes longer. It is in the level 1 cache, or in shared memory. Only the lane that has it reads it where results
+  // take the place of elements without a barrier.
+  static constexpr bool kOneReads = kOfGroup;
   static_assert(!kGiven || (kPicked == 1 && kOutputs <= 1), "one element is given, and one result of it");
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
   // Whether the mask is read in words of four bytes.
@@ -380,11 +383,8 @@ class RowTile {
     }
   }
 
-  // Reads the given element once more: to choose among items, a comparison and a selection each, takes longer. It is in
-  // the level 1 cache, or in shared memory. Only the lane that has it reads it where results take the place of elements
-  // without a barrier.
   CSM_DEVICE void read_given(const Arguments& args, const Row& row, const RowContext& context) {
-    const i64 index = Op::given(context);
+    const i64 index = computed_here(Op::given(context));
     given_ = Acc(0);
     if (kOneReads ? item_of(index) < 0 : !has(index)) return;
     Element e = {};
