@@ -342,6 +342,10 @@ CSM_DEVICE i64 computed_here(i64 value) {
   asm volatile("" : "+l"(value));
   return value;
 }
+CSM_DEVICE int computed_here(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
 
 // Tells the compiler to move the code for a condition out of the way.
 CSM_DEVICE bool unlikely(bool condition) { return __builtin_expect(condition, 0); }

@@ -50,9 +50,21 @@ CSM_DEVICE void run(const Arguments& args) {
   const int groups = kGroups ? groups_of(chunks, kEach) : 0;
   constexpr bool kMayIdle = kCluster > 1 && !kParks;  // warps may have no chunk: the last of the last blocks
   const int room = block_threads() * kItems * kTiles, nodes_at = Span::bytes(room);
-  const ListedNodes nodes(nodes_at), folded(nodes_at + ListedNodes::bytes(chunks));
+  const ListedNodes nodes(nodes_at);
+  // Of float64, whose parked chunks need all of the shared memory, groups that begin with chunks of the first block are
+  // stored over a node of another block, of which no other warp reads any again, and the row over the next one.
+  constexpr int kGroup = kWarp * kEach;
+  constexpr bool kMayStoreOver = kCluster > 1 && kParks && !kSingle;
+  const bool power = (step & (step - 1)) == 0 && step <= kGroup, whole_groups = chunks % kGroup == 0;
+  const bool over = kMayStoreOver && groups > 0 && warps > 1 && power && whole_groups;
+  FoldedNodes folded = FoldedNodes::behind(nodes_at + ListedNodes::bytes(chunks), groups);
+  if (over) {
+    const int other = cluster_rank() == 0 ? warps : 0, at = nodes_at + ListedNodes::bytes(other);
+    folded = {ListedNodes(at, kGroup), ListedNodes(at + ListedNodes::bytes(1)), other / kEach};
+  }
+  const int stored = over ? chunks : chunks + groups + 1;
   const auto slot = [&](int number) {  // of this warp's number-th parked chunk
-    return Shared<Acc>(nodes_at + ListedNodes::bytes(chunks + groups + 1) +
+    return Shared<Acc>(nodes_at + ListedNodes::bytes(stored) +
                        static_cast<int>(sizeof(Acc)) * (number * warps + warp) * Tile::kParkedWords);
   };
   const auto reread_lane = [] {

@@ -52,7 +52,7 @@ CSM_DEVICE void run(const Arguments& args) {
       if (thread_index() == 0) workspace.store(unit, nodes.load(2 * warps), true);
     } else {
       const int count = static_cast<int>(pieces), groups = groups_of(count, kNodesEach);
-      const ListedNodes folded(Span::bytes(block_threads() * kItems));
+      const FoldedNodes folded = FoldedNodes::behind(Span::bytes(block_threads() * kItems), groups);
       const Node whole = fold_in_block<kNodesEach>(count, workspace.from(i64(number) * pieces), groups, folded);
       Op::summarise(whole, context, piece.first == 0 && thread_index() < kWarp);
       write_stretch(args, row, piece, whole, context);

@@ -32,7 +32,8 @@ CSM_DEVICE void run_keeping(const Arguments& args) {
             groups = groups_of(chunks, 2);
   const int nodes_at = Span::bytes(block_threads() * kItems);
   const int parked_at = nodes_at + ListedNodes::bytes(chunks + groups + 1);
-  const ListedNodes nodes(nodes_at), folded(nodes_at + ListedNodes::bytes(chunks));
+  const ListedNodes nodes(nodes_at);
+  const FoldedNodes folded = FoldedNodes::behind(nodes_at + ListedNodes::bytes(chunks), groups);
   const auto slot = [&](int chunk) {
     return Shared<Acc>(parked_at + (chunk - warps) * (Tile::kParkedWords * static_cast<int>(sizeof(Acc))));
   };

@@ -94,7 +94,7 @@ class SharedNodes {
 // node has an even number of words, those of neighbouring lanes are in one bank.
 class ListedNodes {
  public:
-  CSM_DEVICE explicit ListedNodes(int offset) : offset_(offset) {}
+  CSM_DEVICE explicit ListedNodes(int offset, int step = 1) : offset_(offset), step_(step) {}
   CSM_DEVICE static int bytes(int count) { return count * kSharedNodeWords * static_cast<int>(sizeof(Acc)); }
 
   CSM_DEVICE void store(int i, Node node) const {
@@ -111,7 +111,8 @@ class ListedNodes {
 
  private:
   int offset_;  // not a pointer: selecting between two pointers loses the shared address space
-  CSM_DEVICE Shared<Acc> at(int i) const { return Shared<Acc>(offset_ + bytes(i)); }
+  int step_;    // from one to the next
+  CSM_DEVICE Shared<Acc> at(int i) const { return Shared<Acc>(offset_ + bytes(i * step_)); }
 };
 
 // Nodes in global memory: the workspace between two launches.
@@ -175,13 +176,24 @@ CSM_DEVICE int groups_of(int count, int each) {
   return count > kWarp * each ? static_cast<int>((count + (kWarp * each - 1u)) / (kWarp * each)) : 0;
 }
 
+// Where the nodes are stored that groups become, and that of the row. Either behind the nodes that are folded, or over
+// some of them: that of a group over one that lane `lane` has read, that of the row over another one.
+struct FoldedNodes {
+  ListedNodes of_groups, of_row;
+  int lane;
+
+  CSM_DEVICE static FoldedNodes behind(int offset, int groups) {
+    return {ListedNodes(offset), ListedNodes(offset + ListedNodes::bytes(groups)), 0};
+  }
+};
+
 // Every warp of a block returns the fold of nodes 0 … count − 1, at most 1024, in shared or global memory. The block
 // has met at a barrier since they were stored. If there are several groups, of kEach nodes a lane, 1 or 2, the warps
 // share them. What they become is stored in `folded`, and then, by the first warp, the fold of those: merge() is many
 // instructions, so each merge is done once a block rather than once a warp. A merge takes as long for one lane as for
 // all: two nodes of each lane make 64 nodes 32 by one merge, where two groups take five each.
 template <int kEach, class Nodes>
-CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const ListedNodes& folded) {
+CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const FoldedNodes& folded) {
   const int lane = thread_index() % kWarp, warp = thread_index() / kWarp, warps = block_threads() / kWarp;
   for (int group = groups > 0 ? warp : 0;; group += warps) {  // one loop, and one copy of merge()
     const bool last = group >= groups, many = last && groups > 0;
@@ -193,21 +205,23 @@ CSM_DEVICE Node fold_in_block(int count, const Nodes& nodes, int groups, const L
     Node mine;
     if constexpr (kSameType<Nodes, ListedNodes>) {
       ListedNodes from = nodes;
-      if (many) from = folded;
+      if (many) from = folded.of_groups;
       mine = from.load(i, i < end);
       if (each > 1) mine = merge(mine, from.load(i + 1, i + 1 < end));
     } else {  // both are loaded at once; of folded groups there are at most 32
       mine = nodes.load(i, !many && i < end);
       const Node next = nodes.load(i + 1, each > 1 && i + 1 < end);
-      if (many) mine = folded.load(i, i < end);
+      if (many) mine = folded.of_groups.load(i, i < end);
       if (each > 1) mine = merge(mine, next);
     }
     const Node node = fold_lanes(mine, width);
-    if (lane == 0) folded.store(last ? groups : group, node);
+    ListedNodes to = folded.of_groups;
+    if (last) to = folded.of_row;
+    if (lane == (last ? 0 : folded.lane)) to.store(last ? 0 : group, node);
     if (last) break;
   }
   block_barrier();
-  return folded.load(groups);
+  return folded.of_row.load(0);
 }
 
 }  // namespace csm

@@ -45,9 +45,11 @@ class RowTile {
   using Adder = csm::Adder<Op, false>;
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
   static constexpr bool kGiven = kPickRule == PickRule::given && kPicked > 0;
-  // The given element is read once more: to choose among items, a comparison and a selection each, and to pass it on
-  // takes longer. It is in the level 1 cache, or in shared memory. Only the lane that has it reads it where results
-  // take the place of elements without a barrier.
+  // Whether the given element is read once more: to choose among items, a comparison and a selection each, and to pass
+  // it on takes longer for the warp that has it. It is in the level 1 cache, or in shared memory. In clusters, of many
+  // warps, every one would wait for an access to global memory, which the compiler puts last and conditions alone
+  // decide. Only the lane that has it reads it where results take the place of elements without a barrier.
+  static constexpr bool kRereads = kGiven && (kOfGroup || kStaged<0> || kCluster == 1);
   static constexpr bool kOneReads = kOfGroup;
   static_assert(!kGiven || (kPicked == 1 && kOutputs <= 1), "one element is given, and one result of it");
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
@@ -96,7 +98,7 @@ class RowTile {
     }
     if (Op::enters(context)) enter(context);
     hide();
-    if constexpr (kGiven) read_given(args, row, context);
+    if constexpr (kRereads) read_given(args, row, context);
   }
 
   // Makes all elements neutral, without reading.
@@ -312,9 +314,10 @@ class RowTile {
   CSM_DEVICE static constexpr int step_of(int i) { return i / kVec * (kLanes * kVec) + i % kVec; }
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i) + shift_of(i)}; }
   CSM_DEVICE int shift_of(int i) const { return i % 2 == 0 ? swapped_ : -swapped_; }
-  // Whether the tile has that element.
-  CSM_DEVICE bool has(i64 index) const {
-    return static_cast<u64>(index - start()) < static_cast<u64>(left_ > 0 ? left_ : 0);
+  // Whether the tile has that element of the row; −1 is none.
+  CSM_DEVICE bool has(Index index) const {
+    using Unsigned = typename NthType<sizeof(Index) == 4, u64, unsigned>::type;
+    return static_cast<Unsigned>(index - (index_ - lane_at_)) < static_cast<Unsigned>(kChunk);
   }
   // Which item the row's element of that index is, or −1 if another lane or tile has it.
   CSM_DEVICE int item_of(i64 index) const {
@@ -335,7 +338,7 @@ class RowTile {
   CSM_DEVICE bool reached(int i) const { return i * kLanes < left_; }
   // Whether the row is known to have all items before `end`, of all lanes. It is seldom asked of a few items.
   CSM_DEVICE bool whole(int end) const {
-    constexpr bool kAsks = kItems - kSure > kMaxVec;
+    constexpr bool kAsks = !kSwaps && kItems - kSure > kMaxVec;
     return end <= kSure || (kAsks && end * kLanes <= left_);
   }
   CSM_DEVICE static constexpr int end_of(int block) { return block + kMaxVec < kItems ? block + kMaxVec : kItems; }
@@ -383,10 +386,20 @@ class RowTile {
     }
   }
 
+  // The given element's index, or −1 if the row has no such element.
+  CSM_DEVICE static Index given_index(const RowContext& context) {
+    const i64 index = Op::given(context);
+    return static_cast<u64>(index) < static_cast<u64>(context.n) ? static_cast<Index>(index) : Index(-1);
+  }
   CSM_DEVICE void read_given(const Arguments& args, const Row& row, const RowContext& context) {
-    const i64 index = computed_here(Op::given(context));
     given_ = Acc(0);
-    if (kOneReads ? item_of(index) < 0 : !has(index)) return;
+    i64 index = Op::given(context);
+    if constexpr (kOneReads) {
+      if (item_of(index) < 0) return;
+    } else {
+      index = computed_here(given_index(context));
+      if (!has(static_cast<Index>(index))) return;
+    }
     Element e = {};
     e[0] = widen(element_at<0>(args, row, index, true));
     Op::enter(e, {index, 0}, context);
@@ -662,8 +675,16 @@ class RowTile {
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
     if constexpr (kGiven) {
-      const int lane = static_cast<int>(Op::given(context) / kVec) & (kLanes - 1);
-      picked[0] = kOneReads ? shuffle(given_, lane, kLanes) : given_;
+      const i64 index = Op::given(context);
+      if constexpr (kOneReads) {
+        picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
+      } else if constexpr (kRereads) {
+        picked[0] = given_;
+      } else if (has(given_index(context))) {
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
+        picked = sum_over_lanes(picked);
+      }
     }
     if constexpr (kDominant) {
       Acc largest = neutral<Op>(0);

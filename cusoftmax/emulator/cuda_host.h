@@ -152,6 +152,7 @@ CSM_DEVICE T computed_once(T value) {
   return value;
 }
 CSM_DEVICE i64 computed_here(i64 value) { return value; }
+CSM_DEVICE int computed_here(int value) { return value; }
 CSM_DEVICE float computed_anew(float value) { return value; }
 CSM_DEVICE double computed_anew(double value) { return value; }
 CSM_DEVICE i64 computed_in_place(i64 value) { return value; }

@@ -478,13 +478,18 @@ def split_nodes_each(kernel: Kernel) -> int:
 def _block_shared(builder: PlanBuilder, chunks: int, cluster: int, warps: int) -> int:
     """Return the shared memory of a block: the row's nodes, and the chunks that warps park.
 
-    A warp keeps one chunk in registers. The first block parks the most.
+    A warp keeps one chunk in registers. The first block parks the most. Groups of float64 that
+    begin with chunks of the first block of a cluster need no places of their own (``kMayStoreOver``
+    in ``patterns/block.cuh``).
     """
     rounds = ceil_div(chunks, warps * cluster)
     slots = (rounds - 1) * warps
     if rounds > 1:
         slots += min(warps, chunks - (rounds - 1) * warps * cluster) - warps
-    nodes = chunks + groups_of(chunks, NODES_EACH) + 1
+    groups, group = groups_of(chunks, NODES_EACH), NODES_EACH * WARP
+    over = min(cluster, warps, rounds) > 1 and groups > 0 and builder.acc == "float64"
+    over &= chunks % group == group % (warps * cluster) == 0
+    nodes = chunks + (0 if over else groups + 1)
     unused = 0 if builder.operation.relative else builder.acc_bytes  # a maximum that is not needed
     parked = slots * builder.parked_words * builder.acc_bytes
     return nodes * (builder.node_bytes - unused) + parked
