@@ -103,6 +103,10 @@ _PARKED_COLUMNS = Probe(
     "column stream parked", "softmax_vjp", "float32", (1900, 872), axis=0, arch="sm_80"
 )
 _SIDE_BY_SIDE = Probe("column", "softmax", "float16", (60, 2201), axis=0)  # staged, in parts
+# Two chunks of a warp at once, or two rows; group nodes over those of other blocks.
+_TWO_CHUNKS = Probe("block", "log_softmax", "float32", (140, 5001), only=(0, 1))
+_TWO_ROWS = Probe("group", "cross_entropy_grad", "float16", (4229, 1001), only=tuple(range(8)))
+_OVER = Probe("block x16 parked", "softmax", "float64", (40, 131072), arch="sm_100", only=(0,))
 # The widths of the tests of changes of plan: on both sides of a change of the number of pieces.
 _SPLIT = {
     n: Probe("split", "softmax", "float32", (2, n), arch="sm_80")
@@ -142,8 +146,8 @@ MUTATIONS = (
         "block: nodes published to eight blocks of sixteen",
         RACE,
         "patterns/block.cuh",
-        "if (lane < kCluster) nodes",
-        "if (lane < kCluster && lane < 8) nodes",
+        "if (to >= kCluster ||",
+        "if (to >= kCluster || to >= 8 ||",
         (_LARGE,),
     ),
     Mutation(
@@ -180,9 +184,9 @@ MUTATIONS = (
         "block: elements are taken before all of them are staged",
         RACE,
         "patterns/block.cuh",
-        """(warp * kTiles + held) * kChunk);
+        """(warp + 1) * kTiles * kChunk);
       block_barrier();""",
-        "(warp * kTiles + held) * kChunk);",
+        "(warp + 1) * kTiles * kChunk);",
         (replace(_BLOCK, shape=(3, 5001)),),
     ),
     Mutation(
@@ -358,8 +362,8 @@ MUTATIONS = (
         "block: last block of the cluster gets no nodes",
         RACE,
         "patterns/block.cuh",
-        "if (lane < kCluster) nodes",
-        "if (lane < kCluster - 1) nodes",
+        "if (to >= kCluster ||",
+        "if (to >= kCluster - 1 ||",
         (_CLUSTER,),
     ),
     Mutation(
@@ -582,7 +586,7 @@ MUTATIONS = (
         "others: a chunk's sum without its largest left as it was",
         BOUND,
         "reduce/tile.cuh",
-        "if (dominated) node.s[0] = negative(others);",
+        "if (dominated) node.s[0] = negative(apart);",
         ";",
         (Probe("group", "log_softmax", "float32", (5, 600), rows="others"),),
     ),
@@ -654,9 +658,73 @@ MUTATIONS = (
         "tile: a sum that lanes have divided among them comes from another",
         BOUND,
         "reduce/tile.cuh",
-        "(k % kHalf == 0 ? 0 : bit_of(1))",
+        "(k % kHalf == 0 ? 0 : bit_of(kFirst + 1))",
         "0",
         (Probe("block x2", "softmax_vjp_vjp", "float32", (3, 2000)),),
+    ),
+    Mutation(
+        "tile: of two reduced at once both have the first one's maximum",
+        BOUND,
+        "reduce/tile.cuh",
+        "Op::maximum_from(shuffle(m, kOfSecond, kLanes), other)",
+        "Op::maximum_from(shuffle(m, 0, kLanes), other)",
+        (replace(_TWO_CHUNKS, rows="steep"),),
+    ),
+    Mutation(
+        "tile: of two reduced at once one step of the sum is left out",
+        BOUND,
+        "reduce/tile.cuh",
+        "sum_in_order(node.s[k], exact, low, 2 * kOfSecond)",
+        "sum_in_order(node.s[k], exact, low, 4 * kOfSecond)",
+        (_TWO_CHUNKS,),
+    ),
+    Mutation(
+        "tile: the second of two whose others are apart has the first one's",
+        BOUND,
+        "reduce/tile.cuh",
+        "return second ? b : a;",
+        "return a;",
+        (replace(_TWO_CHUNKS, rows="others"),),
+    ),
+    Mutation(
+        "tile: a pair of which the row has one element is stored at once",
+        RACE,
+        "reduce/tile.cuh",
+        "else write_results<Op::kHasUsual>(args, row, scale, some, block, end);",
+        "else write_results<Op::kHasUsual, kPaired>(args, row, scale, some, block, end);",
+        (_TWO_ROWS,),
+    ),
+    Mutation(
+        "group: both rows of a warp have the first one's scale",
+        BOUND,
+        "patterns/group.cuh",
+        "shuffle(word, t * Tile::kOfSecond, kLanes)",
+        "shuffle(word, 0, kLanes)",
+        (_TWO_ROWS,),
+    ),
+    Mutation(
+        "group: the last row of an odd number is written twice",
+        MEMORY,
+        "patterns/group.cuh",
+        "&& (!other || first != second)",
+        "",
+        (replace(_TWO_ROWS, shape=(565, 1001), only=()),),
+    ),
+    Mutation(
+        "block: a group's node is stored by a lane that has not read the place",
+        RACE,
+        "patterns/block.cuh",
+        "bytes(1)), other / kEach}",
+        "bytes(1)), other / kEach + 1}",
+        (_OVER,),
+    ),
+    Mutation(
+        "block: nodes of groups over those of the block's own chunks",
+        BOUND,
+        "patterns/block.cuh",
+        "cluster_rank() == 0 ? warps : 0",
+        "0",
+        (_OVER,),
     ),
     Mutation(
         "softmax_hvp: the short map of a row with an element kept apart",
@@ -726,7 +794,7 @@ MUTATIONS = (
         "log: of a 16-bit row that one logit dominates all terms in one sum",
         BOUND,
         "reduce/tile.cuh",
-        "if (!(kLanes == kWarp && !reads_given_ ? dominated : any_lane(dominated))) return;",
+        "if (!(kAlike ? dominated : any_lane(dominated))) return;",
         "return;",
         (Probe("group", "log_softmax", "float16", (64, 7), rows="lone"),),
     ),

@@ -315,7 +315,7 @@ class RowTile {
   CSM_DEVICE Place place_of(int i) const { return {index_, step_of(i) + shift_of(i)}; }
   CSM_DEVICE int shift_of(int i) const { return i % 2 == 0 ? swapped_ : -swapped_; }
   // Whether the tile has that element of the row; −1 is none.
-  CSM_DEVICE bool has(Index index) const {
+  CSM_DEVICE bool has_element(Index index) const {
     using Unsigned = typename NthType<sizeof(Index) == 4, u64, unsigned>::type;
     return static_cast<Unsigned>(index - (index_ - lane_at_)) < static_cast<Unsigned>(kChunk);
   }
@@ -398,7 +398,7 @@ class RowTile {
       if (item_of(index) < 0) return;
     } else {
       index = computed_here(given_index(context));
-      if (!has(static_cast<Index>(index))) return;
+      if (!has_element(static_cast<Index>(index))) return;
     }
     Element e = {};
     e[0] = widen(element_at<0>(args, row, index, true));
@@ -680,7 +680,7 @@ class RowTile {
         picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
       } else if constexpr (kRereads) {
         picked[0] = given_;
-      } else if (has(given_index(context))) {
+      } else if (has_element(given_index(context))) {
 #pragma unroll
         for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
         picked = sum_over_lanes(picked);

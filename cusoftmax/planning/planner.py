@@ -173,7 +173,8 @@ def _two_chunks(builder: PlanBuilder) -> int:
 def _may_pair(builder: PlanBuilder) -> bool:
     """Whether a warp has the registers for two chunks of staged rows.
 
-    What a warp and a block do once, and the exchange of nodes, is then half an element.
+    What a warp and a block do once, and the exchange of nodes, is then half an element. Of 16 bits
+    softmax itself has too little to do for that: clusters of few blocks would wait longer.
     """
     operation = builder.operation
     of_rows = operation.row_inputs or operation.row_outputs
@@ -181,13 +182,14 @@ def _may_pair(builder: PlanBuilder) -> bool:
     simple = len(operation.outputs) == 1 and not (
         (of_rows and not short) or operation.features or "seed" in operation.options
     )
+    # The exponentials of two chunks, of which only the logits stay, spill before sm_100.
+    arch = 80 if operation.picked else tuning.PAIR_LOG_ARCH
+    worth = not short or (operation.exact_sums and builder.device.arch >= arch)
     alike = len({size for _, _, size in stepping_operands(builder)}) == 1
     # Before sm_80 what is copied passes through registers.
     sizes = builder.acc == "float32" and builder.values <= 2 and builder.device.arch >= 80
     fits = sizes and staged_vector(builder) == 1
-    # The exponentials of two chunks, of which only the logits stay, spill before sm_100.
-    logs = short and operation.exact_sums and not operation.picked
-    return simple and alike and fits and (not logs or builder.device.arch >= tuning.PAIR_LOG_ARCH)
+    return simple and alike and fits and bool(worth)
 
 
 def _group_plan(builder: PlanBuilder, launch: Launch, vector: int, rounds: int = 1) -> Plan:

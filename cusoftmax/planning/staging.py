@@ -183,7 +183,8 @@ def lanes_of_staged(builder: PlanBuilder, order: int) -> StagedLanes:
         most = 0
     most = max(builder.items, min(most, WARP))
     lanes = min(order, max(2, power_of_two(ceil_div(n, most))))
-    step = most // 4 if lanes in (2, WARP) else most // 2
+    fine = lanes == 2 or (lanes == WARP and builder.operation.exact_sums)
+    step = most // 4 if fine else most // 2
     items = ceil_div(ceil_div(n, lanes), step) * step
     return StagedLanes(lanes, items, items - step, 1 if lanes == 2 else staged_vector(builder))
 

@@ -10,6 +10,7 @@ last bit of the dot product shows in the result, even after rounding to 16 bits.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -45,7 +46,7 @@ def row_of(op: str, dtype: str, n: int) -> tuple[np.ndarray, ...]:
     """Return the inputs of one row."""
     rng = np.random.default_rng(n)
     x, dtype_ = rng.normal(0, 3, n), dtype_of(dtype)
-    if op == "softmax":
+    if op in ("softmax", "log_softmax"):
         return (x.astype(dtype_),)
     return reference.softmax(x).astype(dtype_), rng.normal(30000, 40, n).astype(dtype_)
 
@@ -89,7 +90,7 @@ def same_everywhere(got: Any, expected: Any) -> None:
 
 def draws_errors(op: str, dtype: str) -> bool:
     """Whether the bits depend on the seed, by the errors of ex2.approx."""
-    return op == "softmax" and dtype in ("float16", "bfloat16")
+    return op in ("softmax", "log_softmax") and dtype in ("float16", "bfloat16")
 
 
 # ---- rows ----
@@ -127,21 +128,60 @@ def test_same_bits_in_any_order_of_threads(op: str, dtype: str, wanted: str) -> 
 
 # Where a warp holds two chunks: a whole row, the last without its second, clusters of blocks.
 TWO_CHUNKS = {
-    ("softmax", "float32"): (1025, 1537, 2049, 50257),
-    ("softmax_vjp", "float16"): (1001, 1537, 8191, 50257),
-    ("softmax_vjp", "float32"): (515, 1023, 1537, 8191, 50257),
+    ("softmax", "float32", "sm_90"): (1025, 1537, 2049, 50257),
+    ("softmax_vjp", "float16", "sm_90"): (1001, 1537, 8191, 50257),
+    ("softmax_vjp", "float32", "sm_90"): (515, 1023, 1537, 8191, 50257),
+    ("log_softmax", "bfloat16", "sm_100"): (1537, 2049, 8191, 50257),
+    ("log_softmax", "float32", "sm_100"): (1537, 3073),
 }
 
 
 @pytest.mark.parametrize(
-    ("op", "dtype", "n"), [(*key, n) for key, lengths in TWO_CHUNKS.items() for n in lengths]
+    ("op", "dtype", "arch", "n"),
+    [(*key, n) for key, lengths in TWO_CHUNKS.items() for n in lengths],
 )
-def test_same_bits_where_a_warp_holds_two_chunks(op: str, dtype: str, n: int) -> None:
-    (launch,) = planned(op, dtype, (1000, n), -1, "sm_90").launches
+def test_same_bits_where_a_warp_holds_two_chunks(op: str, dtype: str, arch: str, n: int) -> None:
+    (launch,) = planned(op, dtype, (1000, n), -1, arch).launches
     assert launch.kernel["CSM_FIRST_ITEMS"] != "0"
     row = row_of(op, dtype, n)
     for seed in (0, 1):
-        same_everywhere(in_batch(op, row, 1000, "sm_90", seed), alone(op, row))
+        expected = alone(op, row, seed if draws_errors(op, dtype) else 0)
+        same_everywhere(in_batch(op, row, 1000, arch, seed), expected)
+
+
+def loss_bits(row: np.ndarray, rows: int, target: int, arch: str) -> list[tuple[Any, Any]]:
+    """Return the bits of a row's loss and gradient, at several places of a batch."""
+    made = planned("cross_entropy_grad", row.dtype.name, (rows, row.size), -1, arch)
+    places, rng = positions(rows), np.random.default_rng(row.size)
+    with emulator.activate(arch):
+        logits = emulator.sparse((rows, row.size), row.dtype)
+        if whole := rows * row.size <= WHOLE:
+            view_of(logits)[...] = rng.normal(0, 3, (rows, row.size))
+        view_of(logits)[places] = row
+        targets = rng.integers(0, row.size, rows)
+        targets[places] = target
+        with contextlib.nullcontext() if whole else emulator.only_blocks(blocks_of(made, places)):
+            found = cs.cross_entropy(logits, emulator.asarray(targets), reduction="none", grad=True)
+        loss, gradient = map(view_of, found)
+        return [(bits(loss[place]), bits(gradient[place])) for place in places]
+
+
+@pytest.mark.parametrize("n", [515, 771, 1001, 1537, 2049, 4097, 50257])
+@pytest.mark.parametrize("arch", ["sm_90", "sm_100"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_same_bits_of_losses_of_two_rows_or_chunks_at_once(dtype: str, arch: str, n: int) -> None:
+    rows = 1001 if n > 1024 else 4801  # of so many a block has several
+    made = planned("cross_entropy_grad", dtype, (rows, n), -1, arch)
+    (launch,) = made.launches
+    assert made.rounds > 1 or n > 1024
+    assert (launch.kernel["CSM_FIRST_ITEMS"] != "0") == (n > 1024)
+    assert (launch.kernel["CSM_ROWS_AT_ONCE"] == "2") == (n <= 1024)
+    row = np.random.default_rng(n).normal(0, 3, n).astype(dtype_of(dtype))
+    for target in (0, n // 2, n - 1, -100):
+        (loss, gradient), *_ = loss_bits(row, 1, target, arch)
+        for found in loss_bits(row, rows, target, arch):
+            np.testing.assert_array_equal(found[0], loss)
+            np.testing.assert_array_equal(found[1], gradient)
 
 
 # Rows that many blocks hold only in clusters of sixteen.
