@@ -1,14 +1,15 @@
 // block: a row is held on the chip, by one block or by a cluster of kCluster blocks.
 //
 // Thread: holds kItems elements of one chunk, or of two neighbouring ones (kTiles), in registers and, with kParks,
-// those of further chunks in shared memory. Warp: reads a chunk (32 · kItems elements) at a time and reduces it by
-// shuffles to a node; it takes every (warps · kCluster)-th chunk of the row. When the row's node is known, it writes
-// the chunks it has read. Block: its warps publish the nodes of their chunks in shared memory, in a cluster in that of
-// every block. Then the first warp folds all nodes of the row: up to 64 nodes by itself, more of them after all warps
-// have folded groups of 64.
+// those of further chunks in shared memory. Warp: reads a chunk (32 · kItems elements) at a time, or kTiles of them,
+// and reduces it by shuffles to a node; it takes every (warps · kCluster)-th chunk of the row. When the row's node is
+// known, it writes the chunks it has read. Block: its warps publish the nodes of their chunks in shared memory, in a
+// cluster in that of every block. Then the first warp folds all nodes of the row: up to 64 nodes by itself, more of
+// them after all warps have folded groups of 64.
 //
 // Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
-// the row; if there are more than 64, a node for each group of 64; the node of the row; then the parked chunks. An
+// the row; if there are more than 64, a node for each group of 64; the node of the row (for kMayStoreOver see below);
+// then the parked chunks. An
 // operation that writes only values of a row parks nothing.
 //
 // Barriers in one block, for each row: one after the nodes are published, before they are folded; one more inside the

@@ -1,7 +1,9 @@
 // group: a short row is held in the registers of 1 to 32 lanes.
 //
 // Thread: holds kItems elements of one row, or kFirstItems of its first chunk and kItems of its second.
-// Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row reduce it by shuffles among themselves.
+// Warp: holds 32 / kLanes neighbouring rows; the kLanes lanes of a row reduce it by shuffles among themselves. With
+// kRowsAtOnce = 2 it takes two whole rows of the block's at a time: half of the lanes then have the node of either, and
+// compute its scale and values for all.
 // Block: its warps are independent of each other. There is no shared memory and no barrier, unless operands are staged:
 // then a block's rows, which lie end to end, are one span (reduce/span.cuh), with the barriers that it asks for. A
 // thread takes up to kRowsEach rows, one after the other, so that a span and its barriers are worth their instructions.

@@ -43,7 +43,8 @@ struct RowInputs {
   template <int Operand>
   CSM_DEVICE Type<Operand> value() const {
     // What is the same in all lanes, the compiler moves to a uniform register and waits for it at once, before the row
-    // itself is asked for: in clusters of two resident blocks, memory is then idle. It does not know that `own` is 0.
+    // itself is asked for: in clusters of few resident blocks, memory is then idle. It does not know that `own` is 0.
+    // Of float32 it does not, and this would only be two instructions more.
     constexpr bool kGivenIndex = kPicked > 0 && kPickRule == PickRule::given;
     constexpr bool kStaysInLanes = kGivenIndex && kCluster > 1 && sizeof(Type<0>) != 4;
     const i64 own = kStaysInLanes && thread_index() >= block_threads() ? i64(sizeof(Type<Operand>)) : 0;

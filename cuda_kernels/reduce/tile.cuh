@@ -675,12 +675,12 @@ class RowTile {
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
     if constexpr (kGiven) {
-      const i64 index = Op::given(context);
+      const i64 index = kRereads ? Op::given(context) : computed_here(Op::given(context));
       if constexpr (kOneReads) {
         picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
       } else if constexpr (kRereads) {
         picked[0] = given_;
-      } else if (has_element(given_index(context))) {
+      } else if (static_cast<u64>(index - start()) < static_cast<u64>(kChunk)) {
 #pragma unroll
         for (int i = 0; i < kItems; ++i) Op::pick(item_[i], place_of(i), context, picked);
         picked = sum_over_lanes(picked);
