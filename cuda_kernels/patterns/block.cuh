@@ -9,8 +9,7 @@
 //
 // Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
 // the row; if there are more than 64, a node for each group of 64; the node of the row (for kMayStoreOver see below);
-// then the parked chunks. An
-// operation that writes only values of a row parks nothing.
+// then the parked chunks. An operation that writes only values of a row parks nothing.
 //
 // Barriers in one block, for each row: one after the nodes are published, before they are folded; one more inside the
 // fold if there are groups; one after it, after which the next row's nodes may be published; with parked chunks, whose
