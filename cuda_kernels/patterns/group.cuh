@@ -28,6 +28,8 @@ CSM_DEVICE Node row_of_two_chunks(const Arguments& args, const Span& span, int p
   span.set_places(behind, place + kChunk);
   first.read(args, row, context);
   second.read(args, behind, context);
+  first.read_given(args, row, context);
+  second.read_given(args, behind, context);
   const Node a = first.reduce(context), b = second.reduce(context), whole = merge(a, b);
   Op::summarise(whole, context, true);
   first.write(args, row, Op::scale(a.m, whole, context));
@@ -55,6 +57,7 @@ CSM_DEVICE void two_rows(const Arguments& args, const Span& span, i64 base, int 
     context[t] = row_context<Op>(args, row[t], base + mine);
     tile[t] = Tile(0, n);
     tile[t].read(args, row[t], context[t]);
+    tile[t].read_given(args, row[t], context[t]);
   }
   DoubleWord maxima[2];
   const Node node = Tile::reduce_tiles(tile, context[0], context[1], maxima);
@@ -139,6 +142,7 @@ CSM_DEVICE void run(const Arguments& args) {
             0, kOfWarp || present ? static_cast<int>(layout.n) : 0);
         if (kOfWarp || kSureItems == 0 || present) tile.read(args, row, context);
         else tile.clear();
+        tile.read_given(args, row, context);
         const Node node = tile.reduce(context);
         if constexpr (kStages && kRowsEach == 1 && !kInPlace) block_barrier();
         Op::summarise(node, context, !kDefers);

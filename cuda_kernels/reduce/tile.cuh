@@ -98,13 +98,32 @@ class RowTile {
     }
     if (Op::enters(context)) enter(context);
     hide();
-    if constexpr (kRereads) read_given(args, row, context);
+    if constexpr (kRereads && !kOneReads) read_given(args, row, context);
+  }
+
+  // Reads the given element once more. Where only one lane does, it is called by itself: so a row that is not there
+  // needs no branch.
+  CSM_DEVICE void read_given(const Arguments& args, const Row& row, const RowContext& context) {
+    if constexpr (kRereads) {
+      i64 index = Op::given(context);
+      bool wanted = true;
+      if constexpr (kOneReads) {
+        wanted = item_of(index) >= 0;
+      } else {  // one warp of several
+        given_ = Acc(0);
+        index = computed_here(given_index(context));
+        if (!has_element(static_cast<Index>(index))) return;
+      }
+      Element e = {};
+      e[0] = widen(element_at<0>(args, row, index, wanted));
+      Op::enter(e, {index, 0}, context);
+      given_ = wanted ? e[0] : Acc(0);
+    }
   }
 
   // Makes all elements neutral, without reading.
   CSM_DEVICE void clear() {
     kept_ = 0;
-    given_ = Acc(0);
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
 #pragma unroll
@@ -390,20 +409,6 @@ class RowTile {
   CSM_DEVICE static Index given_index(const RowContext& context) {
     const i64 index = Op::given(context);
     return static_cast<u64>(index) < static_cast<u64>(context.n) ? static_cast<Index>(index) : Index(-1);
-  }
-  CSM_DEVICE void read_given(const Arguments& args, const Row& row, const RowContext& context) {
-    given_ = Acc(0);
-    i64 index = Op::given(context);
-    if constexpr (kOneReads) {
-      if (item_of(index) < 0) return;
-    } else {
-      index = computed_here(given_index(context));
-      if (!has_element(static_cast<Index>(index))) return;
-    }
-    Element e = {};
-    e[0] = widen(element_at<0>(args, row, index, true));
-    Op::enter(e, {index, 0}, context);
-    given_ = e[0];
   }
 
   // A mask of bytes hides elements as they are read; else they are hidden one by one.
