@@ -337,7 +337,7 @@ CSM_DEVICE double computed_anew(double value) {
   return value;
 }
 
-// The same number here: what follows from it is computed after what is before, in each round of a loop.
+// The same number. The compiler cannot move what is computed from it to before this point, nor out of a loop.
 CSM_DEVICE i64 computed_here(i64 value) {
   asm volatile("" : "+l"(value));
   return value;

@@ -8,8 +8,9 @@
 // them after all warps have folded groups of 64.
 //
 // Shared memory: where operands are staged, a span of a chunk for each warp (reduce/span.cuh); a node for each chunk of
-// the row; if there are more than 64, a node for each group of 64; the node of the row (for kMayStoreOver see below);
-// then the parked chunks. An operation that writes only values of a row parks nothing.
+// the row; if there are more than 64, a node for each group of 64; the node of the row; then the parked chunks. The
+// nodes of groups and of the row may take the places of chunks' nodes instead (kMayStoreOver). An operation that writes
+// only values of a row parks nothing.
 //
 // Barriers in one block, for each row: one after the nodes are published, before they are folded; one more inside the
 // fold if there are groups; one after it, after which the next row's nodes may be published; with parked chunks, whose
@@ -51,8 +52,9 @@ CSM_DEVICE void run(const Arguments& args) {
   constexpr bool kMayIdle = kCluster > 1 && !kParks;  // warps may have no chunk: the last of the last blocks
   const int room = block_threads() * kItems * kTiles, nodes_at = Span::bytes(room);
   const ListedNodes nodes(nodes_at);
-  // Of float64, whose parked chunks need all of the shared memory, groups that begin with chunks of the first block are
-  // stored over a node of another block, of which no other warp reads any again, and the row over the next one.
+  // Of float64, whose parked chunks need all of the shared memory, the nodes of groups and of the row are stored over
+  // nodes that are not needed again: a block loads only those of its own chunks a second time. Chunk c is block
+  // (c % step) / warps's, so where a group is a multiple of `step`, chunks `other` and `other` + 1 of each are not.
   constexpr int kGroup = kWarp * kEach;
   constexpr bool kMayStoreOver = kCluster > 1 && kParks && !kSingle;
   const bool power = (step & (step - 1)) == 0 && step <= kGroup, whole_groups = chunks % kGroup == 0;

@@ -177,7 +177,8 @@ CSM_DEVICE int groups_of(int count, int each) {
 }
 
 // Where the nodes are stored that groups become, and that of the row. Either behind the nodes that are folded, or over
-// some of them: that of a group over one that lane `lane` has read, that of the row over another one.
+// some of them: that of a group over one that lane `lane` alone has read, that of the row over one that was read before
+// the last barrier.
 struct FoldedNodes {
   ListedNodes of_groups, of_row;
   int lane;

@@ -74,7 +74,7 @@ struct RowContext : Values<kRowInputs> {
 //                 rounded twice then, or once
 //   kBounded      is the number of sums, the first ones, whose terms are exponentials as they are
 //   kHasPower     says whether the scale is or has the base Factor, by whose `times` alone map() multiplies
-//                 (power_applied); in fast arithmetic factor_with_power(scale) is that with a power, of one without
+//                 (power_applied). In fast arithmetic scale() gives it none, and factor_with_power(scale) one that has
 //   kPairs        says whether elements are the first input alone, with one term, and the terms of two come from
 //                 terms_of(Pair&, reference, context); in float of numbers alone, from which tiles have subtracted the
 //                 reference's shift (kOfNumbers), so that map() must not need the elements themselves
@@ -86,8 +86,8 @@ struct RowContext : Values<kRowInputs> {
 //   kHasUsual     says whether a tile's elements may have a shorter map, map_usual(e, scale, result): they do if
 //                 is_usual(e, scale) holds for all that a thread has, and are_usual(first, count, scale) for the tile
 //   complete      computes the parts of a scale that map() reads and map_usual() does not
-//   kPassesScale  says whether passed(scale, context, pass) returns the complete scale of another row, of which other
-//                 lanes have `scale`, without a power: pass(word) is theirs
+//   kPassesScale  says whether passed(scale, context, pass) makes a row's scale for lanes that have computed that of
+//                 another row: pass(word) returns a word of the scale from lanes that have it. It has no power
 //   kOthers       says whether the sum of the exponentials but the largest one is used: it then has all digits, and
 //                 unless kKeepsTerm, term_of(e, reference, context) is the first term of an element that terms() has
 //                 had

@@ -45,14 +45,15 @@ class RowTile {
   using Adder = csm::Adder<Op, false>;
   static constexpr int kVectors = kItems / kVec, kChunk = kLanes * kItems;
   static constexpr bool kGiven = kPickRule == PickRule::given && kPicked > 0;
-  // Whether the given element is read once more: to choose among items, a comparison and a selection each, and to pass
-  // it on takes longer for the warp that has it. It is in the level 1 cache, or in shared memory. In clusters, of many
-  // warps, every one would wait for an access to global memory, which the compiler puts last and conditions alone
-  // decide. Only the lane that has it reads it where results take the place of elements without a barrier.
+  // Whether the given element is read once more: for the warp that has it, choosing it among items, a comparison and a
+  // selection each, and passing it on takes longer. The second read hits the level 1 cache, or shared memory. Not in
+  // clusters that read global memory: the compiler issues that read last, and the whole block would wait for it. Only
+  // the lane that has the element reads it (kOneReads) where results take the place of elements without a barrier.
   static constexpr bool kRereads = kGiven && (kOfGroup || kStaged<0> || kCluster == 1);
   static constexpr bool kOneReads = kOfGroup;
   static_assert(!kGiven || (kPicked == 1 && kOutputs <= 1), "one element is given, and one result of it");
   static constexpr int kLeaves = kMaxVec * (kOrder / kLanes);  // sums of a lane's items one after the other
+  static constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // see sums_of_lane
   // Whether the mask is read in words of four bytes.
   static constexpr bool kWordMask =
       kMasked && kVec % 4 == 0 && !kStages && !kRepeated<kInputs - 1> && sizeof(Type<kInputs - 1>) == 1;
@@ -112,7 +113,7 @@ class RowTile {
       } else {  // one warp of several
         given_ = Acc(0);
         index = computed_here(given_index(context));
-        if (!has_element(static_cast<Index>(index))) return;
+        if ((kLanes < kWarp && left_ <= 0) || !has_element(static_cast<Index>(index))) return;
       }
       Element e = {};
       e[0] = widen(element_at<0>(args, row, index, wanted));
@@ -216,8 +217,7 @@ class RowTile {
   // Reduces one tile, or two at once: lanes with kOfSecond in their number return the second one's node, all others
   // that of the first. So what lanes exchange is exchanged for both at once, in the same order. `maxima` are those of
   // each.
-  static constexpr int kOfSecond =
-      kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;  // the first lane bit of that order
+  static constexpr int kOfSecond = kSwapped;  // the first lane bit that the sum over lanes adds over
   CSM_DEVICE static bool has_second() { return (thread_index() & kOfSecond) != 0; }
   // A lane's number among those that have the same tile's node.
   CSM_DEVICE static int lane_of_tile(int lane) { return lane % kOfSecond + lane / (2 * kOfSecond) * kOfSecond; }
@@ -647,7 +647,7 @@ class RowTile {
     for (int i = 0; i < kItems; ++i) m = larger_key<Op>(m, Op::key(item_[i], context));
     return m;
   }
-  // Makes the words that elements come from needless: else they stay in registers as well.
+  // Computes elements once: else the compiler keeps the packed words that they come from in registers as well.
   CSM_DEVICE void drop_words() {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) item_[i][0] = computed_once(item_[i][0]);
@@ -846,8 +846,7 @@ class RowTile {
   // parts of this one. With kVec < kLeaves some of the log2 kLeaves lowest bits of j are bits of the lane's number, and
   // as many of the bits between are bits of the item's. Each step of the second loop adds over such a lane bit. Both
   // lanes would hold the same sums after it; so each keeps half of the items, and that item bit becomes this lane bit.
-  // `exact`: the high words add up exactly. Lanes that divide items among them:
-  static constexpr int kSwapped = kLanes < kLeaves / kVec ? kLanes : kLeaves / kVec;
+  // So kSwapped lanes divide the items among them. `exact`: the high words add up exactly.
   template <int kCount, int kOf>
   CSM_DEVICE static void sums_of_lane(DoubleWord (&p)[kCount][kOf][kLeaves], int k, bool exact, bool low_word,
                                       DoubleWord (&sum)[kCount]) {

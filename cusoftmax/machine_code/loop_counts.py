@@ -52,7 +52,7 @@ class _LaunchLoops:
         if self.pattern in ("segment", "topk_group"):  # as often as the data say
             return None
         if self.pattern == "group" and loop.depth == 1 and loop.has("LDS"):
-            return self._rows_of_a_thread() / int(self.launch.kernel["CSM_ROWS_AT_ONCE"])
+            return ceil_div(self._rows_of_a_thread(), int(self.launch.kernel["CSM_ROWS_AT_ONCE"]))
         if self.pattern == "column" and self.stage != 2 and self._is_staged():
             if loop.has("BAR") and loop.depth == 1:
                 return self.plan.passes
@@ -185,7 +185,7 @@ class _LaunchLoops:
         warps = int(self.warps) * self.launch.kernel.cluster
         each = 2 if self.launch.kernel["CSM_FIRST_ITEMS"] != "0" else 1  # chunks of a warp
         padded = ceil_div(self.chunks, each * warps) * each * warps
-        filled = self.chunks if self.pattern == "block" else padded
+        filled = ceil_div(self.chunks, each) * each if self.pattern == "block" else padded
         size = ITEMSIZE[self.plan.problem.operands[0].dtype]
         return (filled * self.plan.chunk - self.plan.n) * each * size / (padded * WARP * 16)
 
