@@ -191,7 +191,7 @@ def test_of_two_ways_the_longer_one_counts() -> None:
         # Staged, two chunks a warp: 64 results, an element at the row's end, two nodes in two
         # accesses each and the three words of a merged one, and padding: elements up to a vector's
         # start, if there are, and a vector for each four elements.
-        ("softmax", "float32", (4096, 8191), -1, 90, "STS", 64 + 1 + 2 * 2 + 3 + 1 + 2 / 4 / 256),
+        ("softmax", "float32", (4096, 8191), -1, 90, "STS", 64 + 1 + 3 + 3 + 1 + 2 / 4 / 256),
         # Staged columns: 6600 bytes by 64 threads, and elements at the ends; or 10 lines of 704.
         ("softmax", "float16", (4000, 100, 33), 1, 90, "LDGSTS", 7),
         ("softmax", "float16", (4000, 100, 33), 1, 90, "STG", 7 + 1),
