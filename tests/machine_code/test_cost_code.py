@@ -188,9 +188,9 @@ def test_of_two_ways_the_longer_one_counts() -> None:
         ("softmax", "float32", (4096, 60000), -1, 80, "STG", 8 * 3),  # 3 rounds of 28 warps
         ("softmax", "float16", (512, 1 << 20), -1, 80, "STG", 4 * 64),  # 64 rounds of 16 warps
         ("softmax", "float16", (512, 1 << 20), -1, 80, "LDG", 2 * 4 * 64),
-        # Staged, two chunks a warp: 64 results, an element at the row's end, two nodes in two
-        # accesses each and the three words of a merged one, and padding: elements up to a vector's
-        # start, if there are, and a vector for each four elements.
+        # Staged, two chunks a warp: 64 results, an element at the row's end, the three words of a
+        # node, which half of the lanes have of either chunk, and those of a merged one, and
+        # padding: elements up to a vector's start, if there are, and a vector for each four.
         ("softmax", "float32", (4096, 8191), -1, 90, "STS", 64 + 1 + 3 + 3 + 1 + 2 / 4 / 256),
         # Staged columns: 6600 bytes by 64 threads, and elements at the ends; or 10 lines of 704.
         ("softmax", "float16", (4000, 100, 33), 1, 90, "LDGSTS", 7),
