@@ -690,8 +690,8 @@ MUTATIONS = (
         "tile: a pair of which the row has one element is stored at once",
         RACE,
         "reduce/tile.cuh",
-        "else write_results<Op::kHasUsual>(args, row, scale, some, block, end);",
-        "else write_results<Op::kHasUsual, kPaired>(args, row, scale, some, block, end);",
+        "else write_results<kUsual>(args, row, scale, some, block, end);",
+        "else write_results<kUsual, paired.value>(args, row, scale, some, block, end);",
         (_TWO_ROWS,),
     ),
     Mutation(

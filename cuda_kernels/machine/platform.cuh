@@ -311,9 +311,13 @@ CSM_DEVICE unsigned long long wide_product(unsigned a, unsigned b) {
   return product;
 }
 
-// The same number, from which the compiler would compute others before a loop, and keep them.
+// The same number, from which the compiler would compute others earlier, before a loop or what it has to wait for.
 CSM_DEVICE i64 computed_in_place(i64 value) {
   asm volatile("" : "+l"(value));
+  return value;
+}
+CSM_DEVICE int computed_in_place(int value) {
+  asm volatile("" : "+r"(value));
   return value;
 }
 // The same number, which the compiler would compute again wherever it is used.
@@ -334,16 +338,6 @@ CSM_DEVICE float computed_anew(float value) {
 }
 CSM_DEVICE double computed_anew(double value) {
   asm("" : "+d"(value));
-  return value;
-}
-
-// The same number. The compiler cannot move what is computed from it to before this point, nor out of a loop.
-CSM_DEVICE i64 computed_here(i64 value) {
-  asm volatile("" : "+l"(value));
-  return value;
-}
-CSM_DEVICE int computed_here(int value) {
-  asm volatile("" : "+r"(value));
   return value;
 }
 

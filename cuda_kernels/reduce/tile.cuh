@@ -65,6 +65,10 @@ class RowTile {
   // Of 16 bits, and without conditions, they are accessed at once in rows that start at an even element of the span, as
   // every second row of an odd length does. Of 32 bits the instructions of two ways would be as many as they spare.
   static constexpr bool kMayPair = kOneByOne && !kSwaps && (kPadded || kSure > 0);
+  template <bool kValue>
+  struct Flag {  // a condition that is an argument
+    static constexpr bool value = kValue;
+  };
 
  public:
   CSM_DEVICE RowTile() {}
@@ -112,7 +116,7 @@ class RowTile {
         wanted = item_of(index) >= 0;
       } else {  // one warp of several
         given_ = Acc(0);
-        index = computed_here(given_index(context));
+        index = computed_in_place(given_index(context));
         if ((kLanes < kWarp && left_ <= 0) || !has_element(static_cast<Index>(index))) return;
       }
       Element e = {};
@@ -168,8 +172,17 @@ class RowTile {
     }
     constexpr bool kUsual = Op::kHasUsual;
     if constexpr (kSure > 0) {
-      if (starts_even(row)) write_blocks<kMayPair>(args, row, scale);
-      else write_blocks<false>(args, row, scale);
+      // Block by block of items, those that the row has whole without conditions.
+      const auto write_blocks = [&](auto paired) {
+#pragma unroll
+        for (int block = 0; block < kItems; block += kMaxVec) {
+          const int end = end_of(block);
+          if (whole(end)) write_results<kUsual, paired.value>(args, row, scale, every, block, end);
+          else write_results<kUsual>(args, row, scale, some, block, end);
+        }
+      };
+      if (starts_even(row)) write_blocks(Flag<kMayPair>{});
+      else write_blocks(Flag<false>{});
     } else if (whole_tile) {
       if (starts_even(row)) write_results<kUsual, kMayPair>(args, row, scale, every);
       else write_results<kUsual>(args, row, scale, every);
@@ -483,15 +496,12 @@ class RowTile {
   }
   CSM_DEVICE static int parked_at(int i, int k) { return (i * kRegisterInputs + k) * kLanes + thread_index() % kLanes; }
 
-  template <bool kValue>
-  struct Flag {
-    static constexpr bool value = kValue;
-  };
   // With kPaired a lane's neighbours are accessed at once where the row has both.
   template <bool kPaired, int Operand = 0>
   CSM_DEVICE void read_inputs(const Arguments& args, const Row& row, const Mask& mask, bool once) {
     if constexpr (Operand < (kWordMask ? kRegisterInputs : kInputs)) {
       // Accesses to staged elements are narrow, and so without conditions where no lane needs one.
+      constexpr bool kPairedAtEnd = kPaired && kPadded;
       constexpr bool kNoConditions = kPadded && kHasNeutral<Type<Operand>, neutral_of<Op>(Operand)>;
       Acc same[1];
       if constexpr (kRepeated<Operand>) load<Type<Operand>, neutral_of<Op>(Operand)>(row.start[Operand], seen(0), same);
@@ -538,7 +548,7 @@ class RowTile {
           for (int v = block / kVec; v < end / kVec; ++v) get(v, true, true, Flag<kPaired>{});
         } else {
 #pragma unroll
-          for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v), Flag < kPaired && kPadded > {});
+          for (int v = block / kVec; v < end / kVec; ++v) get(v, wanted(v), seen(v), Flag<kPairedAtEnd>{});
         }
       }
       read_inputs<kPaired, Operand + 1>(args, row, mask, once);
@@ -573,18 +583,6 @@ class RowTile {
     store<T>(place_of_index<kFirstOutput>(row, index), true, given);
   }
 
-  // Writes a row block by block of items, those that it has whole without conditions.
-  template <bool kPaired>
-  CSM_DEVICE void write_blocks(const Arguments& args, const Row& row, const typename Op::Scale& scale) {
-    const auto every = [](int) { return true; };
-    const auto some = [&](int v) { return wanted(v); };
-#pragma unroll
-    for (int block = 0; block < kItems; block += kMaxVec) {
-      const int end = end_of(block);
-      if (whole(end)) write_results<Op::kHasUsual, kPaired>(args, row, scale, every, block, end);
-      else write_results<Op::kHasUsual>(args, row, scale, some, block, end);
-    }
-  }
   template <bool kUsual, bool kPaired = false, bool kPatched = false, bool kHidesResults = !Op::kMapsHidden,
             class Wanted>
   CSM_DEVICE void write_results(const Arguments& args, const Row& row, const typename Op::Scale& scale, Wanted wanted,
@@ -680,7 +678,7 @@ class RowTile {
   CSM_DEVICE Values<kPicked> picked_of(const RowContext& context) const {
     Values<kPicked> picked = {};
     if constexpr (kGiven) {
-      const i64 index = kRereads ? Op::given(context) : computed_here(Op::given(context));
+      const i64 index = kRereads ? Op::given(context) : computed_in_place(Op::given(context));
       if constexpr (kOneReads) {
         picked[0] = shuffle(given_, static_cast<int>(index / kVec) & (kLanes - 1), kLanes);
       } else if constexpr (kRereads) {

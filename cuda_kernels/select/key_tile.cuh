@@ -228,8 +228,8 @@ class KeyTile {
   CSM_DEVICE void set_limits(const RowContext& context) {
     constexpr int kSharing = kVec < 4 ? 4 / kVec : 1, kOfLane = 4 / kSharing;
     constexpr bool kExchanges = kLanes >= kSharing;
-    const int sharer = static_cast<int>(reread_thread_index() %
-                                        kSharing);  // kept from reading on, it would take one register too many
+    // The index that was read for the elements would take one register too many until here.
+    const int sharer = static_cast<int>(reread_thread_index() % kSharing);
     const i64 start = first_ + (lane_place() & ~3) + sharer * (kLanes * kVec);
 #pragma unroll
     for (int i = 0; i < kItems; i += 4) {

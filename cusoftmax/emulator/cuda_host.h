@@ -151,11 +151,10 @@ template <class T>
 CSM_DEVICE T computed_once(T value) {
   return value;
 }
-CSM_DEVICE i64 computed_here(i64 value) { return value; }
-CSM_DEVICE int computed_here(int value) { return value; }
 CSM_DEVICE float computed_anew(float value) { return value; }
 CSM_DEVICE double computed_anew(double value) { return value; }
 CSM_DEVICE i64 computed_in_place(i64 value) { return value; }
+CSM_DEVICE int computed_in_place(int value) { return value; }
 CSM_DEVICE u32 float_to_bits(float value) { return same_bits<u32>(value); }
 CSM_DEVICE u32 number_bits(float value) {
   const u32 bits = float_to_bits(value);
