@@ -300,14 +300,10 @@ class Keys {
         count_(count),
         next_(next) {}
 
-  // The whole block calls it, and finish_copies(), before a barrier.
-  CSM_DEVICE void start(const Arguments& args, i64 first) const {
-    const int skipped = kSize * before(first), end = skipped + kSize * count_;
-    const char* const begins = begin_of(args, first) - skipped;
-#pragma unroll 1
-    for (int at = thread_index() * kVector; at < end; at += kWarps * kWarp * kVector) {
-      start_copy(keys_ - skipped + at, begins + at, true);
-    }
+  // The vectors that have them.
+  CSM_DEVICE AlsoRead read(const Arguments& args, i64 first) const {
+    const int skipped = kSize * before(first), bytes = skipped + kSize * count_;
+    return {keys_ - skipped, begin_of(args, first) - skipped, (bytes + kVector - 1) / kVector * kVector};
   }
   CSM_DEVICE int load(int k) const { return k < count_ ? Shared<Begin>(keys_).load(k) : next_; }
 
@@ -327,9 +323,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
   const Keys keys(area.place(end), rows.first, count, static_cast<int>(rows.last + end - before));
   const SharedNodes nodes(kNodesAt, kNodes);
   const Lists longer;
-  keys.start(args, rows.first);
-  area.read(args, column);
-  finish_copies();
+  area.read(args, column, keys.read(args, rows.first));
   block_barrier();
   const int first_place = area.place(begin) - static_cast<int>(rows.first + begin - before);  // less its key
   int listed = 0;
@@ -350,7 +344,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
     }
   }
   if (lane == 0) longer.close(listed);
-  block_barrier();
+  area.results_barrier();
   if (longer.any()) {
     using Tile = StagedTile<Op, kWarp, kItems>;
     longer.visit([&](int number, int, int first, int place, int length) {
@@ -369,7 +363,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
       if constexpr (kInPairs) tile.prepare(only_length(length));  // the elements are there as they were
       tile.store_results(area, place + first, Op::scale(nodes.load(number).m, whole, only_length(length)));
     });
-    block_barrier();
+    area.results_barrier();
   }
   area.write(args, column);
 }
@@ -422,7 +416,7 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
   tile.load_elements(area, place);
   const DoubleWord m = tile.prepare(only_length(piece.length));
   tile.store_results(area, place, Op::scale(m, whole, only_length(piece.length)));
-  block_barrier();
+  area.results_barrier();
   area.write(args, column);
 }
 

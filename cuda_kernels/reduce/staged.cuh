@@ -5,6 +5,9 @@
 // not do one by one. Shared memory holds values of type Acc, one array for each input, and the results replace the
 // first input's array. If all are of one 16-bit dtype, it holds them as they are, and the results apart: a lane that
 // has all of a row then accesses whole words of two, half as often, and so meets half as many conflicts of banks.
+//
+// With kBulk, where all operands have the type that shared memory holds, one thread copies the whole sectors by one
+// bulk copy each, and the first ones the single elements at either end; otherwise all threads copy.
 #pragma once
 
 #include "reduce/tile.cuh"
@@ -21,12 +24,23 @@ constexpr bool kInPairs = kSingle && kSixteenBits<Type<kFirstOutput>> && all_lik
 using Kept = NthType<kInPairs, Acc, Type<kFirstOutput>>::type;  // an element in shared memory
 using Half = NthType<kInPairs, f16, Kept>::type;                // the same, where they are pairs
 
+// Bytes that are copied to shared memory together with the elements: `bytes` of them, whole vectors, as their places
+// are.
+struct AlsoRead {
+  int to;
+  const char* from;
+  int bytes;
+};
+
 // Elements [begin, end) of the reduced dimension, at most Room − kMaxVec of them, for a block of Threads. The barriers
-// between read(), the tiles and write() are the caller's.
+// between read(), the tiles and write() are the caller's, the last one by results_barrier().
 template <int Room, int Threads>
 class Staged {
   static_assert(kOutputs == 1, "the results replace the first input, so there is one output");
-  static constexpr int kSize = static_cast<int>(sizeof(Kept)), kWordBytes = 4;
+  static constexpr int kSize = static_cast<int>(sizeof(Kept)), kWordBytes = 4, kVectorBytes = 16;
+  static_assert(!kBulk || (kVec * kSize == kVectorBytes && kRowDims == 1 && kSameType<Kept, Type<kFirstOutput>> &&
+                           all_like_output()),
+                "bulk copies do not convert");
   static constexpr int kPack = kVec * kSize < 16 ? kVec : 16 / kSize;  // values of one shared memory access
   static constexpr int kLoadsInFlight = 4;  // vectors of an input that a thread loads before it uses one
   using Pack = Vec<Kept, kPack>;
@@ -35,7 +49,8 @@ class Staged {
 
  public:
   static constexpr int kResultsAt = kInPairs ? kInputs * Room * kSize : 0;
-  static constexpr int kBytes = kResultsAt + (kInPairs ? 1 : kInputs) * Room * kSize;
+  static constexpr int kBarrier = kResultsAt + (kInPairs ? 1 : kInputs) * Room * kSize;  // of bulk copies
+  static constexpr int kBytes = kBarrier + (kBulk ? kVectorBytes : 0);
 
   CSM_DEVICE Staged(i64 begin, i64 end) : begin_(begin), count_(static_cast<int>(end - begin)) {
     const unsigned low = static_cast<unsigned>(begin), gap = (0 - low) % kWhole;
@@ -63,40 +78,47 @@ class Staged {
   }
 
   // Copies the inputs to shared memory, and the results back. The whole block calls them.
-  CSM_DEVICE void read(const Arguments& args, const Row& row) const {
-    constexpr int kStep = Threads * kVec;
+  CSM_DEVICE void read(const Arguments& args, const Row& row, AlsoRead also = {}) const {
+    if constexpr (!kBulk) {
+#pragma unroll 1
+      for (int at = thread_index() * kVectorBytes; at < also.bytes; at += Threads * kVectorBytes) {
+        start_copy(also.to + at, also.from + at, true);
+      }
+    } else if (thread_index() == 0) {
+      const int bytes = whole_ * kSize;
+      begin_bulk_reads(kBarrier, static_cast<unsigned>(kInputs * bytes + also.bytes));
+      if (also.bytes != 0) start_bulk_read(also.to, also.from, also.bytes, kBarrier);
+      start_bulk_inputs(args, row, bytes);
+    }
     int apart = -1;  // an element outside of whole vectors: on its way together with them
     Got<1> at_end[kInputs];
     ragged([&](int i, bool wanted) {
       load_inputs<1>(args, row, i, 0, wanted, at_end);
       apart = wanted ? i : -1;
     });
-    for (int first = thread_index() * kVec; first < whole_; first += kLoadsInFlight * kStep) {
-      Got<kVec> got[kLoadsInFlight][kInputs];
-#pragma unroll
-      for (int u = 0; u < kLoadsInFlight; ++u) {
-        const int i = first + u * kStep;
-        load_inputs<kVec>(args, row, before_, i, i < whole_, got[u]);
-      }
-#pragma unroll
-      for (int u = 0; u < kLoadsInFlight; ++u) {
-        const int i = first + u * kStep;
-#pragma unroll
-        for (int k = 0; k < kInputs; ++k) {
-          if (i < whole_) store_vector(k, shift_ + before_ + i, got[u][k]);
-        }
-      }
-    }
+    if constexpr (!kBulk) read_vectors(args, row);
 #pragma unroll
     for (int k = 0; k < kInputs; ++k) {
       if (apart >= 0) Shared<Kept>(0).store(k * Room + shift_ + apart, at_end[k].item[0]);
       // The other half of the first element's word.
       if (kInPairs && shift_ % 2 != 0 && thread_index() == 0) Shared<Kept>(0).store(k * Room + shift_ - 1, Kept{});
     }
+    if constexpr (!kBulk) finish_copies();
+    else if (thread_index() == 0) finish_bulk_reads(kBarrier);
+  }
+  // The barrier between the tiles and write().
+  CSM_DEVICE static void results_barrier() {
+    if constexpr (kBulk) publish_to_bulk_copies();
+    block_barrier();
   }
   CSM_DEVICE void write(const Arguments& args, const Row& row) const {
     using T = Type<kFirstOutput>;
-    for (int i = thread_index() * kVec; i < whole_; i += Threads * kVec) {
+    const bool first = kBulk && thread_index() == 0;
+    if (first && whole_ > 0) {
+      start_bulk_write(address<kFirstOutput>(args, row, before_, 0), kResultsAt + (shift_ + before_) * kSize,
+                       whole_ * kSize);
+    }
+    for (int i = thread_index() * kVec; !kBulk && i < whole_; i += Threads * kVec) {
       char* const to = address<kFirstOutput>(args, row, before_, i);
       if constexpr (kInPairs) {
         store_all(to, true, Shared<Got<kVec>>(kResultsAt + (shift_ + before_ + i) * kSize).load(0));
@@ -110,6 +132,7 @@ class Staged {
       const Acc from[1] = {wanted ? widen(Shared<Kept>(kResultsAt).load(shift_ + i)) : Acc(0)};
       store<T>(address<kFirstOutput>(args, row, i, 0), wanted, from);
     });
+    if (first) finish_bulk_writes();
   }
 
  private:
@@ -145,6 +168,35 @@ class Staged {
       else if constexpr (kUncached) got[Operand] = global_load_uncached(from, wanted, Got<kCount>{}, false);
       else got[Operand] = global_load(from, wanted, Got<kCount>{});
       load_inputs<kCount, Operand + 1>(args, row, first, i, wanted, got);
+    }
+  }
+
+  // Copies the whole vectors of all inputs: this thread every Threads-th.
+  CSM_DEVICE void read_vectors(const Arguments& args, const Row& row) const {
+    constexpr int kStep = Threads * kVec;
+    for (int first = thread_index() * kVec; first < whole_; first += kLoadsInFlight * kStep) {
+      Got<kVec> got[kLoadsInFlight][kInputs];
+#pragma unroll
+      for (int u = 0; u < kLoadsInFlight; ++u) {
+        const int i = first + u * kStep;
+        load_inputs<kVec>(args, row, before_, i, i < whole_, got[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kLoadsInFlight; ++u) {
+        const int i = first + u * kStep;
+#pragma unroll
+        for (int k = 0; k < kInputs; ++k) {
+          if (i < whole_) store_vector(k, shift_ + before_ + i, got[u][k]);
+        }
+      }
+    }
+  }
+  template <int Operand = 0>
+  CSM_DEVICE void start_bulk_inputs(const Arguments& args, const Row& row, int bytes) const {
+    if constexpr (Operand < kInputs) {
+      const int to = (Operand * Room + shift_ + before_) * kSize;
+      if (bytes > 0) start_bulk_read(to, address<Operand>(args, row, before_, 0), bytes, kBarrier);
+      start_bulk_inputs<Operand + 1>(args, row, bytes);
     }
   }
 

@@ -192,6 +192,7 @@ class PlanBuilder:
     def kernel(
         self, pattern: str, *, vector: int, group: int, lanes: int, items: int, **kind: Any
     ) -> Kernel:
+        bulk = self.bulk and pattern in _SPAN_PATTERNS and kind.get("staged", 0) != 0
         return make_kernel(
             self.problem,
             self.acc,
@@ -200,9 +201,8 @@ class PlanBuilder:
             group=group,
             lanes=lanes,
             items=items,
-            **({"threads": min(self.max_warps, tuning.CAP_WARPS) * WARP} | kind),
+            **({"threads": min(self.max_warps, tuning.CAP_WARPS) * WARP, "bulk": bulk} | kind),
             repeated=0 if pattern == "column" else self.repeated,
-            bulk=self.bulk and pattern in _SPAN_PATTERNS and kind.get("staged", 0) != 0,
         )
 
     def chunk_kernel(self, pattern: str, **kind: Any) -> Kernel:

@@ -736,11 +736,14 @@ def _segment(builder: PlanBuilder) -> Plan:
     kept = {o.dtype for number, o in enumerate(problem.operands) if number != builder.values}
     in_pairs = builder.acc == "float32" and kept in ({"float16"}, {"bfloat16"})
     arrays, size = (builder.values + 1, 2) if in_pairs else (builder.values, builder.acc_bytes)
-    staged = arrays * ((2 * tile + builder.group) * size + 32)
+    general = not builder.row_is_contiguous or len(problem.reduce_shape) > 1
+    # Bulk copies of whole vectors, if no element is converted.
+    bulk = builder.bulk and not general and builder.staged_vector == builder.group
+    bulk &= in_pairs or kept == {builder.acc}
+    staged = arrays * ((2 * tile + builder.group) * size + 32) + 16 * bulk
     lists = warps * (2 * warps * 8 + 4)
     looked_up = 8 + 6 * 8
     shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
-    general = not builder.row_is_contiguous
     double = builder.acc == "float64"
     many = builder.values == 1 and builder.device.arch >= tuning.SEGMENT_MANY_ARCH
     cap = tuning.SEGMENT_CAP_WARPS_MANY if many else tuning.SEGMENT_CAP_WARPS
@@ -758,6 +761,7 @@ def _segment(builder: PlanBuilder) -> Plan:
             threads=cap * WARP,
             stage=stage,
             general=general,
+            bulk=bulk,
             asserted=(("CSM_SEGMENT_TILE", tile), ("CSM_SEGMENT_SHARED_BYTES", shared)),
         )
         if stage == 0:
