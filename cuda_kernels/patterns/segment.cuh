@@ -296,19 +296,20 @@ CSM_DEVICE void finish_alone(const Area& area, int place, int length) {
 class Keys {
  public:
   CSM_DEVICE Keys(int place, i64 first, int count, int next)
-      : keys_((place * static_cast<int>(sizeof(Kept)) + kVector - 1) / kVector * kVector + kSize * before(first)),
+      : keys_(whole_vectors(place * static_cast<int>(sizeof(Kept))) + kSize * before(first)),
         count_(count),
         next_(next) {}
 
   // The vectors that have them.
   CSM_DEVICE AlsoRead read(const Arguments& args, i64 first) const {
     const int skipped = kSize * before(first), bytes = skipped + kSize * count_;
-    return {keys_ - skipped, begin_of(args, first) - skipped, (bytes + kVector - 1) / kVector * kVector};
+    return {keys_ - skipped, begin_of(args, first) - skipped, whole_vectors(bytes)};
   }
   CSM_DEVICE int load(int k) const { return k < count_ ? Shared<Begin>(keys_).load(k) : next_; }
 
  private:
   static constexpr int kVector = 16, kSize = static_cast<int>(sizeof(Begin));
+  CSM_DEVICE static int whole_vectors(int bytes) { return (bytes + kVector - 1) & -kVector; }
   // How many keys lie before that of row `first` in the vector that has it.
   CSM_DEVICE static int before(i64 first) { return static_cast<int>(static_cast<unsigned>(first) % (kVector / kSize)); }
   int keys_, count_, next_;

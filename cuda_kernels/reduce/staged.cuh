@@ -79,6 +79,7 @@ class Staged {
 
   // Copies the inputs to shared memory, and the results back. The whole block calls them.
   CSM_DEVICE void read(const Arguments& args, const Row& row, AlsoRead also = {}) const {
+    if (kBulk && thread_index() >= kWarp) return;
     if constexpr (!kBulk) {
 #pragma unroll 1
       for (int at = thread_index() * kVectorBytes; at < also.bytes; at += Threads * kVectorBytes) {
@@ -113,6 +114,7 @@ class Staged {
   }
   CSM_DEVICE void write(const Arguments& args, const Row& row) const {
     using T = Type<kFirstOutput>;
+    if (kBulk && thread_index() >= kWarp) return;
     const bool first = kBulk && thread_index() == 0;
     if (first && whole_ > 0) {
       start_bulk_write(address<kFirstOutput>(args, row, before_, 0), kResultsAt + (shift_ + before_) * kSize,
@@ -149,6 +151,7 @@ class Staged {
     else return here > most_in_a_sector<Operand - 1>() ? here : most_in_a_sector<Operand - 1>();
   }
   static constexpr int kWhole = kVec == kMaxVec ? most_in_a_sector<>() : kVec;
+  static_assert(!kBulk || 2 * kWhole <= kWarp, "one warp has all threads that copy");
 
   // Of element first + i of the range.
   template <int Operand>
