@@ -42,7 +42,8 @@
 namespace csm {
 
 constexpr int kWarps = 4;  // of a block, from stage 1 on; a power of two, so that a piece is a subtree of the fold
-constexpr int kTile = kWarps * kChunk;
+constexpr int kChunks = kInPairs ? 2 * kWarps : kWarps;  // of a tile: as many as leave room for five blocks
+constexpr int kTile = kChunks * kChunk;
 constexpr int kFold = 256;  // pieces that stage 2 folds into one node: a power of two
 
 using Begin = u16;  // of a row: its key, less those of the tiles before its own
@@ -51,8 +52,8 @@ using Begin = u16;  // of a row: its key, less those of the tiles before its own
 // whole vectors, they may take some words more than one each.
 constexpr int kKeyBytes = 32;
 using Area = Staged<2 * kTile + kMaxVec + kKeyBytes / static_cast<int>(sizeof(Kept)), kWarps * kWarp>;
-constexpr int kNodes = 4 * kWarps;   // 2 kTile elements hold fewer chunks of longer rows: < 2 · 2 kWarps
-constexpr int kListed = 2 * kWarps;  // and fewer rows longer than a chunk: < 2 kWarps
+constexpr int kNodes = 4 * kChunks;   // 2 kTile elements hold fewer chunks of longer rows: < 2 · 2 kChunks
+constexpr int kListed = 2 * kChunks;  // and fewer rows longer than a chunk: < 2 kChunks
 constexpr int kNodesAt = Area::kBytes;
 constexpr int kListsAt = kNodesAt + kNodes * kNodeWords * static_cast<int>(sizeof(Acc));
 
@@ -357,8 +358,8 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
     });
     block_barrier();
     longer.visit([&](int number, int first_number, int first, int place, int length) {
-      const int part = lane % kWarps;  // a staged row has at most kWarps chunks
-      const Node whole = fold_lanes(nodes.load(first_number + part, part * kChunk < length), kWarps);
+      const int part = lane % kChunks;  // a staged row has at most kChunks
+      const Node whole = fold_lanes(nodes.load(first_number + part, part * kChunk < length), kChunks);
       Tile tile(first, length);
       tile.load_elements(area, place + first);
       if constexpr (kInPairs) tile.prepare(only_length(length));  // the elements are there as they were
@@ -380,14 +381,28 @@ CSM_DEVICE Node fold_warps(const Node& node) {
   return fold_lanes(mine, kWarps);
 }
 
+// Calls visit(tile, first element in the piece) for each chunk of a piece that the warp takes: neighbours, one or two.
+template <class Visit>
+CSM_DEVICE void each_chunk(const Piece& piece, Visit visit) {
+  constexpr int kEach = kChunks / kWarps;
+#pragma unroll 1
+  for (int c = 0; c < kEach; ++c) {
+    const int first = (thread_index() / kWarp * kEach + c) * kChunk;
+    StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
+    visit(tile, first);
+  }
+}
+
 CSM_DEVICE void reduce_piece(const Arguments& args, const Row& column, const Piece& piece, i64 slot) {
   const Area area(piece.begin(), piece.end());
   area.read(args, column);
   block_barrier();
-  const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
-  StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
-  tile.load_elements(area, place);
-  const Node whole = fold_warps(tile.reduce(only_length(piece.length)));
+  Node node = empty_node();
+  each_chunk(piece, [&](auto& tile, int first) {
+    tile.load_elements(area, area.place(piece.begin()) + first);
+    node = merge(node, tile.reduce(only_length(piece.length)));
+  });
+  const Node whole = fold_warps(node);
   nodes_of(args).store(slot, whole, thread_index() == 0);
 }
 
@@ -412,11 +427,12 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
     return workspace.load(piece.slot(args.layout, i * kFold, column_number), wanted);
   });
   block_barrier();
-  const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
-  StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
-  tile.load_elements(area, place);
-  const DoubleWord m = tile.prepare(only_length(piece.length));
-  tile.store_results(area, place, Op::scale(m, whole, only_length(piece.length)));
+  each_chunk(piece, [&](auto& tile, int first) {
+    const int place = area.place(piece.begin()) + first;
+    tile.load_elements(area, place);
+    const DoubleWord m = tile.prepare(only_length(piece.length));
+    tile.store_results(area, place, Op::scale(m, whole, only_length(piece.length)));
+  });
   area.results_barrier();
   area.write(args, column);
 }

@@ -3,8 +3,8 @@
 //
 // Global memory is accessed in aligned vectors and whole sectors of the range, which rows of any start and length could
 // not do one by one. Shared memory holds values of type Acc, one array for each input, and the results replace the
-// first input's array. If all are of one 16-bit dtype, it holds them as they are, and the results apart: a lane that
-// has all of a row then accesses whole words of two, half as often, and so meets half as many conflicts of banks.
+// first input's array. If all are of one 16-bit dtype, it holds them as they are: a lane that has all of a row then
+// accesses whole words of two, half as often, and so meets half as many conflicts of banks.
 //
 // With kBulk, where all operands have the type that shared memory holds, one thread copies the whole sectors by one
 // bulk copy each, and the first ones the single elements at either end; otherwise all threads copy.
@@ -48,8 +48,7 @@ class Staged {
   using Got = typename NthType<kInPairs && (kCount > 1), Vec<Kept, kCount>, Pairs<kCount>>::type;
 
  public:
-  static constexpr int kResultsAt = kInPairs ? kInputs * Room * kSize : 0;
-  static constexpr int kBarrier = kResultsAt + (kInPairs ? 1 : kInputs) * Room * kSize;  // of bulk copies
+  static constexpr int kBarrier = kInputs * Room * kSize;  // of bulk copies
   static constexpr int kBytes = kBarrier + (kBulk ? kVectorBytes : 0);
 
   CSM_DEVICE Staged(i64 begin, i64 end) : begin_(begin), count_(static_cast<int>(end - begin)) {
@@ -63,18 +62,13 @@ class Staged {
   CSM_DEVICE int place(i64 i) const { return static_cast<int>(i - begin_) + shift_; }
   CSM_DEVICE Acc get(int input, int place) const { return widen(Shared<Kept>(0).load(input * Room + place)); }
   CSM_DEVICE void put(int input, int place, Acc value) const { Shared<Acc>(0).store(input * Room + place, value); }
-  CSM_DEVICE void put_result(int place, Acc value) const { Shared<Kept>(kResultsAt).store(place, narrow<Kept>(value)); }
+  CSM_DEVICE void put_result(int place, Acc value) const { Shared<Kept>(0).store(place, narrow<Kept>(value)); }
   // The bits of elements, and words of two, if they are kept so.
   CSM_DEVICE unsigned bits(int input, int place) const { return Shared<u16>(0).load(input * Room + place); }
-  CSM_DEVICE void put_bits(int place, unsigned bits) const {
-    Shared<u16>(kResultsAt).store(place, static_cast<u16>(bits));
-  }
-  // The words from that of an element on: of an input, and of the results.
+  CSM_DEVICE void put_bits(int place, unsigned bits) const { Shared<u16>(0).store(place, static_cast<u16>(bits)); }
+  // The words from that of an element on.
   CSM_DEVICE Shared<unsigned> words(int input, int place) const {
     return Shared<unsigned>(computed_once(input * Room * kSize + (place >> 1) * kWordBytes));
-  }
-  CSM_DEVICE Shared<unsigned> result_words(int place) const {
-    return Shared<unsigned>(computed_once(kResultsAt + (place >> 1) * kWordBytes));
   }
 
   // Copies the inputs to shared memory, and the results back. The whole block calls them.
@@ -101,8 +95,6 @@ class Staged {
 #pragma unroll
     for (int k = 0; k < kInputs; ++k) {
       if (apart >= 0) Shared<Kept>(0).store(k * Room + shift_ + apart, at_end[k].item[0]);
-      // The other half of the first element's word.
-      if (kInPairs && shift_ % 2 != 0 && thread_index() == 0) Shared<Kept>(0).store(k * Room + shift_ - 1, Kept{});
     }
     if constexpr (!kBulk) finish_copies();
     else if (thread_index() == 0) finish_bulk_reads(kBarrier);
@@ -117,13 +109,12 @@ class Staged {
     if (kBulk && thread_index() >= kWarp) return;
     const bool first = kBulk && thread_index() == 0;
     if (first && whole_ > 0) {
-      start_bulk_write(address<kFirstOutput>(args, row, before_, 0), kResultsAt + (shift_ + before_) * kSize,
-                       whole_ * kSize);
+      start_bulk_write(address<kFirstOutput>(args, row, before_, 0), (shift_ + before_) * kSize, whole_ * kSize);
     }
     for (int i = thread_index() * kVec; !kBulk && i < whole_; i += Threads * kVec) {
       char* const to = address<kFirstOutput>(args, row, before_, i);
       if constexpr (kInPairs) {
-        store_all(to, true, Shared<Got<kVec>>(kResultsAt + (shift_ + before_ + i) * kSize).load(0));
+        store_all(to, true, Shared<Got<kVec>>((shift_ + before_ + i) * kSize).load(0));
       } else {
         Acc from[kVec];
         load_vector(0, shift_ + before_ + i, from);
@@ -131,7 +122,7 @@ class Staged {
       }
     }
     ragged([&](int i, bool wanted) {
-      const Acc from[1] = {wanted ? widen(Shared<Kept>(kResultsAt).load(shift_ + i)) : Acc(0)};
+      const Acc from[1] = {wanted ? widen(Shared<Kept>(0).load(shift_ + i)) : Acc(0)};
       store<T>(address<kFirstOutput>(args, row, i, 0), wanted, from);
     });
     if (first) finish_bulk_writes();
@@ -288,7 +279,8 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
   }
 
   // The elements of a row that a lane has, two by two: in one word each, or if the row starts at an odd place, in two.
-  // A word may have an element of another row; what is not the row's becomes neutral.
+  // A word may have an element of another row, whose lane may be about to store it: such are accessed by themselves.
+  // What is not the row's becomes neutral.
   template <class From>
   CSM_DEVICE void load_words(const From& staged, int place) {
     const int odd = place & 1, end = computed_once(this->mine_ + odd);
@@ -302,7 +294,7 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
 #pragma unroll
       for (int j = 0; j < kWords; ++j) {
         unsigned word = 2 * j < end ? last : missing;
-        if (2 * j + 1 < end) word = words.load(j);
+        if (2 * j + 1 < end) word = j == 0 && odd ? staged.bits(k, place) << 16 : words.load(j);
         if (j > 0)
           widen_pair(bytes_of(before, word, both), Half{}, this->item_[2 * j - 2][k], this->item_[2 * j - 1][k]);
         before = word;
@@ -313,7 +305,7 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
   CSM_DEVICE void store_words(const To& staged, int place, const typename Op::Scale& scale) const {
     const int odd = place & 1, end = computed_once(this->mine_ + odd);
     const unsigned both = odd ? 0x5432 : 0x7654;
-    const Shared<unsigned> words = staged.result_words(place);
+    const Shared<unsigned> words = staged.words(0, place);
     unsigned first = 0, before = 0, word = 0;
 #pragma unroll
     for (int j = 0; j < kWords; ++j) {

@@ -726,24 +726,24 @@ def _map(builder: PlanBuilder) -> Plan:
 def _segment(builder: PlanBuilder) -> Plan:
     """Rows of unequal length: as ``patterns/segment.cuh`` says."""
     problem = builder.problem
-    warps = 4
-    tile = warps * builder.chunk
-    tiles = ceil_div(problem.n + problem.segments, tile)
-    units = tiles * problem.rows
     seen = tuning.CHECK_THREADS * tuning.CHECKED  # offsets that a block checks
     checkers = min(ceil_div(problem.segments + 1, seen), tuning.CHECKERS)
-    # Elements of 16 bits, all of one dtype, are staged as they are, and results apart.
+    # Elements of 16 bits, all of one dtype, are staged as they are, twice as many at a time.
     kept = {o.dtype for number, o in enumerate(problem.operands) if number != builder.values}
     in_pairs = builder.acc == "float32" and kept in ({"float16"}, {"bfloat16"})
-    arrays, size = (builder.values + 1, 2) if in_pairs else (builder.values, builder.acc_bytes)
+    warps, size = 4, 2 if in_pairs else builder.acc_bytes
+    chunks = 2 * warps if in_pairs else warps
+    tile = chunks * builder.chunk
+    tiles = ceil_div(problem.n + problem.segments, tile)
+    units = tiles * problem.rows
     general = not builder.row_is_contiguous or len(problem.reduce_shape) > 1
     # Bulk copies of whole vectors, if no element is converted.
     bulk = builder.bulk and not general and builder.staged_vector == builder.group
     bulk &= in_pairs or kept == {builder.acc}
-    staged = arrays * ((2 * tile + builder.group) * size + 32) + 16 * bulk
-    lists = warps * (2 * warps * 8 + 4)
+    staged = builder.values * ((2 * tile + builder.group) * size + 32) + 16 * bulk
+    lists = warps * (2 * chunks * 8 + 4)
     looked_up = 8 + 6 * 8
-    shared = staged + 4 * warps * builder.node_bytes + lists + looked_up
+    shared = staged + 4 * chunks * builder.node_bytes + lists + looked_up
     double = builder.acc == "float64"
     many = builder.values == 1 and builder.device.arch >= tuning.SEGMENT_MANY_ARCH
     cap = tuning.SEGMENT_CAP_WARPS_MANY if many else tuning.SEGMENT_CAP_WARPS
