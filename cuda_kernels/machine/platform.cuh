@@ -111,6 +111,17 @@ class Shared {
   T* base_;
 };
 
+// Adds to a word of dynamic shared memory, and returns what it was before. Several threads may add to one word with no
+// barrier between: in which order is not known.
+CSM_DEVICE unsigned add_to_shared(int offset, unsigned value) {
+  unsigned before;
+  asm volatile("atom.shared.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + offset), "r"(value)
+               : "memory");
+  return before;
+}
+
 // Predicated global accesses. V is a trivial type of 1, 2, 4, 8 or 16 bytes, aligned to its size: one instruction.
 // The loads are not ld.global.nc, since an output may be the input.
 template <class V>
@@ -446,6 +457,25 @@ CSM_DEVICE unsigned short float_to_bfloat(float value) {
   unsigned bits = __float_as_uint(value);
   if (value != value) return 0x7fff;
   return static_cast<unsigned short>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);  // ties to even
+#endif
+}
+// Both halves of a word.
+CSM_DEVICE unsigned floats_to_halves(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+  unsigned word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return float_to_half(low) | static_cast<unsigned>(float_to_half(high)) << 16;
+#endif
+}
+CSM_DEVICE unsigned floats_to_bfloats(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+  unsigned word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return float_to_bfloat(low) | static_cast<unsigned>(float_to_bfloat(high)) << 16;
 #endif
 }
 // Rounds toward zero: the first step of double to bfloat16 (numeric/vec.cuh).

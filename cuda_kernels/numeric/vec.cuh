@@ -81,6 +81,14 @@ CSM_DEVICE void widen_pair(unsigned word, bf16, Acc& low, Acc& high) {
   high = static_cast<Acc>(bits_to_float(word & 0xffff0000u));
 }
 
+// And back, where Acc is float.
+CSM_DEVICE unsigned narrow_pair(Acc low, Acc high, f16) {
+  return floats_to_halves(static_cast<float>(low), static_cast<float>(high));
+}
+CSM_DEVICE unsigned narrow_pair(Acc low, Acc high, bf16) {
+  return floats_to_bfloats(static_cast<float>(low), static_cast<float>(high));
+}
+
 template <class T>
 constexpr bool kSixteenBits = false;
 template <>

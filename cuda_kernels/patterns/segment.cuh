@@ -61,7 +61,13 @@ constexpr int kWord = static_cast<int>(sizeof(int));
 constexpr int kLookupAt = kListsAt + kWarps * (2 * kListed + 1) * kWord;
 constexpr int kLookedUp = 6;  // numbers of a tile
 static_assert(kTile == CSM_SEGMENT_TILE, "the host cuts the elements and rows into other tiles");
-static_assert(kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(sizeof(i64)) == CSM_SEGMENT_SHARED_BYTES,
+
+// Rows of up to kAlone elements, which the group pattern gives two lanes, have one that acts for both. In double a lane
+// would spill.
+constexpr int kAlone = kSingle ? 2 * kItems : 0, kAloneStep = kItems / 2 > 2 * kMaxVec ? kItems / 2 : 2 * kMaxVec;
+constexpr int kSortedAt = kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(sizeof(i64));
+constexpr int kSorted = kChunks * kWarp;  // rows that are sorted at once: 128 or 256
+static_assert(kSortedAt + (kAlone > 0 ? 2 + kSorted : 0) * kWord == CSM_SEGMENT_SHARED_BYTES,
               "the host gives stages 1 to 3 another amount of shared memory");
 
 class Offsets {
@@ -277,9 +283,51 @@ class Lists {
   Shared<int> counts_ = Shared<int>(kListsAt + 2 * kBytes);
 };
 
-// Rows of up to kAlone elements, which the group pattern gives two lanes: a lane acts for both. The lanes of a warp
-// hold as many elements as its longest row asks for. In double a lane would spill.
-constexpr int kAlone = kSingle ? 2 * kItems : 0, kAloneStep = kItems / 2 > 2 * kMaxVec ? kItems / 2 : 2 * kMaxVec;
+// Sorts the rows of a block by length, in steps of kStep elements: the lanes of a warp, which take as long as its
+// longest row, then have rows that are about as long. Those of one step are in any order. Before the first row is
+// counted, and between counting, putting and getting, the block meets at a barrier.
+class ByLength {
+ public:
+  // One thread calls it.
+  CSM_DEVICE static void clear() {
+    counts().store(0, 0);
+    counts().store(1, 0);
+  }
+  // Returns the number of the row among those that are about as long. Each thread counts kRowsEach rows, or empty ones:
+  // if more than 255 are of one length, there are no others.
+  CSM_DEVICE static unsigned counted(int length) {
+    const int at = class_of(length);
+    return add_to_shared(kSortedAt + at / 4 * kWord, 1u << shift_of(at)) >> shift_of(at) & 255;
+  }
+  CSM_DEVICE static void put(int place, int length, unsigned number) {
+    constexpr unsigned kEach = 0x01010101, kBefore = kEach << 8;  // the sums over bytes, and over those before a byte
+    const unsigned low = counts().load(0), high = counts().load(1);
+    const int at = class_of(length);
+    const unsigned shorter = at < 4 ? low * kBefore : high * kBefore + (low * kEach >> 24) * kEach;
+    const unsigned sorted = (shorter >> shift_of(at) & 255) + number;
+    rows().store(static_cast<int>(sorted), static_cast<unsigned>(place) << 16 | static_cast<unsigned>(length));
+  }
+  // The round-th row of this thread. Warps with the shortest of one round have the longest of the next.
+  CSM_DEVICE static void get(int round, int& place, int& length) {
+    const unsigned row = rows().load(thread_index() ^ round * (2 * kWarps * kWarp - 1));
+    place = static_cast<int>(row >> 16);
+    length = static_cast<int>(row & 0xffff);
+  }
+  static constexpr int kRowsEach = kSorted / (kWarps * kWarp);
+  static_assert(kRowsEach <= 2 && kTile + kMaxVec < 1 << 16, "");
+
+ private:
+  static constexpr int kClasses = 8, kStep = kAlone > 0 ? kAlone / kClasses : 1;  // a byte for each counts its rows
+  CSM_DEVICE static int class_of(int length) {
+    const unsigned steps = static_cast<unsigned>(length + kStep - 1) / kStep;
+    return static_cast<int>(steps < kClasses ? steps : kClasses - 1);
+  }
+  CSM_DEVICE static int shift_of(int at) { return at % 4 * 8; }
+  CSM_DEVICE static Shared<unsigned> counts() { return Shared<unsigned>(kSortedAt); }
+  CSM_DEVICE static Shared<unsigned> rows() { return Shared<unsigned>(kSortedAt + 2 * kWord); }
+};
+
+// Reduces and writes the rows of a warp's lanes. These hold as many elements as its longest row asks for.
 template <int Items = kAloneStep>
 CSM_DEVICE void finish_alone(const Area& area, int place, int length) {
   if constexpr (Items < kAlone) {
@@ -326,23 +374,55 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
   const SharedNodes nodes(kNodesAt, kNodes);
   const Lists longer;
   area.read(args, column, keys.read(args, rows.first));
+  if (kAlone > 0 && thread_index() == 0) ByLength::clear();
   block_barrier();
   const int first_place = area.place(begin) - static_cast<int>(rows.first + begin - before);  // less its key
   int listed = 0;
-  for (int group = warp * kWarp; group < count; group += kWarps * kWarp) {
-    const int k = group + lane;
+  const auto find = [&](int k, int& place, int& length) {
     const bool present = k < count;
-    const int key = keys.load(present ? k : 0), length = present ? keys.load(k + 1) - key - 1 : 0;
-    const int place = first_place + key - (present ? k : 0);
+    const int key = keys.load(present ? k : 0);
+    place = first_place + key - (present ? k : 0);
+    length = present ? keys.load(k + 1) - key - 1 : 0;
+  };
+  const auto finish = [&](int place, int length) {
     if constexpr (kAlone > 0) {
       if (any_lane(length > 0 && length <= kAlone)) finish_alone(area, place, length <= kAlone ? length : 0);
     }
-    if (!any_lane(length > kAlone)) continue;
+    if (!any_lane(length > kAlone)) return;
     finish_short(area, place, length);
     for (unsigned rest = ballot(length > kChunk); rest; rest &= rest - 1) {
       const int from = shuffle(place, lowest_bit(rest), kWarp), n = shuffle(length, lowest_bit(rest), kWarp);
       if (lane == 0) longer.add(listed, from, n);
       ++listed;
+    }
+  };
+  int place, length;
+  if constexpr (kAlone > 0) {
+    for (int first = 0; first < count; first += kSorted) {
+      constexpr int kEach = ByLength::kRowsEach;
+      int places[kEach], lengths[kEach];
+      unsigned numbers[kEach];
+      if (first > 0) block_barrier();  // the counts are clear
+#pragma unroll
+      for (int r = 0; r < kEach; ++r) {
+        find(first + r * (kWarps * kWarp) + thread_index(), places[r], lengths[r]);
+        numbers[r] = ByLength::counted(lengths[r]);
+      }
+      block_barrier();
+#pragma unroll
+      for (int r = 0; r < kEach; ++r) ByLength::put(places[r], lengths[r], numbers[r]);
+      block_barrier();
+      if (thread_index() == 0) ByLength::clear();
+#pragma unroll 1
+      for (int r = 0; r < kEach; ++r) {
+        ByLength::get(r, place, length);
+        finish(place, length);
+      }
+    }
+  } else {
+    for (int group = warp * kWarp; group < count; group += kWarps * kWarp) {
+      find(group + lane, place, length);
+      finish(place, length);
     }
   }
   if (lane == 0) longer.close(listed);

@@ -280,7 +280,8 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
 
   // The elements of a row that a lane has, two by two: in one word each, or if the row starts at an odd place, in two.
   // A word may have an element of another row, whose lane may be about to store it: such are accessed by themselves.
-  // What is not the row's becomes neutral.
+  // What is not the row's becomes neutral. Of each word one comparison says whether the row has all of it, and that of
+  // the word before whether it has any.
   template <class From>
   CSM_DEVICE void load_words(const From& staged, int place) {
     const int odd = place & 1, end = computed_once(this->mine_ + odd);
@@ -293,7 +294,7 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
       const Shared<unsigned> words = staged.words(k, place);
 #pragma unroll
       for (int j = 0; j < kWords; ++j) {
-        unsigned word = 2 * j < end ? last : missing;
+        unsigned word = 2 * j - 1 < end ? last : missing;
         if (2 * j + 1 < end) word = j == 0 && odd ? staged.bits(k, place) << 16 : words.load(j);
         if (j > 0)
           widen_pair(bytes_of(before, word, both), Half{}, this->item_[2 * j - 2][k], this->item_[2 * j - 1][k]);
@@ -306,22 +307,19 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
     const int odd = place & 1, end = computed_once(this->mine_ + odd);
     const unsigned both = odd ? 0x5432 : 0x7654;
     const Shared<unsigned> words = staged.words(0, place);
-    unsigned first = 0, before = 0, word = 0;
+    unsigned first = 0, before = 0, last = 0;
 #pragma unroll
     for (int j = 0; j < kWords; ++j) {
-      if (2 * j >= end) continue;
       unsigned pair = 0;
-      if (j < kWords - 1) {
-        const Vec<Half, 2> results = {narrow<Half>(result_of(2 * j, scale)), narrow<Half>(result_of(2 * j + 1, scale))};
-        pair = __builtin_bit_cast(unsigned, results);
-      }
-      word = bytes_of(before, pair, both);
+      if (j < kWords - 1) pair = narrow_pair(result_of(2 * j, scale), result_of(2 * j + 1, scale), Half{});
+      const unsigned word = bytes_of(before, pair, both);
       before = pair;
+      last = 2 * j - 1 < end ? word : last;
       if (j == 0) first = pair;
       if (2 * j + 1 < end && (j > 0 || !odd)) words.store(j, word);
     }
     if (odd && this->mine_ > 0) staged.put_bits(place, first);
-    if ((end & 1) != 0 && this->mine_ > 0) staged.put_bits(place + this->mine_ - 1, word);
+    if ((end & 1) != 0 && this->mine_ > 0) staged.put_bits(place + this->mine_ - 1, last);
   }
 
   template <class Visit>

@@ -12,7 +12,9 @@
 
 namespace csm {
 
-inline const char* verb(Touch touch) { return touch == Touch::read ? "read" : "write"; }
+inline const char* verb(Touch touch) {
+  return touch == Touch::read ? "read" : touch == Touch::write ? "write" : "addition";
+}
 
 constexpr int kWidest = 16;  // bytes of an instruction's access, of one lane
 
@@ -141,10 +143,18 @@ inline void* check_shared_access(i64 offset, int bytes, Touch touch, int rank, i
   const Stamp now = stamp(t->block->barriers, t->warp->arrivals, t->id);
   for (i64 at = offset; at < offset + bytes; at += shared.granule()) {
     Cell& cell = shared.cell(at);
-    if (touch == Touch::read && cell.write < rt.oldest) {
-      fail(t, "read of shared memory that nobody wrote, at byte %lld (%s)", at, where(site).text);
+    if (touch != Touch::write && cell.write < rt.oldest) {
+      fail(t, "%s of shared memory that nobody wrote, at byte %lld (%s)", verb(touch), at, where(site).text);
+    }
+    if (touch == Touch::add && cell.read_site == kAdded) {  // additions need no order
+      const Stamp other = stamp_thread(cell.write) == t->id ? cell.other_read : cell.write;
+      cell = Cell{now, 0, other, site, kAdded};
+      continue;
     }
     if (!ordered(cell.write, t)) fail_race(t, at, touch, site, cell.write, "wrote", cell.write_site);
+    if (cell.read_site == kAdded && !ordered(cell.other_read, t)) {
+      fail_race(t, at, touch, site, cell.other_read, "adds to", cell.write_site);
+    }
     if (touch == Touch::read) {
       if (stamp_thread(cell.read) != t->id) cell.other_read = cell.read;
       cell.read = now;
@@ -152,7 +162,7 @@ inline void* check_shared_access(i64 offset, int bytes, Touch touch, int rank, i
     } else {
       if (!ordered(cell.read, t)) fail_race(t, at, touch, site, cell.read, "reads", cell.read_site);
       if (!ordered(cell.other_read, t)) fail_race(t, at, touch, site, cell.other_read, "reads", cell.read_site);
-      cell = Cell{now, 0, 0, site, 0};
+      cell = Cell{now, 0, 0, site, touch == Touch::add ? kAdded : 0};
     }
   }
   return shared.data() + offset;

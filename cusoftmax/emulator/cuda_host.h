@@ -97,6 +97,13 @@ class Shared {
   int offset_;
 };
 
+CSM_DEVICE unsigned add_to_shared(int offset, unsigned value, CSM_WHERE) {
+  auto* const word = static_cast<u32*>(machine->shared_access(offset, sizeof(u32), Touch::add, -1, line, file));
+  const u32 before = *word;
+  *word = before + value;
+  return before;
+}
+
 template <class V>
 CSM_DEVICE V global_load(const void* address, bool wanted, V otherwise, CSM_WHERE) {
   static_assert(sizeof(V) <= 16 && (sizeof(V) & (sizeof(V) - 1)) == 0, "one instruction");
@@ -281,6 +288,10 @@ CSM_DEVICE u16 float_to_bfloat(float value) {
   const u32 bits = float_to_bits(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
   return static_cast<u16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+CSM_DEVICE u32 floats_to_halves(float low, float high) { return float_to_half(low) | u32(float_to_half(high)) << 16; }
+CSM_DEVICE u32 floats_to_bfloats(float low, float high) {
+  return float_to_bfloat(low) | u32(float_to_bfloat(high)) << 16;
 }
 CSM_DEVICE float double_to_float_toward_zero(double value) {
   const u64 bits = same_bits<u64>(value);

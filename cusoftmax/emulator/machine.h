@@ -23,7 +23,7 @@ struct ThreadView {
   i64 grid_blocks;
 };
 
-enum class Touch { read, write };
+enum class Touch { read, write, add };  // add: at once with others, to shared memory
 enum class BulkBarrier { init, expect, wait, inval };
 enum class Collective { shuffle_xor, shuffle, vote, block_barrier, cluster_arrive, cluster_wait };
 

@@ -119,11 +119,12 @@ inline int stamp_thread(Stamp s) { return static_cast<int>(s & 0xffffu); }
 
 // The last write to a word, and the last reads by two different threads. Two are enough: whichever thread writes next,
 // if another thread has read the word since the last barrier, one of the two reads is by a thread other than the
-// writer.
+// writer. After additions, `read_site` is kAdded, `write` the last, and `other_read` the last by another thread.
 struct Cell {
   Stamp write, read, other_read;
   u32 write_site, read_site;
 };
+constexpr u32 kAdded = ~0u;
 
 // The shared memory of one block, and a Cell for each four bytes of it; for each byte from the first access on that is
 // narrower than that.

@@ -103,7 +103,8 @@ class Tracer {
   }
 
   // Shared memory: the wavefronts beyond the least. A wavefront serves one word of each of the 32 banks, to any number
-  // of lanes. Accesses of 8 bytes are served by half warps, those of 16 bytes by quarter warps.
+  // of lanes, but one addition to a word. Accesses of 8 bytes are served by half warps, those of 16 bytes by quarter
+  // warps.
   static int extra_wavefronts(const WarpAccess& access) {
     const int words = access.bytes > 4 ? access.bytes / 4 : 1;
     const int together = 32 / words;
@@ -117,7 +118,7 @@ class Tracer {
           const u64 word = access.address[lane] / 4 + static_cast<u64>(w);
           int at = asked_count;
           while (at > 0 && asked[at - 1] != word) --at;
-          if (at > 0) continue;
+          if (at > 0 && access.touch != Touch::add) continue;
           asked[asked_count++] = word;
           const int now = ++depth[word % 32];
           if (now > deepest) deepest = now;

@@ -29,6 +29,7 @@ _SAME = {
     "st.global": "STG",
     "ld.shared": "LDS",
     "st.shared": "STS",
+    "atom.shared": "ATOMS",
 }
 
 

@@ -743,8 +743,9 @@ def _segment(builder: PlanBuilder) -> Plan:
     staged = builder.values * ((2 * tile + builder.group) * size + 32) + 16 * bulk
     lists = warps * (2 * chunks * 8 + 4)
     looked_up = 8 + 6 * 8
-    shared = staged + 4 * chunks * builder.node_bytes + lists + looked_up
     double = builder.acc == "float64"
+    by_length = 0 if double else 2 * 4 + chunks * WARP * 4
+    shared = staged + 4 * chunks * builder.node_bytes + lists + looked_up + by_length
     many = builder.values == 1 and builder.device.arch >= tuning.SEGMENT_MANY_ARCH
     cap = tuning.SEGMENT_CAP_WARPS_MANY if many else tuning.SEGMENT_CAP_WARPS
     cap = tuning.SEGMENT_CAP_WARPS_DOUBLE if double else cap

@@ -345,6 +345,8 @@ def _names(operand: Operand) -> tuple[str, ...]:
 
 
 def _access(instruction: Instruction) -> _Step | None:
+    if instruction.name == "atom.shared.add.u32":
+        return _addition(instruction)
     match = _ACCESS.match(instruction.name)
     if match is None:
         return None
@@ -378,6 +380,16 @@ def _access(instruction: Instruction) -> _Step | None:
         kind == "s" and load,
         unused=unused,
     )
+
+
+def _addition(instruction: Instruction) -> _Step:
+    match instruction.operands:
+        case (str(before), Address() as address, str(value)):
+            sources = address.base, value
+            return _Step(
+                instruction, codes()["add_shared", -1], (before,), sources, 4, address.offset
+            )
+    raise _unknown(instruction)
 
 
 def _machine(instruction: Instruction) -> _Step | None:

@@ -73,12 +73,12 @@ struct Name {
 };
 
 // Instructions that are more than a computation, by the names that decode.py gives them.
-#define CSM_SPECIAL(of)                                                                                       \
-  of(block) of(bra) of(ret) of(trap) of(pack) of(unpack) of(load_param) of(load_global) of(store_global)      \
-      of(load_shared) of(store_shared) of(load_generic) of(store_generic) of(store_cluster) of(start_copy)    \
-          of(finish_copies) of(shfl_bfly) of(shfl_idx) of(vote_ballot) of(vote_any) of(vote_all) of(bar_sync) \
-              of(bar_warp_sync) of(cluster_arrive) of(cluster_wait) of(fence_async) of(mbarrier_init)         \
-                  of(mbarrier_expect) of(mbarrier_wait) of(mbarrier_inval) of(bulk_read) of(bulk_write)       \
+#define CSM_SPECIAL(of)                                                                                            \
+  of(block) of(bra) of(ret) of(trap) of(pack) of(unpack) of(load_param) of(load_global) of(store_global)           \
+      of(load_shared) of(store_shared) of(add_shared) of(load_generic) of(store_generic) of(store_cluster)         \
+          of(start_copy) of(finish_copies) of(shfl_bfly) of(shfl_idx) of(vote_ballot) of(vote_any) of(vote_all)    \
+              of(bar_sync) of(bar_warp_sync) of(cluster_arrive) of(cluster_wait) of(fence_async) of(mbarrier_init) \
+                  of(mbarrier_expect) of(mbarrier_wait) of(mbarrier_inval) of(bulk_read) of(bulk_write)            \
                       of(bulk_commit) of(bulk_finish)
 enum Code : u16 {
 #define CSM_ENUM(name) k_##name,
@@ -300,6 +300,14 @@ void run(const Program& program) {
         machine->may_switch();
         t.store(at, 1, at->operands - 1, t.shared(at, t.address(at, 0), at->operands - 1, Touch::write, -1));
         break;
+      case k_add_shared: {
+        machine->may_switch();
+        auto* const word = static_cast<u32*>(t.shared(at, t.address(at, 1), 1, Touch::add, -1));
+        const u32 before = *word;
+        *word = before + static_cast<u32>(slot[x[2]]);
+        slot[x[0]] = before;
+        break;
+      }
       case k_load_generic:
         machine->may_switch();
         t.load(at, 0, at->results, t.generic(at, t.address(at, at->results), at->results, Touch::read));
