@@ -64,7 +64,7 @@ static_assert(kTile == CSM_SEGMENT_TILE, "the host cuts the elements and rows in
 
 // Rows of up to kAlone elements, which the group pattern gives two lanes, have one that acts for both. In double a lane
 // would spill.
-constexpr int kAlone = kSingle ? 2 * kItems : 0, kAloneStep = kItems / 2 > 2 * kMaxVec ? kItems / 2 : 2 * kMaxVec;
+constexpr int kAlone = kSingle ? 2 * kItems : 0, kAloneStep = 8;
 constexpr int kSortedAt = kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(sizeof(i64));
 constexpr int kSorted = kChunks * kWarp;  // rows that are sorted at once: 128 or 256
 static_assert(kSortedAt + (kAlone > 0 ? 2 + kSorted : 0) * kWord == CSM_SEGMENT_SHARED_BYTES,
@@ -384,11 +384,7 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
     place = first_place + key - (present ? k : 0);
     length = present ? keys.load(k + 1) - key - 1 : 0;
   };
-  const auto finish = [&](int place, int length) {
-    if constexpr (kAlone > 0) {
-      if (any_lane(length > 0 && length <= kAlone)) finish_alone(area, place, length <= kAlone ? length : 0);
-    }
-    if (!any_lane(length > kAlone)) return;
+  const auto finish_others = [&](int place, int length) {
     finish_short(area, place, length);
     for (unsigned rest = ballot(length > kChunk); rest; rest &= rest - 1) {
       const int from = shuffle(place, lowest_bit(rest), kWarp), n = shuffle(length, lowest_bit(rest), kWarp);
@@ -416,13 +412,17 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
 #pragma unroll 1
       for (int r = 0; r < kEach; ++r) {
         ByLength::get(r, place, length);
-        finish(place, length);
+        const bool others = any_lane(length > kAlone);
+        if (any_lane(length > 0 && length <= kAlone)) finish_alone(area, place, length <= kAlone ? length : 0);
+        if (!others) continue;
+        ByLength::get(r, place, length);  // again: they would take registers meanwhile
+        finish_others(place, length);
       }
     }
   } else {
     for (int group = warp * kWarp; group < count; group += kWarps * kWarp) {
       find(group + lane, place, length);
-      finish(place, length);
+      if (any_lane(length > 0)) finish_others(place, length);
     }
   }
   if (lane == 0) longer.close(listed);
