@@ -271,6 +271,10 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
 
  private:
   static constexpr int kWords = kItems / 2 + 1;  // that a row of kItems elements touches, at most
+  static constexpr int kAsked = 4;               // words of which is asked once whether all lanes' rows have them
+  CSM_DEVICE static bool all_have(int block, int end) {
+    return block + kAsked < kWords && !any_lane(2 * (block + kAsked) > end);
+  }
 
   CSM_DEVICE Acc result_of(int i, const typename Op::Scale& scale) const {
     Values<kOutputs> result;
@@ -293,12 +297,28 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
       if ((end & 1) != 0 && this->mine_ > 0) last = bytes_of(staged.bits(k, place + this->mine_ - 1), missing, 0x5410);
       const Shared<unsigned> words = staged.words(k, place);
 #pragma unroll
-      for (int j = 0; j < kWords; ++j) {
-        unsigned word = 2 * j - 1 < end ? last : missing;
-        if (2 * j + 1 < end) word = j == 0 && odd ? staged.bits(k, place) << 16 : words.load(j);
-        if (j > 0)
-          widen_pair(bytes_of(before, word, both), Half{}, this->item_[2 * j - 2][k], this->item_[2 * j - 1][k]);
-        before = word;
+      for (int block = 0; block < kWords; block += kAsked) {
+        unsigned got[kAsked];
+        if (block > 0 && all_have(block, end)) {
+#pragma unroll
+          for (int i = 0; i < kAsked; ++i) got[i] = words.load(block + i);
+        } else {
+#pragma unroll
+          for (int i = 0; i < kAsked; ++i) {
+            const int j = block + i;
+            got[i] = 2 * j - 1 < end ? last : missing;
+            if (2 * j + 1 < end) got[i] = j == 0 && odd ? staged.bits(k, place) << 16 : words.load(j);
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < kAsked; ++i) {
+          const int j = block + i;
+          if (j > 0 && j < kWords) {
+            Element &low = this->item_[2 * j - 2], &high = this->item_[2 * j - 1];
+            widen_pair(bytes_of(before, got[i], both), Half{}, low[k], high[k]);
+          }
+          before = got[i];
+        }
       }
     }
   }
@@ -309,14 +329,30 @@ class StagedTile : public RowTile<Op, kLanes, kItems, 1, i64, false, kLanes * kA
     const Shared<unsigned> words = staged.words(0, place);
     unsigned first = 0, before = 0, last = 0;
 #pragma unroll
-    for (int j = 0; j < kWords; ++j) {
-      unsigned pair = 0;
-      if (j < kWords - 1) pair = narrow_pair(result_of(2 * j, scale), result_of(2 * j + 1, scale), Half{});
-      const unsigned word = bytes_of(before, pair, both);
-      before = pair;
-      last = 2 * j - 1 < end ? word : last;
-      if (j == 0) first = pair;
-      if (2 * j + 1 < end && (j > 0 || !odd)) words.store(j, word);
+    for (int block = 0; block < kWords; block += kAsked) {
+      const bool whole = block > 0 && all_have(block, end);
+      unsigned put[kAsked];
+#pragma unroll
+      for (int i = 0; i < kAsked; ++i) {
+        const int j = block + i;
+        unsigned pair = 0;
+        if (j < kWords - 1) pair = narrow_pair(result_of(2 * j, scale), result_of(2 * j + 1, scale), Half{});
+        if (j == 0) first = pair;
+        put[i] = bytes_of(before, pair, both);
+        before = pair;
+      }
+      if (whole) {
+#pragma unroll
+        for (int i = 0; i < kAsked; ++i) words.store(block + i, put[i]);
+        continue;
+      }
+#pragma unroll
+      for (int i = 0; i < kAsked; ++i) {
+        const int j = block + i;
+        if (j >= kWords) break;
+        last = 2 * j - 1 < end ? put[i] : last;
+        if (2 * j + 1 < end && (j > 0 || !odd)) words.store(j, put[i]);
+      }
     }
     if (odd && this->mine_ > 0) staged.put_bits(place, first);
     if ((end & 1) != 0 && this->mine_ > 0) staged.put_bits(place + this->mine_ - 1, last);
