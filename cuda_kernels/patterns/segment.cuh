@@ -65,9 +65,11 @@ static_assert(kTile == CSM_SEGMENT_TILE, "the host cuts the elements and rows in
 // Rows of up to kAlone elements, which the group pattern gives two lanes, have one that acts for both. In double a lane
 // would spill.
 constexpr int kAlone = kSingle ? 2 * kItems : 0, kAloneStep = 8;
-constexpr int kSortedAt = kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(sizeof(i64));
+using Counts = Vec<unsigned, 4>;
+constexpr int kLookupEnd = kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(sizeof(i64));
+constexpr int kSortedAt = (kLookupEnd + 15) / 16 * 16;
 constexpr int kSorted = kChunks * kWarp;  // rows that are sorted at once: 128 or 256
-static_assert(kSortedAt + (kAlone > 0 ? 2 + kSorted : 0) * kWord == CSM_SEGMENT_SHARED_BYTES,
+static_assert(kSortedAt + (kAlone > 0 ? 4 + kSorted : 0) * kWord == CSM_SEGMENT_SHARED_BYTES,
               "the host gives stages 1 to 3 another amount of shared memory");
 
 class Offsets {
@@ -284,26 +286,29 @@ class Lists {
 };
 
 // Sorts the rows of a block by length, in steps of kStep elements: the lanes of a warp, which take as long as its
-// longest row, then have rows that are about as long. Those of one step are in any order. Before the first row is
-// counted, and between counting, putting and getting, the block meets at a barrier.
+// longest row, then have rows that are about as long. Those of one step are in any order, and so are the longest.
+// Before the first row is counted, and between counting, putting and getting, the block meets at a barrier.
 class ByLength {
  public:
   // One thread calls it.
-  CSM_DEVICE static void clear() {
-    counts().store(0, 0);
-    counts().store(1, 0);
-  }
+  CSM_DEVICE static void clear() { counts().store(0, Counts{}); }
   // Returns the number of the row among those that are about as long. Each thread counts kRowsEach rows, or empty ones:
-  // if more than 255 are of one length, there are no others.
+  // so if a byte overflows, there are no others.
   CSM_DEVICE static unsigned counted(int length) {
     const int at = class_of(length);
     return add_to_shared(kSortedAt + at / 4 * kWord, 1u << shift_of(at)) >> shift_of(at) & 255;
   }
   CSM_DEVICE static void put(int place, int length, unsigned number) {
-    constexpr unsigned kEach = 0x01010101, kBefore = kEach << 8;  // the sums over bytes, and over those before a byte
-    const unsigned low = counts().load(0), high = counts().load(1);
+    constexpr unsigned kEach = 0x01010101, kBefore = kEach << 8;  // for the sums over bytes, and over those before each
+    const Counts count = counts().load(0);
     const int at = class_of(length);
-    const unsigned shorter = at < 4 ? low * kBefore : high * kBefore + (low * kEach >> 24) * kEach;
+    unsigned shorter = 0, before = 0;
+#pragma unroll
+    for (int w = 0; w < kClasses / 4; ++w) {
+      const unsigned here = count.item[w] * kBefore + before;
+      if (at / 4 == w) shorter = here;
+      before += (count.item[w] * kEach >> 24) * kEach;
+    }
     const unsigned sorted = (shorter >> shift_of(at) & 255) + number;
     rows().store(static_cast<int>(sorted), static_cast<unsigned>(place) << 16 | static_cast<unsigned>(length));
   }
@@ -314,17 +319,19 @@ class ByLength {
     length = static_cast<int>(row & 0xffff);
   }
   static constexpr int kRowsEach = kSorted / (kWarps * kWarp);
-  static_assert(kRowsEach <= 2 && kTile + kMaxVec < 1 << 16, "");
+  static_assert(kRowsEach <= 2, "a byte counts them");
+  static_assert(kTile + kMaxVec < 1 << 16, "place and length have half a word each");
 
  private:
-  static constexpr int kClasses = 8, kStep = kAlone > 0 ? kAlone / kClasses : 1;  // a byte for each counts its rows
+  // Rows of up to kAlone elements are in the lower half.
+  static constexpr int kClasses = static_cast<int>(sizeof(Counts)), kStep = kAlone > 0 ? 2 * kAlone / kClasses : 1;
   CSM_DEVICE static int class_of(int length) {
-    const unsigned steps = static_cast<unsigned>(length + kStep - 1) / kStep;
-    return static_cast<int>(steps < kClasses ? steps : kClasses - 1);
+    const int steps = static_cast<int>(static_cast<unsigned>(length + kStep - 1) / kStep);
+    return steps < kClasses ? steps : kClasses - 1;
   }
   CSM_DEVICE static int shift_of(int at) { return at % 4 * 8; }
-  CSM_DEVICE static Shared<unsigned> counts() { return Shared<unsigned>(kSortedAt); }
-  CSM_DEVICE static Shared<unsigned> rows() { return Shared<unsigned>(kSortedAt + 2 * kWord); }
+  CSM_DEVICE static Shared<Counts> counts() { return Shared<Counts>(kSortedAt); }
+  CSM_DEVICE static Shared<unsigned> rows() { return Shared<unsigned>(kSortedAt + static_cast<int>(sizeof(Counts))); }
 };
 
 // Reduces and writes the rows of a warp's lanes. These hold as many elements as its longest row asks for.

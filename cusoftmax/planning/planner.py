@@ -744,8 +744,10 @@ def _segment(builder: PlanBuilder) -> Plan:
     lists = warps * (2 * chunks * 8 + 4)
     looked_up = 8 + 6 * 8
     double = builder.acc == "float64"
-    by_length = 0 if double else 2 * 4 + chunks * WARP * 4
-    shared = staged + 4 * chunks * builder.node_bytes + lists + looked_up + by_length
+    by_length = 0 if double else 16 + chunks * WARP * 4
+    shared = (
+        ceil_div(staged + 4 * chunks * builder.node_bytes + lists + looked_up, 16) * 16 + by_length
+    )
     many = builder.values == 1 and builder.device.arch >= tuning.SEGMENT_MANY_ARCH
     cap = tuning.SEGMENT_CAP_WARPS_MANY if many else tuning.SEGMENT_CAP_WARPS
     cap = tuning.SEGMENT_CAP_WARPS_DOUBLE if double else cap
