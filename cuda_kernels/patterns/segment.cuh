@@ -4,7 +4,7 @@
 // the row's length plus one, so that equal ranges of kTile keys (tiles) hold equal amounts of work: elements and rows
 // together, empty rows too. A tile may have at most one row that began before it.
 //
-// Block: from stage 1 on it takes one tile of one column.
+// Block: in stage 1 it takes one tile of one column.
 //
 //   stage 0   a few blocks read all offsets, each warp a range of them. They write to the workspace the first row of
 //   each
@@ -16,10 +16,10 @@
 //             reduced there and written. Longer rows are cut into pieces of kTile elements; each tile that such a row
 //             covers has one piece of it. A tile has at most two pieces: one of the row that ends in it and one of the
 //             row that begins in it. Each is reduced to a node in the workspace;
-//   stage 2   the nodes of kFold pieces of a row are folded into one, by the block that has the first of these pieces;
-//   stage 3   the pieces are staged again and written.
+//   stage 2   the pieces are staged again and written. A block takes a range of a column's tiles and folds the nodes of
+//             a row once, for all the pieces of it that it has.
 //
-// Stages 2 and 3 are launched only if a row may be longer than a tile, and do nothing if none is.
+// Stage 2 is launched only if a row may be longer than a tile, and does nothing if none is.
 //
 // Warp: takes 32 neighbouring rows at a time. Those of up to 2 kItems elements have a lane each, which adds in the
 // order of the group pattern's two lanes; those of up to a chunk (kChunk elements) have 4 to 32 lanes, as there,
@@ -43,7 +43,6 @@ namespace csm {
 
 constexpr int kWarps = 4;  // of a block, from stage 1 on; a power of two, so that a piece is a subtree of the fold
 constexpr int kTile = kWarps * kChunk;
-constexpr int kFold = 256;  // pieces that stage 2 folds into one node: a power of two
 
 using Begin = u16;  // of a row: its key, less those of the tiles before its own
 
@@ -61,7 +60,7 @@ constexpr int kLookupAt = kListsAt + kWarps * (2 * kListed + 1) * kWord;
 constexpr int kLookedUp = 6;  // numbers of a tile
 static_assert(kTile == CSM_SEGMENT_TILE, "the host cuts the elements and rows into other tiles");
 static_assert(kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(sizeof(i64)) == CSM_SEGMENT_SHARED_BYTES,
-              "the host gives stages 1 to 3 another amount of shared memory");
+              "the host gives stages 1 and 2 another amount of shared memory");
 
 class Offsets {
   using T = Type<kInputs>;
@@ -376,52 +375,69 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
 
 // --- longer rows -----------------------------------------------------------------------------------------------------
 
-// Folds one node of each warp, taken from its lane 0. Only warp 0 may use the result.
-CSM_DEVICE Node fold_warps(const Node& node) {
-  const SharedNodes nodes(kNodesAt, kNodes);
-  if (thread_index() % kWarp == 0) nodes.store(thread_index() / kWarp, node);
-  block_barrier();
-  const Node mine = nodes.load(thread_index() % kWarps);
-  return fold_lanes(mine, kWarps);
-}
+// Nodes of one row, one of each warp and the next ones in its order. A barrier follows store().
+class NodesOfWarps {
+ public:
+  CSM_DEVICE void store(const Node& node) const {
+    if (thread_index() % kWarp == 0) nodes_.store(thread_index() / kWarp, node);
+  }
+  CSM_DEVICE Node whole() const { return fold_lanes(nodes_.load(thread_index() % kWarps), kWarps); }
+
+ private:
+  SharedNodes nodes_ = SharedNodes(kNodesAt, kNodes);
+};
 
 CSM_DEVICE void reduce_piece(const Arguments& args, const Row& column, const Piece& piece, i64 slot) {
   const Area area(piece.begin(), piece.end());
+  const NodesOfWarps nodes;
   area.read(args, column);
   block_barrier();
   const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
   StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
   tile.load_elements(area, place);
-  const Node whole = fold_warps(tile.reduce(only_length(piece.length)));
-  nodes_of(args).store(slot, whole, thread_index() == 0);
+  nodes.store(tile.reduce(only_length(piece.length)));
+  block_barrier();
+  nodes_of(args).store(slot, nodes.whole(), thread_index() == 0);
 }
 
-CSM_DEVICE void fold_pieces(const Arguments& args, const Piece& piece, i64 column) {
-  if (piece.number % kFold != 0) return;
-  const GlobalNodes workspace = nodes_of(args);
-  const i64 skipped = i64(thread_index() / kWarp) * (kFold / kWarps);
-  const i64 left = piece.count() - piece.number - skipped;
-  const i64 mine = left < 0 ? 0 : left < kFold / kWarps ? left : kFold / kWarps;
-  const Node whole = fold_warps(fold_all(mine, [&](i64 i, bool wanted) {
-    return workspace.load(piece.slot(args.layout, piece.number + skipped + i, column), wanted);
-  }));
-  // Overwrites one of the nodes just folded: no other block reads these in this launch.
-  workspace.store(piece.slot(args.layout, piece.number, column), whole, thread_index() == 0);
+// The warp's subtree of the fold of a row's pieces: a power of two of them. A lane merges kEach neighbours.
+CSM_DEVICE Node fold_subtree(const Arguments& args, const Piece& piece, i64 column) {
+  constexpr int kEach = 4;
+  const GlobalNodes nodes = nodes_of(args);
+  const i64 count = piece.count();
+  i64 leaves = 1;
+  while (kWarps * leaves < count) leaves *= 2;
+  const int width = leaves < kEach ? 1 : leaves < kEach * kWarp ? static_cast<int>(leaves) / kEach : kWarp;
+  const i64 begin = thread_index() / kWarp * leaves, end = begin + leaves < count ? begin + leaves : count;
+  TreeFold fold;
+#pragma unroll 1
+  for (i64 first = begin; first < end; first += kEach * kWarp) {
+    const i64 mine = first + (thread_index() & (width - 1)) * kEach;
+    Node node[kEach];
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) node[k] = nodes.load(piece.slot(args.layout, mine + k, column), mine + k < end);
+#pragma unroll
+    for (int step = 1; step < kEach; step *= 2) {
+#pragma unroll
+      for (int k = 0; k < kEach; k += 2 * step) node[k] = merge(node[k], node[k + step]);
+    }
+    fold.push(fold_lanes(node[0], width));
+  }
+  return fold.result();
 }
 
-CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piece& piece, i64 column_number) {
+// `folds`: the pieces before this one were another row's.
+CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piece& piece, i64 number, bool folds) {
   const Area area(piece.begin(), piece.end());
+  const NodesOfWarps nodes;
   area.read(args, column);
-  const GlobalNodes workspace = nodes_of(args);
-  const Node whole = fold_all((piece.count() + kFold - 1) / kFold, [&](i64 i, bool wanted) {
-    return workspace.load(piece.slot(args.layout, i * kFold, column_number), wanted);
-  });
+  if (folds) nodes.store(fold_subtree(args, piece, number));
   block_barrier();
   const int first = thread_index() / kWarp * kChunk, place = area.place(piece.begin()) + first;
   StagedTile<Op, kWarp, kItems> tile(piece.number * kTile + first, piece.length);
   tile.load_elements(area, place);
   const DoubleWord m = tile.prepare(only_length(piece.length));
-  tile.store_results(area, place, Op::scale(m, whole, only_length(piece.length)));
+  tile.store_results(area, place, Op::scale(m, nodes.whole(), only_length(piece.length)));
   block_barrier();
   area.write(args, column);
 }
@@ -498,11 +514,19 @@ CSM_DEVICE void run(const Arguments& args) {
   if (kStage > 1 && read_status(args) != status::longer) return;
   const Layout& layout = args.layout;
   const Offsets offsets(args);
-  const i64 units = tiles_of(layout) * layout.rows;
-  for (i64 unit = block_index(); unit < units; unit += grid_blocks()) {
-    const i64 tile = layout.rows == 1 ? unit : unit / layout.rows, number = unit - tile * layout.rows;
+  // In stage 1 neighbouring blocks take the columns of a tile, whose elements lie side by side; in stage 2 a block
+  // takes tiles of a column, whose pieces are of one row.
+  constexpr bool kRanges = kStage == 2;
+  const i64 tiles = tiles_of(layout), units = tiles * layout.rows, beside = kRanges ? tiles : layout.rows;
+  const i64 begin = kRanges ? block_index() * units / grid_blocks() : block_index();
+  const i64 behind = kRanges ? (block_index() + 1) * units / grid_blocks() : units;
+  i64 written = -1;  // where the row of the last piece begins, in its column
+  for (i64 unit = begin; unit < behind; unit += kRanges ? 1 : grid_blocks()) {
+    const i64 major = layout.rows == 1 && !kRanges ? unit : unit / beside, minor = unit - major * beside;
+    const i64 tile = kRanges ? minor : major, number = kRanges ? major : minor;
+    if (minor == 0) written = -1;
     const Lookup looked_up(tile);
-    if (unit != block_index()) block_barrier();  // the previous tile's shared memory is free
+    if (unit != begin) block_barrier();  // the previous tile's shared memory is free
     if (thread_index() < kWarp) looked_up.find(args, offsets);
     block_barrier();
     const int found = looked_up.status();
@@ -526,8 +550,8 @@ CSM_DEVICE void run(const Arguments& args) {
       if (!piece.exists()) continue;
       block_barrier();
       if constexpr (kStage == 1) reduce_piece(args, column, piece, piece.slot(layout, piece.number, number));
-      if constexpr (kStage == 2) fold_pieces(args, piece, number);
-      if constexpr (kStage == 3) write_piece(args, column, piece, number);
+      if constexpr (kStage == 2) write_piece(args, column, piece, number, piece.start != written);
+      written = piece.start;
     }
   }
 }

@@ -15,7 +15,15 @@ from cusoftmax.emulator._memory import view_of
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.prepare import problem_for
-from tests.support import DTYPES, SWEPT_DTYPES, assert_kept, bits, dtype_of, plan_of
+from tests.support import (
+    DTYPES,
+    SWEPT_DTYPES,
+    assert_kept,
+    bits,
+    blocks_of_each_launch,
+    dtype_of,
+    plan_of,
+)
 from tests.support import planned as planned_as
 
 OPS = ("segment_softmax", "segment_softmax_vjp")
@@ -127,6 +135,24 @@ def test_many_empty_segments_around_a_few(device: Any, op: str, before: int) -> 
     offsets = offsets_of([*[0] * before, 3, *[0] * 9000, 70, 1, *[0] * 5000])
     inputs = drawn(op, offsets, "float32")
     judge(op, inputs, offsets, run(device, op, inputs, offsets))
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("blocks", [1, 2, 7])
+def test_long_segments_wherever_blocks_begin(
+    device: Any, op: str, shape: tuple[int, ...], blocks: int
+) -> None:
+    """A block has pieces of several long segments, and of one that others have the rest of."""
+    dtype = "float32"
+    _, tile, _ = thresholds(op, dtype)
+    offsets = offsets_of([5, 6 * tile + 3, 0, 2, 3 * tile, 5 * tile - 7, tile + 1, 40])
+    inputs = drawn(op, offsets, dtype, shape)
+    result = run(device, op, inputs, offsets)
+    judge(op, inputs, offsets, result)
+    with blocks_of_each_launch(blocks):
+        few = run(device, op, inputs, offsets)
+    np.testing.assert_array_equal(bits(result), bits(few))
 
 
 def test_one_long_segment_is_folded_in_steps(device: Any) -> None:
@@ -398,7 +424,7 @@ def test_plans(op: str) -> None:
     _, tile, _ = thresholds(op, "float32")
     short, long = plan_for(op, "float32", tile), plan_for(op, "float32", tile + 1)
     assert [len(short.launches), short.reads] == [2, 1]  # the offsets, and everything
-    assert [len(long.launches), long.reads] == [4, 2]
+    assert [len(long.launches), long.reads] == [3, 2]
     assert long.workspace_bytes > short.workspace_bytes
     assert short.vector == 4 and long.chunk * 4 == tile
     million = plan_for(op, "float32", 1 << 20)
