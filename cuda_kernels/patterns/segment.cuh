@@ -6,7 +6,7 @@
 //
 // Block: in stage 1 it takes one tile of one column.
 //
-//   stage 0   a few blocks read all offsets, each warp a range of them. They write to the workspace the first row of
+//   stage 0   a few blocks read all offsets, each warp ranges of them. They write to the workspace the first row of
 //   each
 //             tile with its offset, and 16 bits for each row that say where in its tile it begins: all that stage 1
 //             needs, for a fourth of the bytes. Each block also writes a status: whether the offsets rise from 0 to the
@@ -444,48 +444,82 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
 
 // --- the stages ------------------------------------------------------------------------------------------------------
 
+// Looks at a group of rows, one a lane, that may be anything: wrong, longer than a tile, or the end. Returns what the
+// lane has found.
+CSM_DEVICE int look_closer(const Arguments& args, const Offsets& offsets, i64 group) {
+  const Layout& layout = args.layout;
+  const i64 tiles = tiles_of(layout), row = group * kWarp + thread_index() % kWarp;
+  const bool present = row <= layout.segments;
+  const i64 at = offsets.at(row, present), before = offsets.at(row - 1, present && row > 0);
+  const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
+  int found = 0;
+  if ((present && !rises) || (row == layout.segments && at != layout.n)) found |= status::wrong;
+  if (present && row > 0 && at - before > kTile) found |= status::longer;
+  global_store(begin_of(args, row), static_cast<Begin>((row + at) & (kTile - 1)), row < layout.segments);
+  // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp writes
+  // them together, since a long row has many. The offset of the end stands for that of a row after the last tile.
+  const i64 low = row == 0 ? 0 : tile_of(row - 1 + before) + 1;
+  const i64 high = row == layout.segments ? tiles : tile_of(row + at);
+  for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
+    const int source = lowest_bit(some);
+    const i64 last = shuffle(high, source, kWarp);
+    const FirstRow entry = {shuffle(row, source, kWarp), shuffle(at, source, kWarp)};
+    for (i64 tile = shuffle(low, source, kWarp) + thread_index() % kWarp; tile <= last && tile <= tiles;
+         tile += kWarp) {
+      global_store(first_row_of(args, tile), entry, true);
+    }
+  }
+  return found;
+}
+
+// Usual rows are shorter than a tile: their lengths, as unsigned numbers, are less than kTile. If all rows are usual or
+// are found to be right, and the first begins at 0, none begins before that, nor beyond the end if the last ends there:
+// the usual ones need no other test. But until all are known their offsets may be anything.
 CSM_DEVICE void check_offsets(const Arguments& args) {
   constexpr int kAhead = 3;  // offsets of a thread that are on their way together
   const Layout& layout = args.layout;
   const Offsets offsets(args);
   const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  const i64 tiles = tiles_of(layout), groups = layout.segments / kWarp + 1,
-            each = (groups + grid_blocks() * warps - 1) / (grid_blocks() * warps);
-  const i64 first = (block_index() * warps + thread_index() / kWarp) * each;
+  const i64 last = static_cast<i64>(static_cast<u64>(layout.segments) / kWarp);  // group, which has the end
+  const u64 tiles = static_cast<u64>(tiles_of(layout));
   int found = 0;
-  const i64 end = first + each < groups ? first + each : groups;
-  i64 last_before = offsets.at(first * kWarp - 1, first > 0 && first < groups && lane == 0);
-  for (i64 group = first; group < end; group += kAhead) {
-    i64 ahead[kAhead];
+#pragma unroll 1
+  for (i64 first = (block_index() * warps + thread_index() / kWarp) * kAhead; first <= last;
+       first += grid_blocks() * warps * kAhead) {
+    const i64 row = first * kWarp + lane;
+    const bool whole = first + kAhead <= last;
+    i64 at[kAhead];
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const i64 row = (group + u) * kWarp + lane;
-      ahead[u] = offsets.at(row, group + u < end && row <= layout.segments);
+    for (int u = 0; u < kAhead; ++u) at[u] = offsets.at(row + u * kWarp, whole);
+    i64 before = offsets.at(row - 1, whole && lane == 0 && row > 0);
+    bool closer = !whole || (row == 0 && at[0] != 0);
+    unsigned begin[kAhead];  // in its tile
+    u64 length[kAhead];      // of the row before
+    if (whole) {
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        const i64 left = shuffle(at[u], (lane + kWarp - 1) % kWarp, kWarp);
+        length[u] = static_cast<u64>(at[u]) - static_cast<u64>(lane == 0 ? before : left);
+        before = left;  // in lane 0, that of lane 31
+        begin[u] = (static_cast<unsigned>(row) + u * kWarp + static_cast<unsigned>(at[u])) % kTile;
+        closer = closer || length[u] >= kTile;
+        global_store(begin_of(args, row + u * kWarp), static_cast<Begin>(begin[u]), true);
+      }
+    }
+    if (any_lane(closer)) {
+#pragma unroll 1
+      for (i64 group = first; group < first + kAhead && group <= last; ++group) {
+        found |= look_closer(args, offsets, group);
+      }
+      continue;
     }
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
-      if (group + u >= end) break;
-      const i64 row = (group + u) * kWarp + lane, at = ahead[u];
-      const bool present = row <= layout.segments;
-      const i64 left = shuffle(at, (lane + kWarp - 1) % kWarp, kWarp);
-      const i64 before = lane == 0 ? last_before : left;
-      last_before = left;  // in lane 0, that of lane 31
-      const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
-      if ((present && !rises) || (row == layout.segments && at != layout.n)) found |= status::wrong;
-      if (present && row > 0 && at - before > kTile) found |= status::longer;
-      global_store(begin_of(args, row), static_cast<Begin>((row + at) & (kTile - 1)), row < layout.segments);
-      // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp
-      // writes them together, since a long row has many. The offset of the end stands for that of a row after the last
-      // tile.
-      const i64 low = row == 0 ? 0 : tile_of(row - 1 + before) + 1;
-      const i64 high = row == layout.segments ? tiles : tile_of(row + at);
-      for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
-        const int source = lowest_bit(some);
-        const i64 last = shuffle(high, source, kWarp);
-        const FirstRow entry = {shuffle(row, source, kWarp), shuffle(at, source, kWarp)};
-        for (i64 tile = shuffle(low, source, kWarp) + lane; tile <= last && tile <= tiles; tile += kWarp) {
-          global_store(first_row_of(args, tile), entry, true);
-        }
+      // The keys of this row and the one before are length + 1 apart: so it is the first of its tile.
+      if (begin[u] <= static_cast<unsigned>(length[u])) {
+        const FirstRow entry = {row + u * kWarp, at[u]};
+        const u64 tile = (static_cast<u64>(entry.row) + static_cast<u64>(at[u])) / kTile;
+        if (tile <= tiles) global_store(first_row_of(args, static_cast<i64>(tile)), entry, true);
       }
     }
   }
@@ -493,9 +527,9 @@ CSM_DEVICE void check_offsets(const Arguments& args) {
   const int of_warp = status_of_warp(found);
   if (lane == 0) of_warps.store(thread_index() / kWarp, of_warp);
   block_barrier();
-  const int mine = lane < warps ? of_warps.load(lane) : 0;
-  const int whole = status_of_warp(mine);
-  global_store(status_of(args, block_index()), static_cast<u8>(whole), thread_index() == 0);
+  if (thread_index() >= kWarp) return;
+  const int whole = status_of_warp(lane < warps ? of_warps.load(lane) : 0);
+  global_store(status_of(args, block_index()), static_cast<u8>(whole), lane == 0);
 }
 
 CSM_DEVICE void write_nan(const Arguments& args, const Row& column, i64 tile) {

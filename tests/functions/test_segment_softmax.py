@@ -128,6 +128,19 @@ def test_many_tiny_segments(device: Any, op: str) -> None:
     judge(op, inputs, offsets, run(device, op, inputs, offsets))
 
 
+@pytest.mark.parametrize("place", [0, 31, 32, 95, 96, 97, 300])
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_a_segment_of_about_a_tile_among_many(device: Any, place: int, beyond: int) -> None:
+    """Wherever a warp has it of those whose offsets it looks at, it finds all tiles' first ones."""
+    op, dtype = "segment_softmax", "float32"
+    _, tile, _ = thresholds(op, dtype)
+    lengths = np.random.default_rng(place).integers(0, 49, 301)
+    lengths[place] = tile + beyond
+    offsets = offsets_of(lengths)
+    inputs = drawn(op, offsets, dtype)
+    judge(op, inputs, offsets, run(device, op, inputs, offsets))
+
+
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("before", [0, 20000])
 def test_many_empty_segments_around_a_few(device: Any, op: str, before: int) -> None:
@@ -362,6 +375,29 @@ def test_offsets_far_away(device: Any, far: int) -> None:
     for offsets in ([0, far, 6000], [far, 0, 6000], [0, 6000, far], [0, far, far, 6000]):
         assert np.isnan(run(device, "segment_softmax", (x,), np.array(offsets))).all()
         assert np.isnan(run(device, "segment_softmax_vjp", (x, x), np.array(offsets))).all()
+
+
+@pytest.mark.parametrize("place", [0, 1, 32, 95, 96, 97, 191, 199, 200])
+def test_a_wrong_offset_among_many(device: Any, place: int) -> None:
+    """One alone, or all from there on: these differ as right ones do."""
+    right = np.arange(201) * 30
+    x = np.zeros(6000, "float32")
+    assert not np.isnan(run(device, "segment_softmax", (x,), right)).any()
+    for wrong in (-(2**63), -(2**40), -31, 31, 2**40, 2**63 - 6001, *([7] if place == 0 else [])):
+        alone, on = right.copy(), right.copy()
+        alone[place] += wrong
+        on[place:] += wrong
+        for offsets in (alone, on):
+            assert np.isnan(run(device, "segment_softmax", (x,), offsets)).all(), wrong
+
+
+def test_offsets_that_rise_through_the_largest_number(device: Any) -> None:
+    """Each differs from the one before by few, if differences are taken with 64 bits."""
+    x = np.zeros(6000, "float32")
+    for first in (0, 2**63 - 3000):
+        offsets = (np.arange(201, dtype=np.uint64) * 30 + np.uint64(first)).astype(np.int64)
+        offsets[[0, -1]] = 0, 6000
+        assert np.isnan(run(device, "segment_softmax", (x,), offsets)).any() == (first > 0)
 
 
 @pytest.mark.parametrize("offsets", [[0], [0, 0], [0, 0, 0]])
