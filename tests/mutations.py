@@ -322,9 +322,17 @@ MUTATIONS = (
         "segment: barrier between two units dropped",
         RACE,
         "patterns/segment.cuh",
-        "if (unit != block_index()) block_barrier();",
+        "if (unit != begin) block_barrier();",
         "",
         (Probe("segment", "segment_softmax", "float32", (30000, 1), axis=0, grid=3),),
+    ),
+    Mutation(
+        "segment: nodes of a long row used for the next one",
+        BOUND,
+        "patterns/segment.cuh",
+        "piece.start != written",
+        "written < 0",
+        (Probe("segment", "segment_softmax", "float32", (60000, 1), axis=0, grid=3),),
     ),
     Mutation(
         "segment: beyond a row's end, half of a word is 0, not neutral",

@@ -4,34 +4,35 @@
 // the row's length plus one, so that equal ranges of kTile keys (tiles) hold equal amounts of work: elements and rows
 // together, empty rows too. A tile may have at most one row that began before it.
 //
-// Block: from stage 1 on it takes one tile of one column.
+// Block: in stage 1 it takes one tile of one column.
 //
-//   stage 0   a few blocks read all offsets, each warp a range of them. They write to the workspace the first row of
-//   each
-//             tile with its offset, and 16 bits for each row that say where in its tile it begins: all that stage 1
+//   stage 0   a few blocks read all offsets, each warp ranges of them. They write to the workspace where each tile's
+//             first row is and begins, and 16 bits for each row that say where in its tile it begins: all that stage 1
 //             needs, for a fourth of the bytes. Each block also writes a status: whether the offsets rise from 0 to the
-//             number of elements. If they do not, stage 1 fills the output with NaN and later stages write nothing, so
+//             number of elements. If they do not, stage 1 fills the output with NaN and stage 2 writes nothing, so
 //             that no wrong offset is followed; and whether a row is longer than a tile;
 //   stage 1   rows of up to kTile elements that begin in the tile lie side by side: they are staged in shared memory,
 //             reduced there and written. Longer rows are cut into pieces of kTile elements; each tile that such a row
 //             covers has one piece of it. A tile has at most two pieces: one of the row that ends in it and one of the
 //             row that begins in it. Each is reduced to a node in the workspace;
-//   stage 2   the nodes of kFold pieces of a row are folded into one, by the block that has the first of these pieces;
-//   stage 3   the pieces are staged again and written.
+//   stage 2   the pieces are staged again and written. A block takes a range of a column's tiles and folds the nodes of
+//             a row once, for all the pieces of it that it has.
 //
-// Stages 2 and 3 are launched only if a row may be longer than a tile, and do nothing if none is.
+// Stage 2 is launched only if a row may be longer than a tile, and does nothing if none is.
 //
-// Warp: takes 32 neighbouring rows at a time. Those of up to 2 kItems elements have a lane each, which adds in the
-// order of the group pattern's two lanes; those of up to a chunk (kChunk elements) have 4 to 32 lanes, as there,
-// several rows at once; of longer rows and of pieces it takes a chunk at a time. Thread: holds kItems elements of a
-// chunk, or up to twice as many of a row of its own.
+// Warp: takes 32 rows at a time, those of a tile in the order of their lengths, since its lanes take as long as the
+// longest. Rows of up to 2 kItems elements have a lane each, which adds in the order of the group pattern's two lanes;
+// those of up to a chunk (kChunk elements) have 4 to 32 lanes, as there, several rows at once; of longer rows and of
+// pieces it takes a chunk at a time. Thread: holds kItems elements of a chunk, or up to twice as many of a row of its
+// own.
 //
 // Every stage adds in the order of reduce/tile.cuh and reduce/fold.cuh, so that a row has the bits that other patterns
 // would give it, wherever it begins.
 //
 // Shared memory: the staged elements, and behind them the keys of their rows; nodes; for each warp a list of its rows
-// longer than a chunk. Barriers separate staging, the short rows with the lists, the nodes, the results, and writing
-// out; one more lies between two uses of the shared memory. Workspace: the statuses of stage 0, and that of all, which
+// longer than a chunk; the rows in order. Barriers separate staging, counting rows by length, putting them in order,
+// the short rows with the lists, the nodes, the results, and writing out; one more lies between two uses of the shared
+// memory. Workspace: the statuses of stage 0, and that of all, which
 // stage 1 writes; the tiles' first rows; where the rows begin; two nodes for each tile and column, of the row that ends
 // there and of the row that begins.
 #pragma once
@@ -44,7 +45,6 @@ namespace csm {
 constexpr int kWarps = 4;  // of a block, from stage 1 on; a power of two, so that a piece is a subtree of the fold
 constexpr int kChunks = kInPairs ? 2 * kWarps : kWarps;  // of a tile: as many as leave room for five blocks
 constexpr int kTile = kChunks * kChunk;
-constexpr int kFold = 256;  // pieces that stage 2 folds into one node: a power of two
 
 using Begin = u16;  // of a row: its key, less those of the tiles before its own
 
@@ -70,7 +70,7 @@ constexpr int kLookupEnd = kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(
 constexpr int kSortedAt = (kLookupEnd + 15) / 16 * 16;
 constexpr int kSorted = kChunks * kWarp;  // rows that are sorted at once: 128 or 256
 static_assert(kSortedAt + (kAlone > 0 ? 4 + kSorted : 0) * kWord == CSM_SEGMENT_SHARED_BYTES,
-              "the host gives stages 1 to 3 another amount of shared memory");
+              "the host gives stages 1 and 2 another amount of shared memory");
 
 class Offsets {
   using T = Type<kInputs>;
@@ -459,14 +459,17 @@ CSM_DEVICE void finish_staged(const Arguments& args, const Row& column, const Lo
 
 // --- longer rows -----------------------------------------------------------------------------------------------------
 
-// Folds one node of each warp, taken from its lane 0. Only warp 0 may use the result.
-CSM_DEVICE Node fold_warps(const Node& node) {
-  const SharedNodes nodes(kNodesAt, kNodes);
-  if (thread_index() % kWarp == 0) nodes.store(thread_index() / kWarp, node);
-  block_barrier();
-  const Node mine = nodes.load(thread_index() % kWarps);
-  return fold_lanes(mine, kWarps);
-}
+// Nodes of one row, one of each warp and the next ones in its order. A barrier follows store().
+class NodesOfWarps {
+ public:
+  CSM_DEVICE void store(const Node& node) const {
+    if (thread_index() % kWarp == 0) nodes_.store(thread_index() / kWarp, node);
+  }
+  CSM_DEVICE Node whole() const { return fold_lanes(nodes_.load(thread_index() % kWarps), kWarps); }
+
+ private:
+  SharedNodes nodes_ = SharedNodes(kNodesAt, kNodes);
+};
 
 // Calls visit(tile, first element in the piece) for each chunk of a piece that the warp takes: neighbours, one or two.
 template <class Visit>
@@ -482,6 +485,7 @@ CSM_DEVICE void each_chunk(const Piece& piece, Visit visit) {
 
 CSM_DEVICE void reduce_piece(const Arguments& args, const Row& column, const Piece& piece, i64 slot) {
   const Area area(piece.begin(), piece.end());
+  const NodesOfWarps nodes;
   area.read(args, column);
   block_barrier();
   Node node = empty_node();
@@ -489,36 +493,49 @@ CSM_DEVICE void reduce_piece(const Arguments& args, const Row& column, const Pie
     tile.load_elements(area, area.place(piece.begin()) + first);
     node = merge(node, tile.reduce(only_length(piece.length)));
   });
-  const Node whole = fold_warps(node);
-  nodes_of(args).store(slot, whole, thread_index() == 0);
+  nodes.store(node);
+  block_barrier();
+  nodes_of(args).store(slot, nodes.whole(), thread_index() == 0);
 }
 
-CSM_DEVICE void fold_pieces(const Arguments& args, const Piece& piece, i64 column) {
-  if (piece.number % kFold != 0) return;
-  const GlobalNodes workspace = nodes_of(args);
-  const i64 skipped = i64(thread_index() / kWarp) * (kFold / kWarps);
-  const i64 left = piece.count() - piece.number - skipped;
-  const i64 mine = left < 0 ? 0 : left < kFold / kWarps ? left : kFold / kWarps;
-  const Node whole = fold_warps(fold_all(mine, [&](i64 i, bool wanted) {
-    return workspace.load(piece.slot(args.layout, piece.number + skipped + i, column), wanted);
-  }));
-  // Overwrites one of the nodes just folded: no other block reads these in this launch.
-  workspace.store(piece.slot(args.layout, piece.number, column), whole, thread_index() == 0);
+// The warp's subtree of the fold of a row's pieces: a power of two of them. A lane merges kEach neighbours.
+CSM_DEVICE Node fold_subtree(const Arguments& args, const Piece& piece, i64 column) {
+  constexpr int kEach = 4;
+  const GlobalNodes nodes = nodes_of(args);
+  const i64 count = piece.count();
+  i64 leaves = 1;
+  while (kWarps * leaves < count) leaves *= 2;
+  const int width = leaves < kEach ? 1 : leaves < kEach * kWarp ? static_cast<int>(leaves) / kEach : kWarp;
+  const i64 begin = thread_index() / kWarp * leaves, end = begin + leaves < count ? begin + leaves : count;
+  TreeFold fold;
+#pragma unroll 1
+  for (i64 first = begin; first < end; first += kEach * kWarp) {
+    const i64 mine = first + (thread_index() & (width - 1)) * kEach;
+    Node node[kEach];
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) node[k] = nodes.load(piece.slot(args.layout, mine + k, column), mine + k < end);
+#pragma unroll
+    for (int step = 1; step < kEach; step *= 2) {
+#pragma unroll
+      for (int k = 0; k < kEach; k += 2 * step) node[k] = merge(node[k], node[k + step]);
+    }
+    fold.push(fold_lanes(node[0], width));
+  }
+  return fold.result();
 }
 
-CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piece& piece, i64 column_number) {
+// `folds`: the pieces before this one were another row's.
+CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piece& piece, i64 number, bool folds) {
   const Area area(piece.begin(), piece.end());
+  const NodesOfWarps nodes;
   area.read(args, column);
-  const GlobalNodes workspace = nodes_of(args);
-  const Node whole = fold_all((piece.count() + kFold - 1) / kFold, [&](i64 i, bool wanted) {
-    return workspace.load(piece.slot(args.layout, i * kFold, column_number), wanted);
-  });
+  if (folds) nodes.store(fold_subtree(args, piece, number));
   block_barrier();
   each_chunk(piece, [&](auto& tile, int first) {
     const int place = area.place(piece.begin()) + first;
     tile.load_elements(area, place);
     const DoubleWord m = tile.prepare(only_length(piece.length));
-    tile.store_results(area, place, Op::scale(m, whole, only_length(piece.length)));
+    tile.store_results(area, place, Op::scale(m, nodes.whole(), only_length(piece.length)));
   });
   area.results_barrier();
   area.write(args, column);
@@ -526,48 +543,82 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
 
 // --- the stages ------------------------------------------------------------------------------------------------------
 
+// Looks at a group of rows, one a lane, that may be anything: wrong, longer than a tile, or the end. Returns what the
+// lane has found.
+CSM_DEVICE int look_closer(const Arguments& args, const Offsets& offsets, i64 group) {
+  const Layout& layout = args.layout;
+  const i64 tiles = tiles_of(layout), row = group * kWarp + thread_index() % kWarp;
+  const bool present = row <= layout.segments;
+  const i64 at = offsets.at(row, present), before = offsets.at(row - 1, present && row > 0);
+  const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
+  int found = 0;
+  if ((present && !rises) || (row == layout.segments && at != layout.n)) found |= status::wrong;
+  if (present && row > 0 && at - before > kTile) found |= status::longer;
+  global_store(begin_of(args, row), static_cast<Begin>((row + at) & (kTile - 1)), row < layout.segments);
+  // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp writes
+  // them together, since a long row has many. The offset of the end stands for that of a row after the last tile.
+  const i64 low = row == 0 ? 0 : tile_of(row - 1 + before) + 1;
+  const i64 high = row == layout.segments ? tiles : tile_of(row + at);
+  for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
+    const int source = lowest_bit(some);
+    const i64 last = shuffle(high, source, kWarp);
+    const FirstRow entry = {shuffle(row, source, kWarp), shuffle(at, source, kWarp)};
+    for (i64 tile = shuffle(low, source, kWarp) + thread_index() % kWarp; tile <= last && tile <= tiles;
+         tile += kWarp) {
+      global_store(first_row_of(args, tile), entry, true);
+    }
+  }
+  return found;
+}
+
+// Usual rows are shorter than a tile: their lengths, as unsigned numbers, are less than kTile. If all rows are usual or
+// are found to be right, and the first begins at 0, none begins before that, nor beyond the end if the last ends there:
+// the usual ones need no other test. But until all are known their offsets may be anything.
 CSM_DEVICE void check_offsets(const Arguments& args) {
   constexpr int kAhead = 3;  // offsets of a thread that are on their way together
   const Layout& layout = args.layout;
   const Offsets offsets(args);
   const int lane = thread_index() % kWarp, warps = block_threads() / kWarp;
-  const i64 tiles = tiles_of(layout), groups = layout.segments / kWarp + 1,
-            each = (groups + grid_blocks() * warps - 1) / (grid_blocks() * warps);
-  const i64 first = (block_index() * warps + thread_index() / kWarp) * each;
+  const i64 last = static_cast<i64>(static_cast<u64>(layout.segments) / kWarp);  // group, which has the end
+  const u64 tiles = static_cast<u64>(tiles_of(layout));
   int found = 0;
-  const i64 end = first + each < groups ? first + each : groups;
-  i64 last_before = offsets.at(first * kWarp - 1, first > 0 && first < groups && lane == 0);
-  for (i64 group = first; group < end; group += kAhead) {
-    i64 ahead[kAhead];
+#pragma unroll 1
+  for (i64 first = (block_index() * warps + thread_index() / kWarp) * kAhead; first <= last;
+       first += grid_blocks() * warps * kAhead) {
+    const i64 row = first * kWarp + lane;
+    const bool whole = first + kAhead <= last;
+    i64 at[kAhead];
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const i64 row = (group + u) * kWarp + lane;
-      ahead[u] = offsets.at(row, group + u < end && row <= layout.segments);
+    for (int u = 0; u < kAhead; ++u) at[u] = offsets.at(row + u * kWarp, whole);
+    i64 before = offsets.at(row - 1, whole && lane == 0 && row > 0);
+    bool closer = !whole || (row == 0 && at[0] != 0);
+    unsigned begin[kAhead];  // in its tile
+    u64 length[kAhead];      // of the row before
+    if (whole) {
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        const i64 left = shuffle(at[u], (lane + kWarp - 1) % kWarp, kWarp);
+        length[u] = static_cast<u64>(at[u]) - static_cast<u64>(lane == 0 ? before : left);
+        before = left;  // in lane 0, that of lane 31
+        begin[u] = (static_cast<unsigned>(row) + u * kWarp + static_cast<unsigned>(at[u])) % kTile;
+        closer = closer || length[u] >= kTile;
+        global_store(begin_of(args, row + u * kWarp), static_cast<Begin>(begin[u]), true);
+      }
+    }
+    if (any_lane(closer)) {
+#pragma unroll 1
+      for (i64 group = first; group < first + kAhead && group <= last; ++group) {
+        found |= look_closer(args, offsets, group);
+      }
+      continue;
     }
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
-      if (group + u >= end) break;
-      const i64 row = (group + u) * kWarp + lane, at = ahead[u];
-      const bool present = row <= layout.segments;
-      const i64 left = shuffle(at, (lane + kWarp - 1) % kWarp, kWarp);
-      const i64 before = lane == 0 ? last_before : left;
-      last_before = left;  // in lane 0, that of lane 31
-      const bool rises = row == 0 ? at == 0 : before >= 0 && before <= at && at <= layout.n;
-      if ((present && !rises) || (row == layout.segments && at != layout.n)) found |= status::wrong;
-      if (present && row > 0 && at - before > kTile) found |= status::longer;
-      global_store(begin_of(args, row), static_cast<Begin>((row + at) & (kTile - 1)), row < layout.segments);
-      // The tiles that begin after the previous row's key and up to this one's: this is their first row. The warp
-      // writes them together, since a long row has many. The offset of the end stands for that of a row after the last
-      // tile.
-      const i64 low = row == 0 ? 0 : tile_of(row - 1 + before) + 1;
-      const i64 high = row == layout.segments ? tiles : tile_of(row + at);
-      for (unsigned some = ballot(present && rises && low <= high); some; some &= some - 1) {
-        const int source = lowest_bit(some);
-        const i64 last = shuffle(high, source, kWarp);
-        const FirstRow entry = {shuffle(row, source, kWarp), shuffle(at, source, kWarp)};
-        for (i64 tile = shuffle(low, source, kWarp) + lane; tile <= last && tile <= tiles; tile += kWarp) {
-          global_store(first_row_of(args, tile), entry, true);
-        }
+      // The keys of this row and the one before are length + 1 apart: so it is the first of its tile.
+      if (begin[u] <= static_cast<unsigned>(length[u])) {
+        const FirstRow entry = {row + u * kWarp, at[u]};
+        const u64 tile = (static_cast<u64>(entry.row) + static_cast<u64>(at[u])) / kTile;
+        if (tile <= tiles) global_store(first_row_of(args, static_cast<i64>(tile)), entry, true);
       }
     }
   }
@@ -575,9 +626,9 @@ CSM_DEVICE void check_offsets(const Arguments& args) {
   const int of_warp = status_of_warp(found);
   if (lane == 0) of_warps.store(thread_index() / kWarp, of_warp);
   block_barrier();
-  const int mine = lane < warps ? of_warps.load(lane) : 0;
-  const int whole = status_of_warp(mine);
-  global_store(status_of(args, block_index()), static_cast<u8>(whole), thread_index() == 0);
+  if (thread_index() >= kWarp) return;
+  const int whole = status_of_warp(lane < warps ? of_warps.load(lane) : 0);
+  global_store(status_of(args, block_index()), static_cast<u8>(whole), lane == 0);
 }
 
 CSM_DEVICE void write_nan(const Arguments& args, const Row& column, i64 tile) {
@@ -596,11 +647,19 @@ CSM_DEVICE void run(const Arguments& args) {
   if (kStage > 1 && read_status(args) != status::longer) return;
   const Layout& layout = args.layout;
   const Offsets offsets(args);
-  const i64 units = tiles_of(layout) * layout.rows;
-  for (i64 unit = block_index(); unit < units; unit += grid_blocks()) {
-    const i64 tile = layout.rows == 1 ? unit : unit / layout.rows, number = unit - tile * layout.rows;
+  // In stage 1 neighbouring blocks take the columns of a tile, whose elements lie side by side; in stage 2 a block
+  // takes tiles of a column, whose pieces are of one row.
+  constexpr bool kRanges = kStage == 2;
+  const i64 tiles = tiles_of(layout), units = tiles * layout.rows, beside = kRanges ? tiles : layout.rows;
+  const i64 begin = kRanges ? block_index() * units / grid_blocks() : block_index();
+  const i64 behind = kRanges ? (block_index() + 1) * units / grid_blocks() : units;
+  i64 written = -1;  // where the row of the last piece begins, in its column
+  for (i64 unit = begin; unit < behind; unit += kRanges ? 1 : grid_blocks()) {
+    const i64 major = layout.rows == 1 && !kRanges ? unit : unit / beside, minor = unit - major * beside;
+    const i64 tile = kRanges ? minor : major, number = kRanges ? major : minor;
+    if (minor == 0) written = -1;
     const Lookup looked_up(tile);
-    if (unit != block_index()) block_barrier();  // the previous tile's shared memory is free
+    if (unit != begin) block_barrier();  // the previous tile's shared memory is free
     if (thread_index() < kWarp) looked_up.find(args, offsets);
     block_barrier();
     const int found = looked_up.status();
@@ -624,8 +683,8 @@ CSM_DEVICE void run(const Arguments& args) {
       if (!piece.exists()) continue;
       block_barrier();
       if constexpr (kStage == 1) reduce_piece(args, column, piece, piece.slot(layout, piece.number, number));
-      if constexpr (kStage == 2) fold_pieces(args, piece, number);
-      if constexpr (kStage == 3) write_piece(args, column, piece, number);
+      if constexpr (kStage == 2) write_piece(args, column, piece, number, piece.start != written);
+      written = piece.start;
     }
   }
 }

@@ -189,7 +189,6 @@ def reads_elements(kernel: Kernel) -> bool:
     return at not in (
         ("column", "2"),
         ("segment", "0"),
-        ("segment", "2"),
         ("topk_split", "1"),
         ("topk_column", "2"),
         *((PIECE, stage) for stage in "13"),
@@ -202,7 +201,7 @@ def writes_elements(kernel: Kernel) -> bool:
     at = (kernel["CSM_PATTERN"], kernel["CSM_STAGE"])
     outputs = int(kernel["CSM_ROLES"].split(",")[3])
     return outputs > 0 and at not in (
-        ("split", "0"), ("column", "1"), ("column", "2"), ("segment", "0"), ("segment", "2"),
+        ("split", "0"), ("column", "1"), ("column", "2"), ("segment", "0"),
         *((PIECE, stage) for stage in "013"),
     )  # fmt: skip
 

@@ -398,7 +398,7 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
 
     Data read twice comes from the level 2 cache the second time, if half of the cache holds all
     that was read in between: the rows of all resident blocks (stream), or the whole input (a later
-    launch). Segments are taken to be shorter than a tile: the launches for longer ones find none.
+    launch). Segments are taken to be shorter than a tile: the launch for longer ones finds none.
     """
     count = len(KERNELS[plan.op].read)
     read, output = sum(plan.operand_bytes[:count]), sum(plan.operand_bytes[count:])
@@ -406,7 +406,7 @@ def memory_bytes(plan: Plan, launch: Launch, resident: int) -> float:
     stage = int(launch.kernel["CSM_STAGE"])
     if plan.pattern == "segment":  # offsets are read once, and leave 16 bits for each segment
         offsets, places = plan.operand_bytes[count - 1], 2 * plan.problem.segments
-        return (offsets + places, read - offsets + places + output, 0, 0)[stage]
+        return (offsets + places, read - offsets + places + output, 0)[stage]
     if plan.pattern == "topk_split":
         return plan.workspace_bytes + (output if stage else read)
     if plan.pattern == "stream" or (plan.pattern == "column" and stage == 5):

@@ -770,14 +770,14 @@ def _segment(builder: PlanBuilder) -> Plan:
         if stage == 0:
             return Launch(kernel, checkers, threads, threads // WARP * 4)
         # There are few rows longer than a tile, mostly none: blocks that look for one, and find it.
-        most = tuning.SEGMENT_LONGER_BLOCKS * builder.device.sm_count if stage > 1 else MAX_GRID
+        most = tuning.SEGMENT_LONGER_BLOCKS * builder.device.sm_count if stage == 2 else MAX_GRID
         return Launch(kernel, min(units, most), threads, shared)
 
     longer = problem.n > tile
     nodes = 2 * units * builder.node_bytes if longer else 0
     return builder.plan(
         "segment",
-        tuple(launch(stage) for stage in ((0, 1, 2, 3) if longer else (0, 1))),
+        tuple(launch(stage) for stage in ((0, 1, 2) if longer else (0, 1))),
         vector=builder.staged_vector,
         reads=2 if longer else 1,
         workspace=sum(

@@ -117,7 +117,7 @@ COLUMN_ALONE_PERCENT = Tuned(125, None, "of one block: half of it then has two o
 COLUMN_PIECES = Tuned(64, None, "of a column, for each round: blocks for every multiprocessor")
 SPLIT_PIECES = Tuned(1024, None, "nodes of a row that each block folds: 12 KiB from the L2 cache")
 CHECK_THREADS = Tuned(256, None, "offsets are looked at by few, full blocks")
-CHECKED = Tuned(3, None, "offsets that each of their threads looks at, one after the other")
+CHECKED = Tuned(3, None, "offsets that each of their threads loads at once")
 CHECKERS = Tuned(512, None, "bytes that each block of the next launch reads: 16 a lane of a warp")
 SEGMENT_LONGER_BLOCKS = Tuned(
     4, None, "for each multiprocessor, which look for rows longer than a tile: all at once"

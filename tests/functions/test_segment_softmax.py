@@ -15,7 +15,15 @@ from cusoftmax.emulator._memory import view_of
 from cusoftmax.operations.table import KERNELS
 from cusoftmax.planning.plan import Plan
 from cusoftmax.planning.prepare import problem_for
-from tests.support import DTYPES, SWEPT_DTYPES, assert_kept, bits, dtype_of, plan_of
+from tests.support import (
+    DTYPES,
+    SWEPT_DTYPES,
+    assert_kept,
+    bits,
+    blocks_of_each_launch,
+    dtype_of,
+    plan_of,
+)
 from tests.support import planned as planned_as
 
 OPS = ("segment_softmax", "segment_softmax_vjp")
@@ -120,6 +128,19 @@ def test_many_tiny_segments(device: Any, op: str) -> None:
     judge(op, inputs, offsets, run(device, op, inputs, offsets))
 
 
+@pytest.mark.parametrize("place", [0, 31, 32, 95, 96, 97, 300])
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_a_segment_of_about_a_tile_among_many(device: Any, place: int, beyond: int) -> None:
+    """Wherever a warp has it of those whose offsets it looks at, it finds all tiles' first ones."""
+    op, dtype = "segment_softmax", "float32"
+    _, tile, _ = thresholds(op, dtype)
+    lengths = np.random.default_rng(place).integers(0, 49, 301)
+    lengths[place] = tile + beyond
+    offsets = offsets_of(lengths)
+    inputs = drawn(op, offsets, dtype)
+    judge(op, inputs, offsets, run(device, op, inputs, offsets))
+
+
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("before", [0, 20000])
 def test_many_empty_segments_around_a_few(device: Any, op: str, before: int) -> None:
@@ -127,6 +148,24 @@ def test_many_empty_segments_around_a_few(device: Any, op: str, before: int) -> 
     offsets = offsets_of([*[0] * before, 3, *[0] * 9000, 70, 1, *[0] * 5000])
     inputs = drawn(op, offsets, "float32")
     judge(op, inputs, offsets, run(device, op, inputs, offsets))
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("blocks", [1, 2, 7])
+def test_long_segments_wherever_blocks_begin(
+    device: Any, op: str, shape: tuple[int, ...], blocks: int
+) -> None:
+    """A block has pieces of several long segments, and of one that others have the rest of."""
+    dtype = "float32"
+    _, tile, _ = thresholds(op, dtype)
+    offsets = offsets_of([5, 6 * tile + 3, 0, 2, 3 * tile, 5 * tile - 7, tile + 1, 40])
+    inputs = drawn(op, offsets, dtype, shape)
+    result = run(device, op, inputs, offsets)
+    judge(op, inputs, offsets, result)
+    with blocks_of_each_launch(blocks):
+        few = run(device, op, inputs, offsets)
+    np.testing.assert_array_equal(bits(result), bits(few))
 
 
 def test_one_long_segment_is_folded_in_steps(device: Any) -> None:
@@ -338,6 +377,29 @@ def test_offsets_far_away(device: Any, far: int) -> None:
         assert np.isnan(run(device, "segment_softmax_vjp", (x, x), np.array(offsets))).all()
 
 
+@pytest.mark.parametrize("place", [0, 1, 32, 95, 96, 97, 191, 199, 200])
+def test_a_wrong_offset_among_many(device: Any, place: int) -> None:
+    """One alone, or all from there on: these differ as right ones do."""
+    right = np.arange(201) * 30
+    x = np.zeros(6000, "float32")
+    assert not np.isnan(run(device, "segment_softmax", (x,), right)).any()
+    for wrong in (-(2**63), -(2**40), -31, 31, 2**40, 2**63 - 6001, *([7] if place == 0 else [])):
+        alone, on = right.copy(), right.copy()
+        alone[place] += wrong
+        on[place:] += wrong
+        for offsets in (alone, on):
+            assert np.isnan(run(device, "segment_softmax", (x,), offsets)).all(), wrong
+
+
+def test_offsets_that_rise_through_the_largest_number(device: Any) -> None:
+    """Each differs from the one before by few, if differences are taken with 64 bits."""
+    x = np.zeros(6000, "float32")
+    for first in (0, 2**63 - 3000):
+        offsets = (np.arange(201, dtype=np.uint64) * 30 + np.uint64(first)).astype(np.int64)
+        offsets[[0, -1]] = 0, 6000
+        assert np.isnan(run(device, "segment_softmax", (x,), offsets)).any() == (first > 0)
+
+
 @pytest.mark.parametrize("offsets", [[0], [0, 0], [0, 0, 0]])
 @pytest.mark.parametrize("shape", [(0,), (0, 3)])
 def test_no_elements(device: Any, shape: tuple[int, ...], offsets: list[int]) -> None:
@@ -398,7 +460,7 @@ def test_plans(op: str) -> None:
     _, tile, _ = thresholds(op, "float32")
     short, long = plan_for(op, "float32", tile), plan_for(op, "float32", tile + 1)
     assert [len(short.launches), short.reads] == [2, 1]  # the offsets, and everything
-    assert [len(long.launches), long.reads] == [4, 2]
+    assert [len(long.launches), long.reads] == [3, 2]
     assert long.workspace_bytes > short.workspace_bytes
     assert short.vector == 4 and long.chunk * 4 == tile
     million = plan_for(op, "float32", 1 << 20)
