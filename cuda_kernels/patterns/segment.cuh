@@ -32,9 +32,8 @@
 // Shared memory: the staged elements, and behind them the keys of their rows; nodes; for each warp a list of its rows
 // longer than a chunk; the rows in order. Barriers separate staging, counting rows by length, putting them in order,
 // the short rows with the lists, the nodes, the results, and writing out; one more lies between two uses of the shared
-// memory. Workspace: the statuses of stage 0, and that of all, which
-// stage 1 writes; the tiles' first rows; where the rows begin; two nodes for each tile and column, of the row that ends
-// there and of the row that begins.
+// memory. Workspace: the statuses of stage 0, and that of all, which stage 1 writes; the tiles' first rows; where the
+// rows begin; two nodes for each tile and column, of the row that ends there and of the row that begins.
 #pragma once
 
 #include "reduce/fold.cuh"

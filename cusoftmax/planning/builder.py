@@ -192,7 +192,10 @@ class PlanBuilder:
     def kernel(
         self, pattern: str, *, vector: int, group: int, lanes: int, items: int, **kind: Any
     ) -> Kernel:
-        bulk = self.bulk and pattern in _SPAN_PATTERNS and kind.get("staged", 0) != 0
+        usual: dict[str, Any] = {
+            "threads": min(self.max_warps, tuning.CAP_WARPS) * WARP,
+            "bulk": self.bulk and pattern in _SPAN_PATTERNS and kind.get("staged", 0) != 0,
+        }
         return make_kernel(
             self.problem,
             self.acc,
@@ -201,7 +204,7 @@ class PlanBuilder:
             group=group,
             lanes=lanes,
             items=items,
-            **({"threads": min(self.max_warps, tuning.CAP_WARPS) * WARP, "bulk": bulk} | kind),
+            **(usual | kind),
             repeated=0 if pattern == "column" else self.repeated,
         )
 
