@@ -56,6 +56,9 @@ WRONG = {
     "race_write_read": (1, r"race at byte 0 of shared memory"),
     "race_over_shuffle": (1, r"race at byte \d+ of shared memory|nobody wrote"),
     "race_missing_barrier": (1, r"(race at byte \d+|read of shared memory that nobody wrote)"),
+    "add_to_unwritten": (1, r"addition of shared memory that nobody wrote, at byte 8"),
+    "race_add_read": (1, r"race at byte 0 of shared memory: (read|addition)"),
+    "race_write_add": (1, r"race at byte 0 of shared memory: (write|addition)"),
     "copy_not_finished": (1, r"read of shared memory that nobody wrote"),
     "copy_race": (1, r"(race at byte \d+|read of shared memory that nobody wrote)"),
     "copy_misaligned": (1, r"misaligned read of 16 bytes"),
@@ -282,6 +285,16 @@ def test_trace_counts_bank_conflicts(apart: int, extra: int) -> None:
         right("banks").launch(1, 64, (x, 0, like(x), 0, np.int64(apart)), 64 * apart * 4)
     assert report.bank_conflicts == 4 * extra
     assert report.barriers == 1
+
+
+def test_additions_to_one_word() -> None:
+    x = emulator.asarray(np.ones(96, np.float32))
+    for seed in range(5):
+        total = like(x)
+        with emulator.trace() as report:
+            right("count").launch(1, 96, (x, 0, total, 0, np.int64(0)), 16, seed=seed)
+        np.testing.assert_array_equal(emulator.asnumpy(total), 3 * 96)
+        assert report.bank_conflicts == 3 * 31, "of three warps, each lane takes its turn"
 
 
 def test_trace_doubles_side_by_side_do_not_conflict() -> None:

@@ -294,6 +294,9 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "race_of_lanes": (
         "mov.u32 %r1, %tid.x; st.shared.u32 [sh], %r1; ret;", SHARED, "race at byte 0",
     ),
+    "race_of_addition": (
+        "mov.u32 %r1, 0; atom.shared.add.u32 %r2, [sh], %r1; ret;", SHARED, "that nobody wrote",
+    ),
     "race_over_shuffle": (
         "mov.u32 %r1, %tid.x; mul.lo.u32 %r2, %r1, 4; st.shared.u32 [%r2], %r1;"
         " shfl.sync.bfly.b32 %r3, %r1, 1, 31, -1; xor.b32 %r4, %r2, 4; ld.shared.u32 %r5, [%r4];"

@@ -160,6 +160,12 @@ PROGRAMS = {
         " DONE: bar.sync 0; ld.global.u32 %r9, [%rd3];",
         LANES * 3 + 12,
     ),
+    "additions to one word": (
+        "mov.b32 %r2, 0; setp.ne.u32 %p1, %r1, 0; @!%p1 st.shared.u32 [%r2+4], %r2; bar.sync 0;"
+        " atom.shared.add.u32 %r3, [%r2+4], %r1; bar.sync 0; ld.shared.u32 %r4, [%r2+4];"
+        " setp.gt.u32 %p2, %r3, %r4; selp.u32 %r5, 1000, 0, %p2; add.u32 %r9, %r4, %r5;",
+        LANES * 0 + 496,
+    ),
     "signs of narrow loads": (
         "mul.lo.u32 %r2, %r1, 4; mov.b32 %r3, -3; st.shared.u32 [%r2], %r3;"
         " ld.shared.s8 %rs1, [%r2]; ld.shared.u8 %rs2, [%r2]; ld.shared.s16 %r4, [%r2];"

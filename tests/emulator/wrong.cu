@@ -86,6 +86,24 @@ CSM_DEVICE void race_missing_barrier(const float* x, float* y, float*) {
   words.store(thread_index(), global_load<float>(x + global_thread(), true, 0.0f));
   global_store(y + global_thread(), words.load(block_threads() - 1 - thread_index()), true);
 }
+CSM_DEVICE void add_to_unwritten(const float*, float* y, float*) {
+  global_store(y + global_thread(), static_cast<float>(add_to_shared(8, 1)), true);
+}
+// What one thread has added, others may not read before a barrier; nor may it read what they have.
+CSM_DEVICE void race_add_read(const float*, float* y, float*) {
+  if (thread_index() == 0) Shared<unsigned>(0).store(0, 0);
+  block_barrier();
+  add_to_shared(0, 1);
+  global_store(y + global_thread(), static_cast<float>(Shared<unsigned>(0).load(0)), true);
+}
+CSM_DEVICE void race_write_add(const float*, float* y, float*) {
+  if (thread_index() == 0) Shared<unsigned>(0).store(0, 0);
+  block_barrier();
+  add_to_shared(0, 1);
+  if (thread_index() == block_threads() - 1) Shared<unsigned>(0).store(0, 0);
+  block_barrier();
+  global_store(y + global_thread(), 1.0f, true);
+}
 // A copy that nobody waits for.
 CSM_DEVICE void copy_not_finished(const float* x, float* y, float*) {
   start_copy(4 * thread_index(), x + thread_index(), thread_index() % 4 == 0);
