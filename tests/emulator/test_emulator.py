@@ -54,6 +54,8 @@ WRONG = {
     "shared_misaligned": (1, r"misaligned shared write of 8 bytes at byte 4"),
     "race_write_write": (1, r"race at byte 0 of shared memory: write .* thread \d+ wrote"),
     "race_write_read": (1, r"race at byte 0 of shared memory"),
+    "race_write_add": (1, r"race at byte 0 of shared memory: addition .* thread \d+ wrote"),
+    "race_add_read": (1, r"race at byte 0 of shared memory: (read|addition) "),
     "race_over_shuffle": (1, r"race at byte \d+ of shared memory|nobody wrote"),
     "race_missing_barrier": (1, r"(race at byte \d+|read of shared memory that nobody wrote)"),
     "copy_not_finished": (1, r"read of shared memory that nobody wrote"),

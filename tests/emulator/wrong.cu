@@ -86,6 +86,23 @@ CSM_DEVICE void race_missing_barrier(const float* x, float* y, float*) {
   words.store(thread_index(), global_load<float>(x + global_thread(), true, 0.0f));
   global_store(y + global_thread(), words.load(block_threads() - 1 - thread_index()), true);
 }
+// Additions need no order among them, but after a write and before a read.
+CSM_DEVICE void race_write_add(const float*, float* y, float*) {
+  if (thread_index() == 0) {
+    Shared<unsigned>(0).store(0, 0);
+    add_to_shared(0, 1);
+  }
+  shuffle(0, 0, 32);
+  if (thread_index() == 1) add_to_shared(0, 1);
+  global_store(y + global_thread(), 1.0f, true);
+}
+CSM_DEVICE void race_add_read(const float*, float* y, float*) {
+  Shared<unsigned> words(0);
+  if (thread_index() == 0) words.store(0, 0);
+  block_barrier();
+  add_to_shared(0, 1);
+  global_store(y + global_thread(), static_cast<float>(words.load(0)), true);
+}
 // A copy that nobody waits for.
 CSM_DEVICE void copy_not_finished(const float* x, float* y, float*) {
   start_copy(4 * thread_index(), x + thread_index(), thread_index() % 4 == 0);
