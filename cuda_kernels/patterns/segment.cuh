@@ -322,7 +322,7 @@ class ByLength {
   static_assert(kTile + kMaxVec < 1 << 16, "place and length have half a word each");
 
  private:
-  // Rows of up to kAlone elements are in the lower half.
+  // Rows of up to kAlone elements are in classes 0 (empty ones) to kClasses / 2, others above.
   static constexpr int kClasses = static_cast<int>(sizeof(Counts)), kStep = kAlone > 0 ? 2 * kAlone / kClasses : 1;
   CSM_DEVICE static int class_of(int length) {
     const int steps = static_cast<int>(static_cast<unsigned>(length + kStep - 1) / kStep);
