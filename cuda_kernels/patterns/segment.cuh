@@ -322,7 +322,7 @@ class ByLength {
   static_assert(kTile + kMaxVec < 1 << 16, "place and length have half a word each");
 
  private:
-  // Rows of up to kAlone elements are in the lower half.
+  // Rows of up to kAlone elements are in classes 0 (empty ones) to kClasses / 2, others above.
   static constexpr int kClasses = static_cast<int>(sizeof(Counts)), kStep = kAlone > 0 ? 2 * kAlone / kClasses : 1;
   CSM_DEVICE static int class_of(int length) {
     const int steps = static_cast<int>(static_cast<unsigned>(length + kStep - 1) / kStep);
@@ -465,6 +465,11 @@ class NodesOfWarps {
     if (thread_index() % kWarp == 0) nodes_.store(thread_index() / kWarp, node);
   }
   CSM_DEVICE Node whole() const { return fold_lanes(nodes_.load(thread_index() % kWarps), kWarps); }
+  // The row's node, which thread 0 stores for other pieces.
+  CSM_DEVICE void keep(const Node& whole) const {
+    if (thread_index() == 0) nodes_.store(kWarps, whole);
+  }
+  CSM_DEVICE Node kept() const { return nodes_.load(kWarps); }
 
  private:
   SharedNodes nodes_ = SharedNodes(kNodesAt, kNodes);
@@ -499,7 +504,7 @@ CSM_DEVICE void reduce_piece(const Arguments& args, const Row& column, const Pie
 
 // The warp's subtree of the fold of a row's pieces: a power of two of them. A lane merges kEach neighbours.
 CSM_DEVICE Node fold_subtree(const Arguments& args, const Piece& piece, i64 column) {
-  constexpr int kEach = 4;
+  constexpr int kEach = 8;
   const GlobalNodes nodes = nodes_of(args);
   const i64 count = piece.count();
   i64 leaves = 1;
@@ -528,13 +533,17 @@ CSM_DEVICE void write_piece(const Arguments& args, const Row& column, const Piec
   const Area area(piece.begin(), piece.end());
   const NodesOfWarps nodes;
   area.read(args, column);
-  if (folds) nodes.store(fold_subtree(args, piece, number));
+  if (folds) {
+    nodes.store(fold_subtree(args, piece, number));
+    block_barrier();
+    nodes.keep(nodes.whole());
+  }
   block_barrier();
   each_chunk(piece, [&](auto& tile, int first) {
     const int place = area.place(piece.begin()) + first;
     tile.load_elements(area, place);
     const DoubleWord m = tile.prepare(only_length(piece.length));
-    tile.store_results(area, place, Op::scale(m, nodes.whole(), only_length(piece.length)));
+    tile.store_results(area, place, Op::scale(m, nodes.kept(), only_length(piece.length)));
   });
   area.results_barrier();
   area.write(args, column);

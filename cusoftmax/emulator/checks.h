@@ -146,9 +146,10 @@ inline void* check_shared_access(i64 offset, int bytes, Touch touch, int rank, i
     if (touch != Touch::write && cell.write < rt.oldest) {
       fail(t, "%s of shared memory that nobody wrote, at byte %lld (%s)", verb(touch), at, where(site).text);
     }
-    if (touch == Touch::add && cell.read_site == kAdded) {  // additions need no order
+    if (touch == Touch::add && cell.read_site == kAdded) {  // additions need no order, but after the write before them
+      if (!ordered(cell.read, t)) fail_race(t, at, touch, site, cell.read, "wrote", cell.write_site);
       const Stamp other = stamp_thread(cell.write) == t->id ? cell.other_read : cell.write;
-      cell = Cell{now, 0, other, site, kAdded};
+      cell = Cell{now, cell.read, other, site, kAdded};
       continue;
     }
     if (!ordered(cell.write, t)) fail_race(t, at, touch, site, cell.write, "wrote", cell.write_site);
@@ -156,13 +157,15 @@ inline void* check_shared_access(i64 offset, int bytes, Touch touch, int rank, i
       fail_race(t, at, touch, site, cell.other_read, "adds to", cell.write_site);
     }
     if (touch == Touch::read) {
+      if (cell.read_site == kAdded) cell.read = 0;
       if (stamp_thread(cell.read) != t->id) cell.other_read = cell.read;
       cell.read = now;
       cell.read_site = site;
     } else {
       if (!ordered(cell.read, t)) fail_race(t, at, touch, site, cell.read, "reads", cell.read_site);
       if (!ordered(cell.other_read, t)) fail_race(t, at, touch, site, cell.other_read, "reads", cell.read_site);
-      cell = Cell{now, 0, 0, site, touch == Touch::add ? kAdded : 0};
+      if (touch == Touch::add) cell = Cell{now, cell.write, 0, site, kAdded};
+      else cell = Cell{now, 0, 0, site, 0};
     }
   }
   return shared.data() + offset;

@@ -119,7 +119,8 @@ inline int stamp_thread(Stamp s) { return static_cast<int>(s & 0xffffu); }
 
 // The last write to a word, and the last reads by two different threads. Two are enough: whichever thread writes next,
 // if another thread has read the word since the last barrier, one of the two reads is by a thread other than the
-// writer. After additions, `read_site` is kAdded, `write` the last, and `other_read` the last by another thread.
+// writer. After additions, `read_site` is kAdded, `write` the last, `other_read` the last by another thread, and `read`
+// the write before them.
 struct Cell {
   Stamp write, read, other_read;
   u32 write_site, read_site;

@@ -96,12 +96,22 @@ CSM_DEVICE void race_add_read(const float*, float* y, float*) {
   add_to_shared(0, 1);
   global_store(y + global_thread(), static_cast<float>(Shared<unsigned>(0).load(0)), true);
 }
-CSM_DEVICE void race_write_add(const float*, float* y, float*) {
+CSM_DEVICE void race_add_write(const float*, float* y, float*) {
   if (thread_index() == 0) Shared<unsigned>(0).store(0, 0);
   block_barrier();
   add_to_shared(0, 1);
   if (thread_index() == block_threads() - 1) Shared<unsigned>(0).store(0, 0);
   block_barrier();
+  global_store(y + global_thread(), 1.0f, true);
+}
+// Additions need no order among them, but after a write and before a read.
+CSM_DEVICE void race_write_add(const float*, float* y, float*) {
+  if (thread_index() == 0) {
+    Shared<unsigned>(0).store(0, 0);
+    add_to_shared(0, 1);
+  }
+  shuffle(0, 0, 32);
+  if (thread_index() == 1) add_to_shared(0, 1);
   global_store(y + global_thread(), 1.0f, true);
 }
 // A copy that nobody waits for.
