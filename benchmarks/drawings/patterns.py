@@ -346,7 +346,7 @@ PICTURES: dict[str, tuple[str, Example, Drawn]] = {
     ),
     "pattern_segment": (
         "Segment: blocks take equal tiles, lanes the segments in them",
-        Example("segment_softmax", (sum(_MIXED),), "float32", axis=0, lengths=_MIXED),
+        Example("segment_softmax", (sum(_MIXED),), "float32", "sm_80", 0, lengths=_MIXED),
         segment,
     ),
     "pattern_piece": (
