@@ -82,6 +82,9 @@ CSM_DEVICE void cluster_wait() {
 
 // Dynamic shared memory.
 extern __shared__ __align__(16) unsigned char shared_bytes[];
+CSM_DEVICE unsigned shared_address(int offset) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + offset;
+}
 
 // An array of T that starts `offset` bytes into it.
 template <class T>
@@ -115,10 +118,7 @@ class Shared {
 // barrier between: in which order is not known.
 CSM_DEVICE unsigned add_to_shared(int offset, unsigned value) {
   unsigned before;
-  asm volatile("atom.shared.add.u32 %0, [%1], %2;"
-               : "=r"(before)
-               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + offset), "r"(value)
-               : "memory");
+  asm volatile("atom.shared.add.u32 %0, [%1], %2;" : "=r"(before) : "r"(shared_address(offset)), "r"(value) : "memory");
   return before;
 }
 
@@ -192,9 +192,9 @@ CSM_DEVICE char* common_base(char* pointer) {
 // there for this thread once finish_copies() returns, for others after a barrier besides.
 CSM_DEVICE void start_copy(int to, const void* from, bool wanted) {
 #if __CUDA_ARCH__ >= 800
-  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + to;
-  asm volatile("{ .reg .pred p; setp.ne.b32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(at),
-               "l"(from), "r"(static_cast<int>(wanted)));
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(shared_address(to)),
+      "l"(from), "r"(static_cast<int>(wanted)));
 #else
   if (wanted) *reinterpret_cast<uint4*>(shared_bytes + to) = *static_cast<const uint4*>(from);
 #endif
@@ -217,9 +217,6 @@ CSM_DEVICE void publish_to_bulk_copies() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
-}
-CSM_DEVICE unsigned shared_address(int offset) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(shared_bytes)) + offset;
 }
 CSM_DEVICE void begin_bulk_reads(int barrier, unsigned bytes) {
 #if __CUDA_ARCH__ >= 900

@@ -68,7 +68,8 @@ using Counts = Vec<unsigned, 4>;
 constexpr int kLookupEnd = kLookupAt + 2 * kWord + kLookedUp * static_cast<int>(sizeof(i64));
 constexpr int kSortedAt = (kLookupEnd + 15) / 16 * 16;
 constexpr int kSorted = kChunks * kWarp;  // rows that are sorted at once: 128 or 256
-static_assert(kSortedAt + (kAlone > 0 ? 4 + kSorted : 0) * kWord == CSM_SEGMENT_SHARED_BYTES,
+static_assert(kSortedAt + (kAlone > 0 ? static_cast<int>(sizeof(Counts)) + kSorted * kWord : 0) ==
+                  CSM_SEGMENT_SHARED_BYTES,
               "the host gives stages 1 and 2 another amount of shared memory");
 
 class Offsets {

@@ -6,8 +6,8 @@
 // first input's array. If all are of one 16-bit dtype, it holds them as they are: a lane that has all of a row then
 // accesses whole words of two, half as often, and so meets half as many conflicts of banks.
 //
-// With kBulk, where all operands have the type that shared memory holds, one thread copies the whole sectors by one
-// bulk copy each, and the first ones the single elements at either end; otherwise all threads copy.
+// With kBulk, where all operands have the type that shared memory holds, one thread copies the whole sectors of each by
+// a bulk copy, and its warp the single elements at either end; otherwise all threads copy.
 #pragma once
 
 #include "reduce/tile.cuh"
@@ -24,8 +24,7 @@ constexpr bool kInPairs = kSingle && kSixteenBits<Type<kFirstOutput>> && all_lik
 using Kept = NthType<kInPairs, Acc, Type<kFirstOutput>>::type;  // an element in shared memory
 using Half = NthType<kInPairs, f16, Kept>::type;                // the same, where they are pairs
 
-// Bytes that are copied to shared memory together with the elements: `bytes` of them, whole vectors, as their places
-// are.
+// Bytes that are copied to shared memory together with the elements. Number and addresses are multiples of 16.
 struct AlsoRead {
   int to;
   const char* from;
@@ -108,18 +107,10 @@ class Staged {
     using T = Type<kFirstOutput>;
     if (kBulk && thread_index() >= kWarp) return;
     const bool first = kBulk && thread_index() == 0;
-    if (first && whole_ > 0) {
+    if constexpr (!kBulk) {
+      write_vectors(args, row);
+    } else if (first && whole_ > 0) {
       start_bulk_write(address<kFirstOutput>(args, row, before_, 0), (shift_ + before_) * kSize, whole_ * kSize);
-    }
-    for (int i = thread_index() * kVec; !kBulk && i < whole_; i += Threads * kVec) {
-      char* const to = address<kFirstOutput>(args, row, before_, i);
-      if constexpr (kInPairs) {
-        store_all(to, true, Shared<Got<kVec>>((shift_ + before_ + i) * kSize).load(0));
-      } else {
-        Acc from[kVec];
-        load_vector(0, shift_ + before_ + i, from);
-        store<T>(to, true, from);
-      }
     }
     ragged([&](int i, bool wanted) {
       const Acc from[1] = {wanted ? widen(Shared<Kept>(0).load(shift_ + i)) : Acc(0)};
@@ -165,7 +156,7 @@ class Staged {
     }
   }
 
-  // Copies the whole vectors of all inputs: this thread every Threads-th.
+  // Copy the whole vectors of all inputs, and of the results: this thread every Threads-th.
   CSM_DEVICE void read_vectors(const Arguments& args, const Row& row) const {
     constexpr int kStep = Threads * kVec;
     for (int first = thread_index() * kVec; first < whole_; first += kLoadsInFlight * kStep) {
@@ -182,6 +173,18 @@ class Staged {
         for (int k = 0; k < kInputs; ++k) {
           if (i < whole_) store_vector(k, shift_ + before_ + i, got[u][k]);
         }
+      }
+    }
+  }
+  CSM_DEVICE void write_vectors(const Arguments& args, const Row& row) const {
+    for (int i = thread_index() * kVec; i < whole_; i += Threads * kVec) {
+      char* const to = address<kFirstOutput>(args, row, before_, i);
+      if constexpr (kInPairs) {
+        store_all(to, true, Shared<Got<kVec>>((shift_ + before_ + i) * kSize).load(0));
+      } else {
+        Acc from[kVec];
+        load_vector(0, shift_ + before_ + i, from);
+        store<Type<kFirstOutput>>(to, true, from);
       }
     }
   }

@@ -294,7 +294,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "race_of_lanes": (
         "mov.u32 %r1, %tid.x; st.shared.u32 [sh], %r1; ret;", SHARED, "race at byte 0",
     ),
-    "race_of_addition": (
+    "addition_to_unwritten": (
         "mov.u32 %r1, 0; atom.shared.add.u32 %r2, [sh], %r1; ret;", SHARED, "that nobody wrote",
     ),
     "race_over_shuffle": (

@@ -70,8 +70,8 @@ def thresholds(op: str, dtype: str) -> tuple[int, int, list[int]]:
     plan = plan_for(op, dtype, 1)
     kernel = plan.launches[0].kernel
     items, group, chunk = int(kernel["CSM_ITEMS"]), int(kernel["CSM_GROUP"]), plan.chunk
-    tile = 4 * chunk
-    edges = [2 * group, *(lanes * items for lanes in (2, 4, 8, 16, 32)), 2 * chunk, 3 * chunk, tile]
+    tile = int(kernel["CSM_SEGMENT_TILE"])
+    edges = [2 * group, *(lanes * items for lanes in (2, 4, 8, 16)), *range(chunk, tile + 1, chunk)]
     near = {edge + step for edge in edges for step in (-1, 0, 1)} | {2 * tile, 2 * tile + 1}
     return chunk, tile, sorted({0, 1, 2, 3, 31, 32, 33} | near)
 
@@ -172,7 +172,7 @@ def test_one_long_segment_is_folded_in_steps(device: Any) -> None:
     """More pieces than are folded at once, and a last step that is not whole."""
     op, dtype = "segment_softmax_vjp", "float64"
     _, tile, _ = thresholds(op, dtype)
-    lengths = [3, 257 * tile + 5, 0, 2]
+    lengths = [3, 1030 * tile + 5, 0, 2]
     offsets = offsets_of(lengths)
     inputs = drawn(op, offsets, dtype)
     result = run(device, op, inputs, offsets)
